@@ -1,0 +1,20 @@
+from shadowmmu.engine.state cimport Kvm, KvmVcpu, MemSlot, gfn_t, gpa_t, pfn_t, role_t, u8, u64
+
+cdef MemSlot *gfn_to_memslot(Kvm *kvm, int as_id, gfn_t gfn) noexcept nogil
+cdef MemSlot *memslot_for_role(Kvm *kvm, role_t role, gfn_t gfn) noexcept nogil
+cdef bint is_visible_gfn(Kvm *kvm, int as_id, gfn_t gfn) noexcept nogil
+cdef u64 *gfn_to_rmap(MemSlot *slot, gfn_t gfn, int level) noexcept nogil
+cdef int *lpage_info(MemSlot *slot, gfn_t gfn, int level) noexcept nogil
+cdef void update_disallow_lpage(Kvm *kvm, MemSlot *slot, gfn_t gfn, int count) noexcept nogil
+cdef void update_gfn_track(Kvm *kvm, MemSlot *slot, gfn_t gfn, int count) noexcept nogil
+cdef bint is_write_tracked(Kvm *kvm, gfn_t gfn) noexcept nogil
+cdef void mark_page_dirty(MemSlot *slot, gfn_t gfn) noexcept nogil
+cdef u64 host_mapping(Kvm *kvm, MemSlot *slot, gfn_t gfn) noexcept nogil
+cdef u64 fault_in_host_page(Kvm *kvm, u64 hva_page) noexcept nogil
+cdef void drop_host_page(Kvm *kvm, u64 hva_page) noexcept nogil
+cdef u8 *guest_bytes(Kvm *kvm, int as_id, gpa_t gpa, bint *writable) noexcept nogil
+cdef bint read_guest(Kvm *kvm, int as_id, gpa_t gpa, void *into, u64 size) noexcept nogil
+cdef bint write_guest(Kvm *kvm, int as_id, gpa_t gpa, void *data, u64 size) noexcept nogil
+cdef MemSlot *slot_by_id(Kvm *kvm, int as_id, int id) noexcept nogil
+cdef MemSlot *create_slot(Kvm *kvm, int as_id, int id, gfn_t base_gfn, u64 npages, u64 hva, int flags) noexcept nogil
+cdef void release_slot(Kvm *kvm, MemSlot *slot) noexcept nogil

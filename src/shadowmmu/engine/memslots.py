@@ -1,0 +1,360 @@
+"""Memslots: guest frame -> host user page -> host frame, and what is kept per guest frame.
+
+A slot maps `npages` gfns to consecutive host user pages; `hva_map` is the host's own page table of that user
+memory (frame, present, writable, mapping level). Per gfn a slot keeps the rmap heads of each page size, the
+count of causes that forbid a large page, the write-tracking count and the dirty bit.
+"""
+
+import cython
+from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.shadowmmu.engine.role import role_as_id
+from cython.cimports.shadowmmu.engine.state import (
+    ADDRESS_SPACES,
+    LEVEL_BITS,
+    MAX_SLOTS,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    Bug,
+    HvaFlag,
+    Kvm,
+    MemSlot,
+    SlotFlag,
+    frame_pfn,
+    gfn_t,
+    gpa_t,
+    pages_per_hpage,
+    pfn_memory,
+    role_t,
+    u16,
+    u64,
+    u8,
+    warn,
+)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def gfn_to_memslot(kvm: cython.pointer(Kvm), as_id: cython.int, gfn: gfn_t) -> cython.pointer(MemSlot):
+    """The slot that holds `gfn`, invalid (vanishing) ones included, or NULL."""
+    slot: cython.pointer(MemSlot) = kvm.last_slot[as_id]
+    if slot != cython.NULL and gfn - slot.base_gfn < slot.npages:
+        return slot
+    i: cython.int
+    for i in range(MAX_SLOTS):
+        slot = cython.address(kvm.slots[as_id][i])
+        if gfn - slot.base_gfn < slot.npages:
+            kvm.last_slot[as_id] = slot
+            return slot
+    return cython.NULL
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def slot_by_id(kvm: cython.pointer(Kvm), as_id: cython.int, id: cython.int) -> cython.pointer(MemSlot):
+    i: cython.int
+    for i in range(MAX_SLOTS):
+        if kvm.slots[as_id][i].npages and kvm.slots[as_id][i].id == id:
+            return cython.address(kvm.slots[as_id][i])
+    return cython.NULL
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def memslot_for_role(kvm: cython.pointer(Kvm), role: role_t, gfn: gfn_t) -> cython.pointer(MemSlot):
+    """The slot in the address space that a shadow page with `role` maps."""
+    return gfn_to_memslot(kvm, role_as_id(role), gfn)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def is_visible_gfn(kvm: cython.pointer(Kvm), as_id: cython.int, gfn: gfn_t) -> cython.bint:
+    """kvm_is_visible_gfn: there is memory, and it is not being taken away."""
+    slot: cython.pointer(MemSlot) = gfn_to_memslot(kvm, as_id, gfn)
+    return slot != cython.NULL and not slot.flags & SlotFlag.SLOT_INVALID
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def slot_index(slot: cython.pointer(MemSlot), gfn: gfn_t, level: cython.int) -> u64:
+    """Index of `gfn` in a per-`level` array of the slot."""
+    shift: cython.int = LEVEL_BITS * (level - 1)
+    return (gfn >> shift) - (slot.base_gfn >> shift)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def gfn_to_rmap(slot: cython.pointer(MemSlot), gfn: gfn_t, level: cython.int) -> cython.pointer(u64):
+    """The rmap head of the sptes of `level` that map `gfn`."""
+    return cython.address(slot.rmap[level - 1][slot_index(slot, gfn, level)])
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def lpage_info(slot: cython.pointer(MemSlot), gfn: gfn_t, level: cython.int) -> cython.p_int:
+    """disallow_lpage of the page of `level` (2 or 3) around `gfn`."""
+    return cython.address(slot.disallow_lpage[level - 2][slot_index(slot, gfn, level)])
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def update_disallow_lpage(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), gfn: gfn_t, count: cython.int) -> cython.void:
+    level: cython.int
+    for level in range(2, 4):
+        info: cython.p_int = lpage_info(slot, gfn, level)
+        info[0] += count
+        if info[0] < 0:
+            warn(kvm, Bug.BUG_DISALLOW_LPAGE)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def update_gfn_track(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), gfn: gfn_t, count: cython.int) -> cython.void:
+    """Write tracking: while the count is not zero no writable spte may map the gfn."""
+    value: cython.int = slot.gfn_write_track[gfn - slot.base_gfn] + count
+    if value < 0 or value > 0xFFFF:
+        warn(kvm, Bug.BUG_GFN_TRACK)
+        return
+    slot.gfn_write_track[gfn - slot.base_gfn] = value
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def is_write_tracked(kvm: cython.pointer(Kvm), gfn: gfn_t) -> cython.bint:
+    """Tracked in any address space: a table shadowed through SMM's slots must not be written through the others'."""
+    as_id: cython.int
+    slot: cython.pointer(MemSlot)
+    for as_id in range(ADDRESS_SPACES):
+        slot = gfn_to_memslot(kvm, as_id, gfn)
+        if slot != cython.NULL and slot.gfn_write_track[gfn - slot.base_gfn]:
+            return True
+    return False
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def mark_page_dirty(slot: cython.pointer(MemSlot), gfn: gfn_t) -> cython.void:
+    """Set the gfn's bit in the dirty log, if the slot keeps one."""
+    if slot != cython.NULL and slot.flags & SlotFlag.SLOT_LOG_DIRTY:
+        index: u64 = gfn - slot.base_gfn
+        slot.dirty_bitmap[index >> 6] |= cython.cast(u64, 1) << (index & 63)
+
+
+# --- the host side: user memory and its own page table
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def host_mapping(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), gfn: gfn_t) -> u64:
+    """The host's mapping of `gfn` as it stands: pfn << 12 | HvaFlag, 0 when nothing is mapped."""
+    return kvm.hva_map[slot.hva + gfn - slot.base_gfn]
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def fault_in_host_page(kvm: cython.pointer(Kvm), hva_page: u64) -> u64:
+    """The host's own page fault: give the user page a zeroed frame if it has none. Returns the mapping."""
+    entry: u64 = kvm.hva_map[hva_page]
+    if entry & HvaFlag.HVA_PRESENT or not kvm.user_free_count:
+        return entry
+    frame: u64 = kvm.user_free[kvm.user_free_head]
+    kvm.user_free_head = (kvm.user_free_head + 1) % kvm.user_frames
+    kvm.user_free_count -= 1
+    memset(kvm.frames + (frame << PAGE_SHIFT), 0, PAGE_SIZE)
+    entry = frame_pfn(kvm, frame) << PAGE_SHIFT | (entry & (PAGE_SIZE - 1)) | HvaFlag.HVA_PRESENT
+    kvm.hva_map[hva_page] = entry
+    return entry
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def drop_host_page(kvm: cython.pointer(Kvm), hva_page: u64) -> cython.void:
+    """Unmap a user page; its frame is poisoned and becomes the last to be reused, so that stale sptes show."""
+    entry: u64 = kvm.hva_map[hva_page]
+    if not entry & HvaFlag.HVA_PRESENT:
+        return
+    memory: cython.pointer(u8) = pfn_memory(kvm, entry >> PAGE_SHIFT)
+    memset(memory, 0xDB, PAGE_SIZE)
+    tail: u64 = (kvm.user_free_head + kvm.user_free_count) % kvm.user_frames
+    kvm.user_free[tail] = (memory - kvm.frames) >> PAGE_SHIFT
+    kvm.user_free_count += 1
+    kvm.hva_map[hva_page] = entry & HvaFlag.HVA_WRITABLE | 1 << HvaFlag.HVA_LEVEL_SHIFT
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def guest_bytes(kvm: cython.pointer(Kvm), as_id: cython.int, gpa: gpa_t, writable: cython.p_bint) -> cython.pointer(u8):
+    """The host memory behind a guest physical address, to the end of its page, or NULL outside all valid slots.
+
+    `*writable` tells whether both slot and host mapping allow a write.
+    """
+    slot: cython.pointer(MemSlot) = gfn_to_memslot(kvm, as_id, gpa >> PAGE_SHIFT)
+    if slot == cython.NULL or slot.flags & SlotFlag.SLOT_INVALID:
+        return cython.NULL
+    hva_page: u64 = slot.hva + (gpa >> PAGE_SHIFT) - slot.base_gfn
+    entry: u64 = kvm.hva_map[hva_page]
+    if not entry & HvaFlag.HVA_PRESENT:
+        entry = fault_in_host_page(kvm, hva_page)
+        if not entry & HvaFlag.HVA_PRESENT:
+            return cython.NULL
+    writable[0] = not slot.flags & SlotFlag.SLOT_READONLY and (entry & HvaFlag.HVA_WRITABLE) != 0
+    return pfn_memory(kvm, entry >> PAGE_SHIFT) + (gpa & (PAGE_SIZE - 1))
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def read_guest(kvm: cython.pointer(Kvm), as_id: cython.int, gpa: gpa_t, into: cython.p_void, size: u64) -> cython.bint:
+    """Copy `size` bytes that lie in one page. False: no memory there."""
+    writable: cython.bint = False
+    at: cython.pointer(u8) = guest_bytes(kvm, as_id, gpa, cython.address(writable))
+    if at == cython.NULL:
+        return False
+    memcpy(into, at, size)
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def write_guest(kvm: cython.pointer(Kvm), as_id: cython.int, gpa: gpa_t, data: cython.p_void, size: u64) -> cython.bint:
+    """Store `size` bytes that lie in one page and log the page dirty. False: no memory there, or read-only."""
+    writable: cython.bint = False
+    at: cython.pointer(u8) = guest_bytes(kvm, as_id, gpa, cython.address(writable))
+    if at == cython.NULL or not writable:
+        return False
+    memcpy(at, data, size)
+    mark_page_dirty(gfn_to_memslot(kvm, as_id, gpa >> PAGE_SHIFT), gpa >> PAGE_SHIFT)
+    return True
+
+
+# --- making slots
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def find_meta(kvm: cython.pointer(Kvm), size: u64) -> u64:
+    """First gap of `size` bytes among the slots' metadata; meta_size when there is none."""
+    at: u64 = 0
+    moved: cython.bint = True
+    while moved:
+        moved = False
+        as_id: cython.int
+        i: cython.int
+        for as_id in range(ADDRESS_SPACES):
+            for i in range(MAX_SLOTS):
+                slot: cython.pointer(MemSlot) = cython.address(kvm.slots[as_id][i])
+                if slot.npages and slot.meta_at < at + size and at < slot.meta_at + slot.meta_size:
+                    at = slot.meta_at + slot.meta_size
+                    moved = True
+    return at if at + size <= kvm.meta_size else kvm.meta_size
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def level_count(base_gfn: gfn_t, npages: u64, level: cython.int) -> u64:
+    """Entries of `level` that a slot touches."""
+    shift: cython.int = LEVEL_BITS * (level - 1)
+    return ((base_gfn + npages - 1) >> shift) - (base_gfn >> shift) + 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def place_meta(slot: cython.pointer(MemSlot), base: cython.pointer(u8)) -> u64:
+    """Point the slot's arrays into metadata that begins at `base`; returns their size, a multiple of 8 bytes."""
+    at: u64 = 0
+    level: cython.int
+    for level in range(1, 4):
+        slot.rmap[level - 1] = cython.cast(cython.pointer(u64), base + at)
+        at += 8 * level_count(slot.base_gfn, slot.npages, level)
+    slot.dirty_bitmap = cython.cast(cython.pointer(u64), base + at)
+    at += (slot.npages + 63) // 64 * 8
+    for level in range(2, 4):
+        slot.disallow_lpage[level - 2] = cython.cast(cython.p_int, base + at)
+        at += (4 * level_count(slot.base_gfn, slot.npages, level) + 7) & ~cython.cast(u64, 7)
+    slot.gfn_write_track = cython.cast(cython.pointer(u16), base + at)
+    return at + ((2 * slot.npages + 7) & ~cython.cast(u64, 7))
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def init_lpage_info(slot: cython.pointer(MemSlot)) -> cython.void:
+    """Forbid large pages at unaligned ends, and everywhere if gfn and host address are not aligned alike."""
+    level: cython.int
+    for level in range(2, 4):
+        mask: u64 = pages_per_hpage(level) - 1
+        count: u64 = level_count(slot.base_gfn, slot.npages, level)
+        info: cython.p_int = slot.disallow_lpage[level - 2]
+        if slot.base_gfn & mask:
+            info[0] = 1
+        if (slot.base_gfn + slot.npages) & mask:
+            info[count - 1] = 1
+        if (slot.base_gfn ^ slot.hva) & mask:
+            i: u64
+            for i in range(count):
+                info[i] = 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def create_slot(
+    kvm: cython.pointer(Kvm), as_id: cython.int, id: cython.int, base_gfn: gfn_t, npages: u64, hva: u64, flags: cython.int
+) -> cython.pointer(MemSlot):
+    """Fill a free slot. NULL: no slot or no metadata space is left."""
+    slot: cython.pointer(MemSlot) = cython.NULL
+    i: cython.int
+    for i in range(MAX_SLOTS):
+        if not kvm.slots[as_id][i].npages:
+            slot = cython.address(kvm.slots[as_id][i])
+            break
+    if slot == cython.NULL:
+        return cython.NULL
+    wanted: MemSlot
+    memset(cython.address(wanted), 0, cython.sizeof(MemSlot))
+    wanted.base_gfn = base_gfn
+    wanted.npages = npages
+    wanted.hva = hva
+    wanted.flags = flags
+    wanted.id = id
+    wanted.as_id = as_id
+    wanted.meta_size = place_meta(cython.address(wanted), kvm.meta)
+    wanted.meta_at = find_meta(kvm, wanted.meta_size)
+    if wanted.meta_at == kvm.meta_size:
+        return cython.NULL
+    memset(kvm.meta + wanted.meta_at, 0, wanted.meta_size)
+    place_meta(cython.address(wanted), kvm.meta + wanted.meta_at)
+    init_lpage_info(cython.address(wanted))
+    slot[0] = wanted
+    if as_id == 0:
+        kvm.nr_memslot_pages += npages
+    return slot
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def release_slot(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot)) -> cython.void:
+    """Forget a slot; its pages must have been zapped before."""
+    if slot.as_id == 0:
+        kvm.nr_memslot_pages -= slot.npages
+    kvm.last_slot[slot.as_id] = cython.NULL
+    memset(slot, 0, cython.sizeof(MemSlot))

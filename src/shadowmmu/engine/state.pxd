@@ -1,0 +1,384 @@
+# The types of the engine: everything a VM is lives in ONE arena at a fixed address,
+# so that a whole state is copied, compared and saved with one memcpy.
+
+from shadowmmu.x86.pte cimport Pte
+
+ctypedef unsigned char u8
+ctypedef unsigned short u16
+ctypedef unsigned int u32
+ctypedef unsigned long long u64
+
+ctypedef u64 gva_t          # guest virtual address, bytes
+ctypedef u64 gpa_t          # guest physical address, bytes
+ctypedef u64 hpa_t          # host physical address, bytes
+ctypedef u64 gfn_t          # guest frame number
+ctypedef u64 pfn_t          # host frame number
+ctypedef u64 spte_t         # a shadow page-table entry
+ctypedef u32 role_t         # the kernel's kvm_mmu_page_role word (see role.pxd)
+
+cdef enum:
+    PAGE_SHIFT = 12
+    PAGE_SIZE = 4096
+    ENTRIES = 512           # entries of a shadow page table
+    LEVEL_BITS = 9
+    HASH_BITS = 12          # KVM_MMU_HASH_SHIFT
+    PREV_ROOTS = 3          # KVM_MMU_NUM_PREV_ROOTS
+    PTE_LIST_EXT = 14       # sptes of one rmap descriptor
+    MAX_SLOTS = 32          # memslots of one address space
+    ADDRESS_SPACES = 2      # normal and SMM
+    PREFETCH = 8            # PTE_PREFETCH_NUM
+    RMAP_RECYCLE_THRESHOLD = 1000
+    MAX_GVA_FLUSHES = 8     # single-address TLB flushes kept before a full one is asked for
+    HOST_LEVELS_OF_PAGES = 3
+
+cpdef enum Hpa:
+    HIGH_ZONE = 0x100000000                 # host memory above 4 GiB begins here
+    INVALID_PAGE = 0xFFFFFFFFFFFFFFFF
+
+cpdef enum Gen:
+    MMIO_GEN_MASK = 0x7FFFF                 # 19 bits
+    GEN_UPDATE_IN_PROGRESS = 0x8000000000000000
+
+cpdef enum SlotFlag:
+    SLOT_LOG_DIRTY = 0x1                    # KVM_MEM_LOG_DIRTY_PAGES
+    SLOT_READONLY = 0x2                     # KVM_MEM_READONLY
+    SLOT_INVALID = 0x10000                  # being deleted or moved
+
+cpdef enum HvaFlag:                          # low bits of a host user-mapping entry, the host's own page table
+    HVA_PRESENT = 0x1
+    HVA_WRITABLE = 0x2
+    HVA_LEVEL_SHIFT = 2                     # mapping level (1..3) of the host page
+    HVA_LEVEL_MASK = 0xC
+
+cpdef enum Request:
+    REQ_MMU_FREE_OBSOLETE_ROOTS = 0x1
+    REQ_MMU_SYNC = 0x2
+    REQ_LOAD_MMU_PGD = 0x4
+    REQ_TLB_FLUSH = 0x8
+    REQ_TLB_FLUSH_CURRENT = 0x10
+    REQ_TLB_FLUSH_GUEST = 0x20
+    REQ_TRIPLE_FAULT = 0x40
+
+cpdef enum GuestFormat:                      # which guest tables an MMU walks: the kernel's paging_tmpl.h instances
+    FORMAT_NONE = 0                         # direct: no guest tables
+    FORMAT_PT32 = 1
+    FORMAT_PT64 = 2
+    FORMAT_EPT = 3
+
+cpdef enum PfRet:                            # RET_PF_* of Linux 6.1, and what our face adds
+    RET_PF_CONTINUE = 0
+    RET_PF_RETRY = 1
+    RET_PF_EMULATE = 2
+    RET_PF_INVALID = 3
+    RET_PF_FIXED = 4
+    RET_PF_SPURIOUS = 5
+    RET_PF_INJECT = 6                       # the fault is the guest's: vcpu.exception is set
+
+cpdef enum Errno:
+    EINTR = 4
+    EIO = 5
+    ENOMEM = 12
+    EFAULT = 14
+    EINVAL = 22
+    ENOSPC = 28
+
+cpdef enum Bug:                             # what WARNs and BUGs guard, in the kernel and here
+    BUG_OUT_OF_PAGES = 0                    # a shadow page was needed and the pool was empty
+    BUG_OUT_OF_DESCS = 1
+    BUG_RMAP_ENTRY_MISSING = 2              # an spte is not in the rmap it must be in
+    BUG_FREE_ROOTED = 3                     # a page was freed while a root slot holds it
+    BUG_FREE_VALID = 4
+    BUG_LINK_PRESENT = 5                    # an entry was linked over a present one
+    BUG_LINK_UNSYNC_CHILDREN = 6
+    BUG_UNSYNC_UPPER_LEVEL = 7              # a page above level 1 was asked to go unsync
+    BUG_UNSYNC_COUNT = 8
+    BUG_PFN_CHANGED = 9                     # an spte's frame changed without a drop
+    BUG_GFN_TRACK = 10                      # write-tracking count under- or overflow
+    BUG_DISALLOW_LPAGE = 11
+    BUG_PAE_ROOT_VALID = 12                 # a legacy PDPTE slot was in use at load
+    BUG_SPECIAL_LEVEL = 13                  # a special chain does not end in a level-3 page
+    BUG_FETCH_LEVEL = 14                    # the walk did not end at the goal level
+    BUG_SYNC_ROLE = 15                      # an unsync page of another MMU's role was synced
+    BUG_RESERVED_SPTE = 16                  # an spte has bits that the hardware reserves
+    BUG_RMAP_GFN = 17                       # a direct page's entry maps a gfn that its index does not give
+    BUG_INVALID_CHILD = 18                  # a child's role was derived from an invalid parent
+    BUG_ROOT_LEFT = 19                      # a root survived an unload
+    BUG_RSVD_MMIO_WALK = 20                 # reserved bits in a present spte, met while looking for an MMIO spte
+    BUG_HUGE_DIRTY = 21                     # a writable huge spte in a slot that logs dirty pages
+    BUG_ALIGNMENT = 22                      # a huge mapping whose gfn and frame are not aligned alike
+
+
+cdef struct ListHead:
+    ListHead *next
+    ListHead *prev
+
+cdef struct PteListDesc:                    # pte_list_desc: up to 14 sptes of one rmap
+    PteListDesc *more
+    u64 spte_count
+    spte_t *sptes[PTE_LIST_EXT]
+
+cdef struct ShadowPage:                     # struct kvm_mmu_page
+    ListHead link                           # active_mmu_pages, or an invalid list; must stay first
+    ListHead nx_link                        # possible_nx_huge_pages
+    ShadowPage *hash_next
+    ShadowPage **hash_pprev
+    spte_t *spt                             # 512 entries given to the hardware
+    u64 *translation                        # shadowed_translation: gfn << 12 | access, only when not direct
+    gfn_t gfn
+    u64 parent_ptes                         # rmap head of the sptes that point here
+    role_t role
+    int root_count
+    u32 unsync_children
+    int write_flooding_count
+    int owner                               # vcpu id of a special page, else -1
+    u8 mmu_valid_gen
+    u8 unsync
+    u8 special                              # vCPU-local: not hashed, not listed, not accounted
+    u8 live                                 # allocated (0: on the free list)
+    u8 nx_huge_page_disallowed
+    u64 unsync_child_bitmap[8]
+
+cdef struct MemSlot:
+    gfn_t base_gfn
+    u64 npages                              # 0: unused
+    u64 hva                                 # first host user page
+    u32 flags
+    int id
+    int as_id
+    u64 *rmap[3]                            # rmap heads of 4K, 2M, 1G mappings
+    int *disallow_lpage[2]                  # of 2M, 1G
+    u16 *gfn_write_track
+    u64 *dirty_bitmap
+    u64 meta_at                             # where the metadata lies in the VM's pool, bytes
+    u64 meta_size
+
+cdef struct RsvdBits:                       # rsvd_bits_validate
+    u64 mask[2][5]                          # [bit 7 of the entry][level - 1]
+    u64 bad_mt_xwr                          # EPT: bad low six bits
+
+cdef struct RootInfo:
+    u64 pgd
+    hpa_t hpa
+
+cdef struct KvmMmu:
+    RootInfo root
+    RootInfo prev_roots[PREV_ROOTS]
+    role_t root_role
+    role_t cpu_role
+    u32 cpu_ext                             # extended role
+    GuestFormat format
+    int is_guest_mmu
+    int is_nested_mmu
+    spte_t *pae_root                        # backs a level-3 root: then below 4 GiB
+    spte_t *pml4_root                       # legacy design only
+    spte_t *pml5_root                       # legacy design only
+    u64 pdptrs[4]
+    u8 permissions[16]
+    u32 pkru_mask
+    RsvdBits guest_rsvd
+    RsvdBits shadow_zero
+
+cdef struct GuestException:                 # x86_exception: a #PF to deliver, or a nested fault for L1
+    u8 pending
+    u8 nested_page_fault
+    u64 error_code
+    u64 address
+    u64 exit_qualification
+
+cdef struct VcpuStat:
+    u64 pf_taken
+    u64 pf_fixed
+    u64 pf_emulate
+    u64 pf_spurious
+    u64 pf_fast
+    u64 pf_mmio_spte_created
+    u64 pf_guest
+    u64 tlb_flush
+    u64 invlpg
+
+cdef struct VmStat:
+    u64 mmu_shadow_zapped
+    u64 mmu_pte_write
+    u64 mmu_pde_zapped
+    u64 mmu_flooded
+    u64 mmu_recycled
+    u64 mmu_cache_miss
+    u64 mmu_unsync
+    u64 pages_4k
+    u64 pages_2m
+    u64 pages_1g
+    u64 nx_lpage_splits
+    u64 max_mmu_rmap_size
+    u64 max_mmu_page_hash_collisions
+    u64 remote_tlb_flush
+    u64 remote_tlb_flush_requests
+    u64 special_allocated                   # ours: special pages made and freed
+    u64 special_freed
+
+cdef struct SpteMasks:                      # the kernel's shadow_*_mask
+    u64 present
+    u64 user
+    u64 nx
+    u64 x
+    u64 accessed
+    u64 dirty
+    u64 host_writable
+    u64 mmu_writable
+    u64 acc_track
+    u64 memtype
+    u64 me_value
+    u64 mmio_value
+    u64 mmio_mask
+    u64 mmio_access
+
+cdef struct NestedState:                    # what L1 gave VMRUN, and what #VMEXIT restores
+    u8 guest_mode
+    u8 npt
+    u64 ncr3                                # L1's nested CR3 or EPTP
+    u64 l1_cr0, l1_cr3, l1_cr4, l1_efer
+
+cdef struct KvmVcpu:
+    Kvm *kvm
+    int id
+    int cpl
+    int ac                                  # EFLAGS.AC of the guest
+    int smm
+    u64 cr0, cr2, cr3, cr4, efer, pkru
+    u32 requests
+    KvmMmu root_mmu
+    KvmMmu guest_mmu
+    KvmMmu nested_mmu
+    KvmMmu *mmu
+    KvmMmu *walk_mmu
+    GuestException exception
+    NestedState nested
+    int write_fault_to_shadow_pgtable
+    u64 mmio_gva, mmio_gfn, mmio_gen
+    u32 mmio_access
+    int flush_hw_all                        # what the hardware must drop before the next entry
+    int flush_gva_count
+    gva_t flush_gva[MAX_GVA_FLUSHES]
+    VcpuStat stat
+
+cdef struct Interleave:                     # one guest store of another CPU, at a named point of the fault path
+    int point
+    int size
+    gpa_t gpa
+    u64 value
+
+cdef struct EventRecord:
+    u16 kind
+    u16 vcpu
+    u32 reserved
+    u64 a[6]
+
+cdef struct Kvm:
+    # --- configuration, constant after the VM is made
+    u64 arena_size
+    int nvcpus
+    int special_roots                       # the root design: 1 special pages, 0 legacy tables
+    int tdp                                 # tdp_enabled: L1 runs on direct tables
+    int ept                                 # SPTEs in EPT format
+    int ept_ad, ept_exec_only
+    int host_levels                         # 3, 4 or 5: levels of NPT/EPT and of the host's tables
+    int maxphyaddr                          # the guest's
+    int host_maxphyaddr
+    int max_huge_level
+    int nx_huge_pages
+    SpteMasks masks
+    u64 low_frames, high_frames             # frames of the two zones
+    u64 table_base                          # frame index of the first shadow-table frame
+    u64 user_base, user_frames              # frame index and count of host user memory, spare frames included
+    u64 nhva                                # pages of the host user mapping
+    u64 npages_pool, ndesc
+    # --- pointers into the arena
+    u8 *frames                              # host physical memory: low zone, then high zone
+    ShadowPage **frame_private              # page_private: frame -> sp
+    ShadowPage *pages
+    u64 *translations                       # one page of 512 for each sp
+    PteListDesc *descs
+    ShadowPage **hash
+    u64 *hva_map                            # host user page -> pfn << 12 | HvaFlag
+    u32 *user_free                          # FIFO ring of free user frames
+    u8 *meta                                # memslot metadata
+    u64 meta_size
+    KvmVcpu *vcpus
+    # --- state
+    ListHead active_mmu_pages
+    ListHead zapped_obsolete_pages
+    ListHead possible_nx_huge_pages
+    ListHead free_pages
+    PteListDesc *free_descs
+    u64 nfree_pages, nfree_descs
+    u64 user_free_head, user_free_count
+    u64 n_used_mmu_pages, n_max_mmu_pages, n_requested_mmu_pages
+    u64 indirect_shadow_pages
+    u64 nr_memslot_pages
+    u64 memslot_gen[ADDRESS_SPACES]
+    MemSlot slots[ADDRESS_SPACES][MAX_SLOTS]
+    MemSlot *last_slot[ADDRESS_SPACES]
+    u64 mmu_invalidate_seq
+    int mmu_invalidate_in_progress
+    u64 mmu_invalidate_start, mmu_invalidate_end
+    u8 mmu_valid_gen
+    VmStat stat
+    Interleave interleave
+    u64 bugs                                # WARNs hit, one bit a kind (Bug): an engine fault, never the guest's
+    # --- not state: where events go
+    EventRecord *events                     # NULL: tracing is off
+    u64 nevents, max_events, lost_events
+
+
+cdef inline u64 frame_index(Kvm *kvm, void *at) noexcept nogil:
+    """Index of the host frame that holds the byte at `at`."""
+    return <u64>(<u8 *>at - kvm.frames) >> PAGE_SHIFT
+
+
+cdef inline pfn_t frame_pfn(Kvm *kvm, u64 index) noexcept nogil:
+    """Host frame number of frame `index`: the low zone from 0, the high zone from 4 GiB."""
+    return index if index < kvm.low_frames else (Hpa.HIGH_ZONE >> PAGE_SHIFT) + index - kvm.low_frames
+
+
+cdef inline u8 *pfn_memory(Kvm *kvm, pfn_t pfn) noexcept nogil:
+    """The bytes of host frame `pfn`."""
+    if pfn < kvm.low_frames:
+        return kvm.frames + (pfn << PAGE_SHIFT)
+    return kvm.frames + ((pfn - (Hpa.HIGH_ZONE >> PAGE_SHIFT) + kvm.low_frames) << PAGE_SHIFT)
+
+
+cdef inline hpa_t host_pa(Kvm *kvm, void *at) noexcept nogil:
+    """Host physical address of a byte of host memory: the kernel's __pa()."""
+    return (frame_pfn(kvm, frame_index(kvm, at)) << PAGE_SHIFT) + (<u64>at & (PAGE_SIZE - 1))
+
+
+cdef inline ShadowPage *to_shadow_page(Kvm *kvm, hpa_t hpa) noexcept nogil:
+    """The shadow page whose table lies at `hpa`: page_private of the frame, NULL for legacy root tables."""
+    return kvm.frame_private[frame_index(kvm, pfn_memory(kvm, (hpa & Pte.ADDR) >> PAGE_SHIFT))]
+
+
+cdef inline ShadowPage *sptep_to_sp(Kvm *kvm, spte_t *sptep) noexcept nogil:
+    """The shadow page that holds this entry."""
+    return kvm.frame_private[frame_index(kvm, sptep)]
+
+
+cdef inline int spte_index(spte_t *sptep) noexcept nogil:
+    """Index of an entry in its table."""
+    return (<u64>sptep >> 3) & (ENTRIES - 1)
+
+
+cdef inline u64 pages_per_hpage(int level) noexcept nogil:
+    """4K pages mapped by one entry of `level`: KVM_PAGES_PER_HPAGE."""
+    return <u64>1 << (LEVEL_BITS * (level - 1))
+
+
+cdef inline void warn(Kvm *kvm, Bug kind) noexcept nogil:
+    """Record that something impossible happened: the kernel's WARN. The audit reports it."""
+    kvm.bugs |= <u64>1 << <int>kind
+
+
+cdef Kvm *create(Kvm *config, u64 hash_bits) noexcept nogil
+cdef void destroy(Kvm *kvm) noexcept nogil
+cdef void list_init(ListHead *head) noexcept nogil
+cdef void list_add(ListHead *entry, ListHead *head) noexcept nogil
+cdef void list_add_tail(ListHead *entry, ListHead *head) noexcept nogil
+cdef void list_del(ListHead *entry) noexcept nogil

@@ -1,0 +1,125 @@
+"""The arena: one flat block of memory that holds everything a VM is.
+
+The structs are in ``state.pxd``. The block lies at a fixed address for the life of the VM, pointers in it
+stay valid when its bytes are copied out and back, so a whole state is saved, compared and restored with one
+memcpy. Nothing is allocated after `create`.
+
+Host physical memory (`Kvm.frames`) has two zones. The low zone, below 4 GiB, holds only the `pae_root` pages,
+because a CPU in PAE mode has a 32-bit CR3. Guest memory and every other shadow table lie above 4 GiB, so that
+a root in the wrong zone cannot work by luck.
+"""
+
+import cython
+from cython.cimports.libc.string import memcpy
+from cython.cimports.posix.mman import MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def list_init(head: cython.pointer(ListHead)) -> cython.void:
+    head.next = head
+    head.prev = head
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def list_add(entry: cython.pointer(ListHead), head: cython.pointer(ListHead)) -> cython.void:
+    """Insert `entry` first."""
+    entry.next = head.next
+    entry.prev = head
+    head.next.prev = entry
+    head.next = entry
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def list_add_tail(entry: cython.pointer(ListHead), head: cython.pointer(ListHead)) -> cython.void:
+    """Insert `entry` last."""
+    list_add(entry, head.prev)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def list_del(entry: cython.pointer(ListHead)) -> cython.void:
+    entry.prev.next = entry.next
+    entry.next.prev = entry.prev
+    entry.next = cython.NULL
+    entry.prev = cython.NULL
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def carve(at: cython.pointer(u64), count: u64, size: u64, align: u64) -> u64:
+    """Reserve `count` objects of `size` bytes behind `*at`; returns their offset in bytes."""
+    start: u64 = (at[0] + align - 1) & ~(align - 1)
+    at[0] = start + count * size
+    return start
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def create(config: cython.pointer(Kvm), hash_bits: u64) -> cython.pointer(Kvm):
+    """Map an arena for the VM that `config` describes (its constants only) and lay it out. NULL: no memory."""
+    at: u64 = cython.sizeof(Kvm)
+    frames: u64 = config.low_frames + config.high_frames
+    vcpus: u64 = carve(cython.address(at), config.nvcpus, cython.sizeof(KvmVcpu), 64)
+    buckets: u64 = carve(cython.address(at), cython.cast(u64, 1) << hash_bits, 8, 64)
+    pages: u64 = carve(cython.address(at), config.npages_pool, cython.sizeof(ShadowPage), 64)
+    descs: u64 = carve(cython.address(at), config.ndesc, cython.sizeof(PteListDesc), 64)
+    private: u64 = carve(cython.address(at), frames, 8, 64)
+    hva: u64 = carve(cython.address(at), config.nhva, 8, 64)
+    ring: u64 = carve(cython.address(at), config.user_frames, 4, 64)
+    meta: u64 = carve(cython.address(at), config.meta_size, 1, 64)
+    translations: u64 = carve(cython.address(at), config.npages_pool, PAGE_SIZE, PAGE_SIZE)
+    memory: u64 = carve(cython.address(at), frames, PAGE_SIZE, PAGE_SIZE)
+    block: cython.p_void = mmap(cython.NULL, at, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    if block == MAP_FAILED:
+        return cython.NULL
+    base: cython.pointer(u8) = cython.cast(cython.pointer(u8), block)
+    kvm: cython.pointer(Kvm) = cython.cast(cython.pointer(Kvm), block)
+    memcpy(kvm, config, cython.sizeof(Kvm))
+    kvm.arena_size = at
+    kvm.vcpus = cython.cast(cython.pointer(KvmVcpu), base + vcpus)
+    kvm.hash = cython.cast(cython.pointer(cython.pointer(ShadowPage)), base + buckets)
+    kvm.pages = cython.cast(cython.pointer(ShadowPage), base + pages)
+    kvm.descs = cython.cast(cython.pointer(PteListDesc), base + descs)
+    kvm.frame_private = cython.cast(cython.pointer(cython.pointer(ShadowPage)), base + private)
+    kvm.hva_map = cython.cast(cython.pointer(u64), base + hva)
+    kvm.user_free = cython.cast(cython.pointer(u32), base + ring)
+    kvm.meta = base + meta
+    kvm.translations = cython.cast(cython.pointer(u64), base + translations)
+    kvm.frames = base + memory
+    init_pools(kvm)
+    return kvm
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def init_pools(kvm: cython.pointer(Kvm)) -> cython.void:
+    """Put every shadow page and rmap descriptor on its free list; the lists of live pages are empty."""
+    list_init(cython.address(kvm.active_mmu_pages))
+    list_init(cython.address(kvm.zapped_obsolete_pages))
+    list_init(cython.address(kvm.possible_nx_huge_pages))
+    list_init(cython.address(kvm.free_pages))
+    i: u64
+    for i in range(kvm.npages_pool):
+        list_add_tail(cython.address(kvm.pages[i].link), cython.address(kvm.free_pages))
+    kvm.nfree_pages = kvm.npages_pool
+    for i in range(kvm.ndesc):
+        kvm.descs[i].more = kvm.free_descs
+        kvm.free_descs = cython.address(kvm.descs[i])
+    kvm.nfree_descs = kvm.ndesc
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def destroy(kvm: cython.pointer(Kvm)) -> cython.void:
+    munmap(kvm, kvm.arena_size)
