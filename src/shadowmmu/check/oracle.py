@@ -1,0 +1,368 @@
+"""Virtual TLB oracle: what the guest's own tables have allowed since the guest last invalidated.
+
+Shadow paging emulates a TLB. For each vCPU and a set of watched addresses the oracle follows every translation that
+a bare CPU of the guest could hold:
+
+* `_tables`: for every level the set of (table, rights) that the CPU, or a paging-structure cache, can have reached;
+  an entry that changes adds what it now leads to, nothing is taken away before an invalidation (SDM 4.10.3);
+* `_pages`: for every watched page the set of leaf translations, rights and D included, likewise (SDM 4.10.2).
+
+An entry counts from the moment its A bit is set (SDM 4.8). MOV CR3 drops everything but global pages, INVLPG the
+pages that hold the address and all tables, changes of CR0.PG, CR4.PGE, CR4.PAE and the like everything (SDM 4.10.4.1).
+
+Checked:
+1. An access that the CPU completed at host address h: some member of `_pages` leads to a guest address that the
+   memslots now back with h, and allows the access under the present CR0.WP, SMEP, SMAP and EFLAGS.AC; a write also
+   needs D in that leaf and a writable slot. Without paging only gpa = gva.
+2. A fault given to the guest: #PF, its address and error code exactly those of a walk of the present tables.
+   Conversely a fault that the present tables do not give must not be injected.
+3. A translation made for the emulator: present tables, exactly, faults included.
+4. A and D: after the engine has walked for an access, the entries used have A, the leaf of a write has D, and nothing
+   else in them has changed. After a fault nothing has changed.
+5. PDPTEs: a control-register write is refused if and only if a present PDPTE has reserved bits (SDM 4.4.1).
+
+Not checked: addresses that are not watched; PCIDs and protection keys (KVM gives shadow-paged guests neither); that
+an entry which is not used has no A bit; memory types; what the guest reads (same host memory, so 1 covers it); that
+the engine faults less than it might. Rule 2 is stricter than the architecture, which also allows stale faults.
+
+Known differences of Linux 6.1 from a bare CPU. They are allowed here, unless `strict`:
+* I/D in the error code with EFER.NXE but without CR4.PAE: Linux sets it.
+* A table in a read-only memslot: A and D are taken as set (there they cannot be).
+* A table outside all memslots reads as not present. 4 MB pages name 36 physical bits.
+* Shadow pages do not record EFER.NXE, CR4.PSE and PAE-versus-long mode, so after a change of one of them an entry
+  may still be used as the other setting reads it: bit 63, bits 52-62, and bit 7 of a 4-byte PDE.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+from shadowmmu.hardware import walk as hw
+from shadowmmu.hardware.cpu import Observer
+from shadowmmu.hardware.walk import Features, Paging, Step, Translation, bits, paging, use_entry, walk
+
+CR0_CACHE = 0x60000000  # CD, NW: a change reloads PDPTEs (SDM 4.4.1)
+PAGE_FAULT = 14
+
+
+class Violation(AssertionError):
+    """The engine allowed, refused or changed what a bare CPU would not."""
+
+
+class GuestMemory(Protocol):
+    """The VM's memslots as they are now."""
+
+    def host(self, gpa: int) -> int | None:
+        """Host address that backs `gpa`, None outside all slots."""
+
+    def writable(self, gpa: int) -> bool:
+        """The slot of `gpa` is not read-only."""
+
+    def read(self, hpa: int, size: int) -> int:
+        """An aligned value in host memory."""
+
+
+class Child(NamedTuple):
+    """The entry `at` of the tables of one node: below it lie the watched `pages`, and the node `key`."""
+
+    step: int
+    at: int
+    key: tuple[int, int]
+    pages: tuple[int, ...]
+
+
+class Prediction(NamedTuple):
+    """What a bare CPU does with the present tables; `entries`: (hpa, size, value before, value after)."""
+
+    gva: int
+    access: int
+    result: Translation | int
+    entries: tuple[tuple[int, int, int, int], ...]
+
+
+class Oracle:
+    """The virtual TLBs of all vCPUs of one VM; guest stores reach all of them."""
+
+    def __init__(self, memory: GuestMemory, watched: Iterable[int], vcpus: int, features: Features, strict: bool = False) -> None:
+        self.memory, self.features, self.strict = memory, features, strict
+        self.watched = tuple(sorted({gva >> 12 for gva in watched}))
+        self.dirty: set[int] = set()  # host pages written since the owner last took them out
+        self.vcpus = tuple(VirtualTlb(self, f"vcpu {i}") for i in range(vcpus))
+
+    def stored(self, hpa: int, size: int) -> None:
+        """Guest memory has changed in [hpa, hpa + size), within one page."""
+        self.dirty.add(hpa >> 12)
+        for tlb in self.vcpus:
+            tlb.entries_changed(hpa, size)
+
+    def memory_changed(self) -> None:
+        """Memslots or the host's pages behind them have changed: look at every table again."""
+        for tlb in self.vcpus:
+            tlb.rebuild()
+
+
+class VirtualTlb(Observer):
+    """Everything that a bare CPU could hold of the guest's tables, for one vCPU."""
+
+    def __init__(self, oracle: Oracle, name: str) -> None:
+        self.oracle, self.memory, self.name = oracle, oracle.memory, name
+        self.cr0 = self.cr3 = self.cr4 = self.efer = 0
+        self.pdptes: tuple[int, ...] = (0, 0, 0, 0)
+        self.prediction: Prediction | None = None
+        self._pages: dict[int, set[Translation]] = {}
+        self._tables: dict[tuple[int, int], set[tuple[int, int]]] = {}
+        self._depends: dict[int, list[tuple[Child, int]]] = {}
+        self._shapes: dict[int, dict[tuple[int, int], tuple[Child, ...]]] = {}
+        self._set_mode()
+        self._clear(keep_global=False)
+
+    # --- what the guest does to its registers and its TLB
+
+    def load(self, cr0: int, cr3: int, cr4: int, efer: int, *, mov_cr3: bool = False, accepted: bool = True) -> None:
+        """The guest wrote one control register; these are all of them, had the write been `accepted`."""
+        was, now = paging(self.cr0, self.cr4, self.efer, self.oracle.features), paging(cr0, cr4, efer, self.oracle.features)
+        flips0, flips4 = self.cr0 ^ cr0, self.cr4 ^ cr4
+        pdptes = self.pdptes
+        if now.levels == 3 and (
+            mov_cr3 or flips0 & (hw.CR0_PG | CR0_CACHE) or flips4 & (hw.CR4_PAE | hw.CR4_PGE | hw.CR4_PSE | hw.CR4_SMEP)
+        ):
+            loaded = [self._read_gpa((cr3 & 0xFFFFFFE0) + 8 * i, 8) for i in range(4)]
+            legal = not any(p is None or (p & 1 and p & now.pdpte_reserved) for p in loaded)
+            if legal != accepted:
+                raise Violation(
+                    f"{self.name}: write of cr3 {cr3:#x} with PDPTEs {_hex(loaded)} was {'accepted' if accepted else 'refused'}"
+                )
+            pdptes = tuple(p or 0 for p in loaded)
+        if not accepted:
+            return
+        self.cr0, self.cr3, self.cr4, self.efer, self.pdptes = cr0, cr3, cr4, efer, pdptes
+        self._set_mode()
+        smep_on = flips4 & cr4 & hw.CR4_SMEP
+        if was.levels != now.levels or flips0 & hw.CR0_PG or flips4 & (hw.CR4_PGE | hw.CR4_PAE | hw.CR4_LA57) or smep_on:
+            self._clear(keep_global=False)
+        elif mov_cr3:
+            self._clear(keep_global=True)
+        else:
+            self.rebuild()
+
+    def invlpg(self, gva: int) -> None:
+        """The guest executed INVLPG: pages of any size that hold the address, and all cached tables, are gone."""
+        for page, members in self._pages.items():
+            self._pages[page] = {t for t in members if (page << 12 ^ gva) >> t.shift}
+        self.rebuild()
+
+    # --- the sets
+
+    def _set_mode(self) -> None:
+        """The mode of the registers, and the readings of an entry under which shadow pages may have been made."""
+        features = self.oracle.features
+        self.mode = mode = paging(self.cr0, self.cr4, self.efer, features)
+        self.views: list[tuple[Paging, tuple[Step, ...]]] = [(mode, mode.steps)]
+        if self.oracle.strict:
+            return
+        if mode.levels == 2:
+            other = paging(self.cr0, self.cr4 ^ hw.CR4_PSE, self.efer, features)
+            self.views.append((other, other.steps))
+        elif mode.levels:
+            other = paging(self.cr0, self.cr4, self.efer | hw.EFER_NXE, features)
+            software = bits(62, 52)
+            steps = (
+                s._replace(reserved=s.reserved & ~software, reserved_large=s.reserved_large & ~software if s.reserved_large >= 0 else -1)
+                for s in other.steps
+            )
+            self.views = [(other, tuple(steps))]
+
+    def _clear(self, *, keep_global: bool) -> None:
+        keep = hw.GLOBAL if keep_global else 0
+        self._pages = {page: {t for t in self._pages.get(page, ()) if t.rights & keep} for page in self.oracle.watched}
+        self.rebuild()
+
+    def rebuild(self) -> None:
+        """Forget the tables reached and start again at CR3. Pages stay."""
+        mode = self.mode
+        self._depends = {}
+        self._tables = {}
+        if not mode.levels:
+            return
+        shape = self._shape()
+        self._tables = {key: set() for key in shape}
+        if mode.levels == 3:
+            for key in [k for k in shape if k[0] == 0]:
+                pdpte = self.pdptes[key[1] & 3]
+                if pdpte & 1:
+                    self._visit(key, pdpte & hw.ADDRESS, hw.ALL)
+        else:
+            self._visit((0, 0), self.cr3 & hw.ADDRESS, hw.ALL)
+
+    def _shape(self) -> dict[tuple[int, int], tuple[Child, ...]]:
+        """The tree of watched addresses, cut as this mode cuts addresses: node (step, address above its tables)."""
+        if self.mode.levels not in self._shapes:
+            steps = self.mode.steps
+            tree: dict[tuple[int, int], dict[int, list[int]]] = {}
+            for page in self.oracle.watched:
+                gva = page << 12
+                for i, step in enumerate(steps):
+                    above = 0 if i == 0 and self.mode.levels != 3 else gva >> step.shift + step.mask.bit_length()
+                    tree.setdefault((i, above), {}).setdefault(gva >> step.shift, []).append(page)
+            self._shapes[self.mode.levels] = {
+                node: tuple(Child(node[0], at & steps[node[0]].mask, (node[0] + 1, at), tuple(pages)) for at, pages in below.items())
+                for node, below in tree.items()
+            }
+        return self._shapes[self.mode.levels]
+
+    def _visit(self, key: tuple[int, int], table: int, rights: int) -> None:
+        """The CPU can have reached `table` at this node with `rights`: so all its watched entries count."""
+        reached = self._tables[key]
+        if (table, rights) in reached:
+            return
+        reached.add((table, rights))
+        size, memory = self.mode.entry_size, self.memory
+        for child in self._shapes[self.mode.levels][key]:
+            gpa = table + child.at * size
+            hpa = memory.host(gpa)
+            if hpa is not None:
+                self._depends.setdefault(hpa, []).append((child, rights if memory.writable(gpa) else rights | hw.ACCESSED))
+                self._use(child, hpa, self._depends[hpa][-1][1])
+
+    def _use(self, child: Child, hpa: int, rights: int) -> None:
+        """Add what the entry at `hpa` leads to now. ACCESSED in `rights`: its table is in a read-only slot."""
+        entry = self.memory.read(hpa, self.mode.entry_size)
+        if rights & hw.ACCESSED:
+            entry |= hw.ACCESSED | hw.DIRTY
+        if not entry & hw.ACCESSED:
+            return
+        for mode, steps in self.views:
+            step = steps[child.step]
+            result = use_entry(mode, step, entry, rights & hw.ALL)
+            if isinstance(result, int):
+                continue
+            address, below, leaf = result
+            if leaf:
+                found = Translation(address, step.shift, below)
+                for page in child.pages:
+                    self._pages[page].add(found)
+            else:
+                self._visit(child.key, address, below)
+
+    def entries_changed(self, hpa: int, size: int) -> None:
+        """Guest memory changed: entries that lie there lead to something new."""
+        depends, width = self._depends, self.mode.entry_size
+        for slot in range(hpa & -width, hpa + size, width):
+            if slot in depends:
+                for child, rights in tuple(depends[slot]):
+                    self._use(child, slot, rights)
+
+    # --- the checks
+
+    def completed(self, gva: int, access: int, ac: bool, hpa: int) -> None:
+        """Rule 1."""
+        memory = self.memory
+        if not self.mode.levels:
+            allowed = memory.host(gva) == hpa and (not access & hw.WRITE or memory.writable(gva))
+            possible: Iterable[Translation] = ()
+        else:
+            possible = self._pages[gva >> 12]
+            allowed = False
+            for page in possible:
+                gpa = page.address(gva)
+                if memory.host(gpa) == hpa and self.mode.permits(page.rights, access, ac):
+                    if not access & hw.WRITE or (page.rights & hw.DIRTY and memory.writable(gpa)):
+                        allowed = True
+                        break
+        if not allowed:
+            raise Violation(
+                f"{self.name}: {_access(access)} of {gva:#x} went to host {hpa:#x}; the guest allowed only "
+                f"{', '.join(self._describe(t, gva) for t in possible) or ('gpa = gva' if not self.mode.levels else 'nothing')}"
+            )
+
+    def stored(self, hpa: int, size: int) -> None:
+        self.oracle.stored(hpa, size)
+
+    def emulated_store(self, gpa: int, size: int) -> None:
+        hpa = self.memory.host(gpa)
+        if hpa is not None:
+            self.oracle.stored(hpa, size)
+
+    def before_walk(self, gva: int, access: int, ac: bool) -> None:
+        """Walk the present tables as a bare CPU would, on a copy of the entries it would mark."""
+        seen: dict[int, tuple[int, int]] = {}
+        marked: dict[int, int] = {}
+
+        def read(gpa: int, size: int) -> int | None:
+            hpa = self.memory.host(gpa)
+            if hpa is None:
+                return None
+            value = marked.get(hpa)
+            if value is None:
+                value = self.memory.read(hpa, size)
+                seen[hpa] = (size, value)
+            return value
+
+        def write(gpa: int, size: int, value: int) -> None:
+            hpa = self.memory.host(gpa)
+            if hpa is not None and self.memory.writable(gpa):
+                marked[hpa] = value
+            elif hpa is not None:
+                seen.pop(hpa, None)
+
+        result = walk(self.mode, read, self.cr3, gva, access, ac, write=write, pdptes=self.pdptes)
+        entries = tuple((hpa, size, old, marked.get(hpa, old)) for hpa, (size, old) in seen.items())
+        self.prediction = Prediction(gva, access, result, entries)
+
+    def after_walk(self, outcome: str, gpa: int | None, exception: tuple[int, int, int] | None) -> None:
+        """Rules 2, 3 and 4."""
+        expected = self.prediction
+        if expected is None:
+            raise ValueError("after_walk without before_walk")
+        what = f"{self.name}: {_access(expected.access)} of {expected.gva:#x}"
+        if exception is not None:
+            self._judge_fault(what, expected, exception)
+        elif outcome == "TRANSLATED":
+            result = expected.result
+            if not isinstance(result, Translation) or gpa != result.address(expected.gva):
+                raise Violation(
+                    f"{what}: translated to gpa {_hex([gpa])} for the emulator, a bare CPU gives {self._outcome(result, expected.gva)}"
+                )
+        must = outcome in ("FIXED", "TRANSLATED") and isinstance(expected.result, Translation)
+        for hpa, size, old, new in expected.entries:
+            now = self.memory.read(hpa, size)
+            if now != new and (must or exception is not None or now != old):
+                raise Violation(
+                    f"{what}: {outcome} left guest entry at host {hpa:#x} as {now:#x}, was {old:#x}, a bare CPU makes it {new:#x}"
+                )
+            if now != old:
+                self.oracle.stored(hpa, size)
+
+    def _judge_fault(self, what: str, expected: Prediction, exception: tuple[int, int, int]) -> None:
+        vector, code, address = exception
+        wanted = expected.result
+        tolerated = code
+        if not self.oracle.strict and self.mode.levels == 2 and self.efer & hw.EFER_NXE and expected.access & hw.FETCH:
+            tolerated = code & ~hw.FETCH | self.mode.code(expected.access) & hw.FETCH
+        if vector != PAGE_FAULT or address != expected.gva or tolerated != wanted:
+            raise Violation(
+                f"{what}: the guest gets exception {vector} code {code:#x} address {address:#x}, a bare CPU gives "
+                f"{self._outcome(wanted, expected.gva)}"
+            )
+
+    # --- words
+
+    def _read_gpa(self, gpa: int, size: int) -> int | None:
+        hpa = self.memory.host(gpa)
+        return None if hpa is None else self.memory.read(hpa, size)
+
+    def _outcome(self, result: Translation | int, gva: int) -> str:
+        return f"#PF code {result:#x}" if isinstance(result, int) else self._describe(result, gva)
+
+    def _describe(self, page: Translation, gva: int) -> str:
+        gpa, r = page.address(gva), page.rights
+        flags = "".join(name if r & bit else "-" for bit, name in ((2, "w"), (4, "u"), (8, "x"), (hw.DIRTY, "D"), (hw.GLOBAL, "G")))
+        return f"gpa {gpa:#x} {flags} {1 << page.shift - 10}K (host {_hex([self.memory.host(gpa)])})"
+
+
+def _access(access: int) -> str:
+    mode = "user" if access & 4 else "supervisor"
+    return f"{mode} {'write' if access & hw.WRITE else 'fetch' if access & hw.FETCH else 'read'}"
+
+
+def _hex(values: Iterable[int | None]) -> str:
+    return " ".join("none" if v is None else f"{v:#x}" for v in values)

@@ -1,0 +1,224 @@
+"""A model CPU for one vCPU that runs on the engine's shadow tables.
+
+One access is the unit: enter the guest, translate through the TLB and the shadow tables in host memory, and either
+do the load or store or leave with a #PF for the engine, until the access is done, is the guest's own fault, or has
+been emulated. Nothing here knows how the engine works; it uses only the face that a machine uses.
+
+The control registers under which the CPU runs a shadow-paged guest (KVM: CR0.PG, CR0.WP, CR4.PAE and EFER.NXE
+forced on; SMEP, SMAP and PKE off while the guest has no paging; EFER.LME only in long mode) are in `real_paging`.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from enum import Enum
+from random import Random
+from typing import NamedTuple, Protocol
+
+from shadowmmu.hardware import walk as hw
+from shadowmmu.hardware.tlb import Tlb
+from shadowmmu.hardware.walk import Features, Paging, TrailEntry, Translation, paging, walk
+
+EFER_LMA = 0x400
+CR4_PCIDE = 0x20000
+RETRY_LIMIT = 16  # exits one access may take; more is a violation of progress
+
+
+class Entry(Protocol):
+    """What the engine hands over at a guest entry."""
+
+    @property
+    def root(self) -> int: ...
+    @property
+    def level(self) -> int: ...
+    @property
+    def flush_all(self) -> bool: ...
+    @property
+    def flush_gvas(self) -> Sequence[int]: ...
+
+
+class Vcpu(Protocol):
+    """The part of the engine's vCPU that a CPU needs."""
+
+    cr0: int
+    cr3: int
+    cr4: int
+    efer: int
+    ac: bool
+
+    @property
+    def exception(self) -> tuple[int, int, int] | None: ...
+    def enter(self) -> Entry: ...
+    def page_fault(self, gva: int, error_code: int) -> object: ...
+    def gva_to_gpa(self, gva: int, access: int) -> int | None: ...
+    def read_emulated(self, gpa: int, size: int) -> bytes | None: ...
+    def write_emulated(self, gpa: int, data: bytes) -> bool: ...
+
+
+class HardwareViolation(AssertionError):
+    """The CPU was led where it must never go, or made no progress."""
+
+
+class HostMemory:
+    """Host physical memory, read and written in place. `regions`: (hpa, size, address in this process)."""
+
+    __slots__ = ("_regions",)
+
+    def __init__(self, regions: Sequence[tuple[int, int, int]]) -> None:
+        self._regions = []
+        for hpa, size, address in regions:
+            raw = memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
+            self._regions.append((hpa, hpa + size, {1: raw, 2: raw.cast("H"), 4: raw.cast("I"), 8: raw.cast("Q")}))
+
+    def read(self, hpa: int, size: int) -> int:
+        """The `size` (1, 2, 4, 8) bytes at `hpa`, which is aligned to its size."""
+        for start, end, views in self._regions:
+            if start <= hpa < end:
+                value: int = views[size][(hpa - start) // size]
+                return value
+        raise HardwareViolation(f"the CPU reads host memory at {hpa:#x}, where there is none")
+
+    def write(self, hpa: int, size: int, value: int) -> None:
+        """Store `size` bytes at `hpa`, which is aligned to its size."""
+        for start, end, views in self._regions:
+            if start <= hpa < end:
+                views[size][(hpa - start) // size] = value
+                return
+        raise HardwareViolation(f"the CPU writes host memory at {hpa:#x}, where there is none")
+
+
+def real_paging(cr0: int, cr4: int, efer: int, features: Features) -> Paging:
+    """The paging mode in the CPU while the guest believes in `cr0`, `cr4`, `efer`."""
+    if not cr0 & hw.CR0_PG:
+        cr4 &= ~(hw.CR4_SMEP | hw.CR4_SMAP)
+    if not efer & EFER_LMA:
+        efer &= ~hw.EFER_LME
+    return paging(cr0 | hw.CR0_PG | hw.CR0_WP, (cr4 | hw.CR4_PAE) & ~hw.CR4_PKE, efer | hw.EFER_NXE, features)
+
+
+class Done(Enum):
+    """How an access ended."""
+
+    COMPLETED = "completed"  # by the CPU through the shadow tables
+    EMULATED = "emulated"  # through gva_to_gpa and the engine's emulated read or write
+    INJECTED = "injected"  # the guest gets vcpu.exception
+
+
+class Result(NamedTuple):
+    """The end of one access."""
+
+    how: Done
+    value: int | None  # loaded; None after a store, a fault or a read of no memory
+    exits: tuple[str, ...]  # the engine's outcomes on the way
+
+
+class Observer:
+    """What an oracle may want to see. Each call comes right after the fact, `judge_fault` also before."""
+
+    def completed(self, gva: int, access: int, ac: bool, hpa: int) -> None:
+        """The CPU translated `gva` to `hpa` and is about to use it."""
+
+    def stored(self, hpa: int, size: int) -> None:
+        """Guest memory at `hpa` has changed."""
+
+    def before_walk(self, gva: int, access: int, ac: bool) -> None:
+        """The engine is about to walk the guest's tables for this access."""
+
+    def after_walk(self, outcome: str, gpa: int | None, exception: tuple[int, int, int] | None) -> None:
+        """It has; `outcome` as from page_fault, or "TRANSLATED"; `exception` if the guest is to get a fault."""
+
+    def emulated_store(self, gpa: int, size: int) -> None:
+        """The engine's write_emulated has changed guest memory."""
+
+
+class Cpu:
+    """The CPU of one vCPU. `features` are the host's; `intel`: PDPTEs are latched at entry (SDM 26.3.2.3)."""
+
+    def __init__(self, vcpu: Vcpu, memory: HostMemory, features: Features, observer: Observer, random: Random | None = None) -> None:
+        self.vcpu, self.memory, self.features, self.observer = vcpu, memory, features, observer
+        self.tlb = Tlb(random)
+        self.root = 0
+        self.pdptes: tuple[int, ...] | None = None
+
+    def enter(self) -> None:
+        """VM entry: load the root, do the flushes asked for. A root that changes flushes nothing by itself."""
+        entry = self.vcpu.enter()
+        self.mode = mode = real_paging(self.vcpu.cr0, self.vcpu.cr4, self.vcpu.efer, self.features)
+        if entry.level != mode.levels:
+            raise HardwareViolation(f"root of level {entry.level} loaded while the CPU walks {mode.levels} levels")
+        if mode.levels == 3 and entry.root >> 32:
+            raise HardwareViolation(f"PAE root {entry.root:#x} lies above 4 GiB, out of reach of a 32-bit CR3")
+        self.root = entry.root
+        self.tag = self.vcpu.cr3 & 0xFFF if self.vcpu.cr4 & CR4_PCIDE else 0
+        if entry.flush_all:
+            self.tlb.flush_all()
+        for gva in entry.flush_gvas:
+            self.tlb.invlpg(self.tag, gva, mode)
+        if mode.levels == 3 and not self.features.amd:
+            self.pdptes = tuple(self.memory.read(entry.root + 8 * i, 8) for i in range(4))
+            for pdpte in self.pdptes:
+                if pdpte & 1 and pdpte & mode.pdpte_reserved:
+                    raise HardwareViolation(f"VM entry fails: PDPTE {pdpte:#x} has reserved bits")
+        else:
+            self.pdptes = None
+
+    def translate(self, gva: int, access: int, ac: bool) -> int:
+        """Host-physical address of `gva`, or the complement (~) of the #PF error code."""
+        tlb, mode, tag = self.tlb, self.mode, self.tag
+        page = tlb.page(tag, gva)
+        if page is not None:
+            if not mode.permits(page.rights, access, ac):
+                tlb.invlpg(tag, gva, mode)  # a #PF from a stale entry is allowed, and drops it (SDM 4.10.4.3, 4.10.4.1)
+                return ~(mode.code(access) | hw.PRESENT)
+            if not access & hw.WRITE or page.rights & hw.DIRTY:
+                return page.address(gva)
+        trail: list[TrailEntry] = []
+        memory, resume = self.memory, tlb.resume(tag, gva, mode)
+        result = walk(mode, memory.read, self.root, gva, access, ac, write=memory.write, pdptes=self.pdptes, resume=resume, trail=trail)
+        if isinstance(result, Translation):
+            tlb.fill(tag, gva, mode, result, trail)
+            return result.address(gva)
+        tlb.invlpg(tag, gva, mode)
+        return ~result
+
+    def access(self, gva: int, access: int, ac: bool, size: int, value: int | None = None) -> Result:
+        """Do one load, fetch or store of `size` bytes at `gva`, aligned, to its end."""
+        vcpu = self.vcpu
+        exits: list[str] = []
+        for _ in range(RETRY_LIMIT):
+            self.enter()
+            hpa = self.translate(gva, access, ac)
+            if hpa >= 0:
+                self.observer.completed(gva, access, ac, hpa)
+                if value is None:
+                    return Result(Done.COMPLETED, self.memory.read(hpa, size), tuple(exits))
+                self.memory.write(hpa, size, value)
+                self.observer.stored(hpa, size)
+                return Result(Done.COMPLETED, None, tuple(exits))
+            vcpu.ac = ac
+            self.observer.before_walk(gva, access, ac)
+            outcome = str(getattr(vcpu.page_fault(gva, ~hpa), "name", None))
+            exits.append(outcome)
+            self.observer.after_walk(outcome, None, vcpu.exception if outcome == "INJECT" else None)
+            if outcome == "INJECT":
+                return Result(Done.INJECTED, None, tuple(exits))
+            if outcome == "EMULATE":
+                return self.emulate(gva, access, ac, size, value, tuple(exits))
+            if outcome not in ("RETRY", "FIXED", "SPURIOUS"):
+                raise HardwareViolation(f"page_fault({gva:#x}, {~hpa:#x}) ended in {outcome}")
+        raise HardwareViolation(f"no progress: access {access:#x} to {gva:#x} took {RETRY_LIMIT} exits: {' '.join(exits)}")
+
+    def emulate(self, gva: int, access: int, ac: bool, size: int, value: int | None, exits: tuple[str, ...] = ()) -> Result:
+        """The same access by the machine's emulator; within one page, of any size and alignment."""
+        vcpu = self.vcpu
+        vcpu.ac = ac
+        self.observer.before_walk(gva, access, ac)
+        gpa = vcpu.gva_to_gpa(gva, access)
+        self.observer.after_walk("TRANSLATED", gpa, None if gpa is not None else vcpu.exception)
+        if gpa is None:
+            return Result(Done.INJECTED, None, exits)
+        if value is not None:
+            if vcpu.write_emulated(gpa, value.to_bytes(size, "little")):
+                self.observer.emulated_store(gpa, size)
+            return Result(Done.EMULATED, None, exits)
+        data = vcpu.read_emulated(gpa, size)
+        return Result(Done.EMULATED, None if data is None else int.from_bytes(data, "little"), exits)

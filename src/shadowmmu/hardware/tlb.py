@@ -1,0 +1,94 @@
+"""TLB and paging-structure caches that keep everything the architecture lets them keep.
+
+Entries stay until an invalidation that the manuals require (SDM 4.10.4, APM 5.5), so a forgotten flush shows as a
+stale translation. Where the manuals leave a choice the caches keep more: INVLPG drops paging-structure entries only
+on the path of its address (as INVVPID and, with EFER.TCE, AMD's INVLPG do). Eviction is always allowed: a seeded
+`Random` may do some, which finds the bugs that retention hides.
+
+A *tag* is what the CPU compares besides the address: ASID or VPID, and PCID, in one integer.
+"""
+
+from random import Random
+
+from shadowmmu.hardware.walk import ALL, GLOBAL, Paging, TrailEntry, Translation
+
+Pages = dict[int, Translation]
+Tables = dict[int, tuple[int, int]]
+
+
+class Tlb:
+    """The caches of one logical processor."""
+
+    __slots__ = ("_global", "_pages", "_shifts", "_tables", "random")
+
+    def __init__(self, random: Random | None = None) -> None:
+        self.random = random
+        self._pages: dict[int, Pages] = {}  # tag -> gva >> shift, shift -> page
+        self._tables: dict[int, Tables] = {}  # tag -> gva >> shift, shift -> (table below, rights)
+        self._global: Pages = {}  # pages with G: of every tag (SDM 4.10.2.4)
+        self._shifts: tuple[int, ...] = (12,)  # page sizes ever filled
+
+    def page(self, tag: int, gva: int) -> Translation | None:
+        """The cached translation of `gva`. Of several sizes, any may be used (SDM 4.10.2.3): the smallest here."""
+        pages = self._pages.get(tag)
+        for shift in self._shifts:
+            key = gva >> shift << 6 | shift
+            if pages is not None and key in pages:
+                return pages[key]
+            if key in self._global:
+                return self._global[key]
+        return None
+
+    def resume(self, tag: int, gva: int, mode: Paging) -> tuple[int, int, int] | None:
+        """Where a walk of `gva` may start from a paging-structure cache: (step, table, rights), lowest first."""
+        tables = self._tables.get(tag)
+        if tables:
+            for step in range(len(mode.steps) - 2, -1, -1):
+                shift = mode.steps[step].shift
+                found = tables.get(gva >> shift << 6 | shift)
+                if found is not None:
+                    return step + 1, found[0], found[1]
+        return None
+
+    def fill(self, tag: int, gva: int, mode: Paging, page: Translation, trail: list[TrailEntry]) -> None:
+        """Remember a successful walk: its leaf and the tables above (their A bits are set: SDM 4.10.2.2, 4.10.3.1)."""
+        if page.shift not in self._shifts:
+            self._shifts = tuple(sorted((*self._shifts, page.shift)))
+        pages = self._global if page.rights & GLOBAL else self._pages.setdefault(tag, {})
+        pages[gva >> page.shift << 6 | page.shift] = page
+        tables = self._tables.setdefault(tag, {})
+        for used in trail[:-1]:
+            shift = mode.steps[used.step].shift
+            tables[gva >> shift << 6 | shift] = used.address, used.rights & ALL
+        if self.random is not None and self.random.random() < 1 / 32:
+            self._evict(tag)
+
+    def _evict(self, tag: int) -> None:
+        """Lose one cache, or the tables, of a tag."""
+        victim = (self._pages, self._tables)[self.random.getrandbits(1) if self.random else 0]
+        victim.pop(tag, None)
+
+    def invlpg(self, tag: int, gva: int, mode: Paging) -> None:
+        """INVLPG, INVLPGA, INVVPID of one address; also what a #PF does (SDM 4.10.4.1)."""
+        pages, tables = self._pages.get(tag, {}), self._tables.get(tag, {})
+        for shift in self._shifts:
+            key = gva >> shift << 6 | shift
+            pages.pop(key, None)
+            self._global.pop(key, None)
+        for step in mode.steps[:-1]:
+            tables.pop(gva >> step.shift << 6 | step.shift, None)
+
+    def load_cr3(self, tag: int) -> None:
+        """MOV CR3 without bit 63: all of the tag but global pages."""
+        self._pages.pop(tag, None)
+        self._tables.pop(tag, None)
+
+    def flush_all(self) -> None:
+        """Everything of every tag: a new ASID, TLB_CONTROL, INVVPID of all contexts, a change of CR4.PGE."""
+        self._pages.clear()
+        self._tables.clear()
+        self._global.clear()
+
+    def __len__(self) -> int:
+        """Pages held."""
+        return sum(map(len, self._pages.values())) + len(self._global)

@@ -1,0 +1,351 @@
+"""A bare CPU's page walk, over any memory that is given as two functions.
+
+`walk` serves a guest's own tables in guest-physical memory (what a bare CPU would give the guest) and the shadow
+tables in host memory (what the real CPU does). Memory is `read(pa, size)`, which may return None where there is
+none, and `write(pa, size, value)`. No manual says what an unbacked table reads as; here it reads as not present.
+
+An *access* is a sum of `WRITE`, `USER`, `FETCH` (none: a supervisor's data read): the bits of the #PF error code
+that describe it. *Rights* are what the entries of a path allow together: `WRITE`, `USER`, `EXEC`, and of the
+leaf `DIRTY`, `GLOBAL` and the protection key.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+Read = Callable[[int, int], "int | None"]
+Write = Callable[[int, int, int], None]
+
+# Error code of #PF (SDM 4.7); WRITE and USER are also these bits of an entry
+PRESENT, WRITE, USER, RESERVED, FETCH, KEY = 1, 2, 4, 8, 16, 32
+# Nested page fault, EXITINFO1 (APM 15.25.6)
+GUEST_FINAL, GUEST_TABLE = 1 << 32, 1 << 33
+# Rights, beside WRITE and USER
+EXEC, ACCESSED, DIRTY, LARGE, GLOBAL, KEY_SHIFT = 8, 0x20, 0x40, 0x80, 0x100, 12
+ALL = WRITE | USER | EXEC
+
+NX = 1 << 63
+ADDRESS = 0x000FFFFFFFFFF000
+CR0_WP, CR0_PG = 1 << 16, 1 << 31
+CR4_PSE, CR4_PAE, CR4_PGE, CR4_LA57, CR4_SMEP, CR4_SMAP, CR4_PKE = 0x10, 0x20, 0x80, 0x1000, 1 << 20, 1 << 21, 1 << 22
+EFER_LME, EFER_NXE = 0x100, 0x800
+
+
+def bits(high: int, low: int) -> int:
+    """A mask of the bits `high`..`low`, both included; empty if high < low."""
+    return (1 << (high + 1)) - (1 << low) if high >= low else 0
+
+
+class Features(NamedTuple):
+    """What CPUID says of paging."""
+
+    maxphyaddr: int = 40
+    pages_1g: bool = True
+    pse36_width: int = 36  # physical bits a 4 MB page can name: 36, or up to 40 on later CPUs (SDM table 4-4)
+    amd: bool = True  # bit 8 of a PML4E or PML5E must be zero (APM 5.3.3)
+
+
+class Translation(NamedTuple):
+    """A leaf as a TLB keeps it: physical base of the page, log2 of its size, rights."""
+
+    page: int
+    shift: int
+    rights: int
+
+    def address(self, gva: int) -> int:
+        """The physical address of `gva`, which lies in this page."""
+        return self.page | gva & (1 << self.shift) - 1
+
+
+class Step(NamedTuple):
+    """One level of a walk: where its index lies in the address, and its must-be-zero bits."""
+
+    level: int
+    shift: int
+    mask: int  # of the index
+    reserved: int  # of an entry that leads to a table, or of a 4 KB leaf
+    reserved_large: int  # of a leaf above level 1; -1: bit 7 makes no leaf here
+
+
+class TrailEntry(NamedTuple):
+    """One entry used by a walk: where it lies, its value, what it leads to, the rights down to it."""
+
+    step: int
+    pa: int
+    entry: int
+    address: int
+    rights: int
+
+
+class Paging:
+    """What CR0, CR4, EFER and CPUID make of paging, compiled for the walk. Get one with `paging`."""
+
+    __slots__ = ("allowed", "entry_size", "fetch_code", "keys", "levels", "nx", "page_global", "pdpte_reserved", "pse36", "steps", "wp")
+
+    def __init__(self, cr0: int, cr4: int, efer: int, features: Features = Features()) -> None:
+        pae, long = bool(cr4 & CR4_PAE), bool(efer & EFER_LME)
+        # SDM 4.1.1
+        self.levels = 0 if not cr0 & CR0_PG else 2 if not pae else 3 if not long else 5 if cr4 & CR4_LA57 else 4
+        self.entry_size = 4 if self.levels == 2 else 8
+        self.wp = bool(cr0 & CR0_WP)
+        self.nx = bool(efer & EFER_NXE) and self.levels > 2
+        self.page_global = GLOBAL if cr4 & CR4_PGE else 0
+        self.keys = bool(cr4 & CR4_PKE) and self.levels > 3  # SDM 4.6.2
+        # SDM 4.7: I/D is reported if CR4.SMEP, or if both CR4.PAE and EFER.NXE
+        self.fetch_code = FETCH if cr4 & CR4_SMEP or self.nx else 0
+        self.pse36 = bits(features.pse36_width - 20, 13)
+        self.steps = _steps(self.levels, self.nx, bool(cr4 & CR4_PSE), features)
+        # SDM table 4-8: PDPTE bits 1-2, 5-8 and everything from MAXPHYADDR up
+        self.pdpte_reserved = bits(2, 1) | bits(8, 5) | bits(63, features.maxphyaddr)
+        smep, smap = bool(cr4 & CR4_SMEP), bool(cr4 & CR4_SMAP)
+        self.allowed = tuple(
+            tuple(_allows(r << 1, a & 3, bool(a & 4), bool(a & 8), self.wp, smep, smap) for r in range(8)) for a in range(16)
+        )
+
+    def permits(self, rights: int, access: int, ac: bool) -> bool:
+        """Whether `rights` allow `access`, EFLAGS.AC being `ac`; protection keys apart. SDM 4.6.1."""
+        return self.allowed[(access >> 1 & 3) | (access & FETCH) >> 2 | ac << 3][rights >> 1 & 7]
+
+    def key_fault(self, rights: int, access: int, pkru: int) -> int:
+        """`KEY` if the protection key of a user page forbids a data access, else 0. SDM 4.6.2, 4.7."""
+        if not self.keys or access & FETCH or not rights & USER:
+            return 0
+        key = pkru >> 2 * (rights >> KEY_SHIFT) & 3
+        return KEY if key & 1 or (key & 2 and access & WRITE and (access & USER or self.wp)) else 0
+
+    def code(self, access: int) -> int:
+        """The bits of a #PF error code that describe the access."""
+        return access & (WRITE | USER) | access & self.fetch_code
+
+
+@lru_cache(maxsize=4096)
+def paging(cr0: int, cr4: int, efer: int, features: Features = Features()) -> Paging:
+    """The paging mode of these control registers."""
+    return Paging(cr0, cr4, efer, features)
+
+
+def _allows(rights: int, data: int, fetch: bool, ac: bool, wp: bool, smep: bool, smap: bool) -> bool:
+    """SDM 4.6.1: `data` has bit 0 for a write and bit 1 for user mode."""
+    page_user, user, write = bool(rights & USER), bool(data & 2), bool(data & 1)
+    if user and not page_user:
+        return False
+    if fetch:
+        return bool(rights & EXEC) and not (smep and page_user and not user)
+    if smap and page_user and not user and not ac:
+        return False
+    return not write or bool(rights & WRITE) or (not user and not wp)
+
+
+def _steps(levels: int, nx: bool, pse: bool, features: Features) -> tuple[Step, ...]:
+    """Must-be-zero bits of every level: SDM tables 4-4 to 4-6, 4-9 to 4-11, 4-14 to 4-20; APM 5.3."""
+    if levels == 2:
+        large = bits(21, features.pse36_width - 19) if pse else -1
+        return Step(2, 22, 0x3FF, 0, large), Step(1, 12, 0x3FF, 0, -1)
+    high = bits(62 if levels == 3 else 51, features.maxphyaddr) | (0 if nx else NX)
+    low = Step(2, 21, 0x1FF, high, high | bits(20, 13)), Step(1, 12, 0x1FF, high, -1)
+    if levels == 3:
+        return low
+    top = high | LARGE | (GLOBAL if features.amd else 0)
+    pdpte = Step(3, 30, 0x1FF, high, high | bits(29, 13)) if features.pages_1g else Step(3, 30, 0x1FF, high | LARGE, -1)
+    upper = (Step(5, 48, 0x1FF, top, -1), Step(4, 39, 0x1FF, top, -1))
+    return (*upper[5 - levels :], pdpte, *low) if levels else ()
+
+
+def use_entry(mode: Paging, step: Step, entry: int, rights: int) -> tuple[int, int, bool] | int:
+    """What one entry leads to: (address, rights down to it, is a leaf), or the fault: 0 (not present) or PRESENT|RESERVED.
+
+    SDM 4.3 to 4.5 (formats), 4.6 (rights: a page is writable, or for users, if every entry says so, and no
+    instruction may be fetched if any entry has NX).
+    """
+    if not entry & 1:
+        return 0
+    leaf = step.level == 1 or (entry & LARGE != 0 and step.reserved_large >= 0)
+    if entry & (step.reserved_large if leaf and step.level > 1 else step.reserved):
+        return PRESENT | RESERVED
+    rights &= entry | EXEC
+    if entry & NX and mode.nx:
+        rights &= ~EXEC
+    if not leaf:
+        return entry & ADDRESS, rights, False
+    rights |= entry & (DIRTY | mode.page_global)
+    if mode.keys:
+        rights |= (entry >> 59 & 15) << KEY_SHIFT
+    page = entry & ADDRESS & -1 << step.shift
+    if step.shift == 22:  # PSE-36: bits 13 and up name the physical bits from 32 (SDM table 4-4)
+        page |= (entry & mode.pse36) << 19
+    return page, rights, True
+
+
+def walk(
+    mode: Paging,
+    read: Read,
+    root: int,
+    gva: int,
+    access: int = 0,
+    ac: bool = False,
+    *,
+    write: Write | None = None,
+    pdptes: tuple[int, ...] | None = None,
+    pkru: int = 0,
+    resume: tuple[int, int, int] | None = None,
+    trail: list[TrailEntry] | None = None,
+) -> Translation | int:
+    """Translate `gva` for `access`: the `Translation`, or the error code of the #PF.
+
+    `root` is CR3. In PAE mode `pdptes` are the PDPTE registers (SDM 4.4.1); without them the PDPTE is read from
+    memory at use, as AMD's CPUs do for a guest (APM 15.25.10). `resume` = (step, table, rights) starts lower
+    down, from a paging-structure cache. `trail` receives the entries used, without PDPTEs.
+
+    An access that is allowed sets A in every entry used and, for a write, D in the leaf (SDM 4.8), if `write` is
+    given. A walk that faults sets nothing; a real CPU may set A above the entry that faulted.
+    """
+    if not mode.levels:
+        return Translation(gva & ADDRESS, 12, ALL | DIRTY)
+    at, table, rights = resume or (0, root & (ADDRESS if mode.levels != 3 else 0xFFFFFFE0), ALL)
+    code = mode.code(access)
+    if mode.levels == 3 and resume is None:
+        pdpte = pdptes[gva >> 30 & 3] if pdptes is not None else read(table + (gva >> 27 & 0x18), 8) or 0
+        if not pdpte & 1:
+            return code
+        if pdpte & mode.pdpte_reserved:
+            return code | PRESENT | RESERVED
+        table = pdpte & ADDRESS
+    size, steps = mode.entry_size, mode.steps
+    used: list[tuple[int, int]] = []
+    leaf = False
+    while not leaf:
+        step = steps[at]
+        pa = table + (gva >> step.shift & step.mask) * size
+        entry = read(pa, size) or 0
+        result = use_entry(mode, step, entry, rights)
+        if isinstance(result, int):
+            if trail is not None:
+                trail.append(TrailEntry(at, pa, entry, 0, 0))
+            return code | result
+        table, rights, leaf = result
+        used.append((pa, entry))
+        if trail is not None:
+            trail.append(TrailEntry(at, pa, entry, table, rights))
+        at += 1
+    key = mode.key_fault(rights, access, pkru)
+    if key or not mode.permits(rights, access, ac):
+        return code | PRESENT | key
+    if write is not None:
+        if not _mark(read, write, used, size, access):
+            if trail is not None:
+                del trail[-len(used) :]
+            return walk(mode, read, root, gva, access, ac, write=write, pdptes=pdptes, pkru=pkru, resume=resume, trail=trail)
+        if access & WRITE:
+            rights |= DIRTY
+    return Translation(table, step.shift, rights)
+
+
+def _mark(read: Read, write: Write, used: list[tuple[int, int]], size: int, access: int) -> bool:
+    """Set A, and D of the leaf, each by compare-and-exchange (SDM 4.8). False: an entry has changed, walk again."""
+    last = len(used) - 1
+    for i, (pa, entry) in enumerate(used):
+        marked = entry | ACCESSED | (DIRTY if i == last and access & WRITE else 0)
+        if marked != entry:
+            if read(pa, size) != entry:
+                return False
+            write(pa, size, marked)
+    return True
+
+
+# --- second-level translation
+
+
+class SecondLevelFault(Exception):
+    """A guest-physical address that NPT or EPT does not map for the access.
+
+    `code`: EXITINFO1 of a nested page fault (APM 15.25.6), or the exit qualification of an EPT violation
+    (SDM table 28-7), -1 for an EPT misconfiguration.
+    """
+
+    def __init__(self, gpa: int, code: int) -> None:
+        super().__init__(f"guest-physical {gpa:#x}, code {code:#x}")
+        self.gpa, self.code = gpa, code
+
+
+class Npt(NamedTuple):
+    """Nested tables in the host's own paging format; every nested walk is a user access (APM 15.25.5)."""
+
+    mode: Paging
+    read: Read
+    write: Write
+    ncr3: int
+
+    def translate(self, gpa: int, access: int, table: bool) -> int:
+        """The host-physical address of `gpa`; `table`: for a guest table, which counts as written (APM 15.25.6)."""
+        access = USER | (WRITE if table else access & (WRITE | FETCH))
+        result = walk(self.mode, self.read, self.ncr3, gpa, access, write=self.write)
+        if isinstance(result, int):
+            raise SecondLevelFault(gpa, result | (GUEST_TABLE if table else GUEST_FINAL))
+        return result.address(gpa)
+
+
+class Ept(NamedTuple):
+    """Extended page tables: SDM 28.3.2 (format), 28.3.3 (violations and misconfigurations), 28.3.5 (A/D)."""
+
+    read: Read
+    write: Write
+    eptp: int
+    maxphyaddr: int = 46
+    exec_only: bool = True
+    pages_1g: bool = True
+
+    def translate(self, gpa: int, access: int, table: bool) -> int:
+        """The host-physical address of `gpa`; with A/D flags on, access to a guest table is a write (SDM 28.3.5)."""
+        ad = bool(self.eptp & 0x40)
+        wanted = (3 if ad else 1) if table else 4 if access & FETCH else 2 if access & WRITE else 1
+        at, level, allowed = self.eptp & ADDRESS, (self.eptp >> 3 & 7) + 1, 7
+        used: list[tuple[int, int]] = []
+        while True:
+            shift = 12 + 9 * (level - 1)
+            pa = at + (gpa >> shift & 511) * 8
+            entry = self.read(pa, 8) or 0
+            used.append((pa, entry))
+            leaf = level == 1 or (entry & LARGE != 0 and level <= 2 + self.pages_1g)
+            if entry & 7 and self._misconfigured(entry, level, leaf):
+                raise SecondLevelFault(gpa, -1)
+            allowed &= entry
+            if not entry & 7 or (leaf and wanted & ~allowed):
+                raise SecondLevelFault(gpa, wanted | allowed << 3 | 0x80 | (0 if table else 0x100))
+            at = entry & ADDRESS
+            if leaf:
+                break
+            level -= 1
+        if ad:
+            for pa, entry in used:
+                marked = entry | 0x100 | (0x200 if wanted & 2 and pa == used[-1][0] else 0)
+                if marked != entry:
+                    self.write(pa, 8, marked)
+        return at & -1 << shift | gpa & (1 << shift) - 1
+
+    def _misconfigured(self, entry: int, level: int, leaf: bool) -> bool:
+        """SDM 28.3.3.1: writable but not readable, execute-only where unsupported, reserved bits, memory type."""
+        if entry & 3 == 2 or (entry & 7 == 4 and not self.exec_only) or entry & bits(51, self.maxphyaddr):
+            return True
+        if not leaf:
+            return bool(entry & (bits(6, 3) | LARGE))
+        return entry >> 3 & 7 in (2, 3, 7) or bool(level > 1 and entry & bits(12 + 9 * (level - 1) - 1, 12))
+
+
+def walk_two_dimensions(
+    mode: Paging, second: Npt | Ept, cr3: int, gva: int, access: int = 0, ac: bool = False, pdptes: tuple[int, ...] | None = None
+) -> int | tuple[Translation, int]:
+    """A guest's tables walked through NPT or EPT: (guest translation, host address), or the guest's #PF error code.
+
+    Raises `SecondLevelFault` where the second level stops the walk (APM 15.25.4, SDM 28.3.1).
+    """
+
+    def read(pa: int, size: int) -> int | None:
+        return second.read(second.translate(pa, 0, True), size)
+
+    def write(pa: int, size: int, value: int) -> None:
+        second.write(second.translate(pa, WRITE, True), size, value)
+
+    result = walk(mode, read, cr3, gva, access, ac, write=write, pdptes=pdptes)
+    if isinstance(result, int):
+        return result
+    return result, second.translate(result.address(gva), access, False)
