@@ -85,6 +85,7 @@ class Oracle:
     def __init__(self, memory: GuestMemory, watched: Iterable[int], vcpus: int, features: Features, strict: bool = False) -> None:
         self.memory, self.features, self.strict = memory, features, strict
         self.watched = tuple(sorted({gva >> 12 for gva in watched}))
+        self.edits = 0  # stores that hit an entry of a watched address, for coverage
         self.dirty: set[int] = set()  # host pages written since the owner last took them out
         self.vcpus = tuple(VirtualTlb(self, f"vcpu {i}") for i in range(vcpus))
 
@@ -92,7 +93,7 @@ class Oracle:
         """Guest memory has changed in [hpa, hpa + size), within one page."""
         self.dirty.add(hpa >> 12)
         for tlb in self.vcpus:
-            tlb.entries_changed(hpa, size)
+            self.edits += tlb.entries_changed(hpa, size)
 
     def memory_changed(self) -> None:
         """Memslots or the host's pages behind them have changed: look at every table again."""
@@ -243,13 +244,15 @@ class VirtualTlb(Observer):
             else:
                 self._visit(child.key, address, below)
 
-    def entries_changed(self, hpa: int, size: int) -> None:
-        """Guest memory changed: entries that lie there lead to something new."""
-        depends, width = self._depends, self.mode.entry_size
+    def entries_changed(self, hpa: int, size: int) -> int:
+        """Guest memory changed: entries that lie there lead to something new. Returns how many there are."""
+        depends, width, count = self._depends, self.mode.entry_size, 0
         for slot in range(hpa & -width, hpa + size, width):
             if slot in depends:
+                count += 1
                 for child, rights in tuple(depends[slot]):
                     self._use(child, slot, rights)
+        return count
 
     # --- the checks
 
@@ -262,12 +265,10 @@ class VirtualTlb(Observer):
         else:
             possible = self._pages[gva >> 12]
             allowed = False
+            write = access & hw.WRITE
             for page in possible:
-                gpa = page.address(gva)
-                if memory.host(gpa) == hpa and self.mode.permits(page.rights, access, ac):
-                    if not access & hw.WRITE or (page.rights & hw.DIRTY and memory.writable(gpa)):
-                        allowed = True
-                        break
+                if memory.host(gpa := page.address(gva)) == hpa and self.mode.permits(page.rights, access, ac):
+                    allowed = allowed or not write or (page.rights & hw.DIRTY != 0 and memory.writable(gpa))
         if not allowed:
             raise Violation(
                 f"{self.name}: {_access(access)} of {gva:#x} went to host {hpa:#x}; the guest allowed only "

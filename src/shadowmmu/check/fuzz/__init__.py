@@ -1,0 +1,16 @@
+"""Random guests on the engine, judged by the virtual TLB oracle, the model CPU and the audit.
+
+A run is cut into *episodes* of `EPISODE` operations. Each makes a new small VM with two vCPUs, few table pages that
+are shared between levels, roots and modes, and few shadow pages, and is a pure function of its seed: episode k of
+``fuzz(seed=s)`` is episode 0 of ``fuzz(seed=s + k)``, so a failure is reported and replayed by its own seed.
+
+* `ops`    an operation is a tuple of plain integers that says everything: lists can be recorded, cut and shrunk
+* `guest`  a VM in the middle of an episode: does operations, under the eyes of the oracle
+* `author` invents operations, looking at the guest's tables so that they hit something
+* `run`    `fuzz`, `replay`, `shrink`
+"""
+
+from shadowmmu.check.fuzz.ops import MODES, Kind, Op, Setup, describe
+from shadowmmu.check.fuzz.run import EPISODE, Failure, Report, fuzz, replay, shrink
+
+__all__ = ["EPISODE", "MODES", "Failure", "Kind", "Op", "Report", "Setup", "describe", "fuzz", "replay", "shrink"]

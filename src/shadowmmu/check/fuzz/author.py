@@ -1,0 +1,324 @@
+"""Invents the operations of an episode: mostly what a guest does, sometimes what only a hostile one would."""
+
+from random import Random
+
+from shadowmmu.check.fuzz.guest import CR0_BASE, Guest
+from shadowmmu.check.fuzz.ops import (
+    AC,
+    FRAMES,
+    GUEST,
+    LA57,
+    LARGE_FRAMES,
+    LEVELS,
+    LONG,
+    LOW,
+    MODES,
+    MOVED,
+    PAGE,
+    ROOTS,
+    SLOTS,
+    TABLES,
+    Kind,
+    Op,
+    Setup,
+)
+from shadowmmu.hardware.walk import (
+    CR0_PG,
+    CR0_WP,
+    CR4_LA57,
+    CR4_PAE,
+    CR4_PGE,
+    CR4_PSE,
+    CR4_SMAP,
+    CR4_SMEP,
+    EFER_LME,
+    EFER_NXE,
+    FETCH,
+    USER,
+    WRITE,
+    Step,
+    TrailEntry,
+    paging,
+    walk,
+)
+
+ACCESSES = (0, 0, WRITE, WRITE, USER, USER, USER | WRITE, USER | WRITE, FETCH, USER | FETCH)
+PATIENCE = 8  # guest faults in a row (nearly) after which the tables are rebuilt
+NORMAL = {0: CR0_PG, 2: CR4_PSE, 3: CR4_PAE, 4: CR4_PAE, 5: CR4_PAE | CR4_LA57}
+
+
+def steps_of(levels: int) -> tuple[Step, ...]:
+    """The levels of a walk in the mode of that many levels, large pages on."""
+    return paging(CR0_PG, NORMAL[levels], EFER_LME if levels > 3 else 0, GUEST).steps
+
+
+class Author:
+    """Writes an episode. Looks at guest memory only through the oracle's eyes."""
+
+    def __init__(self, setup: Setup, guest: Guest) -> None:
+        self.random = random = Random(f"author {setup.seed}")
+        self.guest, self.setup = guest, setup
+        self.pending: list[Op] = []
+        self.faults = [0, 0]  # for each vCPU: guest faults less successes of late
+        weights = {
+            self.access: 60.0,
+            self.table_store: 14.0,
+            self.emulated: 4.0,
+            self.invlpg: 8.0,
+            self.cr3: 4.0,
+            self.toggle: 3.0,
+            self.mode: 0.6,
+            self.slot: 0.5,
+            self.swap: 0.7,
+            self.protect: 0.4,
+            self.zap_all: 0.2,
+            self.dirty: 0.5,
+            self.build: 2.0,
+        }
+        weights[random.choice(tuple(weights))] *= 4  # the mood of this episode
+        self.choices, self.weights = tuple(weights), tuple(weights.values())
+        self.mode(0)
+        self.mode(1)
+
+    def next(self) -> Op:
+        """The next operation."""
+        while not self.pending:
+            vcpu = self.random.getrandbits(1)
+            if self.faults[vcpu] > PATIENCE:
+                self.build(vcpu)
+            else:
+                self.random.choices(self.choices, self.weights)[0](vcpu)
+        return self.pending.pop(0)
+
+    def learn(self, op: Op, outcome: str) -> None:
+        """What became of it: a guest that faults all the time gets its tables rebuilt."""
+        if op.kind == Kind.ACCESS:
+            self.faults[op.vcpu] = max(0, self.faults[op.vcpu] + (1 if "injected" in outcome else -1))
+
+    # --- addresses and entries
+
+    def _gva(self, levels: int) -> int:
+        """A watched address that is canonical with that many levels; without paging anything, mostly memory."""
+        if not levels:
+            return self.random.choice((self.random.randrange(FRAMES) << 12, self.random.choice(LOW)))
+        return self.random.choice(LOW if levels < 4 else LOW + LONG if levels == 4 else LOW + LONG + LA57)
+
+    def _levels(self, vcpu: int) -> int:
+        return self.guest.oracle.vcpus[vcpu].mode.levels
+
+    def _look(self, vcpu: int, gva: int) -> list[TrailEntry]:
+        """The entries of a walk of the present tables."""
+        tlb, slots = self.guest.oracle.vcpus[vcpu], self.guest.slots
+
+        def read(gpa: int, size: int) -> int | None:
+            hpa = slots.host(gpa)
+            return None if hpa is None else slots.read(hpa, size)
+
+        trail: list[TrailEntry] = []
+        walk(tlb.mode, read, tlb.cr3, gva, pdptes=tlb.pdptes, trail=trail)
+        return trail
+
+    def _maps_table(self, vcpu: int, gva: int) -> int:
+        """The table page that a small page at `gva` maps now, or 0."""
+        trail = self._look(vcpu, gva)
+        if not trail or trail[-1].step != len(self.guest.oracle.vcpus[vcpu].mode.steps) - 1:
+            return 0
+        frame = trail[-1].address >> 12
+        return frame if 1 <= frame <= TABLES else 0
+
+    def _home(self, levels: int, level: int) -> int:
+        """A table page for `level`: each has a level where it is used most."""
+        modulus = max(levels - 1, 1)
+        homes = [t for t in range(ROOTS + 1, TABLES + 1) if t % modulus == level % modulus]
+        return self.random.choice(homes) if self.random.random() < 0.85 else self.random.randint(1, TABLES)
+
+    def _entry(self, levels: int, level: int, hostile: float = 1.0) -> int:
+        """An entry for a table of `level`: mostly sensible, sometimes not."""
+
+        def chance(p: float) -> bool:
+            return random.random() < p
+
+        random = self.random
+        if levels == 3 and level == 3:  # PDPTE: rights are reserved bits there
+            return self._home(levels, 2) << 12 | chance(0.95) | chance(0.01 * hostile) << 1
+        large = level in (2, 3) and chance(0.15 if level == 2 else 0.02)
+        if large:
+            frame = random.choice(LARGE_FRAMES) if level == 2 else 0
+        elif level > 1:
+            frame = self._home(levels, level - 1)
+        else:
+            frame = random.randrange(FRAMES) if chance(0.6) else random.randint(1, TABLES)
+        if chance(0.03 * hostile):
+            frame = random.choice((FRAMES + 3, MOVED + 2, 0x80000, 0xFFFFF))
+        chances = ((0x1, 0.94), (0x2, 0.8), (0x4, 0.8), (0x20, 0.7), (0x40, 0.5), (0x100, 0.1))
+        entry = frame << 12 | sum(bit for bit, p in chances if chance(p))
+        if large:
+            entry |= 0x80 | (random.getrandbits(10) << 12 if chance(0.05 * hostile) else 0)
+        elif chance(0.01 * hostile):
+            entry |= 0x80
+        if levels > 2:
+            entry |= chance(0.08) << 63 | chance(0.02 * hostile) << random.randrange(40, 52)
+        return entry
+
+    def _table_slot(self, levels: int, table: int) -> tuple[int, int]:
+        """(address, level) of an entry of table page `table` that some watched address uses."""
+        gva, steps = self._gva(levels), steps_of(levels)
+        if levels == 3 and table <= ROOTS:
+            return table * PAGE + self.random.randrange(4) * 8, 3
+        step = steps[0] if table <= ROOTS else self.random.choice(steps)
+        home = [s for s in steps if table % max(levels - 1, 1) == s.level % max(levels - 1, 1)]
+        if table > ROOTS and home and self.random.random() < 0.8:
+            step = home[0]
+        return table * PAGE + (gva >> step.shift & step.mask) * (4 if levels == 2 else 8), step.level
+
+    # --- kinds of operations; each appends to `pending`
+
+    def _add(self, kind: Kind, vcpu: int, *arguments: int) -> None:
+        self.pending.append(Op(kind, vcpu, *arguments))
+
+    def _how(self) -> int:
+        return self.random.choice(ACCESSES) | (AC if self.random.random() < 0.2 else 0)
+
+    def access(self, vcpu: int) -> None:
+        """A load, store or fetch at a watched address; blind stores do not go into tables."""
+        size = 1 << self.random.randrange(4)
+        gva, how = self._gva(self._levels(vcpu)), self._how()
+        if how & WRITE and self._levels(vcpu) and self._maps_table(vcpu, gva):
+            how &= ~WRITE
+        self._add(Kind.ACCESS, vcpu, gva + self.random.randrange(PAGE // size) * size, how, size, self.random.getrandbits(8 * size))
+
+    def table_store(self, vcpu: int) -> None:
+        """A store into a table, through a watched address that maps one if there is any, then perhaps INVLPG."""
+        random, paged = self.random, self._levels(vcpu)
+        levels = paged or random.choice((2, 3, 4))
+        gva = table = 0
+        for _ in range(8 if paged else 0):
+            gva = self._gva(paged)
+            table = self._maps_table(vcpu, gva)
+            if table:
+                break
+        found = table or not paged
+        table = table or random.randint(1, TABLES)
+        target, level = self._table_slot(levels, table)
+        size = 4 if levels == 2 else random.choice((8, 8, 8, 4))
+        value = self._entry(levels, level) if random.random() < 0.9 else 0
+        if not found:
+            size = random.choice((size, size, size, 1, 2, 3, 5))
+            target += random.choice((0, 0, 0, 0, 1, 2, 4))
+            self._add(Kind.POKE, vcpu, target, size, value & (1 << 8 * size) - 1)
+            return
+        at, how = (gva if paged else table * PAGE) | target & 0xFFF, WRITE | (USER if random.random() < 0.3 else 0)
+        if random.random() < 0.1:
+            size = random.choice((1, 2, 3, 5, 6, 7, size))
+            at = min(at + random.choice((0, 0, 1, 2, 3)), (at | 0xFFF) + 1 - size)
+            self._add(Kind.EMULATED, vcpu, at, how, size, value & (1 << 8 * size) - 1)
+        else:
+            self._add(Kind.ACCESS, vcpu, at, how, size, value & (1 << 8 * size) - 1)
+        if paged and random.random() < 0.4:
+            self._add(Kind.INVLPG, vcpu, self._gva(paged))
+        if paged and random.random() < 0.5:
+            self._add(Kind.ACCESS, random.getrandbits(1), self._gva(min(paged, 3)), random.choice(ACCESSES), 8, 0)
+
+    def build(self, vcpu: int) -> None:
+        """Make whole paths to some watched addresses, by emulated stores to guest-physical addresses, and load CR3."""
+        tlb = self.guest.oracle.vcpus[vcpu]
+        self.faults[vcpu] = 0
+        for _ in range(4 if tlb.mode.levels else 0):
+            self._path(vcpu, tlb.cr3, self._gva(tlb.mode.levels), tlb.mode.levels)
+        if tlb.mode.levels:
+            self._add(Kind.CR3, vcpu, tlb.cr3)
+
+    def _path(self, vcpu: int, cr3: int, gva: int, levels: int) -> None:
+        """Entries from `cr3` down to a small page at `gva`."""
+        table, size = cr3 & ~0xFFF, 4 if levels == 2 else 8
+        if levels == 3:
+            pdpte = self._home(3, 2) << 12 | 1
+            self._add(Kind.POKE, vcpu, (cr3 & ~31) + (gva >> 30 & 3) * 8, 8, pdpte)
+            table = pdpte & ~0xFFF
+        for step in steps_of(levels):
+            entry = self._entry(levels, step.level, hostile=0) & 0xFFFFF07F | 0x21
+            if step.level > 1 and not 1 <= entry >> 12 <= TABLES:
+                entry = entry & 0xFFF | self._home(levels, step.level - 1) << 12
+            self._add(Kind.POKE, vcpu, table + (gva >> step.shift & step.mask) * size, size, entry)
+            table = entry & ~0xFFF
+
+    def emulated(self, vcpu: int) -> None:
+        """An instruction that the machine emulates, of any size and alignment."""
+        size = self.random.choice((1, 2, 3, 4, 5, 8, 8, 16))
+        gva = self._gva(self._levels(vcpu)) + self.random.randrange(PAGE - size + 1)
+        self._add(Kind.EMULATED, vcpu, gva, self._how(), size, self.random.getrandbits(8 * min(size, 7)))
+
+    def invlpg(self, vcpu: int) -> None:
+        self._add(Kind.INVLPG, vcpu, self._gva(self._levels(vcpu)) | self.random.getrandbits(12))
+
+    def cr3(self, vcpu: int) -> None:
+        cr3 = self.guest.oracle.vcpus[vcpu].cr3
+        self._add(Kind.CR3, vcpu, cr3 if self.random.random() < 0.3 else self._root())
+
+    def _root(self) -> int:
+        return self.random.randint(1, ROOTS) * PAGE | (0x20 if self.random.random() < 0.05 else 0)
+
+    def toggle(self, vcpu: int) -> None:
+        """One control bit that changes how entries are read or rights are judged."""
+        tlb = self.guest.oracle.vcpus[vcpu]
+        kind, bit = self.random.choice(
+            (
+                (Kind.CR0, CR0_WP),
+                (Kind.CR0, CR0_WP),
+                (Kind.CR4, CR4_SMEP),
+                (Kind.CR4, CR4_SMAP),
+                (Kind.CR4, CR4_PSE),
+                (Kind.CR4, CR4_PGE),
+                (Kind.EFER, EFER_NXE),
+            )
+        )
+        self._add(kind, vcpu, (tlb.cr0 if kind == Kind.CR0 else tlb.cr4 if kind == Kind.CR4 else tlb.efer) ^ bit)
+
+    def mode(self, vcpu: int) -> None:
+        """Another paging mode, after some paths have been laid for it."""
+        random = self.random
+        levels = LEVELS[MODES.index(random.choice(self.setup.modes))]
+        cr4 = sum(bit for bit in (CR4_PGE, CR4_SMEP, CR4_SMAP) if random.random() < 0.5) | (CR4_PSE if random.random() < 0.8 else 0)
+        cr4 |= NORMAL[levels] & ~CR4_PSE if levels else random.choice((0, CR4_PAE))
+        cr0 = CR0_BASE | (CR0_WP if random.random() < 0.7 else 0) | (CR0_PG if levels else 0)
+        efer = (EFER_NXE if random.random() < 0.7 else 0) | (EFER_LME if levels > 3 else 0)
+        root = self._root()
+        if levels == 3 and random.random() < 0.9:
+            for i in range(4):
+                self._add(Kind.POKE, vcpu, root + 8 * i, 8, self._home(3, 2) << 12 | (random.random() < 0.8))
+        for _ in range(5 if levels else 0):
+            self._path(vcpu, root, self._gva(levels), levels)
+        self._add(Kind.MODE, vcpu, cr0, root, cr4, efer)
+
+    def slot(self, vcpu: int) -> None:
+        """Delete and make again, move, or change the flags of a slot; tables are not away or read-only for long."""
+        random = self.random
+        slot = random.choice((0, 1, 1, 2))
+        first, pages = SLOTS[slot]
+        flags = random.choice((0, 0, 0, 1, 2, 2))
+        present = self.guest.slots.slots.get(slot)
+        if present is not None and ((flags ^ present[3]) & 1 or random.random() < 0.4):
+            self._add(Kind.SLOT, vcpu, slot, present[0], 0, 0)
+            for _ in range(random.randrange(4)):
+                self.access(random.getrandbits(1))
+            if slot and random.random() < 0.3:
+                return
+        self._add(Kind.SLOT, vcpu, slot, MOVED if slot == 1 and random.random() < 0.3 else first, pages, flags)
+        if slot == 0 and flags & 1:
+            for _ in range(6):
+                self.access(random.getrandbits(1))
+            self._add(Kind.SLOT, vcpu, slot, first, 0, 0)
+            self._add(Kind.SLOT, vcpu, slot, first, pages, 0)
+
+    def swap(self, vcpu: int) -> None:
+        first, pages = SLOTS[self.random.choice((0, 0, 1, 2))]
+        self._add(Kind.SWAP, vcpu, first + self.random.randrange(pages - 4), self.random.choice((1, 1, 1, 4)))
+
+    def protect(self, vcpu: int) -> None:
+        self._add(Kind.PROTECT, vcpu, self.random.randrange(FRAMES))
+
+    def zap_all(self, vcpu: int) -> None:
+        self._add(Kind.ZAP_ALL, vcpu)
+
+    def dirty(self, vcpu: int) -> None:
+        self._add(Kind.DIRTY, vcpu, self.random.choice(tuple(SLOTS)))

@@ -1,0 +1,72 @@
+"""Operations of a fuzz, and the small world they happen in."""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+from shadowmmu.hardware.walk import Features
+
+PAGE = 4096
+MODES = ("nonpaging", "2-level", "pae", "4-level", "5-level")
+LEVELS = (0, 2, 3, 4, 5)
+AC = 1 << 8  # in the `access` of an operation: EFLAGS.AC is set
+TABLES = 22  # guest pages 1.. that hold tables; the first ROOTS are roots
+ROOTS = 6
+FRAMES = 96  # small guest pages, of the first two slots
+SLOTS = {0: (0, 64), 1: (64, 32), 2: (512, 640)}  # slot -> (first page, pages); host address = guest address
+LARGE_FRAMES = (0, 512, 1024)  # where large pages lie: wholly backed, or partly
+MOVED = 160  # where slot 1 is moved to, page
+GUEST, HOST = Features(maxphyaddr=40), Features(maxphyaddr=46)
+
+# Addresses that differ in every index of every mode, and pages beside each other
+LOW = (
+    *(base + page for base in (0, 0x200000, 0x400000, 0x40000000, 0xC0000000, 0xFFE00000) for page in (0, 0x1000, 0x7000)),
+    0x1FF000,
+)
+LONG = (*(0x8000000000 + low for low in (0, 0x1000, 0x200000, 0x40000000)), *(0xFFFFFFFF80000000 + low for low in (0, 0x1000, 0x200000)))
+LA57 = (*(0x1000000000000 + low for low in (0, 0x1000)), *(0xFF00000000000000 + low for low in (0, 0x40001000)))
+WATCHED = LOW + LONG + LA57
+
+
+class Kind(IntEnum):
+    """What an operation does; its four arguments in brackets."""
+
+    ACCESS = 0  # by the CPU [gva, access, size, value]
+    EMULATED = 1  # by an emulated instruction [gva, access, size, value]
+    POKE = 2  # emulated store to a guest-physical address [gpa, size, value]
+    INVLPG = 3  # [gva]
+    CR0 = 4  # write of one register [value]
+    CR3 = 5
+    CR4 = 6
+    EFER = 7
+    MODE = 8  # paging off, CR4, EFER and CR3 written, paging on again [cr0, cr3, cr4, efer]
+    SLOT = 9  # delete, or make with these flags [slot, first page, pages, readonly | log_dirty << 1]
+    SWAP = 10  # the host moves pages to other frames [host page, pages]
+    PROTECT = 11  # the host write-protects a page, as for KSM [host page]
+    ZAP_ALL = 12  # zap_all_fast
+    DIRTY = 13  # get_dirty_log, compared with what was written [slot]
+
+
+class Op(NamedTuple):
+    """One operation of one vCPU."""
+
+    kind: int
+    vcpu: int
+    a: int = 0
+    b: int = 0
+    c: int = 0
+    d: int = 0
+
+
+class Setup(NamedTuple):
+    """What an episode is besides its operations."""
+
+    seed: int
+    roots: str = "special"
+    modes: tuple[str, ...] = MODES
+    audit_every: int = 1
+
+
+def describe(op: Op) -> str:
+    """An operation in words, one line."""
+    arguments = " ".join(f"{value:#x}" for value in op[2:])
+    return f"{Kind(op.kind).name.lower()} on vcpu {op.vcpu} [{arguments}]"
