@@ -1,0 +1,14 @@
+; SPDX-License-Identifier: GPL-2.0-only
+;
+; 4-level - long mode with 48-bit addresses.
+
+%define LEVELS 4
+%include "tour.inc"
+
+tour_main:
+    PRINT   "4-level: a tour of 4-level paging", 10
+    call    tour_common
+    call    group_nxe
+    ret
+
+IMAGE_END

@@ -1,0 +1,14 @@
+; SPDX-License-Identifier: GPL-2.0-only
+;
+; 5-level - long mode with CR4.LA57: 57-bit addresses.
+
+%define LEVELS 5
+%include "tour.inc"
+
+tour_main:
+    PRINT   "5-level: a tour of 5-level paging", 10
+    call    tour_common
+    call    group_nxe
+    ret
+
+IMAGE_END
