@@ -7,14 +7,13 @@ from shadowmmu.check.fuzz.ops import (
     AC,
     FRAMES,
     GUEST,
-    LA57,
     LARGE_FRAMES,
     LEVELS,
-    LONG,
     LOW,
     MODES,
     MOVED,
     PAGE,
+    REACH,
     ROOTS,
     SLOTS,
     TABLES,
@@ -42,7 +41,7 @@ from shadowmmu.hardware.walk import (
     walk,
 )
 
-ACCESSES = (0, 0, WRITE, WRITE, USER, USER, USER | WRITE, USER | WRITE, FETCH, USER | FETCH)
+ACCESSES = (0, 0, WRITE, WRITE, USER, USER, USER | WRITE, USER | WRITE, FETCH, FETCH, USER | FETCH, USER | FETCH)
 PATIENCE = 8  # guest faults in a row (nearly) after which the tables are rebuilt
 NORMAL = {0: CR0_PG, 2: CR4_PSE, 3: CR4_PAE, 4: CR4_PAE, 5: CR4_PAE | CR4_LA57}
 
@@ -60,19 +59,21 @@ class Author:
         self.guest, self.setup = guest, setup
         self.pending: list[Op] = []
         self.faults = [0, 0]  # for each vCPU: guest faults less successes of late
+        self.recent = [0] * 6  # pages accessed of late, by any vCPU
         weights = {
             self.access: 60.0,
-            self.table_store: 14.0,
+            self.table_store: 8.0,
+            self.edit: 12.0,
             self.emulated: 4.0,
             self.invlpg: 8.0,
             self.cr3: 4.0,
             self.toggle: 3.0,
             self.mode: 0.6,
-            self.slot: 0.5,
+            self.slot: 0.9,
             self.swap: 0.7,
             self.protect: 0.4,
             self.zap_all: 0.2,
-            self.dirty: 0.5,
+            self.dirty: 0.8,
             self.build: 2.0,
         }
         weights[random.choice(tuple(weights))] *= 4  # the mood of this episode
@@ -101,7 +102,7 @@ class Author:
         """A watched address that is canonical with that many levels; without paging anything, mostly memory."""
         if not levels:
             return self.random.choice((self.random.randrange(FRAMES) << 12, self.random.choice(LOW)))
-        return self.random.choice(LOW if levels < 4 else LOW + LONG if levels == 4 else LOW + LONG + LA57)
+        return self.random.choice(REACH[levels])
 
     def _levels(self, vcpu: int) -> int:
         return self.guest.oracle.vcpus[vcpu].mode.levels
@@ -157,7 +158,7 @@ class Author:
         elif chance(0.01 * hostile):
             entry |= 0x80
         if levels > 2:
-            entry |= chance(0.08) << 63 | chance(0.02 * hostile) << random.randrange(40, 52)
+            entry |= chance(0.15) << 63 | chance(0.02 * hostile) << random.randrange(40, 52)
         return entry
 
     def _table_slot(self, levels: int, table: int) -> tuple[int, int]:
@@ -183,6 +184,9 @@ class Author:
         """A load, store or fetch at a watched address; blind stores do not go into tables."""
         size = 1 << self.random.randrange(4)
         gva, how = self._gva(self._levels(vcpu)), self._how()
+        if self.random.random() < 0.5:
+            gva = self.random.choice(self.recent)
+        self.recent[self.random.randrange(len(self.recent))] = gva
         if how & WRITE and self._levels(vcpu) and self._maps_table(vcpu, gva):
             how &= ~WRITE
         self._add(Kind.ACCESS, vcpu, gva + self.random.randrange(PAGE // size) * size, how, size, self.random.getrandbits(8 * size))
@@ -219,6 +223,32 @@ class Author:
         if paged and random.random() < 0.5:
             self._add(Kind.ACCESS, random.getrandbits(1), self._gva(min(paged, 3)), random.choice(ACCESSES), 8, 0)
 
+    def edit(self, vcpu: int) -> None:
+        """Change an entry on the path of an address in use, invalidate (mostly), and look again."""
+        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
+        gva, size = random.choice(self.recent), tlb.mode.entry_size
+        trail = self._look(vcpu, gva) if tlb.mode.levels and gva in REACH[tlb.mode.levels] else []
+        if not trail:
+            return
+        used = trail[-1] if random.random() < 0.7 else random.choice(trail)
+        entry = used.entry
+        if random.random() < 0.5:
+            entry = self._entry(tlb.mode.levels, tlb.mode.steps[used.step].level, hostile=0.3)
+        else:
+            bits = (1, 2, 2, 4, 4, 0x20, 0x40) + ((1 << 63,) if size == 8 and tlb.mode.nx else ())
+            entry ^= random.choice(bits)
+        through = next((g for g in REACH[tlb.mode.levels] if self._maps_table(vcpu, g) == used.pa >> 12), None)
+        if through is not None and random.random() < 0.7:
+            self._add(Kind.ACCESS, vcpu, through | used.pa & 0xFFF, WRITE, size, entry)
+        else:
+            self._add(Kind.POKE, vcpu, used.pa, size, entry)
+        fate = random.random()
+        if fate < 0.6:
+            self._add(Kind.INVLPG, vcpu, gva | random.getrandbits(12))
+        elif fate < 0.75:
+            self._add(Kind.CR3, vcpu, tlb.cr3)
+        self._add(Kind.ACCESS, vcpu if random.random() < 0.7 else 1 - vcpu, gva, random.choice(ACCESSES), 8, random.getrandbits(64))
+
     def build(self, vcpu: int) -> None:
         """Make whole paths to some watched addresses, by emulated stores to guest-physical addresses, and load CR3."""
         tlb = self.guest.oracle.vcpus[vcpu]
@@ -249,7 +279,8 @@ class Author:
         self._add(Kind.EMULATED, vcpu, gva, self._how(), size, self.random.getrandbits(8 * min(size, 7)))
 
     def invlpg(self, vcpu: int) -> None:
-        self._add(Kind.INVLPG, vcpu, self._gva(self._levels(vcpu)) | self.random.getrandbits(12))
+        gva = self.random.choice(self.recent) if self.random.random() < 0.6 else self._gva(self._levels(vcpu))
+        self._add(Kind.INVLPG, vcpu, gva | self.random.getrandbits(12))
 
     def cr3(self, vcpu: int) -> None:
         cr3 = self.guest.oracle.vcpus[vcpu].cr3
@@ -295,27 +326,42 @@ class Author:
         random = self.random
         slot = random.choice((0, 1, 1, 2))
         first, pages = SLOTS[slot]
-        flags = random.choice((0, 0, 0, 1, 2, 2))
+        flags = random.choice((0, 0, 0, 1, 1, 2, 2, 2))
         present = self.guest.slots.slots.get(slot)
         if present is not None and ((flags ^ present[3]) & 1 or random.random() < 0.4):
             self._add(Kind.SLOT, vcpu, slot, present[0], 0, 0)
-            for _ in range(random.randrange(4)):
+            for _ in range(random.randrange(6)):
                 self.access(random.getrandbits(1))
             if slot and random.random() < 0.3:
                 return
         self._add(Kind.SLOT, vcpu, slot, MOVED if slot == 1 and random.random() < 0.3 else first, pages, flags)
+        for _ in range(6 if flags else 0):
+            self.access(random.getrandbits(1))
         if slot == 0 and flags & 1:
-            for _ in range(6):
-                self.access(random.getrandbits(1))
             self._add(Kind.SLOT, vcpu, slot, first, 0, 0)
             self._add(Kind.SLOT, vcpu, slot, first, pages, 0)
 
+    def _used_page(self, vcpu: int) -> tuple[int, int]:
+        """A host page, mostly one that the vCPU has mapped, and an address that maps it."""
+        gva = self.random.choice(self.recent)
+        trail = self._look(vcpu, gva) if self._levels(vcpu) else []
+        page = (trail[-1].address if trail else gva) >> 12
+        if self.random.random() < 0.3 or not any(first <= page < first + pages for first, pages in SLOTS.values()):
+            first, pages = SLOTS[self.random.choice(tuple(SLOTS))]
+            page = first + self.random.randrange(pages)
+        return page, gva
+
     def swap(self, vcpu: int) -> None:
-        first, pages = SLOTS[self.random.choice((0, 0, 1, 2))]
-        self._add(Kind.SWAP, vcpu, first + self.random.randrange(pages - 4), self.random.choice((1, 1, 1, 4)))
+        """The host moves a page; the next access must find it."""
+        page, gva = self._used_page(vcpu)
+        self._add(Kind.SWAP, vcpu, page, 1 if page % 32 > 28 else self.random.choice((1, 1, 1, 4)))
+        self._add(Kind.ACCESS, vcpu, gva, self.random.choice(ACCESSES), 8, 0)
 
     def protect(self, vcpu: int) -> None:
-        self._add(Kind.PROTECT, vcpu, self.random.randrange(FRAMES))
+        """The host write-protects a page; the next store must find it."""
+        page, gva = self._used_page(vcpu)
+        self._add(Kind.PROTECT, vcpu, page)
+        self._add(Kind.ACCESS, vcpu, gva, WRITE, 1, self.random.getrandbits(8))
 
     def zap_all(self, vcpu: int) -> None:
         self._add(Kind.ZAP_ALL, vcpu)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from shadowmmu.check.fuzz.ops import AC, FRAMES, GUEST, HOST, LEVELS, MODES, PAGE, SLOTS, TABLES, WATCHED, Kind, Op, Setup
+from shadowmmu.check.fuzz.ops import AC, FRAMES, GUEST, HOST, LEVELS, LOW, MODES, PAGE, REACH, SLOTS, TABLES, WATCHED, Kind, Op, Setup
 from shadowmmu.check.oracle import Oracle, Violation
 from shadowmmu.hardware.cpu import Cpu, HostMemory
 from shadowmmu.hardware.walk import CR0_PG, FETCH, USER, WRITE, paging
@@ -108,13 +108,11 @@ class Guest:
             return "triple fault"
 
     def _address(self, op: Op) -> int:
-        """The operation's address, cut to what the vCPU's mode can name, so that any list of operations makes sense."""
+        """The operation's address if the vCPU's mode can name it, else another, so that any list of operations makes sense."""
         levels = self.oracle.vcpus[op.vcpu].mode.levels
-        if levels < 4:
-            return op.a & 0xFFFFFFFF
-        width = 48 if levels == 4 else 57
-        low = op.a & (1 << width) - 1
-        return low | (-1 << width & 0xFFFFFFFFFFFFFFFF if low >> width - 1 else 0)
+        if (op.a & ~0xFFF) in REACH[levels] or (not levels and not op.a >> 32):
+            return op.a
+        return LOW[(op.a >> 12) % len(LOW)] | op.a & 0xFFF
 
     def _access(self, op: Op) -> str:
         access, size, value = op[3:]

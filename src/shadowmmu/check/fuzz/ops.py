@@ -25,6 +25,7 @@ LOW = (
 LONG = (*(0x8000000000 + low for low in (0, 0x1000, 0x200000, 0x40000000)), *(0xFFFFFFFF80000000 + low for low in (0, 0x1000, 0x200000)))
 LA57 = (*(0x1000000000000 + low for low in (0, 0x1000)), *(0xFF00000000000000 + low for low in (0, 0x40001000)))
 WATCHED = LOW + LONG + LA57
+REACH = {0: LOW, 2: LOW, 3: LOW, 4: LOW + LONG, 5: WATCHED}  # levels of paging -> watched addresses that it can name
 
 
 class Kind(IntEnum):
