@@ -1,5 +1,8 @@
 from shadowmmu.engine.state cimport Kvm, ListHead, ShadowPage, gfn_t, role_t, spte_t, u64
 
+cdef enum:
+    POISON = 0x6B                           # byte that fills freed tables
+
 cdef inline u64 hash_bucket(gfn_t gfn) noexcept nogil:
     """kvm_page_table_hashfn: hash_64(gfn, 12)."""
     return (gfn * <u64>0x61C8864680B583EBULL) >> 52

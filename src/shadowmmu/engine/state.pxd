@@ -2,6 +2,7 @@
 # so that a whole state is copied, compared and saved with one memcpy.
 
 from shadowmmu.x86.pte cimport Pte
+from shadowmmu.x86.reserved cimport RsvdBits
 
 ctypedef unsigned char u8
 ctypedef unsigned short u16
@@ -152,10 +153,6 @@ cdef struct MemSlot:
     u64 meta_at                             # where the metadata lies in the VM's pool, bytes
     u64 meta_size
 
-cdef struct RsvdBits:                       # rsvd_bits_validate
-    u64 mask[2][5]                          # [bit 7 of the entry][level - 1]
-    u64 bad_mt_xwr                          # EPT: bad low six bits
-
 cdef struct RootInfo:
     u64 pgd
     hpa_t hpa
@@ -278,6 +275,7 @@ cdef struct Kvm:
     int nvcpus
     int special_roots                       # the root design: 1 special pages, 0 legacy tables
     int tdp                                 # tdp_enabled: L1 runs on direct tables
+    int vmx                                 # Intel: EPT instead of NPT, no AMD reserved bits
     int ept                                 # SPTEs in EPT format
     int ept_ad, ept_exec_only
     int host_levels                         # 3, 4 or 5: levels of NPT/EPT and of the host's tables
@@ -376,7 +374,7 @@ cdef inline void warn(Kvm *kvm, Bug kind) noexcept nogil:
     kvm.bugs |= <u64>1 << <int>kind
 
 
-cdef Kvm *create(Kvm *config, u64 hash_bits) noexcept nogil
+cdef Kvm *create(Kvm *config) noexcept nogil
 cdef void destroy(Kvm *kvm) noexcept nogil
 cdef void list_init(ListHead *head) noexcept nogil
 cdef void list_add(ListHead *entry, ListHead *head) noexcept nogil

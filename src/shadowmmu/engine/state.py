@@ -64,12 +64,12 @@ def carve(at: cython.pointer(u64), count: u64, size: u64, align: u64) -> u64:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def create(config: cython.pointer(Kvm), hash_bits: u64) -> cython.pointer(Kvm):
+def create(config: cython.pointer(Kvm)) -> cython.pointer(Kvm):
     """Map an arena for the VM that `config` describes (its constants only) and lay it out. NULL: no memory."""
     at: u64 = cython.sizeof(Kvm)
     frames: u64 = config.low_frames + config.high_frames
     vcpus: u64 = carve(cython.address(at), config.nvcpus, cython.sizeof(KvmVcpu), 64)
-    buckets: u64 = carve(cython.address(at), cython.cast(u64, 1) << hash_bits, 8, 64)
+    buckets: u64 = carve(cython.address(at), cython.cast(u64, 1) << HASH_BITS, 8, 64)
     pages: u64 = carve(cython.address(at), config.npages_pool, cython.sizeof(ShadowPage), 64)
     descs: u64 = carve(cython.address(at), config.ndesc, cython.sizeof(PteListDesc), 64)
     private: u64 = carve(cython.address(at), frames, 8, 64)

@@ -1,0 +1,99 @@
+"""What the Python face of the engine gives and raises: outcomes, entries, views and typed errors. No engine state."""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+from shadowmmu.engine.role import describe_role
+
+
+class Outcome(IntEnum):
+    """How a page fault ended. Values 1-5 are Linux 6.1's RET_PF_*."""
+
+    RETRY = 1
+    """Run the guest again: something changed meanwhile."""
+    EMULATE = 2
+    """Emulate the faulting instruction: MMIO, or a write to a shadowed table."""
+    FIXED = 4
+    """A mapping was made; run the guest again."""
+    SPURIOUS = 5
+    """The mapping was there already; run the guest again."""
+    INJECT = 6
+    """The fault is the guest's: deliver `Vcpu.exception`."""
+
+
+class Entry(NamedTuple):
+    """What the hardware is to run with at guest entry."""
+
+    root: int
+    """Host physical address of the shadow root, bytes."""
+    level: int
+    """Its level: 3 (PAE paging, below 4 GiB), 4 or 5."""
+    flush_all: bool
+    """Drop every translation before entering."""
+    flush_gvas: tuple[int, ...]
+    """Drop the translations of these addresses."""
+
+
+class PageFaultException(NamedTuple):
+    """A #PF to deliver, or with `nested` an exit to the L1 hypervisor."""
+
+    vector: int
+    error_code: int
+    cr2: int
+    nested: bool
+
+
+class ShadowPageView(NamedTuple):
+    """One shadow page, as it is now."""
+
+    hpa: int
+    """Where its table lies in host memory, bytes."""
+    gfn: int
+    role: int
+    """The role word; `level`, `direct` and `text` decode it."""
+    root_count: int
+    unsync: bool
+    unsync_children: int
+    special: bool
+    owner: int
+    """vCPU of a special page, else -1."""
+    obsolete: bool
+    parents: tuple[int, ...]
+    """Host physical addresses of the entries that point here."""
+
+    @property
+    def level(self) -> int:
+        return self.role & 0xF
+
+    @property
+    def direct(self) -> bool:
+        return bool(self.role & 0x80)
+
+    @property
+    def text(self) -> str:
+        """The role in the kernel's words."""
+        return describe_role(self.role)
+
+
+class EngineError(Exception):
+    """The engine cannot go on with what it was asked; the message names the object."""
+
+
+class TripleFault(EngineError):
+    """CR3 leads outside guest memory: the guest shuts down."""
+
+
+class OutOfPages(EngineError):
+    """No shadow page or descriptor is left, even after recycling."""
+
+
+class HostFault(EngineError):
+    """The host cannot give the page the guest touched (-EFAULT to user space)."""
+
+
+class GuestMemoryError(EngineError):
+    """A guest physical address outside every memslot, or read-only memory written."""
+
+
+class MemslotError(EngineError):
+    """A memslot that cannot be made, moved or deleted as asked."""

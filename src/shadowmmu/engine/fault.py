@@ -1,0 +1,512 @@
+"""The page fault: walk the guest's tables, build the upper levels, set the leaf.
+
+`mmu_page_fault` decides what kind of fault it is; `shadow_page_fault` serves MMUs that shadow guest tables,
+`direct_page_fault` those that map gfns linearly. Return values are RET_PF_*, or a negative errno.
+"""
+
+import cython
+from cython.cimports.libc.string import memset
+from cython.cimports.shadowmmu.engine.events import Event, emit
+from cython.cimports.shadowmmu.engine.fast_fault import fast_page_fault
+from cython.cimports.shadowmmu.engine.get_page import get_child_sp
+from cython.cimports.shadowmmu.engine.huge import disallowed_hugepage_adjust, hugepage_adjust
+from cython.cimports.shadowmmu.engine.invlpg import invalidate_gva
+from cython.cimports.shadowmmu.engine.leaf import PageFault, Pfn, direct_pte_prefetch, pte_prefetch, set_spte
+from cython.cimports.shadowmmu.engine.memslots import fault_in_host_page, gfn_to_memslot, is_write_tracked, write_guest
+from cython.cimports.shadowmmu.engine.mmio import cache_mmio_info, check_mmio_spte, mmio_info_in_cache
+from cython.cimports.shadowmmu.engine.mmu import guest_level, is_direct, root_level
+from cython.cimports.shadowmmu.engine.pages import clear_write_flooding, disallow_huge, link_shadow_page
+from cython.cimports.shadowmmu.engine.role import Access, Ext, Role
+from cython.cimports.shadowmmu.engine.roots import is_root_stale
+from cython.cimports.shadowmmu.engine.shadow_walk import ShadowWalk, walk_init, walk_next, walk_okay
+from cython.cimports.shadowmmu.engine.spte import is_mmio_spte, is_present, mmio_spte_gfn
+from cython.cimports.shadowmmu.engine.state import (
+    PAGE_SHIFT,
+    Bug,
+    Errno,
+    GuestException,
+    Hpa,
+    HvaFlag,
+    Kvm,
+    KvmMmu,
+    KvmVcpu,
+    MemSlot,
+    PfRet,
+    ShadowPage,
+    SlotFlag,
+    gfn_t,
+    gva_t,
+    pages_per_hpage,
+    pfn_t,
+    spte_t,
+    u64,
+    warn,
+)
+from cython.cimports.shadowmmu.engine.sync import sync_children
+from cython.cimports.shadowmmu.engine.walker import GuestWalker, gpte_changed, walk_addr
+from cython.cimports.shadowmmu.engine.zap import make_pages_available, topup_memory_caches, unprotect_page
+from cython.cimports.shadowmmu.x86.pferr import Pferr
+from cython.cimports.shadowmmu.x86.reserved import is_rsvd
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def init_fault(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), addr: gva_t, error_code: u64) -> cython.void:
+    memset(fault, 0, cython.sizeof(PageFault))
+    fault.addr = addr
+    fault.error_code = error_code
+    fault.fetch = (error_code & Pferr.FETCH) != 0
+    fault.write = (error_code & Pferr.WRITE) != 0
+    fault.user = (error_code & Pferr.USER) != 0
+    fault.present = (error_code & Pferr.PRESENT) != 0
+    fault.rsvd = (error_code & Pferr.RSVD) != 0
+    fault.is_tdp = is_direct(vcpu.mmu) and vcpu.kvm.tdp != 0
+    fault.max_level = 3
+    fault.req_level = 1
+    fault.goal_level = 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def inject_page_fault(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(GuestException)) -> cython.void:
+    """kvm_inject_emulated_page_fault: the fault is the guest's own, or for L1 if L1's tables caused it.
+
+    The translation that faulted is dropped first: if the shadow had it, the guest's handler would find the same
+    fault again, and a CPU drops it too.
+    """
+    mmu: cython.pointer(KvmMmu) = vcpu.mmu if fault.nested_page_fault else vcpu.walk_mmu
+    if fault.error_code & Pferr.PRESENT and not fault.error_code & Pferr.RSVD:
+        invalidate_gva(vcpu, mmu, fault.address, mmu.root.hpa)
+    if not fault.nested_page_fault:
+        vcpu.stat.pf_guest += 1
+    vcpu.exception = fault[0]
+    vcpu.exception.pending = True
+    emit(vcpu.kvm, vcpu.id, Event.INJECT_PAGE_FAULT, fault.address, fault.error_code, fault.nested_page_fault)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def interleave(kvm: cython.pointer(Kvm), point: cython.int) -> cython.void:
+    """Let the store of another CPU happen here, once, if one was armed for this point."""
+    if kvm.interleave.point == point:
+        kvm.interleave.point = 0
+        write_guest(kvm, 0, kvm.interleave.gpa, cython.address(kvm.interleave.value), kvm.interleave.size)
+
+
+# --- the frame behind a gfn
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def faultin_pfn(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.int:
+    """kvm_faultin_pfn: make the host map the page and note its frame. CONTINUE, or how the fault ends here."""
+    kvm: cython.pointer(Kvm) = vcpu.kvm
+    fault.mmu_seq = kvm.mmu_invalidate_seq
+    slot: cython.pointer(MemSlot) = fault.slot
+    if slot == cython.NULL:
+        fault.pfn = Pfn.PFN_NOSLOT
+        return PfRet.RET_PF_CONTINUE
+    # A slot on its way out: wait until it is gone instead of taking its memory for MMIO.
+    if slot.flags & SlotFlag.SLOT_INVALID:
+        return PfRet.RET_PF_RETRY
+    fault.hva = slot.hva + fault.gfn - slot.base_gfn
+    if slot.flags & SlotFlag.SLOT_READONLY and fault.write:
+        return PfRet.RET_PF_EMULATE
+    entry: u64 = fault_in_host_page(kvm, fault.hva)
+    if not entry & HvaFlag.HVA_PRESENT or (fault.write and not entry & HvaFlag.HVA_WRITABLE):
+        return -cython.cast(cython.int, Errno.EFAULT)
+    fault.pfn = entry >> PAGE_SHIFT
+    fault.map_writable = (entry & HvaFlag.HVA_WRITABLE) != 0 and not slot.flags & SlotFlag.SLOT_READONLY
+    return PfRet.RET_PF_CONTINUE
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def resolve_pfn(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), access: cython.int) -> cython.int:
+    """`faultin_pfn`, and for a gfn without memory: note the MMIO access, and emulate at once if no mark can be set."""
+    result: cython.int = faultin_pfn(vcpu, fault)
+    if result != PfRet.RET_PF_CONTINUE or fault.slot != cython.NULL:
+        return result
+    kvm: cython.pointer(Kvm) = vcpu.kvm
+    gva: gva_t = 0 if fault.is_tdp else fault.addr
+    cache_mmio_info(vcpu, gva, fault.gfn, access & kvm.masks.mmio_access)
+    bits: cython.int = kvm.host_maxphyaddr if kvm.tdp else 52
+    if not kvm.masks.mmio_value or fault.gfn >> (bits - PAGE_SHIFT):
+        return PfRet.RET_PF_EMULATE
+    return PfRet.RET_PF_CONTINUE
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def is_stale(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.bint:
+    """is_page_fault_stale: the root is obsolete, or the host took the page away since it was looked up."""
+    if is_root_stale(vcpu):
+        return True
+    if fault.slot == cython.NULL:
+        return False
+    kvm: cython.pointer(Kvm) = vcpu.kvm
+    if kvm.mmu_invalidate_in_progress and kvm.mmu_invalidate_start <= fault.hva < kvm.mmu_invalidate_end:
+        return True
+    return kvm.mmu_invalidate_seq != fault.mmu_seq
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def may_build(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.int:
+    """Pages are available and the root is still good - asked in this order: making room may zap the root (CVE-2026-64561)."""
+    result: cython.int = make_pages_available(vcpu.kvm)
+    if result:
+        return result
+    return PfRet.RET_PF_RETRY if is_stale(vcpu, fault) else PfRet.RET_PF_CONTINUE
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def is_tracked_write(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.bint:
+    """page_fault_handle_page_track: a write to a mapped page that holds an upper-level table cannot be let through."""
+    if fault.rsvd or not fault.present or not fault.write:
+        return False
+    return is_write_tracked(vcpu.kvm, fault.gfn)
+
+
+# --- building
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def link_child(vcpu: cython.pointer(KvmVcpu), sptep: cython.pointer(spte_t), sp: cython.pointer(ShadowPage)) -> cython.void:
+    link_shadow_page(vcpu.kvm, sptep, sp, root_level(vcpu.mmu))
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def build_upper(vcpu: cython.pointer(KvmVcpu), walker: cython.pointer(GuestWalker), it: cython.pointer(ShadowWalk)) -> cython.bint:
+    """Descend to the level of the guest's leaf, linking a page for each guest table. False: retry.
+
+    Each guest entry is read again *after* the page for the table it is in has been write-protected - the top
+    entry too, because below a special root the top table's page is made right here (H3).
+    """
+    top: cython.int = walker.max_level
+    while walk_okay(it) and it.level > walker.level:
+        clear_write_flooding(vcpu.kvm, it.sptep)
+        index: cython.int = it.level - 2
+        interleave(vcpu.kvm, InterleavePoint.BEFORE_GET_PAGE)
+        # Levels above the guest's own have no table: gfn 0, all rights.
+        above: cython.bint = it.level - 1 > top and guest_level(vcpu.mmu) <= 3
+        gfn: gfn_t = 0 if above else walker.table_gfn[index]
+        access: cython.int = Access.ALL if above else walker.pt_access[index]
+        sp: cython.pointer(ShadowPage) = get_child_sp(vcpu, it.sptep, gfn, False, access)
+        # A table is synced before it is linked: the guest need not flush for an entry that becomes present.
+        if sp != cython.NULL and sp.unsync_children:
+            sync_children(vcpu, sp)
+        if it.level - 1 <= top and gpte_changed(vcpu, vcpu.mmu, walker, it.level - 1):
+            return False
+        if sp != cython.NULL:
+            link_child(vcpu, it.sptep, sp)
+        walk_next(it)
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def build_direct(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), it: cython.pointer(ShadowWalk), access: cython.int, shadow: cython.bint) -> cython.bint:
+    """Descend from the guest's leaf (or from the top, without guest tables) to the goal level by direct pages.
+
+    They have the rights of the guest's leaf; other rights mean another page.
+    """
+    kvm: cython.pointer(Kvm) = vcpu.kvm
+    while walk_okay(it):
+        if shadow:
+            clear_write_flooding(kvm, it.sptep)
+        if kvm.nx_huge_pages:
+            disallowed_hugepage_adjust(fault, it.sptep[0], it.level)
+        if it.level == fault.goal_level:
+            return True
+        gfn: gfn_t = fault.gfn & ~(pages_per_hpage(it.level) - 1)
+        sp: cython.pointer(ShadowPage) = get_child_sp(vcpu, it.sptep, gfn, True, access)
+        if sp != cython.NULL:
+            link_child(vcpu, it.sptep, sp)
+            if fault.huge_page_disallowed:
+                disallow_huge(kvm, sp, fault.req_level >= it.level)
+        walk_next(it)
+    warn(kvm, Bug.BUG_FETCH_LEVEL)
+    return False
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def request_spte(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.void:
+    """Choose the mapping's size and tell what is wanted; a 3-level root has no 1 GiB entries (H10)."""
+    if fault.max_level >= root_level(vcpu.mmu):
+        fault.max_level = root_level(vcpu.mmu) - 1
+    hugepage_adjust(vcpu.kvm, fault)
+    pfn: pfn_t = fault.pfn | (fault.gfn & (pages_per_hpage(fault.goal_level) - 1))
+    emit(vcpu.kvm, vcpu.id, Event.KVM_MMU_SPTE_REQUESTED, fault.gfn, pfn, fault.goal_level)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def fetch(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), walker: cython.pointer(GuestWalker)) -> cython.int:
+    """FNAME(fetch): carry one guest translation over into the shadow tables."""
+    direct_access: cython.int = walker.pte_access
+    if gpte_changed(vcpu, vcpu.mmu, walker, walker.max_level):
+        return PfRet.RET_PF_RETRY
+    it: ShadowWalk
+    walk_init(cython.address(it), vcpu, vcpu.mmu.root.hpa, fault.addr)
+    if not build_upper(vcpu, walker, cython.address(it)):
+        return PfRet.RET_PF_RETRY
+    request_spte(vcpu, fault)
+    if not build_direct(vcpu, fault, cython.address(it), direct_access, True):
+        return -cython.cast(cython.int, Errno.EFAULT)
+    gfn: gfn_t = fault.gfn & ~(pages_per_hpage(it.level) - 1)
+    result: cython.int = set_spte(vcpu, fault.slot, it.sptep, walker.pte_access, gfn, fault.pfn, fault)
+    if result != PfRet.RET_PF_SPURIOUS:
+        pte_prefetch(vcpu, walker, it.sptep)
+    return result
+
+
+# --- faults of MMUs that shadow guest tables
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def is_self_change(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), walker: cython.pointer(GuestWalker)) -> cython.bint:
+    """The access could write one of the tables that map it: a large page would be split again at once.
+
+    Also notes whether the very frame written is such a table (then retrying by unprotecting it would not help).
+    """
+    writable: cython.bint = (walker.pte_access & Access.WRITE) != 0 or (not vcpu.mmu.cpu_role & Role.CR0_WP and not fault.user)
+    if not writable:
+        return False
+    mask: gfn_t = ~(pages_per_hpage(walker.level) - 1)
+    found: cython.bint = False
+    level: cython.int
+    for level in range(walker.level, walker.max_level + 1):
+        other: gfn_t = walker.gfn ^ walker.table_gfn[level - 1]
+        if not other & mask:
+            found = True
+        if not other:
+            vcpu.write_fault_to_shadow_pgtable = True
+    return found
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def lift_write_protection(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), walker: cython.pointer(GuestWalker)) -> cython.void:
+    """CR0.WP=0 lets a supervisor write a read-only page, but the hardware runs with WP=1: map it writable, for
+    the supervisor alone; with SMEP it must not be executable there, as the page is the user's."""
+    if not fault.write or walker.pte_access & Access.WRITE or vcpu.mmu.cpu_role & Role.CR0_WP or fault.user or fault.slot == cython.NULL:
+        return
+    walker.pte_access |= Access.WRITE
+    walker.pte_access &= ~cython.cast(cython.int, Access.USER)
+    if vcpu.mmu.cpu_ext & Ext.CR4_SMEP:
+        walker.pte_access &= ~cython.cast(cython.int, Access.EXEC)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def clear_flood(vcpu: cython.pointer(KvmVcpu), addr: gva_t) -> cython.void:
+    """shadow_page_table_clear_flood: tables on the path of an emulated write are in use as tables."""
+    it: ShadowWalk
+    walk_init(cython.address(it), vcpu, vcpu.mmu.root.hpa, addr)
+    while walk_okay(cython.address(it)):
+        clear_write_flooding(vcpu.kvm, it.sptep)
+        walk_next(cython.address(it))
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def shadow_page_fault(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.int:
+    """FNAME(page_fault)."""
+    walker: GuestWalker
+    access: u64 = fault.error_code & (Pferr.PRESENT | Pferr.WRITE | Pferr.USER | Pferr.FETCH)
+    if not walk_addr(vcpu, vcpu.mmu, cython.address(walker), fault.addr, access):
+        inject_page_fault(vcpu, cython.address(walker.fault))
+        return PfRet.RET_PF_INJECT
+    fault.gfn = walker.gfn
+    fault.slot = gfn_to_memslot(vcpu.kvm, vcpu.smm, walker.gfn)
+    if is_tracked_write(vcpu, fault):
+        clear_flood(vcpu, fault.addr)
+        return PfRet.RET_PF_EMULATE
+    result: cython.int = topup_memory_caches(vcpu.kvm)
+    if result:
+        return result
+    vcpu.write_fault_to_shadow_pgtable = False
+    fault.max_level = 1 if is_self_change(vcpu, fault, cython.address(walker)) else walker.level
+    result = resolve_pfn(vcpu, fault, walker.pte_access)
+    if result != PfRet.RET_PF_CONTINUE:
+        return result
+    lift_write_protection(vcpu, fault, cython.address(walker))
+    interleave(vcpu.kvm, InterleavePoint.AFTER_WALK)
+    result = may_build(vcpu, fault)
+    if result != PfRet.RET_PF_CONTINUE:
+        return result
+    return fetch(vcpu, fault, cython.address(walker))
+
+
+# --- faults of direct MMUs
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def direct_map(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.int:
+    """__direct_map."""
+    request_spte(vcpu, fault)
+    it: ShadowWalk
+    walk_init(cython.address(it), vcpu, vcpu.mmu.root.hpa, fault.addr)
+    if not build_direct(vcpu, fault, cython.address(it), Access.ALL, False):
+        return -cython.cast(cython.int, Errno.EFAULT)
+    gfn: gfn_t = fault.gfn & ~(pages_per_hpage(it.level) - 1)
+    result: cython.int = set_spte(vcpu, fault.slot, it.sptep, Access.ALL, gfn, fault.pfn, fault)
+    if result != PfRet.RET_PF_SPURIOUS:
+        direct_pte_prefetch(vcpu, it.sptep)
+    return result
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def direct_page_fault(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.int:
+    """nonpaging_page_fault and kvm_tdp_page_fault: the address is guest physical."""
+    if not fault.is_tdp:
+        fault.max_level = 2
+    # Three levels reach 4 GiB; hardware in that mode forms no larger address.
+    if root_level(vcpu.mmu) == 3 and fault.addr >> 32:
+        return -cython.cast(cython.int, Errno.EFAULT)
+    fault.gfn = fault.addr >> PAGE_SHIFT
+    fault.slot = gfn_to_memslot(vcpu.kvm, vcpu.smm, fault.gfn)
+    if is_tracked_write(vcpu, fault):
+        return PfRet.RET_PF_EMULATE
+    result: cython.int = fast_page_fault(vcpu, fault)
+    if result != PfRet.RET_PF_INVALID:
+        return result
+    result = topup_memory_caches(vcpu.kvm)
+    if result:
+        return result
+    result = resolve_pfn(vcpu, fault, Access.ALL)
+    if result != PfRet.RET_PF_CONTINUE:
+        return result
+    result = may_build(vcpu, fault)
+    if result != PfRet.RET_PF_CONTINUE:
+        return result
+    return direct_map(vcpu, fault)
+
+
+# --- MMIO
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def find_mmio_spte(vcpu: cython.pointer(KvmVcpu), addr: u64, spte: cython.pointer(spte_t)) -> cython.bint:
+    """get_mmio_spte: the last entry on the path of `addr`. True: a present entry on it has reserved bits, a bug of ours (H11)."""
+    reserved: cython.bint = False
+    it: ShadowWalk
+    walk_init(cython.address(it), vcpu, vcpu.mmu.root.hpa, addr)
+    spte[0] = 0
+    while walk_okay(cython.address(it)):
+        spte[0] = it.sptep[0]
+        if is_present(spte[0]) and is_rsvd(cython.address(vcpu.mmu.shadow_zero), spte[0], it.level):
+            reserved = True
+        walk_next(cython.address(it))
+    return reserved
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def handle_mmio_page_fault(vcpu: cython.pointer(KvmVcpu), addr: u64) -> cython.int:
+    """A reserved-bit fault: an MMIO mark of this generation means emulate; an old one, handle as a normal fault."""
+    direct: cython.bint = is_direct(vcpu.mmu)
+    if mmio_info_in_cache(vcpu, addr, direct):
+        return PfRet.RET_PF_EMULATE
+    spte: spte_t = 0
+    if find_mmio_spte(vcpu, addr, cython.address(spte)):
+        warn(vcpu.kvm, Bug.BUG_RSVD_MMIO_WALK)
+        return -cython.cast(cython.int, Errno.EINVAL)
+    if not is_mmio_spte(vcpu.kvm, spte):
+        return PfRet.RET_PF_RETRY
+    if not check_mmio_spte(vcpu, spte):
+        return PfRet.RET_PF_INVALID
+    gfn: gfn_t = mmio_spte_gfn(vcpu.kvm, spte)
+    access: cython.int = spte & vcpu.kvm.masks.mmio_access
+    if direct:
+        addr = 0
+    emit(vcpu.kvm, vcpu.id, Event.HANDLE_MMIO_PAGE_FAULT, addr, gfn, access)
+    cache_mmio_info(vcpu, addr, gfn, access)
+    return PfRet.RET_PF_EMULATE
+
+
+# --- the way in
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def do_page_fault(vcpu: cython.pointer(KvmVcpu), addr: gva_t, error_code: u64) -> cython.int:
+    """kvm_mmu_do_page_fault: one fault, counted by its outcome."""
+    fault: PageFault
+    init_fault(vcpu, cython.address(fault), addr, error_code & ~cython.cast(u64, Pferr.GUEST_FINAL | Pferr.GUEST_PAGE))
+    vcpu.stat.pf_taken += 1
+    result: cython.int
+    if is_direct(vcpu.mmu):
+        result = direct_page_fault(vcpu, cython.address(fault))
+    else:
+        result = shadow_page_fault(vcpu, cython.address(fault))
+    if result == PfRet.RET_PF_FIXED:
+        vcpu.stat.pf_fixed += 1
+    elif result == PfRet.RET_PF_EMULATE:
+        vcpu.stat.pf_emulate += 1
+    elif result == PfRet.RET_PF_SPURIOUS:
+        vcpu.stat.pf_spurious += 1
+    return result
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def classify(vcpu: cython.pointer(KvmVcpu), addr: gva_t, error_code: u64) -> cython.int:
+    """kvm_mmu_page_fault: MMIO or a normal fault, and the nested write that only needs its page unprotected."""
+    result: cython.int = PfRet.RET_PF_INVALID
+    if error_code & Pferr.RSVD:
+        result = handle_mmio_page_fault(vcpu, addr)
+        if result == PfRet.RET_PF_EMULATE:
+            return result
+    if result == PfRet.RET_PF_INVALID:
+        result = do_page_fault(vcpu, addr, error_code)
+    nested_write: u64 = Pferr.GUEST_PAGE | Pferr.WRITE | Pferr.PRESENT
+    if result == PfRet.RET_PF_EMULATE and is_direct(vcpu.mmu) and (error_code & nested_write) == nested_write:
+        unprotect_page(vcpu.kvm, addr >> PAGE_SHIFT)
+        return PfRet.RET_PF_RETRY
+    return result
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def mmu_page_fault(vcpu: cython.pointer(KvmVcpu), addr: gva_t, error_code: u64) -> cython.int:
+    """A #PF exit of the shadow tables, or a nested page fault: RET_PF_*, RET_PF_INJECT, or a negative errno."""
+    emit(vcpu.kvm, vcpu.id, Event.MMU_PAGE_FAULT, addr, error_code)
+    if vcpu.mmu.root.hpa == Hpa.INVALID_PAGE:
+        return PfRet.RET_PF_RETRY
+    result: cython.int = classify(vcpu, addr, error_code)
+    emit(vcpu.kvm, vcpu.id, Event.MMU_PAGE_FAULT_RET, result if result < 0 else 1)
+    return result

@@ -1,0 +1,121 @@
+"""kvm_mmu_get_page: find, sync or make the shadow page of (gfn, role), and the child of an entry."""
+
+import cython
+from cython.cimports.shadowmmu.engine.events import Event, emit_sp
+from cython.cimports.shadowmmu.engine.pages import alloc_shadow_page, first_valid, next_valid
+from cython.cimports.shadowmmu.engine.role import Role, child_role, role_level
+from cython.cimports.shadowmmu.engine.special import alloc_special_page
+from cython.cimports.shadowmmu.engine.spte import is_large, is_present
+from cython.cimports.shadowmmu.engine.state import (
+    Bug,
+    Kvm,
+    KvmVcpu,
+    ListHead,
+    ShadowPage,
+    gfn_t,
+    list_init,
+    role_t,
+    spte_index,
+    spte_t,
+    sptep_to_sp,
+    to_shadow_page,
+    u64,
+    warn,
+)
+from cython.cimports.shadowmmu.engine.sync import sync_sp
+from cython.cimports.shadowmmu.engine.tlb import flush_remote_tlbs
+from cython.cimports.shadowmmu.engine.zap import commit_zap, prepare_zap_page, zap_pte
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def find_shadow_page(vcpu: cython.pointer(KvmVcpu), gfn: gfn_t, role: role_t) -> cython.pointer(ShadowPage):
+    """The valid page of (gfn, role), synced, or NULL.
+
+    An unsync page is synced but stays unsync and writable: its content is right at this moment, which is all a
+    walk needs. While an upper-level page of the same gfn is being made, unsync ones are zapped, because the gfn
+    must become write-protected.
+    """
+    kvm: cython.pointer(Kvm) = vcpu.kvm
+    invalid: ListHead
+    list_init(cython.address(invalid))
+    collisions: u64 = 0
+    sp: cython.pointer(ShadowPage) = first_valid(kvm, gfn)
+    while sp != cython.NULL:
+        if sp.gfn != gfn:
+            collisions += 1
+        elif sp.role != role:
+            if role_level(role) > 1 and sp.unsync:
+                prepare_zap_page(kvm, sp, cython.address(invalid))
+        elif sp.role & Role.DIRECT:
+            break
+        else:
+            # A page that needed no change is as good as one that did: only a negative result means rebuild.
+            result: cython.int = sync_sp(vcpu, sp, cython.address(invalid)) if sp.unsync else 0
+            if result < 0:
+                sp = cython.NULL
+                break
+            if result > 0:
+                flush_remote_tlbs(kvm)
+            sp.write_flooding_count = 0
+            break
+        sp = next_valid(kvm, sp.hash_next)
+    if sp == cython.NULL:
+        kvm.stat.mmu_cache_miss += 1
+    commit_zap(kvm, cython.address(invalid))
+    if collisions > kvm.stat.max_mmu_page_hash_collisions:
+        kvm.stat.max_mmu_page_hash_collisions = collisions
+    return sp
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def get_shadow_page(vcpu: cython.pointer(KvmVcpu), gfn: gfn_t, role: role_t) -> cython.pointer(ShadowPage):
+    """kvm_mmu_get_shadow_page: an existing page, or a new one whose guest table is then write-protected."""
+    created: cython.bint = False
+    sp: cython.pointer(ShadowPage) = find_shadow_page(vcpu, gfn, role)
+    if sp == cython.NULL:
+        created = True
+        sp = alloc_shadow_page(vcpu.kvm, gfn, role)
+        if sp == cython.NULL:
+            return cython.NULL
+    emit_sp(vcpu.kvm, Event.KVM_MMU_GET_PAGE, sp, created)
+    return sp
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def unlink_wrong_child(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), sptep: cython.pointer(spte_t)) -> cython.void:
+    """The entry leads to a page that the guest no longer means: unlink it, and let no CPU use it from a cache."""
+    zap_pte(kvm, sp, sptep, cython.NULL)
+    flush_remote_tlbs(kvm)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def get_child_sp(vcpu: cython.pointer(KvmVcpu), sptep: cython.pointer(spte_t), gfn: gfn_t, direct: cython.bint, access: cython.int) -> cython.pointer(ShadowPage):
+    """The page to link at `sptep`, or NULL if the right one is linked already.
+
+    A present entry is right only if its child's gfn and role are what would be asked for now. A PDPT is not
+    write-protected, so the guest may have changed it since (H4); tables in use as two kinds change meaning
+    (CVE-2026-46113, CVE-2026-53359).
+
+    Below a special page, levels 3 and above are special too (R13): no hash, no trace, no statistics.
+    """
+    kvm: cython.pointer(Kvm) = vcpu.kvm
+    parent: cython.pointer(ShadowPage) = sptep_to_sp(kvm, sptep)
+    if parent.role & Role.INVALID:
+        warn(kvm, Bug.BUG_INVALID_CHILD)
+    role: role_t = child_role(parent.role, spte_index(sptep), direct, access)
+    if is_present(sptep[0]) and not is_large(sptep[0]):
+        child: cython.pointer(ShadowPage) = to_shadow_page(kvm, sptep[0])
+        if child.gfn == gfn and child.role == role:
+            return cython.NULL
+        unlink_wrong_child(kvm, parent, sptep)
+    if parent.special and role_level(role) >= 3:
+        return alloc_special_page(vcpu, vcpu.mmu, role)
+    return get_shadow_page(vcpu, gfn, role)

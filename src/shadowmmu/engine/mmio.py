@@ -1,0 +1,86 @@
+"""MMIO: entries that mark "no memory here", valid for one memslot generation, and each vCPU's last MMIO access."""
+
+import cython
+from cython.cimports.shadowmmu.engine.events import Event, emit
+from cython.cimports.shadowmmu.engine.spte import is_mmio_spte, make_mmio_spte, mmio_spte_gen, mmio_spte_gfn
+from cython.cimports.shadowmmu.engine.state import PAGE_SHIFT, PAGE_SIZE, Gen, Kvm, KvmVcpu, gfn_t, gva_t, host_pa, spte_t, u64
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def mmio_generation(vcpu: cython.pointer(KvmVcpu)) -> u64:
+    """The generation of the vCPU's memslots, as far as an entry can hold it (19 bits)."""
+    return vcpu.kvm.memslot_gen[vcpu.smm] & Gen.MMIO_GEN_MASK
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def mark_mmio_spte(vcpu: cython.pointer(KvmVcpu), sptep: cython.pointer(spte_t), gfn: gfn_t, access: cython.int) -> cython.void:
+    kvm: cython.pointer(Kvm) = vcpu.kvm
+    gen: u64 = mmio_generation(vcpu)
+    spte: spte_t = make_mmio_spte(kvm, gfn, access, gen)
+    emit(kvm, vcpu.id, Event.MARK_MMIO_SPTE, host_pa(kvm, sptep), gfn, spte & 7, gen)
+    sptep[0] = spte
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def sync_mmio_spte(vcpu: cython.pointer(KvmVcpu), sptep: cython.pointer(spte_t), gfn: gfn_t, access: cython.int) -> cython.bint:
+    """While syncing: an MMIO mark is renewed, or dropped if the guest entry now means another gfn. False: no mark."""
+    if not is_mmio_spte(vcpu.kvm, sptep[0]):
+        return False
+    if gfn != mmio_spte_gfn(vcpu.kvm, sptep[0]):
+        sptep[0] = 0
+    else:
+        mark_mmio_spte(vcpu, sptep, gfn, access)
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def check_mmio_spte(vcpu: cython.pointer(KvmVcpu), spte: spte_t) -> cython.bint:
+    """The mark is of the present memslots. While they are being updated none is trusted."""
+    if vcpu.kvm.memslot_gen[vcpu.smm] & Gen.GEN_UPDATE_IN_PROGRESS:
+        return False
+    now: u64 = mmio_generation(vcpu)
+    then: u64 = mmio_spte_gen(spte)
+    emit(vcpu.kvm, vcpu.id, Event.CHECK_MMIO_SPTE, spte, now, then, now == then)
+    return now == then
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def cache_mmio_info(vcpu: cython.pointer(KvmVcpu), gva: gva_t, gfn: gfn_t, access: cython.int) -> cython.void:
+    """vcpu_cache_mmio_info: remember the access for the emulator; not while memslots are being updated."""
+    if vcpu.kvm.memslot_gen[vcpu.smm] & Gen.GEN_UPDATE_IN_PROGRESS:
+        return
+    vcpu.mmio_gva = 0 if vcpu.nested.guest_mode and vcpu.nested.npt else gva & ~cython.cast(u64, PAGE_SIZE - 1)
+    vcpu.mmio_access = access
+    vcpu.mmio_gfn = gfn
+    vcpu.mmio_gen = vcpu.kvm.memslot_gen[vcpu.smm]
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def clear_mmio_info(vcpu: cython.pointer(KvmVcpu), gva: gva_t) -> cython.void:
+    """Forget the cached access, if it is to this address (MMIO_GVA_ANY: in any case)."""
+    if gva == AllGva.MMIO_GVA_ANY or vcpu.mmio_gva == gva & ~cython.cast(u64, PAGE_SIZE - 1):
+        vcpu.mmio_gva = 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def mmio_info_in_cache(vcpu: cython.pointer(KvmVcpu), addr: u64, direct: cython.bint) -> cython.bint:
+    """The access is the cached one: by frame for direct tables, by address otherwise."""
+    if vcpu.mmio_gen != vcpu.kvm.memslot_gen[vcpu.smm]:
+        return False
+    if direct:
+        return vcpu.mmio_gfn != 0 and vcpu.mmio_gfn == addr >> PAGE_SHIFT
+    return vcpu.mmio_gva != 0 and vcpu.mmio_gva == addr & ~cython.cast(u64, PAGE_SIZE - 1)

@@ -1,0 +1,23 @@
+from shadowmmu.engine.state cimport Kvm, KvmMmu, KvmVcpu, gpa_t, role_t, spte_t, u32, u64
+
+cdef inline int guest_level(KvmMmu *mmu) noexcept nogil:
+    """Levels of the guest's own tables: 0 when it has none."""
+    return mmu.cpu_role & 0xF
+
+
+cdef inline int root_level(KvmMmu *mmu) noexcept nogil:
+    """Levels of the shadow tables: 3, 4 or 5."""
+    return mmu.root_role & 0xF
+
+
+cdef inline bint is_direct(KvmMmu *mmu) noexcept nogil:
+    return (mmu.root_role & 0x80) != 0
+
+
+cdef void create_mmus(KvmVcpu *vcpu) noexcept nogil
+cdef void init_mmu(KvmVcpu *vcpu) noexcept nogil
+cdef void init_shadow_npt(KvmVcpu *vcpu, u64 cr0, u64 cr4, u64 efer) noexcept nogil
+cdef void init_shadow_ept(KvmVcpu *vcpu, u64 eptp, bint exec_only, int huge_level) noexcept nogil
+cdef u64 guest_pgd(KvmVcpu *vcpu, KvmMmu *mmu) noexcept nogil
+cdef u64 get_pdptr(KvmVcpu *vcpu, KvmMmu *mmu, int index) noexcept nogil
+cdef bint is_noncanonical(KvmVcpu *vcpu, u64 gva) noexcept nogil

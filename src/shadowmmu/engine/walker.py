@@ -1,0 +1,391 @@
+"""The walk of guest tables: what the CPU would find, with its faults and its A/D bits.
+
+One walker serves 4-byte, 8-byte and EPT entries. L2's own tables are walked in two dimensions: each table
+address of theirs goes through L1's tables first. Rules: SDM vol. 3 sections 4.3-4.8 and 28.3; APM vol. 2
+sections 5.2-5.6 and 15.25.
+"""
+
+import cython
+from cython.cimports.libc.string import memcpy
+from cython.cimports.shadowmmu.engine.events import Event, emit
+from cython.cimports.shadowmmu.engine.memslots import gfn_to_memslot, guest_bytes, mark_page_dirty
+from cython.cimports.shadowmmu.engine.mmu import get_pdptr, guest_level, guest_pgd
+from cython.cimports.shadowmmu.engine.role import Access, Ext, Role
+from cython.cimports.shadowmmu.engine.state import (
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    PREFETCH,
+    GuestException,
+    GuestFormat,
+    Hpa,
+    KvmMmu,
+    KvmVcpu,
+    gfn_t,
+    gpa_t,
+    gva_t,
+    pages_per_hpage,
+    u32,
+    u64,
+    u8,
+)
+from cython.cimports.shadowmmu.x86.ept import Ept
+from cython.cimports.shadowmmu.x86.pferr import Pferr
+from cython.cimports.shadowmmu.x86.pte import Pte, PteShift
+from cython.cimports.shadowmmu.x86.reserved import is_rsvd
+
+
+# --- entries of each format
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def gpte_present(format: GuestFormat, gpte: u64) -> cython.bint:
+    if format == GuestFormat.FORMAT_EPT:
+        return (gpte & Ept.RWX) != 0
+    return (gpte & Pte.PRESENT) != 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def gpte_access(format: GuestFormat, gpte: u64) -> cython.int:
+    """The rights an entry gives, as Access bits. EPT: USER means readable."""
+    if format == GuestFormat.FORMAT_EPT:
+        return (
+            (Access.WRITE if gpte & Ept.WRITE else 0)
+            | (Access.EXEC if gpte & Ept.EXEC else 0)
+            | (Access.USER if gpte & Ept.READ else 0)
+        )
+    access: cython.int = gpte & (Pte.WRITABLE | Pte.USER)
+    # Without NX in the format, or with NX clear, the page is executable.
+    if format == GuestFormat.FORMAT_PT32 or not gpte & Pte.NX:
+        access |= Access.EXEC
+    return access
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def gpte_gfn(format: GuestFormat, gpte: u64) -> gfn_t:
+    """The address field, in frames."""
+    return (gpte & (Pte.ADDR32 if format == GuestFormat.FORMAT_PT32 else Pte.ADDR)) >> PAGE_SHIFT
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def have_ad(mmu: cython.pointer(KvmMmu)) -> cython.bint:
+    """The guest's tables have A/D bits: always, but for EPT without EPTP bit 6."""
+    return not mmu.cpu_role & Role.AD_DISABLED
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def accessed_bit(format: GuestFormat) -> u64:
+    if format == GuestFormat.FORMAT_EPT:
+        return Ept.ACCESSED
+    return Pte.ACCESSED
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def dirty_bit(format: GuestFormat) -> u64:
+    if format == GuestFormat.FORMAT_EPT:
+        return Ept.DIRTY
+    return Pte.DIRTY
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def protect_clean_gpte(mmu: cython.pointer(KvmMmu), access: cython.int, gpte: u64) -> cython.int:
+    """A clean page is mapped read-only, so that the first write faults and D can be set."""
+    if not have_ad(mmu) or gpte & dirty_bit(mmu.format):
+        return access
+    return access & ~cython.cast(cython.int, Access.WRITE)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def is_last_gpte(mmu: cython.pointer(KvmMmu), level: cython.int, gpte: u64) -> cython.bint:
+    """The entry maps a page. In 2-level tables bit 7 counts only with CR4.PSE."""
+    if level == 1:
+        return True
+    if not gpte & Pte.PAGE_SIZE:
+        return False
+    if mmu.format == GuestFormat.FORMAT_PT32:
+        return level == 2 and (mmu.cpu_ext & Ext.CR4_PSE) != 0
+    return level <= 3
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def read_entry(format: GuestFormat, at: cython.pointer(u8)) -> u64:
+    if format == GuestFormat.FORMAT_PT32:
+        return cython.cast(cython.pointer(u32), at)[0]
+    return cython.cast(cython.pointer(u64), at)[0]
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def read_gpte(vcpu: cython.pointer(KvmVcpu), format: GuestFormat, gpa: gpa_t, gpte: cython.pointer(u64)) -> cython.bint:
+    """Read one entry of a guest table. False: no memory there."""
+    writable: cython.bint = False
+    at: cython.pointer(u8) = guest_bytes(vcpu.kvm, vcpu.smm, gpa, cython.address(writable))
+    if at == cython.NULL:
+        return False
+    gpte[0] = read_entry(format, at)
+    return True
+
+
+# --- rights
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def permission_fault(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), pte_access: cython.int, pkey: cython.int, access: u64) -> u64:
+    """0 if `access` (Pferr bits) is allowed by `pte_access`, else the error code's P, and PK where a key forbids it."""
+    index: cython.int = (access & (Pferr.WRITE | Pferr.USER | Pferr.FETCH)) >> 1
+    # EFLAGS.AC lifts SMAP for explicit accesses; the CPU's own (GDT, IDT, TSS) cannot be lifted.
+    if vcpu.ac and not access & Pferr.IMPLICIT:
+        index |= Pferr.RSVD >> 1
+    code: u64 = Pferr.PRESENT
+    fault: cython.bint = mmu.permissions[index] >> pte_access & 1
+    if mmu.pkru_mask:
+        code_bits: cython.int = access & (Pferr.WRITE | Pferr.USER | Pferr.FETCH)
+        if pte_access & Access.USER:
+            code_bits |= Pferr.RSVD
+        if vcpu.pkru >> (2 * pkey) & 3 & (mmu.pkru_mask >> code_bits & 3):
+            return code | Pferr.PK
+    return code if fault else 0
+
+
+# --- the walk
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def walk_fault(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker), addr: gva_t, access: u64, code: u64, rwx: u64) -> cython.bint:
+    """Fill in the fault a CPU would raise; `rwx`: EPT rights found so far. Returns False."""
+    code |= access & (Pferr.WRITE | Pferr.USER)
+    if access & Pferr.FETCH and (mmu.cpu_role & Role.EFER_NX or mmu.cpu_ext & Ext.CR4_SMEP):
+        code |= Pferr.FETCH
+    fault: cython.pointer(GuestException) = cython.address(walker.fault)
+    fault.pending = True
+    fault.error_code = code
+    fault.address = addr
+    fault.nested_page_fault = mmu != vcpu.walk_mmu
+    fault.exit_qualification = 0
+    if mmu.format == GuestFormat.FORMAT_EPT and not code & Pferr.RSVD:
+        # What was tried in bits 0-2, what the entries allow in bits 3-5 (SDM vol. 3 table 27-7).
+        tried: u64 = Ept.WRITE if access & Pferr.WRITE else Ept.EXEC if access & Pferr.FETCH else Ept.READ
+        fault.exit_qualification = tried | (rwx & Ept.RWX) << 3
+    emit(vcpu.kvm, vcpu.id, Event.KVM_MMU_WALKER_ERROR, code)
+    return False
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def update_accessed_dirty(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker), write: cython.bint) -> cython.bint:
+    """Set A in every entry walked and, for a write, D in the leaf. False: an entry changed under us, walk again.
+
+    Compare and exchange at the entry itself, so that a store of another CPU is not lost (CVE-2022-1158). An
+    entry in read-only memory is left alone.
+    """
+    size: cython.int = entry_size(mmu.format)
+    level: cython.int = walker.max_level
+    while level >= walker.level:
+        old: u64 = walker.ptes[level - 1]
+        pte: u64 = old
+        gpa: gpa_t = walker.pte_gpa[level - 1]
+        if not pte & accessed_bit(mmu.format):
+            emit(vcpu.kvm, vcpu.id, Event.KVM_MMU_SET_ACCESSED_BIT, gpa)
+            pte |= accessed_bit(mmu.format)
+        if level == walker.level and write and not pte & dirty_bit(mmu.format):
+            emit(vcpu.kvm, vcpu.id, Event.KVM_MMU_SET_DIRTY_BIT, gpa)
+            pte |= dirty_bit(mmu.format)
+        if pte != old and walker.pte_writable[level - 1]:
+            if read_entry(mmu.format, walker.pte_at[level - 1]) != old:
+                return False
+            memcpy(walker.pte_at[level - 1], cython.address(pte), size)
+            gfn: gfn_t = gpa >> PAGE_SHIFT
+            mark_page_dirty(gfn_to_memslot(vcpu.kvm, vcpu.smm, gfn), gfn)
+            walker.ptes[level - 1] = pte
+        level -= 1
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def leaf_gfn(mmu: cython.pointer(KvmMmu), pte: u64, level: cython.int, addr: gva_t) -> gfn_t:
+    """The frame that a leaf maps at `addr`, within its large page too; with PSE-36 bits 13-16 are address bits 32-35."""
+    mask: u64 = pages_per_hpage(level) - 1
+    if mmu.format == GuestFormat.FORMAT_PT32 and level == 2:
+        mask = 0x3FF
+    gfn: gfn_t = (gpte_gfn(mmu.format, pte) & ~mask) + ((addr >> PAGE_SHIFT) & mask)
+    if mmu.format == GuestFormat.FORMAT_PT32 and level > 1:
+        gfn += ((pte & Pte.PSE36_MASK) << PteShift.PSE36) >> PAGE_SHIFT
+    return gfn
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def read_table(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker), table: u64, addr: gva_t, nested_access: u64) -> cython.int:
+    """Locate and read the entry of `addr` in the table that `table` points to. 1: read; 0: no memory; -1: nested fault."""
+    level: cython.int = walker.level
+    format: GuestFormat = mmu.format
+    bits: cython.int = 10 if format == GuestFormat.FORMAT_PT32 else 9
+    index: u64 = (addr >> (PAGE_SHIFT + bits * (level - 1))) & ((cython.cast(u64, 1) << bits) - 1)
+    gfn: gfn_t = gpte_gfn(format, table)
+    offset: u64 = index * entry_size(format)
+    walker.table_gfn[level - 1] = gfn
+    walker.pte_gpa[level - 1] = (gfn << PAGE_SHIFT) + offset
+    gpa: gpa_t = gfn << PAGE_SHIFT
+    if mmu.is_nested_mmu:
+        gpa = translate_gpa(vcpu, mmu, gpa, nested_access, cython.address(walker.fault))
+        if gpa == Hpa.INVALID_PAGE:
+            return -1
+    at: cython.pointer(u8) = guest_bytes(vcpu.kvm, vcpu.smm, gpa + offset, cython.address(walker.pte_writable[level - 1]))
+    if at == cython.NULL:
+        return 0
+    walker.pte_at[level - 1] = at
+    walker.ptes[level - 1] = read_entry(format, at)
+    return 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def walk_once(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker), addr: gva_t, access: u64) -> cython.int:
+    """One attempt of `walk_addr`: 1 mapped, 0 fault, -1 an entry changed while A/D were set."""
+    walker.level = guest_level(mmu)
+    pte: u64 = guest_pgd(vcpu, mmu)
+    format: GuestFormat = mmu.format
+    nx: u64 = Pte.NX if format == GuestFormat.FORMAT_PT64 else 0
+    write: cython.bint = (access & Pferr.WRITE) != 0
+    # 32-bit tables reach no further than 4 GiB, where a nested guest-physical address may lie (H2).
+    if walker.level <= 3 and addr >> 32:
+        return walk_fault(vcpu, mmu, walker, addr, access, 0, 0)
+    if walker.level == 3:
+        pte = get_pdptr(vcpu, mmu, (addr >> 30) & 3)
+        emit(vcpu.kvm, vcpu.id, Event.KVM_MMU_PAGING_ELEMENT, pte, 3)
+        if not pte & Pte.PRESENT:
+            return walk_fault(vcpu, mmu, walker, addr, access, 0, 0)
+        walker.level = 2
+    walker.max_level = walker.level
+    nested_access: u64 = Pferr.USER | (Pferr.WRITE if have_ad(mmu) else 0)
+    # NX is inverted, so that it ANDs like the other rights.
+    pte_access: u64 = 0
+    pte_access = ~pte_access
+    walker.level += 1
+    while True:
+        pt_access: u64 = pte_access
+        walker.level -= 1
+        got: cython.int = read_table(vcpu, mmu, walker, pte, addr, nested_access)
+        if got < 0:
+            return 0
+        if got == 0:
+            return walk_fault(vcpu, mmu, walker, addr, access, 0, pte_access)
+        pte = walker.ptes[walker.level - 1]
+        emit(vcpu.kvm, vcpu.id, Event.KVM_MMU_PAGING_ELEMENT, pte, walker.level)
+        pte_access = pt_access & (pte ^ nx)
+        if not gpte_present(format, pte):
+            return walk_fault(vcpu, mmu, walker, addr, access, 0, pte_access)
+        if is_rsvd(cython.address(mmu.guest_rsvd), pte, walker.level):
+            return walk_fault(vcpu, mmu, walker, addr, access, Pferr.RSVD | Pferr.PRESENT, pte_access)
+        # Not the leaf's rights: a table shared by two parents has a shadow for each (CVE-2021-38198).
+        walker.pt_access[walker.level - 1] = gpte_access(format, pt_access ^ nx)
+        if is_last_gpte(mmu, walker.level, pte):
+            break
+    walker.pte_access = gpte_access(format, pte_access ^ nx)
+    pkey: cython.int = (pte & Pte.PKEY_MASK) >> PteShift.PKEY if format == GuestFormat.FORMAT_PT64 else 0
+    code: u64 = permission_fault(vcpu, mmu, walker.pte_access, pkey, access)
+    if code:
+        return walk_fault(vcpu, mmu, walker, addr, access, code, pte_access)
+    gpa: gpa_t = leaf_gfn(mmu, pte, walker.level, addr) << PAGE_SHIFT
+    if mmu.is_nested_mmu:
+        gpa = translate_gpa(vcpu, mmu, gpa, access, cython.address(walker.fault))
+        if gpa == Hpa.INVALID_PAGE:
+            return 0
+    walker.gfn = gpa >> PAGE_SHIFT
+    if not write:
+        walker.pte_access = protect_clean_gpte(mmu, walker.pte_access, pte)
+    if not have_ad(mmu):
+        return 1
+    all_set: cython.bint = (pte_access & accessed_bit(format)) != 0 and (not write or (pte & dirty_bit(format)) != 0)
+    if not all_set and not update_accessed_dirty(vcpu, mmu, walker, write):
+        return -1
+    return 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def walk_addr(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker), addr: gva_t, access: u64) -> cython.bint:
+    """FNAME(walk_addr): translate `addr` for `access` (Pferr bits). False: `walker.fault` is what the CPU raises."""
+    emit(vcpu.kvm, vcpu.id, Event.KVM_MMU_PAGETABLE_WALK, addr, access)
+    walker.fault.pending = False
+    walker.fault.nested_page_fault = False
+    result: cython.int = -1
+    while result < 0:
+        result = walk_once(vcpu, mmu, walker, addr, access)
+    return result == 1
+
+
+# --- uses of the walk
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def gva_to_gpa(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), gva: gva_t, access: u64, fault: cython.pointer(GuestException)) -> gpa_t:
+    """Translate as a CPU access would, A/D bits included; INVALID_PAGE with `*fault` set where it faults."""
+    walker: GuestWalker
+    if mmu.format == GuestFormat.FORMAT_NONE:
+        return translate_gpa(vcpu, mmu, gva, access, fault)
+    if walk_addr(vcpu, mmu, cython.address(walker), gva, access):
+        return (walker.gfn << PAGE_SHIFT) + (gva & (PAGE_SIZE - 1))
+    fault[0] = walker.fault
+    return Hpa.INVALID_PAGE
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def translate_gpa(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), gpa: gpa_t, access: u64, fault: cython.pointer(GuestException)) -> gpa_t:
+    """kvm_translate_gpa: an L2 physical address through L1's tables; any other is physical already."""
+    if not mmu.is_nested_mmu:
+        return gpa
+    return gva_to_gpa(vcpu, vcpu.mmu, gpa, access | Pferr.USER, fault)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def gpte_changed(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker), level: cython.int) -> cython.bint:
+    """The entry of `level` is no longer what the walk read. At level 1 its block of 8 is read, for prefetching."""
+    size: cython.int = entry_size(mmu.format)
+    gpa: gpa_t = walker.pte_gpa[level - 1]
+    now: u64 = 0
+    if level > 1:
+        return not read_gpte(vcpu, mmu.format, gpa, cython.address(now)) or now != walker.ptes[level - 1]
+    base: gpa_t = gpa & ~cython.cast(u64, PREFETCH * size - 1)
+    writable: cython.bint = False
+    at: cython.pointer(u8) = guest_bytes(vcpu.kvm, vcpu.smm, base, cython.address(writable))
+    if at == cython.NULL:
+        return True
+    i: cython.int
+    for i in range(PREFETCH):
+        walker.prefetch_ptes[i] = read_entry(mmu.format, at + i * size)
+    return walker.prefetch_ptes[(gpa - base) // size] != walker.ptes[0]
