@@ -52,6 +52,10 @@ class TripleFault(Exception):
     """The root is not in memory."""
 
 
+class HostFault(Exception):
+    """The host may not write the page."""
+
+
 class Entry(NamedTuple):
     root: int
     level: int
@@ -71,13 +75,15 @@ class Slot(NamedTuple):
 class Pager:
     """A VM of the face. `fault` is one of FAULTS, or empty."""
 
-    def __init__(self, *, vcpus: int = 1, fault: str = "", **_ignored: Any) -> None:
+    def __init__(self, *, vcpus: int = 1, fault: str = "", vendor: str = "svm", **_ignored: Any) -> None:
         self.fault = fault
+        self.features = hw.Features(amd=vendor == "svm")
         self._memory = mmap.mmap(-1, (LOW_FRAMES + HIGH_FRAMES) * PAGE)
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         self._free = list(range(2 * TABLE_FRAMES, HIGH_FRAMES))
         self._frames: dict[int, int] = {}
         self._slots: dict[int, Slot] = {}
+        self._protected: set[int] = set()
         self.vcpus = tuple(PagerVcpu(self, i) for i in range(vcpus))
 
     def host_regions(self) -> list[tuple[int, int, int]]:
@@ -118,7 +124,7 @@ class Pager:
 
     def store(self, gpa: int, data: bytes) -> bool:
         slot, hpa = self.slot(gpa), self.host(gpa)
-        if slot is None or hpa is None or slot.readonly:
+        if slot is None or hpa is None or slot.readonly or not self.host_writable(slot, gpa):
             return False
         self.write_host(hpa, data)
         self.log(gpa)
@@ -151,8 +157,16 @@ class Pager:
         if self.fault != "frame kept":
             self.drop()
 
-    def write_protect_hva(self, hva: int, size: int) -> None:
+    def write_protect_hva(self, hva: int, size: int, writable: bool = False) -> None:
+        for page in range(hva // PAGE, (hva + size) // PAGE):
+            (self._protected.discard if writable else self._protected.add)(page)
         self.drop()
+
+    def set_host_page_level(self, hva: int, size: int, level: int) -> None:
+        pass
+
+    def host_writable(self, slot: Slot, gpa: int) -> bool:
+        return (slot.hva + gpa - slot.gpa) // PAGE not in self._protected
 
     def zap_all_fast(self) -> None:
         self.drop()
@@ -182,7 +196,7 @@ class PagerVcpu:
         self._stale = True
 
     def _mode(self) -> Paging:
-        return paging(self.cr0, self.cr4, self.efer)
+        return paging(self.cr0, self.cr4, self.efer, self.vm.features)
 
     def set_sregs(self, cr0: int, cr3: int, cr4: int, efer: int) -> None:
         self._load(cr0, cr3, cr4, efer, pdptes=True)
@@ -278,6 +292,8 @@ class PagerVcpu:
         slot, hpa = vm.slot(gpa), vm.host(gpa)
         if slot is None or hpa is None or (access & WRITE and slot.readonly and fault != "read-only slot written"):
             return Outcome.EMULATE
+        if access & WRITE and not vm.host_writable(slot, gpa):
+            raise HostFault
         if fault != "no progress" or gva & 0x7000 != 0x7000:
             self._map(gva, (hpa ^ PAGE if fault == "wrong frame" else hpa) | self._leaf(page, access, slot, gpa))
         return Outcome.FIXED
@@ -287,6 +303,7 @@ class PagerVcpu:
         fault, rights = self.vm.fault, page.rights
         writable = rights & WRITE and (rights & hw.DIRTY or fault == "writable while clean")
         writable = writable and (not slot.readonly or fault == "read-only slot written") and (access & WRITE or not slot.log_dirty)
+        writable = writable and self.vm.host_writable(slot, gpa)
         user, execute = rights & USER, rights & hw.EXEC
         if access == WRITE and not rights & WRITE:  # CR0.WP=0: writable, but then not for users, nor under SMEP to be fetched
             writable, user, execute = 1, 0, execute and not self.cr4 & hw.CR4_SMEP
@@ -305,6 +322,9 @@ class PagerVcpu:
         if page is None:
             return None
         return page.address(gva) ^ (PAGE if self.vm.fault == "emulator off by one page" else 0)
+
+    def inject(self) -> None:
+        pass
 
     def read_emulated(self, gpa: int, size: int) -> bytes | None:
         return self.vm.read_guest(gpa, size) if self.vm.slot(gpa) else None

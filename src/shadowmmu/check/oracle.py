@@ -34,7 +34,7 @@ Known differences of Linux 6.1 from a bare CPU. They are allowed here, unless `s
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from shadowmmu.hardware import walk as hw
 from shadowmmu.hardware.cpu import Observer
@@ -309,7 +309,7 @@ class VirtualTlb(Observer):
         entries = tuple((hpa, size, old, marked.get(hpa, old)) for hpa, (size, old) in seen.items())
         self.prediction = Prediction(gva, access, result, entries)
 
-    def after_walk(self, outcome: str, gpa: int | None, exception: tuple[int, int, int] | None) -> None:
+    def after_walk(self, outcome: str, gpa: int | None, exception: tuple[Any, ...] | None) -> None:
         """Rules 2, 3 and 4."""
         expected = self.prediction
         if expected is None:
@@ -333,8 +333,8 @@ class VirtualTlb(Observer):
             if now != old:
                 self.oracle.stored(hpa, size)
 
-    def _judge_fault(self, what: str, expected: Prediction, exception: tuple[int, int, int]) -> None:
-        vector, code, address = exception
+    def _judge_fault(self, what: str, expected: Prediction, exception: tuple[Any, ...]) -> None:
+        vector, code, address = exception[:3]
         wanted = expected.result
         tolerated = code
         if not self.oracle.strict and self.mode.levels == 2 and self.efer & hw.EFER_NXE and expected.access & hw.FETCH:

@@ -12,7 +12,7 @@ import ctypes
 from collections.abc import Sequence
 from enum import Enum
 from random import Random
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from shadowmmu.hardware import walk as hw
 from shadowmmu.hardware.tlb import Tlb
@@ -46,12 +46,13 @@ class Vcpu(Protocol):
     ac: bool
 
     @property
-    def exception(self) -> tuple[int, int, int] | None: ...
+    def exception(self) -> tuple[Any, ...] | None: ...
     def enter(self) -> Entry: ...
     def page_fault(self, gva: int, error_code: int) -> object: ...
     def gva_to_gpa(self, gva: int, access: int) -> int | None: ...
     def read_emulated(self, gpa: int, size: int) -> bytes | None: ...
     def write_emulated(self, gpa: int, data: bytes) -> bool: ...
+    def inject(self) -> None: ...
 
 
 class HardwareViolation(AssertionError):
@@ -123,7 +124,7 @@ class Observer:
     def before_walk(self, gva: int, access: int, ac: bool) -> None:
         """The engine is about to walk the guest's tables for this access."""
 
-    def after_walk(self, outcome: str, gpa: int | None, exception: tuple[int, int, int] | None) -> None:
+    def after_walk(self, outcome: str, gpa: int | None, exception: tuple[Any, ...] | None) -> None:
         """It has; `outcome` as from page_fault, or "TRANSLATED"; `exception` if the guest is to get a fault."""
 
     def emulated_store(self, gpa: int, size: int) -> None:
@@ -215,6 +216,7 @@ class Cpu:
         gpa = vcpu.gva_to_gpa(gva, access)
         self.observer.after_walk("TRANSLATED", gpa, None if gpa is not None else vcpu.exception)
         if gpa is None:
+            vcpu.inject()
             return Result(Done.INJECTED, None, exits)
         if value is not None:
             if vcpu.write_emulated(gpa, value.to_bytes(size, "little")):

@@ -342,7 +342,7 @@ class Author:
             self._add(Kind.SLOT, vcpu, slot, first, pages, 0)
 
     def _used_page(self, vcpu: int) -> tuple[int, int]:
-        """A host page, mostly one that the vCPU has mapped, and an address that maps it."""
+        """A guest page, mostly one that the vCPU has mapped, and an address that maps it."""
         gva = self.random.choice(self.recent)
         trail = self._look(vcpu, gva) if self._levels(vcpu) else []
         page = (trail[-1].address if trail else gva) >> 12
@@ -358,9 +358,14 @@ class Author:
         self._add(Kind.ACCESS, vcpu, gva, self.random.choice(ACCESSES), 8, 0)
 
     def protect(self, vcpu: int) -> None:
-        """The host write-protects a page; the next store must find it."""
+        """The host takes its right to write a page away, and gives it back a little later."""
         page, gva = self._used_page(vcpu)
-        self._add(Kind.PROTECT, vcpu, page)
+        if page <= TABLES:
+            return
+        self._add(Kind.PROTECT, vcpu, page, 0)
+        for _ in range(self.random.randrange(5)):
+            self._add(Kind.ACCESS, self.random.getrandbits(1), gva, self.random.choice(ACCESSES), 1, self.random.getrandbits(8))
+        self._add(Kind.PROTECT, vcpu, page, 1)
         self._add(Kind.ACCESS, vcpu, gva, WRITE, 1, self.random.getrandbits(8))
 
     def zap_all(self, vcpu: int) -> None:

@@ -4,10 +4,27 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from shadowmmu.check.fuzz.ops import AC, FRAMES, GUEST, HOST, LEVELS, LOW, MODES, PAGE, REACH, SLOTS, TABLES, WATCHED, Kind, Op, Setup
+from shadowmmu.check.fuzz.ops import (
+    AC,
+    FRAMES,
+    GUEST,
+    HOST,
+    LEVELS,
+    LOW,
+    MODES,
+    PAGE,
+    REACH,
+    SLOTS,
+    TABLES,
+    USER_MIB,
+    WATCHED,
+    Kind,
+    Op,
+    Setup,
+)
 from shadowmmu.check.oracle import Oracle, Violation
 from shadowmmu.hardware.cpu import Cpu, HostMemory
-from shadowmmu.hardware.walk import CR0_PG, FETCH, USER, WRITE, paging
+from shadowmmu.hardware.walk import ADDRESS, CR0_PG, FETCH, USER, WRITE, paging
 
 CR0_BASE = 0x31  # PE, ET, NE
 EFER_LMA = 0x400
@@ -20,27 +37,40 @@ class Slots:
     def __init__(self, vm: Any, memory: HostMemory) -> None:
         self.vm, self.read = vm, memory.read
         self.slots: dict[int, tuple[int, int, int, int]] = {}  # slot -> first page, pages, host page, flags
+        self.protected: set[int] = set()  # host pages that the host may not write
         self._cache: dict[int, tuple[int, bool] | None] = {}
 
     def set(self, slot: int, first: int, pages: int, flags: int) -> None:
         """Make, change or (no pages) delete a slot, in the VM too."""
         host = SLOTS[slot][0]
-        self.vm.set_memslot(slot, first * PAGE, pages * PAGE, hva=host * PAGE, readonly=bool(flags & 1), log_dirty=bool(flags & 2))
+        if pages or slot in self.slots:
+            self.vm.set_memslot(slot, first * PAGE, pages * PAGE, hva=host * PAGE, readonly=bool(flags & 1), log_dirty=bool(flags & 2))
         self.slots.pop(slot, None)
         if pages:
             self.slots[slot] = first, pages, host, flags
         self._cache.clear()
+
+    def host_page(self, gfn: int) -> int | None:
+        """The host page (of user memory) that a slot maps to `gfn`."""
+        for first, pages, host, _ in self.slots.values():
+            if first <= gfn < first + pages:
+                return host + gfn - first
+        return None
 
     def forget(self) -> None:
         """The host has changed its own mapping."""
         self._cache.clear()
 
     def _page(self, gfn: int) -> tuple[int, bool] | None:
-        for first, pages, host, flags in self.slots.values():
-            if first <= gfn < first + pages:
-                hpa = self.vm.host_page((host + gfn - first) * PAGE)
-                return None if hpa is None else (hpa, not flags & 1)
-        return None
+        host = self.host_page(gfn)
+        if host is None:
+            return None
+        hpa = self.vm.host_page(host * PAGE)
+        if hpa is None:  # not touched since the host took it away
+            self.vm.read_guest(gfn * PAGE, 1)
+            hpa = self.vm.host_page(host * PAGE)
+        flags = next(s[3] for s in self.slots.values() if s[0] <= gfn < s[0] + s[1])
+        return hpa, not flags & 1 and host not in self.protected
 
     def host(self, gpa: int) -> int | None:
         gfn = gpa >> 12
@@ -58,15 +88,20 @@ class Guest:
 
     def __init__(self, setup: Setup, make_vm: Callable[..., Any]) -> None:
         random = Random(f"guest {setup.seed}")
-        self.setup = setup
+        self.setup, self.amd = setup, random.random() < 0.7
+        self.features = GUEST._replace(amd=self.amd)
         self.vm = make_vm(
             memory_mib=0,
+            user_mib=USER_MIB,
             vcpus=2,
             roots=setup.roots,
             maxphyaddr=GUEST.maxphyaddr,
-            shadow_pages=random.choice((0, 24, 40, 64)),
-            vendor="svm",
+            host_maxphyaddr=HOST.maxphyaddr,
+            shadow_pages=random.choice((0, 40, 64)),
+            vendor="svm" if self.amd else "vmx",
         )
+        if random.random() < 0.5:
+            self.vm.set_host_page_level(512 * PAGE, 512 * PAGE, 2)
         self._perform = (
             self._access,
             self._emulated,
@@ -84,10 +119,9 @@ class Guest:
         self.slots = Slots(self.vm, self.memory)
         for slot, (first, pages) in SLOTS.items():
             self.slots.set(slot, first, pages, 0)
-        self.oracle = Oracle(self.slots, WATCHED, 2, GUEST)
-        host = HOST._replace(amd=random.random() < 0.7)
+        self.oracle = Oracle(self.slots, WATCHED, 2, self.features)
         evict = random.choice((None, random))
-        self.cpus = [Cpu(v, self.memory, host, self.oracle.vcpus[i], evict) for i, v in enumerate(self.vm.vcpus)]
+        self.cpus = [Cpu(v, self.memory, HOST._replace(amd=self.amd), self.oracle.vcpus[i], evict) for i, v in enumerate(self.vm.vcpus)]
         for page in range(TABLES + 1, FRAMES):  # data that differs everywhere; tables come later
             self.vm.write_guest(page * PAGE, (page * 0x1001).to_bytes(4, "little") * 1024)
         for vcpu, tlb in zip(self.vm.vcpus, self.oracle.vcpus, strict=True):
@@ -99,13 +133,19 @@ class Guest:
         try:
             return self._perform[op.kind](op)
         except Exception as error:
-            if type(error).__name__ != "TripleFault":
-                raise
-            tlb = self.oracle.vcpus[op.vcpu]
-            tables = [tlb.cr3, *(p for p in tlb.pdptes if p & 1)] if tlb.mode.levels == 3 else [tlb.cr3]
-            if all(self.slots.host(t & 0xFFFFFFFFFF000) is not None for t in tables):
-                raise Violation(f"vcpu {op.vcpu}: triple fault, but cr3 {tlb.cr3:#x} points to memory") from error
-            return "triple fault"
+            if type(error).__name__ == "TripleFault":
+                return self._triple_fault(op, error)
+            if type(error).__name__ == "HostFault" and self.slots.protected:
+                return "host fault"
+            raise
+
+    def _triple_fault(self, op: Op, error: Exception) -> str:
+        """Right if the root, or with legacy roots a table of a present PDPTE, is in no slot."""
+        tlb = self.oracle.vcpus[op.vcpu]
+        tables = [tlb.cr3 & ~0x1F, *(p for p in tlb.pdptes if p & 1)] if tlb.mode.levels == 3 else [tlb.cr3]
+        if all(self.slots.host(t & ADDRESS) is not None for t in tables):
+            raise Violation(f"vcpu {op.vcpu}: triple fault, but cr3 {tlb.cr3:#x} points to memory") from error
+        return "triple fault"
 
     def _address(self, op: Op) -> int:
         """The operation's address if the vCPU's mode can name it, else another, so that any list of operations makes sense."""
@@ -154,7 +194,7 @@ class Guest:
         registers[REGISTER[name]] = value
         accepted = bool(getattr(vcpu, "set_" + name.lower())(value))
         cr0, cr3, cr4, efer = registers
-        if not accepted and paging(cr0, cr4, efer, GUEST).levels != 3:
+        if not accepted and paging(cr0, cr4, efer, self.features).levels != 3:
             raise Violation(f"vcpu {index}: write of {value:#x} to {name} refused")
         tlb.load(cr0, cr3, cr4, efer, mov_cr3=name == "CR3", accepted=accepted)
         if (vcpu.cr0, vcpu.cr3, vcpu.cr4, vcpu.efer & ~EFER_LMA) != (tlb.cr0, tlb.cr3, tlb.cr4, tlb.efer):
@@ -180,43 +220,49 @@ class Guest:
         return "nothing" if not had and not pages else "deleted" if not pages else "changed" if had else "made"
 
     def _swap(self, op: Op) -> str:
-        first, pages = op.a, op.b
-        old = [self.vm.host_page((first + i) * PAGE) for i in range(pages)]
-        data = [self.vm.read_host(hpa, PAGE) for hpa in old]
-        self.vm.unmap_hva(first * PAGE, pages * PAGE)
-        for i, page in enumerate(data):
-            self.vm.write_host(self.vm.host_page((first + i) * PAGE), page)
-        self.slots.forget()
-        for i, hpa in enumerate(old):
-            if hpa >> 12 in self.oracle.dirty:
-                self.oracle.dirty.discard(hpa >> 12)
-                self.oracle.dirty.add(self.vm.host_page((first + i) * PAGE) >> 12)
+        pages = [(gfn, host) for gfn in range(op.a, op.a + op.b) if (host := self.slots.host_page(gfn)) is not None]
+        for gfn, host in pages:
+            old = (self.slots.host(gfn * PAGE) or 0) >> 12
+            data = self.vm.read_host(old * PAGE, PAGE)
+            self.vm.set_host_page_level((host & -512) * PAGE, 512 * PAGE, 1)
+            self.vm.unmap_hva(host * PAGE, PAGE)
+            self.slots.forget()
+            new = (self.slots.host(gfn * PAGE) or 0) >> 12
+            self.vm.write_host(new * PAGE, data)
+            if old in self.oracle.dirty:
+                self.oracle.dirty.remove(old)
+                self.oracle.dirty.add(new)
         self.oracle.memory_changed()
-        return "done"
+        return "done" if pages else "nothing"
 
     def _protect(self, op: Op) -> str:
-        self.vm.write_protect_hva(op.a * PAGE, PAGE)
+        host = self.slots.host_page(op.a)
+        if host is None:
+            return "nothing"
+        self.vm.write_protect_hva(host * PAGE, PAGE, writable=bool(op.b))
+        self.slots.protected.discard(host)
+        if not op.b:
+            self.slots.protected.add(host)
         self.slots.forget()
-        return "done"
+        self.oracle.memory_changed()
+        return "writable" if op.b else "protected"
 
     def _zap_all(self, op: Op) -> str:
         self.vm.zap_all_fast()
         return "done"
 
     def _forget_dirty(self, slot: int) -> None:
-        host, pages = SLOTS[slot]
-        for page in range(pages):
-            hpa = self.vm.host_page((host + page) * PAGE)
-            self.oracle.dirty.discard(hpa >> 12 if hpa is not None else -1)
+        """A new log begins."""
+        first, pages, _, _ = self.slots.slots.get(slot, (0, 0, 0, 0))
+        self.oracle.dirty -= {(self.slots.host(gfn * PAGE) or 0) >> 12 for gfn in range(first, first + pages)}
 
     def _dirty(self, op: Op) -> str:
         if op.a not in self.slots.slots or not self.slots.slots[op.a][3] & 2:
             return "not logging"
-        first, pages, host, _ = self.slots.slots[op.a]
+        first, pages, _, _ = self.slots.slots[op.a]
         bitmap = int.from_bytes(self.vm.get_dirty_log(op.a), "little")
         for page in range(pages):
-            hpa = self.vm.host_page((host + page) * PAGE)
-            if hpa is not None and hpa >> 12 in self.oracle.dirty and not bitmap >> page & 1:
+            if (self.slots.host((first + page) * PAGE) or 0) >> 12 in self.oracle.dirty and not bitmap >> page & 1:
                 raise Violation(f"dirty log of slot {op.a} misses gfn {first + page:#x}, which was written")
         self._forget_dirty(op.a)
         return "some" if bitmap else "none"

@@ -15,7 +15,8 @@ FRAMES = 96  # small guest pages, of the first two slots
 SLOTS = {0: (0, 64), 1: (64, 32), 2: (512, 640)}  # slot -> (first page, pages); host address = guest address
 LARGE_FRAMES = (0, 512, 1024)  # where large pages lie: wholly backed, or partly
 MOVED = 160  # where slot 1 is moved to, page
-GUEST, HOST = Features(maxphyaddr=40), Features(maxphyaddr=46)
+GUEST, HOST = Features(maxphyaddr=40), Features(maxphyaddr=46)  # of AMD; another vendor changes `amd`
+USER_MIB = 5  # host memory behind all slots
 
 # Addresses that differ in every index of every mode, and pages beside each other
 LOW = (
@@ -41,8 +42,8 @@ class Kind(IntEnum):
     EFER = 7
     MODE = 8  # paging off, CR4, EFER and CR3 written, paging on again [cr0, cr3, cr4, efer]
     SLOT = 9  # delete, or make with these flags [slot, first page, pages, readonly | log_dirty << 1]
-    SWAP = 10  # the host moves pages to other frames [host page, pages]
-    PROTECT = 11  # the host write-protects a page, as for KSM [host page]
+    SWAP = 10  # the host moves pages to other frames [first guest page, pages]
+    PROTECT = 11  # the host takes or gives back its right to write a page [guest page, writable]
     ZAP_ALL = 12  # zap_all_fast
     DIRTY = 13  # get_dirty_log, compared with what was written [slot]
 
