@@ -1,0 +1,58 @@
+# The recipes of the project, for people and for CI alike. `make run` and `make test` set up all they need.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(shell find src -name '*.py' -o -name '*.pxd' 2>/dev/null)
+
+.PHONY: run test lint bench soak guests clean help
+
+run: $(VENV)/.built  ## set up, then run the PAE guest on special shadow pages
+	@$(BIN)/shadowmmu run
+
+test: $(VENV)/.tests  ## set up, then pass the tests
+	@$(BIN)/python -m pytest -n 2 --dist worksteal tests
+
+lint: $(VENV)/.tests  ## style and types
+	@$(BIN)/ruff check src tests benchmarks
+	@$(BIN)/ruff format --check src tests benchmarks
+	@$(BIN)/mypy
+
+bench: $(VENV)/.built  ## the engine against its C twin
+	@$(BIN)/python benchmarks/run.py
+
+soak: $(VENV)/.built  ## the long random test, a million operations
+	@$(BIN)/shadowmmu fuzz --operations 1000000
+
+guests:  ## build the guest images again (needs nasm)
+	@$(MAKE) -C guests
+
+clean:  ## remove what was built
+	rm -rf $(VENV) build src/*.egg-info
+	find src -name '*.so' -delete
+	find src -name '*.c' -path '*shadowmmu*' -delete
+
+help:  ## list the recipes
+	@awk -F ':.*##' '/^[a-z]+:.*##/ {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- set-up: a virtual environment, its packages, the compiled modules
+
+$(VENV)/.venv:
+	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON): install Python 3.11 or newer (apt install python3)"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is too old: Python 3.11 or newer is needed (set PYTHON=...)"; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module: apt install python3-venv"; exit 2; }
+	@command -v cc >/dev/null || command -v gcc >/dev/null || { echo "no C compiler: apt install gcc"; exit 2; }
+	@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || { echo "no Python.h: apt install python3-dev"; exit 2; }
+	@echo "setting up $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip setuptools 'cython>=3.1,<4'
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.venv pyproject.toml setup.py $(SOURCES)
+	@echo "building the engine"
+	@$(BIN)/python -m pip install --quiet --no-build-isolation -e . > $(VENV)/build.log 2>&1 || { tail -n 40 $(VENV)/build.log; echo "the build failed; the whole log is $(VENV)/build.log"; exit 2; }
+	@touch $@
+
+$(VENV)/.tests: $(VENV)/.built
+	@$(BIN)/python -m pip install --quiet --group test --group lint
+	@touch $@
