@@ -29,6 +29,8 @@ Known differences of Linux 6.1 from a bare CPU. They are allowed here, unless `s
 * I/D in the error code with EFER.NXE but without CR4.PAE: Linux sets it.
 * A table in a read-only memslot: A and D are taken as set (there they cannot be).
 * A table outside all memslots reads as not present. 4 MB pages name 36 physical bits.
+* With CR0.WP=0 Linux maps a user page that the supervisor writes, but the guest's entry does not let it, as a
+  supervisor page; if EFLAGS.AC allowed that write under SMAP, the page stays within reach after AC is cleared.
 * Shadow pages do not record EFER.NXE, CR4.PSE and PAE-versus-long mode, so after a change of one of them an entry
   may still be used as the other setting reads it: bit 63, bits 52-62, and bit 7 of a 4-byte PDE.
 """
@@ -266,8 +268,10 @@ class VirtualTlb(Observer):
             possible = self._pages[gva >> 12]
             allowed = False
             write = access & hw.WRITE
+            kernel_page = not self.mode.wp and not self.oracle.strict
             for page in possible:
-                if memory.host(gpa := page.address(gva)) == hpa and self.mode.permits(page.rights, access, ac):
+                lifted = ac or (kernel_page and not page.rights & hw.WRITE)
+                if memory.host(gpa := page.address(gva)) == hpa and self.mode.permits(page.rights, access, lifted):
                     allowed = allowed or not write or (page.rights & hw.DIRTY != 0 and memory.writable(gpa))
         if not allowed:
             raise Violation(

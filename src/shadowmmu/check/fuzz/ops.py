@@ -16,7 +16,7 @@ SLOTS = {0: (0, 64), 1: (64, 32), 2: (512, 640)}  # slot -> (first page, pages);
 LARGE_FRAMES = (0, 512, 1024)  # where large pages lie: wholly backed, or partly
 MOVED = 160  # where slot 1 is moved to, page
 GUEST, HOST = Features(maxphyaddr=40), Features(maxphyaddr=46)  # of AMD; another vendor changes `amd`
-USER_MIB = 5  # host memory behind all slots
+USER_MIB = 6  # host memory behind all slots
 
 # Addresses that differ in every index of every mode, and pages beside each other
 LOW = (
