@@ -40,7 +40,10 @@ class PageFaultException(NamedTuple):
     vector: int
     error_code: int
     cr2: int
+    """The faulting address; with `nested` an L2 physical address."""
     nested: bool
+    exit_qualification: int = 0
+    """EPT violations: what was tried and what the entries allow (SDM vol. 3 table 27-7)."""
 
 
 class ShadowPageView(NamedTuple):

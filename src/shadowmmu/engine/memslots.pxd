@@ -16,5 +16,7 @@ cdef u8 *guest_bytes(Kvm *kvm, int as_id, gpa_t gpa, bint *writable) noexcept no
 cdef bint read_guest(Kvm *kvm, int as_id, gpa_t gpa, void *into, u64 size) noexcept nogil
 cdef bint write_guest(Kvm *kvm, int as_id, gpa_t gpa, void *data, u64 size) noexcept nogil
 cdef MemSlot *slot_by_id(Kvm *kvm, int as_id, int id) noexcept nogil
-cdef MemSlot *create_slot(Kvm *kvm, int as_id, int id, gfn_t base_gfn, u64 npages, u64 hva, int flags) noexcept nogil
+cdef MemSlot *free_slot(Kvm *kvm, int as_id) noexcept nogil
+cdef bint prepare_slot(Kvm *kvm, MemSlot *slot) noexcept nogil
+cdef void install_slot(Kvm *kvm, MemSlot *prepared) noexcept nogil
 cdef void release_slot(Kvm *kvm, MemSlot *slot) noexcept nogil

@@ -316,37 +316,37 @@ def init_lpage_info(slot: cython.pointer(MemSlot)) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def create_slot(
-    kvm: cython.pointer(Kvm), as_id: cython.int, id: cython.int, base_gfn: gfn_t, npages: u64, hva: u64, flags: cython.int
-) -> cython.pointer(MemSlot):
-    """Fill a free slot. NULL: no slot or no metadata space is left."""
-    slot: cython.pointer(MemSlot) = cython.NULL
+def free_slot(kvm: cython.pointer(Kvm), as_id: cython.int) -> cython.pointer(MemSlot):
     i: cython.int
     for i in range(MAX_SLOTS):
         if not kvm.slots[as_id][i].npages:
-            slot = cython.address(kvm.slots[as_id][i])
-            break
-    if slot == cython.NULL:
-        return cython.NULL
-    wanted: MemSlot
-    memset(cython.address(wanted), 0, cython.sizeof(MemSlot))
-    wanted.base_gfn = base_gfn
-    wanted.npages = npages
-    wanted.hva = hva
-    wanted.flags = flags
-    wanted.id = id
-    wanted.as_id = as_id
-    wanted.meta_size = place_meta(cython.address(wanted), kvm.meta)
-    wanted.meta_at = find_meta(kvm, wanted.meta_size)
-    if wanted.meta_at == kvm.meta_size:
-        return cython.NULL
-    memset(kvm.meta + wanted.meta_at, 0, wanted.meta_size)
-    place_meta(cython.address(wanted), kvm.meta + wanted.meta_at)
-    init_lpage_info(cython.address(wanted))
-    slot[0] = wanted
-    if as_id == 0:
-        kvm.nr_memslot_pages += npages
-    return slot
+            return cython.address(kvm.slots[as_id][i])
+    return cython.NULL
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def prepare_slot(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot)) -> cython.bint:
+    """Find metadata space for a slot described by its first fields and clear it. False: none is left."""
+    slot.meta_size = place_meta(slot, kvm.meta)
+    slot.meta_at = find_meta(kvm, slot.meta_size)
+    if slot.meta_at == kvm.meta_size:
+        return False
+    memset(kvm.meta + slot.meta_at, 0, slot.meta_size)
+    place_meta(slot, kvm.meta + slot.meta_at)
+    init_lpage_info(slot)
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def install_slot(kvm: cython.pointer(Kvm), prepared: cython.pointer(MemSlot)) -> cython.void:
+    """Make a prepared slot visible; the caller has seen that an entry is free."""
+    free_slot(kvm, prepared.as_id)[0] = prepared[0]
+    if prepared.as_id == 0:
+        kvm.nr_memslot_pages += prepared.npages
 
 
 @cython.cfunc

@@ -16,7 +16,7 @@ cdef inline bint is_direct(KvmMmu *mmu) noexcept nogil:
 
 cdef void create_mmus(KvmVcpu *vcpu) noexcept nogil
 cdef void init_mmu(KvmVcpu *vcpu) noexcept nogil
-cdef void init_shadow_npt(KvmVcpu *vcpu, u64 cr0, u64 cr4, u64 efer) noexcept nogil
+cdef void init_shadow_npt(KvmVcpu *vcpu, u64 cr4, u64 efer) noexcept nogil
 cdef void init_shadow_ept(KvmVcpu *vcpu, u64 eptp, bint exec_only, int huge_level) noexcept nogil
 cdef u64 guest_pgd(KvmVcpu *vcpu, KvmMmu *mmu) noexcept nogil
 cdef u64 get_pdptr(KvmVcpu *vcpu, KvmMmu *mmu, int index) noexcept nogil

@@ -224,14 +224,14 @@ def init_mmu(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def init_shadow_npt(vcpu: cython.pointer(KvmVcpu), cr0: u64, cr4: u64, efer: u64) -> cython.void:
+def init_shadow_npt(vcpu: cython.pointer(KvmVcpu), cr4: u64, efer: u64) -> cython.void:
     """kvm_init_shadow_npt_mmu: roles for L1's NPT, read as L1's own registers say.
 
-    NPT knows no CR0.WP, SMEP, SMAP or protection keys; levels are the host's. A 4-level NPT on a 5-level host
+    Of CR0 only PG counts, and there are no protection keys; levels are the host's. A 4-level NPT on a 5-level host
     gets a level-5 page that shadows nothing: `passthrough`.
     """
     mmu: cython.pointer(KvmMmu) = cython.address(vcpu.guest_mmu)
-    calc_cpu_role(vcpu, mmu, Cr0.PG | (cr0 & ~cython.cast(u64, Cr0.WP)), cr4 & ~cython.cast(u64, Cr4.PKE), efer)
+    calc_cpu_role(vcpu, mmu, Cr0.PG, cr4 & ~cython.cast(u64, Cr4.PKE), efer)
     level: cython.int = vcpu.kvm.host_levels
     role: role_t = set_level(mmu.cpu_role, level)
     if level == 5 and guest_level(mmu) == 4:

@@ -8,5 +8,5 @@ cpdef enum SlotResult:
 
 cdef int slot_create(Kvm *kvm, int as_id, int id, gfn_t base_gfn, u64 npages, u64 hva, int flags) noexcept nogil
 cdef int slot_delete(Kvm *kvm, int as_id, int id) noexcept nogil
-cdef int slot_move(Kvm *kvm, int as_id, int id, gfn_t base_gfn) noexcept nogil
+cdef int slot_move(Kvm *kvm, int as_id, int id, gfn_t base_gfn, int flags) noexcept nogil
 cdef int slot_set_flags(Kvm *kvm, int as_id, int id, int flags) noexcept nogil

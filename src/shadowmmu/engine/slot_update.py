@@ -5,9 +5,9 @@ new generation of the address space's slots, by which MMIO marks are told valid 
 """
 
 import cython
-from cython.cimports.libc.string import memset
+from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.shadowmmu.engine.dirty import slot_remove_write_access, zap_collapsible_sptes
-from cython.cimports.shadowmmu.engine.memslots import create_slot, release_slot, slot_by_id
+from cython.cimports.shadowmmu.engine.memslots import free_slot, install_slot, prepare_slot, release_slot, slot_by_id
 from cython.cimports.shadowmmu.engine.state import ADDRESS_SPACES, MAX_SLOTS, Gen, Kvm, MemSlot, SlotFlag, gfn_t, u64
 from cython.cimports.shadowmmu.engine.tlb import flush_remote_tlbs
 from cython.cimports.shadowmmu.engine.zap import change_mmu_pages, zap_all_fast
@@ -62,13 +62,31 @@ def invalidate_slot(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot)) -> 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def describe(
+    slot: cython.pointer(MemSlot), as_id: cython.int, id: cython.int, base_gfn: gfn_t, npages: u64, hva: u64, flags: cython.int
+) -> cython.void:
+    memset(slot, 0, cython.sizeof(MemSlot))
+    slot.as_id = as_id
+    slot.id = id
+    slot.base_gfn = base_gfn
+    slot.npages = npages
+    slot.hva = hva
+    slot.flags = flags
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def slot_create(
     kvm: cython.pointer(Kvm), as_id: cython.int, id: cython.int, base_gfn: gfn_t, npages: u64, hva: u64, flags: cython.int
 ) -> cython.int:
+    made: MemSlot
+    describe(cython.address(made), as_id, id, base_gfn, npages, hva, flags)
     if overlaps(kvm, as_id, id, base_gfn, npages):
         return SlotResult.SLOT_OVERLAPS
-    if create_slot(kvm, as_id, id, base_gfn, npages, hva, flags) == cython.NULL:
+    if free_slot(kvm, as_id) == cython.NULL or not prepare_slot(kvm, cython.address(made)):
         return SlotResult.SLOT_NO_ROOM
+    install_slot(kvm, cython.address(made))
     next_generation(kvm, as_id)
     recalculate_limit(kvm)
     return SlotResult.SLOT_OK
@@ -91,20 +109,23 @@ def slot_delete(kvm: cython.pointer(Kvm), as_id: cython.int, id: cython.int) -> 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def slot_move(kvm: cython.pointer(Kvm), as_id: cython.int, id: cython.int, base_gfn: gfn_t) -> cython.int:
-    """Give a slot another guest address; its memory stays."""
-    slot: cython.pointer(MemSlot) = slot_by_id(kvm, as_id, id)
-    if slot == cython.NULL:
+def slot_move(kvm: cython.pointer(Kvm), as_id: cython.int, id: cython.int, base_gfn: gfn_t, flags: cython.int) -> cython.int:
+    """Give a slot another guest address, and flags; its memory stays, and its dirty log while logging goes on."""
+    old: cython.pointer(MemSlot) = slot_by_id(kvm, as_id, id)
+    if old == cython.NULL:
         return SlotResult.SLOT_UNKNOWN
-    if overlaps(kvm, as_id, id, base_gfn, slot.npages):
+    if overlaps(kvm, as_id, id, base_gfn, old.npages):
         return SlotResult.SLOT_OVERLAPS
-    npages: u64 = slot.npages
-    hva: u64 = slot.hva
-    flags: cython.int = slot.flags
-    invalidate_slot(kvm, slot)
-    release_slot(kvm, slot)
-    if create_slot(kvm, as_id, id, base_gfn, npages, hva, flags) == cython.NULL:
+    made: MemSlot
+    describe(cython.address(made), as_id, id, base_gfn, old.npages, old.hva, flags)
+    if not prepare_slot(kvm, cython.address(made)):
         return SlotResult.SLOT_NO_ROOM
+    logging: cython.bint = (flags & old.flags & SlotFlag.SLOT_LOG_DIRTY) != 0
+    invalidate_slot(kvm, old)
+    if logging:
+        memcpy(made.dirty_bitmap, old.dirty_bitmap, (old.npages + 63) // 64 * 8)
+    release_slot(kvm, old)
+    install_slot(kvm, cython.address(made))
     next_generation(kvm, as_id)
     return SlotResult.SLOT_OK
 

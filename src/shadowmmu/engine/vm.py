@@ -13,6 +13,7 @@ from cython.cimports.shadowmmu.engine.fault import inject_page_fault, mmu_page_f
 from cython.cimports.shadowmmu.engine.invlpg import kvm_invlpg
 from cython.cimports.shadowmmu.engine.memslots import gfn_to_memslot, gfn_to_rmap, read_guest, slot_by_id, write_guest
 from cython.cimports.shadowmmu.engine.mmu import create_mmus, guest_level, init_mmu, root_level
+from cython.cimports.shadowmmu.engine.nested import NestedPaging, nested_enter, nested_exit
 from cython.cimports.shadowmmu.engine.notifier import discard_hva_range, protect_hva_range
 from cython.cimports.shadowmmu.engine.pages import is_obsolete
 from cython.cimports.shadowmmu.engine.pte_list import PteListIter, pte_list_first, pte_list_next
@@ -196,7 +197,7 @@ class Vm:
         elif old.npages != size >> 12 or old.hva != base >> 12:
             raise MemslotError(f"memslot {slot} cannot change its size or memory; delete it (size 0) and create it anew")
         elif old.base_gfn != gpa >> 12:
-            self.check_slot(slot_move(self.kvm, address_space, slot, gpa >> 12), slot)
+            self.check_slot(slot_move(self.kvm, address_space, slot, gpa >> 12, flags), slot)
         elif old.flags != flags:
             self.check_slot(slot_set_flags(self.kvm, address_space, slot, flags), slot)
 
@@ -270,9 +271,10 @@ class Vm:
     def set_host_page_level(self, hva: int, size: int, level: int) -> None:
         """Back a range of user memory by host pages of `level` (1: 4K, 2: 2M, 3: 1G); aligned to that size."""
         check_range("level", level, 1, 3)
-        first: u64 = hva >> 12
+        self.check_hva(hva, size)
         page: u64
-        for page in range(first, first + (size >> 12)):
+        end: u64 = (hva + size) >> 12
+        for page in range(cython.cast(u64, hva >> 12), end):
             self.kvm.hva_map[page] = (self.kvm.hva_map[page] & ~cython.cast(u64, HvaFlag.HVA_LEVEL_MASK)) | level << HvaFlag.HVA_LEVEL_SHIFT
 
     def unmap_hva(self, hva: int, size: int) -> None:
@@ -454,8 +456,9 @@ class Vm:
 
     def restore(self, state: bytes) -> None:
         """Go back to a state that `save` of this VM gave."""
-        if len(state) != self.kvm.arena_size:
-            raise ValueError(f"a state of this VM has {self.kvm.arena_size} bytes, not {len(state)}")
+        size: u64 = len(state)
+        if size != self.kvm.arena_size:
+            raise ValueError(f"a state of this VM has {self.kvm.arena_size} bytes, not {size}")
         events: cython.pointer(EventRecord) = self.kvm.events
         room: u64 = self.kvm.max_events
         memcpy(self.kvm, cython.cast(cython.p_char, state), self.kvm.arena_size)
@@ -595,11 +598,34 @@ class Vcpu:
         e: cython.pointer(GuestException) = cython.address(self.vcpu.exception)
         if not e.pending:
             return None
-        return PageFaultException(14, e.error_code, e.address, bool(e.nested_page_fault))
+        return PageFaultException(14, e.error_code, e.address, bool(e.nested_page_fault), e.exit_qualification)
 
     def invlpg(self, gva: int) -> None:
         """The guest executed INVLPG."""
         kvm_invlpg(self.vcpu, gva)
+
+    # --- nesting
+
+    def nested_vmrun(self, cr0: int, cr3: int, cr4: int, efer: int, ncr3: int | None = None) -> bool:
+        """L1 executed VMRUN for an L2 with these registers, on the NPT at `ncr3` (None: nested paging off).
+
+        False: an illegal L2 state, L1 gets VMEXIT_INVALID (call `nested_vmexit`).
+        """
+        paging: NestedPaging = NestedPaging.NESTED_NONE if ncr3 is None else NestedPaging.NESTED_NPT
+        return nested_enter(self.vcpu, cr0, cr3, cr4, efer, paging, ncr3 or 0, False, 3)
+
+    def nested_vmentry(self, cr0: int, cr3: int, cr4: int, efer: int, eptp: int, *, exec_only: bool = True, huge_level: int = 3) -> bool:
+        """L1 executed VMLAUNCH or VMRESUME with EPT at `eptp`; `exec_only` and `huge_level` are what L1 was promised."""
+        return nested_enter(self.vcpu, cr0, cr3, cr4, efer, NestedPaging.NESTED_EPT, eptp, exec_only, huge_level)
+
+    def nested_vmexit(self) -> bool:
+        """Back to L1 with the registers it had at entry; False: its CR3 has become illegal, L1 shuts down."""
+        return nested_exit(self.vcpu)
+
+    @property
+    def guest_mode(self) -> bool:
+        """L2 is running."""
+        return bool(self.vcpu.nested.guest_mode)
 
     # --- for an emulator
 
