@@ -42,7 +42,7 @@ from shadowmmu.hardware.walk import (
 )
 
 ACCESSES = (0, 0, WRITE, WRITE, USER, USER, USER | WRITE, USER | WRITE, FETCH, FETCH, USER | FETCH, USER | FETCH)
-PATIENCE = 8  # guest faults in a row (nearly) after which the tables are rebuilt
+PATIENCE = 16  # guest faults in a row (nearly) after which the tables are rebuilt
 NORMAL = {0: CR0_PG, 2: CR4_PSE, 3: CR4_PAE, 4: CR4_PAE, 5: CR4_PAE | CR4_LA57}
 
 
@@ -74,7 +74,7 @@ class Author:
             self.protect: 0.4,
             self.zap_all: 0.2,
             self.dirty: 0.8,
-            self.build: 2.0,
+            self.build: 0.5,
         }
         weights[random.choice(tuple(weights))] *= 4  # the mood of this episode
         self.choices, self.weights = tuple(weights), tuple(weights.values())
@@ -92,9 +92,47 @@ class Author:
         return self.pending.pop(0)
 
     def learn(self, op: Op, outcome: str) -> None:
-        """What became of it: a guest that faults all the time gets its tables rebuilt."""
-        if op.kind == Kind.ACCESS:
-            self.faults[op.vcpu] = max(0, self.faults[op.vcpu] + (1 if "injected" in outcome else -1))
+        """What became of it: a guest fault is often handled, as a guest's own handler would."""
+        if op.kind != Kind.ACCESS:
+            return
+        injected = "injected" in outcome
+        self.faults[op.vcpu] = max(0, self.faults[op.vcpu] + (1 if injected else -1))
+        if injected and not self.pending and self.random.random() < 0.6:
+            self._repair(op.vcpu, op)
+
+    def _repair(self, vcpu: int, op: Op) -> None:
+        """Make the entry that stopped the access let it through, as far as one entry can, and try again."""
+        tlb, gva, access = self.guest.oracle.vcpus[vcpu], op.a & ~0xFFF, op.b
+        if not tlb.mode.levels or gva not in REACH[tlb.mode.levels]:
+            return
+        trail = self._look(vcpu, gva)
+        if not trail:
+            self._add(Kind.POKE, vcpu, (tlb.cr3 & 0xFFFFFFE0) + (gva >> 30 & 3) * 8, 8, self._home(3, 2) << 12 | 1)
+            self._add(Kind.CR3, vcpu, tlb.cr3)
+        elif trail[-1].address == 0:
+            level = tlb.mode.steps[trail[-1].step].level
+            self._write_entry(vcpu, trail[-1].pa, self._entry(tlb.mode.levels, level, hostile=0) | 1)
+        else:
+            need = access & (WRITE | USER)
+            for used in trail:
+                entry = (used.entry | need) & ~(1 << 63 if access & FETCH and tlb.mode.entry_size == 8 else 0)
+                if entry != used.entry:
+                    self._write_entry(vcpu, used.pa, entry)
+                    break
+            else:  # SMEP or SMAP
+                self._write_entry(vcpu, trail[-1].pa, trail[-1].entry & ~USER)
+            self._add(Kind.INVLPG, vcpu, gva)
+        self.pending.append(op)
+
+    def _write_entry(self, vcpu: int, gpa: int, entry: int) -> None:
+        """A store to a table: through an address that maps it, if one is known, else by an emulated instruction."""
+        mode = self.guest.oracle.vcpus[vcpu].mode
+        tried = self.random.sample(REACH[mode.levels], 8)
+        through = next((g for g in tried if self._maps_table(vcpu, g, WRITE) == gpa >> 12), None)
+        if through is not None and self.random.random() < 0.8:
+            self._add(Kind.ACCESS, vcpu, through | gpa & 0xFFF, WRITE, mode.entry_size, entry)
+        else:
+            self._add(Kind.POKE, vcpu, gpa, mode.entry_size, entry)
 
     # --- addresses and entries
 
@@ -107,25 +145,24 @@ class Author:
     def _levels(self, vcpu: int) -> int:
         return self.guest.oracle.vcpus[vcpu].mode.levels
 
+    def _read(self, gpa: int, size: int) -> int | None:
+        hpa = self.guest.slots.host(gpa)
+        return None if hpa is None else self.guest.slots.read(hpa, size)
+
     def _look(self, vcpu: int, gva: int) -> list[TrailEntry]:
         """The entries of a walk of the present tables."""
-        tlb, slots = self.guest.oracle.vcpus[vcpu], self.guest.slots
-
-        def read(gpa: int, size: int) -> int | None:
-            hpa = slots.host(gpa)
-            return None if hpa is None else slots.read(hpa, size)
-
+        tlb = self.guest.oracle.vcpus[vcpu]
         trail: list[TrailEntry] = []
-        walk(tlb.mode, read, tlb.cr3, gva, pdptes=tlb.pdptes, trail=trail)
+        walk(tlb.mode, self._read, tlb.cr3, gva, pdptes=tlb.pdptes, trail=trail)
         return trail
 
-    def _maps_table(self, vcpu: int, gva: int) -> int:
-        """The table page that a small page at `gva` maps now, or 0."""
-        trail = self._look(vcpu, gva)
-        if not trail or trail[-1].step != len(self.guest.oracle.vcpus[vcpu].mode.steps) - 1:
+    def _maps_table(self, vcpu: int, gva: int, access: int = 0) -> int:
+        """The table page that a small page at `gva` maps now for `access`, or 0."""
+        tlb = self.guest.oracle.vcpus[vcpu]
+        page = walk(tlb.mode, self._read, tlb.cr3, gva, access, pdptes=tlb.pdptes)
+        if isinstance(page, int) or page.shift != 12:
             return 0
-        frame = trail[-1].address >> 12
-        return frame if 1 <= frame <= TABLES else 0
+        return page.page >> 12 if 1 <= page.page >> 12 <= TABLES else 0
 
     def _home(self, levels: int, level: int) -> int:
         """A table page for `level`: each has a level where it is used most."""
@@ -198,7 +235,7 @@ class Author:
         gva = table = 0
         for _ in range(8 if paged else 0):
             gva = self._gva(paged)
-            table = self._maps_table(vcpu, gva)
+            table = self._maps_table(vcpu, gva, WRITE)
             if table:
                 break
         found = table or not paged
@@ -237,11 +274,7 @@ class Author:
         else:
             bits = (1, 2, 2, 4, 4, 0x20, 0x40) + ((1 << 63,) if size == 8 and tlb.mode.nx else ())
             entry ^= random.choice(bits)
-        through = next((g for g in REACH[tlb.mode.levels] if self._maps_table(vcpu, g) == used.pa >> 12), None)
-        if through is not None and random.random() < 0.7:
-            self._add(Kind.ACCESS, vcpu, through | used.pa & 0xFFF, WRITE, size, entry)
-        else:
-            self._add(Kind.POKE, vcpu, used.pa, size, entry)
+        self._write_entry(vcpu, used.pa, entry)
         fate = random.random()
         if fate < 0.6:
             self._add(Kind.INVLPG, vcpu, gva | random.getrandbits(12))
@@ -253,7 +286,7 @@ class Author:
         """Make whole paths to some watched addresses, by emulated stores to guest-physical addresses, and load CR3."""
         tlb = self.guest.oracle.vcpus[vcpu]
         self.faults[vcpu] = 0
-        for _ in range(4 if tlb.mode.levels else 0):
+        for _ in range(3 if tlb.mode.levels else 0):
             self._path(vcpu, tlb.cr3, self._gva(tlb.mode.levels), tlb.mode.levels)
         if tlb.mode.levels:
             self._add(Kind.CR3, vcpu, tlb.cr3)
@@ -317,7 +350,7 @@ class Author:
         if levels == 3 and random.random() < 0.9:
             for i in range(4):
                 self._add(Kind.POKE, vcpu, root + 8 * i, 8, self._home(3, 2) << 12 | (random.random() < 0.8))
-        for _ in range(5 if levels else 0):
+        for _ in range(3 if levels else 0):
             self._path(vcpu, root, self._gva(levels), levels)
         self._add(Kind.MODE, vcpu, cr0, root, cr4, efer)
 
