@@ -572,7 +572,6 @@ loops:
     jnz     .ring
     dec     ebp
     jnz     .round
-    call    fill_toys
     pop     ebp
     pop     ebx
     ret
@@ -629,7 +628,10 @@ everything_at_once:
     invlpg  [ebx]
     dec     ebp
     jnz     .round
-    call    fill_toys
+    mov     edi, TOY(3)         ; code makes bad entries: they might lead home
+    xor     eax, eax
+    xor     edx, edx
+    call    fill_toy
     pop     ebp
     pop     ebx
     ret
@@ -695,7 +697,6 @@ bad_entries:
     inc     ebp
     cmp     ebp, BAD_ENTRIES
     jb      .bad
-    call    fill_toys
     pop     ebp
     pop     ebx
     ret
@@ -774,7 +775,6 @@ wild_top_entries:
     call    touch
     call    tame_tops
     call    reload_cr3
-    call    fill_toys
     pop     ebp
     pop     ebx
     ret
@@ -788,7 +788,10 @@ toy_root:
     push    ebp
     mov     ebp, 12
 .round:
+    test    ebp, 3
+    jnz     .filled
     call    fill_toys
+.filled:
     call    tame_tops
     mov     esi, HOME_ROOT
     mov     edi, ALT_ROOT
@@ -827,7 +830,10 @@ toy_root:
     xor     eax, eax
     rep     stosd
 .done:
-    call    fill_toys
+    mov     edi, ALT_ROOT       ; its entries lead home: away with them
+    xor     eax, eax
+    xor     edx, edx
+    call    fill_toy
     pop     ebp
     pop     ebx
     ret
