@@ -55,6 +55,7 @@ TOYS            equ 16
 TOY_START       equ 8 << 20
 %define TOY(n)  (TOY_START + (n) * 4096)
 ALT_ROOT        equ TOY(15)     ; a second root lives in a toy
+ALT_PDPT        equ TOY(14)
 ARENA           equ 10 << 20
 CANARY          equ 13 << 20
 CANARY_DWORDS   equ 4096
@@ -802,7 +803,18 @@ toy_root:
     shl     eax, 3
     or      eax, ALT_ROOT
     cmp     dword [wild_flags], P
+    je      .pdpt
+    cmp     dword [entry_size], 8
     jne     .load
+    mov     esi, HOME_PDPT      ; 4-level: level 3 in a toy too, which is also a
+    mov     edi, ALT_PDPT       ; directory below itself, as is level 4
+    mov     ecx, 1024
+    rep     movsd
+    mov     dword [ALT_PDPT + 2 * 8], ALT_ROOT | P | W | U
+    mov     dword [ALT_PDPT + 3 * 8], ALT_PDPT | P | W | U
+    mov     dword [ALT_ROOT], ALT_PDPT | P | W | U
+    jmp     .load
+.pdpt:
     mov     esi, HOME_ROOT
     mov     edi, ebp
     shl     edi, 5
@@ -830,9 +842,11 @@ toy_root:
     xor     eax, eax
     rep     stosd
 .done:
-    mov     edi, ALT_ROOT       ; its entries lead home: away with them
-    xor     eax, eax
+    xor     eax, eax            ; their entries lead home: away with them
     xor     edx, edx
+    mov     edi, ALT_ROOT
+    call    fill_toy
+    mov     edi, ALT_PDPT
     call    fill_toy
     pop     ebp
     pop     ebx
