@@ -106,7 +106,14 @@ def build_ept(vm: Vm, levels: int) -> None:
 
 def start(row: Row, roots: str) -> Vm:
     """A VM of this row, entered, with L2 running where the row is nested."""
-    vm = Vm(memory_mib=8, roots=roots, host_levels=row.host_levels, tdp=row.tdp, vendor=row.vendor, maxphyaddr=51 if row.nested == "ept5" else 40)
+    vm = Vm(
+        memory_mib=8,
+        roots=roots,
+        host_levels=row.host_levels,
+        tdp=row.tdp,
+        vendor=row.vendor,
+        maxphyaddr=51 if row.nested == "ept5" else 40,
+    )
     vcpu = vm.vcpus[0]
     mode = MODES[row.mode]
     if row.nested in ("ept", "ept5"):
@@ -163,7 +170,9 @@ def test_row(row: Row, roots: str) -> None:
     assert chain(vm) == (row.special if roots == "special" else row.legacy)
     assert audit(vm) == []
     leaf = PAGE
-    assert vm.host_page(leaf) in {entry & 0x000FFFFFFFFFF000 for page in vm.shadow_pages() if page.level == 1 for entry in entries(vm, page.hpa)}
+    assert vm.host_page(leaf) in {
+        entry & 0x000FFFFFFFFFF000 for page in vm.shadow_pages() if page.level == 1 for entry in entries(vm, page.hpa)
+    }
     if vm.vcpus[0].guest_mode:
         assert vm.vcpus[0].nested_vmexit()
     vm.vcpus[0].set_sregs(int(Cr0.PE), 0, 0, 0)

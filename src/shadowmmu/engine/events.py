@@ -7,9 +7,7 @@ from cython.cimports.shadowmmu.engine.state import EventRecord, Kvm, ShadowPage,
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def record(
-    kvm: cython.pointer(Kvm), vcpu: cython.int, kind: Event, a0: u64, a1: u64, a2: u64, a3: u64, a4: u64, a5: u64
-) -> cython.void:
+def record(kvm: cython.pointer(Kvm), vcpu: cython.int, kind: Event, a0: u64, a1: u64, a2: u64, a3: u64, a4: u64, a5: u64) -> cython.void:
     """Append one record; when the buffer is full the event is counted as lost instead."""
     if kvm.nevents == kvm.max_events:
         kvm.lost_events += 1

@@ -220,7 +220,9 @@ def build_upper(vcpu: cython.pointer(KvmVcpu), walker: cython.pointer(GuestWalke
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def build_direct(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), it: cython.pointer(ShadowWalk), access: cython.int, shadow: cython.bint) -> cython.bint:
+def build_direct(
+    vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), it: cython.pointer(ShadowWalk), access: cython.int, shadow: cython.bint
+) -> cython.bint:
     """Descend from the guest's leaf (or from the top, without guest tables) to the goal level by direct pages.
 
     They have the rights of the guest's leaf; other rights mean another page.
@@ -307,7 +309,9 @@ def is_self_change(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFaul
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def lift_write_protection(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), walker: cython.pointer(GuestWalker)) -> cython.void:
+def lift_write_protection(
+    vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), walker: cython.pointer(GuestWalker)
+) -> cython.void:
     """CR0.WP=0 lets a supervisor write a read-only page, but the hardware runs with WP=1: map it writable, for
     the supervisor alone; with SMEP it must not be executable there, as the page is the user's."""
     if not fault.write or walker.pte_access & Access.WRITE or vcpu.mmu.cpu_role & Role.CR0_WP or fault.user or fault.slot == cython.NULL:

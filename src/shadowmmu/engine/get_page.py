@@ -97,7 +97,9 @@ def unlink_wrong_child(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage),
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def get_child_sp(vcpu: cython.pointer(KvmVcpu), sptep: cython.pointer(spte_t), gfn: gfn_t, direct: cython.bint, access: cython.int) -> cython.pointer(ShadowPage):
+def get_child_sp(
+    vcpu: cython.pointer(KvmVcpu), sptep: cython.pointer(spte_t), gfn: gfn_t, direct: cython.bint, access: cython.int
+) -> cython.pointer(ShadowPage):
     """The page to link at `sptep`, or NULL if the right one is linked already.
 
     A present entry is right only if its child's gfn and role are what would be asked for now. A PDPT is not

@@ -68,7 +68,7 @@ def make_spte(
     if access & Access.USER:
         spte |= m.user
     if m.memtype:
-        spte |= 6 << 3 | Ept.IGNORE_PAT     # write-back
+        spte |= 6 << 3 | Ept.IGNORE_PAT  # write-back
     if host_writable:
         spte |= m.host_writable
     else:

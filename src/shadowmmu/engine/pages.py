@@ -3,7 +3,6 @@
 import cython
 from cython.cimports.libc.string import memset
 from cython.cimports.shadowmmu.engine.memslots import memslot_for_role, update_disallow_lpage, update_gfn_track
-from cython.cimports.shadowmmu.engine.mmu import root_level
 from cython.cimports.shadowmmu.engine.pte_list import PteListIter, pte_list_add, pte_list_first, pte_list_next, pte_list_remove
 from cython.cimports.shadowmmu.engine.rmap import drop_spte, slot_write_protect_gfn
 from cython.cimports.shadowmmu.engine.role import Role, has_gptes, role_level
@@ -32,6 +31,7 @@ from cython.cimports.shadowmmu.engine.tlb import flush_remote_tlbs
 
 # --- the hash
 
+
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -41,11 +41,13 @@ def next_valid(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cyth
         sp = sp.hash_next
     return sp
 
+
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def first_valid(kvm: cython.pointer(Kvm), gfn: gfn_t) -> cython.pointer(ShadowPage):
     return next_valid(kvm, kvm.hash[hash_bucket(gfn)])
+
 
 @cython.cfunc
 @cython.nogil
@@ -56,11 +58,13 @@ def next_with_gptes(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), gf
         sp = sp.hash_next
     return sp
 
+
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def first_with_gptes(kvm: cython.pointer(Kvm), gfn: gfn_t) -> cython.pointer(ShadowPage):
     return next_with_gptes(kvm, kvm.hash[hash_bucket(gfn)], gfn)
+
 
 @cython.cfunc
 @cython.nogil
@@ -74,6 +78,7 @@ def hash_insert(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cyt
         sp.hash_next.hash_pprev = cython.address(sp.hash_next)
     head[0] = sp
 
+
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -82,7 +87,9 @@ def hash_remove(sp: cython.pointer(ShadowPage)) -> cython.void:
     if sp.hash_next != cython.NULL:
         sp.hash_next.hash_pprev = sp.hash_pprev
 
+
 # --- headers and tables
+
 
 @cython.cfunc
 @cython.nogil
@@ -105,6 +112,7 @@ def take_header(kvm: cython.pointer(Kvm)) -> cython.pointer(ShadowPage):
     kvm.frame_private[frame] = sp
     return sp
 
+
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -116,6 +124,7 @@ def give_header(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cyt
     sp.live = False
     list_add(cython.address(sp.link), cython.address(kvm.free_pages))
     kvm.nfree_pages += 1
+
 
 @cython.cfunc
 @cython.nogil
@@ -137,6 +146,7 @@ def alloc_shadow_page(kvm: cython.pointer(Kvm), gfn: gfn_t, role: role_t) -> cyt
         account_shadowed(kvm, sp)
     return sp
 
+
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -150,7 +160,9 @@ def free_shadow_page(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -
     list_del(cython.address(sp.link))
     give_header(kvm, sp)
 
+
 # --- accounting of shadowed guest tables
+
 
 @cython.cfunc
 @cython.nogil
@@ -171,6 +183,7 @@ def account_shadowed(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -
     if slot_write_protect_gfn(kvm, slot, sp.gfn, 1):
         flush_remote_tlbs(kvm)
 
+
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -183,7 +196,9 @@ def unaccount_shadowed(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage))
         update_gfn_track(kvm, slot, sp.gfn, -1)
     update_disallow_lpage(kvm, slot, sp.gfn, -1)
 
+
 # --- unsync marks on the way up
+
 
 @cython.cfunc
 @cython.nogil
@@ -205,6 +220,7 @@ def mark_unsync(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t)) -> cyth
     if sp.unsync_children == 1:
         mark_parents_unsync(kvm, sp)
 
+
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -215,13 +231,16 @@ def mark_parents_unsync(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)
         mark_unsync(kvm, sptep)
         sptep = pte_list_next(cython.address(it))
 
+
 # --- link and unlink
+
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def add_parent_pte(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), parent_pte: cython.pointer(spte_t)) -> cython.void:
     pte_list_add(kvm, parent_pte, cython.address(sp.parent_ptes))
+
 
 @cython.cfunc
 @cython.nogil
@@ -231,10 +250,13 @@ def drop_parent_pte(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), pa
     pte_list_remove(kvm, parent_pte, cython.address(sp.parent_ptes))
     parent_pte[0] = 0
 
+
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def link_shadow_page(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t), sp: cython.pointer(ShadowPage), root_level: cython.int) -> cython.void:
+def link_shadow_page(
+    kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t), sp: cython.pointer(ShadowPage), root_level: cython.int
+) -> cython.void:
     """Point `sptep` to `sp`; a large leaf in the way is dropped. A PAE root's entries have their own format."""
     if is_present(sptep[0]):
         drop_spte(kvm, sptep)
@@ -251,6 +273,7 @@ def link_shadow_page(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t), sp
     if sp.unsync_children or sp.unsync:
         mark_unsync(kvm, sptep)
 
+
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -260,7 +283,9 @@ def clear_write_flooding(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t)
     if sp != cython.NULL:
         sp.write_flooding_count = 0
 
+
 # --- executable huge pages that were split (iTLB multihit)
+
 
 @cython.cfunc
 @cython.nogil
@@ -273,6 +298,7 @@ def disallow_huge(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), poss
     if possible:
         kvm.stat.nx_lpage_splits += 1
         list_add_tail(cython.address(sp.nx_link), cython.address(kvm.possible_nx_huge_pages))
+
 
 @cython.cfunc
 @cython.nogil

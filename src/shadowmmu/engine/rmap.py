@@ -28,7 +28,6 @@ from cython.cimports.shadowmmu.engine.tlb import flush_remote_tlbs
 from cython.cimports.shadowmmu.x86.pte import Pte
 
 
-
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
@@ -51,7 +50,9 @@ def sp_access_of(sp: cython.pointer(ShadowPage), index: cython.int) -> cython.in
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def set_translation(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), index: cython.int, gfn: gfn_t, access: cython.int) -> cython.void:
+def set_translation(
+    kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), index: cython.int, gfn: gfn_t, access: cython.int
+) -> cython.void:
     """Remember what an entry of an indirect page maps; a direct page must agree already."""
     if sp.translation != cython.NULL:
         sp.translation[index] = gfn << PAGE_SHIFT | access
@@ -132,7 +133,9 @@ def drop_spte(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t)) -> cython
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def rmap_add(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), sptep: cython.pointer(spte_t), gfn: gfn_t, access: cython.int) -> cython.void:
+def rmap_add(
+    kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), sptep: cython.pointer(spte_t), gfn: gfn_t, access: cython.int
+) -> cython.void:
     """Enter a new leaf into its gfn's rmap; a gfn mapped more than a thousand times is unmapped everywhere."""
     sp: cython.pointer(ShadowPage) = sptep_to_sp(kvm, sptep)
     level: cython.int = role_level(sp.role)

@@ -27,9 +27,7 @@ def child_role(parent: role_t, index: cython.int, direct: cython.bint, access: c
     (level 1); below a special level-3 page the level-2 child needs two (hazard H13).
     """
     level: cython.int = role_level(parent) - 1
-    role: role_t = parent & ~cython.cast(
-        role_t, Role.LEVEL | Role.ACCESS | Role.DIRECT | Role.PASSTHROUGH | Role.QUADRANT | Role.INVALID
-    )
+    role: role_t = parent & ~cython.cast(role_t, Role.LEVEL | Role.ACCESS | Role.DIRECT | Role.PASSTHROUGH | Role.QUADRANT | Role.INVALID)
     role |= level | cython.cast(role_t, access) << RoleShift.ACCESS_SHIFT
     if direct:
         role |= Role.DIRECT

@@ -26,8 +26,6 @@ from cython.cimports.shadowmmu.engine.zap import prepare_zap_page, remote_flush_
 from cython.cimports.shadowmmu.x86.control import Cr4
 
 
-
-
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)

@@ -190,7 +190,9 @@ class Vm:
         if (gpa | size | base) % PAGE_SIZE or gpa < 0 or size < 0 or base < 0:
             raise MemslotError(f"memslot {slot}: gpa, size and hva must be multiples of 4096, not {gpa:#x}, {size:#x}, {base:#x}")
         if base + size > self.kvm.nhva * PAGE_SIZE:
-            raise MemslotError(f"memslot {slot} ends at user memory {base + size:#x}, of {self.kvm.nhva * PAGE_SIZE:#x}; make the VM with more user_mib")
+            raise MemslotError(
+                f"memslot {slot} ends at user memory {base + size:#x}, of {self.kvm.nhva * PAGE_SIZE:#x}; make the VM with more user_mib"
+            )
         old: cython.pointer(MemSlot) = slot_by_id(self.kvm, address_space, slot)
         if old == cython.NULL:
             self.check_slot(slot_create(self.kvm, address_space, slot, gpa >> 12, size >> 12, base >> 12, flags), slot)

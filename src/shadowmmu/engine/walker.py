@@ -52,11 +52,7 @@ def gpte_present(format: GuestFormat, gpte: u64) -> cython.bint:
 def gpte_access(format: GuestFormat, gpte: u64) -> cython.int:
     """The rights an entry gives, as Access bits. EPT: USER means readable."""
     if format == GuestFormat.FORMAT_EPT:
-        return (
-            (Access.WRITE if gpte & Ept.WRITE else 0)
-            | (Access.EXEC if gpte & Ept.EXEC else 0)
-            | (Access.USER if gpte & Ept.READ else 0)
-        )
+        return (Access.WRITE if gpte & Ept.WRITE else 0) | (Access.EXEC if gpte & Ept.EXEC else 0) | (Access.USER if gpte & Ept.READ else 0)
     access: cython.int = gpte & (Pte.WRITABLE | Pte.USER)
     # Without NX in the format, or with NX clear, the page is executable.
     if format == GuestFormat.FORMAT_PT32 or not gpte & Pte.NX:
@@ -150,7 +146,9 @@ def read_gpte(vcpu: cython.pointer(KvmVcpu), format: GuestFormat, gpa: gpa_t, gp
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def permission_fault(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), pte_access: cython.int, pkey: cython.int, access: u64) -> u64:
+def permission_fault(
+    vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), pte_access: cython.int, pkey: cython.int, access: u64
+) -> u64:
     """0 if `access` (Pferr bits) is allowed by `pte_access`, else the error code's P, and PK where a key forbids it."""
     index: cython.int = (access & (Pferr.WRITE | Pferr.USER | Pferr.FETCH)) >> 1
     # EFLAGS.AC lifts SMAP for explicit accesses; the CPU's own (GDT, IDT, TSS) cannot be lifted.
@@ -173,7 +171,15 @@ def permission_fault(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu),
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def walk_fault(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker), addr: gva_t, access: u64, code: u64, rwx: u64) -> cython.bint:
+def walk_fault(
+    vcpu: cython.pointer(KvmVcpu),
+    mmu: cython.pointer(KvmMmu),
+    walker: cython.pointer(GuestWalker),
+    addr: gva_t,
+    access: u64,
+    code: u64,
+    rwx: u64,
+) -> cython.bint:
     """Fill in the fault a CPU would raise; `rwx`: EPT rights found so far. Returns False."""
     code |= access & (Pferr.WRITE | Pferr.USER)
     if access & Pferr.FETCH and (mmu.cpu_role & Role.EFER_NX or mmu.cpu_ext & Ext.CR4_SMEP):
@@ -195,7 +201,9 @@ def walk_fault(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walke
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def update_accessed_dirty(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker), write: cython.bint) -> cython.bint:
+def update_accessed_dirty(
+    vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker), write: cython.bint
+) -> cython.bint:
     """Set A in every entry walked and, for a write, D in the leaf. False: an entry changed under us, walk again.
 
     Compare and exchange at the entry itself, so that a store of another CPU is not lost (CVE-2022-1158). An
@@ -241,7 +249,14 @@ def leaf_gfn(mmu: cython.pointer(KvmMmu), pte: u64, level: cython.int, addr: gva
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def read_table(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker), table: u64, addr: gva_t, nested_access: u64) -> cython.int:
+def read_table(
+    vcpu: cython.pointer(KvmVcpu),
+    mmu: cython.pointer(KvmMmu),
+    walker: cython.pointer(GuestWalker),
+    table: u64,
+    addr: gva_t,
+    nested_access: u64,
+) -> cython.int:
     """Locate and read the entry of `addr` in the table that `table` points to. 1: read; 0: no memory; -1: nested fault."""
     level: cython.int = walker.level
     format: GuestFormat = mmu.format
@@ -267,7 +282,9 @@ def read_table(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walke
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def walk_once(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker), addr: gva_t, access: u64) -> cython.int:
+def walk_once(
+    vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker), addr: gva_t, access: u64
+) -> cython.int:
     """One attempt of `walk_addr`: 1 mapped, 0 fault, -1 an entry changed while A/D were set."""
     walker.level = guest_level(mmu)
     pte: u64 = guest_pgd(vcpu, mmu)
@@ -332,7 +349,9 @@ def walk_once(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def walk_addr(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker), addr: gva_t, access: u64) -> cython.bint:
+def walk_addr(
+    vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker), addr: gva_t, access: u64
+) -> cython.bint:
     """FNAME(walk_addr): translate `addr` for `access` (Pferr bits). False: `walker.fault` is what the CPU raises."""
     emit(vcpu.kvm, vcpu.id, Event.KVM_MMU_PAGETABLE_WALK, addr, access)
     walker.fault.pending = False
@@ -349,7 +368,9 @@ def walk_addr(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def gva_to_gpa(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), gva: gva_t, access: u64, fault: cython.pointer(GuestException)) -> gpa_t:
+def gva_to_gpa(
+    vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), gva: gva_t, access: u64, fault: cython.pointer(GuestException)
+) -> gpa_t:
     """Translate as a CPU access would, A/D bits included; INVALID_PAGE with `*fault` set where it faults."""
     walker: GuestWalker
     if mmu.format == GuestFormat.FORMAT_NONE:
@@ -363,7 +384,9 @@ def gva_to_gpa(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), gva: 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def translate_gpa(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), gpa: gpa_t, access: u64, fault: cython.pointer(GuestException)) -> gpa_t:
+def translate_gpa(
+    vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), gpa: gpa_t, access: u64, fault: cython.pointer(GuestException)
+) -> gpa_t:
     """kvm_translate_gpa: an L2 physical address through L1's tables; any other is physical already."""
     if not mmu.is_nested_mmu:
         return gpa
@@ -373,7 +396,9 @@ def translate_gpa(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), gp
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def gpte_changed(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker), level: cython.int) -> cython.bint:
+def gpte_changed(
+    vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker), level: cython.int
+) -> cython.bint:
     """The entry of `level` is no longer what the walk read. At level 1 its block of 8 is read, for prefetching."""
     size: cython.int = entry_size(mmu.format)
     gpa: gpa_t = walker.pte_gpa[level - 1]

@@ -47,11 +47,12 @@ from cython.cimports.shadowmmu.engine.unsync import (
 )
 
 
-
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def zap_pte(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), sptep: cython.pointer(spte_t), invalid: cython.pointer(ListHead)) -> u64:
+def zap_pte(
+    kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), sptep: cython.pointer(spte_t), invalid: cython.pointer(ListHead)
+) -> u64:
     """mmu_page_zap_pte: clear one entry, leaf, link or MMIO mark. Returns how many pages were zapped with it.
 
     A child is unlinked, not freed; it stays hashed for reuse. Only L2's pages, unlikely to be used again, are
@@ -109,7 +110,9 @@ def unlink_parents(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def prepare_zap(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), invalid: cython.pointer(ListHead), zapped: cython.pointer(u64)) -> cython.bint:
+def prepare_zap(
+    kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), invalid: cython.pointer(ListHead), zapped: cython.pointer(u64)
+) -> cython.bint:
     """__kvm_mmu_prepare_zap_page. `*zapped`: pages put on the list. True: the active list changed under the caller."""
     emit_sp(kvm, Event.KVM_MMU_PREPARE_ZAP_PAGE, sp, 0)
     kvm.stat.mmu_shadow_zapped += 1
