@@ -1,0 +1,200 @@
+"""Nested guests: what the MMU does when L1 enters L2 and gets it back, and the hazards of the posted series there."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from shadowmmu import Outcome, Vm
+from shadowmmu.check.audit import audit
+from shadowmmu.x86.control import Cr0, Cr4, Efer
+from shadowmmu.x86.pferr import Pferr
+
+ON = int(Cr0.PE | Cr0.PG | Cr0.WP)
+LONG = {"cr0": ON, "cr4": int(Cr4.PAE), "efer": int(Efer.NXE | Efer.LME | Efer.LMA)}
+PAE = {"cr0": ON, "cr4": int(Cr4.PAE), "efer": int(Efer.NXE)}
+TWO_LEVEL = {"cr0": ON, "cr4": 0, "efer": 0}
+NONPAGING = {"cr0": int(Cr0.PE), "cr4": 0, "efer": 0}
+NPF_WRITE = int(Pferr.USER | Pferr.WRITE | Pferr.GUEST_FINAL)
+ADDR = 0x000FFFFFFFFFF000
+
+
+def put(vm: Vm, gpa: int, value: int) -> None:
+    vm.write_guest(gpa, struct.pack("<Q", value))
+
+
+def map_long(vm: Vm, root: int, page: int = 0x200000) -> None:
+    """4-level tables at `root` that map address 0x5000."""
+    for level in range(3):
+        put(vm, root + level * 0x1000, root + (level + 1) * 0x1000 | 7)
+    put(vm, root + 0x3000 + 5 * 8, page | 7)
+
+
+def map_pae(vm: Vm, root: int, page: int = 0x200000) -> None:
+    """PAE tables at `root` that map address 0x5000."""
+    put(vm, root, root + 0x1000 | 1)
+    put(vm, root + 0x1000, root + 0x2000 | 7)
+    put(vm, root + 0x2000 + 5 * 8, page | 7)
+
+
+def map_two_level(vm: Vm, root: int, page: int = 0x200000) -> None:
+    vm.write_guest(root, struct.pack("<I", root + 0x1000 | 7))
+    vm.write_guest(root + 0x1000 + 5 * 4, struct.pack("<I", page | 7))
+
+
+MAPS = {"long": (LONG, map_long), "pae": (PAE, map_pae), "2-level": (TWO_LEVEL, map_two_level), "nonpaging": (NONPAGING, lambda vm, root: None)}
+
+
+def kind(vm: Vm) -> str:
+    """How the loaded root is made."""
+    vcpu = vm.vcpus[0]
+    assert vcpu.root is not None
+    page = vm.shadow_page(vcpu.root)
+    return "bare" if page is None else "special" if page.special else "normal"
+
+
+@pytest.mark.parametrize("roots", ["special", "legacy"])
+@pytest.mark.parametrize("l2", list(MAPS))
+@pytest.mark.parametrize("l1", ["long", "pae", "2-level"])
+def test_h1_roots_are_freed_as_what_they_are_when_modes_change_across_vmrun(l1: str, l2: str, roots: str) -> None:
+    """H1, nested paging off: roles are taken before the root is switched.
+
+    The posted series asks the MMU's new mode whether the old root is special, and then frees a hashed page as a
+    special one, or keeps a special one in prev_roots. Here the root's own page is asked.
+    """
+    vm = Vm(memory_mib=8, roots=roots)
+    vcpu = vm.vcpus[0]
+    (regs1, map1), (regs2, map2) = MAPS[l1], MAPS[l2]
+    map1(vm, 0x10000)
+    map2(vm, 0x20000)
+    assert vcpu.set_sregs(cr3=0x10000, **regs1)
+    for turn in range(4):
+        vcpu.enter()
+        assert vcpu.page_fault(0x5000, 2) in (Outcome.FIXED, Outcome.SPURIOUS)
+        assert (kind(vm) == "normal") == (l1 == "long")
+        assert vcpu.nested_vmrun(cr3=0x20000, **regs2)
+        vcpu.enter()
+        assert vcpu.page_fault(0x5000, 2) in (Outcome.FIXED, Outcome.SPURIOUS)
+        assert (kind(vm) == "normal") == (l2 == "long")
+        assert audit(vm) == [], turn
+        assert all(not vm.shadow_page(hpa).special for _, hpa in vcpu.prev_roots)  # type: ignore[union-attr]
+        assert vcpu.nested_vmexit()
+        assert audit(vm) == [], turn
+    assert sum(page.special for page in vm.shadow_pages()) <= 1
+
+
+@pytest.mark.parametrize("host_levels", [4, 5])
+@pytest.mark.parametrize("roots", ["special", "legacy"])
+@pytest.mark.parametrize("address", [0x1_0000_5000, 0x1_4000_5000, 0x80_0000_5000, 0x1_0000_0000_5000])
+def test_h2_an_address_beyond_4_gib_is_l1s_fault(address: int, roots: str, host_levels: int) -> None:
+    """H2: a 32-bit L1's NPT reaches 4 GiB, the special level-3 page has 512 entries.
+
+    The posted series fills entries beyond the fourth and never unlinks them. Here no walk gets that far: L1 is told
+    of a not-present nested fault.
+    """
+    vm = Vm(memory_mib=8, roots=roots, tdp=True, host_levels=host_levels)
+    vcpu = vm.vcpus[0]
+    map_pae(vm, 0x20000)
+    assert vcpu.set_sregs(cr3=0, **PAE)
+    assert vcpu.nested_vmrun(cr0=1, cr3=0, cr4=0, efer=0, ncr3=0x20000)
+    vcpu.enter()
+    assert vcpu.page_fault(0x5000, NPF_WRITE) == Outcome.FIXED
+    assert vcpu.page_fault(address, NPF_WRITE) == Outcome.INJECT
+    assert vcpu.exception is not None
+    assert vcpu.exception.nested and vcpu.exception.cr2 == address and not vcpu.exception.error_code & Pferr.PRESENT
+    for page in vm.shadow_pages():
+        if page.special:
+            words = struct.unpack("<512Q", vm.read_host(page.hpa, 4096))
+            assert not any(words[4 if page.level == 3 else 1 :])
+    assert audit(vm) == []
+
+
+@pytest.mark.parametrize("host_levels", [4, 5])
+def test_h4_a_pdpte_changed_under_a_special_page_is_noticed(host_levels: int) -> None:
+    """H4: L1's PDPT is not write-protected, and nested walks read it each time.
+
+    The posted series reuses the present PDPTE's child and fills the wrong level-2 page; its fix drops the entry as
+    if it were a leaf, leaving a stale parent pointer. Here the child is unlinked because its gfn is not the one
+    asked for, remote TLBs are flushed, and the right page is linked.
+    """
+    vm = Vm(memory_mib=8, tdp=True, host_levels=host_levels)
+    vcpu = vm.vcpus[0]
+    map_pae(vm, 0x20000, page=0x200000)
+    map_pae(vm, 0x30000, page=0x300000)
+    assert vcpu.set_sregs(cr3=0, **PAE)
+    assert vcpu.nested_vmrun(cr0=1, cr3=0, cr4=0, efer=0, ncr3=0x20000)
+    vcpu.enter()
+    assert vcpu.page_fault(0x5000, NPF_WRITE) == Outcome.FIXED
+    old = [page for page in vm.shadow_pages() if page.gfn == 0x21 and page.level == 2]
+    assert len(old) == 1 and len(old[0].parents) == 1
+    put(vm, 0x20000, 0x31000 | 1)  # L1 moves the directory, with no exit
+    assert vcpu.page_fault(0x5000, NPF_WRITE) == Outcome.FIXED
+    assert vcpu.enter().flush_all
+    pages = {(page.gfn, page.level): page for page in vm.shadow_pages() if not page.special}
+    assert pages[0x21, 2].parents == () and len(pages[0x31, 2].parents) == 1
+    leaf = pages[0x32, 1]
+    assert vm.read_host_u64(leaf.hpa + 5 * 8) & ADDR == vm.host_page(0x300000)
+    assert audit(vm) == []
+
+
+def test_roots_of_l2_are_kept_across_vmexit_and_found_again() -> None:
+    """A 64-bit L1's nested root stays in guest_mmu; five roots in turn use the three previous slots."""
+    vm = Vm(memory_mib=8, tdp=True)
+    vcpu = vm.vcpus[0]
+    ncr3s = [0x20000 + i * 0x10000 for i in range(5)]
+    for ncr3 in ncr3s:
+        map_long(vm, ncr3)
+    assert vcpu.set_sregs(cr3=0, **LONG)
+    vm.start_trace()
+    made = []
+    for ncr3 in [*ncr3s[:4], *ncr3s[:4], ncr3s[4]]:
+        assert vcpu.nested_vmrun(cr0=1, cr3=0, cr4=0, efer=0, ncr3=ncr3)
+        vcpu.enter()
+        made.append(vcpu.root)
+        assert audit(vm) == []
+        assert vcpu.nested_vmexit()
+        vcpu.enter()
+    assert made[:4] == made[4:8]
+    assert len(set(made[:4])) == 4
+
+
+def test_a_nested_fault_names_the_level_it_came_from() -> None:
+    """L2's own paging is walked through L1's NPT: a hole in the NPT is L1's fault, a hole in L2's tables is L2's."""
+    vm = Vm(memory_mib=8, tdp=True)
+    vcpu = vm.vcpus[0]
+    root = 0x20000
+    map_long(vm, root)
+    npt_leaf = root + 0x3000
+    put(vm, npt_leaf + 0x40 * 8, 0x40000 | 7)  # L2's tables at L2 physical 0x40000
+    put(vm, npt_leaf + 0x41 * 8, 0x41000 | 7)
+    vm.write_guest(0x40000, struct.pack("<I", 0x41000 | 7))
+    vm.write_guest(0x41000 + 5 * 4, struct.pack("<I", 0x5000 | 7))
+    vm.write_guest(0x41000 + 6 * 4, struct.pack("<I", 0x66000 | 7))  # L2 maps it, L1 does not
+    assert vcpu.set_sregs(cr3=0, **LONG)
+    assert vcpu.nested_vmrun(cr3=0x40000, ncr3=root, **TWO_LEVEL)
+    vcpu.enter()
+    assert vcpu.gva_to_gpa(0x5000, 0) == 0x200000
+    assert vcpu.gva_to_gpa(0x6000, 0) is None
+    assert vcpu.exception is not None and vcpu.exception.nested and vcpu.exception.cr2 == 0x66000
+    assert vcpu.gva_to_gpa(0x7000, 0) is None
+    assert not vcpu.exception.nested and vcpu.exception.cr2 == 0x7000
+
+
+def test_ept_execute_only_and_its_faults() -> None:
+    """Shadow EPT: a page that may only be fetched from, and the exit qualification of what is refused."""
+    vm = Vm(memory_mib=8, tdp=True, vendor="vmx")
+    vcpu = vm.vcpus[0]
+    map_long(vm, 0x20000)
+    put(vm, 0x23000 + 5 * 8, 0x200000 | 4 | 6 << 3)
+    assert vcpu.set_sregs(cr3=0, **LONG)
+    assert vcpu.nested_vmentry(cr0=1, cr3=0, cr4=0, efer=0, eptp=0x20000 | 6 | 3 << 3 | 1 << 6)
+    vcpu.enter()
+    assert vcpu.page_fault(0x5000, int(Pferr.FETCH)) == Outcome.FIXED
+    assert vcpu.page_fault(0x5000, int(Pferr.WRITE)) == Outcome.INJECT
+    assert vcpu.exception is not None and vcpu.exception.nested
+    assert vcpu.exception.exit_qualification == 2 | 4 << 3
+    put(vm, 0x23000 + 6 * 8, 0x200000 | 2 | 6 << 3)  # write-only: a misconfiguration
+    assert vcpu.page_fault(0x6000, int(Pferr.WRITE)) == Outcome.INJECT
+    assert vcpu.exception.error_code & Pferr.RSVD
+    assert audit(vm) == []
