@@ -175,6 +175,9 @@ class Pager:
         for vcpu in self.vcpus:
             vcpu.drop()
 
+    def bugs(self) -> list[str]:
+        return []
+
     def counters(self) -> dict[str, int]:
         return {}
 
@@ -276,6 +279,8 @@ class PagerVcpu:
         result = walk(self._mode(), vm.load, self.cr3, gva, access, self.ac, write=mark, pdptes=self._pdptes)
         if isinstance(result, Translation):
             return result
+        if result & 9 == 1:  # a #PF drops the translation of its address
+            self.drop()
         self.exception = 14, result & ~8 if fault == "no RSVD" else result, gva & ~0xFFF if fault == "wrong address" else gva
         return None
 

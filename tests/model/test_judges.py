@@ -24,7 +24,7 @@ def test_a_correct_pager_passes() -> None:
 @pytest.mark.parametrize("fault", pager.FAULTS)
 def test_every_planted_fault_is_caught(fault: str) -> None:
     make = partial(pager.Pager, fault=fault)
-    report = fuzz(seed=1, operations=15_000, make_vm=make, audit_every=0)
+    report = fuzz(seed=1, operations=40_000, make_vm=make, audit_every=0)
     assert report.failure is not None
     again = replay(report.failure.setup, report.failure.operations, make)
     assert again is not None and again.message == report.failure.message
@@ -32,7 +32,7 @@ def test_every_planted_fault_is_caught(fault: str) -> None:
 
 def test_shrinking_leaves_the_essence() -> None:
     make = partial(pager.Pager, fault="invlpg keeps tables")
-    report = fuzz(seed=1, operations=15_000, make_vm=make, audit_every=0)
+    report = fuzz(seed=1, operations=40_000, make_vm=make, audit_every=0)
     assert report.failure is not None
     small = shrink(report.failure, runs=300, make_vm=make)
     assert len(small.operations) < 20

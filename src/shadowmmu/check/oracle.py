@@ -1,29 +1,32 @@
 """Virtual TLB oracle: what the guest's own tables have allowed since the guest last invalidated.
 
-Shadow paging emulates a TLB. For each vCPU and a set of watched addresses the oracle follows every translation that
-a bare CPU of the guest could hold:
+Shadow paging emulates a TLB. For each vCPU, each PCID it has used and a set of watched addresses (`Space`) the
+oracle follows every translation that a bare CPU of the guest could hold:
 
-* `_tables`: for every level the set of (table, rights) that the CPU, or a paging-structure cache, can have reached;
-  an entry that changes adds what it now leads to, nothing is taken away before an invalidation (SDM 4.10.3);
-* `_pages`: for every watched page the set of leaf translations, rights and D included, likewise (SDM 4.10.2).
+* `tables`: for every level the set of (table, rights) that the CPU, or a paging-structure cache, can have reached;
+  an entry that changes adds what it now leads to (SDM 4.10.3);
+* `pages`: for every watched page the set of leaf translations, rights and D included, likewise (SDM 4.10.2).
 
-An entry counts from the moment its A bit is set (SDM 4.8). MOV CR3 drops everything but global pages, INVLPG the
-pages that hold the address and all tables, changes of CR0.PG, CR4.PGE, CR4.PAE and the like everything (SDM 4.10.4.1).
+An entry counts from the moment its A bit is set (SDM 4.8). What the manuals say must be forgotten is forgotten
+(SDM 4.10.4.1): MOV CR3 drops all but global pages, INVLPG and a #PF the pages that hold the address, changes of
+CR0.PG, CR4.PGE, CR4.PAE and the like everything; `tables` start anew at each of these and at a change of memslots.
 
 Checked:
-1. An access that the CPU completed at host address h: some member of `_pages` leads to a guest address that the
+1. An access that the CPU completed at host address h: some member of `pages` leads to a guest address that the
    memslots now back with h, and allows the access under the present CR0.WP, SMEP, SMAP and EFLAGS.AC; a write also
    needs D in that leaf and a writable slot. Without paging only gpa = gva.
 2. A fault given to the guest: #PF, its address and error code exactly those of a walk of the present tables.
    Conversely a fault that the present tables do not give must not be injected.
-3. A translation made for the emulator: present tables, exactly, faults included.
+3. A translation made for the emulator: present tables, exactly, faults included. Without paging the emulator is
+   never asked for a load or fetch of memory.
 4. A and D: after the engine has walked for an access, the entries used have A, the leaf of a write has D, and nothing
    else in them has changed. After a fault nothing has changed.
 5. PDPTEs: a control-register write is refused if and only if a present PDPTE has reserved bits (SDM 4.4.1).
 
-Not checked: addresses that are not watched; PCIDs and protection keys (KVM gives shadow-paged guests neither); that
-an entry which is not used has no A bit; memory types; what the guest reads (same host memory, so 1 covers it); that
-the engine faults less than it might. Rule 2 is stricter than the architecture, which also allows stale faults.
+Not checked: addresses that are not watched; protection keys (KVM gives shadow-paged guests none); that an entry which
+is not used has no A bit; memory types; what the guest reads (same host memory, so 1 covers it); that the engine
+faults less than it might. Rule 2 is stricter than the architecture, which also allows stale faults. A PCID counts as
+walked all the time, loaded or not; a #PF for a not-present page drops nothing (a bare CPU drops the address).
 
 Known differences of Linux 6.1 from a bare CPU. They are allowed here, unless `strict`:
 * I/D in the error code with EFER.NXE but without CR4.PAE: Linux sets it.
@@ -31,11 +34,12 @@ Known differences of Linux 6.1 from a bare CPU. They are allowed here, unless `s
 * A table outside all memslots reads as not present. 4 MB pages name 36 physical bits.
 * With CR0.WP=0 Linux maps a user page that the supervisor writes, but the guest's entry does not let it, as a
   supervisor page; if EFLAGS.AC allowed that write under SMAP, the page stays within reach after AC is cleared.
+* With paging it may be asked for one: syncing renews an MMIO mark although a memslot has been made there meanwhile.
 * Shadow pages do not record EFER.NXE, CR4.PSE and PAE-versus-long mode, so after a change of one of them an entry
   may still be used as the other setting reads it: bit 63, bits 52-62, and bit 7 of a 4-byte PDE.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 from shadowmmu.hardware import walk as hw
@@ -43,6 +47,7 @@ from shadowmmu.hardware.cpu import Observer
 from shadowmmu.hardware.walk import Features, Paging, Step, Translation, bits, paging, use_entry, walk
 
 CR0_CACHE = 0x60000000  # CD, NW: a change reloads PDPTEs (SDM 4.4.1)
+CR4_PCIDE = 0x20000
 PAGE_FAULT = 14
 
 
@@ -63,12 +68,15 @@ class GuestMemory(Protocol):
         """An aligned value in host memory."""
 
 
+Node = tuple[int, int]  # (step of a walk, the address above what its tables index)
+
+
 class Child(NamedTuple):
     """The entry `at` of the tables of one node: below it lie the watched `pages`, and the node `key`."""
 
     step: int
     at: int
-    key: tuple[int, int]
+    key: Node
     pages: tuple[int, ...]
 
 
@@ -89,18 +97,105 @@ class Oracle:
         self.watched = tuple(sorted({gva >> 12 for gva in watched}))
         self.edits = 0  # stores that hit an entry of a watched address, for coverage
         self.dirty: set[int] = set()  # host pages written since the owner last took them out
+        self._shapes: dict[int, dict[Node, tuple[Child, ...]]] = {}
         self.vcpus = tuple(VirtualTlb(self, f"vcpu {i}") for i in range(vcpus))
 
     def stored(self, hpa: int, size: int) -> None:
         """Guest memory has changed in [hpa, hpa + size), within one page."""
         self.dirty.add(hpa >> 12)
         for tlb in self.vcpus:
-            self.edits += tlb.entries_changed(hpa, size)
+            self.edits += sum(space.entries_changed(hpa, size) for space in tlb.spaces.values())
 
     def memory_changed(self) -> None:
         """Memslots or the host's pages behind them have changed: look at every table again."""
         for tlb in self.vcpus:
             tlb.rebuild()
+
+    def shape(self, mode: Paging) -> dict[Node, tuple[Child, ...]]:
+        """The tree of watched addresses, cut as this mode cuts addresses."""
+        if mode.levels not in self._shapes:
+            tree: dict[Node, dict[int, list[int]]] = {}
+            for page in self.watched:
+                for i, step in enumerate(mode.steps):
+                    above = 0 if i == 0 and mode.levels != 3 else page << 12 >> step.shift + step.mask.bit_length()
+                    tree.setdefault((i, above), {}).setdefault(page << 12 >> step.shift, []).append(page)
+            self._shapes[mode.levels] = {
+                node: tuple(Child(node[0], at & mode.steps[node[0]].mask, (node[0] + 1, at), tuple(p)) for at, p in below.items())
+                for node, below in tree.items()
+            }
+        return self._shapes[mode.levels]
+
+
+class Space:
+    """The sets of one PCID. Global pages found here serve the other PCIDs too (SDM 4.10.2.4)."""
+
+    __slots__ = ("cr3", "depends", "pages", "tables", "tlb")
+
+    def __init__(self, tlb: "VirtualTlb", cr3: int) -> None:
+        self.tlb, self.cr3 = tlb, cr3
+        self.pages: dict[int, set[Translation]] = {page: set() for page in tlb.oracle.watched}
+        self.tables: dict[Node, set[tuple[int, int]]] = {}
+        self.depends: dict[int, list[tuple[Child, int]]] = {}  # host address of an entry -> where it was reached, rights
+
+    def keep(self, wanted: Callable[[int, Translation], bool]) -> None:
+        """Drop the pages that are not `wanted` (watched page, translation), then look at all tables again."""
+        self.pages = {page: {t for t in members if wanted(page, t)} for page, members in self.pages.items()}
+        self.rebuild()
+
+    def rebuild(self) -> None:
+        """Forget the tables reached and start again at CR3. Pages stay."""
+        tlb, mode = self.tlb, self.tlb.mode
+        self.depends, self.tables = {}, {key: set() for key in tlb.shape}
+        if mode.levels == 3:
+            for key in [k for k in tlb.shape if k[0] == 0]:
+                pdpte = tlb.pdptes[key[1] & 3]
+                if pdpte & 1:
+                    self._visit(key, pdpte & hw.ADDRESS, hw.ALL)
+        elif mode.levels:
+            self._visit((0, 0), self.cr3 & hw.ADDRESS, hw.ALL)
+
+    def _visit(self, key: Node, table: int, rights: int) -> None:
+        """The CPU can have reached `table` at this node with `rights`: so all its watched entries count."""
+        if (table, rights) in self.tables[key]:
+            return
+        self.tables[key].add((table, rights))
+        tlb, memory = self.tlb, self.tlb.memory
+        for child in tlb.shape[key]:
+            gpa = table + child.at * tlb.mode.entry_size
+            hpa = memory.host(gpa)
+            if hpa is not None:
+                below = rights if memory.writable(gpa) else rights | hw.ACCESSED
+                self.depends.setdefault(hpa, []).append((child, below))
+                self._use(child, hpa, below)
+
+    def _use(self, child: Child, hpa: int, rights: int) -> None:
+        """Add what the entry at `hpa` leads to now. ACCESSED in `rights`: its table is in a read-only slot."""
+        entry = self.tlb.memory.read(hpa, self.tlb.mode.entry_size)
+        if rights & hw.ACCESSED:
+            entry |= hw.ACCESSED | hw.DIRTY
+        if not entry & hw.ACCESSED:
+            return
+        for mode, steps in self.tlb.views:
+            result = use_entry(mode, steps[child.step], entry, rights & hw.ALL)
+            if isinstance(result, int):
+                continue
+            address, below, leaf = result
+            if leaf:
+                found = Translation(address, steps[child.step].shift, below)
+                for page in child.pages:
+                    self.pages[page].add(found)
+            else:
+                self._visit(child.key, address, below)
+
+    def entries_changed(self, hpa: int, size: int) -> int:
+        """Guest memory changed: entries that lie there lead to something new. Returns how many there are."""
+        width, count = self.tlb.mode.entry_size, 0
+        for slot in range(hpa & -width, hpa + size, width):
+            if slot in self.depends:
+                count += 1
+                for child, rights in tuple(self.depends[slot]):
+                    self._use(child, slot, rights)
+        return count
 
 
 class VirtualTlb(Observer):
@@ -111,150 +206,75 @@ class VirtualTlb(Observer):
         self.cr0 = self.cr3 = self.cr4 = self.efer = 0
         self.pdptes: tuple[int, ...] = (0, 0, 0, 0)
         self.prediction: Prediction | None = None
-        self._pages: dict[int, set[Translation]] = {}
-        self._tables: dict[tuple[int, int], set[tuple[int, int]]] = {}
-        self._depends: dict[int, list[tuple[Child, int]]] = {}
-        self._shapes: dict[int, dict[tuple[int, int], tuple[Child, ...]]] = {}
         self._set_mode()
-        self._clear(keep_global=False)
+        self.space = Space(self, 0)
+        self.spaces = {0: self.space}
 
     # --- what the guest does to its registers and its TLB
 
     def load(self, cr0: int, cr3: int, cr4: int, efer: int, *, mov_cr3: bool = False, accepted: bool = True) -> None:
-        """The guest wrote one control register; these are all of them, had the write been `accepted`."""
-        was, now = paging(self.cr0, self.cr4, self.efer, self.oracle.features), paging(cr0, cr4, efer, self.oracle.features)
+        """The guest wrote one control register; these are all of them, had the write been `accepted`. SDM 4.10.4.1."""
+        was, now = self.mode.levels, paging(cr0, cr4, efer, self.oracle.features)
         flips0, flips4 = self.cr0 ^ cr0, self.cr4 ^ cr4
+        pdpte_bits = hw.CR4_PAE | hw.CR4_PGE | hw.CR4_PSE | hw.CR4_SMEP
         pdptes = self.pdptes
-        if now.levels == 3 and (
-            mov_cr3 or flips0 & (hw.CR0_PG | CR0_CACHE) or flips4 & (hw.CR4_PAE | hw.CR4_PGE | hw.CR4_PSE | hw.CR4_SMEP)
-        ):
+        if now.levels == 3 and (mov_cr3 or flips0 & (hw.CR0_PG | CR0_CACHE) or flips4 & pdpte_bits):
             loaded = [self._read_gpa((cr3 & 0xFFFFFFE0) + 8 * i, 8) for i in range(4)]
             legal = not any(p is None or (p & 1 and p & now.pdpte_reserved) for p in loaded)
             if legal != accepted:
-                raise Violation(
-                    f"{self.name}: write of cr3 {cr3:#x} with PDPTEs {_hex(loaded)} was {'accepted' if accepted else 'refused'}"
-                )
+                verdict = "accepted" if accepted else "refused"
+                raise Violation(f"{self.name}: a register write with cr3 {cr3:#x} and PDPTEs {_hex(loaded)} was {verdict}")
             pdptes = tuple(p or 0 for p in loaded)
         if not accepted:
             return
-        self.cr0, self.cr3, self.cr4, self.efer, self.pdptes = cr0, cr3, cr4, efer, pdptes
+        noflush = mov_cr3 and cr4 & CR4_PCIDE and cr3 >> 63
+        self.cr0, self.cr3, self.cr4, self.efer, self.pdptes = cr0, cr3 & ~(1 << 63), cr4, efer, pdptes
         self._set_mode()
         smep_on = flips4 & cr4 & hw.CR4_SMEP
-        if was.levels != now.levels or flips0 & hw.CR0_PG or flips4 & (hw.CR4_PGE | hw.CR4_PAE | hw.CR4_LA57) or smep_on:
-            self._clear(keep_global=False)
-        elif mov_cr3:
-            self._clear(keep_global=True)
-        else:
-            self.rebuild()
+        everything = was != now.levels or flips0 & hw.CR0_PG or flips4 & (hw.CR4_PGE | hw.CR4_LA57) or flips4 & ~cr4 & CR4_PCIDE
+        if everything:
+            self.spaces = {}
+        pcid = cr3 & 0xFFF if cr4 & CR4_PCIDE else 0
+        self.space = self.spaces[pcid] = self.spaces.get(pcid) or Space(self, cr3)
+        self.space.cr3 = self.cr3
+        if flips4 & hw.CR4_PAE or smep_on:
+            self.space.keep(lambda _page, t: False)
+        elif mov_cr3 and not noflush:
+            self.space.keep(lambda _page, t: t.rights & hw.GLOBAL != 0)
+        self.rebuild()
 
     def invlpg(self, gva: int) -> None:
         """The guest executed INVLPG: pages of any size that hold the address, and all cached tables, are gone."""
-        for page, members in self._pages.items():
-            self._pages[page] = {t for t in members if (page << 12 ^ gva) >> t.shift}
-        self.rebuild()
+        for space in self.spaces.values():
+            current = space is self.space
+            space.keep(lambda page, t: (page << 12 ^ gva) >> t.shift != 0 or not (current or t.rights & hw.GLOBAL))  # noqa: B023
 
-    # --- the sets
+    def rebuild(self) -> None:
+        """Memory, or how it is read, has changed: look at all tables again."""
+        for space in self.spaces.values():
+            space.rebuild()
+
+    def possible(self, gva: int) -> set[Translation]:
+        """The translations of a watched address that the CPU can hold now."""
+        page, found = gva >> 12, self.space.pages[gva >> 12]
+        for space in self.spaces.values() if len(self.spaces) > 1 else ():
+            found = found | {t for t in space.pages[page] if t.rights & hw.GLOBAL}
+        return found
 
     def _set_mode(self) -> None:
         """The mode of the registers, and the readings of an entry under which shadow pages may have been made."""
         features = self.oracle.features
         self.mode = mode = paging(self.cr0, self.cr4, self.efer, features)
+        self.shape = self.oracle.shape(mode)
         self.views: list[tuple[Paging, tuple[Step, ...]]] = [(mode, mode.steps)]
-        if self.oracle.strict:
+        if self.oracle.strict or not mode.levels:
             return
         if mode.levels == 2:
             other = paging(self.cr0, self.cr4 ^ hw.CR4_PSE, self.efer, features)
             self.views.append((other, other.steps))
-        elif mode.levels:
-            other = paging(self.cr0, self.cr4, self.efer | hw.EFER_NXE, features)
-            software = bits(62, 52)
-            steps = (
-                s._replace(reserved=s.reserved & ~software, reserved_large=s.reserved_large & ~software if s.reserved_large >= 0 else -1)
-                for s in other.steps
-            )
-            self.views = [(other, tuple(steps))]
-
-    def _clear(self, *, keep_global: bool) -> None:
-        keep = hw.GLOBAL if keep_global else 0
-        self._pages = {page: {t for t in self._pages.get(page, ()) if t.rights & keep} for page in self.oracle.watched}
-        self.rebuild()
-
-    def rebuild(self) -> None:
-        """Forget the tables reached and start again at CR3. Pages stay."""
-        mode = self.mode
-        self._depends = {}
-        self._tables = {}
-        if not mode.levels:
-            return
-        shape = self._shape()
-        self._tables = {key: set() for key in shape}
-        if mode.levels == 3:
-            for key in [k for k in shape if k[0] == 0]:
-                pdpte = self.pdptes[key[1] & 3]
-                if pdpte & 1:
-                    self._visit(key, pdpte & hw.ADDRESS, hw.ALL)
         else:
-            self._visit((0, 0), self.cr3 & hw.ADDRESS, hw.ALL)
-
-    def _shape(self) -> dict[tuple[int, int], tuple[Child, ...]]:
-        """The tree of watched addresses, cut as this mode cuts addresses: node (step, address above its tables)."""
-        if self.mode.levels not in self._shapes:
-            steps = self.mode.steps
-            tree: dict[tuple[int, int], dict[int, list[int]]] = {}
-            for page in self.oracle.watched:
-                gva = page << 12
-                for i, step in enumerate(steps):
-                    above = 0 if i == 0 and self.mode.levels != 3 else gva >> step.shift + step.mask.bit_length()
-                    tree.setdefault((i, above), {}).setdefault(gva >> step.shift, []).append(page)
-            self._shapes[self.mode.levels] = {
-                node: tuple(Child(node[0], at & steps[node[0]].mask, (node[0] + 1, at), tuple(pages)) for at, pages in below.items())
-                for node, below in tree.items()
-            }
-        return self._shapes[self.mode.levels]
-
-    def _visit(self, key: tuple[int, int], table: int, rights: int) -> None:
-        """The CPU can have reached `table` at this node with `rights`: so all its watched entries count."""
-        reached = self._tables[key]
-        if (table, rights) in reached:
-            return
-        reached.add((table, rights))
-        size, memory = self.mode.entry_size, self.memory
-        for child in self._shapes[self.mode.levels][key]:
-            gpa = table + child.at * size
-            hpa = memory.host(gpa)
-            if hpa is not None:
-                self._depends.setdefault(hpa, []).append((child, rights if memory.writable(gpa) else rights | hw.ACCESSED))
-                self._use(child, hpa, self._depends[hpa][-1][1])
-
-    def _use(self, child: Child, hpa: int, rights: int) -> None:
-        """Add what the entry at `hpa` leads to now. ACCESSED in `rights`: its table is in a read-only slot."""
-        entry = self.memory.read(hpa, self.mode.entry_size)
-        if rights & hw.ACCESSED:
-            entry |= hw.ACCESSED | hw.DIRTY
-        if not entry & hw.ACCESSED:
-            return
-        for mode, steps in self.views:
-            step = steps[child.step]
-            result = use_entry(mode, step, entry, rights & hw.ALL)
-            if isinstance(result, int):
-                continue
-            address, below, leaf = result
-            if leaf:
-                found = Translation(address, step.shift, below)
-                for page in child.pages:
-                    self._pages[page].add(found)
-            else:
-                self._visit(child.key, address, below)
-
-    def entries_changed(self, hpa: int, size: int) -> int:
-        """Guest memory changed: entries that lie there lead to something new. Returns how many there are."""
-        depends, width, count = self._depends, self.mode.entry_size, 0
-        for slot in range(hpa & -width, hpa + size, width):
-            if slot in depends:
-                count += 1
-                for child, rights in tuple(depends[slot]):
-                    self._use(child, slot, rights)
-        return count
+            other = paging(self.cr0, self.cr4, self.efer | hw.EFER_NXE, features)
+            self.views = [(other, tuple(_without_software_bits(step) for step in other.steps))]
 
     # --- the checks
 
@@ -265,7 +285,7 @@ class VirtualTlb(Observer):
             allowed = memory.host(gva) == hpa and (not access & hw.WRITE or memory.writable(gva))
             possible: Iterable[Translation] = ()
         else:
-            possible = self._pages[gva >> 12]
+            possible = self.possible(gva)
             allowed = False
             write = access & hw.WRITE
             kernel_page = not self.mode.wp and not self.oracle.strict
@@ -336,6 +356,12 @@ class VirtualTlb(Observer):
                 )
             if now != old:
                 self.oracle.stored(hpa, size)
+        if outcome == "EMULATE" and not expected.access & hw.WRITE and (self.oracle.strict or not self.mode.levels):
+            pages = self.possible(expected.gva) if self.mode.levels else {Translation(expected.gva & hw.ADDRESS, 12, 0)}
+            if pages and all(self.memory.host(t.address(expected.gva)) is not None for t in pages):
+                raise Violation(f"{what}: is to be emulated, but it is memory: {', '.join(self._describe(t, expected.gva) for t in pages)}")
+        if exception is not None and exception[1] & (hw.PRESENT | hw.RESERVED) == hw.PRESENT:
+            self.invlpg(expected.gva)
 
     def _judge_fault(self, what: str, expected: Prediction, exception: tuple[Any, ...]) -> None:
         vector, code, address = exception[:3]
@@ -371,3 +397,9 @@ def _access(access: int) -> str:
 
 def _hex(values: Iterable[int | None]) -> str:
     return " ".join("none" if v is None else f"{v:#x}" for v in values)
+
+
+def _without_software_bits(step: Step) -> Step:
+    """Bits 52-62 count as ignored, as in long mode."""
+    high = ~bits(62, 52)
+    return step._replace(reserved=step.reserved & high, reserved_large=step.reserved_large & high if step.reserved_large >= 0 else -1)

@@ -43,6 +43,7 @@ from shadowmmu.hardware.walk import (
 
 ACCESSES = (0, 0, WRITE, WRITE, USER, USER, USER | WRITE, USER | WRITE, FETCH, FETCH, USER | FETCH, USER | FETCH)
 PATIENCE = 16  # guest faults in a row (nearly) after which the tables are rebuilt
+CR4_PCIDE = 0x20000
 NORMAL = {0: CR0_PG, 2: CR4_PSE, 3: CR4_PAE, 4: CR4_PAE, 5: CR4_PAE | CR4_LA57}
 
 
@@ -68,6 +69,7 @@ class Author:
             self.invlpg: 8.0,
             self.cr3: 4.0,
             self.toggle: 3.0,
+            self.pcid: 0.4,
             self.mode: 0.6,
             self.slot: 0.9,
             self.swap: 0.7,
@@ -129,6 +131,8 @@ class Author:
         mode = self.guest.oracle.vcpus[vcpu].mode
         tried = self.random.sample(REACH[mode.levels], 8)
         through = next((g for g in tried if self._maps_table(vcpu, g, WRITE) == gpa >> 12), None)
+        if through is None and self.random.random() < 0.3:
+            through = next(iter(self._held(vcpu, gpa >> 12, 1)), None)
         if through is not None and self.random.random() < 0.8:
             self._add(Kind.ACCESS, vcpu, through | gpa & 0xFFF, WRITE, mode.entry_size, entry)
         else:
@@ -163,6 +167,21 @@ class Author:
         if isinstance(page, int) or page.shift != 12:
             return 0
         return page.page >> 12 if 1 <= page.page >> 12 <= TABLES else 0
+
+    def _held(self, vcpu: int, first: int, pages: int) -> list[int]:
+        """Addresses at which the vCPU may hold a translation to these guest pages, stale ones included."""
+        tlb = self.guest.oracle.vcpus[vcpu]
+        if not tlb.mode.levels:
+            return [(first + self.random.randrange(pages)) << 12]
+        return [g for g in REACH[tlb.mode.levels] if any(first <= t.address(g) >> 12 < first + pages for t in tlb.possible(g))]
+
+    def _touch(self, first: int, pages: int, count: int, access: int | None = None) -> None:
+        """Accesses of both vCPUs to guest pages that something has just been done to."""
+        for vcpu in (0, 1):
+            held = self._held(vcpu, first, pages)
+            for gva in self.random.sample(held, min(count, len(held))):
+                how = self.random.choice(ACCESSES) if access is None else access
+                self._add(Kind.ACCESS, vcpu, gva, how, 1, self.random.getrandbits(8))
 
     def _home(self, levels: int, level: int) -> int:
         """A table page for `level`: each has a level where it is used most."""
@@ -316,11 +335,22 @@ class Author:
         self._add(Kind.INVLPG, vcpu, gva | self.random.getrandbits(12))
 
     def cr3(self, vcpu: int) -> None:
-        cr3 = self.guest.oracle.vcpus[vcpu].cr3
-        self._add(Kind.CR3, vcpu, cr3 if self.random.random() < 0.3 else self._root())
+        tlb = self.guest.oracle.vcpus[vcpu]
+        cr3 = tlb.cr3 if self.random.random() < 0.3 else self._root()
+        if tlb.cr4 & CR4_PCIDE:
+            cr3 = cr3 & ~0xFFF | self.random.randrange(3) | (self.random.random() < 0.7) << 63
+        self._add(Kind.CR3, vcpu, cr3)
 
     def _root(self) -> int:
         return self.random.randint(1, ROOTS) * PAGE | (0x20 if self.random.random() < 0.05 else 0)
+
+    def pcid(self, vcpu: int) -> None:
+        """Process-context identifiers on or off; on only with PCID 0 in CR3 (SDM 4.10.1)."""
+        tlb = self.guest.oracle.vcpus[vcpu]
+        if tlb.mode.levels > 3:
+            if not tlb.cr4 & CR4_PCIDE:
+                self._add(Kind.CR3, vcpu, tlb.cr3 & ~0xFFF)
+            self._add(Kind.CR4, vcpu, tlb.cr4 ^ CR4_PCIDE)
 
     def toggle(self, vcpu: int) -> None:
         """One control bit that changes how entries are read or rights are judged."""
@@ -361,48 +391,61 @@ class Author:
         first, pages = SLOTS[slot]
         flags = random.choice((0, 0, 0, 1, 1, 2, 2, 2))
         present = self.guest.slots.slots.get(slot)
+        at = MOVED if slot == 1 and random.random() < 0.3 else first
         if present is not None and ((flags ^ present[3]) & 1 or random.random() < 0.4):
             self._add(Kind.SLOT, vcpu, slot, present[0], 0, 0)
-            for _ in range(random.randrange(6)):
-                self.access(random.getrandbits(1))
+            self._touch(present[0], present[1], random.randrange(4))
             if slot and random.random() < 0.3:
                 return
-        self._add(Kind.SLOT, vcpu, slot, MOVED if slot == 1 and random.random() < 0.3 else first, pages, flags)
-        for _ in range(6 if flags else 0):
-            self.access(random.getrandbits(1))
+        self._add(Kind.SLOT, vcpu, slot, at, pages, flags)
+        self._touch(present[0] if present else at, pages, random.randrange(4))
+        if flags & 1:
+            self._touch(at, pages, 4, WRITE)
         if slot == 0 and flags & 1:
             self._add(Kind.SLOT, vcpu, slot, first, 0, 0)
             self._add(Kind.SLOT, vcpu, slot, first, pages, 0)
 
-    def _used_page(self, vcpu: int) -> tuple[int, int]:
-        """A guest page, mostly one that the vCPU has mapped, and an address that maps it."""
-        gva = self.random.choice(self.recent)
-        trail = self._look(vcpu, gva) if self._levels(vcpu) else []
-        page = (trail[-1].address if trail else gva) >> 12
-        if self.random.random() < 0.3 or not any(first <= page < first + pages for first, pages in SLOTS.values()):
+    def _used_page(self, vcpu: int) -> int:
+        """A guest page, mostly one that the vCPU has mapped."""
+        gva, tlb = self.random.choice(self.recent), self.guest.oracle.vcpus[vcpu]
+        held = sorted(tlb.possible(gva)) if gva in REACH[tlb.mode.levels] and tlb.mode.levels else []
+        page = (self.random.choice(held).address(gva) if held else gva) >> 12
+        if self.random.random() < 0.2 or not any(first <= page < first + pages for first, pages in SLOTS.values()):
             first, pages = SLOTS[self.random.choice(tuple(SLOTS))]
             page = first + self.random.randrange(pages)
-        return page, gva
+        return page
 
     def swap(self, vcpu: int) -> None:
-        """The host moves a page; the next access must find it."""
-        page, gva = self._used_page(vcpu)
-        self._add(Kind.SWAP, vcpu, page, 1 if page % 32 > 28 else self.random.choice((1, 1, 1, 4)))
-        self._add(Kind.ACCESS, vcpu, gva, self.random.choice(ACCESSES), 8, 0)
+        """The host moves a page; the next accesses must find it."""
+        page, pages = self._used_page(vcpu), self.random.choice((1, 1, 1, 4))
+        self._add(Kind.SWAP, vcpu, page, pages)
+        self._touch(page, pages, 2)
 
     def protect(self, vcpu: int) -> None:
         """The host takes its right to write a page away, and gives it back a little later."""
-        page, gva = self._used_page(vcpu)
+        page = self._used_page(vcpu)
         if page <= TABLES:
             return
         self._add(Kind.PROTECT, vcpu, page, 0)
-        for _ in range(self.random.randrange(5)):
-            self._add(Kind.ACCESS, self.random.getrandbits(1), gva, self.random.choice(ACCESSES), 1, self.random.getrandbits(8))
+        self._touch(page, 1, 2)
         self._add(Kind.PROTECT, vcpu, page, 1)
-        self._add(Kind.ACCESS, vcpu, gva, WRITE, 1, self.random.getrandbits(8))
+        self._touch(page, 1, 1, WRITE)
+
+    def dirty(self, vcpu: int) -> None:
+        """Read a dirty log, write, and read it again; turn logging on where it is off."""
+        slot = self.random.choice(tuple(SLOTS))
+        present = self.guest.slots.slots.get(slot)
+        if present is None or present[3] & 1:
+            return
+        if not present[3] & 2:
+            self._add(Kind.SLOT, vcpu, slot, present[0], present[1], 2)
+        for _ in range(2):
+            self._add(Kind.DIRTY, vcpu, slot)
+            self._touch(present[0], present[1], 3, self.random.choice((WRITE, USER | WRITE)))
+            self._touch(present[0], present[1], 1)
+        self._add(Kind.DIRTY, vcpu, slot)
+        if self.random.random() < 0.5:
+            self._add(Kind.SLOT, vcpu, slot, present[0], present[1], 0)
 
     def zap_all(self, vcpu: int) -> None:
         self._add(Kind.ZAP_ALL, vcpu)
-
-    def dirty(self, vcpu: int) -> None:
-        self._add(Kind.DIRTY, vcpu, self.random.choice(tuple(SLOTS)))

@@ -27,6 +27,7 @@ from shadowmmu.hardware.cpu import Cpu, HostMemory
 from shadowmmu.hardware.walk import ADDRESS, CR0_PG, FETCH, USER, WRITE, paging
 
 CR0_BASE = 0x31  # PE, ET, NE
+CR4_PCIDE = 0x20000
 EFER_LMA = 0x400
 REGISTER = {"CR0": 0, "CR3": 1, "CR4": 2, "EFER": 3}
 
@@ -171,6 +172,7 @@ class Guest:
 
     def _poke(self, op: Op) -> str:
         gpa, size, value = op[2:5]
+        gpa = min(gpa, (gpa | 0xFFF) + 1 - size)  # within one page
         if not self.vm.vcpus[op.vcpu].write_emulated(gpa, value.to_bytes(size, "little")):
             if self.slots.writable(gpa):
                 raise Violation(f"vcpu {op.vcpu}: emulated store to gpa {gpa:#x} refused, though it is memory")
@@ -203,6 +205,8 @@ class Guest:
 
     def _mode(self, op: Op) -> str:
         cr0, cr3, cr4, efer = op[2:]
+        if self.oracle.vcpus[op.vcpu].cr4 & CR4_PCIDE:  # paging cannot be left with PCIDs on
+            self._write(op.vcpu, "CR4", self.oracle.vcpus[op.vcpu].cr4 & ~CR4_PCIDE)
         self._write(op.vcpu, "CR0", cr0 & ~CR0_PG)
         self._write(op.vcpu, "CR4", cr4)
         self._write(op.vcpu, "EFER", efer)

@@ -76,6 +76,9 @@ class _Episode:
         try:
             outcome = self.guest.do(op)
             self.report.coverage[f"{Kind(op.kind).name.lower()} {outcome}"] += 1
+            warned = self.guest.vm.bugs()
+            if warned:
+                raise Violation(f"the engine met what it holds impossible: {', '.join(warned)}")
             if self.setup.audit_every and len(self.done) % self.setup.audit_every == 0:
                 broken = self.audit(self.guest.vm)
                 if broken:
