@@ -9,10 +9,12 @@ from cython.cimports.libc.string import memset
 from cython.cimports.shadowmmu.engine.events import Event, emit
 from cython.cimports.shadowmmu.engine.fast_fault import fast_page_fault
 from cython.cimports.shadowmmu.engine.get_page import get_child_sp
+from cython.cimports.shadowmmu.engine.guest_memory import write_guest
+from cython.cimports.shadowmmu.engine.host_memory import fault_in_host_page, host_writable
 from cython.cimports.shadowmmu.engine.huge import disallowed_hugepage_adjust, hugepage_adjust
 from cython.cimports.shadowmmu.engine.invlpg import invalidate_gva
 from cython.cimports.shadowmmu.engine.leaf import PageFault, Pfn, direct_pte_prefetch, pte_prefetch, set_spte
-from cython.cimports.shadowmmu.engine.memslots import fault_in_host_page, gfn_to_memslot, is_write_tracked, write_guest
+from cython.cimports.shadowmmu.engine.memslots import gfn_to_memslot, is_write_tracked
 from cython.cimports.shadowmmu.engine.mmio import cache_mmio_info, check_mmio_spte, mmio_info_in_cache
 from cython.cimports.shadowmmu.engine.mmu import guest_level, is_direct, root_level
 from cython.cimports.shadowmmu.engine.pages import clear_write_flooding, disallow_huge, link_shadow_page
@@ -116,11 +118,11 @@ def faultin_pfn(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault))
     fault.hva = slot.hva + fault.gfn - slot.base_gfn
     if slot.flags & SlotFlag.SLOT_READONLY and fault.write:
         return PfRet.RET_PF_EMULATE
-    entry: u64 = fault_in_host_page(kvm, fault.hva)
-    if not entry & HvaFlag.HVA_PRESENT or (fault.write and not entry & HvaFlag.HVA_WRITABLE):
+    entry: u64 = fault_in_host_page(kvm, fault.hva, fault.write)
+    if not entry & HvaFlag.HVA_PRESENT or (fault.write and not host_writable(entry)):
         return -cython.cast(cython.int, Errno.EFAULT)
     fault.pfn = entry >> PAGE_SHIFT
-    fault.map_writable = (entry & HvaFlag.HVA_WRITABLE) != 0 and not slot.flags & SlotFlag.SLOT_READONLY
+    fault.map_writable = host_writable(entry) and not slot.flags & SlotFlag.SLOT_READONLY
     return PfRet.RET_PF_CONTINUE
 
 

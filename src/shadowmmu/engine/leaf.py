@@ -2,6 +2,7 @@
 
 import cython
 from cython.cimports.shadowmmu.engine.events import Event, emit
+from cython.cimports.shadowmmu.engine.host_memory import host_writable
 from cython.cimports.shadowmmu.engine.make_spte import make_spte
 from cython.cimports.shadowmmu.engine.memslots import gfn_to_memslot, host_mapping
 from cython.cimports.shadowmmu.engine.mmio import mark_mmio_spte
@@ -129,8 +130,8 @@ def prefetch_slot(vcpu: cython.pointer(KvmVcpu), gfn: gfn_t, no_dirty_log: cytho
 @cython.exceptval(check=False)
 def mapped_for_write(vcpu: cython.pointer(KvmVcpu), slot: cython.pointer(MemSlot), gfn: gfn_t) -> cython.bint:
     """The host has a writable frame for `gfn` already: nothing has to be waited for."""
-    wanted: u64 = HvaFlag.HVA_PRESENT | HvaFlag.HVA_WRITABLE
-    return not slot.flags & SlotFlag.SLOT_READONLY and (host_mapping(vcpu.kvm, slot, gfn) & wanted) == wanted
+    entry: u64 = host_mapping(vcpu.kvm, slot, gfn)
+    return not slot.flags & SlotFlag.SLOT_READONLY and entry & HvaFlag.HVA_PRESENT and host_writable(entry)
 
 
 @cython.cfunc

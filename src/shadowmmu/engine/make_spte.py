@@ -1,6 +1,7 @@
 """make_spte: the leaf entry for a frame, with the decision whether it may be writable."""
 
 import cython
+from cython.cimports.shadowmmu.engine.host_memory import host_writable
 from cython.cimports.shadowmmu.engine.memslots import mark_page_dirty
 from cython.cimports.shadowmmu.engine.role import Access, Role, role_level
 from cython.cimports.shadowmmu.engine.spte import Spte, accessed_mask, dirty_mask, is_last, is_present, is_writable, mark_for_access_track
@@ -52,7 +53,8 @@ def make_spte(
     """Build the entry that maps `gfn` to `pfn` with `access`; True if it had to be write-protected.
 
     A gfn that holds a shadowed table is writable only if its pages can go unsync. The check is skipped when the
-    old entry was a writable *leaf*: then it has been done before.
+    old entry was a writable *leaf*: then it has been done before. Linux 6.1 skips it for an MMIO mark with W too,
+    where nothing was checked; here only D is left out then, as there.
     """
     level: cython.int = role_level(sp.role)
     m: cython.pointer(SpteMasks) = cython.address(kvm.masks)
@@ -76,13 +78,12 @@ def make_spte(
     spte |= m.me_value | pfn << PAGE_SHIFT
     if access & Access.WRITE:
         spte |= Pte.WRITABLE | m.mmu_writable
-        checked: cython.bint = is_present(old) and is_last(old, level) and is_writable(old)
-        if not checked:
-            if try_to_unsync_pages(kvm, gfn, can_unsync, prefetch):
-                wrprot = True
-                spte &= ~(m.mmu_writable | Pte.WRITABLE)
-            else:
-                spte |= dirty_mask(kvm, spte)
+        was_writable: cython.bint = is_last(old, level) and is_writable(old)
+        if not (was_writable and is_present(old)) and try_to_unsync_pages(kvm, gfn, can_unsync, prefetch):
+            wrprot = True
+            spte &= ~(m.mmu_writable | Pte.WRITABLE)
+        elif not was_writable:
+            spte |= dirty_mask(kvm, spte)
     if prefetch:
         spte = mark_for_access_track(kvm, spte)
     if is_rsvd(cython.address(mmu.shadow_zero), spte, level):

@@ -10,11 +10,6 @@ cdef void update_gfn_track(Kvm *kvm, MemSlot *slot, gfn_t gfn, int count) noexce
 cdef bint is_write_tracked(Kvm *kvm, gfn_t gfn) noexcept nogil
 cdef void mark_page_dirty(MemSlot *slot, gfn_t gfn) noexcept nogil
 cdef u64 host_mapping(Kvm *kvm, MemSlot *slot, gfn_t gfn) noexcept nogil
-cdef u64 fault_in_host_page(Kvm *kvm, u64 hva_page) noexcept nogil
-cdef void drop_host_page(Kvm *kvm, u64 hva_page) noexcept nogil
-cdef u8 *guest_bytes(Kvm *kvm, int as_id, gpa_t gpa, bint *writable) noexcept nogil
-cdef bint read_guest(Kvm *kvm, int as_id, gpa_t gpa, void *into, u64 size) noexcept nogil
-cdef bint write_guest(Kvm *kvm, int as_id, gpa_t gpa, void *data, u64 size) noexcept nogil
 cdef MemSlot *slot_by_id(Kvm *kvm, int as_id, int id) noexcept nogil
 cdef MemSlot *free_slot(Kvm *kvm, int as_id) noexcept nogil
 cdef bint prepare_slot(Kvm *kvm, MemSlot *slot) noexcept nogil

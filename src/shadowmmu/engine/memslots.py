@@ -1,7 +1,7 @@
 """Memslots: guest frame -> host user page -> host frame, and what is kept per guest frame.
 
 A slot maps `npages` gfns to consecutive host user pages; `hva_map` is the host's own page table of that user
-memory (frame, present, writable, mapping level). Per gfn a slot keeps the rmap heads of each page size, the
+memory (`host_memory`). Per gfn a slot keeps the rmap heads of each page size, the
 count of causes that forbid a large page, the write-tracking count and the dirty bit.
 """
 
@@ -12,18 +12,12 @@ from cython.cimports.shadowmmu.engine.state import (
     ADDRESS_SPACES,
     LEVEL_BITS,
     MAX_SLOTS,
-    PAGE_SHIFT,
-    PAGE_SIZE,
     Bug,
-    HvaFlag,
     Kvm,
     MemSlot,
     SlotFlag,
-    frame_pfn,
     gfn_t,
-    gpa_t,
     pages_per_hpage,
-    pfn_memory,
     role_t,
     u16,
     u64,
@@ -150,96 +144,12 @@ def mark_page_dirty(slot: cython.pointer(MemSlot), gfn: gfn_t) -> cython.void:
         slot.dirty_bitmap[index >> 6] |= cython.cast(u64, 1) << (index & 63)
 
 
-# --- the host side: user memory and its own page table
-
-
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def host_mapping(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), gfn: gfn_t) -> u64:
     """The host's mapping of `gfn` as it stands: pfn << 12 | HvaFlag, 0 when nothing is mapped."""
     return kvm.hva_map[slot.hva + gfn - slot.base_gfn]
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def fault_in_host_page(kvm: cython.pointer(Kvm), hva_page: u64) -> u64:
-    """The host's own page fault: give the user page a zeroed frame if it has none. Returns the mapping."""
-    entry: u64 = kvm.hva_map[hva_page]
-    if entry & HvaFlag.HVA_PRESENT or not kvm.user_free_count:
-        return entry
-    frame: u64 = kvm.user_free[kvm.user_free_head]
-    kvm.user_free_head = (kvm.user_free_head + 1) % kvm.user_frames
-    kvm.user_free_count -= 1
-    memset(kvm.frames + (frame << PAGE_SHIFT), 0, PAGE_SIZE)
-    entry = frame_pfn(kvm, frame) << PAGE_SHIFT | (entry & (PAGE_SIZE - 1)) | HvaFlag.HVA_PRESENT
-    kvm.hva_map[hva_page] = entry
-    return entry
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def drop_host_page(kvm: cython.pointer(Kvm), hva_page: u64) -> cython.void:
-    """Unmap a user page; its frame is poisoned and becomes the last to be reused, so that stale sptes show."""
-    entry: u64 = kvm.hva_map[hva_page]
-    if not entry & HvaFlag.HVA_PRESENT:
-        return
-    memory: cython.pointer(u8) = pfn_memory(kvm, entry >> PAGE_SHIFT)
-    memset(memory, 0xDB, PAGE_SIZE)
-    tail: u64 = (kvm.user_free_head + kvm.user_free_count) % kvm.user_frames
-    kvm.user_free[tail] = (memory - kvm.frames) >> PAGE_SHIFT
-    kvm.user_free_count += 1
-    kvm.hva_map[hva_page] = entry & HvaFlag.HVA_WRITABLE | 1 << HvaFlag.HVA_LEVEL_SHIFT
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def guest_bytes(kvm: cython.pointer(Kvm), as_id: cython.int, gpa: gpa_t, writable: cython.p_bint) -> cython.pointer(u8):
-    """The host memory behind a guest physical address, to the end of its page, or NULL outside all valid slots.
-
-    `*writable` tells whether both slot and host mapping allow a write.
-    """
-    slot: cython.pointer(MemSlot) = gfn_to_memslot(kvm, as_id, gpa >> PAGE_SHIFT)
-    if slot == cython.NULL or slot.flags & SlotFlag.SLOT_INVALID:
-        return cython.NULL
-    hva_page: u64 = slot.hva + (gpa >> PAGE_SHIFT) - slot.base_gfn
-    entry: u64 = kvm.hva_map[hva_page]
-    if not entry & HvaFlag.HVA_PRESENT:
-        entry = fault_in_host_page(kvm, hva_page)
-        if not entry & HvaFlag.HVA_PRESENT:
-            return cython.NULL
-    writable[0] = not slot.flags & SlotFlag.SLOT_READONLY and (entry & HvaFlag.HVA_WRITABLE) != 0
-    return pfn_memory(kvm, entry >> PAGE_SHIFT) + (gpa & (PAGE_SIZE - 1))
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def read_guest(kvm: cython.pointer(Kvm), as_id: cython.int, gpa: gpa_t, into: cython.p_void, size: u64) -> cython.bint:
-    """Copy `size` bytes that lie in one page. False: no memory there."""
-    writable: cython.bint = False
-    at: cython.pointer(u8) = guest_bytes(kvm, as_id, gpa, cython.address(writable))
-    if at == cython.NULL:
-        return False
-    memcpy(into, at, size)
-    return True
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def write_guest(kvm: cython.pointer(Kvm), as_id: cython.int, gpa: gpa_t, data: cython.p_void, size: u64) -> cython.bint:
-    """Store `size` bytes that lie in one page and log the page dirty. False: no memory there, or read-only."""
-    writable: cython.bint = False
-    at: cython.pointer(u8) = guest_bytes(kvm, as_id, gpa, cython.address(writable))
-    if at == cython.NULL or not writable:
-        return False
-    memcpy(at, data, size)
-    mark_page_dirty(gfn_to_memslot(kvm, as_id, gpa >> PAGE_SHIFT), gpa >> PAGE_SHIFT)
-    return True
 
 
 # --- making slots

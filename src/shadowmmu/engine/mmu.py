@@ -7,7 +7,7 @@ the NPT or EPT that L1 made for L2. `nested_mmu` builds nothing: it walks L2's o
 """
 
 import cython
-from cython.cimports.shadowmmu.engine.memslots import read_guest
+from cython.cimports.shadowmmu.engine.guest_memory import read_guest
 from cython.cimports.shadowmmu.engine.role import Access, Ext, Role, RoleShift, set_level
 from cython.cimports.shadowmmu.engine.state import (
     PAGE_SHIFT,

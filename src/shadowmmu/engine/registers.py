@@ -3,7 +3,7 @@ raises #GP(0); then nothing has changed. Rules: SDM vol. 3 sections 2.5, 4.1 and
 """
 
 import cython
-from cython.cimports.shadowmmu.engine.memslots import read_guest
+from cython.cimports.shadowmmu.engine.guest_memory import read_guest
 from cython.cimports.shadowmmu.engine.mmu import init_mmu
 from cython.cimports.shadowmmu.engine.roots import RootMask, free_roots, mmu_unload, new_pgd, reset_context
 from cython.cimports.shadowmmu.engine.state import PAGE_SIZE, PREV_ROOTS, GuestException, Hpa, KvmMmu, KvmVcpu, Request, gpa_t, u64

@@ -48,6 +48,7 @@ cpdef enum SlotFlag:
 cpdef enum HvaFlag:                          # low bits of a host user-mapping entry, the host's own page table
     HVA_PRESENT = 0x1
     HVA_WRITABLE = 0x2
+    HVA_ZERO = 0x10                         # the shared page of zeroes, until the first write
     HVA_LEVEL_SHIFT = 2                     # mapping level (1..3) of the host page
     HVA_LEVEL_MASK = 0xC
 

@@ -3,7 +3,7 @@
 import cython
 from cython.cimports.libc.string import memcpy
 from cython.cimports.shadowmmu.engine.events import Event, emit
-from cython.cimports.shadowmmu.engine.memslots import read_guest, write_guest
+from cython.cimports.shadowmmu.engine.guest_memory import read_guest, write_guest
 from cython.cimports.shadowmmu.engine.pages import first_with_gptes, next_with_gptes
 from cython.cimports.shadowmmu.engine.role import Role, RoleShift, role_level
 from cython.cimports.shadowmmu.engine.spte import is_present

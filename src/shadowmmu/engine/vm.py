@@ -10,11 +10,12 @@ from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.shadowmmu.engine.dirty import get_dirty_log
 from cython.cimports.shadowmmu.engine.fault import inject_page_fault, mmu_page_fault
+from cython.cimports.shadowmmu.engine.guest_memory import read_guest, write_guest
+from cython.cimports.shadowmmu.engine.host_memory import discard_hva_range, protect_hva_range
 from cython.cimports.shadowmmu.engine.invlpg import kvm_invlpg
-from cython.cimports.shadowmmu.engine.memslots import gfn_to_memslot, gfn_to_rmap, read_guest, slot_by_id, write_guest
+from cython.cimports.shadowmmu.engine.memslots import gfn_to_memslot, gfn_to_rmap, slot_by_id
 from cython.cimports.shadowmmu.engine.mmu import create_mmus, guest_level, init_mmu, root_level
 from cython.cimports.shadowmmu.engine.nested import NestedPaging, nested_enter, nested_exit
-from cython.cimports.shadowmmu.engine.notifier import discard_hva_range, protect_hva_range
 from cython.cimports.shadowmmu.engine.pages import is_obsolete
 from cython.cimports.shadowmmu.engine.pte_list import PteListIter, pte_list_first, pte_list_next
 from cython.cimports.shadowmmu.engine.registers import set_cr0, set_cr3, set_cr4, set_efer, set_sregs
@@ -280,7 +281,7 @@ class Vm:
             self.kvm.hva_map[page] = (self.kvm.hva_map[page] & ~cython.cast(u64, HvaFlag.HVA_LEVEL_MASK)) | level << HvaFlag.HVA_LEVEL_SHIFT
 
     def unmap_hva(self, hva: int, size: int) -> None:
-        """The host gives the pages back (MADV_DONTNEED); the next touch finds zeroes."""
+        """The host gives the pages back (MADV_DONTNEED); the next read finds zeroes, the next write a new frame."""
         self.check_hva(hva, size)
         discard_hva_range(self.kvm, hva >> 12, (hva + size) >> 12)
 
@@ -734,7 +735,9 @@ def init_host_memory(kvm: cython.pointer(Kvm)) -> cython.void:
     for i in range(kvm.nhva):
         pfn: u64 = frame_pfn(kvm, kvm.user_base + i)
         kvm.hva_map[i] = pfn << PAGE_SHIFT | HvaFlag.HVA_PRESENT | HvaFlag.HVA_WRITABLE | 1 << HvaFlag.HVA_LEVEL_SHIFT
-    for i in range(kvm.nhva, kvm.user_frames):
-        kvm.user_free[i - kvm.nhva] = kvm.user_base + i
-    kvm.user_free_count = kvm.user_frames - kvm.nhva
+    # The frame behind user memory holds the shared zeroes.
+    first: u64 = kvm.nhva + 1
+    for i in range(first, kvm.user_frames):
+        kvm.user_free[i - first] = kvm.user_base + i
+    kvm.user_free_count = kvm.user_frames - first
     kvm.memslot_gen[1] = 1

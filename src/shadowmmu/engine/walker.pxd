@@ -6,8 +6,7 @@ cdef struct GuestWalker:                    # struct guest_walker; arrays are in
     gfn_t table_gfn[5]
     gpa_t pte_gpa[5]
     u64 ptes[5]
-    u8 *pte_at[5]                           # the entry in host memory
-    bint pte_writable[5]
+    gpa_t real_gpa[5]                       # of the entry; differs from pte_gpa for L2's own tables
     int pt_access[5]                        # rights inherited from above this table
     int pte_access                          # rights of the whole walk
     gfn_t gfn

@@ -8,7 +8,8 @@ sections 5.2-5.6 and 15.25.
 import cython
 from cython.cimports.libc.string import memcpy
 from cython.cimports.shadowmmu.engine.events import Event, emit
-from cython.cimports.shadowmmu.engine.memslots import gfn_to_memslot, guest_bytes, mark_page_dirty
+from cython.cimports.shadowmmu.engine.guest_memory import guest_bytes
+from cython.cimports.shadowmmu.engine.memslots import gfn_to_memslot, mark_page_dirty
 from cython.cimports.shadowmmu.engine.mmu import get_pdptr, guest_level, guest_pgd
 from cython.cimports.shadowmmu.engine.role import Access, Ext, Role
 from cython.cimports.shadowmmu.engine.state import (
@@ -132,8 +133,7 @@ def read_entry(format: GuestFormat, at: cython.pointer(u8)) -> u64:
 @cython.exceptval(check=False)
 def read_gpte(vcpu: cython.pointer(KvmVcpu), format: GuestFormat, gpa: gpa_t, gpte: cython.pointer(u64)) -> cython.bint:
     """Read one entry of a guest table. False: no memory there."""
-    writable: cython.bint = False
-    at: cython.pointer(u8) = guest_bytes(vcpu.kvm, vcpu.smm, gpa, cython.address(writable))
+    at: cython.pointer(u8) = guest_bytes(vcpu.kvm, vcpu.smm, gpa, False)
     if at == cython.NULL:
         return False
     gpte[0] = read_entry(format, at)
@@ -221,11 +221,13 @@ def update_accessed_dirty(
         if level == walker.level and write and not pte & dirty_bit(mmu.format):
             emit(vcpu.kvm, vcpu.id, Event.KVM_MMU_SET_DIRTY_BIT, gpa)
             pte |= dirty_bit(mmu.format)
-        if pte != old and walker.pte_writable[level - 1]:
-            if read_entry(mmu.format, walker.pte_at[level - 1]) != old:
+        real: gpa_t = walker.real_gpa[level - 1]
+        at: cython.pointer(u8) = guest_bytes(vcpu.kvm, vcpu.smm, real, True) if pte != old else cython.NULL
+        if at != cython.NULL:
+            if read_entry(mmu.format, at) != old:
                 return False
-            memcpy(walker.pte_at[level - 1], cython.address(pte), size)
-            gfn: gfn_t = gpa >> PAGE_SHIFT
+            memcpy(at, cython.address(pte), size)
+            gfn: gfn_t = real >> PAGE_SHIFT
             mark_page_dirty(gfn_to_memslot(vcpu.kvm, vcpu.smm, gfn), gfn)
             walker.ptes[level - 1] = pte
         level -= 1
@@ -271,10 +273,10 @@ def read_table(
         gpa = translate_gpa(vcpu, mmu, gpa, nested_access, cython.address(walker.fault))
         if gpa == Hpa.INVALID_PAGE:
             return -1
-    at: cython.pointer(u8) = guest_bytes(vcpu.kvm, vcpu.smm, gpa + offset, cython.address(walker.pte_writable[level - 1]))
+    walker.real_gpa[level - 1] = gpa + offset
+    at: cython.pointer(u8) = guest_bytes(vcpu.kvm, vcpu.smm, gpa + offset, False)
     if at == cython.NULL:
         return 0
-    walker.pte_at[level - 1] = at
     walker.ptes[level - 1] = read_entry(format, at)
     return 1
 
@@ -406,8 +408,7 @@ def gpte_changed(
     if level > 1:
         return not read_gpte(vcpu, mmu.format, gpa, cython.address(now)) or now != walker.ptes[level - 1]
     base: gpa_t = gpa & ~cython.cast(u64, PREFETCH * size - 1)
-    writable: cython.bint = False
-    at: cython.pointer(u8) = guest_bytes(vcpu.kvm, vcpu.smm, base, cython.address(writable))
+    at: cython.pointer(u8) = guest_bytes(vcpu.kvm, vcpu.smm, base, False)
     if at == cython.NULL:
         return True
     i: cython.int
