@@ -169,7 +169,7 @@ def cr4_flushes(vcpu: cython.pointer(KvmVcpu), old: u64, value: u64) -> cython.v
 def set_cr4(vcpu: cython.pointer(KvmVcpu), value: u64) -> cython.bint:
     """kvm_set_cr4."""
     old: u64 = vcpu.cr4
-    if value & ~cr4_known():
+    if value & (~cr4_known() | vcpu.kvm.cr4_reserved):
         return False
     pdptr_bits: u64 = Cr4.PGE | Cr4.PSE | Cr4.PAE | Cr4.SMEP
     if vcpu.efer & Efer.LMA:

@@ -282,6 +282,7 @@ cdef struct Kvm:
     int host_levels                         # 3, 4 or 5: levels of NPT/EPT and of the host's tables
     int maxphyaddr                          # the guest's
     int host_maxphyaddr
+    u64 cr4_reserved                        # bits that the guest's CPUID does not offer
     int max_huge_level
     int nx_huge_pages
     SpteMasks masks

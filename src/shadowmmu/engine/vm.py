@@ -96,6 +96,8 @@ class Vm:
     shadow_pages  limit of shadow pages; 0: the kernel's default, which follows the memory size
     table_pages   pool of shadow tables, the most that can ever exist; 0: enough for the default limit
     user_mib      host user memory that memslots can map; 0: as much as `memory_mib`
+    max_huge_level, nx_huge_pages   the largest mapping (1-3), and whether huge ones may be executable (iTLB multihit)
+    cr4_reserved  CR4 bits that the guest's CPUID does not offer: setting one is #GP
     """
 
     def __cinit__(
@@ -114,6 +116,7 @@ class Vm:
         user_mib: int = 0,
         max_huge_level: int = 3,
         nx_huge_pages: bool = False,
+        cr4_reserved: int = 0,
     ):
         check_choice("roots", roots, ROOT_DESIGNS)
         check_choice("host_levels", host_levels, (3, 4, 5))
@@ -135,6 +138,7 @@ class Vm:
         config.host_maxphyaddr = host_maxphyaddr
         config.max_huge_level = max_huge_level
         config.nx_huge_pages = nx_huge_pages
+        config.cr4_reserved = cr4_reserved
         size_pools(cython.address(config), memory_mib, user_mib or memory_mib, table_pages or max(2 * shadow_pages, 0))
         self.kvm = create(cython.address(config))
         if self.kvm == cython.NULL:
