@@ -222,6 +222,7 @@ class PagerVcpu:
         return self._load(value, self.cr3, self.cr4, self.efer, pdptes=bool((value ^ self.cr0) & 0xE0000000))
 
     def set_cr3(self, value: int) -> bool:
+        value &= ~(1 << 63)  # bit 63 would let it keep translations; it never does
         return self._load(self.cr0, value, self.cr4, self.efer, pdptes=True, keep=self.vm.fault == "cr3 keeps tables")
 
     def set_cr4(self, value: int) -> bool:

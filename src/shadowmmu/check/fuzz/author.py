@@ -383,6 +383,9 @@ class Author:
         for _ in range(3 if levels else 0):
             self._path(vcpu, root, self._gva(levels), levels)
         self._add(Kind.MODE, vcpu, cr0, root, cr4, efer)
+        if levels > 3 and random.random() < 0.4:
+            self._add(Kind.CR3, vcpu, root & ~0xFFF)
+            self._add(Kind.CR4, vcpu, cr4 | CR4_PCIDE)
 
     def slot(self, vcpu: int) -> None:
         """Delete and make again, move, or change the flags of a slot; tables are not away or read-only for long."""
