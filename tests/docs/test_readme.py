@@ -1,0 +1,42 @@
+"""What the README and the docs say is run or looked up here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.M | re.S)
+
+
+def test_the_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = blocks("python")
+    assert len(example.splitlines()) <= 25
+    exec(compile(example, "README.md", "exec"), {})
+    assert "special 0x0 l3" in capsys.readouterr().out
+
+
+def test_the_recipes_of_the_readme_exist() -> None:
+    recipes = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    named = {name for block in blocks("sh") for name in re.findall(r"^make ([a-z]+)", block, flags=re.M)}
+    assert {"run", "test"} <= named <= recipes
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
+        assert (path.parent / target).exists(), f"{path.name} links to {target}, which is not there"
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_files_that_the_docs_name_exist(path: Path) -> None:
+    """A path in back quotes that ends in .py, .pxd or .md is relative to the repository, the package or the engine."""
+    places = [ROOT, ROOT / "src/shadowmmu", ROOT / "src/shadowmmu/engine"]
+    for name in re.findall(r"`([\w/.-]+\.(?:py|pxd|md))\b", path.read_text()):
+        assert any((place / name).exists() for place in places), f"{path.name} names {name}, which is not there"
