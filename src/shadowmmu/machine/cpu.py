@@ -1,0 +1,190 @@
+"""The seam between the machine and a CPU: what passes through it, and the calls of a back end.
+
+A back end runs guest code on whatever page tables `Controls.cr3` names, until something happens that is the
+machine's business: an `Exit`. Port I/O does not come as an exit: a back end calls `Ports` while it runs.
+"""
+
+from enum import Enum, IntEnum
+from typing import NamedTuple, Protocol
+
+from shadowmmu.x86.vmcb import Attr
+
+MASK64 = (1 << 64) - 1
+MASK32 = (1 << 32) - 1
+
+
+class Reg(IntEnum):
+    """Indices of general registers, in the order of their encoding."""
+
+    RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI = range(8)
+
+
+class Seg(IntEnum):
+    """Indices of segment registers, in the order of their encoding."""
+
+    ES, CS, SS, DS, FS, GS = range(6)
+
+
+class Segment(NamedTuple):
+    """A segment register with its hidden part. `limit` in bytes, already scaled by the granularity bit."""
+
+    selector: int
+    attr: int
+    limit: int
+    base: int
+
+    @property
+    def dpl(self) -> int:
+        return self.attr >> 5 & 3
+
+    @property
+    def big(self) -> bool:
+        """32-bit operands (code) or a 32-bit stack pointer (stack)."""
+        return bool(self.attr & Attr.BIG)
+
+    @property
+    def long(self) -> bool:
+        """64-bit code, where long mode is active."""
+        return bool(self.attr & Attr.LONG)
+
+
+class Table(NamedTuple):
+    """GDTR or IDTR. `limit` in bytes, the last valid offset."""
+
+    base: int
+    limit: int
+
+
+class System(NamedTuple):
+    """The part of the registers that seldom changes; another value of it costs a whole new guest entry."""
+
+    segments: tuple[Segment, ...]
+    ldtr: Segment
+    tr: Segment
+    gdtr: Table
+    idtr: Table
+    cpl: int
+    dr6: int
+    dr7: int
+    kernel_gs_base: int
+    star: int = 0
+    sysenter_cs: int = 0
+    sysenter_esp: int = 0
+    sysenter_eip: int = 0
+
+
+class State:
+    """Registers of a guest at an exit, except the control registers, which the engine's vCPU keeps."""
+
+    __slots__ = ("gpr", "rflags", "rip", "system")
+
+    def __init__(self, gpr: list[int], rip: int, rflags: int, system: System) -> None:
+        self.gpr = gpr
+        self.rip = rip
+        self.rflags = rflags
+        self.system = system
+
+    @property
+    def cs(self) -> Segment:
+        return self.system.segments[Seg.CS]
+
+    @property
+    def ss(self) -> Segment:
+        return self.system.segments[Seg.SS]
+
+    @property
+    def cpl(self) -> int:
+        return self.system.cpl
+
+    def copy(self) -> "State":
+        return State(list(self.gpr), self.rip, self.rflags, self.system)
+
+    def set_segments(self, changes: dict[Seg, Segment]) -> None:
+        segments = list(self.system.segments)
+        for index, segment in changes.items():
+            segments[index] = segment
+        self.system = self.system._replace(segments=tuple(segments))
+
+
+class Controls(NamedTuple):
+    """The control registers the hardware runs with: the real ones, not those the guest believes in."""
+
+    cr0: int
+    cr3: int
+    cr4: int
+    efer: int
+
+
+class ExitKind(Enum):
+    """Why a CPU stopped. RIP is that of the instruction, not yet executed, unless said otherwise."""
+
+    PAGE_FAULT = "page fault"  # gva, error_code
+    EXCEPTION = "exception"  # number: vector; error_code
+    SOFTWARE_INTERRUPT = "software interrupt"  # INT n, INT3, INTO
+    CR_READ = "CR read"  # number: register; so the next
+    CR_WRITE = "CR write"
+    INVLPG = "INVLPG"
+    CPUID = "CPUID"
+    MSR = "MSR"  # number: 0 read, 1 write
+    RDTSC = "RDTSC"  # RDTSCP too
+    HLT = "HLT"
+    PAUSE = "PAUSE"
+    SYSCALL = "SYSCALL"  # gva: RIP of the instruction; State.rip is behind it
+    CACHE = "cache control"  # INVD, WBINVD
+    UNDEFINED = "undefined"  # an instruction the machine does not offer: SVM's own, MONITOR; number: exit code
+    PORT_DENIED = "port denied"  # IN or OUT without the right to
+    SHUTDOWN = "shutdown"
+    INTERRUPTED = "interrupted"  # by `Cpu.stop`
+
+
+class Exit(NamedTuple):
+    kind: ExitKind
+    number: int = 0
+    error_code: int = 0
+    gva: int = 0
+
+
+class Ports(Protocol):
+    """The I/O port space; `size` in bytes (1, 2, 4)."""
+
+    def read(self, port: int, size: int) -> int: ...
+    def write(self, port: int, size: int, value: int) -> None: ...
+
+
+class CpuError(Exception):
+    """The CPU back end cannot go on: an access outside host memory, or an engine that cannot be used."""
+
+
+class Cpu(Protocol):
+    """A CPU back end."""
+
+    def state(self) -> State:
+        """The guest's registers now. Change them, then hand them to `set_state`."""
+
+    def set_state(self, state: State) -> None: ...
+
+    def vector(self, number: int) -> int:
+        """The 128 bits of an XMM register."""
+
+    def set_vector(self, number: int, value: int) -> None: ...
+
+    def set_controls(self, controls: Controls) -> None:
+        """Real control registers of the next run; loading CR3 alone flushes nothing the caller may rely on."""
+
+    def flush_all(self) -> None:
+        """Drop every translation."""
+
+    def flush_page(self, gva: int) -> None:
+        """Drop the translations of one address."""
+
+    def code_changed(self, hpa: int, size: int) -> None:
+        """Host memory that may hold guest code was written by something else than this CPU's guest."""
+
+    def all_code_changed(self) -> None:
+        """The same for all of memory."""
+
+    def run(self) -> Exit:
+        """Run the guest until it exits."""
+
+    def stop(self) -> None:
+        """From another thread: make `run` return INTERRUPTED soon."""

@@ -1,0 +1,79 @@
+"""What CPUID tells the guest: an AMD EPYC (Rome) without what this machine has not: SVM, PCID, protection keys, APIC.
+
+Sources: APM vol. 3 appendix E; SDM vol. 2, CPUID.
+"""
+
+from typing import NamedTuple
+
+
+class Leaf(NamedTuple):
+    eax: int
+    ebx: int
+    ecx: int
+    edx: int
+
+
+_EBX, _ECX, _EDX = 1, 2, 3
+_BASIC, _STRUCTURED, _EXTENDED = 1, 7, 0x80000001
+
+FEATURES = {
+    "fpu": (_BASIC, _EDX, 0), "de": (_BASIC, _EDX, 2), "pse": (_BASIC, _EDX, 3), "tsc": (_BASIC, _EDX, 4),
+    "msr": (_BASIC, _EDX, 5), "pae": (_BASIC, _EDX, 6), "mce": (_BASIC, _EDX, 7), "cx8": (_BASIC, _EDX, 8),
+    "sep": (_BASIC, _EDX, 11), "pge": (_BASIC, _EDX, 13), "cmov": (_BASIC, _EDX, 15), "pat": (_BASIC, _EDX, 16),
+    "pse36": (_BASIC, _EDX, 17), "clflush": (_BASIC, _EDX, 19), "mmx": (_BASIC, _EDX, 23), "fxsr": (_BASIC, _EDX, 24),
+    "sse": (_BASIC, _EDX, 25), "sse2": (_BASIC, _EDX, 26), "sse3": (_BASIC, _ECX, 0), "ssse3": (_BASIC, _ECX, 9),
+    "cx16": (_BASIC, _ECX, 13), "sse4.1": (_BASIC, _ECX, 19), "sse4.2": (_BASIC, _ECX, 20), "movbe": (_BASIC, _ECX, 22),
+    "popcnt": (_BASIC, _ECX, 23), "aes": (_BASIC, _ECX, 25), "hypervisor": (_BASIC, _ECX, 31),
+    "fsgsbase": (_STRUCTURED, _EBX, 0), "bmi1": (_STRUCTURED, _EBX, 3), "smep": (_STRUCTURED, _EBX, 7),
+    "bmi2": (_STRUCTURED, _EBX, 8), "adx": (_STRUCTURED, _EBX, 19), "smap": (_STRUCTURED, _EBX, 20),
+    "clflushopt": (_STRUCTURED, _EBX, 23), "la57": (_STRUCTURED, _ECX, 16),
+    "lahf": (_EXTENDED, _ECX, 0), "abm": (_EXTENDED, _ECX, 5), "sse4a": (_EXTENDED, _ECX, 6),
+    "syscall": (_EXTENDED, _EDX, 11), "nx": (_EXTENDED, _EDX, 20), "mmxext": (_EXTENDED, _EDX, 22),
+    "1gb-pages": (_EXTENDED, _EDX, 26), "rdtscp": (_EXTENDED, _EDX, 27), "long-mode": (_EXTENDED, _EDX, 29),
+}  # fmt: skip
+"""Name -> (leaf, register, bit) of everything the machine can offer."""
+
+_ALSO_EXTENDED = frozenset(
+    ("fpu", "de", "pse", "tsc", "msr", "pae", "mce", "cx8", "pge", "cmov", "pat", "pse36", "mmx", "fxsr")
+)  # AMD repeats these in 80000001h EDX
+_VENDOR = Leaf(0, 0x68747541, 0x444D4163, 0x69746E65)  # "AuthenticAMD"
+_SIGNATURE = 0x00830F10  # family 17h, model 31h, stepping 0
+_BRAND = b"AMD EPYC-Rome, shadow-paged".ljust(48, b"\0")
+_HYPERVISOR = Leaf(0x40000000, *(int.from_bytes(b"shadowmmu   "[i : i + 4], "little") for i in (0, 4, 8)))
+_LAST_BASIC, _LAST_EXTENDED = 0xD, 0x80000008
+
+
+class Cpuid:
+    """The leaves of one vCPU. `maxphyaddr` in bits; `la57`: tell the guest of 5-level paging."""
+
+    def __init__(self, number: int, vcpus: int, maxphyaddr: int, *, la57: bool) -> None:
+        self._leaves = {
+            0x0: _VENDOR._replace(eax=_LAST_BASIC),
+            0x40000000: _HYPERVISOR,
+            0x80000000: _VENDOR._replace(eax=_LAST_EXTENDED),
+            0x80000008: Leaf((57 if la57 else 48) << 8 | maxphyaddr, 0, vcpus - 1, 0),
+        }
+        for i in range(3):
+            words = (int.from_bytes(_BRAND[16 * i + at : 16 * i + at + 4], "little") for at in (0, 4, 8, 12))
+            self._leaves[0x80000002 + i] = Leaf(*words)
+        for leaf in (_BASIC, _STRUCTURED, _EXTENDED):
+            self._leaves[leaf] = self._features(leaf, la57)
+        basic = self._leaves[_BASIC]
+        self._leaves[_BASIC] = basic._replace(eax=_SIGNATURE, ebx=number << 24 | vcpus << 16 | 8 << 8)
+        self._leaves[_EXTENDED] = self._leaves[_EXTENDED]._replace(eax=_SIGNATURE)
+
+    @staticmethod
+    def _features(leaf: int, la57: bool) -> Leaf:
+        registers = [0, 0, 0, 0]
+        for name, (where, register, bit) in FEATURES.items():
+            if where == leaf and (name != "la57" or la57):
+                registers[register] |= 1 << bit
+            if leaf == _EXTENDED and name in _ALSO_EXTENDED:
+                registers[_EDX] |= 1 << bit
+        return Leaf(*registers)
+
+    def read(self, leaf: int, subleaf: int) -> Leaf:
+        """EAX, EBX, ECX, EDX; zeroes for a leaf that is not there."""
+        if leaf == _STRUCTURED and subleaf:
+            return Leaf(0, 0, 0, 0)
+        return self._leaves.get(leaf, Leaf(0, 0, 0, 0))

@@ -1,0 +1,216 @@
+"""Fetching and decoding the instruction at RIP, by iced-x86."""
+
+from iced_x86 import Code, Decoder, Instruction, MemorySizeExt, OpKind, Register, RegisterExt
+
+from shadowmmu.machine.cpu import MASK32, MASK64, Reg, Seg, State
+from shadowmmu.machine.memory import UD, GuestFault, GuestMemory, NoMemory
+from shadowmmu.x86.control import Efer
+
+MAX_LENGTH = 15
+_CACHE_SIZE = 4096
+_IMMEDIATES = frozenset(getattr(OpKind, name) for name in dir(OpKind) if name.startswith("IMMEDIATE"))
+_BRANCHES = frozenset((OpKind.NEAR_BRANCH16, OpKind.NEAR_BRANCH32, OpKind.NEAR_BRANCH64))
+_NAMES = {getattr(Register, name): name for name in dir(Register) if name.isupper()}
+_HIGH_BYTES = {Register.AH: Reg.RAX, Register.CH: Reg.RCX, Register.DH: Reg.RDX, Register.BH: Reg.RBX}
+_SEGMENTS = {
+    Register.ES: Seg.ES, Register.CS: Seg.CS, Register.SS: Seg.SS,
+    Register.DS: Seg.DS, Register.FS: Seg.FS, Register.GS: Seg.GS,
+}  # fmt: skip
+_STRING_POINTERS = {  # operand kind -> (register, bytes of the address, in ES)
+    OpKind.MEMORY_SEG_SI: (Reg.RSI, 2, False), OpKind.MEMORY_SEG_ESI: (Reg.RSI, 4, False), OpKind.MEMORY_SEG_RSI: (Reg.RSI, 8, False),
+    OpKind.MEMORY_ESDI: (Reg.RDI, 2, True), OpKind.MEMORY_ESEDI: (Reg.RDI, 4, True), OpKind.MEMORY_ESRDI: (Reg.RDI, 8, True),
+}  # fmt: skip
+
+
+def _general_registers() -> dict[int, tuple[int, int]]:
+    """iced register -> (index, bytes), for all but the high byte registers."""
+    found = {}
+    for register in _NAMES:
+        if RegisterExt.is_gpr(register) and register not in _HIGH_BYTES:
+            found[register] = RegisterExt.number(RegisterExt.full_register(register)), RegisterExt.size(register)
+    return found
+
+
+_GENERAL = _general_registers()
+_VECTORS = {getattr(Register, f"XMM{i}"): i for i in range(16)}
+
+
+class UnemulatedInstruction(Exception):
+    """The guest executes, on memory the machine must emulate, an instruction that it does not emulate."""
+
+    def __init__(self, rip: int, code: bytes, text: str = "") -> None:
+        super().__init__(f"RIP {rip:#x}: {code.hex(' ')}{'  ' + text if text else ''} is not emulated")
+        self.rip = rip
+        self.code = code
+
+
+def bitness(state: State, efer: int) -> int:
+    """16, 32 or 64: the mode of the code segment."""
+    if efer & Efer.LMA and state.cs.long:
+        return 64
+    return 32 if state.cs.big else 16
+
+
+class Fetcher:
+    """Fetches and decodes for one vCPU."""
+
+    def __init__(self, memory: GuestMemory) -> None:
+        self.memory = memory
+        self._cache: dict[tuple[int, int, bytes], Instruction] = {}
+
+    def fetch(self, state: State, mode: int) -> bytes:
+        """Up to 15 bytes at RIP."""
+        linear = state.rip if mode == 64 else state.cs.base + state.rip & self.memory.mask
+        return self.memory.fetch(linear, MAX_LENGTH, state.cpl == 3)
+
+    def peek(self, state: State) -> int:
+        """The byte at RIP, or -1 if it cannot be fetched."""
+        try:
+            return self.fetch(state, bitness(state, self.memory.vcpu.efer))[0]
+        except (GuestFault, NoMemory):
+            return -1
+
+    def decode(self, state: State) -> Instruction:
+        """The instruction at RIP; raises GuestFault if it cannot be fetched or is none."""
+        mode = bitness(state, self.memory.vcpu.efer)
+        code = self.fetch(state, mode)
+        key = (mode, state.rip, code)
+        found = self._cache.get(key)
+        if found is None:
+            found = Decoder(mode, code, ip=state.rip).decode()
+            if found.code == Code.INVALID:
+                self._refuse(state, mode, code)
+            if len(self._cache) >= _CACHE_SIZE:
+                self._cache.clear()
+            self._cache[key] = found
+        return found
+
+    def _refuse(self, state: State, mode: int, code: bytes) -> None:
+        """No instruction: #UD, or the page fault of the page it goes on in."""
+        if len(code) < MAX_LENGTH:
+            linear = state.rip if mode == 64 else state.cs.base + state.rip & self.memory.mask
+            self.memory.fetch(linear + len(code) & self.memory.mask, 1, state.cpl == 3)
+        raise GuestFault(UD)
+
+
+class Operands:
+    """The operands of one instruction on one state: registers, immediates, and addresses of memory."""
+
+    __slots__ = ("efer", "instruction", "mask", "mode", "state")
+
+    def __init__(self, instruction: Instruction, state: State, efer: int) -> None:
+        self.instruction = instruction
+        self.state = state
+        self.efer = efer
+        self.mode = bitness(state, efer)
+        self.mask = MASK64 if efer & Efer.LMA else MASK32
+
+    def is_memory(self, index: int) -> bool:
+        kind = self.instruction.op_kind(index)
+        return kind == OpKind.MEMORY or kind in _STRING_POINTERS
+
+    def string_pointer(self, index: int) -> Reg | None:
+        """RSI or RDI, if the operand is where a string instruction's pointer points."""
+        pointer = _STRING_POINTERS.get(self.instruction.op_kind(index))
+        return None if pointer is None else pointer[0]
+
+    def memory_operand(self) -> int | None:
+        """Index of the explicit memory operand."""
+        for index in range(self.instruction.op_count):
+            if self.instruction.op_kind(index) == OpKind.MEMORY:
+                return index
+        return None
+
+    def size(self, index: int) -> int:
+        """Bytes of an operand; an immediate's is that of the first operand."""
+        instruction = self.instruction
+        if self.is_memory(index):
+            return int(MemorySizeExt.size(instruction.memory_size))
+        if instruction.op_kind(index) == OpKind.REGISTER:
+            return int(RegisterExt.size(instruction.op_register(index)))
+        return self.size(0)
+
+    def vector(self, index: int) -> int | None:
+        """Number of an XMM register operand."""
+        return _VECTORS.get(self.instruction.op_register(index)) if self.instruction.op_kind(index) == OpKind.REGISTER else None
+
+    def value(self, index: int) -> int:
+        """A register, segment selector or immediate; unsigned."""
+        kind = self.instruction.op_kind(index)
+        if kind == OpKind.REGISTER:
+            return self.register(self.instruction.op_register(index))
+        if kind in _IMMEDIATES:
+            return int(self.instruction.immediate(index)) & MASK64
+        if kind in _BRANCHES:
+            return int(self.instruction.near_branch_target)
+        raise ValueError(f"operand {index} has no value of its own")
+
+    def register(self, register: int) -> int:
+        general = _GENERAL.get(register)
+        if general is not None:
+            return self.state.gpr[general[0]] & (1 << 8 * general[1]) - 1
+        high = _HIGH_BYTES.get(register)
+        if high is not None:
+            return self.state.gpr[high] >> 8 & 0xFF
+        return self.state.system.segments[_SEGMENTS[register]].selector
+
+    def set_register(self, index: int, value: int) -> None:
+        """Write a general register operand: 32 bits clear the upper half, 8 and 16 leave the rest alone."""
+        register = self.instruction.op_register(index)
+        high = _HIGH_BYTES.get(register)
+        if high is not None:
+            self.state.gpr[high] = self.state.gpr[high] & ~0xFF00 | (value & 0xFF) << 8
+            return
+        number, size = _GENERAL[register]
+        set_general(self.state, number, size, value)
+
+    def is_general(self, index: int) -> bool:
+        register = self.instruction.op_register(index)
+        return self.instruction.op_kind(index) == OpKind.REGISTER and (register in _GENERAL or register in _HIGH_BYTES)
+
+    def address_size(self) -> int:
+        """Bytes of an effective address."""
+        instruction = self.instruction
+        for index in range(instruction.op_count):
+            if instruction.op_kind(index) in _STRING_POINTERS:
+                return _STRING_POINTERS[instruction.op_kind(index)][1]
+        for register in (instruction.memory_base, instruction.memory_index):
+            if register != Register.NONE:
+                return int(RegisterExt.size(register))
+        return int(instruction.memory_displ_size) or self.mode // 8
+
+    def linear(self, index: int, offset: int = 0) -> int:
+        """Linear address of a memory operand, `offset` bytes added to the effective address."""
+        instruction = self.instruction
+        pointer = _STRING_POINTERS.get(instruction.op_kind(index))
+        if pointer is not None:
+            register, size, in_es = pointer
+            segment = Register.ES if in_es else instruction.memory_segment
+            effective = self.state.gpr[register]
+        else:
+            size, segment, effective = self.address_size(), instruction.memory_segment, self._effective()
+        effective = (effective + offset) & (1 << 8 * size) - 1
+        return (self.segment_base(_SEGMENTS[segment]) + effective) & self.mask
+
+    def _effective(self) -> int:
+        instruction = self.instruction
+        address = int(instruction.memory_displacement)  # of a RIP-relative operand: already the target
+        if instruction.memory_base != Register.NONE and not instruction.is_ip_rel_memory_operand:
+            address += self.register(instruction.memory_base)
+        if instruction.memory_index != Register.NONE:
+            address += self.register(instruction.memory_index) * instruction.memory_index_scale
+        return address
+
+    def segment_base(self, segment: Seg) -> int:
+        if self.mode == 64 and segment not in (Seg.FS, Seg.GS):
+            return 0
+        return self.state.system.segments[segment].base
+
+
+def set_general(state: State, number: int, size: int, value: int) -> None:
+    """Write `size` bytes of a general register, in the way of the architecture."""
+    if size >= 4:
+        state.gpr[number] = value & (1 << 8 * size) - 1
+    else:
+        mask = (1 << 8 * size) - 1
+        state.gpr[number] = state.gpr[number] & ~mask | value & mask

@@ -1,0 +1,63 @@
+"""The devices of the machine: a serial port, the exit port, a debug port. There are no interrupts."""
+
+from collections.abc import Callable
+
+SERIAL = 0x3F8
+SERIAL_STATUS = SERIAL + 5
+EXIT_PORT = 0xF4
+EXIT_PASS = 0x10
+DEBUG_PORT = 0xE9
+_TRANSMITTER_EMPTY = 0x60  # THR and shift register empty
+
+
+class PortBus:
+    """The I/O port space. What is read where nothing is, is all ones.
+
+    `on_output` gets each line the guest prints, its end included, and at the end what is left of one; `on_exit` is
+    called when the guest writes the exit port.
+    """
+
+    def __init__(self, on_output: Callable[[str], None] | None, on_exit: Callable[[], None]) -> None:
+        self.exit_code: int | None = None
+        self.reads = self.writes = 0
+        self._on_output, self._on_exit = on_output, on_exit
+        self._output: list[str] = []
+        self._line = bytearray()
+
+    def read(self, port: int, size: int) -> int:
+        self.reads += 1
+        if port == SERIAL_STATUS:
+            return _TRANSMITTER_EMPTY
+        if SERIAL <= port < SERIAL + 8:
+            return 0
+        if port == DEBUG_PORT:
+            return DEBUG_PORT  # how a guest finds it
+        return (1 << 8 * size) - 1
+
+    def write(self, port: int, size: int, value: int) -> None:
+        self.writes += 1
+        if port in (SERIAL, DEBUG_PORT):
+            self._print(value & 0xFF)
+        elif port == EXIT_PORT and self.exit_code is None:
+            self.exit_code = value
+            self._on_exit()
+
+    def _print(self, character: int) -> None:
+        self._line.append(character)
+        if character == 0x0A:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand on an unfinished line."""
+        if not self._line:
+            return
+        text = self._line.decode("utf-8", "replace").replace("\r\n", "\n")
+        self._line.clear()
+        self._output.append(text)
+        if self._on_output is not None:
+            self._on_output(text)
+
+    @property
+    def output(self) -> str:
+        """All complete lines so far, and the unfinished one."""
+        return "".join(self._output) + self._line.decode("utf-8", "replace")

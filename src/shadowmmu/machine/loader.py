@@ -1,0 +1,227 @@
+"""Guests: their description in TOML, and images loaded as a boot loader leaves them.
+
+Formats: ``multiboot`` (version 1: ELF, or any file with the address fields) and ``flat`` (bytes at an address).
+Source: Multiboot Specification 0.6.96.
+"""
+
+import struct
+import tomllib
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+from elftools.common.exceptions import ELFError
+from elftools.elf.elffile import ELFFile
+
+from shadowmmu.errors import BadInput
+from shadowmmu.machine.cpu import MASK32, Reg, Segment, State, System, Table
+from shadowmmu.machine.cpuid import FEATURES
+from shadowmmu.x86.control import Cr0, Rflags
+
+Mode = Literal["nonpaging", "2-level", "pae", "4-level", "5-level", "mixed"]
+_MAGIC, _LOADER_MAGIC = 0x1BADB002, 0x2BADB002
+_SEARCH = 8192  # bytes of the file in which the header must lie
+_KLUDGE, _KNOWN_REQUIRED = 1 << 16, 0x10003
+_INFO = 0x9500  # where the multiboot information goes
+_MEMORY_FIELDS, _MEMORY_MAP = 1 << 0, 1 << 6
+_CODE_32, _DATA_32, _CODE_16, _DATA_16 = 0xC9B, 0xC93, 0x09B, 0x093
+_LOW_MEMORY_END, _HIGH_MEMORY = 0xA0000, 0x100000
+
+
+class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A guest as its TOML file tells of it."""
+
+    name: str
+    title: str = ""
+    description: str = ""
+    image: str
+    """File name, relative to the TOML file."""
+    format: Literal["multiboot", "flat"] = "multiboot"
+    memory_mib: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 32
+    vcpus: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
+    """They all start at the entry point; CPUID tells them apart."""
+    mode: Mode = "nonpaging"
+    """What the guest is about; it enters the mode by itself."""
+    features: tuple[str, ...] = ()
+    """What it needs of the CPU."""
+    expect: str = ""
+    """Its last line of output, if all is well."""
+    load: Annotated[int, msgspec.Meta(ge=0)] = 0x7C00
+    """Of a flat image: where its first byte goes, guest physical."""
+    entry: int | None = None
+    """Of a flat image: where it starts; by default where it is loaded."""
+    start: Literal["real", "protected"] = "real"
+    """Of a flat image: in 16-bit real mode, or 32-bit protected mode with flat segments."""
+    directory: str = ""
+    """Where the TOML file was; set by `read_guest`."""
+
+    @property
+    def path(self) -> Path:
+        return Path(self.directory) / self.image
+
+
+class Piece(NamedTuple):
+    """Bytes for guest memory, and zeroes behind them up to `size`."""
+
+    gpa: int
+    data: bytes
+    size: int
+
+
+class Loaded(NamedTuple):
+    """An image ready to start."""
+
+    pieces: tuple[Piece, ...]
+    state: State
+    cr0: int
+
+
+def read_guest(path: Path | str) -> Guest:
+    """A guest from its TOML file, or from a bare multiboot image."""
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"guest {path}: {error.strerror or error}; name a TOML file or a multiboot image") from None
+    if path.suffix != ".toml":
+        return Guest(name=path.stem, image=path.name, directory=str(path.parent), mode="mixed")
+    try:
+        table = tomllib.loads(data.decode())
+        table["directory"] = str(path.parent)
+        guest = msgspec.convert(table, Guest)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"guest {path} is not TOML: {error}; mend that line") from None
+    except msgspec.ValidationError as error:
+        raise BadInput(f"guest {path}: {error}; mend that field") from None
+    unknown = [name for name in guest.features if name not in FEATURES]
+    if unknown:
+        raise BadInput(f"guest {path}: features: this machine has no {', '.join(unknown)}; it has {', '.join(FEATURES)}")
+    return guest
+
+
+def load_image(guest: Guest) -> Loaded:
+    """Read the guest's image and lay it out."""
+    try:
+        image = guest.path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"image {guest.path} of guest {guest.name}: {error.strerror or error}; build it, or mend `image`") from None
+    return load_bytes(guest, image)
+
+
+def load_bytes(guest: Guest, image: bytes) -> Loaded:
+    """The same for an image in memory."""
+    if guest.format == "flat":
+        loaded = _flat(guest, image)
+    else:
+        loaded = _multiboot(guest, image)
+    end = guest.memory_mib << 20
+    for piece in loaded.pieces:
+        if piece.gpa < 0 or piece.gpa + piece.size > end:
+            raise BadInput(
+                f"image {guest.path}: it wants {piece.gpa:#x}-{piece.gpa + piece.size:#x}, memory ends at {end:#x}; "
+                "raise memory_mib or link it lower"
+            )
+    return loaded
+
+
+# --- starting states
+
+
+def _system(code: Segment, data: Segment) -> System:
+    segments = (data, code, data, data, data, data)
+    return System(
+        segments,
+        ldtr=Segment(0, 0x82, 0xFFFF, 0),
+        tr=Segment(0, 0x8B, 0xFFFF, 0),
+        gdtr=Table(0, 0),
+        idtr=Table(0, 0x3FF),
+        cpl=0,
+        dr6=0xFFFF0FF0,
+        dr7=0x400,
+        kernel_gs_base=0,
+    )
+
+
+def _protected(entry: int, gpr: dict[Reg, int]) -> tuple[State, int]:
+    registers = [gpr.get(Reg(i), 0) if i < 8 else 0 for i in range(16)]
+    system = _system(Segment(8, _CODE_32, MASK32, 0), Segment(16, _DATA_32, MASK32, 0))
+    return State(registers, entry, Rflags.FIXED, system), Cr0.PE | Cr0.ET
+
+
+def _real(entry: int) -> tuple[State, int]:
+    system = _system(Segment(0, _CODE_16, 0xFFFF, 0), Segment(0, _DATA_16, 0xFFFF, 0))
+    return State([0] * 16, entry, Rflags.FIXED, system), Cr0.ET
+
+
+# --- formats
+
+
+def _flat(guest: Guest, image: bytes) -> Loaded:
+    if not image:
+        raise BadInput(f"image {guest.path} is empty; build it")
+    entry = guest.load if guest.entry is None else guest.entry
+    if guest.start == "real" and entry > 0xFFFF:
+        raise BadInput(f"guest {guest.name}: entry {entry:#x} is out of reach in real mode; load it below 0x10000, or set start = \"protected\"")
+    state, cr0 = _protected(entry, {}) if guest.start == "protected" else _real(entry)
+    return Loaded((Piece(guest.load, image, len(image)),), state, cr0)
+
+
+def _multiboot(guest: Guest, image: bytes) -> Loaded:
+    at = _find_header(guest, image)
+    flags = struct.unpack_from("<I", image, at + 4)[0]
+    if flags & 0xFFFF & ~_KNOWN_REQUIRED:
+        raise BadInput(f"image {guest.path}: its multiboot header asks for features {flags & 0xFFFF:#x}; only page alignment and memory sizes are offered")
+    if flags & _KLUDGE:
+        pieces, entry = _address_fields(guest, image, at)
+    else:
+        pieces, entry = _elf(guest, image)
+    state, cr0 = _protected(entry, {Reg.RAX: _LOADER_MAGIC, Reg.RBX: _INFO})
+    info = _multiboot_info(guest.memory_mib << 20)
+    return Loaded((Piece(_INFO, info, len(info)), *pieces), state, cr0)
+
+
+def _find_header(guest: Guest, image: bytes) -> int:
+    for at in range(0, min(len(image), _SEARCH) - 11, 4):
+        magic, flags, checksum = struct.unpack_from("<III", image, at)
+        if magic == _MAGIC and not (magic + flags + checksum) & MASK32:
+            return at
+    raise BadInput(f"image {guest.path} has no multiboot header in its first {_SEARCH} bytes; add one, or set format = \"flat\"")
+
+
+def _address_fields(guest: Guest, image: bytes, at: int) -> tuple[tuple[Piece, ...], int]:
+    """Header fields at +12: header, load, load end, bss end, entry address."""
+    if at + 32 > len(image):
+        raise BadInput(f"image {guest.path}: its multiboot header is cut off; build it again")
+    header, load, load_end, bss_end, entry = struct.unpack_from("<5I", image, at + 12)
+    start = at - (header - load)
+    if start < 0 or load > header:
+        raise BadInput(f"image {guest.path}: multiboot load address {load:#x} lies before the file; mend the header's address fields")
+    data = image[start : start + load_end - load] if load_end else image[start:]
+    if load_end and load_end - load > len(image) - start:
+        raise BadInput(f"image {guest.path}: its header promises {load_end - load} bytes, the file has {len(image) - start}; build it again")
+    return (Piece(load, data, max(len(data), bss_end - load)),), entry
+
+
+def _elf(guest: Guest, image: bytes) -> tuple[tuple[Piece, ...], int]:
+    try:
+        elf = ELFFile(BytesIO(image))
+        if elf.get_machine_arch() not in ("x86", "x64"):
+            raise BadInput(f"image {guest.path} is ELF for {elf.get_machine_arch()}; build it for x86")
+        segments = [segment for segment in elf.iter_segments() if segment["p_type"] == "PT_LOAD"]
+        pieces = tuple(Piece(s["p_paddr"], s.data(), s["p_memsz"]) for s in segments if s["p_memsz"])
+    except ELFError as error:
+        raise BadInput(f"image {guest.path} is no ELF file ({error}), and its multiboot header has no address fields; set flag bit 16") from None
+    if not pieces:
+        raise BadInput(f"image {guest.path} has nothing to load; link it with loadable segments")
+    return pieces, int(elf["e_entry"])
+
+
+def _multiboot_info(memory: int) -> bytes:
+    """The information structure, and the memory map behind it."""
+    ranges = [(0, min(memory, _LOW_MEMORY_END)), (_HIGH_MEMORY, memory - _HIGH_MEMORY)]
+    entries = b"".join(struct.pack("<IQQI", 20, base, size, 1) for base, size in ranges if size > 0)
+    info = bytearray(116)
+    struct.pack_into("<III", info, 0, _MEMORY_FIELDS | _MEMORY_MAP, _LOW_MEMORY_END >> 10, max(0, memory - _HIGH_MEMORY) >> 10)
+    struct.pack_into("<II", info, 44, len(entries), _INFO + len(info))
+    return bytes(info) + entries

@@ -1,0 +1,208 @@
+"""The machine: a guest, the engine, and one processor a vCPU, run in turns."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from shadowmmu.engine.face import TripleFault
+from shadowmmu.engine.vm import Vm
+from shadowmmu.machine.cpu import Exit, ExitKind
+from shadowmmu.machine.cpuid import Cpuid
+from shadowmmu.machine.decode import UnemulatedInstruction
+from shadowmmu.machine.devices import EXIT_PASS, PortBus
+from shadowmmu.machine.loader import Guest, Loaded, load_image
+from shadowmmu.machine.processor import Processor
+from shadowmmu.machine.result import Reason, Result, resident_bytes
+from shadowmmu.machine.unicorn_cpu import UnicornCpu
+
+MAX_EXITS = 2_000_000
+MAX_QUIET_SECONDS = 20.0
+_TICK = 0.1  # wall seconds after which a CPU without an exit is stopped for a look around
+_TURN = 64  # exits of one vCPU before the next has its turn
+
+
+class Machine:
+    """A virtual machine with a guest in it.
+
+    guest         from `read_guest`
+    roots         "special" or "legacy"
+    shadow_pages  limit of shadow pages; 0: the kernel's default
+    on_output     gets the guest's output, line by line
+    on_exit       called with the machine and the exit after each exit has been handled
+    audit         called with the Vm after each exit; what it raises ends the run
+    loaded        an image to run instead of the guest's own
+
+    Runs repeat exactly, several vCPUs included, as long as no vCPU spins for longer than a tenth of a second
+    without an exit.
+    """
+
+    def __init__(
+        self,
+        guest: Guest,
+        *,
+        roots: str = "special",
+        shadow_pages: int = 0,
+        on_output: Callable[[str], None] | None = None,
+        on_exit: Callable[["Machine", Exit], None] | None = None,
+        audit: Callable[[Vm], None] | None = None,
+        loaded: Loaded | None = None,
+    ) -> None:
+        self.guest = guest
+        self.vm = Vm(memory_mib=guest.memory_mib, vcpus=guest.vcpus, roots=roots, shadow_pages=shadow_pages)
+        self._on_exit, self._audit = on_exit, audit
+        self.ports = PortBus(on_output, self._stop_cpus)
+        self.exits = 0
+        """Exits so far; those of the machine's own clock do not count."""
+        loaded = loaded or load_image(guest)
+        for piece in loaded.pieces:
+            self.vm.write_guest(piece.gpa, piece.data + bytes(piece.size - len(piece.data)))
+        self.processors = tuple(self._processor(number, loaded) for number in range(guest.vcpus))
+        self._quiet_since = 0.0
+        self._turn = 0
+
+    def _processor(self, number: int, loaded: Loaded) -> Processor:
+        vcpu = self.vm.vcpus[number]
+        cpuid = Cpuid(number, self.guest.vcpus, self.vm.maxphyaddr, la57="la57" in self.guest.features)
+        processor = Processor(vcpu, cpuid, self._stored)
+        several = self.guest.vcpus > 1
+        cpu = UnicornCpu(self.vm.host_regions(), self.ports, processor.may_use_port, exit_on_pause=several)
+        cpu.set_state(loaded.state)
+        vcpu.set_sregs(loaded.cr0, 0, 0, 0)
+        processor.attach(cpu)
+        return processor
+
+    def _stored(self, gpa: int, size: int) -> None:
+        """The emulator stored there; CPUs may have translated code from it."""
+        for _, address_space, base, length, hva, _ in self.vm.memslots():
+            if address_space == 0 and base <= gpa < base + length:
+                page = self.vm.host_page(hva + gpa - base)
+                if page is not None:
+                    for processor in self.processors:
+                        processor.cpu.code_changed(page | gpa & 0xFFF, size)
+                return
+
+    def _stop_cpus(self) -> None:
+        for processor in self.processors:
+            processor.cpu.stop()
+
+    # --- running
+
+    def run(self, *, max_exits: int = MAX_EXITS, max_quiet_seconds: float = MAX_QUIET_SECONDS) -> Result:
+        """Run until the guest ends or a limit is reached.
+
+        max_exits          total exits of this machine, counted from its start
+        max_quiet_seconds  CPU time, in seconds, that a guest may run without any exit
+        """
+        with self._ticking():
+            reason, detail = self._loop(max_exits, max_quiet_seconds)
+        self.ports.flush()
+        return self._result(reason, detail)
+
+    def _loop(self, max_exits: int, max_quiet_seconds: float) -> tuple[Reason, str]:
+        self._quiet_since = time.thread_time()
+        while True:
+            for processor in self._turns():
+                try:
+                    exit_ = processor.step()
+                except TripleFault as end:
+                    return Reason.TRIPLE_FAULT, str(end)
+                except UnemulatedInstruction as end:
+                    return Reason.UNEMULATED, str(end)
+                ended = self._after(processor, exit_, max_quiet_seconds)
+                if ended is not None:
+                    return ended
+                if self.exits >= max_exits:
+                    return Reason.EXIT_LIMIT, f"{self.exits} exits"
+
+    def _turns(self) -> Iterator[Processor]:
+        """The vCPU whose turn it is, over and over, as long as its turn lasts."""
+        if all(processor.halted for processor in self.processors):
+            return
+        processor = self.processors[self._turn % len(self.processors)]
+        self._turn += 1
+        if processor.halted:
+            return
+        if len(self.processors) > 1:
+            processor.cpu.all_code_changed()
+        processor.yielded = False
+        last = self.exits + _TURN
+        while not (processor.halted or processor.yielded) and (len(self.processors) == 1 or self.exits < last):
+            yield processor
+
+    def _after(self, processor: Processor, exit_: Exit, max_quiet_seconds: float) -> tuple[Reason, str] | None:
+        """Count, call the hooks, and see whether that was the end."""
+        if exit_.kind is ExitKind.INTERRUPTED:
+            processor.yielded = True
+            if time.thread_time() - self._quiet_since > max_quiet_seconds:
+                return Reason.SPINNING, f"{max_quiet_seconds:g} s of CPU time without an exit, near RIP {processor.cpu.state().rip:#x}"
+        else:
+            self.exits += 1
+            self._quiet_since = time.thread_time()
+            if self._audit is not None:
+                self._audit(self.vm)
+            if self._on_exit is not None:
+                self._on_exit(self, exit_)
+        if self.ports.exit_code is not None:
+            return self._verdict(self.ports.exit_code)
+        if processor.shutdown is not None:
+            return Reason.TRIPLE_FAULT, processor.shutdown
+        if all(p.halted for p in self.processors):
+            return Reason.HALTED, f"HLT at RIP {processor.cpu.state().rip:#x}"
+        return None
+
+    def _verdict(self, code: int) -> tuple[Reason, str]:
+        if code != EXIT_PASS:
+            return Reason.FAILED, f"exit port: {code:#x}"
+        last = self.ports.output.rstrip().rpartition("\n")[2]
+        if self.guest.expect and last != self.guest.expect:
+            return Reason.FAILED, f"last line is {last!r}, not {self.guest.expect!r}"
+        return Reason.PASSED, ""
+
+    @contextmanager
+    def _ticking(self) -> Iterator[None]:
+        """Stop a CPU that runs long without an exit, so that limits and signals are looked at."""
+        over = threading.Event()
+
+        def tick() -> None:
+            before = -1
+            while not over.wait(_TICK):
+                if self.exits == before:
+                    self._stop_cpus()
+                before = self.exits
+
+        thread = threading.Thread(target=tick, name="shadowmmu-tick", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    # --- the result
+
+    def _result(self, reason: Reason, detail: str) -> Result:
+        exits: Counter[str] = Counter()
+        outcomes: Counter[str] = Counter()
+        injected: Counter[str] = Counter()
+        for processor in self.processors:
+            exits.update({kind.value: count for kind, count in processor.exits.items()})
+            outcomes.update({outcome.name.lower(): count for outcome, count in processor.outcomes.items()})
+            injected.update(processor.injected)
+        return Result(
+            guest=self.guest.name,
+            roots=self.vm.roots,
+            reason=reason,
+            detail=detail,
+            code=self.ports.exit_code,
+            exits=dict(exits.most_common()),
+            outcomes=dict(outcomes.most_common()),
+            injected=dict(injected.most_common()),
+            emulated=sum(processor.emulated for processor in self.processors),
+            unprotected=sum(processor.unprotected for processor in self.processors),
+            port_accesses=self.ports.reads + self.ports.writes,
+            output=self.ports.output,
+            counters=self.vm.counters(),
+            host_memory=resident_bytes(self.vm.host_regions()),
+        )

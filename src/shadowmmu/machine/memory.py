@@ -1,0 +1,132 @@
+"""Guest memory by linear address, as an instruction or an event delivery of one vCPU sees it.
+
+Every access is located first: translated page by page, with the fault it would raise. Only then is it done, so an
+instruction that is to fault has changed nothing. Memory that is not there reads as all ones and swallows writes.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from shadowmmu.machine.cpu import MASK32, MASK64
+from shadowmmu.x86.control import Cr4, Efer
+from shadowmmu.x86.pferr import Pferr
+
+if TYPE_CHECKING:
+    from shadowmmu import Vcpu
+
+PAGE_SIZE = 4096
+READ = 0
+WRITE = int(Pferr.WRITE)
+USER = int(Pferr.USER)
+FETCH = int(Pferr.FETCH)
+SYSTEM = int(Pferr.IMPLICIT)
+"""An access of the CPU itself to GDT, IDT or TSS: supervisor, and EFLAGS.AC does not lift SMAP for it."""
+
+DE, DB, NMI, BP, OF, BR, UD, NM, DF, TS, NP, SS, GP, PF = 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14
+MF, AC, MC, XF = 16, 17, 18, 19
+HAS_ERROR_CODE = frozenset((DF, TS, NP, SS, GP, PF, AC))
+NAMES = {
+    DE: "#DE", DB: "#DB", NMI: "NMI", BP: "#BP", OF: "#OF", BR: "#BR", UD: "#UD", NM: "#NM", DF: "#DF", TS: "#TS",
+    NP: "#NP", SS: "#SS", GP: "#GP", PF: "#PF", MF: "#MF", AC: "#AC", MC: "#MC", XF: "#XF",
+}  # fmt: skip
+
+
+class Event(NamedTuple):
+    """An exception or a software interrupt to deliver. `next_rip` is where a trap or software interrupt returns."""
+
+    vector: int
+    error_code: int = 0
+    cr2: int | None = None  # of a #PF
+    software: bool = False
+    next_rip: int | None = None
+
+    @property
+    def name(self) -> str:
+        return f"INT {self.vector:#x}" if self.software else NAMES.get(self.vector, f"#{self.vector}")
+
+
+class GuestFault(Exception):
+    """What the guest is doing raises an exception."""
+
+    def __init__(self, vector: int, error_code: int = 0, cr2: int | None = None) -> None:
+        super().__init__(f"{NAMES.get(vector, vector)} error code {error_code:#x}" + (f" at {cr2:#x}" if cr2 is not None else ""))
+        self.event = Event(vector, error_code, cr2)
+
+
+class NoMemory(Exception):
+    """An instruction is to be fetched from a guest physical address without memory."""
+
+
+Span = tuple[tuple[int, int], ...]
+"""Where an access goes: (guest physical address, bytes) of each part, one a page."""
+
+
+class GuestMemory:
+    """`on_store(gpa, size)` is called after each store, for whoever keeps translated code."""
+
+    def __init__(self, vcpu: "Vcpu", on_store: Callable[[int, int], None]) -> None:
+        self.vcpu = vcpu
+        self._on_store = on_store
+
+    @property
+    def mask(self) -> int:
+        """Linear addresses are 64 bits wide in long mode, else 32."""
+        return MASK64 if self.vcpu.efer & Efer.LMA else MASK32
+
+    def canonical(self, gva: int) -> bool:
+        """A 64-bit address whose upper bits are all equal, as the paging mode demands."""
+        bits = 57 if self.vcpu.cr4 & Cr4.LA57 else 48
+        return gva >> (bits - 1) in (0, MASK64 >> (bits - 1))
+
+    def translate(self, gva: int, access: int) -> int:
+        """Guest physical address of one byte, or the #PF that the access raises. Sets A and D as the CPU does."""
+        gpa: int | None = self.vcpu.gva_to_gpa(gva, access)
+        if gpa is None:
+            fault = self.vcpu.exception
+            raise GuestFault(PF, fault.error_code, fault.cr2)
+        return gpa
+
+    def locate(self, gva: int, size: int, access: int) -> Span:
+        """Translate an access of `size` bytes, at most a page."""
+        gva &= self.mask
+        room = PAGE_SIZE - gva % PAGE_SIZE
+        first = self.translate(gva, access)
+        if size <= room:
+            return ((first, size),)
+        return ((first, room), (self.translate((gva + room) & self.mask, access), size - room))
+
+    def load(self, span: Span) -> int:
+        data = b""
+        for gpa, size in span:
+            part = self.vcpu.read_emulated(gpa, size)
+            data += b"\xff" * size if part is None else part
+        return int.from_bytes(data, "little")
+
+    def store(self, span: Span, value: int) -> None:
+        data = value.to_bytes(sum(size for _, size in span), "little")
+        for gpa, size in span:
+            if self.vcpu.write_emulated(gpa, data[:size]):
+                self._on_store(gpa, size)
+            data = data[size:]
+
+    def read(self, gva: int, size: int, access: int) -> int:
+        return self.load(self.locate(gva, size, access))
+
+    def fetch(self, gva: int, size: int, user: bool) -> bytes:
+        """Up to `size` code bytes at `gva`; fewer if the second page they touch faults. Raises the fault of the first."""
+        access = FETCH | USER if user else FETCH
+        room = PAGE_SIZE - gva % PAGE_SIZE
+        code = self._fetch_part(gva, min(size, room), access)
+        if size > room:
+            try:
+                code += self._fetch_part((gva + room) & self.mask, size - room, access)
+            except GuestFault:
+                pass
+        return code
+
+    def _fetch_part(self, gva: int, size: int, access: int) -> bytes:
+        gpa = self.translate(gva, access)
+        code: bytes | None = self.vcpu.read_emulated(gpa, size)
+        if code is None:
+            raise NoMemory(f"{gpa:#x}")
+        return code

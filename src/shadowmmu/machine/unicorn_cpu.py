@@ -1,0 +1,317 @@
+"""The default CPU back end: Unicorn 2.1.4 as an AMD EPYC, the guest always under VMRUN. Public API only.
+
+An exit is taken in place: the interrupt hook reads the processor context (the error code does not outlive the hook)
+and stops the engine. A run goes on from there, unless something changed that only VMRUN loads - segments, control
+registers other than CR3 - and then enters the guest anew.
+
+What this processor does otherwise than a real one:
+* a load of CR3 and a flush of one page drop every translation, so a flush that was forgotten may not show;
+* IN and OUT without the right to raise #GP, but what follows them in the same basic block has then run, its stores
+  included (registers are put back);
+* SYSCALL is left to the machine; RDRAND and the debug registers are the engine's own.
+"""
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from unicorn import unicorn_const as uc_const
+from unicorn import x86_const
+from unicorn.unicorn_py3 import UcError
+
+from shadowmmu.machine.cpu import Controls, CpuError, Exit, ExitKind, Ports, Segment, State, System, Table
+from shadowmmu.machine.unicorn_host import NEVER, SvmHost
+from shadowmmu.machine.unicorn_layout import SEGMENT_SIZE, layout
+from shadowmmu.x86.pferr import Pferr
+from shadowmmu.x86.vmcb import SvmExit
+
+_HOOKED = 0x100  # what the hook's number of an SVM exit begins with
+_SEGMENT_ARRAY = struct.Struct("<" + "I4xQII" * 10)
+_PLAIN_EXITS = {
+    SvmExit.SOFTWARE_INTERRUPT: ExitKind.SOFTWARE_INTERRUPT,
+    SvmExit.INVLPG: ExitKind.INVLPG,
+    SvmExit.CPUID: ExitKind.CPUID,
+    SvmExit.RDTSC: ExitKind.RDTSC,
+    SvmExit.RDTSCP: ExitKind.RDTSC,
+    SvmExit.HLT: ExitKind.HLT,
+    SvmExit.PAUSE: ExitKind.PAUSE,
+    SvmExit.WBINVD: ExitKind.CACHE,
+    SvmExit.SHUTDOWN: ExitKind.SHUTDOWN,
+}
+
+
+def _exit_table() -> dict[int, Exit]:
+    """Exits that carry nothing but their number."""
+    table = {int(code): Exit(kind, int(code)) for code, kind in _PLAIN_EXITS.items()}
+    for register in range(16):
+        table[SvmExit.CR_READ + register] = Exit(ExitKind.CR_READ, register)
+        table[SvmExit.CR_WRITE + register] = Exit(ExitKind.CR_WRITE, register)
+    undefined = (SvmExit.INVLPGA, *range(SvmExit.VMRUN, SvmExit.SKINIT + 1), SvmExit.MONITOR, SvmExit.MWAIT, SvmExit.MWAIT_ARMED)
+    for code in undefined:
+        table[code] = Exit(ExitKind.UNDEFINED, int(code))
+    table[SvmExit.XSETBV] = Exit(ExitKind.UNDEFINED, int(SvmExit.XSETBV))
+    return table
+
+
+_EXITS = _exit_table()
+
+
+def _segment(fields: tuple[int, ...], index: int) -> Segment:
+    """A segment of the context; its flags are the descriptor's second word."""
+    selector, base, limit, flags = fields[4 * index : 4 * index + 4]
+    return Segment(selector & 0xFFFF, flags >> 8 & 0xFF | flags >> 12 & 0xF00, limit, base)
+
+
+class UnicornCpu:
+    """One vCPU's processor.
+
+    regions        host memory as (hpa, size, address in this process)
+    ports          the I/O port space
+    may_use_port   (state, port, size) -> bool: asked for IN and OUT outside ring 0
+    exit_on_pause  PAUSE exits, so that other vCPUs get their turn
+    """
+
+    def __init__(
+        self,
+        regions: Sequence[tuple[int, int, int]],
+        ports: Ports,
+        may_use_port: Callable[[State, int, int], bool],
+        *,
+        exit_on_pause: bool = False,
+    ) -> None:
+        self._layout = layout()
+        self._host = SvmHost(regions, exit_on_pause=exit_on_pause)
+        self._uc: Any = self._host.uc
+        self._ports, self._may_use_port = ports, may_use_port
+        self._controls = Controls(0, 0, 0, 0)
+        self._pending: State | None = None  # to be loaded by VMRUN
+        self._captured: State | None = None  # what `state` gave since the last run
+        self._rip = 0
+        self._exit: Exit | None = None
+        self._denied: bytes | None = None  # the context at a port access that is not allowed
+        self._system_key = b""
+        self._system: System | None = None
+        self._changed_code: list[tuple[int, int]] = []
+        self._unmapped = 0
+        self._add_hooks()
+
+    def _add_hooks(self) -> None:
+        add = self._uc.hook_add
+        add(uc_const.UC_HOOK_INTR, self._on_interrupt)
+        add(uc_const.UC_HOOK_INSN, self._on_in, aux1=x86_const.UC_X86_INS_IN)
+        add(uc_const.UC_HOOK_INSN, self._on_out, aux1=x86_const.UC_X86_INS_OUT)
+        add(uc_const.UC_HOOK_INSN, self._on_syscall, aux1=x86_const.UC_X86_INS_SYSCALL)
+        add(uc_const.UC_HOOK_MEM_UNMAPPED, self._on_unmapped)
+
+    # --- hooks, called while the engine runs
+
+    def _on_interrupt(self, uc: Any, number: int, _data: object) -> None:
+        if self._denied is None:
+            self._host.read_context()
+            self._exit = self._decode(number - _HOOKED)
+        uc.emu_stop()
+
+    def _decode(self, code: int) -> Exit:
+        view = self._host.context
+        if code == SvmExit.PAGE_FAULT:
+            error: int = struct.unpack_from("<I", view, self._layout.error_code)[0]
+            if error & Pferr.RSVD:
+                error |= Pferr.PRESENT  # which this engine forgets
+            return Exit(ExitKind.PAGE_FAULT, 14, error, self._host.exit_info_2)
+        known = _EXITS.get(code)
+        if known is not None:
+            return known
+        error = struct.unpack_from("<I", view, self._layout.error_code)[0]
+        if code == SvmExit.MSR:
+            return Exit(ExitKind.MSR, error & 1)
+        if SvmExit.EXCEPTION <= code < SvmExit.EXCEPTION + 32:
+            return Exit(ExitKind.EXCEPTION, code - SvmExit.EXCEPTION, error)
+        raise CpuError(f"the CPU exits with code {code:#x}, which was not asked for; install unicorn==2.1.4")
+
+    def _on_syscall(self, uc: Any, _data: object) -> None:
+        self._host.read_context()
+        self._exit = Exit(ExitKind.SYSCALL, gva=uc.reg_read(x86_const.UC_X86_REG_RIP))
+        uc.emu_stop()
+
+    def _on_in(self, uc: Any, port: int, size: int, _data: object) -> int:
+        return self._ports.read(port, size) if self._port_allowed(uc, port, size) else 0
+
+    def _on_out(self, uc: Any, port: int, size: int, value: int, _data: object) -> None:
+        if self._port_allowed(uc, port, size):
+            self._ports.write(port, size, value)
+
+    def _port_allowed(self, uc: Any, port: int, size: int) -> bool:
+        if self._denied is not None:
+            return False
+        if not uc.reg_read(x86_const.UC_X86_REG_CS) & 3:
+            return True
+        self._host.read_context()
+        state = self._capture()
+        if self._may_use_port(state, port, size):
+            return True
+        rip = uc.reg_read(x86_const.UC_X86_REG_RIP)
+        struct.pack_into("<Q", self._host.context, self._layout.rip, rip)
+        self._denied = bytes(self._host.context)
+        uc.emu_stop()
+        return False
+
+    def _on_unmapped(self, _uc: Any, _access: int, address: int, _size: int, _value: int, _data: object) -> bool:
+        self._unmapped = address
+        return False
+
+    # --- registers
+
+    def _capture(self) -> State:
+        """The state in the context that was read last."""
+        where, view = self._layout, self._host.context
+        gpr = list(struct.unpack_from("<16Q", view, where.gpr))
+        rip: int = struct.unpack_from("<Q", view, where.rip)[0]
+        return State(gpr, rip, self._uc.reg_read(x86_const.UC_X86_REG_EFLAGS), self._capture_system())
+
+    def _capture_system(self) -> System:
+        where, view = self._layout, self._host.context
+        cpl = view[where.hflags] & 3
+        debug = bytes(view[where.dr6 : where.dr6 + 16])
+        gs_base = bytes(view[where.kernel_gs_base : where.kernel_gs_base + 8])
+        raw = bytes(view[where.segments : where.segments + 10 * SEGMENT_SIZE])
+        key = b"".join((raw, debug, gs_base, bytes((cpl,))))
+        if self._system is None or key != self._system_key:
+            fields = _SEGMENT_ARRAY.unpack(raw)
+            dr6, dr7 = struct.unpack("<QQ", debug)
+            old = self._system
+            self._system = System(
+                tuple([_segment(fields, i) for i in range(6)]),
+                _segment(fields, 6),
+                _segment(fields, 7),
+                Table(fields[33], fields[34]),
+                Table(fields[37], fields[38]),
+                cpl,
+                dr6,
+                dr7,
+                int.from_bytes(gs_base, "little"),
+                *(old[-4:] if old is not None else (0, 0, 0, 0)),
+            )
+            self._system_key = key
+        return self._system
+
+    def state(self) -> State:
+        """The guest's registers now."""
+        if self._pending is not None:
+            return self._pending.copy()
+        if self._captured is None:
+            self._captured = self._capture()
+            self._captured.rip = self._rip
+        return self._captured.copy()
+
+    def set_state(self, state: State) -> None:
+        """Take over changed registers; changed segments and their like are loaded by the next run."""
+        before = self._captured
+        if self._pending is not None or before is None or state.system != before.system:
+            self._pending = state.copy()
+            return
+        if state.gpr != before.gpr:
+            struct.pack_into("<16Q", self._host.context, self._layout.gpr, *state.gpr)
+            struct.pack_into("<Q", self._host.context, self._layout.cr3, self._controls.cr3)
+            self._host.write_context()
+        if state.rflags != before.rflags or state.gpr != before.gpr:
+            self._uc.reg_write(x86_const.UC_X86_REG_EFLAGS, state.rflags)
+        self._captured = state.copy()
+        self._rip = state.rip
+
+    def vector(self, number: int) -> int:
+        """The 128 bits of an XMM register."""
+        value: int = self._uc.reg_read(x86_const.UC_X86_REG_XMM0 + number)
+        return value
+
+    def set_vector(self, number: int, value: int) -> None:
+        self._uc.reg_write(x86_const.UC_X86_REG_XMM0 + number, value)
+        self._host.read_context()
+
+    def set_controls(self, controls: Controls) -> None:
+        """Real control registers of the next run."""
+        old = self._controls
+        if controls == old:
+            return
+        if self._pending is None:
+            if (controls.cr0, controls.cr4, controls.efer) == (old.cr0, old.cr4, old.efer):
+                self._uc.reg_write(x86_const.UC_X86_REG_CR3, controls.cr3)
+            else:
+                self._pending = self.state()
+        self._controls = controls
+
+    # --- translations and code
+
+    def flush_all(self) -> None:
+        """Drop every translation."""
+        if self._pending is None:
+            self._host.flush()
+
+    def flush_page(self, gva: int) -> None:
+        """Drop the translations of one address; here, of all."""
+        self.flush_all()
+
+    def code_changed(self, hpa: int, size: int) -> None:
+        """Translated code of this memory is dropped before the next run."""
+        if (hpa, size) not in self._changed_code:
+            self._changed_code.append((hpa, size))
+
+    def all_code_changed(self) -> None:
+        """All translated code is dropped."""
+        self._uc.ctl_flush_tb()
+
+    def _forget_code(self) -> None:
+        for hpa, size in self._changed_code:
+            self._host.forget_code(hpa, size)
+        self._changed_code.clear()
+
+    # --- running
+
+    def _prepare(self) -> int:
+        """Bring the engine to where it is to start; the address for it to start at."""
+        head_end = self._layout.head_end
+        if self._pending is not None:
+            state, self._pending = self._pending, None
+            self._host.read_context()
+            self._host.restore_host(head_end)
+            self._forget_code()
+            self._host.write_vmcb(state, self._controls)
+            self._system, self._system_key = state.system, b""
+            return self._host.begin_vmrun(state.gpr)
+        if self._changed_code:
+            self._host.read_context()
+            guest = bytes(self._host.context)
+            self._host.restore_host(head_end)
+            self._forget_code()
+            self._host.context[:] = guest
+            self._host.write_context()
+            self._host.flush()
+        return self._rip
+
+    def run(self) -> Exit:
+        """Run the guest until it exits."""
+        start = self._prepare()
+        self._captured = self._exit = None
+        try:
+            self._uc.emu_start(start, NEVER)
+        except UcError as error:
+            raise CpuError(
+                f"the CPU stopped at RIP {self._uc.reg_read(x86_const.UC_X86_REG_RIP):#x}: {error}; last address outside host memory: {self._unmapped:#x}"
+            ) from error
+        return self._finish()
+
+    def _finish(self) -> Exit:
+        where, host = self._layout, self._host
+        if self._denied is not None:
+            host.context[:] = self._denied
+            host.write_context()
+            self._denied, self._exit = None, Exit(ExitKind.PORT_DENIED)
+        elif self._exit is None or self._exit.kind is ExitKind.SYSCALL:
+            host.read_context()
+        self._rip = struct.unpack_from("<Q", host.context, where.rip)[0]
+        if struct.unpack_from("<Q", host.context, where.cr3)[0] != self._controls.cr3:
+            raise CpuError(f"the guest switched tasks by hardware near RIP {self._rip:#x}; this machine does not offer that")
+        return self._exit or Exit(ExitKind.INTERRUPTED)
+
+    def stop(self) -> None:
+        """From another thread: make `run` return INTERRUPTED soon."""
+        self._uc.emu_stop()

@@ -1,0 +1,198 @@
+"""Unicorn as a bare AMD-V processor: an engine in host mode, ready to VMRUN.
+
+Host memory is mapped in place. A small private region holds what a hypervisor needs of its own: the VMCB, the host
+save area, permission maps, host page tables that map everything one to one, and a stub of two instructions.
+Unicorn never does a #VMEXIT: it calls the interrupt hook with 0x100 + exit code and leaves the guest's registers in
+place. So a guest is left by restoring the *head* of the processor context (general registers to CR4) as it was in
+host mode; the rest of the context (FPU, SSE, debug registers) stays the guest's.
+"""
+
+import ctypes
+import mmap
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from unicorn import unicorn_const as uc_const
+from unicorn import x86_const
+from unicorn.unicorn_py3 import Uc, UcError
+
+from shadowmmu.machine.cpu import Controls, CpuError, Reg, Segment, State, Table
+from shadowmmu.x86.vmcb import Intercept1, Intercept2, Vmcb
+
+PRIVATE_BASE = 0xE000_0000
+"""Host physical address of the private region; the low zone of host memory must end below it."""
+PRIVATE_SIZE = 0x10000
+NEVER = 1 << 63  # not canonical: no guest gets there
+HOST_EFER, HOST_CR0, HOST_CR4 = 0x1D01, 0x80010001, 0x620  # SCE LME LMA NXE SVME; PG WP PE; PAE OSFXSR OSXMMEXCPT
+MSR_EFER, MSR_VM_HSAVE_PA = 0xC0000080, 0xC0010117
+
+# Offsets in the private region.
+_VMCB, _HSAVE, _STUB, _PML4, _PDPT, _IOPM, _MSRPM, _GDT, SCRATCH = 0x0, 0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0x8000, 0xA000, 0xB000
+_STUB_CODE = bytes.fromhex("0f01da 0f01d8")  # vmload rax; vmrun rax
+_SEGMENT_CODE = bytes.fromhex("66b81000 8ed8 8ec0 8ed0 48cb")  # mov ax,16; mov ds,ax; mov es,ax; mov ss,ax; retfq
+_PDPT_ENTRIES = 512
+
+_SEGMENT_FIELDS = (Vmcb.ES, Vmcb.CS, Vmcb.SS, Vmcb.DS, Vmcb.FS, Vmcb.GS)
+_GPR = tuple(
+    getattr(x86_const, f"UC_X86_REG_{name}")
+    for name in ("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", "R8", "R9", "R10", "R11", "R12", "R13", "R14", "R15")
+)
+
+INTERCEPTS_1 = (
+    Intercept1.RDTSC
+    | Intercept1.CPUID
+    | Intercept1.SOFTWARE_INTERRUPT
+    | Intercept1.HLT
+    | Intercept1.INVLPG
+    | Intercept1.INVLPGA
+    | Intercept1.MSR
+    | Intercept1.TASK_SWITCH
+    | Intercept1.SHUTDOWN
+)
+INTERCEPTS_2 = (
+    Intercept2.VMRUN
+    | Intercept2.VMMCALL
+    | Intercept2.VMLOAD
+    | Intercept2.VMSAVE
+    | Intercept2.STGI
+    | Intercept2.CLGI
+    | Intercept2.SKINIT
+    | Intercept2.RDTSCP
+    | Intercept2.WBINVD
+    | Intercept2.MONITOR
+    | Intercept2.MWAIT
+    | Intercept2.MWAIT_ARMED
+    | Intercept2.XSETBV
+)
+_CR_INTERCEPTS = 0b1_0001_1101  # CR0, CR2, CR3, CR4, CR8
+
+
+class SvmHost:
+    """An engine in host mode. `regions`: host memory as (hpa, size, address in this process)."""
+
+    def __init__(self, regions: Sequence[tuple[int, int, int]], *, exit_on_pause: bool = False) -> None:
+        self.uc: Any = Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_64, x86_const.UC_CPU_X86_EPYC_ROME)
+        self._private = mmap.mmap(-1, PRIVATE_SIZE)
+        self._map(regions)
+        self._build_private(max((hpa + size for hpa, size, _ in regions), default=0))
+        self._write_intercepts(exit_on_pause)
+        self._enter_host_mode()
+        self._context = self.uc.context_save()
+        size = self._context.size
+        address = ctypes.cast(self._context.context, ctypes.c_void_p).value or 0
+        self.context = memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
+        """The processor context as of the last `read_context`."""
+        self._host_context = bytes(self.context)
+
+    def _map(self, regions: Sequence[tuple[int, int, int]]) -> None:
+        private = ctypes.addressof(ctypes.c_char.from_buffer(self._private))
+        for hpa, size, address in (*regions, (PRIVATE_BASE, PRIVATE_SIZE, private)):
+            if hpa < PRIVATE_BASE + PRIVATE_SIZE and PRIVATE_BASE < hpa + size and hpa != PRIVATE_BASE:
+                raise CpuError(f"host memory {hpa:#x}+{size:#x} covers the CPU's own region at {PRIVATE_BASE:#x}; make the low zone smaller")
+            self.uc.mem_map_ptr(hpa, size, uc_const.UC_PROT_ALL, address)
+
+    def _build_private(self, top: int) -> None:
+        put = struct.pack_into
+        put("<Q", self._private, _PML4, PRIVATE_BASE + _PDPT | 7)
+        gigabytes = min(_PDPT_ENTRIES, max(4, -(-top >> 30)))
+        for i in range(gigabytes):
+            put("<Q", self._private, _PDPT + 8 * i, i << 30 | 0x87)
+        self._private[_IOPM:_GDT] = b"\xff" * (_GDT - _IOPM)
+        self._private[_STUB : _STUB + len(_STUB_CODE)] = _STUB_CODE
+        put("<QQQ", self._private, _GDT, 0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF)
+
+    def _write_intercepts(self, exit_on_pause: bool) -> None:
+        put = struct.pack_into
+        first = INTERCEPTS_1 | (Intercept1.PAUSE if exit_on_pause else 0)
+        put("<HH", self._private, _VMCB + Vmcb.CR_READ_INTERCEPTS, _CR_INTERCEPTS, _CR_INTERCEPTS)
+        put("<III", self._private, _VMCB + Vmcb.EXCEPTION_INTERCEPTS, 0xFFFFFFFF, first, INTERCEPTS_2)
+        put("<QQ", self._private, _VMCB + Vmcb.IOPM_BASE, PRIVATE_BASE + _IOPM, PRIVATE_BASE + _MSRPM)
+        put("<I", self._private, _VMCB + Vmcb.GUEST_ASID, 1)
+
+    def _enter_host_mode(self) -> None:
+        """64-bit mode with real descriptors in CS, DS, ES, SS."""
+        uc = self.uc
+        uc.reg_write(x86_const.UC_X86_REG_CR4, HOST_CR4)
+        uc.msr_write(MSR_EFER, HOST_EFER)
+        uc.msr_write(MSR_VM_HSAVE_PA, PRIVATE_BASE + _HSAVE)
+        uc.reg_write(x86_const.UC_X86_REG_CR3, PRIVATE_BASE + _PML4)
+        uc.reg_write(x86_const.UC_X86_REG_CR0, HOST_CR0)
+        uc.reg_write(x86_const.UC_X86_REG_GDTR, (0, PRIVATE_BASE + _GDT, 0x17, 0))
+        code, stack, end = SCRATCH, SCRATCH + 0x100, PRIVATE_BASE + SCRATCH + 0x80
+        self._private[code : code + len(_SEGMENT_CODE)] = _SEGMENT_CODE
+        struct.pack_into("<QQ", self._private, stack, end, 8)
+        uc.reg_write(x86_const.UC_X86_REG_RSP, PRIVATE_BASE + stack)
+        uc.emu_start(PRIVATE_BASE + code, end)
+
+    def write_scratch(self, data: bytes) -> int:
+        """Put bytes into a spare page of the private region; its host physical address."""
+        self._private[SCRATCH : SCRATCH + len(data)] = data
+        return PRIVATE_BASE + SCRATCH
+
+    @property
+    def identity_root(self) -> int:
+        """Host physical address of the host's own page tables."""
+        return PRIVATE_BASE + _PML4
+
+    # --- the VMCB
+
+    def _put_segment(self, at: int, segment: Segment) -> None:
+        struct.pack_into("<HHIQ", self._private, _VMCB + at, *segment)
+
+    def _put_table(self, at: int, table: Table) -> None:
+        struct.pack_into("<HHIQ", self._private, _VMCB + at, 0, 0, table.limit, table.base)
+
+    def write_vmcb(self, state: State, controls: Controls) -> None:
+        """The guest state that VMLOAD and VMRUN load; the other general registers go by `begin_vmrun`."""
+        system, put, private = state.system, struct.pack_into, self._private
+        for at, segment in zip(_SEGMENT_FIELDS, system.segments, strict=True):
+            self._put_segment(at, segment)
+        self._put_segment(Vmcb.LDTR, system.ldtr)
+        self._put_segment(Vmcb.TR, system.tr)
+        self._put_table(Vmcb.GDTR, system.gdtr)
+        self._put_table(Vmcb.IDTR, system.idtr)
+        put("<B", private, _VMCB + Vmcb.CPL, system.cpl)
+        put("<Q", private, _VMCB + Vmcb.EFER, controls.efer)
+        put("<QQQQQQQ", private, _VMCB + Vmcb.CR4, controls.cr4, controls.cr3, controls.cr0, system.dr7, system.dr6, state.rflags, state.rip)
+        put("<Q", private, _VMCB + Vmcb.RSP, state.gpr[Reg.RSP])
+        put("<QQ", private, _VMCB + Vmcb.RAX, state.gpr[Reg.RAX], system.star)
+        put("<QQQQ", private, _VMCB + Vmcb.KERNEL_GS_BASE, system.kernel_gs_base, system.sysenter_cs, system.sysenter_esp, system.sysenter_eip)
+
+    @property
+    def exit_info_2(self) -> int:
+        """EXITINFO2; for a #PF exit the faulting address."""
+        value: int = struct.unpack_from("<Q", self._private, _VMCB + Vmcb.EXIT_INFO_2)[0]
+        return value
+
+    # --- the processor context
+
+    def read_context(self) -> None:
+        self.uc.context_update(self._context)
+
+    def write_context(self) -> None:
+        self.uc.context_restore(self._context)
+
+    def restore_host(self, head_end: int) -> None:
+        """Host mode again, with the guest's FPU and debug registers. The context must have been read."""
+        self.context[:head_end] = self._host_context[:head_end]
+        self.write_context()
+        self.flush()
+
+    def begin_vmrun(self, gpr: list[int]) -> int:
+        """Load the general registers; where to start the engine. In host mode only."""
+        for register, value in zip(_GPR, gpr, strict=True):
+            self.uc.reg_write(register, value)
+        self.uc.reg_write(_GPR[Reg.RAX], PRIVATE_BASE + _VMCB)
+        return PRIVATE_BASE + _STUB
+
+    def flush(self) -> None:
+        """Drop every translation."""
+        self.uc.ctl(uc_const.UC_CTL_TLB_FLUSH, uc_const.UC_CTL_IO_WRITE)
+
+    def forget_code(self, hpa: int, size: int) -> None:
+        """Drop code translated from host memory. In host mode only: the engine takes a linear address."""
+        try:
+            self.uc.ctl_remove_cache(hpa, hpa + size)
+        except UcError as error:
+            raise CpuError(f"code at host physical {hpa:#x} cannot be dropped: {error}; report this as a bug") from error
