@@ -43,29 +43,19 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 from shadowmmu.hardware import walk as hw
-from shadowmmu.hardware.cpu import Observer
+from shadowmmu.hardware.cpu import Violation
 from shadowmmu.hardware.walk import Features, Paging, Step, Translation, bits, paging, use_entry, walk
 
 CR0_CACHE = 0x60000000  # CD, NW: a change reloads PDPTEs (SDM 4.4.1)
-CR4_PCIDE = 0x20000
 PAGE_FAULT = 14
 
 
-class Violation(AssertionError):
-    """The engine allowed, refused or changed what a bare CPU would not."""
-
-
 class GuestMemory(Protocol):
-    """The VM's memslots as they are now."""
+    """The VM's memslots as they are now: what backs an address, whether it may be written; aligned values there."""
 
-    def host(self, gpa: int) -> int | None:
-        """Host address that backs `gpa`, None outside all slots."""
-
-    def writable(self, gpa: int) -> bool:
-        """The slot of `gpa` is not read-only."""
-
-    def read(self, hpa: int, size: int) -> int:
-        """An aligned value in host memory."""
+    def host(self, gpa: int) -> int | None: ...
+    def writable(self, gpa: int) -> bool: ...
+    def read(self, hpa: int, size: int) -> int: ...
 
 
 Node = tuple[int, int]  # (step of a walk, the address above what its tables index)
@@ -137,7 +127,7 @@ class Space:
         self.tables: dict[Node, set[tuple[int, int]]] = {}
         self.depends: dict[int, list[tuple[Child, int]]] = {}  # host address of an entry -> where it was reached, rights
 
-    def keep(self, wanted: Callable[[int, Translation], bool]) -> None:
+    def keep(self, wanted: Callable[..., bool]) -> None:
         """Drop the pages that are not `wanted` (watched page, translation), then look at all tables again."""
         self.pages = {page: {t for t in members if wanted(page, t)} for page, members in self.pages.items()}
         self.rebuild()
@@ -198,7 +188,7 @@ class Space:
         return count
 
 
-class VirtualTlb(Observer):
+class VirtualTlb:
     """Everything that a bare CPU could hold of the guest's tables, for one vCPU."""
 
     def __init__(self, oracle: Oracle, name: str) -> None:
@@ -227,17 +217,15 @@ class VirtualTlb(Observer):
             pdptes = tuple(p or 0 for p in loaded)
         if not accepted:
             return
-        noflush = mov_cr3 and cr4 & CR4_PCIDE and cr3 >> 63
+        noflush = mov_cr3 and cr4 & hw.CR4_PCIDE and cr3 >> 63
         self.cr0, self.cr3, self.cr4, self.efer, self.pdptes = cr0, cr3 & ~(1 << 63), cr4, efer, pdptes
         self._set_mode()
-        smep_on = flips4 & cr4 & hw.CR4_SMEP
-        everything = was != now.levels or flips0 & hw.CR0_PG or flips4 & (hw.CR4_PGE | hw.CR4_LA57) or flips4 & ~cr4 & CR4_PCIDE
-        if everything:
+        if was != now.levels or flips4 & hw.CR4_PGE or flips4 & ~cr4 & hw.CR4_PCIDE:
             self.spaces = {}
-        pcid = cr3 & 0xFFF if cr4 & CR4_PCIDE else 0
+        pcid = cr3 & 0xFFF if cr4 & hw.CR4_PCIDE else 0
         self.space = self.spaces[pcid] = self.spaces.get(pcid) or Space(self, cr3)
         self.space.cr3 = self.cr3
-        if flips4 & hw.CR4_PAE or smep_on:
+        if flips4 & cr4 & hw.CR4_SMEP:
             self.space.keep(lambda _page, t: False)
         elif mov_cr3 and not noflush:
             self.space.keep(lambda _page, t: t.rights & hw.GLOBAL != 0)
@@ -247,7 +235,7 @@ class VirtualTlb(Observer):
         """The guest executed INVLPG: pages of any size that hold the address, and all cached tables, are gone."""
         for space in self.spaces.values():
             current = space is self.space
-            space.keep(lambda page, t: (page << 12 ^ gva) >> t.shift != 0 or not (current or t.rights & hw.GLOBAL))  # noqa: B023
+            space.keep(lambda page, t, here=current: (page << 12 ^ gva) >> t.shift != 0 or not (here or t.rights & hw.GLOBAL))
 
     def rebuild(self) -> None:
         """Memory, or how it is read, has changed: look at all tables again."""
@@ -255,7 +243,9 @@ class VirtualTlb(Observer):
             space.rebuild()
 
     def possible(self, gva: int) -> set[Translation]:
-        """The translations of a watched address that the CPU can hold now."""
+        """The translations of a watched address that the CPU can hold now. Without paging, of any address."""
+        if not self.mode.levels:
+            return {Translation(gva & hw.ADDRESS, 12, hw.ALL | hw.DIRTY)}
         page, found = gva >> 12, self.space.pages[gva >> 12]
         for space in self.spaces.values() if len(self.spaces) > 1 else ():
             found = found | {t for t in space.pages[page] if t.rights & hw.GLOBAL}
@@ -272,32 +262,27 @@ class VirtualTlb(Observer):
         if mode.levels == 2:
             other = paging(self.cr0, self.cr4 ^ hw.CR4_PSE, self.efer, features)
             self.views.append((other, other.steps))
-        else:
+        else:  # bit 63 counts as NX, bits 52-62 as ignored
             other = paging(self.cr0, self.cr4, self.efer | hw.EFER_NXE, features)
-            self.views = [(other, tuple(_without_software_bits(step) for step in other.steps))]
+            high = ~bits(62, 52)
+            self.views = [
+                (other, tuple(s._replace(reserved=s.reserved & high, reserved_large=s.reserved_large & high) for s in other.steps))
+            ]
 
     # --- the checks
 
     def completed(self, gva: int, access: int, ac: bool, hpa: int) -> None:
         """Rule 1."""
-        memory = self.memory
-        if not self.mode.levels:
-            allowed = memory.host(gva) == hpa and (not access & hw.WRITE or memory.writable(gva))
-            possible: Iterable[Translation] = ()
-        else:
-            possible = self.possible(gva)
-            allowed = False
-            write = access & hw.WRITE
-            kernel_page = not self.mode.wp and not self.oracle.strict
-            for page in possible:
-                lifted = ac or (kernel_page and not page.rights & hw.WRITE)
-                if memory.host(gpa := page.address(gva)) == hpa and self.mode.permits(page.rights, access, lifted):
-                    allowed = allowed or not write or (page.rights & hw.DIRTY != 0 and memory.writable(gpa))
-        if not allowed:
-            raise Violation(
-                f"{self.name}: {_access(access)} of {gva:#x} went to host {hpa:#x}; the guest allowed only "
-                f"{', '.join(self._describe(t, gva) for t in possible) or ('gpa = gva' if not self.mode.levels else 'nothing')}"
-            )
+        pages = self.possible(gva)
+        kernel_pages = not self.mode.wp and not self.oracle.strict
+        for page in pages:
+            gpa, rights = page.address(gva), page.rights
+            lifted = ac or (kernel_pages and not rights & hw.WRITE)
+            clean = access & hw.WRITE and not (rights & hw.DIRTY and self.memory.writable(gpa))
+            if self.memory.host(gpa) == hpa and self.mode.permits(rights, access, lifted) and not clean:
+                return
+        what = f"{self.name}: {_access(access)} of {gva:#x} went to host {hpa:#x}"
+        raise Violation(f"{what}; the guest allowed only {self._describe_all(pages, gva)}")
 
     def stored(self, hpa: int, size: int) -> None:
         self.oracle.stored(hpa, size)
@@ -316,18 +301,13 @@ class VirtualTlb(Observer):
             hpa = self.memory.host(gpa)
             if hpa is None:
                 return None
-            value = marked.get(hpa)
-            if value is None:
-                value = self.memory.read(hpa, size)
-                seen[hpa] = (size, value)
-            return value
+            seen[hpa] = size, self.memory.read(hpa, size)
+            return marked.get(hpa, seen[hpa][1])
 
         def write(gpa: int, size: int, value: int) -> None:
             hpa = self.memory.host(gpa)
             if hpa is not None and self.memory.writable(gpa):
                 marked[hpa] = value
-            elif hpa is not None:
-                seen.pop(hpa, None)
 
         result = walk(self.mode, read, self.cr3, gva, access, ac, write=write, pdptes=self.pdptes)
         entries = tuple((hpa, size, old, marked.get(hpa, old)) for hpa, (size, old) in seen.items())
@@ -341,39 +321,32 @@ class VirtualTlb(Observer):
         what = f"{self.name}: {_access(expected.access)} of {expected.gva:#x}"
         if exception is not None:
             self._judge_fault(what, expected, exception)
-        elif outcome == "TRANSLATED":
-            result = expected.result
-            if not isinstance(result, Translation) or gpa != result.address(expected.gva):
-                raise Violation(
-                    f"{what}: translated to gpa {_hex([gpa])} for the emulator, a bare CPU gives {self._outcome(result, expected.gva)}"
-                )
+        elif outcome == "TRANSLATED" and (isinstance(expected.result, int) or gpa != expected.result.address(expected.gva)):
+            wanted = self._outcome(expected.result, expected.gva)
+            raise Violation(f"{what}: translated to gpa {_hex([gpa])} for the emulator, a bare CPU gives {wanted}")
         must = outcome in ("FIXED", "TRANSLATED") and isinstance(expected.result, Translation)
         for hpa, size, old, new in expected.entries:
             now = self.memory.read(hpa, size)
             if now != new and (must or exception is not None or now != old):
-                raise Violation(
-                    f"{what}: {outcome} left guest entry at host {hpa:#x} as {now:#x}, was {old:#x}, a bare CPU makes it {new:#x}"
-                )
+                change = f"as {now:#x}, was {old:#x}, a bare CPU makes it {new:#x}"
+                raise Violation(f"{what}: {outcome} left guest entry at host {hpa:#x} {change}")
             if now != old:
                 self.oracle.stored(hpa, size)
         if outcome == "EMULATE" and not expected.access & hw.WRITE and (self.oracle.strict or not self.mode.levels):
-            pages = self.possible(expected.gva) if self.mode.levels else {Translation(expected.gva & hw.ADDRESS, 12, 0)}
+            pages = self.possible(expected.gva)
             if pages and all(self.memory.host(t.address(expected.gva)) is not None for t in pages):
-                raise Violation(f"{what}: is to be emulated, but it is memory: {', '.join(self._describe(t, expected.gva) for t in pages)}")
+                raise Violation(f"{what}: is to be emulated, but it is memory: {self._describe_all(pages, expected.gva)}")
         if exception is not None and exception[1] & (hw.PRESENT | hw.RESERVED) == hw.PRESENT:
             self.invlpg(expected.gva)
 
     def _judge_fault(self, what: str, expected: Prediction, exception: tuple[Any, ...]) -> None:
         vector, code, address = exception[:3]
-        wanted = expected.result
-        tolerated = code
+        seen = code
         if not self.oracle.strict and self.mode.levels == 2 and self.efer & hw.EFER_NXE and expected.access & hw.FETCH:
-            tolerated = code & ~hw.FETCH | self.mode.code(expected.access) & hw.FETCH
-        if vector != PAGE_FAULT or address != expected.gva or tolerated != wanted:
-            raise Violation(
-                f"{what}: the guest gets exception {vector} code {code:#x} address {address:#x}, a bare CPU gives "
-                f"{self._outcome(wanted, expected.gva)}"
-            )
+            seen = code & ~hw.FETCH | self.mode.code(expected.access) & hw.FETCH
+        if (vector, address, seen) != (PAGE_FAULT, expected.gva, expected.result):
+            got = f"exception {vector} code {code:#x} address {address:#x}"
+            raise Violation(f"{what}: the guest gets {got}, a bare CPU gives {self._outcome(expected.result, expected.gva)}")
 
     # --- words
 
@@ -383,6 +356,9 @@ class VirtualTlb(Observer):
 
     def _outcome(self, result: Translation | int, gva: int) -> str:
         return f"#PF code {result:#x}" if isinstance(result, int) else self._describe(result, gva)
+
+    def _describe_all(self, pages: Iterable[Translation], gva: int) -> str:
+        return ", ".join(self._describe(page, gva) for page in pages) or "nothing"
 
     def _describe(self, page: Translation, gva: int) -> str:
         gpa, r = page.address(gva), page.rights
@@ -397,9 +373,3 @@ def _access(access: int) -> str:
 
 def _hex(values: Iterable[int | None]) -> str:
     return " ".join("none" if v is None else f"{v:#x}" for v in values)
-
-
-def _without_software_bits(step: Step) -> Step:
-    """Bits 52-62 count as ignored, as in long mode."""
-    high = ~bits(62, 52)
-    return step._replace(reserved=step.reserved & high, reserved_large=step.reserved_large & high if step.reserved_large >= 0 else -1)

@@ -18,45 +18,11 @@ from shadowmmu.hardware import walk as hw
 from shadowmmu.hardware.tlb import Tlb
 from shadowmmu.hardware.walk import Features, Paging, TrailEntry, Translation, paging, walk
 
-EFER_LMA = 0x400
-CR4_PCIDE = 0x20000
 RETRY_LIMIT = 16  # exits one access may take; more is a violation of progress
 
 
-class Entry(Protocol):
-    """What the engine hands over at a guest entry."""
-
-    @property
-    def root(self) -> int: ...
-    @property
-    def level(self) -> int: ...
-    @property
-    def flush_all(self) -> bool: ...
-    @property
-    def flush_gvas(self) -> Sequence[int]: ...
-
-
-class Vcpu(Protocol):
-    """The part of the engine's vCPU that a CPU needs."""
-
-    cr0: int
-    cr3: int
-    cr4: int
-    efer: int
-    ac: bool
-
-    @property
-    def exception(self) -> tuple[Any, ...] | None: ...
-    def enter(self) -> Entry: ...
-    def page_fault(self, gva: int, error_code: int) -> object: ...
-    def gva_to_gpa(self, gva: int, access: int) -> int | None: ...
-    def read_emulated(self, gpa: int, size: int) -> bytes | None: ...
-    def write_emulated(self, gpa: int, data: bytes) -> bool: ...
-    def inject(self) -> None: ...
-
-
-class HardwareViolation(AssertionError):
-    """The CPU was led where it must never go, or made no progress."""
+class Violation(AssertionError):
+    """The engine allowed, refused or changed what a bare CPU would not, or made no progress."""
 
 
 class HostMemory:
@@ -70,28 +36,28 @@ class HostMemory:
             raw = memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
             self._regions.append((hpa, hpa + size, {1: raw, 2: raw.cast("H"), 4: raw.cast("I"), 8: raw.cast("Q")}))
 
-    def read(self, hpa: int, size: int) -> int:
-        """The `size` (1, 2, 4, 8) bytes at `hpa`, which is aligned to its size."""
+    def _at(self, hpa: int, size: int) -> tuple[Any, int]:
         for start, end, views in self._regions:
             if start <= hpa < end:
-                value: int = views[size][(hpa - start) // size]
-                return value
-        raise HardwareViolation(f"the CPU reads host memory at {hpa:#x}, where there is none")
+                return views[size], (hpa - start) // size
+        raise Violation(f"the CPU was led to host memory at {hpa:#x}, where there is none")
+
+    def read(self, hpa: int, size: int) -> int:
+        """The `size` (1, 2, 4, 8) bytes at `hpa`, which is aligned to its size."""
+        view, index = self._at(hpa, size)
+        return int(view[index])
 
     def write(self, hpa: int, size: int, value: int) -> None:
         """Store `size` bytes at `hpa`, which is aligned to its size."""
-        for start, end, views in self._regions:
-            if start <= hpa < end:
-                views[size][(hpa - start) // size] = value
-                return
-        raise HardwareViolation(f"the CPU writes host memory at {hpa:#x}, where there is none")
+        view, index = self._at(hpa, size)
+        view[index] = value
 
 
 def real_paging(cr0: int, cr4: int, efer: int, features: Features) -> Paging:
     """The paging mode in the CPU while the guest believes in `cr0`, `cr4`, `efer`."""
     if not cr0 & hw.CR0_PG:
         cr4 &= ~(hw.CR4_SMEP | hw.CR4_SMAP)
-    if not efer & EFER_LMA:
+    if not efer & hw.EFER_LMA:
         efer &= ~hw.EFER_LME
     return paging(cr0 | hw.CR0_PG | hw.CR0_WP, (cr4 | hw.CR4_PAE) & ~hw.CR4_PKE, efer | hw.EFER_NXE, features)
 
@@ -112,29 +78,20 @@ class Result(NamedTuple):
     exits: tuple[str, ...]  # the engine's outcomes on the way
 
 
-class Observer:
-    """What an oracle may want to see. Each call comes right after the fact, `judge_fault` also before."""
+class Observer(Protocol):
+    """What an oracle sees, each right when it happens. `exception` is what the guest is to get, if anything."""
 
-    def completed(self, gva: int, access: int, ac: bool, hpa: int) -> None:
-        """The CPU translated `gva` to `hpa` and is about to use it."""
-
-    def stored(self, hpa: int, size: int) -> None:
-        """Guest memory at `hpa` has changed."""
-
-    def before_walk(self, gva: int, access: int, ac: bool) -> None:
-        """The engine is about to walk the guest's tables for this access."""
-
-    def after_walk(self, outcome: str, gpa: int | None, exception: tuple[Any, ...] | None) -> None:
-        """It has; `outcome` as from page_fault, or "TRANSLATED"; `exception` if the guest is to get a fault."""
-
-    def emulated_store(self, gpa: int, size: int) -> None:
-        """The engine's write_emulated has changed guest memory."""
+    def completed(self, gva: int, access: int, ac: bool, hpa: int) -> None: ...  # translated, about to be used
+    def stored(self, hpa: int, size: int) -> None: ...  # guest memory has changed
+    def emulated_store(self, gpa: int, size: int) -> None: ...  # the same, by the engine's write_emulated
+    def before_walk(self, gva: int, access: int, ac: bool) -> None: ...  # the engine is about to walk the guest's tables
+    def after_walk(self, outcome: str, gpa: int | None, exception: tuple[Any, ...] | None) -> None: ...  # page_fault's, or "TRANSLATED"
 
 
 class Cpu:
-    """The CPU of one vCPU. `features` are the host's; `intel`: PDPTEs are latched at entry (SDM 26.3.2.3)."""
+    """The CPU of one vCPU of the engine. `features` are the host's; without `amd` PDPTEs are latched at entry (SDM 26.3.2.3)."""
 
-    def __init__(self, vcpu: Vcpu, memory: HostMemory, features: Features, observer: Observer, random: Random | None = None) -> None:
+    def __init__(self, vcpu: Any, memory: HostMemory, features: Features, observer: Observer, random: Random | None = None) -> None:
         self.vcpu, self.memory, self.features, self.observer = vcpu, memory, features, observer
         self.tlb = Tlb(random)
         self.root = 0
@@ -145,11 +102,11 @@ class Cpu:
         entry = self.vcpu.enter()
         self.mode = mode = real_paging(self.vcpu.cr0, self.vcpu.cr4, self.vcpu.efer, self.features)
         if entry.level != mode.levels:
-            raise HardwareViolation(f"root of level {entry.level} loaded while the CPU walks {mode.levels} levels")
+            raise Violation(f"root of level {entry.level} loaded while the CPU walks {mode.levels} levels")
         if mode.levels == 3 and entry.root >> 32:
-            raise HardwareViolation(f"PAE root {entry.root:#x} lies above 4 GiB, out of reach of a 32-bit CR3")
+            raise Violation(f"PAE root {entry.root:#x} lies above 4 GiB, out of reach of a 32-bit CR3")
         self.root = entry.root
-        self.tag = self.vcpu.cr3 & 0xFFF if self.vcpu.cr4 & CR4_PCIDE else 0
+        self.tag = self.vcpu.cr3 & 0xFFF if self.vcpu.cr4 & hw.CR4_PCIDE else 0
         if entry.flush_all:
             self.tlb.flush_all()
         for gva in entry.flush_gvas:
@@ -158,7 +115,7 @@ class Cpu:
             self.pdptes = tuple(self.memory.read(entry.root + 8 * i, 8) for i in range(4))
             for pdpte in self.pdptes:
                 if pdpte & 1 and pdpte & mode.pdpte_reserved:
-                    raise HardwareViolation(f"VM entry fails: PDPTE {pdpte:#x} has reserved bits")
+                    raise Violation(f"VM entry fails: PDPTE {pdpte:#x} has reserved bits")
         else:
             self.pdptes = None
 
@@ -205,8 +162,8 @@ class Cpu:
             if outcome == "EMULATE":
                 return self.emulate(gva, access, ac, size, value, tuple(exits))
             if outcome not in ("RETRY", "FIXED", "SPURIOUS"):
-                raise HardwareViolation(f"page_fault({gva:#x}, {~hpa:#x}) ended in {outcome}")
-        raise HardwareViolation(f"no progress: access {access:#x} to {gva:#x} took {RETRY_LIMIT} exits: {' '.join(exits)}")
+                raise Violation(f"page_fault({gva:#x}, {~hpa:#x}) ended in {outcome}")
+        raise Violation(f"no progress: access {access:#x} to {gva:#x} took {RETRY_LIMIT} exits: {' '.join(exits)}")
 
     def emulate(self, gva: int, access: int, ac: bool, size: int, value: int | None, exits: tuple[str, ...] = ()) -> Result:
         """The same access by the machine's emulator; within one page, of any size and alignment."""

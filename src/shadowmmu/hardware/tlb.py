@@ -61,12 +61,7 @@ class Tlb:
             shift = mode.steps[used.step].shift
             tables[gva >> shift << 6 | shift] = used.address, used.rights & ALL
         if self.random is not None and self.random.random() < 1 / 32:
-            self._evict(tag)
-
-    def _evict(self, tag: int) -> None:
-        """Lose one cache, or the tables, of a tag."""
-        victim = (self._pages, self._tables)[self.random.getrandbits(1) if self.random else 0]
-        victim.pop(tag, None)
+            (self._pages if self.random.random() < 0.5 else self._tables).pop(tag, None)
 
     def invlpg(self, tag: int, gva: int, mode: Paging) -> None:
         """INVLPG, INVLPGA, INVVPID of one address; also what a #PF does (SDM 4.10.4.1)."""
@@ -88,7 +83,3 @@ class Tlb:
         self._pages.clear()
         self._tables.clear()
         self._global.clear()
-
-    def __len__(self) -> int:
-        """Pages held."""
-        return sum(map(len, self._pages.values())) + len(self._global)

@@ -25,10 +25,12 @@ EXEC, ACCESSED, DIRTY, LARGE, GLOBAL, KEY_SHIFT = 8, 0x20, 0x40, 0x80, 0x100, 12
 ALL = WRITE | USER | EXEC
 
 NX = 1 << 63
+NO_LEAF = 1  # as `Step.reserved_large`; bit 0 is never reserved
 ADDRESS = 0x000FFFFFFFFFF000
 CR0_WP, CR0_PG = 1 << 16, 1 << 31
-CR4_PSE, CR4_PAE, CR4_PGE, CR4_LA57, CR4_SMEP, CR4_SMAP, CR4_PKE = 0x10, 0x20, 0x80, 0x1000, 1 << 20, 1 << 21, 1 << 22
-EFER_LME, EFER_NXE = 0x100, 0x800
+CR4_PSE, CR4_PAE, CR4_PGE, CR4_LA57, CR4_PCIDE = 0x10, 0x20, 0x80, 0x1000, 0x20000
+CR4_SMEP, CR4_SMAP, CR4_PKE = 1 << 20, 1 << 21, 1 << 22
+EFER_LME, EFER_LMA, EFER_NXE = 0x100, 0x400, 0x800
 
 
 def bits(high: int, low: int) -> int:
@@ -64,7 +66,7 @@ class Step(NamedTuple):
     shift: int
     mask: int  # of the index
     reserved: int  # of an entry that leads to a table, or of a 4 KB leaf
-    reserved_large: int  # of a leaf above level 1; -1: bit 7 makes no leaf here
+    reserved_large: int  # of a leaf above level 1; NO_LEAF: bit 7 makes none here
 
 
 class TrailEntry(NamedTuple):
@@ -97,7 +99,7 @@ class Paging:
         self.steps = _steps(self.levels, self.nx, bool(cr4 & CR4_PSE), features)
         # SDM table 4-8: PDPTE bits 1-2, 5-8 and everything from MAXPHYADDR up
         self.pdpte_reserved = bits(2, 1) | bits(8, 5) | bits(63, features.maxphyaddr)
-        smep, smap = bool(cr4 & CR4_SMEP), bool(cr4 & CR4_SMAP)
+        smep, smap = bool(cr4 & CR4_SMEP and self.levels), bool(cr4 & CR4_SMAP and self.levels)
         self.allowed = tuple(
             tuple(_allows(r << 1, a & 3, bool(a & 4), bool(a & 8), self.wp, smep, smap) for r in range(8)) for a in range(16)
         )
@@ -139,15 +141,15 @@ def _allows(rights: int, data: int, fetch: bool, ac: bool, wp: bool, smep: bool,
 def _steps(levels: int, nx: bool, pse: bool, features: Features) -> tuple[Step, ...]:
     """Must-be-zero bits of every level: SDM tables 4-4 to 4-6, 4-9 to 4-11, 4-14 to 4-20; APM 5.3."""
     if levels == 2:
-        large = bits(21, features.pse36_width - 19) if pse else -1
-        return Step(2, 22, 0x3FF, 0, large), Step(1, 12, 0x3FF, 0, -1)
+        large = bits(21, features.pse36_width - 19) if pse else NO_LEAF
+        return Step(2, 22, 0x3FF, 0, large), Step(1, 12, 0x3FF, 0, NO_LEAF)
     high = bits(62 if levels == 3 else 51, features.maxphyaddr) | (0 if nx else NX)
-    low = Step(2, 21, 0x1FF, high, high | bits(20, 13)), Step(1, 12, 0x1FF, high, -1)
+    low = Step(2, 21, 0x1FF, high, high | bits(20, 13)), Step(1, 12, 0x1FF, high, NO_LEAF)
     if levels == 3:
         return low
     top = high | LARGE | (GLOBAL if features.amd else 0)
-    pdpte = Step(3, 30, 0x1FF, high, high | bits(29, 13)) if features.pages_1g else Step(3, 30, 0x1FF, high | LARGE, -1)
-    upper = (Step(5, 48, 0x1FF, top, -1), Step(4, 39, 0x1FF, top, -1))
+    pdpte = Step(3, 30, 0x1FF, high, high | bits(29, 13)) if features.pages_1g else Step(3, 30, 0x1FF, high | LARGE, NO_LEAF)
+    upper = (Step(5, 48, 0x1FF, top, NO_LEAF), Step(4, 39, 0x1FF, top, NO_LEAF))
     return (*upper[5 - levels :], pdpte, *low) if levels else ()
 
 
@@ -159,7 +161,7 @@ def use_entry(mode: Paging, step: Step, entry: int, rights: int) -> tuple[int, i
     """
     if not entry & 1:
         return 0
-    leaf = step.level == 1 or (entry & LARGE != 0 and step.reserved_large >= 0)
+    leaf = step.level == 1 or (entry & LARGE != 0 and step.reserved_large != NO_LEAF)
     if entry & (step.reserved_large if leaf and step.level > 1 else step.reserved):
         return PRESENT | RESERVED
     rights &= entry | EXEC
@@ -218,14 +220,12 @@ def walk(
         pa = table + (gva >> step.shift & step.mask) * size
         entry = read(pa, size) or 0
         result = use_entry(mode, step, entry, rights)
+        if trail is not None:
+            trail.append(TrailEntry(at, pa, entry, *((0, 0) if isinstance(result, int) else result[:2])))
         if isinstance(result, int):
-            if trail is not None:
-                trail.append(TrailEntry(at, pa, entry, 0, 0))
             return code | result
         table, rights, leaf = result
         used.append((pa, entry))
-        if trail is not None:
-            trail.append(TrailEntry(at, pa, entry, table, rights))
         at += 1
     key = mode.key_fault(rights, access, pkru)
     if key or not mode.permits(rights, access, ac):
@@ -263,7 +263,6 @@ class SecondLevelFault(Exception):
     """
 
     def __init__(self, gpa: int, code: int) -> None:
-        super().__init__(f"guest-physical {gpa:#x}, code {code:#x}")
         self.gpa, self.code = gpa, code
 
 

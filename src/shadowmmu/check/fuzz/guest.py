@@ -22,8 +22,8 @@ from shadowmmu.check.fuzz.ops import (
     Op,
     Setup,
 )
-from shadowmmu.check.oracle import Oracle, Violation
-from shadowmmu.hardware.cpu import Cpu, HostMemory
+from shadowmmu.check.oracle import Oracle
+from shadowmmu.hardware.cpu import Cpu, HostMemory, Violation
 from shadowmmu.hardware.walk import ADDRESS, CR0_PG, FETCH, USER, WRITE, paging
 
 CR0_BASE = 0x31  # PE, ET, NE

@@ -10,7 +10,7 @@ from typing import Any
 from shadowmmu.check.fuzz.author import Author
 from shadowmmu.check.fuzz.guest import Guest
 from shadowmmu.check.fuzz.ops import MODES, Kind, Op, Setup, describe
-from shadowmmu.check.oracle import Violation
+from shadowmmu.hardware.cpu import Violation
 
 EPISODE = 3000  # operations of one VM
 
