@@ -70,6 +70,8 @@ class Author:
             self.cr3: 4.0,
             self.toggle: 3.0,
             self.pcid: 0.4,
+            self.dance: 1.0,
+            self.shootdown: 1.5,
             self.mode: 0.6,
             self.slot: 0.9,
             self.swap: 0.7,
@@ -81,7 +83,6 @@ class Author:
         weights[random.choice(tuple(weights))] *= 4  # the mood of this episode
         self.choices, self.weights = tuple(weights), tuple(weights.values())
         self.mode(0)
-        self.mode(1)
 
     def next(self) -> Op:
         """The next operation."""
@@ -301,6 +302,64 @@ class Author:
             self._add(Kind.CR3, vcpu, tlb.cr3)
         self._add(Kind.ACCESS, vcpu if random.random() < 0.7 else 1 - vcpu, gva, random.choice(ACCESSES), 8, random.getrandbits(64))
 
+    def _shared_leaf(self, vcpu: int) -> tuple[int, TrailEntry] | None:
+        """An address in use, and the leaf entry through which both vCPUs translate it."""
+        gva, mode = self.random.choice(self.recent), self.guest.oracle.vcpus[vcpu].mode
+        if not mode.levels or self._levels(1 - vcpu) != mode.levels or gva not in REACH[mode.levels]:
+            return None
+        mine, other = self._look(vcpu, gva), self._look(1 - vcpu, gva)
+        if not mine or not other or mine[-1].pa != other[-1].pa or not mine[-1].address:
+            return None
+        return gva, mine[-1]
+
+    def _change_leaf(self, vcpu: int, leaf: TrailEntry) -> None:
+        """Point a leaf elsewhere, or take rights away."""
+        levels = self._levels(vcpu)
+        entry = self._entry(levels, 1, hostile=0) | 0x21 if self.random.random() < 0.6 else leaf.entry & ~self.random.choice((1, 2, 4))
+        self._write_entry(vcpu, leaf.pa, entry)
+
+    def shootdown(self, vcpu: int) -> None:
+        """One vCPU holds a translation, the other changes it and invalidates only for itself; the host takes the page."""
+        shared = self._shared_leaf(vcpu)
+        if shared is None:
+            return
+        gva, leaf = shared
+        how = self.random.choice((0, WRITE, USER, USER | WRITE))
+        self._add(Kind.ACCESS, vcpu, gva, how, 8, 0)
+        self._change_leaf(1 - vcpu, leaf)
+        if self.random.random() < 0.6:
+            self._add(Kind.INVLPG, 1 - vcpu, gva)
+        else:
+            self._add(Kind.CR3, 1 - vcpu, self.guest.oracle.vcpus[1 - vcpu].cr3)
+        if self.random.random() < 0.5:
+            self._add(Kind.ACCESS, 1 - vcpu, gva, self.random.choice(ACCESSES), 8, 0)
+        if self.random.random() < 0.7:
+            self._add(Kind.SWAP, vcpu, leaf.address >> 12, 1)
+        self._add(Kind.ACCESS, vcpu, gva, how, 8, 0)
+
+    def dance(self, vcpu: int) -> None:
+        """With PCIDs: change an entry, go to another PCID and back keeping translations, some invalidation on the way."""
+        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
+        gva = random.choice(self.recent)
+        trail = self._look(vcpu, gva) if tlb.cr4 & CR4_PCIDE and gva in REACH[tlb.mode.levels] else []
+        if not trail or not trail[-1].address:
+            return
+        keep, here = 1 << 63, tlb.cr3
+        there = self._root() & ~0xFFF | random.choice((here & 0xFFF, random.randrange(3)))
+        self._add(Kind.ACCESS, vcpu, gva, 0, 8, 0)
+        self._change_leaf(vcpu, trail[-1])
+        self._add(Kind.CR3, vcpu, there | keep)
+        self._add(Kind.ACCESS, vcpu, self._gva(tlb.mode.levels), random.choice(ACCESSES), 8, 0)
+        fate = random.randrange(4)
+        if fate == 0:
+            self._add(Kind.INVLPG, vcpu, gva)
+        elif fate == 1:
+            self._add(Kind.CR4, vcpu, tlb.cr4 ^ CR4_PGE)
+        elif fate == 2:
+            self._add(Kind.CR3, vcpu, there & ~0xFFF | here & 0xFFF)
+        self._add(Kind.CR3, vcpu, here | keep)
+        self._add(Kind.ACCESS, vcpu, gva, random.choice(ACCESSES), 8, 0)
+
     def build(self, vcpu: int) -> None:
         """Make whole paths to some watched addresses, by emulated stores to guest-physical addresses, and load CR3."""
         tlb = self.guest.oracle.vcpus[vcpu]
@@ -382,10 +441,12 @@ class Author:
                 self._add(Kind.POKE, vcpu, root + 8 * i, 8, self._home(3, 2) << 12 | (random.random() < 0.8))
         for _ in range(3 if levels else 0):
             self._path(vcpu, root, self._gva(levels), levels)
-        self._add(Kind.MODE, vcpu, cr0, root, cr4, efer)
-        if levels > 3 and random.random() < 0.4:
-            self._add(Kind.CR3, vcpu, root & ~0xFFF)
-            self._add(Kind.CR4, vcpu, cr4 | CR4_PCIDE)
+        pcid = levels > 3 and random.random() < 0.4
+        for v in (0, 1) if random.random() < 0.7 else (vcpu,):
+            self._add(Kind.MODE, v, cr0, root, cr4, efer)
+            if pcid:
+                self._add(Kind.CR3, v, root & ~0xFFF)
+                self._add(Kind.CR4, v, cr4 | CR4_PCIDE)
 
     def slot(self, vcpu: int) -> None:
         """Delete and make again, move, or change the flags of a slot; tables are not away or read-only for long."""

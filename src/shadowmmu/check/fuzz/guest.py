@@ -29,6 +29,7 @@ from shadowmmu.hardware.walk import ADDRESS, CR0_PG, FETCH, USER, WRITE, paging
 CR0_BASE = 0x31  # PE, ET, NE
 CR4_PCIDE = 0x20000
 EFER_LMA = 0x400
+MISSING = object()
 REGISTER = {"CR0": 0, "CR3": 1, "CR4": 2, "EFER": 3}
 
 
@@ -39,7 +40,9 @@ class Slots:
         self.vm, self.read = vm, memory.read
         self.slots: dict[int, tuple[int, int, int, int]] = {}  # slot -> first page, pages, host page, flags
         self.protected: set[int] = set()  # host pages that the host may not write
-        self._cache: dict[int, tuple[int, bool] | None] = {}
+        self.absent: set[int] = set()  # host pages that were taken away and are not written yet
+        self.zeroes = -1  # the frame of zeroes that absent pages share
+        self._cache: dict[int, Any] = {}
 
     def set(self, slot: int, first: int, pages: int, flags: int) -> None:
         """Make, change or (no pages) delete a slot, in the VM too."""
@@ -62,6 +65,22 @@ class Slots:
         """The host has changed its own mapping."""
         self._cache.clear()
 
+    def find_zeroes(self, gpa: int) -> None:
+        """Whether absent pages share one frame of zeroes, as a real host's do; tried on two pages that end as they were."""
+        host = self.host_page(gpa >> 12) or 0
+        self.vm.unmap_hva(host * PAGE, 2 * PAGE)
+        self.vm.read_guest(gpa, 2 * PAGE)
+        first, second = self.vm.host_page(host * PAGE), self.vm.host_page((host + 1) * PAGE)
+        self.zeroes = first if first == second else -1
+        self.vm.write_guest(gpa, bytes(2 * PAGE))
+        self.forget()
+
+    def arrivals(self) -> bool:
+        """Whether an absent page has been given a frame since the last call."""
+        arrived = {page for page in self.absent if self.vm.host_page(page * PAGE) not in (None, self.zeroes)}
+        self.absent -= arrived
+        return bool(arrived)
+
     def _page(self, gfn: int) -> tuple[int, bool] | None:
         host = self.host_page(gfn)
         if host is None:
@@ -70,18 +89,28 @@ class Slots:
         if hpa is None:  # not touched since the host took it away
             self.vm.read_guest(gfn * PAGE, 1)
             hpa = self.vm.host_page(host * PAGE)
-        flags = next(s[3] for s in self.slots.values() if s[0] <= gfn < s[0] + s[1])
-        return hpa, not flags & 1 and host not in self.protected
+        return hpa, hpa != self.zeroes and self.may_store(gfn * PAGE)
+
+    def may_store(self, gpa: int) -> bool:
+        """Neither the slot nor the host forbids a store."""
+        host = self.host_page(gpa >> 12)
+        slot = next((s for s in self.slots.values() if s[0] <= gpa >> 12 < s[0] + s[1]), None)
+        return slot is not None and not slot[3] & 1 and host not in self.protected
 
     def host(self, gpa: int) -> int | None:
         gfn = gpa >> 12
-        if gfn not in self._cache:
-            self._cache[gfn] = self._page(gfn)
-        page = self._cache[gfn]
+        page = self._cache.get(gfn, MISSING)
+        if page is MISSING:
+            page = self._page(gfn)
+            if page is None or page[0] != self.zeroes:
+                self._cache[gfn] = page
         return None if page is None else page[0] | gpa & 0xFFF
 
     def writable(self, gpa: int) -> bool:
-        return self.host(gpa) is not None and bool((self._cache[gpa >> 12] or (0, False))[1])
+        """A store through a translation may land here; not on the shared zeroes."""
+        self.host(gpa)
+        page = self._cache.get(gpa >> 12)
+        return page is not None and page[1]
 
 
 class Guest:
@@ -123,6 +152,7 @@ class Guest:
         self.oracle = Oracle(self.slots, WATCHED, 2, self.features)
         evict = random.choice((None, random))
         self.cpus = [Cpu(v, self.memory, HOST._replace(amd=self.amd), self.oracle.vcpus[i], evict) for i, v in enumerate(self.vm.vcpus)]
+        self.slots.find_zeroes((SLOTS[2][0] + SLOTS[2][1] - 2) * PAGE)
         for page in range(TABLES + 1, FRAMES):  # data that differs everywhere; tables come later
             self.vm.write_guest(page * PAGE, (page * 0x1001).to_bytes(4, "little") * 1024)
         for vcpu, tlb in zip(self.vm.vcpus, self.oracle.vcpus, strict=True):
@@ -132,7 +162,10 @@ class Guest:
     def do(self, op: Op) -> str:
         """Perform `op`; raises a violation."""
         try:
-            return self._perform[op.kind](op)
+            outcome = self._perform[op.kind](op)
+            if self.slots.absent and self.slots.arrivals():
+                self.oracle.memory_changed()
+            return outcome
         except Exception as error:
             if type(error).__name__ == "TripleFault":
                 return self._triple_fault(op, error)
@@ -174,7 +207,7 @@ class Guest:
         gpa, size, value = op[2:5]
         gpa = min(gpa, (gpa | 0xFFF) + 1 - size)  # within one page
         if not self.vm.vcpus[op.vcpu].write_emulated(gpa, value.to_bytes(size, "little")):
-            if self.slots.writable(gpa):
+            if self.slots.may_store(gpa):
                 raise Violation(f"vcpu {op.vcpu}: emulated store to gpa {gpa:#x} refused, though it is memory")
             return "no memory"
         self.oracle.vcpus[op.vcpu].emulated_store(gpa, size)
@@ -187,13 +220,17 @@ class Guest:
         return "done"
 
     def _register(self, op: Op) -> str:
-        return self._write(op.vcpu, Kind(op.kind).name, op.a)
+        outcome = self._write(op.vcpu, Kind(op.kind).name, op.a)
+        return outcome + (" keeping translations" if op.kind == Kind.CR3 and op.a >> 63 else "")
 
     def _write(self, index: int, name: str, value: int) -> str:
         """Write a control register and tell the oracle."""
         vcpu, tlb = self.vm.vcpus[index], self.oracle.vcpus[index]
         registers = [tlb.cr0, tlb.cr3, tlb.cr4, tlb.efer]
         registers[REGISTER[name]] = value
+        if name == "CR3" and not tlb.cr4 & CR4_PCIDE:
+            value &= ~(1 << 63)
+            registers[1] = value
         accepted = bool(getattr(vcpu, "set_" + name.lower())(value))
         cr0, cr3, cr4, efer = registers
         if not accepted and paging(cr0, cr4, efer, self.features).levels != 3:
@@ -224,18 +261,23 @@ class Guest:
         return "nothing" if not had and not pages else "deleted" if not pages else "changed" if had else "made"
 
     def _swap(self, op: Op) -> str:
-        pages = [(gfn, host) for gfn in range(op.a, op.a + op.b) if (host := self.slots.host_page(gfn)) is not None]
-        for gfn, host in pages:
-            old = (self.slots.host(gfn * PAGE) or 0) >> 12
+        """Pages of zeroes stay away until they are touched, others come back with their content."""
+        pages = [gfn for gfn in range(op.a, op.a + op.b) if self.slots.may_store(gfn * PAGE)]
+        for gfn in pages:
+            gpa, host = gfn * PAGE, self.slots.host_page(gfn) or 0
+            old = (self.slots.host(gpa) or 0) >> 12
             data = self.vm.read_host(old * PAGE, PAGE)
             self.vm.set_host_page_level((host & -512) * PAGE, 512 * PAGE, 1)
             self.vm.unmap_hva(host * PAGE, PAGE)
             self.slots.forget()
-            new = (self.slots.host(gfn * PAGE) or 0) >> 12
-            self.vm.write_host(new * PAGE, data)
-            if old in self.oracle.dirty:
-                self.oracle.dirty.remove(old)
-                self.oracle.dirty.add(new)
+            dirty = old in self.oracle.dirty
+            self.oracle.dirty.discard(old)
+            if any(data):
+                self.vm.write_guest(gpa, data)
+                if dirty:
+                    self.oracle.dirty.add((self.slots.host(gpa) or 0) >> 12)
+            else:
+                self.slots.absent.add(host)
         self.oracle.memory_changed()
         return "done" if pages else "nothing"
 
