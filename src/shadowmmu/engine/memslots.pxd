@@ -1,9 +1,28 @@
-from shadowmmu.engine.state cimport Kvm, KvmVcpu, MemSlot, gfn_t, gpa_t, pfn_t, role_t, u8, u64
+from shadowmmu.engine.state cimport LEVEL_BITS, Kvm, KvmVcpu, MemSlot, gfn_t, gpa_t, pfn_t, role_t, u8, u64
 
-cdef MemSlot *gfn_to_memslot(Kvm *kvm, int as_id, gfn_t gfn) noexcept nogil
+cdef MemSlot *search_memslots(Kvm *kvm, int as_id, gfn_t gfn) noexcept nogil
+
+
+cdef inline MemSlot *gfn_to_memslot(Kvm *kvm, int as_id, gfn_t gfn) noexcept nogil:
+    """The slot that holds `gfn`, invalid (vanishing) ones included, or NULL. Most look-ups hit the last one's slot."""
+    cdef MemSlot *slot = kvm.last_slot[as_id]
+    if slot != NULL and gfn - slot.base_gfn < slot.npages:
+        return slot
+    return search_memslots(kvm, as_id, gfn) if kvm.nslots[as_id] else NULL
+
+
+cdef inline int slot_shift(int level) noexcept nogil:
+    """Address bits, in pages, that one entry of `level` covers."""
+    return LEVEL_BITS * (level - 1)
+
+
+cdef inline u64 *gfn_to_rmap(MemSlot *slot, gfn_t gfn, int level) noexcept nogil:
+    """The rmap head of the sptes of `level` that map `gfn`."""
+    return &slot.rmap[level - 1][(gfn >> slot_shift(level)) - (slot.base_gfn >> slot_shift(level))]
+
+
 cdef MemSlot *memslot_for_role(Kvm *kvm, role_t role, gfn_t gfn) noexcept nogil
 cdef bint is_visible_gfn(Kvm *kvm, int as_id, gfn_t gfn) noexcept nogil
-cdef u64 *gfn_to_rmap(MemSlot *slot, gfn_t gfn, int level) noexcept nogil
 cdef int *lpage_info(MemSlot *slot, gfn_t gfn, int level) noexcept nogil
 cdef void update_disallow_lpage(Kvm *kvm, MemSlot *slot, gfn_t gfn, int count) noexcept nogil
 cdef void update_gfn_track(Kvm *kvm, MemSlot *slot, gfn_t gfn, int count) noexcept nogil

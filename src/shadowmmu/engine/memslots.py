@@ -10,7 +10,6 @@ from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.shadowmmu.engine.role import role_as_id
 from cython.cimports.shadowmmu.engine.state import (
     ADDRESS_SPACES,
-    LEVEL_BITS,
     MAX_SLOTS,
     Bug,
     Kvm,
@@ -29,14 +28,11 @@ from cython.cimports.shadowmmu.engine.state import (
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def gfn_to_memslot(kvm: cython.pointer(Kvm), as_id: cython.int, gfn: gfn_t) -> cython.pointer(MemSlot):
-    """The slot that holds `gfn`, invalid (vanishing) ones included, or NULL."""
-    slot: cython.pointer(MemSlot) = kvm.last_slot[as_id]
-    if slot != cython.NULL and gfn - slot.base_gfn < slot.npages:
-        return slot
+def search_memslots(kvm: cython.pointer(Kvm), as_id: cython.int, gfn: gfn_t) -> cython.pointer(MemSlot):
+    """`gfn_to_memslot` when the last slot was not it."""
     i: cython.int
     for i in range(MAX_SLOTS):
-        slot = cython.address(kvm.slots[as_id][i])
+        slot: cython.pointer(MemSlot) = cython.address(kvm.slots[as_id][i])
         if gfn - slot.base_gfn < slot.npages:
             kvm.last_slot[as_id] = slot
             return slot
@@ -74,26 +70,9 @@ def is_visible_gfn(kvm: cython.pointer(Kvm), as_id: cython.int, gfn: gfn_t) -> c
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def slot_index(slot: cython.pointer(MemSlot), gfn: gfn_t, level: cython.int) -> u64:
-    """Index of `gfn` in a per-`level` array of the slot."""
-    shift: cython.int = LEVEL_BITS * (level - 1)
-    return (gfn >> shift) - (slot.base_gfn >> shift)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def gfn_to_rmap(slot: cython.pointer(MemSlot), gfn: gfn_t, level: cython.int) -> cython.pointer(u64):
-    """The rmap head of the sptes of `level` that map `gfn`."""
-    return cython.address(slot.rmap[level - 1][slot_index(slot, gfn, level)])
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def lpage_info(slot: cython.pointer(MemSlot), gfn: gfn_t, level: cython.int) -> cython.p_int:
     """disallow_lpage of the page of `level` (2 or 3) around `gfn`."""
-    return cython.address(slot.disallow_lpage[level - 2][slot_index(slot, gfn, level)])
+    return cython.address(slot.disallow_lpage[level - 2][(gfn >> slot_shift(level)) - (slot.base_gfn >> slot_shift(level))])
 
 
 @cython.cfunc
@@ -180,7 +159,7 @@ def find_meta(kvm: cython.pointer(Kvm), size: u64) -> u64:
 @cython.exceptval(check=False)
 def level_count(base_gfn: gfn_t, npages: u64, level: cython.int) -> u64:
     """Entries of `level` that a slot touches."""
-    shift: cython.int = LEVEL_BITS * (level - 1)
+    shift: cython.int = slot_shift(level)
     return ((base_gfn + npages - 1) >> shift) - (base_gfn >> shift) + 1
 
 
@@ -255,6 +234,7 @@ def prepare_slot(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot)) -> cyt
 def install_slot(kvm: cython.pointer(Kvm), prepared: cython.pointer(MemSlot)) -> cython.void:
     """Make a prepared slot visible; the caller has seen that an entry is free."""
     free_slot(kvm, prepared.as_id)[0] = prepared[0]
+    kvm.nslots[prepared.as_id] += 1
     if prepared.as_id == 0:
         kvm.nr_memslot_pages += prepared.npages
 
@@ -267,4 +247,5 @@ def release_slot(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot)) -> cyt
     if slot.as_id == 0:
         kvm.nr_memslot_pages -= slot.npages
     kvm.last_slot[slot.as_id] = cython.NULL
+    kvm.nslots[slot.as_id] -= 1
     memset(slot, 0, cython.sizeof(MemSlot))

@@ -316,7 +316,8 @@ cdef struct Kvm:
     u64 nr_memslot_pages
     u64 memslot_gen[ADDRESS_SPACES]
     MemSlot slots[ADDRESS_SPACES][MAX_SLOTS]
-    MemSlot *last_slot[ADDRESS_SPACES]
+    MemSlot *last_slot[ADDRESS_SPACES]      # of the last look-up
+    int nslots[ADDRESS_SPACES]
     u64 mmu_invalidate_seq
     int mmu_invalidate_in_progress
     u64 mmu_invalidate_start, mmu_invalidate_end
