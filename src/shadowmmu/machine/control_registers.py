@@ -25,7 +25,11 @@ _CR4_OFFERED = int(
     | Cr4.LA57 | Cr4.FSGSBASE | Cr4.SMEP | Cr4.SMAP
 )  # fmt: skip
 """CR4 bits the guest may set: those CPUID offers, and LA57 always."""
-_PAGE_RIGHTS = Cr4.SMEP | Cr4.SMAP | Cr4.PKE
+_PAGE_RIGHTS = int(Cr4.SMEP | Cr4.SMAP | Cr4.PKE)
+# Plain integers: an enumeration's operators are too slow for every entry.
+_PG, _LMA, _LME, _LA57 = int(Cr0.PG), int(Efer.LMA), int(Efer.LME), int(Cr4.LA57)
+_CR0_SET, _CR0_CLEAR = int(Cr0.PG | Cr0.WP), int(Cr0.CD | Cr0.NW)
+_CR4_SET, _EFER_SET = int(Cr4.PAE | Cr4.MCE), int(Efer.NXE | Efer.SVME)
 
 
 def real_controls(vcpu: "Vcpu", entry: "Entry") -> Controls:
@@ -35,15 +39,14 @@ def real_controls(vcpu: "Vcpu", entry: "Entry") -> Controls:
     shadow maps everything for users; long mode only once it is active.
     """
     cr0, cr4, efer = vcpu.cr0, vcpu.cr4, vcpu.efer
-    if not cr0 & Cr0.PG:
+    if not cr0 & _PG:
         cr4 &= ~_PAGE_RIGHTS
-    if not efer & Efer.LMA:
-        efer &= ~Efer.LME
-    level = 3 if not efer & Efer.LMA else 5 if cr4 & Cr4.LA57 else 4
+    if not efer & _LMA:
+        efer &= ~_LME
+    level = 3 if not efer & _LMA else 5 if cr4 & _LA57 else 4
     if entry.level != level:
         raise CpuError(f"the engine gives a root of level {entry.level} where the hardware walks {level}; report this as a bug")
-    real_cr0 = (cr0 | Cr0.PG | Cr0.WP) & ~(Cr0.CD | Cr0.NW)
-    return Controls(int(real_cr0), entry.root, int(cr4 | Cr4.PAE | Cr4.MCE), int(efer | Efer.NXE | Efer.SVME))
+    return Controls((cr0 | _CR0_SET) & ~_CR0_CLEAR, entry.root, cr4 | _CR4_SET, efer | _EFER_SET)
 
 
 def read_control(p: "Processor", exit_: Exit) -> None:

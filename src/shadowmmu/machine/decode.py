@@ -8,6 +8,7 @@ from shadowmmu.x86.control import Efer
 
 MAX_LENGTH = 15
 _CACHE_SIZE = 4096
+_LMA = int(Efer.LMA)
 _IMMEDIATES = frozenset(getattr(OpKind, name) for name in dir(OpKind) if name.startswith("IMMEDIATE"))
 _BRANCHES = frozenset((OpKind.NEAR_BRANCH16, OpKind.NEAR_BRANCH32, OpKind.NEAR_BRANCH64))
 _NAMES = {getattr(Register, name): name for name in dir(Register) if name.isupper()}
@@ -46,7 +47,7 @@ class UnemulatedInstruction(Exception):
 
 def bitness(state: State, efer: int) -> int:
     """16, 32 or 64: the mode of the code segment."""
-    if efer & Efer.LMA and state.cs.long:
+    if efer & _LMA and state.cs.long:
         return 64
     return 32 if state.cs.big else 16
 
@@ -103,7 +104,7 @@ class Operands:
         self.state = state
         self.efer = efer
         self.mode = bitness(state, efer)
-        self.mask = MASK64 if efer & Efer.LMA else MASK32
+        self.mask = MASK64 if efer & _LMA else MASK32
 
     def is_memory(self, index: int) -> bool:
         kind = self.instruction.op_kind(index)

@@ -39,6 +39,11 @@ _FAULTS = frozenset((DE, 5, UD, NM, TS, NP, SS, GP, PF, MF, AC, XF))
 """Exceptions that return to the instruction that raised them; EFLAGS.RF is set in the frame."""
 _GATE_16, _GATE_TRAP_16, _GATE_32, _GATE_TRAP_32, _GATE_TASK = 0x6, 0x7, 0xE, 0xF, 0x5
 _IST_OFFSET = 0x24
+# Plain integers: an enumeration's operators are too slow for every delivery.
+_PE, _LMA = int(Cr0.PE), int(Efer.LMA)
+_RF, _VM, _IF, _FIXED = int(Rflags.RF), int(Rflags.VM), int(Rflags.INTR), int(Rflags.FIXED)
+_TRAP_CLEARS = int(Rflags.TF | Rflags.NT | Rflags.RF | Rflags.VM)
+_REAL_CLEARS = int(Rflags.INTR | Rflags.TF | Rflags.AC | Rflags.RF)
 
 
 class DeliveryNotOffered(Exception):
@@ -85,9 +90,9 @@ class Delivery:
         self.state = state.copy()
         self.memory = memory
         self.event = event
-        self.real = not cr0 & Cr0.PE
-        self.long = bool(efer & Efer.LMA)
-        self.v86 = bool(state.rflags & Rflags.VM) and not self.real
+        self.real = not cr0 & _PE
+        self.long = bool(efer & _LMA)
+        self.v86 = bool(state.rflags & _VM) and not self.real
         self.external = 0 if event.software else 1  # EXT bit of error codes
         self.stores: list[tuple[Span, int]] = []
 
@@ -107,7 +112,7 @@ class Delivery:
         return self.state.rip if self.event.next_rip is None else self.event.next_rip
 
     def _frame_flags(self) -> int:
-        resume = Rflags.RF if self.event.vector in _FAULTS and not self.event.software else 0
+        resume = _RF if self.event.vector in _FAULTS and not self.event.software else 0
         return self.state.rflags | resume
 
     def _fault(self, vector: int, selector: int) -> GuestFault:
@@ -119,7 +124,7 @@ class Delivery:
     def _enter(self, segment: Segment, rip: int, clear: int) -> None:
         self.state.set_segments({Seg.CS: segment})
         self.state.rip = rip
-        self.state.rflags = self.state.rflags & ~clear | Rflags.FIXED
+        self.state.rflags = self.state.rflags & ~clear | _FIXED
 
     # --- real mode
 
@@ -130,11 +135,11 @@ class Delivery:
             raise GuestFault(GP)
         target = self.memory.read(idtr.base + at, 4, SYSTEM)
         stack = _Stack(self, state.ss, state.gpr[Reg.RSP], 2, READ)
-        for value in (self._frame_flags() & ~Rflags.RF, state.cs.selector, self._return_rip()):
+        for value in (self._frame_flags() & ~_RF, state.cs.selector, self._return_rip()):
             stack.push(value)
         stack.commit()
         selector = target >> 16
-        self._enter(state.cs._replace(selector=selector, base=selector << 4), target & 0xFFFF, Rflags.INTR | Rflags.TF | Rflags.AC | Rflags.RF)
+        self._enter(state.cs._replace(selector=selector, base=selector << 4), target & 0xFFFF, _REAL_CLEARS)
 
     # --- protected and long mode
 
@@ -200,7 +205,7 @@ class Delivery:
             self._legacy_frame(gate, cpl)
             offset = gate.offset if gate.width == 4 else gate.offset & 0xFFFF
         self.state.system = self.state.system._replace(cpl=cpl)
-        clear = Rflags.TF | Rflags.NT | Rflags.RF | Rflags.VM | (Rflags.INTR if gate.masks_interrupts else 0)
+        clear = _TRAP_CLEARS | (_IF if gate.masks_interrupts else 0)
         self._enter(segment, offset, clear)
 
     def _error_codes(self) -> tuple[int, ...]:

@@ -17,13 +17,14 @@ from shadowmmu.x86.pferr import Pferr
 if TYPE_CHECKING:
     from shadowmmu.machine.processor import Processor
 
+_SMAP, _USER = int(Cr4.SMAP), int(Pferr.USER)
 _ICEBP = 0xF1
 _CODE_64, _CODE_32, _DATA = 0xA9B, 0xC9B, 0xC93  # flat ring 0 segments, as SYSCALL loads them
 _FLAT = 0xFFFFFFFF
 
 
 def _page_fault(p: "Processor", exit_: Exit) -> None:
-    if p.vcpu.cr4 & Cr4.SMAP and p.capture().cpl == 3 and not exit_.error_code & Pferr.USER:
+    if p.vcpu.cr4 & _SMAP and p.capture().cpl == 3 and not exit_.error_code & _USER:
         p.vcpu.ac = False  # the CPU's own access to a descriptor table
     outcome = p.vcpu.page_fault(exit_.gva, exit_.error_code)
     p.outcomes[outcome] += 1

@@ -65,7 +65,7 @@ class Machine:
     def _processor(self, number: int, loaded: Loaded) -> Processor:
         vcpu = self.vm.vcpus[number]
         cpuid = Cpuid(number, self.guest.vcpus, self.vm.maxphyaddr, la57="la57" in self.guest.features)
-        processor = Processor(vcpu, cpuid, self._stored)
+        processor = Processor(vcpu, cpuid, self._stored, self._host_stored)
         several = self.guest.vcpus > 1
         cpu = UnicornCpu(self.vm.host_regions(), self.ports, processor.may_use_port, exit_on_pause=several)
         cpu.set_state(loaded.state)
@@ -79,9 +79,12 @@ class Machine:
             if address_space == 0 and base <= gpa < base + length:
                 page = self.vm.host_page(hva + gpa - base)
                 if page is not None:
-                    for processor in self.processors:
-                        processor.cpu.code_changed(page | gpa & 0xFFF, size)
+                    self._host_stored(page | gpa & 0xFFF, size)
                 return
+
+    def _host_stored(self, hpa: int, size: int) -> None:
+        for processor in self.processors:
+            processor.cpu.code_changed(hpa, size)
 
     def _stop_cpus(self) -> None:
         for processor in self.processors:

@@ -19,6 +19,7 @@ READ = 0
 WRITE = int(Pferr.WRITE)
 USER = int(Pferr.USER)
 FETCH = int(Pferr.FETCH)
+_LMA, _LA57 = int(Efer.LMA), int(Cr4.LA57)
 SYSTEM = int(Pferr.IMPLICIT)
 """An access of the CPU itself to GDT, IDT or TSS: supervisor, and EFLAGS.AC does not lift SMAP for it."""
 
@@ -46,11 +47,12 @@ class Event(NamedTuple):
 
 
 class GuestFault(Exception):
-    """What the guest is doing raises an exception."""
+    """What the guest is doing raises an exception. `reported`: it is a #PF and the engine has given it up to the guest."""
 
-    def __init__(self, vector: int, error_code: int = 0, cr2: int | None = None) -> None:
+    def __init__(self, vector: int, error_code: int = 0, cr2: int | None = None, *, reported: bool = False) -> None:
         super().__init__(f"{NAMES.get(vector, vector)} error code {error_code:#x}" + (f" at {cr2:#x}" if cr2 is not None else ""))
         self.event = Event(vector, error_code, cr2)
+        self.reported = reported
 
 
 class NoMemory(Exception):
@@ -71,11 +73,11 @@ class GuestMemory:
     @property
     def mask(self) -> int:
         """Linear addresses are 64 bits wide in long mode, else 32."""
-        return MASK64 if self.vcpu.efer & Efer.LMA else MASK32
+        return MASK64 if self.vcpu.efer & _LMA else MASK32
 
     def canonical(self, gva: int) -> bool:
         """A 64-bit address whose upper bits are all equal, as the paging mode demands."""
-        bits = 57 if self.vcpu.cr4 & Cr4.LA57 else 48
+        bits = 57 if self.vcpu.cr4 & _LA57 else 48
         return gva >> (bits - 1) in (0, MASK64 >> (bits - 1))
 
     def translate(self, gva: int, access: int) -> int:

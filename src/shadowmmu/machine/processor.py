@@ -9,6 +9,7 @@ from iced_x86 import Instruction
 from shadowmmu.machine.control_registers import real_controls
 from shadowmmu.machine.cpu import MASK32, MASK64, Cpu, Exit, ExitKind, State
 from shadowmmu.machine.cpuid import Cpuid
+from shadowmmu.machine.cpu_memory import CpuMemory
 from shadowmmu.machine.decode import Fetcher, UnemulatedInstruction, bitness
 from shadowmmu.machine.deliver import TripleFaultDelivery, deliver, second_event
 from shadowmmu.machine.emulate import Emulator
@@ -20,6 +21,7 @@ from shadowmmu.x86.control import Cr0, Rflags
 if TYPE_CHECKING:
     from shadowmmu import Outcome, Vcpu
 
+_AC, _TF = int(Rflags.AC), int(Rflags.TF)
 TSC_PER_EXIT = 1000  # time-stamp counts; the clock of this machine is its exits
 _DR6_SINGLE_STEP = 1 << 14
 _TSS_IO_MAP = 0x66
@@ -27,11 +29,15 @@ _UNPROTECT_LIMIT = 3  # times the same instruction may be let off emulation in a
 
 
 class Processor:
-    """`cpu` runs the guest of the engine's `vcpu`; `on_store(gpa, size)` hears of the emulator's stores."""
+    """`cpu` runs the guest of the engine's `vcpu`; `on_store(gpa, size)` and `on_host_store(hpa, size)` hear of
+    stores that the CPU does not do itself."""
 
-    def __init__(self, vcpu: "Vcpu", cpuid: Cpuid, on_store: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, vcpu: "Vcpu", cpuid: Cpuid, on_store: Callable[[int, int], None], on_host_store: Callable[[int, int], None]
+    ) -> None:
         self.vcpu = vcpu
         self.memory = GuestMemory(vcpu, on_store)
+        self.cpu_memory = CpuMemory(vcpu, on_store, on_host_store, self._fault_in_delivery, self.enter)
         self.fetcher = Fetcher(self.memory)
         self.msrs = Msrs(vcpu, self.memory, vcpu.id)
         self.cpuid = cpuid
@@ -56,14 +62,18 @@ class Processor:
         """The time-stamp counter: a run repeats exactly, so it counts exits, not time."""
         return self._count * TSC_PER_EXIT
 
-    def step(self) -> Exit:
-        """Enter the guest and handle the exit."""
+    def enter(self) -> None:
+        """Let the engine serve its requests, and make the CPU ready to run on what it gives."""
         entry = self.vcpu.enter()
         self.cpu.set_controls(real_controls(self.vcpu, entry))
         if entry.flush_all:
             self.cpu.flush_all()
         for gva in entry.flush_gvas:
             self.cpu.flush_page(gva)
+
+    def step(self) -> Exit:
+        """Enter the guest and handle the exit."""
+        self.enter()
         exit_ = self.cpu.run()
         if exit_.kind is ExitKind.INTERRUPTED:
             return exit_
@@ -80,7 +90,7 @@ class Processor:
     def capture(self) -> State:
         """The registers, to be changed and handed on to `advance` or `cpu.set_state`."""
         state = self.cpu.state()
-        self.vcpu.ac = bool(state.rflags & Rflags.AC)
+        self.vcpu.ac = bool(state.rflags & _AC)
         return state
 
     def advance(self, state: State, instruction: Instruction | None = None) -> None:
@@ -91,7 +101,7 @@ class Processor:
 
     def complete(self, state: State) -> None:
         """An instruction was done for the guest: take over its state, and trap if it is single-stepping."""
-        if state.rflags & Rflags.TF:
+        if state.rflags & _TF:
             state.system = state.system._replace(dr6=state.system.dr6 | _DR6_SINGLE_STEP)
             self.cpu.set_state(state)
             self.inject(Event(DB))
@@ -102,9 +112,18 @@ class Processor:
 
     def raise_fault(self, fault: GuestFault) -> None:
         """The guest's instruction raised an exception while it was done for it."""
-        if fault.event.vector == PF:
-            self.vcpu.inject()
+        self._report(fault)
         self.inject(fault.event)
+
+    def _report(self, fault: GuestFault) -> None:
+        """A #PF found by translation is the guest's: the engine drops what it has for that address."""
+        if fault.event.vector == PF and not fault.reported:
+            self.vcpu.inject()
+
+    def _fault_in_delivery(self, outcome: "Outcome") -> None:
+        """The CPU would have left the guest in the middle of the delivery."""
+        self.exits[ExitKind.PAGE_FAULT] += 1
+        self.outcomes[outcome] += 1
 
     def inject(self, event: Event) -> None:
         """Deliver an event; what faults on the way is merged with it as the CPU does."""
@@ -114,12 +133,13 @@ class Processor:
                 if event.cr2 is not None:
                     self.vcpu.cr2 = event.cr2
                 self.injected[event.name] += 1
+                self.cpu_memory.begin()
                 try:
-                    self.cpu.set_state(deliver(state, self.vcpu.cr0, self.vcpu.efer, self.memory, event))
+                    self.cpu.set_state(deliver(state, self.vcpu.cr0, self.vcpu.efer, self.cpu_memory, event))
                     return
                 except GuestFault as fault:
-                    if fault.event.vector == PF:
-                        self.vcpu.inject()
+                    self._report(fault)
+                    if fault.event.cr2 is not None:
                         self.vcpu.cr2 = fault.event.cr2
                     event = second_event(event, fault.event)
         except TripleFaultDelivery as end:

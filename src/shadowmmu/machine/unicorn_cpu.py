@@ -25,6 +25,7 @@ from shadowmmu.machine.unicorn_layout import SEGMENT_SIZE, layout
 from shadowmmu.x86.pferr import Pferr
 from shadowmmu.x86.vmcb import SvmExit
 
+_RSVD, _PRESENT = int(Pferr.RSVD), int(Pferr.PRESENT)
 _HOOKED = 0x100  # what the hook's number of an SVM exit begins with
 _SEGMENT_ARRAY = struct.Struct("<" + "I4xQII" * 10)
 _PLAIN_EXITS = {
@@ -115,8 +116,8 @@ class UnicornCpu:
         view = self._host.context
         if code == SvmExit.PAGE_FAULT:
             error: int = struct.unpack_from("<I", view, self._layout.error_code)[0]
-            if error & Pferr.RSVD:
-                error |= Pferr.PRESENT  # which this engine forgets
+            if error & _RSVD:
+                error |= _PRESENT  # which this engine forgets
             return Exit(ExitKind.PAGE_FAULT, 14, error, self._host.exit_info_2)
         known = _EXITS.get(code)
         if known is not None:
@@ -252,8 +253,14 @@ class UnicornCpu:
 
     def code_changed(self, hpa: int, size: int) -> None:
         """Translated code of this memory is dropped before the next run."""
-        if (hpa, size) not in self._changed_code:
-            self._changed_code.append((hpa, size))
+        changed = self._changed_code
+        if changed:
+            last, length = changed[-1]
+            if last <= hpa + size and hpa <= last + length:  # as the pushes of one frame do
+                start = min(last, hpa)
+                changed[-1] = start, max(last + length, hpa + size) - start
+                return
+        changed.append((hpa, size))
 
     def all_code_changed(self) -> None:
         """All translated code is dropped."""
@@ -268,23 +275,23 @@ class UnicornCpu:
 
     def _prepare(self) -> int:
         """Bring the engine to where it is to start; the address for it to start at."""
-        head_end = self._layout.head_end
+        where, host = self._layout, self._host
         if self._pending is not None:
             state, self._pending = self._pending, None
-            self._host.read_context()
-            self._host.restore_host(head_end)
+            host.read_context()
+            host.restore_host(where.head_end, where.gpr, state.gpr)
             self._forget_code()
-            self._host.write_vmcb(state, self._controls)
+            host.write_vmcb(state, self._controls)
             self._system, self._system_key = state.system, b""
-            return self._host.begin_vmrun(state.gpr)
+            return host.stub
         if self._changed_code:
-            self._host.read_context()
-            guest = bytes(self._host.context)
-            self._host.restore_host(head_end)
+            host.read_context()
+            guest = bytes(host.context)
+            host.restore_host(where.head_end, where.gpr, [0] * 16)
             self._forget_code()
-            self._host.context[:] = guest
-            self._host.write_context()
-            self._host.flush()
+            host.context[:] = guest
+            host.write_context()
+            host.flush()
         return self._rip
 
     def run(self) -> Exit:

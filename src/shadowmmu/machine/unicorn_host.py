@@ -144,7 +144,7 @@ class SvmHost:
         struct.pack_into("<HHIQ", self._private, _VMCB + at, 0, 0, table.limit, table.base)
 
     def write_vmcb(self, state: State, controls: Controls) -> None:
-        """The guest state that VMLOAD and VMRUN load; the other general registers go by `begin_vmrun`."""
+        """The guest state that VMLOAD and VMRUN load; the other general registers go by `restore_host`."""
         system, put, private = state.system, struct.pack_into, self._private
         for at, segment in zip(_SEGMENT_FIELDS, system.segments, strict=True):
             self._put_segment(at, segment)
@@ -173,17 +173,26 @@ class SvmHost:
     def write_context(self) -> None:
         self.uc.context_restore(self._context)
 
-    def restore_host(self, head_end: int) -> None:
-        """Host mode again, with the guest's FPU and debug registers. The context must have been read."""
+    def restore_host(self, head_end: int, gpr_at: int, gpr: list[int]) -> None:
+        """Host mode again, ready to VMRUN, with the guest's general, FPU and debug registers.
+
+        The context must have been read; general registers lie at `gpr_at` in it, its head ends at `head_end`.
+        """
         self.context[:head_end] = self._host_context[:head_end]
+        struct.pack_into("<16Q", self.context, gpr_at, *gpr)
+        struct.pack_into("<Q", self.context, gpr_at, PRIVATE_BASE + _VMCB)  # in RAX, for the stub
         self.write_context()
         self.flush()
 
-    def begin_vmrun(self, gpr: list[int]) -> int:
-        """Load the general registers; where to start the engine. In host mode only."""
+    def set_registers(self, gpr: list[int]) -> None:
+        """The same for an engine whose layout is not known yet."""
         for register, value in zip(_GPR, gpr, strict=True):
             self.uc.reg_write(register, value)
         self.uc.reg_write(_GPR[Reg.RAX], PRIVATE_BASE + _VMCB)
+
+    @property
+    def stub(self) -> int:
+        """Where the engine starts to enter the guest."""
         return PRIVATE_BASE + _STUB
 
     def flush(self) -> None:

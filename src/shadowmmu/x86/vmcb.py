@@ -1,6 +1,6 @@
 """AMD-V's control block (VMCB): byte offsets, intercept bits and exit codes. Source: APM vol. 2, appendices B and C."""
 
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 
 
 class Vmcb(IntEnum):
@@ -51,7 +51,7 @@ class Vmcb(IntEnum):
     CR2 = 0x640
 
 
-class Intercept1(IntFlag):
+class Intercept1(IntEnum):
     """Bits of the u32 at offset 0x00C. Their exit codes are 0x60 + bit number."""
 
     RDTSC = 1 << 14
@@ -66,7 +66,7 @@ class Intercept1(IntFlag):
     SHUTDOWN = 1 << 31
 
 
-class Intercept2(IntFlag):
+class Intercept2(IntEnum):
     """Bits of the u32 at offset 0x010. Their exit codes are 0x80 + bit number."""
 
     VMRUN = 1 << 0
@@ -111,7 +111,7 @@ class SvmExit(IntEnum):
     XSETBV = 0x8D
 
 
-class Attr(IntFlag):
+class Attr(IntEnum):
     """The 12 attribute bits of a segment as the VMCB has them: bits 40-47 and 52-55 of the descriptor."""
 
     ACCESSED = 1 << 0

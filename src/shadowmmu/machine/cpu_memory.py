@@ -1,0 +1,133 @@
+"""Memory as the CPU itself reaches it while it delivers an event: through the shadow tables.
+
+On hardware with AMD-V, delivery is the CPU's work: its accesses to the IDT, GDT, TSS and stack walk the shadow
+tables, and where those do not allow one there is a #PF exit in the middle of the delivery. The same is done here, so
+that what the engine sees - faults, counters, stores it is not told of - is what it would see then.
+Walk: APM vol. 2 chapter 5.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from shadowmmu.engine.face import Outcome
+from shadowmmu.machine.cpu import CpuError
+from shadowmmu.machine.memory import PAGE_SIZE, PF, SYSTEM, USER, WRITE, GuestFault, GuestMemory, Span
+from shadowmmu.x86.control import Cr0, Cr4
+from shadowmmu.x86.pferr import Pferr
+from shadowmmu.x86.pte import Pte
+
+if TYPE_CHECKING:
+    from shadowmmu import Vcpu
+
+_EMULATED = 1 << 62
+"""Marks a located address as guest physical, to be reached by the engine's emulated accesses; else it is a host one."""
+_RETRIES = 16  # faults one access may take
+_PRESENT, _LARGE, _ADDRESS = int(Pte.PRESENT), int(Pte.PAGE_SIZE), int(Pte.ADDR)
+_RSVD, _PROTECTION = int(Pferr.RSVD), int(Pferr.PRESENT)
+_RIGHTS = int(Pte.WRITABLE | Pte.USER)
+_PG, _SMAP = int(Cr0.PG), int(Cr4.SMAP)
+_PAE_RESERVED = 0x7FF << 52  # under PAE paging also bits 52-62 are
+
+
+class CpuMemory(GuestMemory):
+    """`on_fault(outcome)` counts the exits a delivery takes; `reenter()` does what every guest entry does."""
+
+    def __init__(
+        self,
+        vcpu: "Vcpu",
+        on_store: Callable[[int, int], None],
+        on_host_store: Callable[[int, int], None],
+        on_fault: Callable[[Outcome], None],
+        reenter: Callable[[], None],
+    ) -> None:
+        super().__init__(vcpu, on_store)
+        self._on_host_store, self._on_fault, self._reenter = on_host_store, on_fault, reenter
+        self._reserved = ((1 << 52) - 1) & ~((1 << vcpu.vm.host_maxphyaddr) - 1)
+        self._pages: dict[tuple[int, int], int] = {}
+
+    def begin(self) -> None:
+        """A new delivery: nothing found before holds any longer."""
+        self._pages.clear()
+
+    def translate(self, gva: int, access: int) -> int:
+        """Where `gva` leads, marked by `_EMULATED` or not; raises the guest's #PF."""
+        key = (gva // PAGE_SIZE, access)
+        page = self._pages.get(key)
+        if page is None:
+            page = self._find(gva, access) & -PAGE_SIZE
+            self._pages[key] = page
+        return page | gva % PAGE_SIZE
+
+    def _find(self, gva: int, access: int) -> int:
+        for _ in range(_RETRIES):
+            place = self._walk(gva, access)
+            if place >= 0:
+                return place
+            self._pages.clear()
+            outcome = self.vcpu.page_fault(gva, ~place)
+            self._on_fault(outcome)
+            if outcome is Outcome.INJECT:
+                fault = self.vcpu.exception
+                raise GuestFault(PF, fault.error_code, fault.cr2, reported=True)
+            if outcome is Outcome.EMULATE:
+                return super().translate(gva, access) | _EMULATED
+            self._reenter()
+        raise CpuError(f"the engine makes no progress with an access to {gva:#x} in an event delivery; report this as a bug")
+
+    def _walk(self, gva: int, access: int) -> int:
+        """Host physical address, or the complement (~) of the #PF error code. All accesses but a CPL 3 stack's are supervisor's."""
+        vcpu = self.vcpu
+        table, levels = vcpu.root, vcpu.levels[1]
+        code = access & (WRITE | USER)
+        if table is None:
+            return ~code
+        read, rights = vcpu.vm.read_host_u64, _RIGHTS
+        reserved = self._reserved | (_PAE_RESERVED if levels == 3 else 0)
+        for level in range(levels, 0, -1):
+            shift = 12 + 9 * (level - 1)
+            entry: int = read(table + (gva >> shift & (3 if level == levels == 3 else 511)) * 8)
+            if not entry & _PRESENT:
+                return ~code
+            if entry & reserved:
+                return ~(code | _PROTECTION | _RSVD)
+            if level < 3 or levels > 3:
+                rights &= entry
+            if level == 1 or (entry & _LARGE and level <= 3):
+                break
+            table = entry & _ADDRESS
+        if access & WRITE & ~rights or access & USER & ~rights or self._smap_stops(rights, access):
+            return ~(code | _PROTECTION)
+        return entry & _ADDRESS & -(1 << shift) | gva & (1 << shift) - 1
+
+    def _smap_stops(self, rights: int, access: int) -> bool:
+        if not rights & USER or access & USER:
+            return False
+        vcpu = self.vcpu
+        return bool(vcpu.cr4 & _SMAP and vcpu.cr0 & _PG and (access & SYSTEM or not vcpu.ac))
+
+    def load(self, span: Span) -> int:
+        if span[0][0] & _EMULATED or span[-1][0] & _EMULATED:
+            return sum(self._load_part(*part) << 8 * at for at, part in _offsets(span))
+        data = b"".join(self.vcpu.vm.read_host(hpa, size) for hpa, size in span)
+        return int.from_bytes(data, "little")
+
+    def _load_part(self, place: int, size: int) -> int:
+        if place & _EMULATED:
+            return super().load(((place & ~_EMULATED, size),))
+        return int.from_bytes(self.vcpu.vm.read_host(place, size), "little")
+
+    def store(self, span: Span, value: int) -> None:
+        for at, (place, size) in _offsets(span):
+            part = value >> 8 * at & (1 << 8 * size) - 1
+            if place & _EMULATED:
+                super().store(((place & ~_EMULATED, size),), part)
+            else:
+                self.vcpu.vm.write_host(place, part.to_bytes(size, "little"))
+                self._on_host_store(place, size)
+
+
+def _offsets(span: Span) -> list[tuple[int, tuple[int, int]]]:
+    """The parts of a span with their byte offsets in it."""
+    if len(span) == 1:
+        return [(0, span[0])]
+    return [(0, span[0]), (span[0][1], span[1])]
