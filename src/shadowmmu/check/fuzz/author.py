@@ -70,8 +70,8 @@ class Author:
             self.cr3: 4.0,
             self.toggle: 3.0,
             self.pcid: 0.4,
-            self.dance: 1.0,
-            self.shootdown: 1.5,
+            self.dance: 1.5,
+            self.shootdown: 4.0,
             self.mode: 0.6,
             self.slot: 0.9,
             self.swap: 0.7,
@@ -127,14 +127,24 @@ class Author:
             self._add(Kind.INVLPG, vcpu, gva)
         self.pending.append(op)
 
-    def _write_entry(self, vcpu: int, gpa: int, entry: int) -> None:
-        """A store to a table: through an address that maps it, if one is known, else by an emulated instruction."""
+    def _write_entry(self, vcpu: int, gpa: int, entry: int, *, make_way: bool = False) -> None:
+        """A store to a table: through an address that maps it, if one is known, else by an emulated instruction.
+
+        `make_way`: where no address maps it, one is made to.
+        """
         mode = self.guest.oracle.vcpus[vcpu].mode
         tried = self.random.sample(REACH[mode.levels], 8)
         through = next((g for g in tried if self._maps_table(vcpu, g, WRITE) == gpa >> 12), None)
+        if through is None and make_way:
+            leaves = ((g, trail[-1]) for g in tried if (trail := self._look(vcpu, g)) and trail[-1].step == len(mode.steps) - 1)
+            for g, leaf in leaves:
+                if leaf.pa != gpa:
+                    through = g
+                    self._add(Kind.POKE, vcpu, leaf.pa, mode.entry_size, gpa & ~0xFFF | 0x63)
+                    break
         if through is None and self.random.random() < 0.3:
             through = next(iter(self._held(vcpu, gpa >> 12, 1)), None)
-        if through is not None and self.random.random() < 0.8:
+        if through is not None and (make_way or self.random.random() < 0.8):
             self._add(Kind.ACCESS, vcpu, through | gpa & 0xFFF, WRITE, mode.entry_size, entry)
         else:
             self._add(Kind.POKE, vcpu, gpa, mode.entry_size, entry)
@@ -304,19 +314,20 @@ class Author:
 
     def _shared_leaf(self, vcpu: int) -> tuple[int, TrailEntry] | None:
         """An address in use, and the leaf entry through which both vCPUs translate it."""
-        gva, mode = self.random.choice(self.recent), self.guest.oracle.vcpus[vcpu].mode
-        if not mode.levels or self._levels(1 - vcpu) != mode.levels or gva not in REACH[mode.levels]:
+        levels = self._levels(vcpu)
+        if not levels or self._levels(1 - vcpu) != levels:
             return None
-        mine, other = self._look(vcpu, gva), self._look(1 - vcpu, gva)
-        if not mine or not other or mine[-1].pa != other[-1].pa or not mine[-1].address:
-            return None
-        return gva, mine[-1]
+        for gva in [g for g in self.recent if g in REACH[levels]] + self.random.sample(REACH[levels], 6):
+            mine, other = self._look(vcpu, gva), self._look(1 - vcpu, gva)
+            if mine and other and mine[-1].pa == other[-1].pa and mine[-1].address:
+                return gva, mine[-1]
+        return None
 
     def _change_leaf(self, vcpu: int, leaf: TrailEntry) -> None:
         """Point a leaf elsewhere, or take rights away."""
         levels = self._levels(vcpu)
         entry = self._entry(levels, 1, hostile=0) | 0x21 if self.random.random() < 0.6 else leaf.entry & ~self.random.choice((1, 2, 4))
-        self._write_entry(vcpu, leaf.pa, entry)
+        self._write_entry(vcpu, leaf.pa, entry, make_way=self.random.random() < 0.8)
 
     def shootdown(self, vcpu: int) -> None:
         """One vCPU holds a translation, the other changes it and invalidates only for itself; the host takes the page."""
@@ -325,6 +336,7 @@ class Author:
             return
         gva, leaf = shared
         how = self.random.choice((0, WRITE, USER, USER | WRITE))
+        self._add(Kind.ACCESS, 1 - vcpu, gva, how, 8, 0)
         self._add(Kind.ACCESS, vcpu, gva, how, 8, 0)
         self._change_leaf(1 - vcpu, leaf)
         if self.random.random() < 0.6:
@@ -395,7 +407,7 @@ class Author:
 
     def cr3(self, vcpu: int) -> None:
         tlb = self.guest.oracle.vcpus[vcpu]
-        cr3 = tlb.cr3 if self.random.random() < 0.3 else self._root()
+        cr3 = self.random.choice((tlb.cr3, self.guest.oracle.vcpus[1 - vcpu].cr3, self._root(), self._root()))
         if tlb.cr4 & CR4_PCIDE:
             cr3 = cr3 & ~0xFFF | self.random.randrange(3) | (self.random.random() < 0.7) << 63
         self._add(Kind.CR3, vcpu, cr3)
