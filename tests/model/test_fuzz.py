@@ -1,0 +1,56 @@
+"""Random guests on the engine, both root designs and every paging mode: the size that fits a push.
+
+The soak (``make soak``) does the same a million times over. A failure prints the command that shows it again.
+"""
+
+import pytest
+
+from shadowmmu.check.fuzz import MODES, Report, fuzz
+
+ROOTS = ("special", "legacy")
+
+
+def check(report: Report, operations: int) -> None:
+    failure = report.failure
+    assert failure is None, f"{failure.message}\n{failure.command}"
+    assert report.operations == operations
+
+
+@pytest.mark.parametrize("roots", ROOTS)
+@pytest.mark.parametrize("mode", MODES)
+def test_one_mode(mode: str, roots: str) -> None:
+    """All the time in one mode, so that its own paths are gone through again and again."""
+    report = fuzz(seed=100, operations=9_000, modes=(mode,), roots=roots, audit_every=100)
+    check(report, 9_000)
+    wanted = "mode nonpaging" if mode == "nonpaging" else f"mode {mode} accepted"
+    assert report.coverage[wanted] >= 2
+
+
+@pytest.mark.parametrize("roots", ROOTS)
+def test_all_modes(roots: str) -> None:
+    """Guests that go from mode to mode; the coverage shows that the run was worth something."""
+    report = fuzz(seed=1, operations=90_000, roots=roots, audit_every=500)
+    check(report, 90_000)
+    for outcome in (
+        "access read completed",
+        "access user write completed after FIXED",
+        "access write of an entry completed after FIXED",
+        "access write of an entry emulated after EMULATE",
+        "access user fetch injected after INJECT",
+        "access read emulated after EMULATE",
+        "emulated write injected",
+        "cr3 accepted keeping translations",
+        "cr3 refused",
+        "slot deleted",
+        "swap done",
+        "protect protected",
+        "dirty some",
+    ):
+        assert report.coverage[outcome] > 5, outcome
+    for counter in ("mmu_flooded", "mmu_recycled", "mmu_pde_zapped", "pf_fast", "pf_spurious", "pf_mmio_spte_created"):
+        assert report.counters[counter] > 5, counter
+
+
+@pytest.mark.parametrize("roots", ROOTS)
+def test_audited_at_every_step(roots: str) -> None:
+    check(fuzz(seed=900, operations=4_000, roots=roots, audit_every=1), 4_000)
