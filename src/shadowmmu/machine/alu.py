@@ -123,7 +123,9 @@ def shr(a: int, count: int, bits: int, flags: int) -> tuple[int, int]:
     if not count:
         return a, flags
     before = a >> (count - 1)
-    return _shifted(a >> count, before & 1, (before >> (bits - 1) ^ before >> (bits - 2)) & 1 if count > 1 else a >> (bits - 1), bits, flags)
+    return _shifted(
+        a >> count, before & 1, (before >> (bits - 1) ^ before >> (bits - 2)) & 1 if count > 1 else a >> (bits - 1), bits, flags
+    )
 
 
 def sar(a: int, count: int, bits: int, flags: int) -> tuple[int, int]:

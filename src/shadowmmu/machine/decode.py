@@ -12,8 +12,8 @@ _LMA = int(Efer.LMA)
 _IMMEDIATES = frozenset(getattr(OpKind, name) for name in dir(OpKind) if name.startswith("IMMEDIATE"))
 _BRANCHES = frozenset((OpKind.NEAR_BRANCH16, OpKind.NEAR_BRANCH32, OpKind.NEAR_BRANCH64))
 _NAMES = {getattr(Register, name): name for name in dir(Register) if name.isupper()}
-_HIGH_BYTES = {Register.AH: Reg.RAX, Register.CH: Reg.RCX, Register.DH: Reg.RDX, Register.BH: Reg.RBX}
-_SEGMENTS = {
+_HIGH_BYTES: dict[int, Reg] = {Register.AH: Reg.RAX, Register.CH: Reg.RCX, Register.DH: Reg.RDX, Register.BH: Reg.RBX}
+_SEGMENTS: dict[int, Seg] = {
     Register.ES: Seg.ES, Register.CS: Seg.CS, Register.SS: Seg.SS,
     Register.DS: Seg.DS, Register.FS: Seg.FS, Register.GS: Seg.GS,
 }  # fmt: skip

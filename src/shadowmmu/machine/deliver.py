@@ -9,7 +9,6 @@ from typing import NamedTuple
 from shadowmmu.machine.cpu import MASK32, MASK64, Reg, Seg, Segment, State
 from shadowmmu.machine.memory import (
     AC,
-    DB,
     DE,
     DF,
     GP,
@@ -166,7 +165,7 @@ class Delivery:
         """The segment a selector names, and the linear address of its descriptor."""
         system = self.state.system
         base, limit = (system.ldtr.base, system.ldtr.limit) if selector & 4 else system.gdtr
-        if selector & 4 and not system.ldtr.attr & Attr.PRESENT or (selector | 7) > limit:
+        if (selector & 4 and not system.ldtr.attr & Attr.PRESENT) or (selector | 7) > limit:
             raise self._fault(vector, selector)
         address = base + (selector & 0xFFF8)
         raw = self.memory.read(address, 8, SYSTEM)
@@ -231,7 +230,14 @@ class Delivery:
             rsp = state.gpr[Reg.RSP]
         flat = Segment(0, Attr.PRESENT | Attr.NON_SYSTEM | Attr.WRITABLE | Attr.BIG, MASK64, 0)
         stack = _Stack(self, flat, rsp & ~0xF, 8, USER if cpl == 3 else READ)
-        for value in (state.ss.selector, state.gpr[Reg.RSP], self._frame_flags(), state.cs.selector, self._return_rip(), *self._error_codes()):
+        for value in (
+            state.ss.selector,
+            state.gpr[Reg.RSP],
+            self._frame_flags(),
+            state.cs.selector,
+            self._return_rip(),
+            *self._error_codes(),
+        ):
             stack.push(value)
         stack.commit()
         if inner:

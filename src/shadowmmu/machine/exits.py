@@ -157,5 +157,3 @@ HANDLERS: dict[ExitKind, Callable[["Processor", Exit], None]] = {
     ExitKind.PORT_DENIED: _port_denied,
     ExitKind.SHUTDOWN: _shutdown,
 }
-
-

@@ -31,7 +31,9 @@ def _mov_extended(e: Emulation) -> None:
     e.set_register(0, value)
 
 
-_CMOVCC = [getattr(Mnemonic, f"CMOV{cc}") for cc in ("O", "NO", "B", "AE", "E", "NE", "BE", "A", "S", "NS", "P", "NP", "L", "GE", "LE", "G")]
+_CMOVCC = [
+    getattr(Mnemonic, f"CMOV{cc}") for cc in ("O", "NO", "B", "AE", "E", "NE", "BE", "A", "S", "NS", "P", "NP", "L", "GE", "LE", "G")
+]
 _SETCC = [getattr(Mnemonic, f"SET{cc}") for cc in ("O", "NO", "B", "AE", "E", "NE", "BE", "A", "S", "NS", "P", "NP", "L", "GE", "LE", "G")]
 
 

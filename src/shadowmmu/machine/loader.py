@@ -162,7 +162,9 @@ def _flat(guest: Guest, image: bytes) -> Loaded:
         raise BadInput(f"image {guest.path} is empty; build it")
     entry = guest.load if guest.entry is None else guest.entry
     if guest.start == "real" and entry > 0xFFFF:
-        raise BadInput(f"guest {guest.name}: entry {entry:#x} is out of reach in real mode; load it below 0x10000, or set start = \"protected\"")
+        raise BadInput(
+            f'guest {guest.name}: entry {entry:#x} is out of reach in real mode; load it below 0x10000, or set start = "protected"'
+        )
     state, cr0 = _protected(entry, {}) if guest.start == "protected" else _real(entry)
     return Loaded((Piece(guest.load, image, len(image)),), state, cr0)
 
@@ -171,7 +173,7 @@ def _multiboot(guest: Guest, image: bytes) -> Loaded:
     at = _find_header(guest, image)
     flags = struct.unpack_from("<I", image, at + 4)[0]
     if flags & 0xFFFF & ~_KNOWN_REQUIRED:
-        raise BadInput(f"image {guest.path}: its multiboot header asks for features {flags & 0xFFFF:#x}; only page alignment and memory sizes are offered")
+        raise BadInput(f"image {guest.path}: its multiboot header asks for features {flags & 0xFFFF:#x}; mend its flags")
     if flags & _KLUDGE:
         pieces, entry = _address_fields(guest, image, at)
     else:
@@ -186,7 +188,7 @@ def _find_header(guest: Guest, image: bytes) -> int:
         magic, flags, checksum = struct.unpack_from("<III", image, at)
         if magic == _MAGIC and not (magic + flags + checksum) & MASK32:
             return at
-    raise BadInput(f"image {guest.path} has no multiboot header in its first {_SEARCH} bytes; add one, or set format = \"flat\"")
+    raise BadInput(f'image {guest.path} has no multiboot header in its first {_SEARCH} bytes; add one, or set format = "flat"')
 
 
 def _address_fields(guest: Guest, image: bytes, at: int) -> tuple[tuple[Piece, ...], int]:
@@ -199,7 +201,9 @@ def _address_fields(guest: Guest, image: bytes, at: int) -> tuple[tuple[Piece, .
         raise BadInput(f"image {guest.path}: multiboot load address {load:#x} lies before the file; mend the header's address fields")
     data = image[start : start + load_end - load] if load_end else image[start:]
     if load_end and load_end - load > len(image) - start:
-        raise BadInput(f"image {guest.path}: its header promises {load_end - load} bytes, the file has {len(image) - start}; build it again")
+        raise BadInput(
+            f"image {guest.path}: its header promises {load_end - load} bytes, the file has {len(image) - start}; build it again"
+        )
     return (Piece(load, data, max(len(data), bss_end - load)),), entry
 
 
@@ -211,7 +215,9 @@ def _elf(guest: Guest, image: bytes) -> tuple[tuple[Piece, ...], int]:
         segments = [segment for segment in elf.iter_segments() if segment["p_type"] == "PT_LOAD"]
         pieces = tuple(Piece(s["p_paddr"], s.data(), s["p_memsz"]) for s in segments if s["p_memsz"])
     except ELFError as error:
-        raise BadInput(f"image {guest.path} is no ELF file ({error}), and its multiboot header has no address fields; set flag bit 16") from None
+        raise BadInput(
+            f"image {guest.path} is no ELF file ({error}), and its multiboot header has no address fields; set flag bit 16"
+        ) from None
     if not pieces:
         raise BadInput(f"image {guest.path} has nothing to load; link it with loadable segments")
     return pieces, int(elf["e_entry"])

@@ -5,6 +5,7 @@ instruction that is to fault has changed nothing. Memory that is not there reads
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from shadowmmu.machine.cpu import MASK32, MASK64
@@ -120,10 +121,8 @@ class GuestMemory:
         room = PAGE_SIZE - gva % PAGE_SIZE
         code = self._fetch_part(gva, min(size, room), access)
         if size > room:
-            try:
+            with suppress(GuestFault):
                 code += self._fetch_part((gva + room) & self.mask, size - room, access)
-            except GuestFault:
-                pass
         return code
 
     def _fetch_part(self, gva: int, size: int, access: int) -> bytes:

@@ -1,6 +1,6 @@
 """Model-specific registers of one vCPU. A register or value that does not exist raises #GP(0). Source: APM vol. 2 appendix A."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shadowmmu.machine.cpu import MASK32, MASK64, Seg, State
 from shadowmmu.machine.memory import GP, GuestFault, GuestMemory
@@ -81,7 +81,8 @@ class Msrs:
             which = Seg.FS if index == FS_BASE else Seg.GS
             state.set_segments({which: state.system.segments[which]._replace(base=value)})
         elif index in _SYSTEM_FIELDS:
-            state.system = state.system._replace(**{_SYSTEM_FIELDS[index]: value & MASK32 if index == SYSENTER_CS else value})
+            change: dict[str, Any] = {_SYSTEM_FIELDS[index]: value & MASK32 if index == SYSENTER_CS else value}
+            state.system = state.system._replace(**change)
         elif index in self._values:
             self._write_plain(index, value)
         else:

@@ -8,8 +8,8 @@ from iced_x86 import Instruction
 
 from shadowmmu.machine.control_registers import real_controls
 from shadowmmu.machine.cpu import MASK32, MASK64, Cpu, Exit, ExitKind, State
-from shadowmmu.machine.cpuid import Cpuid
 from shadowmmu.machine.cpu_memory import CpuMemory
+from shadowmmu.machine.cpuid import Cpuid
 from shadowmmu.machine.decode import Fetcher, UnemulatedInstruction, bitness
 from shadowmmu.machine.deliver import TripleFaultDelivery, deliver, second_event
 from shadowmmu.machine.emulate import Emulator
@@ -32,9 +32,7 @@ class Processor:
     """`cpu` runs the guest of the engine's `vcpu`; `on_store(gpa, size)` and `on_host_store(hpa, size)` hear of
     stores that the CPU does not do itself."""
 
-    def __init__(
-        self, vcpu: "Vcpu", cpuid: Cpuid, on_store: Callable[[int, int], None], on_host_store: Callable[[int, int], None]
-    ) -> None:
+    def __init__(self, vcpu: "Vcpu", cpuid: Cpuid, on_store: Callable[[int, int], None], on_host_store: Callable[[int, int], None]) -> None:
         self.vcpu = vcpu
         self.memory = GuestMemory(vcpu, on_store)
         self.cpu_memory = CpuMemory(vcpu, on_store, on_host_store, self._fault_in_delivery, self.enter)

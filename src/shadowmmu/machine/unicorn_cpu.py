@@ -301,9 +301,8 @@ class UnicornCpu:
         try:
             self._uc.emu_start(start, NEVER)
         except UcError as error:
-            raise CpuError(
-                f"the CPU stopped at RIP {self._uc.reg_read(x86_const.UC_X86_REG_RIP):#x}: {error}; last address outside host memory: {self._unmapped:#x}"
-            ) from error
+            rip, outside = self._uc.reg_read(x86_const.UC_X86_REG_RIP), self._unmapped
+            raise CpuError(f"the CPU stopped at RIP {rip:#x}: {error}; last address outside host memory: {outside:#x}") from error
         return self._finish()
 
     def _finish(self) -> Exit:

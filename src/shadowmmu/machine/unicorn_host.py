@@ -88,8 +88,10 @@ class SvmHost:
     def _map(self, regions: Sequence[tuple[int, int, int]]) -> None:
         private = ctypes.addressof(ctypes.c_char.from_buffer(self._private))
         for hpa, size, address in (*regions, (PRIVATE_BASE, PRIVATE_SIZE, private)):
-            if hpa < PRIVATE_BASE + PRIVATE_SIZE and PRIVATE_BASE < hpa + size and hpa != PRIVATE_BASE:
-                raise CpuError(f"host memory {hpa:#x}+{size:#x} covers the CPU's own region at {PRIVATE_BASE:#x}; make the low zone smaller")
+            if hpa < PRIVATE_BASE + PRIVATE_SIZE and hpa + size > PRIVATE_BASE and hpa != PRIVATE_BASE:
+                raise CpuError(
+                    f"host memory {hpa:#x}+{size:#x} covers the CPU's own region at {PRIVATE_BASE:#x}; make the low zone smaller"
+                )
             self.uc.mem_map_ptr(hpa, size, uc_const.UC_PROT_ALL, address)
 
     def _build_private(self, top: int) -> None:
@@ -154,10 +156,20 @@ class SvmHost:
         self._put_table(Vmcb.IDTR, system.idtr)
         put("<B", private, _VMCB + Vmcb.CPL, system.cpl)
         put("<Q", private, _VMCB + Vmcb.EFER, controls.efer)
-        put("<QQQQQQQ", private, _VMCB + Vmcb.CR4, controls.cr4, controls.cr3, controls.cr0, system.dr7, system.dr6, state.rflags, state.rip)
+        put(
+            "<QQQQQQQ", private, _VMCB + Vmcb.CR4, controls.cr4, controls.cr3, controls.cr0, system.dr7, system.dr6, state.rflags, state.rip
+        )
         put("<Q", private, _VMCB + Vmcb.RSP, state.gpr[Reg.RSP])
         put("<QQ", private, _VMCB + Vmcb.RAX, state.gpr[Reg.RAX], system.star)
-        put("<QQQQ", private, _VMCB + Vmcb.KERNEL_GS_BASE, system.kernel_gs_base, system.sysenter_cs, system.sysenter_esp, system.sysenter_eip)
+        put(
+            "<QQQQ",
+            private,
+            _VMCB + Vmcb.KERNEL_GS_BASE,
+            system.kernel_gs_base,
+            system.sysenter_cs,
+            system.sysenter_esp,
+            system.sysenter_eip,
+        )
 
     @property
     def exit_info_2(self) -> int:

@@ -79,7 +79,9 @@ class _Search:
         end = len(self.context) if end is None else end
         found = [at for at in range(start, end - len(wanted) + 1, 4) if self.context[at : at + len(wanted)] == wanted]
         if len(found) != 1:
-            raise CpuError(f"unicorn {unicorn.__version__}: {what} is in its saved context {len(found)} times, not once; install unicorn==2.1.4")
+            raise CpuError(
+                f"unicorn {unicorn.__version__}: {what} is in its saved context {len(found)} times, not once; install unicorn==2.1.4"
+            )
         return found[0]
 
     def segments(self, system: System) -> int:
