@@ -1,0 +1,5 @@
+"""`python -m shadowmmu`."""
+
+from shadowmmu.cli.main import main
+
+main()

@@ -1,0 +1,58 @@
+"""`shadowmmu run`: a guest on the shadow MMU."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter, validators
+
+from shadowmmu.cli.guests import find_guest
+from shadowmmu.cli.output import console, print_json
+from shadowmmu.view.draw_report import draw_report
+from shadowmmu.view.live import LiveRun
+from shadowmmu.view.report import Audit, GuestRun, Roots
+
+Count = Annotated[int | None, Parameter(validator=validators.Number(gte=1))]
+
+
+def run(
+    guest: str = "pae",
+    /,
+    *,
+    roots: Roots = "special",
+    audit: Audit = "every",
+    max_exits: Count = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Run a guest on the shadow MMU and say how it went.
+
+    Exit code 0 if the guest passed and every audit did; 1 if not; 2 if the guest cannot be loaded.
+
+    Example: shadowmmu run adversary --roots legacy
+
+    Parameters
+    ----------
+    guest
+        Name of a shipped guest, or path of a TOML description, a multiboot image or an ELF file.
+    roots
+        How roots without a guest table are made: special shadow pages, or the bare tables of today's kernel.
+    audit
+        Check every structure of the MMU: after every exit of the guest, once when the guest has ended, or not at all.
+    max_exits
+        Stop after this many exits; then that is no failure.
+    json
+        Print the report as JSON, and not the guest's output as it comes.
+    """
+    description = find_guest(guest)
+    if json:
+        report = GuestRun(description, guest, roots=roots, audit=audit).run(max_exits)
+        print_json(report)
+        return int(not report.as_expected)
+    out = console()
+    live = LiveRun(out)
+    machine = GuestRun(description, guest, roots=roots, audit=audit, on_output=live.on_output, on_exit=live.on_exit)
+    out.print(f"{description.name}: {description.title} · {roots} roots", style="bold")
+    with live:
+        report = machine.run(max_exits)
+    out.print(draw_report(report, live.seconds))
+    return int(not report.as_expected)

@@ -1,0 +1,150 @@
+"""One guest on both root designs: what must be equal, what differs, and why it does. Data only."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import zip_longest
+
+import msgspec
+
+from shadowmmu.engine.events import Event
+from shadowmmu.machine.cpu import Exit, ExitKind
+from shadowmmu.machine.loader import Guest
+from shadowmmu.machine.machine import Machine
+from shadowmmu.view.report import GuestRun, Roots, RunReport
+
+ROOT = "A special root is itself a shadow page, made and freed with each root; a legacy root is a bare table."
+EMPTY = (
+    "A special root starts empty: the first access below each of its entries faults, finds the level-2 page again and "
+    "links it. A legacy root has its level-2 pages from the moment it is loaded."
+)
+TOUCHED = (
+    "A legacy root gets a level-2 page for every PDPTE at every load, used or not; below a special root there are only "
+    "those that were touched: fewer tables are shadowed, and fewer pages zapped when the guest writes its tables."
+)
+HELD = (
+    "A legacy level-2 page is held by its root: when it is zapped, the root is obsolete and all of it is loaded anew. "
+    "A special root loses one entry, and the page comes back only if it is used; till then stores to its table are not traced."
+)
+FLUSHES = (
+    "They flush at different times: a fault that only links a level-2 page again writes its leaf again too, which may flush; "
+    "a legacy root that is loaded anew flushes everything."
+)
+FOLLOWS = "Follows from the above: where other pages are zapped, others are synced and made again."
+
+REASONS = {
+    ROOT: ("special_allocated", "special_freed"),
+    EMPTY: (
+        "page fault exits", "pf_taken", "pf_fixed", "pf_spurious", "kvm_mmu_pagetable_walk", "kvm_mmu_paging_element",
+        "kvm_mmu_set_spte", "kvm_mmu_spte_requested",
+    ),
+    TOUCHED: (
+        "kvm_mmu_get_page l2", "mmu_cache_miss", "n_used_mmu_pages", "indirect_shadow_pages", "shadow pages l2",
+        "shadow pages l2 direct", "host memory touched", "mmu_shadow_zapped", "mmu_flooded", "mmu_recycled", "zap_oldest",
+    ),
+    HELD: (
+        "mmu_load", "free_roots", "sync_roots", "mmu_pte_write", "mmu_pde_zapped", "pf_emulate", "instructions emulated",
+    ),
+    FLUSHES: ("tlb_flush", "remote_tlb_flush"),
+}  # fmt: skip
+"""Why a figure differs; those not named here differ because of FOLLOWS."""
+_SAID_TWICE = {
+    "mmu_page_fault", "mmu_page_fault_ret", "special_alloc", "special_free", "kvm_mmu_prepare_zap_page", "pte_write",
+    "remote_tlb_flush_requests", "load_pgd", "kvm_mmu_walker_error", "n_max_mmu_pages",
+}  # fmt: skip
+"""Events and counters that say what a counter or another event says already, or are settings."""
+
+
+class Figure(msgspec.Struct, kw_only=True):
+    """One thing counted in both runs; `why` they differ, if they do."""
+
+    name: str
+    special: int | str
+    legacy: int | str
+    why: str = ""
+
+
+class Comparison(msgspec.Struct, kw_only=True):
+    """`guest_sees` must be equal: `divergences` are those that are not, `first_line` where the output parts."""
+
+    guest: str
+    guest_sees: list[Figure]
+    divergences: list[Figure]
+    first_line: tuple[str, str] | None
+    equal: list[Figure]
+    differs: list[Figure]
+
+
+def compare_designs(guest: Guest, named: str) -> Comparison:
+    """Run the guest on both."""
+    special, special_events = _run(guest, named, "special")
+    legacy, legacy_events = _run(guest, named, "legacy")
+    seen = _figures(_guest_sees(special), _guest_sees(legacy))
+    work = _figures(_work(special, special_events), _work(legacy, legacy_events))
+    differs = [figure for figure in work if figure.special != figure.legacy]
+    for figure in differs:
+        figure.why = next((why for why, names in REASONS.items() if figure.name in names), FOLLOWS)
+    return Comparison(
+        guest=guest.name,
+        guest_sees=[figure for figure in seen if figure.special == figure.legacy],
+        divergences=[figure for figure in seen if figure.special != figure.legacy],
+        first_line=_first_difference(_output(special), _output(legacy)),
+        equal=[figure for figure in work if figure.special == figure.legacy],
+        differs=differs,
+    )
+
+
+def _run(guest: Guest, named: str, roots: Roots) -> tuple[RunReport, Counter[str]]:
+    """The run, and how often the engine told of each kind of event."""
+    events: Counter[str] = Counter()
+
+    def count(machine: Machine, _: Exit) -> None:
+        for record in machine.vm.records():
+            events[_event_name(record)] += 1
+
+    run = GuestRun(guest, named, roots=roots, on_exit=count)
+    run.machine.vm.start_trace()
+    return run.run(), events
+
+
+def _event_name(record: tuple[int, ...]) -> str:
+    """The kernel's name; of pages asked for, with their level."""
+    name: str = Event(record[0]).name.lower()
+    return f"{name} l{record[3] & 0xF}" if record[0] == Event.KVM_MMU_GET_PAGE else name
+
+
+def _guest_sees(report: RunReport) -> dict[str, int | str]:
+    """What a guest can tell, or causes by itself."""
+    result = report.result
+    assert result is not None, "no audit was asked for"
+    seen: dict[str, int | str] = {"verdict": result.reason.value, "lines of output": len(result.output.splitlines())}
+    seen.update({f"exits: {kind}": count for kind, count in sorted(result.exits.items()) if kind != ExitKind.PAGE_FAULT.value})
+    seen.update({f"delivered: {name}": count for name, count in sorted(result.injected.items())})
+    return seen
+
+
+def _work(report: RunReport, events: Counter[str]) -> dict[str, int | str]:
+    """What the MMU did for it."""
+    result = report.result
+    assert result is not None, "no audit was asked for"
+    work: dict[str, int | str] = {
+        "page fault exits": result.exits.get(ExitKind.PAGE_FAULT.value, 0),
+        "instructions emulated": result.emulated,
+    }
+    work.update({name: count for name, count in report.counters.items() if name not in _SAID_TWICE})
+    work.update({name: count for name, count in sorted(events.items()) if name not in _SAID_TWICE and name not in work})
+    work.update({f"shadow pages {name}": count for name, count in report.tables.items() if "special" not in name})
+    work["host memory touched"] = result.host_memory
+    return work
+
+
+def _figures(special: dict[str, int | str], legacy: dict[str, int | str]) -> list[Figure]:
+    return [Figure(name=name, special=special.get(name, 0), legacy=legacy.get(name, 0)) for name in special | legacy]
+
+
+def _output(report: RunReport) -> list[str]:
+    return report.result.output.splitlines() if report.result is not None else []
+
+
+def _first_difference(special: list[str], legacy: list[str]) -> tuple[str, str] | None:
+    return next(((one, other) for one, other in zip_longest(special, legacy, fillvalue="(nothing)") if one != other), None)

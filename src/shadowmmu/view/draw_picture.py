@@ -1,0 +1,178 @@
+"""Draws a `Picture` as trees: what each entry means on the left, the guest's entry and the shadow entry on the right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+from rich.tree import Tree
+
+from shadowmmu.view.entries import STALE
+from shadowmmu.view.picture import BARE, SPECIAL, Link, Mmio, Pages, Picture, Row, Table, VcpuPicture
+
+WIDTH = 100
+COLUMN = 17
+"""Width of each of the two columns of entries."""
+ROWS = 8
+"""A table with more rows of pages than this is summed up."""
+LEGEND = {
+    SPECIAL: "★ special: a shadow page of this vCPU only, not hashed, not tracked",
+    BARE: "bare: a root table that is no shadow page",
+    "direct": "direct: maps gfns in a row, shadows no guest table",
+    "unsync": "unsync: the guest may have changed its table since",
+    "entries": "rwxu: read, write, execute, user · wux after a table: what the levels above allow",
+}
+
+
+class Scattered(NamedTuple):
+    """Rows of pages, or of MMIO marks, of one sort."""
+
+    rows: list[Pages] | list[Mmio]
+
+
+def draw_picture(picture: Picture, root_only: bool = False) -> RenderableType:
+    """All vCPUs; with `root_only` each root and what hangs directly below it."""
+    parts: list[RenderableType] = []
+    for vcpu in picture.vcpus:
+        parts += [_heading(picture, vcpu), _tree(vcpu.root, root_only), Text()]
+    parts.append(Text(f"shadow pages: {_counts(picture.tables)}"))
+    if picture.elsewhere:
+        parts.append(Text(f"not below these roots: {_counts(picture.elsewhere)}"))
+    words = {word for vcpu in picture.vcpus if vcpu.root for word in _words_used(vcpu.root)}
+    parts += [Text(line, style="dim") for word, line in LEGEND.items() if word in words or word == "entries"]
+    return Group(*parts)
+
+
+def _counts(tables: dict[str, int]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in tables.items()) or "none"
+
+
+def _words_used(table: Table) -> Iterator[str]:
+    """The words of the legend that the table and those below it need."""
+    yield table.kind
+    if table.direct:
+        yield "direct"
+    if table.unsync or table.unsync_children:
+        yield "unsync"
+    for row in table.rows:
+        if isinstance(row, Link):
+            yield from _words_used(row.table)
+
+
+def _heading(picture: Picture, vcpu: VcpuPicture) -> Text:
+    flags = " ".join(vcpu.root_flags)
+    words = f" · {vcpu.mode} guest, {vcpu.shadow_levels} shadow levels, {picture.roots} roots · CR3 {vcpu.cr3:x} · {flags}"
+    if vcpu.kept:
+        words += " · kept: " + " ".join(f"{cr3:x}" for cr3, _ in vcpu.kept)
+    return Text.assemble((f"vCPU {vcpu.vcpu}", "bold"), words)
+
+
+def _tree(root: Table | None, root_only: bool) -> RenderableType:
+    if root is None:
+        return Text("no root is loaded; the next entry makes one", style="dim")
+    head = _table_words(root)
+    head.truncate(WIDTH - 2 * COLUMN, pad=True)
+    head.append(f"{'guest entry':>{COLUMN}}{'shadow entry':>{COLUMN}}", "dim not bold")
+    tree = Tree(head, guide_style="dim")
+    _grow(tree, root, 1, 1 if root_only else root.level)
+    return tree
+
+
+def _grow(branch: Tree, table: Table, depth: int, levels: int) -> None:
+    """Add the rows of `table`, and those of the tables up to `levels` below it."""
+    for row in sum_up(table.rows):
+        if isinstance(row, int):
+            branch.add(Text(f"… {row} more lines like these, all of them with --json", style="dim"))
+        elif isinstance(row, Link):
+            words = _index(row.index, row.index).append("→ ").append_text(_table_words(row.table))
+            below = branch.add(_line(words, row, depth))
+            if levels > 1:
+                _grow(below, row.table, depth + 1, levels - 1)
+        elif isinstance(row, Scattered):
+            branch.add(_index(row.rows[0].first, row.rows[-1].last).append_text(_scattered_words(row)))
+        else:
+            branch.add(_line(_index(row.first, row.last).append_text(_memory_words(row)), row, depth))
+
+
+def sum_up(rows: Sequence[Row]) -> Iterator[Row | Scattered | int]:
+    """What to draw of a table's rows. If they are many: one line for neighbours of a sort, ROWS lines, and how many more."""
+    if sum(not isinstance(row, Link) for row in rows) <= ROWS:
+        yield from rows
+        return
+    shown = left_out = 0
+    for _, neighbours in groupby(rows, _sort):
+        same = list(neighbours)
+        if isinstance(same[0], Link):
+            yield from same
+        elif shown == ROWS:
+            left_out += 1
+        else:
+            shown += 1
+            yield same[0] if len(same) == 1 else Scattered(same)  # type: ignore[arg-type]
+    if left_out:
+        yield left_out
+
+
+def _sort(row: Row) -> tuple[str, ...]:
+    return ("pages", row.rights, row.note, row.size) if isinstance(row, Pages) else (type(row).__name__,)
+
+
+def _line(words: Text, row: Row, depth: int) -> Text:
+    """`words`, then both entries in their columns."""
+    words.truncate(WIDTH - 4 * depth - 2 * COLUMN, overflow="ellipsis", pad=True)
+    guest = "·" if row.guest is None else f"{row.guest.value:x}"
+    return words.append(f"{guest:>{COLUMN}}{row.entry:{COLUMN}x}", "dim")
+
+
+def _index(first: int, last: int) -> Text:
+    return Text.assemble((f"[{first:03x}] " if first == last else f"[{first:03x}-{last:03x}] ", "dim"))
+
+
+def _table_words(table: Table) -> Text:
+    if table.kind == SPECIAL:
+        text = Text.assemble(("★ ", "bold magenta"), (f"l{table.level}", "bold"), (" special", "bold magenta"))
+    elif table.kind == BARE:
+        return Text.assemble((f"l{table.level}", "bold"), (" bare", "bold red"))
+    else:
+        text = Text.assemble((f"l{table.level}", "bold"), (" direct" if table.direct else "", "cyan"), f" gfn {table.gfn:x}")
+    marks = (
+        (" ".join(table.words), "", table.words),
+        ("unsync", "yellow", table.unsync),
+        (f"{table.unsync_children} unsync below", "yellow", table.unsync_children),
+        ("obsolete", "red", table.obsolete),
+        (f"held by {table.root_count}", "", table.root_count),
+        (f"{table.parents} parents", "", table.parents > 1),
+        ("(see above)", "dim", table.repeated),
+    )
+    for words, style, said in marks:
+        if said:
+            text.append(f" {words}", style or None)
+    return text
+
+
+def _memory_words(row: Pages | Mmio) -> Text:
+    last = row.gfn + (row.last - row.first if isinstance(row, Mmio) else row.frames - 1)
+    gfns = f"gfn {row.gfn:x}" + (f"..{last:x}" if last != row.gfn else "")
+    if isinstance(row, Mmio):
+        return Text.assemble((f"→ {gfns} ", ""), (f"no memory (generation {row.generation})", "blue"))
+    return Text(f"→ {gfns} ").append_text(_pages_words(row, row.last - row.first + 1))
+
+
+def _pages_words(row: Pages, count: int) -> Text:
+    size = f" of {row.size}" if row.size != "4K" else ""
+    text = Text.assemble((f" {count} page{'s' if count > 1 else ''}{size} " if count > 1 or size else " ", "dim"))
+    text.append(row.rights, "green" if row.rights[1] == "w" else None)
+    if row.note:
+        text.append(f" {row.note}", "red" if row.note == STALE else "yellow")
+    return text
+
+
+def _scattered_words(group: Scattered) -> Text:
+    low, high = min(row.gfn for row in group.rows), max(row.gfn for row in group.rows)
+    count = sum(row.last - row.first + 1 for row in group.rows)
+    text = Text(f"→ {count} of gfn {low:x}..{high:x} ")
+    row = group.rows[0]
+    return text.append_text(_pages_words(row, 1)) if isinstance(row, Pages) else text.append("no memory", "blue")

@@ -1,0 +1,95 @@
+"""Draws a `RunReport`: the verdict, what exits, faults and tables there were, the audit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from rich.columns import Columns
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from shadowmmu.machine.result import Reason, Result
+from shadowmmu.view.report import RunReport
+
+SHOWN = 20
+"""Violations shown of one audit."""
+
+
+def draw_report(report: RunReport, seconds: float) -> RenderableType:
+    """`seconds`: wall time of the run, which is no part of the report."""
+    parts: list[RenderableType] = [_verdict(report, seconds)]
+    if report.result is not None:
+        parts += [Text(), Columns(_tables(report, report.result), padding=(0, 3))]
+    parts += [Text(), _facts(report)]
+    if report.violations:
+        parts.append(_violations(report))
+    return Group(*parts)
+
+
+def _verdict(report: RunReport, seconds: float) -> Text:
+    result = report.result
+    said = "audit failed" if result is None else result.reason.value + (f": {result.detail}" if result.detail else "")
+    if result is not None and result.reason is Reason.EXIT_LIMIT:
+        said = "stopped as asked" if report.as_expected else "gave up"
+    mark, style = ("✔", "bold green") if report.as_expected else ("✘", "bold red")
+    rate = f", {report.exits / seconds:,.0f} a second" if seconds > 0.1 else ""
+    return Text.assemble((f"{mark} {said}", style), f" after {report.exits:,} exits in {seconds:.1f} s{rate}")
+
+
+def _tables(report: RunReport, result: Result) -> Iterable[RenderableType]:
+    yield _figures("exits", result.exits)
+    counters = report.counters
+    faults = {
+        "fixed": result.outcomes.get("fixed", 0) + result.outcomes.get("retry", 0),
+        "spurious": result.outcomes.get("spurious", 0),
+        "emulated": result.outcomes.get("emulate", 0),
+        "injected": result.outcomes.get("inject", 0),
+    }
+    yield _figures("page faults", faults)
+    work = {
+        "pages made": counters["mmu_cache_miss"],
+        "pages zapped": counters["mmu_shadow_zapped"],
+        "writes traced": counters["mmu_pte_write"],
+        "went unsync": counters["mmu_unsync"],
+        "TLB flushes": counters["tlb_flush"],
+    }
+    yield _figures("shadow MMU", work)
+    yield _figures("shadow pages now", report.tables)
+
+
+def _figures(title: str, figures: Mapping[str, int]) -> Table:
+    table = Table(title, "", box=None, padding=(0, 1, 0, 0), header_style="bold")
+    table.columns[1].justify = "right"
+    for name, number in figures.items():
+        table.add_row(name, f"{number:,}")
+    return table
+
+
+def _facts(report: RunReport) -> Table:
+    counters, result = report.counters, report.result
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="bold", min_width=14)
+    if report.roots == "special":
+        made, freed = counters["special_allocated"], counters["special_freed"]
+        table.add_row("special roots", f"{made:,} pages made, {freed:,} freed")
+    else:
+        table.add_row("legacy roots", "bare tables")
+    if result is not None:
+        delivered = ", ".join(f"{count:,} {name}" for name, count in result.injected.items()) or "nothing"
+        table.add_row("delivered", delivered)
+        table.add_row("host memory", f"{result.host_memory / (1 << 20):.1f} MiB touched")
+    if report.audit == "off":
+        table.add_row("audit", Text("off", style="dim"))
+    else:
+        verdict = Text("no violation", style="green") if not report.violations else Text("violated", style="bold red")
+        table.add_row("audit", Text(f"{report.audits:,} audit{'s' if report.audits > 1 else ''}, ").append_text(verdict))
+    return table
+
+
+def _violations(report: RunReport) -> RenderableType:
+    lines = [Text(violation, style="red") for violation in report.violations[:SHOWN]]
+    if len(report.violations) > SHOWN:
+        lines.append(Text(f"… and {len(report.violations) - SHOWN} more (--json has them all)", style="dim"))
+    lines.append(Text(f"again:  {report.reproduce}", no_wrap=True, overflow="ignore"))
+    return Group(*lines)

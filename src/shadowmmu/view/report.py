@@ -1,0 +1,114 @@
+"""One run of a guest as data: what the machine counted, what the audit said, what is left in the shadow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Literal
+
+import msgspec
+
+from shadowmmu import Vm
+from shadowmmu.machine.cpu import Exit
+from shadowmmu.machine.loader import Guest
+from shadowmmu.machine.machine import MAX_EXITS, Machine
+from shadowmmu.machine.result import Reason, Result
+from shadowmmu.view.picture import count_tables
+
+Roots = Literal["special", "legacy"]
+Audit = Literal["every", "exit", "off"]
+
+
+class Violated(Exception):
+    """The audit found something; the run ends here."""
+
+    def __init__(self, violations: list[str]) -> None:
+        super().__init__(violations[0])
+        self.violations = violations
+
+
+class RunReport(msgspec.Struct, kw_only=True):
+    """One run. `result` is None if the audit ended it, then `violations` says why."""
+
+    guest: str
+    roots: str
+    exits: int
+    result: Result | None
+    audit: Audit
+    audits: int
+    violations: list[str]
+    tables: dict[str, int]
+    counters: dict[str, int]
+    as_expected: bool
+    """The guest passed, or stopped by itself where no verdict of its own was to come, and no audit failed."""
+    reproduce: str = ""
+    """The command that leads to the violation again."""
+
+
+class Auditor:
+    """Audits a VM, counts how often, and raises `Violated` at the first violation."""
+
+    def __init__(self, when: Audit) -> None:
+        self.when, self.count = when, 0
+        if when != "off":
+            self._audit: Callable[[Vm], list[Any]] = import_module("shadowmmu.check.audit").audit
+
+    def __call__(self, vm: Vm) -> None:
+        self.count += 1
+        found = self._audit(vm)
+        if found:
+            raise Violated([str(violation) for violation in found])
+
+
+class GuestRun:
+    """A guest in a machine, to be run once or in parts; `machine` may be looked at in between and afterwards.
+
+    named   what to call the guest by on a command line
+    audit   after "every" exit of the guest, once at its "exit", or "off"
+    """
+
+    def __init__(
+        self,
+        guest: Guest,
+        named: str,
+        *,
+        roots: Roots = "special",
+        audit: Audit = "off",
+        on_output: Callable[[str], None] | None = None,
+        on_exit: Callable[[Machine, Exit], None] | None = None,
+    ) -> None:
+        self.guest, self.named, self.auditor = guest, named, Auditor(audit)
+        each = self.auditor if audit == "every" else None
+        self.machine = Machine(guest, roots=roots, on_output=on_output, on_exit=on_exit, audit=each)
+
+    def run(self, max_exits: int | None = None) -> RunReport:
+        """Run to the guest's end, or to exit number `max_exits`, which then is no failure."""
+        result, violations = None, []
+        try:
+            result = self.machine.run(max_exits=max_exits or MAX_EXITS)
+            if self.auditor.when == "exit":
+                self.auditor(self.machine.vm)
+        except Violated as violated:
+            violations = violated.violations
+        vm, when = self.machine.vm, self.auditor.when
+        return RunReport(
+            guest=self.guest.name,
+            roots=vm.roots,
+            exits=self.machine.exits,
+            result=result,
+            audit=when,
+            audits=self.auditor.count,
+            violations=violations,
+            tables=count_tables(vm.shadow_pages()),
+            counters=vm.counters(),
+            as_expected=result is not None and not violations and _ended_well(self.guest, result.reason, max_exits),
+            reproduce=f"shadowmmu run {self.named} --roots {vm.roots} --audit {when} --max-exits {self.machine.exits}"
+            if violations
+            else "",
+        )
+
+
+def _ended_well(guest: Guest, reason: Reason, max_exits: int | None) -> bool:
+    if reason is Reason.EXIT_LIMIT:
+        return max_exits is not None
+    return reason is Reason.PASSED or (reason is Reason.HALTED and not guest.expect)
