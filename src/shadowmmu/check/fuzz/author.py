@@ -330,7 +330,7 @@ class Author:
         self._write_entry(vcpu, leaf.pa, entry, make_way=self.random.random() < 0.8)
 
     def shootdown(self, vcpu: int) -> None:
-        """One vCPU holds a translation, the other changes it and invalidates only for itself; the host takes the page."""
+        """One vCPU holds a translation, the other changes it, perhaps invalidates for itself; the host takes the page."""
         shared = self._shared_leaf(vcpu)
         if shared is None:
             return
@@ -339,11 +339,12 @@ class Author:
         self._add(Kind.ACCESS, 1 - vcpu, gva, how, 8, 0)
         self._add(Kind.ACCESS, vcpu, gva, how, 8, 0)
         self._change_leaf(1 - vcpu, leaf)
-        if self.random.random() < 0.6:
+        fate = self.random.random()
+        if fate < 0.5:
             self._add(Kind.INVLPG, 1 - vcpu, gva)
-        else:
+        elif fate < 0.75:
             self._add(Kind.CR3, 1 - vcpu, self.guest.oracle.vcpus[1 - vcpu].cr3)
-        if self.random.random() < 0.5:
+        if fate > 0.75 or self.random.random() < 0.5:
             self._add(Kind.ACCESS, 1 - vcpu, gva, self.random.choice(ACCESSES), 8, 0)
         if self.random.random() < 0.7:
             self._add(Kind.SWAP, vcpu, leaf.address >> 12, 1)
