@@ -1,0 +1,255 @@
+"""Views: what a picture says of shadow tables, and how it is drawn."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+
+import pytest
+from rich.console import Console, RenderableType
+
+from shadowmmu import Outcome, Vcpu, Vm
+from shadowmmu.engine.role import Role
+from shadowmmu.view.data import Hex, to_json
+from shadowmmu.view.draw_picture import ROWS, Scattered, draw_picture, sum_up
+from shadowmmu.view.draw_reverse import draw_reverse
+from shadowmmu.view.entries import role_words
+from shadowmmu.view.picture import BARE, SHADOW, SPECIAL, Link, Mmio, Pages, Table, take_picture
+from shadowmmu.view.reverse import reverse_maps
+from shadowmmu.x86.control import Cr0, Cr4, Efer
+from shadowmmu.x86.pferr import Pferr
+
+# --- a hand-made guest
+
+PDPT, DIRECTORY, TABLE, TABLE_2 = 0x10020, 0x11000, 0x12000, 0x13000
+DATA, LARGE = 0x100000, 0x400000
+ALL, READ_ONLY, NX = 0x67, 0x65, 1 << 63
+WRITE, USER = int(Pferr.WRITE), int(Pferr.USER)
+
+
+def store(vm: Vm, gpa: int, *entries: int) -> None:
+    vm.write_guest(gpa, struct.pack(f"<{len(entries)}Q", *entries))
+
+
+def pae_guest(roots: str = "special") -> Vm:
+    """Entered, nothing touched: 64 data pages at 0, its own tables from 0x40000, a 2 MB page at 2 MB, MMIO at 0xC0000000."""
+    vm = Vm(memory_mib=8, roots=roots)
+    store(vm, PDPT, DIRECTORY | 1, 0, 0, (DIRECTORY + 0x3000) | 1)
+    store(vm, DIRECTORY, TABLE | ALL, LARGE | ALL | 0x80, TABLE_2 | READ_ONLY)
+    store(vm, TABLE, *[DATA + page * 0x1000 | ALL for page in range(64)])
+    store(vm, TABLE + 8 * 64, *[0x10000 + page * 0x1000 | ALL | NX for page in range(4)])
+    store(vm, TABLE_2, 0x150000 | ALL)
+    store(vm, DIRECTORY + 0x3000, 0x15000 | ALL)
+    store(vm, 0x15000, 0xF0000000 | ALL, 0xF0001000 | ALL)
+    vcpu = vm.vcpus[0]
+    vcpu.set_sregs(int(Cr0.PE | Cr0.PG | Cr0.WP), PDPT, int(Cr4.PAE), int(Efer.NXE))
+    vcpu.enter()
+    return vm
+
+
+def touch(vcpu: Vcpu, *addresses: int, error_code: int = WRITE | USER) -> None:
+    """Fault on each address, until the engine has nothing more to do there."""
+    for gva in addresses:
+        vcpu.enter()
+        outcome = vcpu.page_fault(gva, error_code)
+        assert outcome in (Outcome.FIXED, Outcome.SPURIOUS, Outcome.EMULATE), (hex(gva), outcome)
+    vcpu.enter()
+
+
+def toured(roots: str = "special") -> Vm:
+    """The guest after a look at everything it has."""
+    vm = pae_guest(roots)
+    touch(vm.vcpus[0], *range(0, 0x40000, 0x1000), 0x200000, 0x234000)
+    touch(vm.vcpus[0], 0x40000, 0x41000, 0x400000, 0xC0000000, 0xC0001000, error_code=USER)
+    return vm
+
+
+# --- what the picture says
+
+
+def text(drawing: RenderableType) -> str:
+    console = Console(width=100, color_system=None)
+    with console.capture() as capture:
+        console.print(drawing)
+    return capture.get()
+
+
+def tables(table: Table) -> Iterator[Table]:
+    """The table and all below it."""
+    yield table
+    for row in table.rows:
+        if isinstance(row, Link):
+            yield from tables(row.table)
+
+
+def root_of(vm: Vm) -> Table:
+    root = take_picture(vm).vcpus[0].root
+    assert root is not None
+    return root
+
+
+def test_a_special_root_and_what_hangs_below_it() -> None:
+    picture = take_picture(toured())
+    vcpu = picture.vcpus[0]
+    assert (vcpu.mode, vcpu.guest_levels, vcpu.shadow_levels, vcpu.root_flags) == ("PAE", 3, 3, ["efer_nx", "cr0_wp"])
+    assert vcpu.root is not None and (vcpu.root.kind, vcpu.root.level, vcpu.root.gfn) == (SPECIAL, 3, None)
+    assert picture.tables == {"l3 special": 1, "l2": 2, "l1": 3, "l1 direct": 1} and not picture.elsewhere
+    first, last = vcpu.root.rows
+    assert isinstance(first, Link) and isinstance(last, Link)
+    assert [(row.index, row.guest.at, row.guest.value) for row in (first, last) if row.guest] == [
+        (0, PDPT, DIRECTORY | 1),
+        (3, PDPT + 24, DIRECTORY + 0x3001),
+    ]
+    assert (first.table.kind, first.table.gfn, first.table.words) == (SHADOW, DIRECTORY >> 12, ["wux"])
+
+
+def test_pages_are_runs_with_the_reason_for_what_is_write_protected() -> None:
+    (directory, _) = root_of(toured()).rows
+    assert isinstance(directory, Link)
+    leaves, large, read_only = [row.table for row in directory.table.rows if isinstance(row, Link)]
+    said = [(row.first, row.last, row.gfn, row.frames, row.rights, row.note) for row in leaves.rows if isinstance(row, Pages)]
+    assert said == [
+        (0x00, 0x3F, 0x100, 64, "rwxu", ""),
+        (0x40, 0x40, 0x10, 1, "rw-u", ""),
+        (0x41, 0x41, 0x11, 1, "r--u", "holds table l2"),
+        (0x42, 0x43, 0x12, 2, "r--u", "holds table l1"),
+    ]
+    assert large.direct and large.gfn == LARGE >> 12 and all(row.guest is None for row in large.rows)
+    assert read_only.words == ["-ux"] and isinstance(read_only.rows[0], Pages) and not read_only.rows[0].note
+
+
+def test_marks_of_memory_that_is_not_there() -> None:
+    (mark,) = [row for table in tables(root_of(toured())) for row in table.rows if isinstance(row, Mmio)]
+    assert (mark.first, mark.last, mark.gfn, mark.generation) == (0, 1, 0xF0000, 2)
+
+
+def test_a_legacy_root_is_bare_and_holds_its_pages() -> None:
+    root = root_of(toured("legacy"))
+    assert (root.kind, root.level, root.role) == (BARE, 3, None)
+    assert [(row.index, row.table.root_count) for row in root.rows if isinstance(row, Link)] == [(0, 1), (3, 1)]
+
+
+def test_an_entry_that_the_guest_has_changed_since_is_stale() -> None:
+    vm = toured()
+    vcpu = vm.vcpus[0]
+    store(vm, TABLE + 8 * 66, TABLE | ALL | NX)
+    touch(vcpu, 0x42000, error_code=WRITE | USER | int(Pferr.PRESENT))  # the table of 0..1fffff goes unsync
+    store(vm, TABLE, 0x150000 | ALL)
+    table = next(table for table in tables(root_of(vm)) if table.gfn == TABLE >> 12)
+    assert table.unsync and isinstance(table.rows[0], Pages)
+    assert (table.rows[0].last, table.rows[0].gfn, table.rows[0].note) == (0, 0x100, "stale")
+
+
+def test_a_table_with_two_parents_is_told_once() -> None:
+    vm = toured()
+    store(vm, DIRECTORY + 0x3008, TABLE | ALL)
+    touch(vm.vcpus[0], 0xC0200000)
+    twins = [table for table in tables(root_of(vm)) if table.gfn == TABLE >> 12 and table.level == 1]
+    assert [(table.repeated, table.parents, bool(table.rows)) for table in twins] == [(False, 2, True), (True, 2, False)]
+
+
+def test_four_byte_entries_are_found_in_their_quadrants() -> None:
+    """Guest entry 0x2ff of the directory covers two shadow entries; entry 0x3ff of a table lies in its second half."""
+    vm = Vm(memory_mib=8)
+    vm.write_guest(0x10000 + 4 * 0x2FF, struct.pack("<I", 0x11000 | ALL))
+    vm.write_guest(0x11000 + 4 * 0x3FF, struct.pack("<I", 0x155000 | ALL))
+    vm.vcpus[0].set_sregs(int(Cr0.PE | Cr0.PG | Cr0.WP), 0x10000, int(Cr4.PSE), 0)
+    touch(vm.vcpus[0], 0xBFFFF000)
+    ((second,), (leaf,)) = [table.rows for table in tables(root_of(vm)) if table.kind == SHADOW]
+    assert isinstance(second, Link) and second.guest and (second.index, second.guest.at) == (0x1FF, 0x10000 + 4 * 0x2FF)
+    assert isinstance(leaf, Pages) and leaf.guest and (leaf.first, leaf.guest.at, leaf.gfn) == (0x1FF, 0x11000 + 4 * 0x3FF, 0x155)
+    assert [table.words[0] for table in tables(root_of(vm))][1:] == ["q2", "q1"]
+
+
+def test_no_root_before_the_first_entry() -> None:
+    vm = Vm(memory_mib=1)
+    assert take_picture(vm).vcpus[0].root is None
+    assert "no root is loaded" in text(draw_picture(take_picture(vm)))
+
+
+def test_role_words_leave_out_what_the_root_says() -> None:
+    root = int(Role.ACCESS | Role.EFER_NX) | 3
+    assert role_words(root, root) == ["wux"]
+    assert role_words(int(Role.DIRECT | Role.EFER_NX | Role.CR0_WP) | 0x401, root) == ["-u-", "cr0_wp"]
+    assert role_words(int(Role.HAS_4_BYTE_GPTE) | 0x22, root) == ["q1", "---"]
+
+
+# --- how it is drawn
+
+DRAWN = """\
+vCPU 0 · PAE guest, 3 shadow levels, special roots · CR3 10020 · efer_nx cr0_wp
+★ l3 special wux                                                        guest entry     shadow entry
+├── [000] → l2 gfn 11 wux                                                     11001        100841801
+│   ├── [000] → l1 gfn 12 wux                                                 12067        100842827
+│   │   ├── [000-03f] → gfn 100..13f  64 pages rwxu                          100067        100100e67
+│   │   ├── [040] → gfn 10  rw-u                                   8000000000010067 8000000100010e67
+│   │   ├── [041] → gfn 11  r--u holds table l2                    8000000000011067 8000000100011a25
+│   │   └── [042-043] → gfn 12..13  2 pages r--u holds table l1    8000000000012067 8000000100012a05
+│   ├── [001] → l1 direct gfn 400 wux                                        4000e7        100843827
+│   │   ├── [000-007] → gfn 400..407  8 pages rwxu                                ·        100400e67
+│   │   └── [030-037] → gfn 430..437  8 pages rwxu                                ·        100430e47
+│   └── [002] → l1 gfn 13 -ux                                                 13065        100844827
+│       └── [000] → gfn 150  r-xu                                            150067        100150a25
+└── [003] → l2 gfn 14 wux                                                     14001        100845801
+    └── [000] → l1 gfn 15 wux                                                 15067        100846827
+        └── [000-001] → gfn f0000..f0001 no memory (generation 2)          f0000067    80000f0000017
+
+shadow pages: 1 l3 special, 2 l2, 3 l1, 1 l1 direct
+★ special: a shadow page of this vCPU only, not hashed, not tracked
+direct: maps gfns in a row, shadows no guest table
+rwxu: read, write, execute, user · wux after a table: what the levels above allow
+"""
+
+
+def test_the_drawing() -> None:
+    drawn = text(draw_picture(take_picture(toured())))
+    assert [line.rstrip() for line in drawn.splitlines()] == DRAWN.splitlines()
+
+
+def test_the_root_alone() -> None:
+    drawn = text(draw_picture(take_picture(toured("legacy")), root_only=True)).splitlines()
+    assert drawn[1].startswith("l3 bare") and "held by 1" in drawn[2] and drawn[3].startswith("└── [003]") and not drawn[4].strip()
+
+
+def test_scattered_pages_are_summed_up() -> None:
+    def pages(index: int, rights: str) -> Pages:
+        return Pages(first=index, last=index, gfn=Hex(7 * index), frames=1, size="4K", rights=rights, note="", entry=Hex(1), guest=None)
+
+    few = [pages(index, "rw-u") for index in range(ROWS)]
+    assert list(sum_up(few)) == few
+    (one,) = sum_up([pages(index, "rw-u") for index in range(30)])
+    assert isinstance(one, Scattered) and len(one.rows) == 30
+    striped = list(sum_up([pages(index, "rw-u" if index % 2 else "r--u") for index in range(30)]))
+    assert len(striped) == ROWS + 1 and striped[-1] == 30 - ROWS
+
+
+# --- reverse maps
+
+
+@pytest.mark.parametrize("roots", ["special", "legacy"])
+def test_reverse_maps_have_every_entry_once(roots: str) -> None:
+    vm = toured(roots)
+    told = {
+        (row.first + page, place.hpa + 8 * (place.index + page))
+        for row in reverse_maps(vm)
+        for place in row.places
+        for page in range(row.last - row.first + 1)
+    }
+    assert told == {(gfn, entry) for gfn in range(0x800) for entry in vm.rmap(gfn << 12)} and len(told) == 64 + 4 + 16 + 1
+
+
+def test_reverse_maps_are_drawn() -> None:
+    lines = [line.split() for line in text(draw_reverse(reverse_maps(toured()))).splitlines()]
+    assert ["100..13f", "64", "l1", "12[000-03f]"] in lines and ["400..407", "8", "l1", "direct", "400[000-007]"] in lines
+
+
+# --- JSON
+
+
+def test_numbers_that_need_64_bits_are_strings_in_json() -> None:
+    vcpu = json.loads(to_json(take_picture(toured())))["vcpus"][0]
+    assert vcpu["cr3"] == "0x10020" and vcpu["root"]["rows"][0]["table"]["rows"][0]["type"] == "table"
+    assert json.loads(to_json({"entry": Hex(1 << 63 | 1)})) == {"entry": "0x8000000000000001"}
+    with pytest.raises(NotImplementedError, match="no JSON form"):
+        to_json(object())
