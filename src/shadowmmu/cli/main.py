@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnknownCommandError
 
 from shadowmmu.errors import BadInput
 
@@ -47,6 +48,9 @@ def call(tokens: list[str]) -> int:
     app = make_app(tokens[0] if tokens else None)
     try:
         return int(app(tokens, print_error=False, exit_on_error=False) or 0)
+    except UnknownCommandError:
+        near = get_close_matches(tokens[0], VERBS, 1)
+        return complain(f"there is no verb {tokens[0]!r}{f', did you mean {near[0]}?' if near else '.'} Try: shadowmmu --help")
     except CycloptsError as error:
         command = " ".join(error.command_chain or ())
         return complain(f"{error} Try: {' '.join(('shadowmmu', *command.split(), '--help'))}")
