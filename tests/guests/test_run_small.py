@@ -361,6 +361,11 @@ def test_the_exit_limit_can_be_raised_and_the_run_goes_on() -> None:
     assert m.run().passed
 
 
+def test_a_halted_machine_stays_halted() -> None:
+    m = machine("halt")
+    assert [m.run().reason, m.run().reason] == [Reason.HALTED, Reason.HALTED]
+
+
 def test_runs_repeat_exactly() -> None:
     assert [machine("two").run() for _ in range(3)].count(machine("two").run()) == 3
 

@@ -64,8 +64,7 @@ class CpuMemory(GuestMemory):
             if place >= 0:
                 return place
             self._pages.clear()
-            outcome = self.vcpu.page_fault(gva, ~place)
-            self._on_fault(outcome)
+            outcome = self._page_fault(gva, access, ~place)
             if outcome is Outcome.INJECT:
                 fault = self.vcpu.exception
                 raise GuestFault(PF, fault.error_code, fault.cr2, reported=True)
@@ -73,6 +72,15 @@ class CpuMemory(GuestMemory):
                 return super().translate(gva, access) | _EMULATED
             self._reenter()
         raise CpuError(f"the engine makes no progress with an access to {gva:#x} in an event delivery; report this as a bug")
+
+    def _page_fault(self, gva: int, access: int, code: int) -> Outcome:
+        """A #PF exit in the middle of the delivery."""
+        lifts_smap = self.vcpu.ac
+        self.vcpu.ac = lifts_smap and not access & SYSTEM
+        outcome: Outcome = self.vcpu.page_fault(gva, code)
+        self.vcpu.ac = lifts_smap
+        self._on_fault(outcome)
+        return outcome
 
     def _walk(self, gva: int, access: int) -> int:
         """Host physical address, or the complement (~) of the #PF error code. All accesses but a CPL 3 stack's are supervisor's."""

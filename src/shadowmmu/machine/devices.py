@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 SERIAL = 0x3F8
-SERIAL_STATUS = SERIAL + 5
 EXIT_PORT = 0xF4
 EXIT_PASS = 0x10
 DEBUG_PORT = 0xE9
-_TRANSMITTER_EMPTY = 0x60  # THR and shift register empty
+_DATA, _INTERRUPT_ID, _LINE_CONTROL, _STATUS = 0, 2, 3, 5  # registers of the serial port
+_DIVISOR_LATCH = 0x80  # in the line control register: the first two registers are the baud rate's
+_SERIAL_READS = {_DATA: 0, _INTERRUPT_ID: 0x01, _STATUS: 0x60}  # nothing received, no interrupt, ready to send
 
 
 class PortBus:
@@ -23,21 +24,22 @@ class PortBus:
         self._on_output, self._on_exit = on_output, on_exit
         self._output: list[str] = []
         self._line = bytearray()
+        self._serial = bytearray(8)
 
     def read(self, port: int, size: int) -> int:
         self.reads += 1
-        if port == SERIAL_STATUS:
-            return _TRANSMITTER_EMPTY
-        if SERIAL <= port < SERIAL + 8:
-            return 0
+        if SERIAL <= port < SERIAL + len(self._serial):
+            return _SERIAL_READS.get(port - SERIAL, self._serial[port - SERIAL])
         if port == DEBUG_PORT:
             return DEBUG_PORT  # how a guest finds it
         return (1 << 8 * size) - 1
 
     def write(self, port: int, size: int, value: int) -> None:
         self.writes += 1
-        if port in (SERIAL, DEBUG_PORT):
+        if port == DEBUG_PORT or (port == SERIAL and not self._serial[_LINE_CONTROL] & _DIVISOR_LATCH):
             self._print(value & 0xFF)
+        elif SERIAL <= port < SERIAL + len(self._serial):
+            self._serial[port - SERIAL] = value & 0xFF
         elif port == EXIT_PORT and self.exit_code is None:
             self.exit_code = value
             self._on_exit()

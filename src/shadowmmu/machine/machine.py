@@ -86,6 +86,11 @@ class Machine:
         for processor in self.processors:
             processor.cpu.code_changed(hpa, size)
 
+    def host_memory_changed(self) -> None:
+        """For hooks that make the host drop or replace guest pages: CPUs forget the code they translated."""
+        for processor in self.processors:
+            processor.cpu.all_code_changed()
+
     def _stop_cpus(self) -> None:
         for processor in self.processors:
             processor.cpu.stop()
@@ -105,7 +110,7 @@ class Machine:
 
     def _loop(self, max_exits: int, max_quiet_seconds: float) -> tuple[Reason, str]:
         self._quiet_since = time.thread_time()
-        while True:
+        while not all(processor.halted for processor in self.processors):
             for processor in self._turns():
                 try:
                     exit_ = processor.step()
@@ -118,11 +123,10 @@ class Machine:
                     return ended
                 if self.exits >= max_exits:
                     return Reason.EXIT_LIMIT, f"{self.exits} exits"
+        return Reason.HALTED, f"HLT at RIP {self.processors[0].cpu.state().rip:#x}"
 
     def _turns(self) -> Iterator[Processor]:
         """The vCPU whose turn it is, over and over, as long as its turn lasts."""
-        if all(processor.halted for processor in self.processors):
-            return
         processor = self.processors[self._turn % len(self.processors)]
         self._turn += 1
         if processor.halted:
@@ -151,8 +155,6 @@ class Machine:
             return self._verdict(self.ports.exit_code)
         if processor.shutdown is not None:
             return Reason.TRIPLE_FAULT, processor.shutdown
-        if all(p.halted for p in self.processors):
-            return Reason.HALTED, f"HLT at RIP {processor.cpu.state().rip:#x}"
         return None
 
     def _verdict(self, code: int) -> tuple[Reason, str]:

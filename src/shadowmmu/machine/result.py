@@ -36,11 +36,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     code: int | None
     """What the guest wrote to the exit port."""
     exits: dict[str, int]
-    """Exits by kind."""
+    """Exits by kind, those in the middle of an event delivery included."""
     outcomes: dict[str, int]
     """Page-fault exits by how the engine ended them."""
     injected: dict[str, int]
-    """Events delivered to the guest, by name."""
+    """Exceptions and software interrupts raised for the guest, by name."""
     emulated: int
     """Instructions (of repeated ones: steps) emulated."""
     unprotected: int
