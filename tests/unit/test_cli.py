@@ -67,6 +67,7 @@ def test_help_lists_every_verb_and_loads_none() -> None:
         ("run pae adversary", "adversary"),
         ("show --at", "requires an argument. Try: shadowmmu show --help"),
         ("show nonpaging --at 99999999", "ended after"),
+        ("run nonpaging --trace /nowhere/events", "cannot write /nowhere/events"),
         ("compare --fast", "--fast. Try: shadowmmu compare --help"),
         ("fuzz --modes pae,long", "there is no mode 'long'"),
         ("fuzz --operations none", "--operations"),
@@ -144,6 +145,15 @@ def test_a_violation_names_the_command_that_shows_it_again(audit: FakeAudit, cap
     audit.calls.clear()
     assert call([*shlex.split(again), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["violations"] == ["I5 root_count of 0x1000 is 2, 1 slot holds it"]
+
+
+def test_a_trace_ends_with_what_led_to_the_violation(audit: FakeAudit, tmp_path: Path) -> None:
+    audit.at = 300
+    assert call(["run", "nonpaging", "--trace", str(tmp_path / "events"), "--json"]) == 1
+    lines = (tmp_path / "events").read_text().splitlines()
+    assert lines[:3] == ["# exit 1: page fault", "0 mmu_load", "0 special_alloc role=(l3 8-byte q0 direct wux efer_nx) spt=0x1000"]
+    headings = [line for line in lines if line.startswith("#")]
+    assert len(headings) == 300 and headings[-1].startswith("# exit 300: ") and lines[-1] != headings[-1]
 
 
 def test_a_limit_that_was_asked_for_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 from rich.console import Console
 
+from shadowmmu.errors import BadInput
 from shadowmmu.view.data import to_json
 
 WIDTH = 100
@@ -20,3 +22,10 @@ def console() -> Console:
 
 def print_json(value: Any) -> None:
     sys.stdout.buffer.write(to_json(value) + b"\n")
+
+
+def open_for_writing(path: Path) -> TextIO:
+    try:
+        return path.open("w")
+    except OSError as error:
+        raise BadInput(f"cannot write {path}: {error.strerror or error}; name a file in a directory you may write to") from None

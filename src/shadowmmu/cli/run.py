@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter, validators
 
 from shadowmmu.cli.guests import find_guest
-from shadowmmu.cli.output import console, print_json
+from shadowmmu.cli.output import console, open_for_writing, print_json
 from shadowmmu.view.draw_report import draw_report
+from shadowmmu.view.event_log import EventLog
 from shadowmmu.view.live import LiveRun
 from shadowmmu.view.report import Audit, GuestRun, Roots
 
@@ -21,6 +24,7 @@ def run(
     *,
     roots: Roots = "special",
     audit: Audit = "every",
+    trace: Path | None = None,
     max_exits: Count = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -38,21 +42,26 @@ def run(
         How roots without a guest table are made: special shadow pages, or the bare tables of today's kernel.
     audit
         Check every structure of the MMU: after every exit of the guest, once when the guest has ended, or not at all.
+    trace
+        File for the events of the MMU, an event a line under the exit that caused it.
     max_exits
         Stop after this many exits; then that is no failure.
     json
         Print the report as JSON, and not the guest's output as it comes.
     """
     description = find_guest(guest)
-    if json:
-        report = GuestRun(description, guest, roots=roots, audit=audit).run(max_exits)
-        print_json(report)
-        return int(not report.as_expected)
     out = console()
     live = LiveRun(out)
-    machine = GuestRun(description, guest, roots=roots, audit=audit, on_output=live.on_output, on_exit=live.on_exit)
-    out.print(f"{description.name}: {description.title} · {roots} roots", style="bold")
-    with live:
-        report = machine.run(max_exits)
+    with ExitStack() as stack:
+        log = None if trace is None else EventLog(stack.enter_context(open_for_writing(trace)))
+        if json:
+            machine = GuestRun(description, guest, roots=roots, audit=audit, log=log)
+            report = machine.run(max_exits)
+            print_json(report)
+            return int(not report.as_expected)
+        machine = GuestRun(description, guest, roots=roots, audit=audit, log=log, on_output=live.on_output, on_exit=live.on_exit)
+        out.print(f"{description.name}: {description.title} · {roots} roots", style="bold")
+        with live:
+            report = machine.run(max_exits)
     out.print(draw_report(report, live.seconds))
     return int(not report.as_expected)

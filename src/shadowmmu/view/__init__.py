@@ -1,5 +1,7 @@
-"""What people look at: data taken from a VM or a run (`picture`, `reverse`, `summary`, `differences`), and its drawing.
+"""What people look at: data taken from a VM or a run, and drawings of it.
 
-Data are msgspec structs, so each also has a JSON form (`data.to_json`). Drawing (`draw_*`, `live`) makes rich
-renderables from them and looks at no VM.
+* data     `picture` (shadow tables), `reverse` (reverse maps), `report` (a run), `differences` (two designs), `fuzz_report`;
+           msgspec structs, so each has a JSON form: `data.to_json`
+* drawing  `draw_*` and `live`: rich renderables made from the data; they look at no VM
+* text     `event_log`: the engine's events as lines
 """

@@ -13,6 +13,7 @@ from shadowmmu.machine.cpu import Exit
 from shadowmmu.machine.loader import Guest
 from shadowmmu.machine.machine import MAX_EXITS, Machine
 from shadowmmu.machine.result import Reason, Result
+from shadowmmu.view.event_log import EventLog
 from shadowmmu.view.picture import count_tables
 
 Roots = Literal["special", "legacy"]
@@ -65,6 +66,7 @@ class GuestRun:
 
     named   what to call the guest by on a command line
     audit   after "every" exit of the guest, once at its "exit", or "off"
+    log     where the engine's events go, if they are wanted
     """
 
     def __init__(
@@ -76,10 +78,20 @@ class GuestRun:
         audit: Audit = "off",
         on_output: Callable[[str], None] | None = None,
         on_exit: Callable[[Machine, Exit], None] | None = None,
+        log: EventLog | None = None,
     ) -> None:
         self.guest, self.named, self.auditor = guest, named, Auditor(audit)
-        each = self.auditor if audit == "every" else None
-        self.machine = Machine(guest, roots=roots, on_output=on_output, on_exit=on_exit, audit=each)
+        hooks = [hook for hook in (log and log.on_exit, on_exit) if hook]
+
+        def after_exit(machine: Machine, exit_: Exit) -> None:
+            for hook in hooks:
+                hook(machine, exit_)
+            if audit == "every":
+                self.auditor(machine.vm)
+
+        self.machine = Machine(guest, roots=roots, on_output=on_output, on_exit=after_exit)
+        if log is not None:
+            self.machine.vm.start_trace()
 
     def run(self, max_exits: int | None = None) -> RunReport:
         """Run to the guest's end, or to exit number `max_exits`, which then is no failure."""
