@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from shadowmmu.engine.vm import ROOT_DESIGNS
@@ -46,7 +47,8 @@ def test_guest(name: str, roots: str) -> None:
 @pytest.mark.parametrize("name", ["nonpaging", "pae"])
 def test_a_run_repeats_exactly(name: str) -> None:
     guest = read_guest(GUESTS / f"{name}.toml")
-    assert Machine(guest).run() == Machine(guest).run()
+    first, second = (msgspec.structs.replace(Machine(guest).run(), host_memory=0) for _ in range(2))
+    assert first == second
 
 
 @pytest.mark.parametrize("name", ["nonpaging", "pae", "4-level"])

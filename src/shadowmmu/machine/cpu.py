@@ -1,7 +1,9 @@
 """The seam between the machine and a CPU: what passes through it, and the calls of a back end.
 
 A back end runs guest code on whatever page tables `Controls.cr3` names, until something happens that is the
-machine's business: an `Exit`. Port I/O does not come as an exit: a back end calls `Ports` while it runs.
+machine's business: an `Exit`. Port I/O does not come as an exit: a back end calls `Ports` while it runs. Nor are events
+injected through the seam: the machine delivers them itself, in the guest's registers and memory (`deliver`), so that
+every back end delivers alike.
 """
 
 from enum import Enum, IntEnum

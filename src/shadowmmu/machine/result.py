@@ -50,7 +50,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     counters: dict[str, int]
     """The engine's counters by their kernel names."""
     host_memory: int
-    """Bytes of host memory ever touched: guest pages and shadow tables."""
+    """Bytes of host memory the kernel has given this process for guest pages and shadow tables, as of now."""
 
     @property
     def passed(self) -> bool:
