@@ -12,9 +12,10 @@ from types import ModuleType
 
 import pytest
 
-from shadowmmu import Vm
+from shadowmmu import HostFault, Vm
 from shadowmmu.cli import guests
 from shadowmmu.cli.main import VERBS, call
+from shadowmmu.machine.processor import Processor
 
 WRITTEN = ["run", "show", "compare", "fuzz"]
 QUICK = ["run", "nonpaging", "--audit", "off"]
@@ -23,18 +24,19 @@ QUICK = ["run", "nonpaging", "--audit", "off"]
 class FakeAudit:
     """Finds something at its n-th call, counted anew for each VM."""
 
-    def __init__(self, at: int) -> None:
-        self.at = at
-        self.calls: dict[int, int] = {}
+    def __init__(self) -> None:
+        self.at = self.calls = 0
+        self.vm: Vm | None = None
 
     def __call__(self, vm: Vm) -> list[str]:
-        self.calls[id(vm)] = self.calls.get(id(vm), 0) + 1
-        return ["I5 root_count of 0x1000 is 2, 1 slot holds it"] if self.calls[id(vm)] == self.at else []
+        self.calls = self.calls + 1 if vm is self.vm else 1
+        self.vm = vm
+        return ["I5 root_count of 0x1000 is 2, 1 slot holds it"] if self.calls == self.at else []
 
 
 @pytest.fixture
 def audit(monkeypatch: pytest.MonkeyPatch) -> FakeAudit:
-    fake = FakeAudit(0)
+    fake = FakeAudit()
     module = ModuleType("shadowmmu.check.audit")
     module.audit = fake  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "shadowmmu.check.audit", module)
@@ -142,7 +144,6 @@ def test_a_violation_names_the_command_that_shows_it_again(audit: FakeAudit, cap
     assert "✘ audit failed after 700 exits" in out and "I5 root_count" in out
     again = out[out.index("again:  shadowmmu ") :].splitlines()[0].removeprefix("again:  shadowmmu ")
     assert again == "run nonpaging --roots legacy --audit every --max-exits 700"
-    audit.calls.clear()
     assert call([*shlex.split(again), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["violations"] == ["I5 root_count of 0x1000 is 2, 1 slot holds it"]
 
@@ -168,6 +169,19 @@ def test_a_guest_that_fails_is_exit_code_1(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "mine.toml").write_text('name = "mine"\nimage = "nonpaging.img"\nexpect = "DONE 13 passed, 0 failed"\n')
     assert call(["run", str(tmp_path / "mine.toml"), "--audit", "off"]) == 1
     assert "✘ failed: last line is" in capsys.readouterr().out
+
+
+def broken_enter(self: object) -> None:
+    raise HostFault("vCPU 0: an entry on the path of 0x1000 has reserved bits")
+
+
+def test_an_engine_that_gives_up_is_told_like_a_violation(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(Processor, "step", broken_enter)
+    assert call(QUICK) == 1
+    out = capsys.readouterr().out
+    assert "✘ broke off after 0 exits" in out and "HostFault: vCPU 0" in out
+    assert "again:  shadowmmu run nonpaging --roots special --audit off --max-exits 1" in out
+    assert call(["show", "nonpaging"]) == 1 and call(["compare", "nonpaging"]) == 1
 
 
 # --- show
@@ -222,6 +236,5 @@ def test_a_failing_fuzz_names_the_command_and_a_shorter_list(audit: FakeAudit, c
     failure = json.loads(capsys.readouterr().out)["failure"]
     assert failure["reproduce"] == "shadowmmu fuzz --seed 5 --operations 40 --roots special"
     assert "I5 root_count" in failure["message"] and len(failure["smallest"]) == 40
-    audit.calls.clear()
     assert call(shlex.split(failure["reproduce"])[1:]) == 1
     assert failure["reproduce"] in capsys.readouterr().out

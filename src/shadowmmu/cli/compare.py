@@ -16,7 +16,7 @@ from shadowmmu.view.draw_differences import draw_comparison
 def compare(guest: str = "pae", /, *, json: Annotated[bool, Parameter(negative="")] = False) -> int:
     """Run a guest on special and on legacy roots: what is equal, what differs, and why.
 
-    Exit code 1 if the guest could tell the two apart by its output, its exits or the events it was given.
+    Exit code 1 if the guest could tell the two apart by its output, its exits or the events it was given, or a run broke off.
 
     Example: shadowmmu compare 2-level
 
@@ -36,4 +36,4 @@ def compare(guest: str = "pae", /, *, json: Annotated[bool, Parameter(negative="
     else:
         out.print(f"{description.name}: {description.title}", style="bold")
         out.print(draw_comparison(comparison))
-    return int(bool(comparison.divergences or comparison.first_line))
+    return int(not comparison.alike)

@@ -25,8 +25,10 @@ def show(
     root_only: Annotated[bool, Parameter(negative="")] = False,
     rmaps: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
-) -> None:
+) -> int:
     """Run a guest, then draw its root and all tables below it, the guest's entries beside the shadow's.
+
+    Exit code 1 if the run broke off on the way; what it left is drawn.
 
     Example: shadowmmu show pae --at 5000
 
@@ -47,17 +49,20 @@ def show(
     """
     run = GuestRun(find_guest(guest), guest, roots=roots)
     report = run.run(at)
-    if at is not None and report.exits < at:
+    if at is not None and report.exits < at and not report.broke:
         raise BadInput(f"guest {guest} ended after {report.exits} exits, before exit {at}: choose a lower --at, or leave it out")
     vm = run.machine.vm
     picture = take_picture(vm)
     reverse = reverse_maps(vm) if rmaps else None
     if json:
-        print_json({"exit": report.exits, "picture": picture, **({} if reverse is None else {"rmaps": reverse})})
-        return
+        print_json({"exit": report.exits, "broke": report.broke, "picture": picture, **({} if reverse is None else {"rmaps": reverse})})
+        return int(bool(report.broke))
     out = console()
     out.print(f"guest {run.guest.name} after {report.exits:,} exits", style="dim")
+    if report.broke:
+        out.print(report.broke, style="red")
     out.print(draw_picture(picture, root_only))
     if reverse is not None:
         out.print("\nreverse maps", style="bold")
         out.print(draw_reverse(reverse))
+    return int(bool(report.broke))

@@ -65,14 +65,23 @@ class Figure(msgspec.Struct, kw_only=True):
 
 
 class Comparison(msgspec.Struct, kw_only=True):
-    """`guest_sees` must be equal: `divergences` are those that are not, `first_line` where the output parts."""
+    """`guest_sees` must be equal: `divergences` are those that are not, `first_line` where the output parts.
+
+    `broke`: the commands that lead to where the CPU or the engine could not go on, if it came to that.
+    """
 
     guest: str
+    broke: list[str]
     guest_sees: list[Figure]
     divergences: list[Figure]
     first_line: tuple[str, str] | None
     equal: list[Figure]
     differs: list[Figure]
+
+    @property
+    def alike(self) -> bool:
+        """The guest cannot tell the designs apart, and both came to their end."""
+        return not (self.broke or self.divergences or self.first_line)
 
 
 def compare_designs(guest: Guest, named: str) -> Comparison:
@@ -86,6 +95,7 @@ def compare_designs(guest: Guest, named: str) -> Comparison:
         figure.why = next((why for why, names in REASONS.items() if figure.name in names), FOLLOWS)
     return Comparison(
         guest=guest.name,
+        broke=[report.reproduce for report in (special, legacy) if report.broke],
         guest_sees=[figure for figure in seen if figure.special == figure.legacy],
         divergences=[figure for figure in seen if figure.special != figure.legacy],
         first_line=_first_difference(_output(special), _output(legacy)),
@@ -116,7 +126,8 @@ def _event_name(record: tuple[int, ...]) -> str:
 def _guest_sees(report: RunReport) -> dict[str, int | str]:
     """What a guest can tell, or causes by itself."""
     result = report.result
-    assert result is not None, "no audit was asked for"
+    if result is None:
+        return {"verdict": report.broke}
     seen: dict[str, int | str] = {"verdict": result.reason.value, "lines of output": len(result.output.splitlines())}
     seen.update({f"exits: {kind}": count for kind, count in sorted(result.exits.items()) if kind != ExitKind.PAGE_FAULT.value})
     seen.update({f"delivered: {name}": count for name, count in sorted(result.injected.items())})
@@ -126,15 +137,13 @@ def _guest_sees(report: RunReport) -> dict[str, int | str]:
 def _work(report: RunReport, events: Counter[str]) -> dict[str, int | str]:
     """What the MMU did for it."""
     result = report.result
-    assert result is not None, "no audit was asked for"
-    work: dict[str, int | str] = {
-        "page fault exits": result.exits.get(ExitKind.PAGE_FAULT.value, 0),
-        "instructions emulated": result.emulated,
-    }
+    work: dict[str, int | str] = {}
+    if result is not None:
+        work = {"page fault exits": result.exits.get(ExitKind.PAGE_FAULT.value, 0), "instructions emulated": result.emulated}
+        work["host memory touched"] = result.host_memory
     work.update({name: count for name, count in report.counters.items() if name not in _SAID_TWICE})
     work.update({name: count for name, count in sorted(events.items()) if name not in _SAID_TWICE and name not in work})
     work.update({f"shadow pages {name}": count for name, count in report.tables.items() if "special" not in name})
-    work["host memory touched"] = result.host_memory
     return work
 
 

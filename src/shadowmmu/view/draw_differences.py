@@ -14,7 +14,9 @@ from shadowmmu.view.differences import FOLLOWS, REASONS, Comparison, Figure
 
 def draw_comparison(comparison: Comparison) -> RenderableType:
     parts: list[RenderableType] = []
-    if comparison.divergences or comparison.first_line:
+    if comparison.broke:
+        parts += [Text("✘ a run broke off", style="bold red"), *(Text(f"again:  {command}") for command in comparison.broke)]
+    elif not comparison.alike:
         parts += [Text("✘ the guest can tell the designs apart", style="bold red"), _figures(comparison.divergences)]
         if comparison.first_line:
             parts += [Text(f"special: {comparison.first_line[0]}"), Text(f"legacy:  {comparison.first_line[1]}")]

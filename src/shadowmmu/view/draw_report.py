@@ -22,14 +22,18 @@ def draw_report(report: RunReport, seconds: float) -> RenderableType:
     if report.result is not None:
         parts += [Text(), Columns(_tables(report, report.result), padding=(0, 3))]
     parts += [Text(), _facts(report)]
-    if report.violations:
-        parts.append(_violations(report))
+    if report.reproduce:
+        parts.append(_what_broke(report))
     return Group(*parts)
 
 
 def _verdict(report: RunReport, seconds: float) -> Text:
     result = report.result
-    said = "audit failed" if result is None else result.reason.value + (f": {result.detail}" if result.detail else "")
+    said = (
+        ("broke off" if report.broke else "audit failed")
+        if result is None
+        else result.reason.value + (f": {result.detail}" if result.detail else "")
+    )
     if result is not None and result.reason is Reason.EXIT_LIMIT:
         said = "stopped as asked" if report.as_expected else "gave up"
     mark, style = ("✔", "bold green") if report.as_expected else ("✘", "bold red")
@@ -87,8 +91,8 @@ def _facts(report: RunReport) -> Table:
     return table
 
 
-def _violations(report: RunReport) -> RenderableType:
-    lines = [Text(violation, style="red") for violation in report.violations[:SHOWN]]
+def _what_broke(report: RunReport) -> RenderableType:
+    lines = [Text(line, style="red") for line in (report.broke, *report.violations[:SHOWN]) if line]
     if len(report.violations) > SHOWN:
         lines.append(Text(f"… and {len(report.violations) - SHOWN} more (--json has them all)", style="dim"))
     lines.append(Text(f"again:  {report.reproduce}", no_wrap=True, overflow="ignore"))

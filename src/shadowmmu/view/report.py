@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from shadowmmu import Vm
-from shadowmmu.machine.cpu import Exit
+from shadowmmu import EngineError, Vm
+from shadowmmu.errors import BadInput
+from shadowmmu.machine.cpu import CpuError, Exit
 from shadowmmu.machine.loader import Guest
 from shadowmmu.machine.machine import MAX_EXITS, Machine
 from shadowmmu.machine.result import Reason, Result
@@ -29,7 +30,7 @@ class Violated(Exception):
 
 
 class RunReport(msgspec.Struct, kw_only=True):
-    """One run. `result` is None if the audit ended it, then `violations` says why."""
+    """One run. `result` is None if it was cut short: `violations` of the audit, or what `broke` the CPU or the engine."""
 
     guest: str
     roots: str
@@ -38,12 +39,13 @@ class RunReport(msgspec.Struct, kw_only=True):
     audit: Audit
     audits: int
     violations: list[str]
+    broke: str
     tables: dict[str, int]
     counters: dict[str, int]
     as_expected: bool
     """The guest passed, or stopped by itself where no verdict of its own was to come, and no audit failed."""
     reproduce: str = ""
-    """The command that leads to the violation again."""
+    """The command that leads there again, if the run was cut short."""
 
 
 class Auditor:
@@ -89,19 +91,26 @@ class GuestRun:
             if audit == "every":
                 self.auditor(machine.vm)
 
-        self.machine = Machine(guest, roots=roots, on_output=on_output, on_exit=after_exit)
+        try:
+            self.machine = Machine(guest, roots=roots, on_output=on_output, on_exit=after_exit)
+        except CpuError as error:
+            raise BadInput(str(error)) from None
         if log is not None:
             self.machine.vm.start_trace()
 
     def run(self, max_exits: int | None = None) -> RunReport:
         """Run to the guest's end, or to exit number `max_exits`, which then is no failure."""
-        result, violations = None, []
+        result: Result | None = None
+        violations: list[str] = []
+        broke = ""
         try:
             result = self.machine.run(max_exits=max_exits or MAX_EXITS)
             if self.auditor.when == "exit":
                 self.auditor(self.machine.vm)
         except Violated as violated:
             violations = violated.violations
+        except (CpuError, EngineError) as error:
+            broke = f"{type(error).__name__}: {error}"
         vm, when = self.machine.vm, self.auditor.when
         return RunReport(
             guest=self.guest.name,
@@ -111,13 +120,16 @@ class GuestRun:
             audit=when,
             audits=self.auditor.count,
             violations=violations,
+            broke=broke,
             tables=count_tables(vm.shadow_pages()),
             counters=vm.counters(),
             as_expected=result is not None and not violations and _ended_well(self.guest, result.reason, max_exits),
-            reproduce=f"shadowmmu run {self.named} --roots {vm.roots} --audit {when} --max-exits {self.machine.exits}"
-            if violations
-            else "",
+            reproduce=self._command(self.machine.exits + bool(broke)) if violations or broke else "",
         )
+
+    def _command(self, exits: int) -> str:
+        """The command that runs as far as `exits`."""
+        return f"shadowmmu run {self.named} --roots {self.machine.vm.roots} --audit {self.auditor.when} --max-exits {exits}"
 
 
 def _ended_well(guest: Guest, reason: Reason, max_exits: int | None) -> bool:
