@@ -1,0 +1,40 @@
+"""The compact form: MessagePack with the field names, compressed. Hundreds of events fit into a few kilobytes."""
+
+from __future__ import annotations
+
+import lzma
+from collections.abc import Sequence
+
+import msgspec
+
+from shadowmmu.errors import BadInput
+from shadowmmu.trace.events import GRAMMAR_VERSION, AnyEvent
+
+
+class TraceFile(msgspec.Struct):
+    """What a file holds."""
+
+    grammar: int
+    events: list[AnyEvent]
+
+
+_decoder = msgspec.msgpack.Decoder(TraceFile)
+_encoder = msgspec.msgpack.Encoder()
+
+
+def compress(data: bytes) -> bytes:
+    return lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)
+
+
+def write_binary(events: Sequence[AnyEvent]) -> bytes:
+    return compress(_encoder.encode(TraceFile(GRAMMAR_VERSION, list(events))))
+
+
+def read_binary(data: bytes) -> list[AnyEvent]:
+    try:
+        file = _decoder.decode(lzma.decompress(data))
+    except (lzma.LZMAError, msgspec.DecodeError) as error:
+        raise BadInput(f"this is no trace of grammar {GRAMMAR_VERSION}: {error}") from error
+    if file.grammar != GRAMMAR_VERSION:
+        raise BadInput(f"this trace has grammar {file.grammar}, known is {GRAMMAR_VERSION}: write it anew with this version")
+    return file.events

@@ -1,0 +1,50 @@
+"""Reads events of a Linux kernel, decoded from its ring buffer into dictionaries of fields, as this grammar's events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from shadowmmu.trace.events import AnyEvent, FastPageFault, Marker, Other
+
+DIRECT_MAPS = ((0xFFFF_8880_0000_0000, 0xFFFF_C880_0000_0000), (0xFF11_0000_0000_0000, 0xFF91_0000_0000_0000))
+"""Where the kernel sees all physical memory, with 4 and with 5 levels of its own paging (Documentation/x86/x86_64/mm.rst)."""
+FIXED = 4
+"""RET_PF_FIXED of Linux 6.1."""
+SPURIOUS = 5
+"""RET_PF_SPURIOUS."""
+CLASSES: dict[str, type[msgspec.Struct]] = {str(c.__struct_config__.tag): c for c in AnyEvent.__args__}
+_KNOWN = {name: frozenset(cls.__struct_fields__) for name, cls in CLASSES.items()}
+
+
+def physical(address: int) -> int:
+    """The physical address behind a pointer of the kernel's direct map; other addresses as they are."""
+    for low, high in DIRECT_MAPS:
+        if low <= address < high:
+            return address - low
+    return address
+
+
+def from_kernel(fields: dict[str, Any]) -> AnyEvent:
+    """One event from its fields; `ev` is its name, `role` a word or a dictionary with a `word`."""
+    name = str(fields["ev"])
+    if name == "print":
+        return Marker(text=str(fields["text"]))
+    if name not in CLASSES or name in ("other", "kvm_mmu_split_huge_page"):
+        return Other(ev=name, fields={k: v for k, v in fields.items() if k not in ("ev", "sys", "ts") and isinstance(v, int | str)})
+    values = {k: v for k, v in fields.items() if k in _KNOWN[name]}
+    if "vcpu_id" in fields:
+        values["vcpu"] = fields["vcpu_id"]
+    if "role" in values and isinstance(values["role"], dict):
+        values["role"] = values["role"]["word"]
+    if "sptep" in values:
+        values["sptep"] = physical(values["sptep"])
+    for flag in ("unsync", "created"):
+        if flag in values:
+            values[flag] = bool(values[flag])
+    if name == "kvm_emulate_insn":
+        values["insn"] = bytes.fromhex(values["insn"])
+    if CLASSES[name] is FastPageFault:
+        values["spurious"], values["fixed"] = fields["ret"] == SPURIOUS, fields["ret"] == FIXED
+    return CLASSES[name](**values)  # type: ignore[return-value]
