@@ -43,7 +43,12 @@ def map_two_level(vm: Vm, root: int, page: int = 0x200000) -> None:
     vm.write_guest(root + 0x1000 + 5 * 4, struct.pack("<I", page | 7))
 
 
-MAPS = {"long": (LONG, map_long), "pae": (PAE, map_pae), "2-level": (TWO_LEVEL, map_two_level), "nonpaging": (NONPAGING, lambda vm, root: None)}
+MAPS = {
+    "long": (LONG, map_long),
+    "pae": (PAE, map_pae),
+    "2-level": (TWO_LEVEL, map_two_level),
+    "nonpaging": (NONPAGING, lambda vm, root: None),
+}
 
 
 def kind(vm: Vm) -> str:

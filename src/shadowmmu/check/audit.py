@@ -87,7 +87,8 @@ class Auditor:
         self.validate_pools()
         self.validate_active_list()
         self.validate_hash()
-        if self.found:  # the walks below trust links and lists
+        # The walks below trust headers and lists.
+        if any(violation.invariant in ("I3", "I4", "I14") for violation in self.found):
             return self.found
         self.validate_rmaps()
         self.validate_parents()
@@ -322,7 +323,9 @@ class Auditor:
         level: cython.int = role_level(sp.role)
         if is_mmio_spte(kvm, spte) and not kvm.ept:
             self.say("I16", f"{self.entry_name(sp, index)} is an MMIO mark and present")
-        if (is_writable(spte) and not spte & kvm.masks.mmu_writable) or (spte & kvm.masks.mmu_writable and not spte & kvm.masks.host_writable):
+        if (is_writable(spte) and not spte & kvm.masks.mmu_writable) or (
+            spte & kvm.masks.mmu_writable and not spte & kvm.masks.host_writable
+        ):
             self.say("I9", f"{self.entry_name(sp, index)} has W without MMU-writable, or that without host-writable")
         gfn: gfn_t = sp_gfn_of(sp, index)
         slot: cython.pointer(MemSlot) = memslot_for_role(kvm, sp.role, gfn)
@@ -568,7 +571,10 @@ class Auditor:
                 if skewed or (n == 0 and slot.base_gfn & mask) or (n == count - 1 and (slot.base_gfn + slot.npages) & mask):
                     due += 1
                 if slot.disallow_lpage[level - 2][n] != due:
-                    self.say("I7", f"large page {(first + n) << shift:#x} of level {level}: {slot.disallow_lpage[level - 2][n]} causes against it, {due} exist")
+                    self.say(
+                        "I7",
+                        f"large page {(first + n) << shift:#x} of level {level}: {slot.disallow_lpage[level - 2][n]} causes against it, {due} exist",
+                    )
         return None
 
     def validate_write_protection(self) -> None:
@@ -590,5 +596,8 @@ class Auditor:
                     sptep: cython.pointer(spte_t) = pte_list_first(gfn_to_rmap(slot, sp.gfn, level)[0], cython.address(it))
                     while sptep != cython.NULL:
                         if sptep[0] & (kvm.masks.mmu_writable | Pte.WRITABLE):
-                            self.say("I8", f"{self.page_name(sp)} is in sync, and {self.entry_name(sptep_to_sp(kvm, sptep), spte_index(sptep))} lets its table be written")
+                            self.say(
+                                "I8",
+                                f"{self.page_name(sp)} is in sync, and {self.entry_name(sptep_to_sp(kvm, sptep), spte_index(sptep))} lets its table be written",
+                            )
                         sptep = pte_list_next(cython.address(it))

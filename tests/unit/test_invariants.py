@@ -1,0 +1,205 @@
+"""Each invariant is broken on purpose, in a copy of the state, and the audit must name exactly it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import pytest
+from guest_tables import entries, pae_guest, page_of, put, special_pages, touch
+
+from shadowmmu import Outcome, ShadowPageView, Vm
+from shadowmmu.check.audit import audit
+
+# Offsets in struct ShadowPage (engine/state.pxd), bytes.
+SPT, GFN, ROLE, ROOT_COUNT, UNSYNC_CHILDREN, VALID_GEN, UNSYNC, LIVE = 48, 64, 80, 84, 88, 100, 101, 103
+INVALID = 0x800
+
+
+def guest() -> Vm:
+    """A guest with a shared table, mapped in itself, all in sync."""
+    vm = pae_guest()
+    for gva in (0x1000, 0x2000, 0x40003000):
+        assert touch(vm, gva) in (Outcome.FIXED, Outcome.SPURIOUS)
+    assert touch(vm, 0x21000) == Outcome.EMULATE  # the directory is shadowed: a store to it is emulated
+    assert audit(vm) == []
+    return vm
+
+
+def header(vm: Vm, page: ShadowPageView) -> int:
+    """Where the page's header lies in the saved state."""
+    (base,) = [address + page.hpa - hpa for hpa, size, address in vm.host_regions() if hpa <= page.hpa < hpa + size]
+    state, at = vm.save(), -1
+    while True:
+        at = state.index(struct.pack("<Q", base), at + 1)
+        start = at - SPT
+        if start % 64 % 8 == 0 and struct.unpack_from("<Q", state, start + GFN)[0] == page.gfn:
+            if struct.unpack_from("<I", state, start + ROLE)[0] == page.role:
+                return start
+
+
+def poke(vm: Vm, page: ShadowPageView, offset: int, form: str, change: Callable[[int], int]) -> None:
+    """Change one field of a page's header behind the engine's back."""
+    state = bytearray(vm.save())
+    at = header(vm, page) + offset
+    struct.pack_into(form, state, at, change(struct.unpack_from(form, state, at)[0]))
+    vm.restore(bytes(state))
+
+
+def set_entry(vm: Vm, page: ShadowPageView, index: int, value: int) -> None:
+    vm.write_host(page.hpa + 8 * index, struct.pack("<Q", value))
+
+
+def named(vm: Vm) -> set[str]:
+    found = audit(vm)
+    assert all(str(violation).startswith(violation.invariant) and violation.text for violation in found)
+    return {violation.invariant for violation in found}
+
+
+def test_i1_a_leaf_missing_from_the_table_and_one_missing_from_the_rmap() -> None:
+    vm = guest()
+    leaf = page_of(vm, 4, 1)
+    set_entry(vm, leaf, 1, 0)
+    assert named(vm) == {"I1"}
+    vm = guest()
+    leaf = page_of(vm, 4, 1)
+    set_entry(vm, leaf, 9, entries(vm, leaf)[1])
+    assert "I1" in named(vm)
+
+
+def test_i2_a_link_cleared_without_its_child_knowing() -> None:
+    vm = guest()
+    set_entry(vm, page_of(vm, 2, 2), 0, 0)
+    assert "I2" in named(vm)
+
+
+def test_i3_a_page_in_the_wrong_bucket() -> None:
+    vm = guest()
+    poke(vm, page_of(vm, 4, 1), GFN, "<Q", lambda gfn: gfn + 1)
+    assert named(vm) == {"I3"}
+
+
+def test_i4_an_old_page_before_a_new_one() -> None:
+    vm = guest()
+    newest = [page for page in vm.shadow_pages() if not page.special][-1]
+    poke(vm, newest, VALID_GEN, "<B", lambda gen: gen ^ 1)
+    assert "I4" in named(vm)
+
+
+def test_i5_a_root_that_nobody_holds() -> None:
+    vm = guest()
+    poke(vm, page_of(vm, 2, 2), ROOT_COUNT, "<i", lambda count: count + 1)
+    assert named(vm) == {"I5"}
+
+
+def test_i6_a_count_that_is_not_the_bits() -> None:
+    vm = guest()
+    poke(vm, page_of(vm, 2, 2), UNSYNC_CHILDREN, "<I", lambda count: count + 1)
+    assert named(vm) == {"I6"}
+
+
+def test_i6_i7_an_unsync_page_that_no_parent_knows() -> None:
+    vm = guest()
+    poke(vm, page_of(vm, 4, 1), UNSYNC, "<B", lambda _: 1)
+    assert named(vm) == {"I6", "I7"}
+
+
+def test_i8_a_writable_mapping_of_a_shadowed_table() -> None:
+    vm = guest()
+    (sptep,) = vm.rmap(0x2000)
+    vm.write_host(sptep, struct.pack("<Q", vm.read_host_u64(sptep) | 0x602))
+    assert named(vm) == {"I8"}
+
+
+def test_i9_writable_without_the_software_bits() -> None:
+    vm = guest()
+    leaf = page_of(vm, 4, 1)
+    set_entry(vm, leaf, 1, entries(vm, leaf)[1] & ~0x400)
+    assert named(vm) == {"I9"}
+
+
+def test_i9_another_pages_frame() -> None:
+    vm = guest()
+    leaf = page_of(vm, 4, 1)
+    set_entry(vm, leaf, 1, entries(vm, leaf)[1] + 0x1000)
+    assert named(vm) == {"I9"}
+
+
+def test_i10_a_link_of_another_kind() -> None:
+    vm = guest()
+    poke(vm, page_of(vm, 4, 1), ROLE, "<I", lambda role: role ^ 0x20000)
+    assert "I10" in named(vm)
+
+
+def test_i11_a_link_to_a_freed_page() -> None:
+    vm = guest()
+    free = max(page.hpa for page in vm.shadow_pages()) + 0x8000
+    set_entry(vm, page_of(vm, 2, 2), 7, free | 0x827)
+    assert "I11" in named(vm)
+
+
+@pytest.mark.parametrize(("index", "bits"), [(0, 0x2), (0, 0x4), (0, 1 << 63)])
+def test_i13_reserved_bits_in_a_pdpte(index: int, bits: int) -> None:
+    vm = guest()
+    (root,) = special_pages(vm)
+    set_entry(vm, root, index, entries(vm, root)[index] | bits)
+    assert named(vm) == {"I13"}
+
+
+def test_i13_an_entry_beyond_the_fourth() -> None:
+    vm = guest()
+    (root,) = special_pages(vm)
+    set_entry(vm, root, 5, entries(vm, root)[0])
+    assert "I13" in named(vm)
+
+
+def test_i14_a_header_neither_live_nor_free() -> None:
+    vm = guest()
+    poke(vm, page_of(vm, 4, 1), LIVE, "<B", lambda _: 0)
+    assert "I14" in named(vm)
+
+
+def test_i16_bytes_that_are_neither_present_nor_a_mark() -> None:
+    vm = guest()
+    set_entry(vm, page_of(vm, 4, 1), 100, 0x123456)
+    assert named(vm) == {"I16"}
+
+
+def test_i17_an_invalid_page_that_is_linked() -> None:
+    vm = guest()
+    poke(vm, page_of(vm, 4, 1), ROLE, "<I", lambda role: role | INVALID)
+    assert {"I5", "I17"} <= named(vm)
+
+
+def test_i18_a_special_page_in_prev_roots() -> None:
+    vm = guest()
+    root = vm.vcpus[0].root
+    assert root is not None
+    state = bytearray(vm.save())
+    at = state.index(struct.pack("<QQ", 0x1000, root))  # the current root; the cached ones follow
+    struct.pack_into("<QQ", state, at + 16, 0x5000, root)
+    vm.restore(bytes(state))
+    assert named(vm) == {"I18"}
+
+
+def test_i15_stores_show_in_the_dirty_log() -> None:
+    vm = guest()
+    vm.set_memslot(0, 0, 8 << 20, log_dirty=True)
+    vm.get_dirty_log(0)
+    assert touch(vm, 0x1000, 3) == Outcome.FIXED
+    log = int.from_bytes(vm.get_dirty_log(0), "little")
+    assert log >> 0x101 & 1
+
+
+def test_what_the_kernel_would_warn_of_is_reported() -> None:
+    """A PDPTE with a reserved bit, met while looking for an MMIO mark (hazard H11)."""
+    vm = guest()
+    put(vm, 0x4000 + 8 * 20, 0x7F000007)
+    assert touch(vm, 0x14000, 0) == Outcome.EMULATE
+    (root,) = special_pages(vm)
+    set_entry(vm, root, 0, entries(vm, root)[0] | 2)
+    vm.vcpus[0].set_cr3(0x1000)
+    vm.vcpus[0].enter()
+    with pytest.raises(Exception, match="reserved bits"):
+        vm.vcpus[0].page_fault(0x14000, 8)
+    assert {"WARN"} <= named(vm) and vm.bugs() == ["BUG_RSVD_MMIO_WALK"]
