@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import zip_longest
+from typing import NamedTuple
 
 import msgspec
 
@@ -32,22 +33,33 @@ FLUSHES = (
 )
 FOLLOWS = "Follows from the above: where other pages are zapped, others are synced and made again."
 
-REASONS = {
-    ROOT: ("special_allocated", "special_freed"),
-    EMPTY: (
-        "page fault exits", "pf_taken", "pf_fixed", "pf_spurious", "kvm_mmu_pagetable_walk", "kvm_mmu_paging_element",
-        "kvm_mmu_set_spte", "kvm_mmu_spte_requested",
-    ),
-    TOUCHED: (
-        "kvm_mmu_get_page l2", "mmu_cache_miss", "n_used_mmu_pages", "indirect_shadow_pages", "shadow pages l2",
-        "shadow pages l2 direct", "host memory touched", "mmu_shadow_zapped", "mmu_flooded", "mmu_recycled", "zap_oldest",
-    ),
-    HELD: (
-        "mmu_load", "free_roots", "sync_roots", "mmu_pte_write", "mmu_pde_zapped", "pf_emulate", "instructions emulated",
-    ),
-    FLUSHES: ("tlb_flush", "remote_tlb_flush"),
-}  # fmt: skip
-"""Why a figure differs; those not named here differ because of FOLLOWS."""
+_FAULTS = (
+    "page fault exits", "pf_taken", "pf_fixed", "pf_spurious", "kvm_mmu_pagetable_walk", "kvm_mmu_paging_element",
+    "kvm_mmu_set_spte", "kvm_mmu_spte_requested",
+)  # fmt: skip
+_PAGES = (
+    "kvm_mmu_get_page l2", "mmu_cache_miss", "n_used_mmu_pages", "indirect_shadow_pages", "shadow pages l2",
+    "shadow pages l2 direct", "host memory touched", "mmu_shadow_zapped", "mmu_flooded", "mmu_recycled", "zap_oldest",
+)  # fmt: skip
+_LOADS = ("mmu_load", "free_roots", "sync_roots", "mmu_pte_write", "mmu_pde_zapped", "pf_emulate", "instructions emulated")
+
+
+class Reason(NamedTuple):
+    """Why figures with these names are higher in the run on `more` roots ("": or lower)."""
+
+    why: str
+    more: str
+    names: tuple[str, ...]
+
+
+REASONS = (
+    Reason(ROOT, "special", ("special_allocated", "special_freed")),
+    Reason(EMPTY, "special", _FAULTS),
+    Reason(TOUCHED, "legacy", _PAGES),
+    Reason(HELD, "legacy", (*_FAULTS, *_LOADS)),
+    Reason(FLUSHES, "", ("tlb_flush", "remote_tlb_flush")),
+)
+ORDER = (*(reason.why for reason in REASONS), FOLLOWS)
 _SAID_TWICE = {
     "mmu_page_fault", "mmu_page_fault_ret", "special_alloc", "special_free", "kvm_mmu_prepare_zap_page", "pte_write",
     "remote_tlb_flush_requests", "load_pgd", "kvm_mmu_walker_error", "n_max_mmu_pages",
@@ -59,19 +71,21 @@ class Figure(msgspec.Struct, kw_only=True):
     """One thing counted in both runs; `why` they differ, if they do."""
 
     name: str
-    special: int | str
-    legacy: int | str
+    special: int
+    legacy: int
     why: str = ""
 
 
 class Comparison(msgspec.Struct, kw_only=True):
     """`guest_sees` must be equal: `divergences` are those that are not, `first_line` where the output parts.
 
-    `broke`: the commands that lead to where the CPU or the engine could not go on, if it came to that.
+    `verdicts`: how the runs on special and on legacy roots ended; `broke`: the commands that lead to where the CPU or
+    the engine could not go on, if it came to that.
     """
 
     guest: str
     broke: list[str]
+    verdicts: tuple[str, str]
     guest_sees: list[Figure]
     divergences: list[Figure]
     first_line: tuple[str, str] | None
@@ -81,7 +95,7 @@ class Comparison(msgspec.Struct, kw_only=True):
     @property
     def alike(self) -> bool:
         """The guest cannot tell the designs apart, and both came to their end."""
-        return not (self.broke or self.divergences or self.first_line)
+        return self.verdicts[0] == self.verdicts[1] and not (self.broke or self.divergences or self.first_line)
 
 
 def compare_designs(guest: Guest, named: str) -> Comparison:
@@ -92,10 +106,11 @@ def compare_designs(guest: Guest, named: str) -> Comparison:
     work = _figures(_work(special, special_events), _work(legacy, legacy_events))
     differs = [figure for figure in work if figure.special != figure.legacy]
     for figure in differs:
-        figure.why = next((why for why, names in REASONS.items() if figure.name in names), FOLLOWS)
+        figure.why = _reason(figure)
     return Comparison(
         guest=guest.name,
         broke=[report.reproduce for report in (special, legacy) if report.broke],
+        verdicts=(_verdict(special), _verdict(legacy)),
         guest_sees=[figure for figure in seen if figure.special == figure.legacy],
         divergences=[figure for figure in seen if figure.special != figure.legacy],
         first_line=_first_difference(_output(special), _output(legacy)),
@@ -123,21 +138,25 @@ def _event_name(record: tuple[int, ...]) -> str:
     return f"{name} l{record[3] & 0xF}" if record[0] == Event.KVM_MMU_GET_PAGE else name
 
 
-def _guest_sees(report: RunReport) -> dict[str, int | str]:
+def _verdict(report: RunReport) -> str:
+    return report.broke if report.result is None else report.result.reason.value
+
+
+def _guest_sees(report: RunReport) -> dict[str, int]:
     """What a guest can tell, or causes by itself."""
     result = report.result
     if result is None:
-        return {"verdict": report.broke}
-    seen: dict[str, int | str] = {"verdict": result.reason.value, "lines of output": len(result.output.splitlines())}
+        return {}
+    seen = {"lines of output": len(result.output.splitlines())}
     seen.update({f"exits: {kind}": count for kind, count in sorted(result.exits.items()) if kind != ExitKind.PAGE_FAULT.value})
     seen.update({f"delivered: {name}": count for name, count in sorted(result.injected.items())})
     return seen
 
 
-def _work(report: RunReport, events: Counter[str]) -> dict[str, int | str]:
+def _work(report: RunReport, events: Counter[str]) -> dict[str, int]:
     """What the MMU did for it."""
     result = report.result
-    work: dict[str, int | str] = {}
+    work: dict[str, int] = {}
     if result is not None:
         work = {"page fault exits": result.exits.get(ExitKind.PAGE_FAULT.value, 0), "instructions emulated": result.emulated}
         work["host memory touched"] = result.host_memory
@@ -147,8 +166,13 @@ def _work(report: RunReport, events: Counter[str]) -> dict[str, int | str]:
     return work
 
 
-def _figures(special: dict[str, int | str], legacy: dict[str, int | str]) -> list[Figure]:
+def _figures(special: dict[str, int], legacy: dict[str, int]) -> list[Figure]:
     return [Figure(name=name, special=special.get(name, 0), legacy=legacy.get(name, 0)) for name in special | legacy]
+
+
+def _reason(figure: Figure) -> str:
+    more = "special" if figure.special > figure.legacy else "legacy"
+    return next((why for why, side, names in REASONS if figure.name in names and side in ("", more)), FOLLOWS)
 
 
 def _output(report: RunReport) -> list[str]:

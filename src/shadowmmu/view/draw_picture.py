@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
-from shadowmmu.view.entries import STALE
+from shadowmmu.view.entries import CLEAN, STALE
 from shadowmmu.view.picture import BARE, SPECIAL, Link, Mmio, Pages, Picture, Row, Table, VcpuPicture
 
 WIDTH = 100
@@ -23,6 +23,7 @@ LEGEND = {
     BARE: "bare: a root table that is no shadow page",
     "direct": "direct: maps gfns in a row, shadows no guest table",
     "unsync": "unsync: the guest may have changed its table since",
+    CLEAN: "clean: the guest's D bit is 0, so that its first write faults and sets it",
     "entries": "rwxu: read, write, execute, user · wux after a table: what the levels above allow",
 }
 
@@ -60,6 +61,8 @@ def _words_used(table: Table) -> Iterator[str]:
     for row in table.rows:
         if isinstance(row, Link):
             yield from _words_used(row.table)
+        elif isinstance(row, Pages):
+            yield row.note
 
 
 def _heading(picture: Picture, vcpu: VcpuPicture) -> Text:
@@ -85,7 +88,7 @@ def _grow(branch: Tree, table: Table, depth: int, levels: int) -> None:
     """Add the rows of `table`, and those of the tables up to `levels` below it."""
     for row in sum_up(table.rows):
         if isinstance(row, int):
-            branch.add(Text(f"… {row} more lines like these, all of them with --json", style="dim"))
+            branch.add(Text(f"… {row} more line{'s' if row > 1 else ''} like these (--json has all)", style="dim"))
         elif isinstance(row, Link):
             words = _index(row.index, row.index).append("→ ").append_text(_table_words(row.table))
             below = branch.add(_line(words, row, depth))

@@ -21,7 +21,7 @@ from shadowmmu.x86.pte import Pte, PteShift
 
 ENTRIES = 512
 SIZES = {1: "4K", 2: "2M", 3: "1G"}
-STALE = "stale"
+STALE, CLEAN = "stale", "clean"
 
 
 class GuestEntry(msgspec.Struct):
@@ -111,7 +111,7 @@ class EntryReader:
         if gfn in self.tracked:
             return "holds table " + " ".join(f"l{level}" for level in sorted(self.tracked[gfn]))
         if guest is not None and not guest.value & Pte.DIRTY:
-            return "not dirty yet"
+            return CLEAN
         return "read-only memory" if any(first <= gfn < end for first, end in self.readonly) else "write-protected"
 
     def guest_entry(self, vcpu: Vcpu, level: int, page: ShadowPageView | None, index: int) -> GuestEntry | None:
