@@ -16,6 +16,8 @@ from shadowmmu import HostFault, Vm
 from shadowmmu.cli import guests
 from shadowmmu.cli.main import VERBS, call
 from shadowmmu.machine.processor import Processor
+from shadowmmu.trace.events import Marker
+from shadowmmu.trace.text import read_text
 
 WRITTEN = ["run", "show", "compare", "fuzz"]
 QUICK = ["run", "nonpaging", "--audit", "off"]
@@ -151,10 +153,11 @@ def test_a_violation_names_the_command_that_shows_it_again(audit: FakeAudit, cap
 def test_a_trace_ends_with_what_led_to_the_violation(audit: FakeAudit, tmp_path: Path) -> None:
     audit.at = 300
     assert call(["run", "nonpaging", "--trace", str(tmp_path / "events"), "--json"]) == 1
-    lines = (tmp_path / "events").read_text().splitlines()
-    assert lines[:3] == ["# exit 1: page fault", "0 mmu_load", "0 special_alloc role=(l3 8-byte q0 direct wux efer_nx) spt=0x1000"]
-    headings = [line for line in lines if line.startswith("#")]
-    assert len(headings) == 300 and headings[-1].startswith("# exit 300: ") and lines[-1] != headings[-1]
+    events = list(read_text((tmp_path / "events").read_text()))
+    assert isinstance(events[0], Marker) and events[0].text == "exit 1: page fault"
+    assert [event.name for event in events[1:3]] == ["mmu_load", "special_alloc"]
+    exits = [event.text for event in events if isinstance(event, Marker)]
+    assert len(exits) == 300 and exits[-1].startswith("exit 300: ") and not isinstance(events[-1], Marker)
 
 
 def test_a_limit_that_was_asked_for_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from rich.console import Console, RenderableType
 
 from shadowmmu import Outcome, Vcpu, Vm
-from shadowmmu.engine import events
 from shadowmmu.engine.role import Role
 from shadowmmu.view.data import Hex, to_json
 from shadowmmu.view.draw_picture import ROWS, Scattered, draw_picture, sum_up
 from shadowmmu.view.draw_reverse import draw_reverse
 from shadowmmu.view.entries import role_words
-from shadowmmu.view.event_log import FIELDS, event_line
 from shadowmmu.view.picture import BARE, SHADOW, SPECIAL, Link, Mmio, Pages, Table, take_picture
 from shadowmmu.view.reverse import reverse_maps
 from shadowmmu.x86.control import Cr0, Cr4, Efer
@@ -257,22 +253,3 @@ def test_numbers_that_need_64_bits_are_strings_in_json() -> None:
     assert json.loads(to_json({"entry": Hex(1 << 63 | 1)})) == {"entry": "0x8000000000000001"}
     with pytest.raises(NotImplementedError, match="no JSON form"):
         to_json(object())
-
-
-# --- events
-
-
-def test_every_kind_of_event_has_its_fields() -> None:
-    """An event has as many field names as its comment beside the enum has."""
-    said = Path(events.__file__).with_name("events.pxd").read_text()
-    for name, comment in re.findall(r"^    ([A-Z_0-9]+) = \d+ *(?:# (.*))?$", said, flags=re.M):
-        fields = [field for field in re.sub(r"\([^)]*\)|:.*", "", comment).split(",") if field.strip() not in ("", "ours")]
-        assert len(FIELDS.get(events.Event[name], "").split()) == len(fields), name
-
-
-def test_an_event_line() -> None:
-    role = int(Role.DIRECT | Role.ACCESS | Role.EFER_NX) | 2
-    assert event_line((events.Event.KVM_MMU_GET_PAGE, 0, 0x12, role, 0x301, 1, 0x5000, 0)) == (
-        "0 kvm_mmu_get_page gfn=0x12 role=(l2 8-byte q0 direct wux efer_nx) gen=1 unsync created root_count=0x1 spt=0x5000"
-    )
-    assert event_line((events.Event.FREE_ROOTS, -1, 0xF, 0, 0, 0, 0, 0)) == "- free_roots mask=0xf"
