@@ -33,9 +33,8 @@ def header(vm: Vm, page: ShadowPageView) -> int:
     while True:
         at = state.index(struct.pack("<Q", base), at + 1)
         start = at - SPT
-        if start % 64 % 8 == 0 and struct.unpack_from("<Q", state, start + GFN)[0] == page.gfn:
-            if struct.unpack_from("<I", state, start + ROLE)[0] == page.role:
-                return start
+        if struct.unpack_from("<Q", state, start + GFN)[0] == page.gfn and struct.unpack_from("<I", state, start + ROLE)[0] == page.role:
+            return start
 
 
 def poke(vm: Vm, page: ShadowPageView, offset: int, form: str, change: Callable[[int], int]) -> None:

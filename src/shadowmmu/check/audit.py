@@ -173,18 +173,21 @@ class Auditor:
         """I4, I5: listed pages are live, valid and not special, newest generation first; the count of used pages agrees."""
         kvm: cython.pointer(Kvm) = self.kvm
         count: u64 = 0
+        steps: u64 = 0
         old: cython.bint = False
         entry: cython.pointer(ListHead) = kvm.active_mmu_pages.next
         while entry != cython.address(kvm.active_mmu_pages):
             sp: cython.pointer(ShadowPage) = cython.cast(cython.pointer(ShadowPage), entry)
             count += 1
-            if count > kvm.npages_pool:
+            steps += 1
+            if steps > kvm.npages_pool:
                 self.say("I4", "the active list has a loop")
                 return
             if not sp.live:
                 self.say("I4", f"{self.page_name(sp)} is listed but not live")
             if sp.role & Role.INVALID:
                 self.say("I5", f"{self.page_name(sp)} is invalid and on the active list")
+                count -= 1  # counted with the invalid roots below
             if sp.special:
                 self.say("I13", f"special {self.page_name(sp)} is on the active list")
             if sp.mmu_valid_gen != kvm.mmu_valid_gen:
