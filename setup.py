@@ -4,6 +4,7 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
 
 SRC = Path("src")
 FLAGS = ["-O2", "-fno-strict-aliasing", "-fno-semantic-interposition"]
@@ -15,7 +16,20 @@ def extensions() -> list[Extension]:
     return [Extension(".".join(m.relative_to(SRC).with_suffix("").parts), [str(m)], extra_compile_args=FLAGS) for m in modules]
 
 
+class BuildWithGuests(build_py):
+    """Packages, and the guests as data beside them: `shadowmmu/guests`. In the checkout they are found where they are."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            place = Path(self.build_lib, "shadowmmu", "guests")
+            self.mkpath(str(place))
+            for file in [*Path("guests").glob("*.toml"), *Path("guests").glob("*.img")]:
+                self.copy_file(str(file), str(place / file.name))
+
+
 setup(
+    cmdclass={"build_py": BuildWithGuests},
     ext_modules=cythonize(
         extensions(),
         include_path=[str(SRC)],

@@ -377,8 +377,11 @@ class Auditor:
                 continue
             sp: cython.pointer(ShadowPage) = cython.address(kvm.pages[i])
             bits: cython.uint = 0
-            for j in range(ENTRIES):
-                bits += sp.unsync_child_bitmap[j >> 6] >> (j & 63) & 1
+            for j in range(ENTRIES // 64):
+                word: u64 = sp.unsync_child_bitmap[j]
+                while word:
+                    word &= word - 1
+                    bits += 1
             if bits != sp.unsync_children:
                 self.say("I6", f"{self.page_name(sp)} counts {sp.unsync_children} unsync children and marks {bits}")
             if sp.unsync:
