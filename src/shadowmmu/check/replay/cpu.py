@@ -1,0 +1,139 @@
+"""The CPU's side of a replay: what it can reach through the shadow tables, and what it stores there without an exit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from shadowmmu import Vcpu, Vm
+from shadowmmu.trace.events import AnyEvent, PagingElement
+
+PRESENT, WRITE, USER, LARGE, ACCESSED_DIRTY = 1, 2, 4, 0x80, 0x60
+ADDRESS = 0x000F_FFFF_FFFF_F000
+PG, PSE, PAE, LMA, LA57 = 1 << 31, 1 << 4, 1 << 5, 1 << 10, 1 << 12
+_Read = Callable[[int, int], int | None]
+"""(physical address, size) -> entry; None: not reachable."""
+
+
+class Cpu:
+    """The processor that runs the guest on the tables of one vCPU's MMU."""
+
+    def __init__(self, vm: Vm, vcpu: Vcpu, nested_paging: bool, foreign_l1: bool) -> None:
+        self.vm = vm
+        self.vcpu = vcpu
+        self.nested_paging = nested_paging
+        """The hardware walks the guest's own tables, and ours below them."""
+        self.foreign_l1 = foreign_l1
+        """L1 runs on tables of another MMU, which are taken to map all memory."""
+        self.root = 0
+        self.level = 0
+
+    def translate(self, gva: int, write: bool = False, user: bool = False) -> int | None:
+        """Host physical address that an access reaches now; None: it would fault."""
+        if not self.nested_paging:
+            return self._shadow(gva, write, user)
+        gpa = self._guest(gva)
+        return None if gpa is None else self._nested(gpa, write)
+
+    def _nested(self, gpa: int, write: bool) -> int | None:
+        if self.foreign_l1 and not self.vcpu.guest_mode:
+            return self._memory(gpa)
+        return self._shadow(gpa, write, False)
+
+    def _memory(self, gpa: int) -> int | None:
+        """Where guest memory lies in the host."""
+        for _, space, base, size, hva, _ in self.vm.memslots():
+            if not space and base <= gpa < base + size:
+                page = self.vm.host_page(hva + gpa - base)
+                return None if page is None else page + gpa % 4096
+        return None
+
+    def _shadow(self, address: int, write: bool, user: bool) -> int | None:
+        """Walk the loaded shadow tables. Rights come from every level, but not from PDPTEs of PAE paging."""
+        table = self.root
+        for level in range(self.level, 0, -1):
+            index = address >> (9 * level + 3) & (3 if self.level == level == 3 else 511)
+            entry = self.vm.read_host_u64((table & ADDRESS) + 8 * index)
+            if not entry & PRESENT:
+                return None
+            if not (self.level == level == 3) and ((write and not entry & WRITE) or (user and not entry & USER)):
+                return None
+            if level == 1 or (entry & LARGE and level < 4):
+                if entry >> 51 & 1:
+                    return None
+                offset = (1 << (9 * level + 3)) - 1
+                return (entry & ADDRESS & ~offset) | (address & offset)
+            table = entry
+        return None
+
+    def _read_entry(self, gpa: int, size: int) -> int | None:
+        """An entry of the guest's tables as the hardware reads it: L2's through shadow NPT."""
+        hpa = self._memory(gpa) if not self.vcpu.guest_mode else self._shadow(gpa, False, False)
+        return None if hpa is None else int.from_bytes(self.vm.read_host(hpa, size), "little")
+
+    def path(self, gva: int, read: _Read) -> Iterable[tuple[int, int, int, int]]:
+        """Walk the guest's tables: (level, entry's address, its size, its value), down to the last one there is."""
+        vcpu = self.vcpu
+        if not vcpu.cr0 & PG:
+            return
+        levels = 2 if not vcpu.cr4 & PAE else 3 if not vcpu.efer & LMA else 5 if vcpu.cr4 & LA57 else 4
+        size, bits = (4, 10) if levels == 2 else (8, 9)
+        table = vcpu.cr3 & (0xFFFF_FFE0 if levels == 3 else ADDRESS)
+        for level in range(levels, 0, -1):
+            at = table + size * (gva >> (12 + bits * (level - 1)) & (3 if levels == level == 3 else (1 << bits) - 1))
+            value = read(at, size)
+            if value is None:
+                return
+            yield level, at, size, value
+            large = value & LARGE and (level == 3 or level == 2) and (size == 8 or bool(vcpu.cr4 & PSE)) and not levels == level == 3
+            if not value & PRESENT or level == 1 or large:
+                return
+            table = value & (0xFFFF_F000 if size == 4 else ADDRESS)
+
+    def _guest(self, gva: int) -> int | None:
+        """The guest's own translation."""
+        if not self.vcpu.cr0 & PG:
+            return gva
+        last = None
+        for last in self.path(gva, self._read_entry):
+            pass
+        if last is None or not last[3] & PRESENT or (last[0] > 1 and not last[3] & LARGE):
+            return None
+        level, _, size, value = last
+        offset = (1 << (12 + (10 if size == 4 else 9) * (level - 1))) - 1
+        return (value & (0xFFFF_F000 if size == 4 else ADDRESS) & ~offset) | (gva & offset)
+
+    def store(self, gva: int, data: bytes, user: bool) -> bool:
+        """A plain store of the guest; False: our tables do not allow it."""
+        for i in range(len(data)):
+            hpa = self.translate(gva + i, True, user)
+            if hpa is None:
+                return False
+            self.vm.write_host(hpa, data[i : i + 1])
+        return True
+
+    def load(self, gva: int, size: int, user: bool) -> bytes | None:
+        """A plain load; None: our tables do not allow it."""
+        out = b""
+        for i in range(size):
+            hpa = self.translate(gva + i, False, user)
+            if hpa is None:
+                return None
+            out += self.vm.read_host(hpa, 1)
+        return out
+
+    def take_bits(self, gva: int, walk: Iterable[AnyEvent]) -> None:
+        """With nested paging the CPU sets A and D in the guest's tables on its own: take those that `walk` then saw."""
+        seen = [event for event in walk if isinstance(event, PagingElement)]
+        at = 0
+        for level, gpa, size, value in self.path(gva, self._read_entry):
+            while at < len(seen) and (seen[at].level != level or (seen[at].pte ^ value) & ~ACCESSED_DIRTY):
+                at += 1
+            if at == len(seen):
+                return
+            if seen[at].pte != value:
+                self._poke(gpa, size, value | seen[at].pte & ACCESSED_DIRTY)
+
+    def _poke(self, gpa: int, size: int, value: int) -> None:
+        hpa = self._memory(gpa) if not self.vcpu.guest_mode else self._shadow(gpa, False, False)
+        if hpa is not None:
+            self.vm.write_host(hpa, value.to_bytes(size, "little"))

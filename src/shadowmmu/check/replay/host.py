@@ -1,0 +1,110 @@
+"""The host around the engine: a VM made as the capture's host was, and the actions of its VMM."""
+
+from __future__ import annotations
+
+from shadowmmu import Vm
+from shadowmmu.check.replay.capture import Capture
+from shadowmmu.check.replay.markers import Mark, parse
+from shadowmmu.check.replay.match import Matcher
+from shadowmmu.trace.events import Marker
+
+TWO_MIB = 2 << 20
+ACTIONS_ON_PAGES = ("madvise_dontneed",)
+SHADOW_TABLES = 2000
+"""Room for the most shadow pages that can exist; the limit itself follows the memory size, as in the kernel."""
+
+
+class Host:
+    """User memory, memslots, and what the VMM does to them."""
+
+    def __init__(self, capture: Capture, roots: str, matcher: Matcher) -> None:
+        self.capture = capture
+        self.matcher = matcher
+        self.regions: dict[tuple[int, int], int] = {}
+        """(slot, size) -> byte offset in user memory. A slot keeps its memory while its size stays."""
+        end = self._lay_out()
+        setup = capture.setup
+        self.vm = Vm(
+            memory_mib=0, user_mib=(end >> 20) + 4, roots=roots, tdp=setup.npt, host_levels=setup.host_levels,
+            maxphyaddr=setup.maxphyaddr, host_maxphyaddr=setup.host_maxphyaddr, cr4_reserved=setup.cr4_reserved,
+            nx_huge_pages=setup.nx_huge_pages, table_pages=SHADOW_TABLES,
+        )  # fmt: skip
+        self.live: dict[int, tuple[int, int, int]] = {}
+        """Slot -> gpa, size, offset in user memory."""
+        backing = {slot.id: slot.backing for slot in capture.guest.memslots}
+        for (slot, size), hva in self.regions.items():
+            if backing.get(slot) == "huge":
+                self.vm.set_host_page_level(hva, size, 2)
+
+    def _lay_out(self) -> int:
+        end = 0
+        for event in self.capture.events:
+            mark = parse(event) if isinstance(event, Marker) else None
+            if mark and mark.action == "slot" and mark["size"] and (mark["id"], mark["size"]) not in self.regions:
+                end = (end + TWO_MIB - 1) & -TWO_MIB
+                self.regions[mark["id"], mark["size"]] = end
+                end += mark["size"]
+        return end
+
+    def seed_frames(self) -> None:
+        """Tell the matcher which frames hold the same guest page. Pages that the host drops later are left to be found."""
+        dropped = set()
+        for event in self.capture.events:
+            mark = parse(event) if isinstance(event, Marker) else None
+            if mark and mark.action in ACTIONS_ON_PAGES:
+                dropped.update(range(mark["gpa"] >> 12, (mark["gpa"] + mark["size"] + 0xFFF) >> 12))
+        for first, pfn, count in self.capture.frames:
+            for i in range(count):
+                hva = self.hva((first + i) << 12)
+                page = None if hva is None or first + i in dropped else self.vm.host_page(hva)
+                if page is not None:
+                    self.matcher.frames.agree(pfn + i, page >> 12)
+
+    def hva(self, gpa: int) -> int | None:
+        for base, size, offset in self.live.values():
+            if base <= gpa < base + size:
+                return offset + gpa - base
+        return None
+
+    def load_image(self) -> None:
+        for gpa, data in self.capture.image:
+            self.vm.write_guest(gpa, data)
+
+    def act(self, mark: Mark) -> None:
+        """Do what the VMM did."""
+        action = getattr(self, f"_{mark.action}", None)
+        if action is not None:
+            action(mark)
+
+    def _slot(self, mark: Mark) -> None:
+        """KVM_SET_USER_MEMORY_REGION."""
+        slot, gpa, size, flags = mark["id"], mark["gpa"], mark["size"], mark["flags"]
+        if not size:
+            self.vm.set_memslot(slot, gpa, 0)
+            self.live.pop(slot, None)
+            return
+        hva = self.regions[slot, size]
+        self.vm.set_memslot(slot, gpa, size, hva, log_dirty=bool(flags & 1), readonly=bool(flags & 2))
+        self.live[slot] = gpa, size, hva
+
+    def _madvise_dontneed(self, mark: Mark) -> None:
+        hva = self.hva(mark["gpa"])
+        if hva is None:
+            return
+        for page in range(hva, hva + mark["size"], 4096):
+            frame = self.vm.host_page(page)
+            if frame is not None:
+                self.matcher.frames.forget(frame >> 12)
+        self.vm.unmap_hva(hva, mark["size"])
+
+    def _mprotect(self, mark: Mark) -> None:
+        hva = self.hva(mark["gpa"])
+        if hva is not None:
+            self.vm.write_protect_hva(hva, mark["size"], bool(mark["w"]))
+
+    def _poke(self, mark: Mark) -> None:
+        self.vm.write_guest(mark["gpa"], (mark["val"] & (1 << 8 * mark["len"]) - 1).to_bytes(mark["len"], "little"))
+
+    def _set_nr_mmu_pages(self, mark: Mark) -> None:
+        self.vm.set_shadow_pages(mark.number)
+

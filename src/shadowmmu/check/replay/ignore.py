@@ -1,0 +1,53 @@
+"""What a replay does not compare, each with its reason."""
+
+from __future__ import annotations
+
+from shadowmmu.trace import events as e
+from shadowmmu.trace.events import AnyEvent
+
+INPUTS: dict[type[AnyEvent], str] = {
+    e.Exit: "what the CPU did is given to the engine, not asked of it",
+    e.VmEntry: "as above; the engine is asked for a root here",
+    e.PageFault: "as above: the address and error code of mmu_page_fault",
+    e.EmulateInsn: "the emulator is driven from the trace; its use of the MMU is compared",
+    e.Msr: "as above",
+    e.Cr: "as above",
+    e.MatchMmio: "a cache of the emulator's",
+    e.Mmio: "devices belong to user space",
+    e.NestedVmenter: "tells when L1 executed VMRUN; what follows is compared",
+    e.NestedVmexit: "repeats kvm_exit",
+    e.NestedVmexitInject: "tells when L2 was left; what follows is compared",
+    e.Other: "tracepoints of other parts of KVM",
+}
+"""Kinds that drive the replay or are none of the MMU's."""
+
+NOISE: dict[type[AnyEvent], str] = {
+    e.GuestTlbFlush: "counts flush requests, which host interrupts multiply; flushes show in what the hardware may use",
+    e.MmuUnload: "only seen when the VM is closed, which is not replayed",
+    e.TdpMmuSpteChanged: "the TDP MMU's own entries; it is another system than the shadow MMU",
+    e.InjectPageFault: "ours only; the kernel's kvm_inj_exception is compared with it",
+    e.SpecialAlloc: "ours only",
+    e.SpecialFree: "ours only",
+}
+"""Kinds that are left out on both sides."""
+
+ALL_ROOTS = (1 << 64) - 1
+"""free_roots with every bit: at set-up and reset the kernel calls it for each of its MMUs, loaded or not."""
+
+COUNTERS = (
+    "pf_taken", "pf_fixed", "pf_emulate", "pf_spurious", "pf_fast", "pf_guest",
+    "pf_mmio_spte_created", "invlpg", "mmu_cache_miss", "mmu_shadow_zapped", "mmu_pte_write",
+    "mmu_pde_zapped", "mmu_flooded", "mmu_recycled", "mmu_unsync", "pages_4k", "pages_2m",
+    "pages_1g", "nx_lpage_splits",
+)  # fmt: skip
+"""The counters that are compared; the others count flushes, exits, interrupts and time."""
+
+CPU_BITS = 0x60
+"""Accessed and dirty: in shadow entries the CPU sets them on its own, so a dump may have more of them."""
+PAE_ROOT_BITS = 0x20
+"""QEMU's TCG sets bit 5 in the PDPTEs of a PAE root, which no real CPU does."""
+TDP_COUNTERS = frozenset({
+    "pf_taken", "pf_fixed", "pf_spurious", "pf_fast", "pf_emulate", "pf_mmio_spte_created", "pages_4k", "pages_2m",
+    "pages_1g", "nx_lpage_splits", "mmu_cache_miss", "mmu_shadow_zapped", "mmu_recycled",
+})  # fmt: skip
+"""Counters that also count the TDP MMU's work, where there is one."""

@@ -1,0 +1,27 @@
+"""VMRUN and #VMEXIT: what of L1's VMCB in guest memory the MMU needs (APM vol. 2 appendix B)."""
+
+from __future__ import annotations
+
+import struct
+
+from shadowmmu import Vcpu, Vm
+
+NESTED_CTL, NESTED_CR3 = 0x90, 0xB0
+EFER, CR4, CR3, CR0 = 0x4D0, 0x548, 0x550, 0x558
+SVME = 1 << 12
+
+
+def _read(vm: Vm, at: int) -> int:
+    return int.from_bytes(vm.read_guest(at, 8), "little")
+
+
+def vmcb_state(vm: Vm, vmcb: int) -> tuple[int, int, int, int, int | None]:
+    """CR0, CR3, CR4, EFER of L2, and L1's nested CR3 (None: nested paging off)."""
+    ncr3 = _read(vm, vmcb + NESTED_CR3) if _read(vm, vmcb + NESTED_CTL) & 1 else None
+    return (_read(vm, vmcb + CR0), _read(vm, vmcb + CR3), _read(vm, vmcb + CR4), _read(vm, vmcb + EFER) & ~SVME, ncr3)
+
+
+def leave(vm: Vm, vcpu: Vcpu, vmcb: int) -> None:
+    """#VMEXIT stores L2's registers into the VMCB."""
+    for at, value in ((CR0, vcpu.cr0), (CR3, vcpu.cr3), (CR4, vcpu.cr4), (EFER, vcpu.efer | SVME)):
+        vm.write_guest(vmcb + at, struct.pack("<Q", value))

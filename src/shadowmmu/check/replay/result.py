@@ -1,0 +1,76 @@
+"""What a replay tells: data only."""
+
+from __future__ import annotations
+
+import msgspec
+
+from shadowmmu.trace.events import AnyEvent
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One place of the two streams, side by side; None: the stream has ended."""
+
+    kernel: AnyEvent | None
+    engine: AnyEvent | None
+    differs: bool
+
+
+class Page(msgspec.Struct, frozen=True):
+    """The shadow page concerned."""
+
+    hpa: int
+    gfn: int
+    role: int
+    text: str
+    """The role in the kernel's words."""
+    special: bool
+
+
+class Divergence(msgspec.Struct, frozen=True):
+    """The first thing in which engine and kernel differ."""
+
+    what: str
+    """One sentence."""
+    index: int
+    """Which event of the capture, from 0."""
+    operation: str
+    """What the guest or the host was doing."""
+    rows: list[Row] = []
+    page: Page | None = None
+
+
+class Result(msgspec.Struct):
+    """One capture's replay."""
+
+    capture: str
+    roots: str
+    events: int = 0
+    """Events compared."""
+    entries: int = 0
+    """Guest entries replayed."""
+    dumps: int = 0
+    """Dumps of the shadow tables compared, and their entries in all."""
+    dump_entries: int = 0
+    counters: int = 0
+    """Counters compared."""
+    injected: int = 0
+    """Exceptions given to the guest, compared by vector and error code."""
+    stores: int = 0
+    """Plain stores of the guest, that our tables had to allow."""
+    loads: int = 0
+    """Values the guest read, found in our memory through our tables."""
+    bugs: list[str] = []
+    """WARNs of the kernel that the engine hit."""
+    divergence: Divergence | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.divergence is None and not self.bugs
+
+
+class Diverged(Exception):
+    """Ends a replay; carries the report."""
+
+    def __init__(self, divergence: Divergence) -> None:
+        super().__init__(divergence.what)
+        self.divergence = divergence
