@@ -44,7 +44,7 @@ class Cpu:
         for _, space, base, size, hva, _ in self.vm.memslots():
             if not space and base <= gpa < base + size:
                 page = self.vm.host_page(hva + gpa - base)
-                return None if page is None else page + gpa % 4096
+                return None if page is None else int(page) + gpa % 4096
         return None
 
     def _shadow(self, address: int, write: bool, user: bool) -> int | None:
@@ -68,7 +68,7 @@ class Cpu:
     def _read_entry(self, gpa: int, size: int) -> int | None:
         """An entry of the guest's tables as the hardware reads it: L2's through shadow NPT."""
         hpa = self._memory(gpa) if not self.vcpu.guest_mode else self._shadow(gpa, False, False)
-        return None if hpa is None else int.from_bytes(self.vm.read_host(hpa, size), "little")
+        return None if hpa is None else int.from_bytes(bytes(self.vm.read_host(hpa, size)), "little")
 
     def path(self, gva: int, read: _Read) -> Iterable[tuple[int, int, int, int]]:
         """Walk the guest's tables: (level, entry's address, its size, its value), down to the last one there is."""
@@ -93,9 +93,8 @@ class Cpu:
         """The guest's own translation."""
         if not self.vcpu.cr0 & PG:
             return gva
-        last = None
-        for last in self.path(gva, self._read_entry):
-            pass
+        path = list(self.path(gva, self._read_entry))
+        last = path[-1] if path else None
         if last is None or not last[3] & PRESENT or (last[0] > 1 and not last[3] & LARGE):
             return None
         level, _, size, value = last

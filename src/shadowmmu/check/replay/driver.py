@@ -11,24 +11,21 @@ from typing import Any
 
 from shadowmmu import HostFault, Outcome, TripleFault
 from shadowmmu.check.replay.capture import Capture, Op
-from shadowmmu.check.replay.counters import compare_counters
 from shadowmmu.check.replay.cpu import Cpu
-from shadowmmu.check.replay.dumps import DumpComparison
 from shadowmmu.check.replay.host import Host
 from shadowmmu.check.replay.instructions import control_register_written
 from shadowmmu.check.replay.markers import Mark, parse
 from shadowmmu.check.replay.match import Matcher
 from shadowmmu.check.replay.nested import leave, vmcb_state
+from shadowmmu.check.replay.observe import Observer
 from shadowmmu.check.replay.programme import Programme
-from shadowmmu.check.replay.result import Diverged, Divergence, Result
+from shadowmmu.check.replay.result import Diverged, Divergence, Page, Result
 from shadowmmu.check.replay.streams import Streams
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 
 EFER = 0xC000_0080
 LMA = 1 << 10
-INTERRUPT = 0x60
-"""Exit code of a host interrupt."""
 PF, GP = 14, 13
 
 
@@ -47,19 +44,20 @@ class Replay:
         self.streams = Streams(self.vm, self.matcher, self._on_foreign_tables, capture.setup.tdp_mmu, self.operation)
         self.l1 = Programme(capture.guest.ops)
         self.l2 = Programme(capture.guest.l2_ops)
-        self.dumps = {dump.seq: dump for dump in capture.dumps}
-        self.counters = {c.tag: c for c in capture.counters}
         self.at = 0
         self.rip = 0
         self.l2_exit = False
         self.outcome: Outcome | None = None
         """How the fault under way ended for the engine; None: no fault is under way."""
+        self.returned: AnyEvent | None = None
+        """The engine's return code of that fault; the emulator's decides where it goes on there."""
         self.failed_walk = False
         self.refused = False
         """A register write was illegal: #GP is to follow."""
+        self.switched: bool | None = None
+        """Whether VMRUN or #VMEXIT of the present exit found a legal state; None: there was none."""
         self.vmcb = 0
-        self.read_value = False
-        """The value that the guest tells next was loaded from memory by the present operation."""
+        self.observer = Observer(self)
 
     # --- the loop
 
@@ -69,7 +67,8 @@ class Replay:
         try:
             while self.at < len(self.events) and self.step():
                 self.at += 1
-            self._finish()
+            self.streams.compare(self.at)
+            self.observer.finish()
         except Diverged as stop:
             self.result.divergence = stop.divergence
         self.result.events = self.streams.compared
@@ -83,34 +82,22 @@ class Replay:
         if handler is None:
             self.streams.expect(self.at, event)
             return True
-        return handler(self, event) is not False  # type: ignore[call-arg, arg-type]
+        return handler(self, event) is not False  # type: ignore[call-arg]
 
-    def _finish(self) -> None:
-        self.streams.compare(self.at)
-        dump = next((d for d in self.capture.dumps if d.tag == "final"), None)
-        if dump:
-            self._compare_dump(dump.seq, final=True)
-        final = self.counters.get("final")
-        if final:
-            self._compare_counters(final.tag)
-
-    def diverge(self, what: str) -> Diverged:
+    def diverge(self, what: str, page: Page | None = None) -> Diverged:
         """A difference that is not one of two events."""
-        return Diverged(Divergence(what, self.at, self.operation(), list(self.streams.past)))
+        return Diverged(Divergence(what, self.at, self.operation(), list(self.streams.past), page))
 
     def operation(self) -> str:
         """What the guest is doing, for people."""
         programme = self.l2 if self.vcpu.guest_mode and self.l2.now else self.l1
-        op = programme.now
-        if op is None:
-            return "set-up"
-        note = f" ({op.note})" if op.note else ""
-        return f"{'L2 ' if programme is self.l2 else ''}op {op.i}: {describe(op)}{note}, at rip {self.rip:x}"
+        return f"{'L2 ' if programme is self.l2 else ''}{programme.describe()}, at rip {self.rip:x}"
 
     def _on_foreign_tables(self) -> bool:
         return self.capture.setup.tdp_mmu and not self.vcpu.guest_mode
 
-    def _programme(self) -> Programme:
+    def programme(self) -> Programme:
+        """That of the guest that runs now."""
         return self.l2 if self.vcpu.guest_mode else self.l1
 
     # --- exits and entries
@@ -119,7 +106,8 @@ class Replay:
         self.rip = event.guest_rip
         self.outcome = None
         self.failed_walk = self.refused = False
-        op = self._programme().seen_at(self.rip)
+        self.switched = None
+        op = self.programme().seen_at(self.rip)
         if op is not None:
             self._store(op)
         for later in self.events[self.at + 1 :]:
@@ -150,14 +138,14 @@ class Replay:
         except HostFault:
             self.outcome = Outcome.RETRY
         self.streams.pull()
-        if self.outcome == Outcome.EMULATE:
-            self.streams.drop_return()
+        self.returned = self.streams.take_return()
         self.streams.expect(self.at, event)
 
     def on_fault_return(self, event: e.MmuPageFaultRet) -> None:
-        if self.outcome != Outcome.EMULATE:
-            self.streams.expect(self.at, event)
         self.streams.compare(self.at)
+        if self.outcome != Outcome.EMULATE and self.returned is not None:
+            self.streams.engine.append(self.returned)
+            self.streams.expect(self.at, event)
         self.outcome = None
 
     # --- the emulator
@@ -182,7 +170,7 @@ class Replay:
         cr = control_register_written(event.insn[: event.len])
         if cr is None or cr not in (0, 3, 4):
             return
-        value = self._programme().operand(event.rip)
+        value = self.programme().operand(event.rip)
         if value is None:
             raise self.diverge(f"MOV to CR{cr} at {event.rip:x}: no operation of the guest tells the value")
         write = {0: self.vcpu.set_cr0, 3: self.vcpu.set_cr3, 4: self.vcpu.set_cr4}[cr]
@@ -193,12 +181,12 @@ class Replay:
             self.streams.compare(self.at)
             size = min(event.bytes, 8)
             self.vcpu.write_emulated(event.gpa, (event.val & (1 << 8 * size) - 1).to_bytes(size, "little"))
-            self._programme().emulated(self.rip)
+            self.programme().emulated(self.rip)
         self.streams.expect(self.at, event)
 
     def on_mmio(self, event: e.Mmio) -> None:
-        self._programme().emulated(self.rip)
-        self.read_value = False
+        self.programme().emulated(self.rip)
+        self.observer.expects_value = False
 
     def on_unprotect(self, event: e.UnprotectPage) -> None:
         if self._asked_from_outside():
@@ -225,7 +213,7 @@ class Replay:
         self.vcpu.inject()
 
     def on_inject(self, event: e.InjException) -> None:
-        self._programme().faulted(self.rip)
+        self.programme().faulted(self.rip)
         if event.reinjected:
             return
         if event.exception == PF:
@@ -244,20 +232,40 @@ class Replay:
     def on_vmrun(self, event: e.NestedVmenter) -> None:
         self.streams.compare(self.at)
         self.vmcb = event.vmcb
-        self.vcpu.nested_vmrun(*vmcb_state(self.vm, event.vmcb))
+        self.switched = self.vcpu.nested_vmrun(*vmcb_state(self.vm, event.vmcb))
 
     def on_vmexit(self, event: e.NestedVmexitInject) -> None:
-        self.streams.pull()
+        if self.outcome == Outcome.INJECT:
+            self._check_reflected(event)
+        self.streams.compare(self.at)
         self.l2.faulted(self.rip)
         leave(self.vm, self.vcpu, self.vmcb)
-        self.vcpu.nested_vmexit()
+        self.switched = self.vcpu.nested_vmexit()
+
+    def on_switch_failed(self, event: e.NestedVmenterFailed) -> bool | None:
+        """The state that VMRUN or #VMEXIT was to load is illegal. At #VMEXIT that is the end: L1 shuts down."""
+        if self.switched is True:
+            raise self.diverge("the kernel finds the state to load illegal, the engine has loaded it")
+        ends = self.switched is False and not self.vcpu.guest_mode
+        if ends:
+            self.streams.clear()
+        return not ends
+
+    def _check_reflected(self, event: e.NestedVmexitInject) -> None:
+        """A nested page fault that is L1's: the exit information must be the kernel's."""
+        ours = self.vcpu.exception
+        code, address = event.exit_info1 & 0xFFFF_FFFF, event.exit_info2
+        if ours is None or not ours.nested or (ours.error_code & 0xFFFF_FFFF, ours.cr2) != (code, address):
+            raise self.diverge(f"the kernel reflects a nested page fault {code:x} at {address:x} to L1, the engine {ours}")
+        self.result.injected += 1
 
     # --- markers
 
     def on_marker(self, event: e.Marker) -> bool | None:
         mark = parse(event)
         if mark.who == "G":
-            self._guest_says(mark)
+            self.streams.compare(self.at)
+            self.observer.guest_says(mark)
         elif mark.who == "H":
             if mark.action in ("closing", "WATCHDOG"):
                 return False
@@ -273,92 +281,11 @@ class Replay:
             self.streams.clear()
         elif mark.action == "get_dirty_log":
             self.streams.compare(self.at)
-            self._dirty_log(mark["slot"])
+            self.observer.dirty_log(mark["slot"], self.events[self.at + 1 :])
         elif mark.action != "dirty":
             if self.result.entries:
                 self.streams.compare(self.at)
             self.host.act(mark)
-
-    def _dirty_log(self, slot: int) -> None:
-        bitmap = self.vm.get_dirty_log(slot)
-        base = self.host.live[slot][0] >> 12
-        ours = {base + i for i in range(8 * len(bitmap)) if bitmap[i >> 3] >> (i & 7) & 1}
-        theirs = set()
-        for later in self.events[self.at + 1 :]:
-            mark = parse(later) if isinstance(later, e.Marker) else None
-            if mark and mark.action == "dirty":
-                theirs.add(mark["gfn"])
-            elif mark:
-                break
-        if ours != theirs:
-            raise self.diverge(f"dirty log of slot {slot}: the kernel has {hexes(theirs)}, the engine {hexes(ours)}")
-
-    def _guest_says(self, mark: Mark) -> None:
-        self.streams.compare(self.at)
-        if mark["seq"] in self.dumps:
-            self._compare_dump(mark["seq"])
-        if mark.action == "op":
-            self.l1.start(mark["op"])
-            self.read_value = self.l1.now is not None and self.l1.now.op == "rd"
-        elif mark.action == "l2op":
-            self.l2.start(mark["l2op"])
-            self.read_value = self.l2.now is not None and self.l2.now.op == "l2_rd"
-        elif mark.action == "pf":
-            self.read_value = False
-        elif mark.action == "val" and self.read_value:
-            self._loaded(mark["val"])
-        elif mark.action == "hostcall":
-            self._script(mark["hostcall"])
-
-    def _loaded(self, value: int) -> None:
-        """The guest tells what it read: our memory must hold it, through our tables."""
-        op = self._programme().now
-        self.read_value = False
-        if op is None:
-            return
-        data = self.cpu.load(op.va, 4, op.cpl == 3)
-        if data is None:
-            raise self.diverge(f"the guest loaded from {op.va:x} without a fault, but our tables do not allow it")
-        if int.from_bytes(data, "little") != value:
-            raise self.diverge(f"the guest read {value:x} at {op.va:x}; through our tables there is {data[::-1].hex()}")
-        self.result.loads += 1
-
-    def _script(self, number: int) -> None:
-        """Counters that the VMM's script takes before its first action."""
-        scripts = self.capture.guest.host_script
-        for command in scripts[number] if number < len(scripts) else []:
-            words = command.split()
-            if words[0] != "stats":
-                break
-            if words[1] in self.counters:
-                self._compare_counters(words[1])
-
-    # --- tables and counters
-
-    def _compare_dump(self, seq: int, final: bool = False) -> None:
-        dump = next(d for d in self.capture.dumps if d.seq == seq and (d.tag == "final") == final) if final else self.dumps[seq]
-        if not final and dump.tag == "final":
-            return
-        if not dump.root or not self.cpu.root or self._on_foreign_tables():
-            return
-        if dump.level != self.cpu.level:
-            raise self.diverge(f"dump {dump.tag}: the kernel's root has level {dump.level}, ours {self.cpu.level}")
-        comparison = DumpComparison(self.vm, self.matcher, dump)
-        found = comparison.run(dump.root, self.cpu.root, dump.level)
-        if found:
-            stop = self.diverge(f"dump {dump.tag}: {found.text}")
-            view = self.vm.shadow_page(found.table)
-            what = "a bare root table" if view is None else f"in the page of gfn {view.gfn:x}, role {view.role:x} ({view.text})"
-            raise Diverged(Divergence(f"{stop.divergence.what}, {what}", self.at, self.operation(), stop.divergence.rows))
-        self.result.dumps += 1
-        self.result.dump_entries += comparison.entries
-
-    def _compare_counters(self, tag: str) -> None:
-        compared, differing = compare_counters(self.counters[tag].values, self.vm.counters(), self.capture.setup.tdp_mmu)
-        if differing:
-            told = ", ".join(f"{name} {theirs} in the kernel, {ours} here" for name, theirs, ours in differing)
-            raise self.diverge(f"counters at {tag}: {told}")
-        self.result.counters += compared
 
 
 _HANDLERS: dict[type[AnyEvent], Callable[..., bool | None]] = {
@@ -376,22 +303,9 @@ _HANDLERS: dict[type[AnyEvent], Callable[..., bool | None]] = {
     e.InjException: Replay.on_inject,
     e.NestedVmenter: Replay.on_vmrun,
     e.NestedVmexitInject: Replay.on_vmexit,
+    e.NestedVmenterFailed: Replay.on_switch_failed,
     e.Marker: Replay.on_marker,
 }
-
-
-def hexes(gfns: set[int]) -> str:
-    return ", ".join(f"{gfn:x}" for gfn in sorted(gfns)) or "none"
-
-
-def describe(op: Op) -> str:
-    """An operation in few words."""
-    kind = op.op.removeprefix("l2_")
-    if kind == "wr":
-        return f"write {op.val:x} ({op.size} bytes) to {op.va:x}"
-    if kind in ("rd", "call", "invlpg", "invlpga"):
-        return f"{ {'rd': 'read', 'call': 'call'}.get(kind, kind) } {op.va:x}"
-    return f"{kind} {op.val:x}" if op.val else kind
 
 
 def replay(capture: Capture, roots: str = "legacy") -> Result:

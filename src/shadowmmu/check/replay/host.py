@@ -48,7 +48,7 @@ class Host:
 
     def seed_frames(self) -> None:
         """Tell the matcher which frames hold the same guest page. Pages that the host drops later are left to be found."""
-        dropped = set()
+        dropped: set[int] = set()
         for event in self.capture.events:
             mark = parse(event) if isinstance(event, Marker) else None
             if mark and mark.action in ACTIONS_ON_PAGES:
@@ -107,4 +107,3 @@ class Host:
 
     def _set_nr_mmu_pages(self, mark: Mark) -> None:
         self.vm.set_shadow_pages(mark.number)
-

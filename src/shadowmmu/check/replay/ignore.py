@@ -15,6 +15,7 @@ INPUTS: dict[type[AnyEvent], str] = {
     e.MatchMmio: "a cache of the emulator's",
     e.Mmio: "devices belong to user space",
     e.NestedVmenter: "tells when L1 executed VMRUN; what follows is compared",
+    e.NestedVmenterFailed: "compared with the engine's answer to VMRUN or #VMEXIT",
     e.NestedVmexit: "repeats kvm_exit",
     e.NestedVmexitInject: "tells when L2 was left; what follows is compared",
     e.Other: "tracepoints of other parts of KVM",

@@ -40,7 +40,7 @@ def read_capture(set_dir: Path, name: str) -> Capture:
         setup=_setup(set_dir),
         guest=_guest(described),
         image=[(part["gpa"], (guest_dir / part["file"]).read_bytes()) for part in described["image"]],
-        events=[from_kernel(json.loads(line)) for line in gzip.open(set_dir / (name + EVENTS))],
+        events=[from_kernel(json.loads(line)) for line in gzip.decompress((set_dir / (name + EVENTS)).read_bytes()).splitlines()],
         dumps=list(_dumps(set_dir / f"{name}.spt.txt")),
         counters=list(_counters(set_dir / f"{name}.stats.txt")),
         frames=_frames(set_dir / f"{name}.pfn.txt.gz"),
@@ -141,7 +141,7 @@ def _counters(path: Path) -> Iterator[Counters]:
 
 def _frames(path: Path) -> list[tuple[int, int, int]]:
     runs: list[tuple[int, int, int]] = []
-    for line in gzip.open(path, "rt"):
+    for line in gzip.decompress(path.read_bytes()).decode().splitlines():
         gfn, pfn = (int(word, 16) for word in line.split()[:2])
         if not pfn:
             continue

@@ -73,7 +73,5 @@ class Matcher:
 
     def follow(self, engine: AnyEvent) -> None:
         """Shadow pages are born and die: their addresses then mean something else."""
-        if isinstance(engine, e.GetPage) and engine.created:
-            self.tables.forget(engine.spt)
-        elif isinstance(engine, e.PrepareZapPage) and not engine.root_count:
+        if (isinstance(engine, e.GetPage) and engine.created) or (isinstance(engine, e.PrepareZapPage) and not engine.root_count):
             self.tables.forget(engine.spt)

@@ -52,3 +52,22 @@ class Programme:
         """The value that the instruction at `rip` takes from a register; None: the list does not tell."""
         op = self.by_rip.get(rip)
         return None if op is None else op.val
+
+    def describe(self) -> str:
+        """The step under way, for people."""
+        op = self.now
+        if op is None:
+            return "set-up"
+        return f"op {op.i}: {in_words(op)}" + (f" ({op.note})" if op.note else "")
+
+
+def in_words(op: Op) -> str:
+    """An operation in few words."""
+    kind = op.op.removeprefix("l2_")
+    if kind == "wr":
+        return f"write {op.val:x} ({op.size} bytes) to {op.va:x}"
+    if kind == "rd":
+        return f"read {op.va:x}"
+    if kind in ("call", "invlpg", "invlpga"):
+        return f"{kind} {op.va:x}"
+    return f"{kind} {op.val:x}" if op.val else kind

@@ -66,10 +66,10 @@ class Streams:
         """Whether the engine has already done what the kernel does next."""
         return len(self.engine) > len(self.kernel)
 
-    def drop_return(self) -> None:
-        """Forget the return code of a fault that goes on in the emulator."""
-        if self.engine and isinstance(self.engine[-1], e.MmuPageFaultRet):
-            self.engine.pop()
+    def take_return(self) -> AnyEvent | None:
+        """Take back the return code of a fault: the kernel may do more, in the emulator or at #VMEXIT, before it returns."""
+        last = self.engine[-1] if self.engine else None
+        return self.engine.pop() if isinstance(last, e.MmuPageFaultRet) else None
 
     def clear(self) -> None:
         """Leave out what was done so far, as at set-up."""

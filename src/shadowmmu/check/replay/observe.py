@@ -1,0 +1,121 @@
+"""What can be seen beside events: values that the guest read, dumps of the tables, dirty logs, counters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from shadowmmu.check.replay.capture import Dump
+from shadowmmu.check.replay.counters import compare_counters
+from shadowmmu.check.replay.dumps import DumpComparison
+from shadowmmu.check.replay.markers import Mark, parse
+from shadowmmu.check.replay.result import Page
+from shadowmmu.trace.events import AnyEvent, Marker
+
+if TYPE_CHECKING:
+    from shadowmmu.check.replay.driver import Replay
+
+FINAL = "final"
+LOADS = ("rd", "l2_rd")
+
+
+class Observer:
+    """Looks at a replay where the capture tells what was seen."""
+
+    def __init__(self, replay: Replay) -> None:
+        self.replay = replay
+        capture = replay.capture
+        self.dumps = {dump.seq: dump for dump in capture.dumps if dump.tag != FINAL}
+        self.last_dump = next((dump for dump in capture.dumps if dump.tag == FINAL), None)
+        self.counters = {counters.tag: counters.values for counters in capture.counters}
+        self.expects_value = False
+        """The value that the guest tells next was loaded from memory by the present operation."""
+
+    def guest_says(self, mark: Mark) -> None:
+        if mark["seq"] in self.dumps:
+            self.compare_dump(self.dumps[mark["seq"]])
+        if mark.action in ("op", "l2op"):
+            programme = self.replay.l1 if mark.action == "op" else self.replay.l2
+            programme.start(mark[mark.action])
+            self.expects_value = programme.now is not None and programme.now.op in LOADS
+        elif mark.action == "pf":
+            self.expects_value = False
+        elif mark.action == "val" and self.expects_value:
+            self.expects_value = False
+            self._loaded(mark["val"])
+        elif mark.action == "hostcall":
+            self._script(mark["hostcall"])
+
+    def finish(self) -> None:
+        if self.last_dump:
+            self.compare_dump(self.last_dump)
+        if FINAL in self.counters:
+            self.compare_counters(FINAL)
+
+    def _loaded(self, value: int) -> None:
+        """The guest tells what it read: our memory must hold it, through our tables."""
+        replay = self.replay
+        op = replay.programme().now
+        if op is None:
+            return
+        data = replay.cpu.load(op.va, 4, op.cpl == 3)
+        if data is None:
+            raise replay.diverge(f"the guest loaded from {op.va:x} without a fault, but our tables do not allow it")
+        if int.from_bytes(data, "little") != value:
+            raise replay.diverge(f"the guest read {value:x} at {op.va:x}; through our tables there is {data[::-1].hex()}")
+        replay.result.loads += 1
+
+    def _script(self, number: int) -> None:
+        """Counters that the VMM's script takes before its first action."""
+        scripts = self.replay.capture.guest.host_script
+        for command in scripts[number] if number < len(scripts) else []:
+            words = command.split()
+            if words[0] != "stats":
+                break
+            if words[1] in self.counters:
+                self.compare_counters(words[1])
+
+    def dirty_log(self, slot: int, later: Iterable[AnyEvent]) -> None:
+        """KVM_GET_DIRTY_LOG: `later` tells which pages the kernel had."""
+        replay = self.replay
+        bitmap = replay.vm.get_dirty_log(slot)
+        base = replay.host.live[slot][0] >> 12
+        ours = {base + i for i in range(8 * len(bitmap)) if bitmap[i >> 3] >> (i & 7) & 1}
+        theirs = set()
+        for event in later:
+            mark = parse(event) if isinstance(event, Marker) else None
+            if mark and mark.action == "dirty":
+                theirs.add(mark["gfn"])
+            elif mark:
+                break
+        if ours != theirs:
+            raise replay.diverge(f"dirty log of slot {slot}: the kernel has {hexes(theirs)}, the engine {hexes(ours)}")
+
+    def compare_dump(self, dump: Dump) -> None:
+        """The shadow tables as a whole; not those of the TDP MMU."""
+        replay = self.replay
+        cpu = replay.cpu
+        if not dump.root or not cpu.root or replay.streams.foreign_l1():
+            return
+        if dump.level != cpu.level:
+            raise replay.diverge(f"dump {dump.tag}: the kernel's root has level {dump.level}, ours {cpu.level}")
+        comparison = DumpComparison(replay.vm, replay.matcher, dump)
+        found = comparison.run(dump.root, cpu.root, dump.level)
+        if found:
+            view = replay.vm.shadow_page(found.table)
+            page = None if view is None else Page(view.hpa, view.gfn, view.role, view.text, view.special)
+            raise replay.diverge(f"dump {dump.tag}: {found.text}", page)
+        replay.result.dumps += 1
+        replay.result.dump_entries += comparison.entries
+
+    def compare_counters(self, tag: str) -> None:
+        replay = self.replay
+        compared, differing = compare_counters(self.counters[tag], replay.vm.counters(), replay.capture.setup.tdp_mmu)
+        if differing:
+            told = ", ".join(f"{name} {theirs} in the kernel, {ours} here" for name, theirs, ours in differing)
+            raise replay.diverge(f"counters at {tag}: {told}")
+        replay.result.counters += compared
+
+
+def hexes(gfns: set[int]) -> str:
+    return ", ".join(f"{gfn:x}" for gfn in sorted(gfns)) or "none"
