@@ -68,7 +68,10 @@ class Cpu:
     def _read_entry(self, gpa: int, size: int) -> int | None:
         """An entry of the guest's tables as the hardware reads it: L2's through shadow NPT."""
         hpa = self._memory(gpa) if not self.vcpu.guest_mode else self._shadow(gpa, False, False)
-        return None if hpa is None else int.from_bytes(bytes(self.vm.read_host(hpa, size)), "little")
+        if hpa is None:
+            return None
+        data: bytes = self.vm.read_host(hpa, size)
+        return int.from_bytes(data, "little")
 
     def path(self, gva: int, read: _Read) -> Iterable[tuple[int, int, int, int]]:
         """Walk the guest's tables: (level, entry's address, its size, its value), down to the last one there is."""

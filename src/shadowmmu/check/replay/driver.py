@@ -61,12 +61,15 @@ class Replay:
 
     # --- the loop
 
-    def run(self) -> Result:
-        """Replay to the end, or to the first divergence."""
+    def run(self, until: int | None = None) -> Result:
+        """Replay to the end, to the first divergence, or until just before event `until`."""
         self.vm.start_trace(1 << 16)
+        end = len(self.events) if until is None else min(until, len(self.events))
         try:
-            while self.at < len(self.events) and self.step():
+            while self.at < end and self.step():
                 self.at += 1
+            if self.at == until:
+                return self.result
             self.streams.compare(self.at)
             self.observer.finish()
         except Diverged as stop:

@@ -1,0 +1,57 @@
+"""Finds captures: by path, or by name among those that come with the source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import msgspec
+
+from shadowmmu.check.replay import capture, kit
+from shadowmmu.errors import BadInput
+
+SHIPPED = Path(__file__).resolve().parents[4] / "tests" / "conformance" / "captures"
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A capture that can be loaded."""
+
+    name: str
+    """`<set>/<guest>`."""
+    path: Path
+    """Its file, or the folder of its set as the capture kit wrote it."""
+
+    def load(self) -> capture.Capture:
+        if self.path.is_file():
+            return capture.load(self.path)
+        return kit.read_capture(self.path, self.name.rsplit("/", 1)[-1])
+
+
+def find(wanted: str | None) -> list[Found]:
+    """Captures that a file, a folder or a pattern names; None: all that come with the source."""
+    if wanted is not None and Path(wanted).exists():
+        found = list(_under(Path(wanted)))
+        if not found:
+            raise BadInput(f"{wanted} holds no capture: neither files *{capture.SUFFIX} nor *{kit.EVENTS} of the capture kit")
+        return found
+    every = list(_under(SHIPPED)) if SHIPPED.is_dir() else []
+    if not every:
+        raise BadInput(f"no captures at {SHIPPED}: name a file or folder, or work in a checkout of the source")
+    if wanted is None:
+        return every
+    found = [one for one in every if fnmatch(one.name, wanted) or one.name.split("/")[0] == wanted or one.name.split("/")[1] == wanted]
+    if not found:
+        raise BadInput(f"no capture is named {wanted}: give set/guest as in {every[0].name}, a pattern, a set, or a path")
+    return found
+
+
+def _under(path: Path) -> Iterator[Found]:
+    if path.is_file():
+        yield Found(f"{path.parent.name}/{path.name.removesuffix(capture.SUFFIX)}", path)
+        return
+    for file in sorted(path.rglob("*" + capture.SUFFIX)):
+        yield Found(f"{file.parent.name}/{file.name.removesuffix(capture.SUFFIX)}", file)
+    for folder in sorted({file.parent for file in path.rglob("*" + kit.EVENTS)}):
+        for name in kit.names(folder):
+            yield Found(f"{folder.name}/{name}", folder)

@@ -1,0 +1,113 @@
+"""`shadowmmu replay`: captures of the real kernel against the engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter, validators
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from shadowmmu.check.replay.capture import SUFFIX, save
+from shadowmmu.check.replay.driver import Replay
+from shadowmmu.check.replay.find import Found, find
+from shadowmmu.check.replay.result import Result
+from shadowmmu.cli.output import console, print_json
+from shadowmmu.errors import BadInput
+from shadowmmu.trace.text import to_text, write_text
+from shadowmmu.view.draw_picture import draw_picture
+from shadowmmu.view.draw_replay import draw_results
+from shadowmmu.view.picture import take_picture
+from shadowmmu.view.report import Roots
+
+
+def replay(
+    captures: str | None = None,
+    /,
+    *,
+    roots: Roots = "legacy",
+    at: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None,
+    pack: Path | None = None,
+    text: Annotated[bool, Parameter(negative="")] = False,
+    verbose: Annotated[bool, Parameter(negative="", name=("--verbose", "-v"))] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Replay captures of Linux's own shadow MMU on the engine, event by event, and compare all that can be seen.
+
+    Exit code 1 if one diverges; it is then shown side by side with what the kernel did.
+
+    Example: shadowmmu replay shadow/p32_basic
+
+    Parameters
+    ----------
+    captures
+        A capture's file, a folder (of such files, or as the capture kit writes it), a set, or a pattern of set/guest
+        among the captures that come with the source. Without it: all of these.
+    roots
+        The captured kernel has legacy roots, so only these are compared event by event. On special roots all that
+        the guest can notice is compared: walks, faults, values, and what every address maps to.
+    at
+        Stop before this event of the (only) capture, and draw the shadow tables there.
+    pack
+        Do not replay: write each capture as one compressed file into this folder.
+    text
+        Do not replay: print the events as text.
+    verbose
+        A line for each capture, not for each set.
+    json
+        Print the results as JSON.
+    """
+    found = find(captures)
+    if pack is not None:
+        return _pack(found, pack)
+    if text:
+        for one in found:
+            print(write_text(one.load().events), end="")
+        return 0
+    if at is not None:
+        return _show(found, roots, at)
+    results = _replay_all(found, roots, quiet=json)
+    if json:
+        print_json(results)
+    else:
+        console().print(draw_results(results, verbose or len(results) == 1))
+    return int(not all(result.ok for result in results))
+
+
+def _replay_all(found: list[Found], roots: Roots, quiet: bool) -> list[Result]:
+    out = console()
+    results = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=out, transient=True, disable=quiet or not out.is_terminal) as progress:
+        task = progress.add_task("", total=len(found))
+        for one in found:
+            progress.update(task, description=one.name)
+            results.append(Replay(one.load(), roots).run())
+            progress.advance(task)
+    return results
+
+
+def _pack(found: list[Found], folder: Path) -> int:
+    for one in found:
+        path = folder / (one.name + SUFFIX)
+        save(one.load(), path)
+        print(path)
+    return 0
+
+
+def _show(found: list[Found], roots: Roots, at: int) -> int:
+    """The tables just before one event."""
+    if len(found) != 1:
+        raise BadInput(f"--at needs one capture, not {len(found)}: name it as set/guest, for example {found[0].name}")
+    replay = Replay(found[0].load(), roots)
+    if at >= len(replay.events):
+        raise BadInput(f"{found[0].name} has {len(replay.events)} events: choose --at below that")
+    result = replay.run(at)
+    out = console()
+    if result.divergence is not None:
+        out.print(draw_results([result], True))
+        return 1
+    out.print(f"{found[0].name} before event {at}, {replay.operation()}", style="dim")
+    out.print(draw_picture(take_picture(replay.vm)))
+    out.print(f"the kernel's next: {to_text(replay.events[at])}")
+    return 0

@@ -1,0 +1,92 @@
+"""Draws the results of replays: a table of all, and a divergence side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from shadowmmu.check.replay.result import Divergence, Result, Row
+from shadowmmu.trace.events import AnyEvent
+from shadowmmu.trace.text import to_text
+
+FIGURES = ("events", "entries", "dumps", "dump_entries", "counters", "injected", "stores", "loads")
+
+
+def draw_results(results: Sequence[Result], verbose: bool) -> RenderableType:
+    """The table, then each capture that diverged."""
+    parts: list[RenderableType] = [_table(results, verbose), Text(), _verdict(results)]
+    for result in results:
+        if not result.ok:
+            parts += [Text(), *draw_divergence(result)]
+    return Group(*parts)
+
+
+def _table(results: Sequence[Result], verbose: bool) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("capture" if verbose else "set")
+    heads = ("events", "entries", "dumps", "their entries", "counters", "faults given", "stores", "loads")
+    for head in heads:
+        table.add_column(head, justify="right")
+    table.add_column("verdict")
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(result.capture if verbose else result.capture.split("/")[0], []).append(result)
+    for name, members in groups.items():
+        table.add_row(name, *(f"{sum(getattr(r, figure) for r in members):,}" for figure in FIGURES), _mark(members))
+    return table
+
+
+def _mark(members: Sequence[Result]) -> Text:
+    good = sum(result.ok for result in members)
+    if good == len(members):
+        return Text("exact" if good == 1 else f"{good} exact", style="green")
+    return Text(f"{len(members) - good} of {len(members)} diverge", style="red")
+
+
+def _verdict(results: Sequence[Result]) -> Text:
+    good = sum(result.ok for result in results)
+    events = sum(result.events for result in results)
+    style = "bold green" if good == len(results) else "bold red"
+    mark = "✔" if good == len(results) else "✘"
+    return Text(f"{mark} {good} of {len(results)} captures replay exactly, {events:,} events compared", style=style)
+
+
+def draw_divergence(result: Result) -> Iterator[RenderableType]:
+    """What differs, where, and how to look at the state before it."""
+    yield Text(result.capture, style="bold")
+    if result.bugs:
+        yield Text("the engine hit the kernel's warnings: " + ", ".join(result.bugs), style="red")
+    found = result.divergence
+    if found is None:
+        return
+    yield Text(found.what, style="red")
+    yield Text(f"while {found.operation}")
+    if found.rows:
+        yield _side_by_side(found)
+    if found.page is not None:
+        page = found.page
+        kind = "special page" if page.special else "shadow page"
+        yield Text(f"the {kind} at {page.hpa:x}: gfn {page.gfn:x}, role {page.role:x} ({page.text})")
+    command = f"shadowmmu replay {result.capture} --roots {result.roots} --at {found.index}"
+    yield Text(f"the state just before: {command}", no_wrap=True, overflow="ignore")
+
+
+def _side_by_side(found: Divergence) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", expand=False)
+    table.add_column("")
+    table.add_column("kernel", ratio=1)
+    table.add_column("engine", ratio=1)
+    for row in found.rows:
+        table.add_row("✘" if row.differs else "", _event(row.kernel), _event(row.engine), style="red" if row.differs else _style(row))
+    return table
+
+
+def _event(event: AnyEvent | None) -> str:
+    return "—" if event is None else to_text(event)
+
+
+def _style(row: Row) -> str:
+    return "dim" if row.kernel is not None and row.engine is not None else ""
