@@ -26,11 +26,11 @@ def draw_results(results: Sequence[Result], verbose: bool) -> RenderableType:
 
 def _table(results: Sequence[Result], verbose: bool) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("capture" if verbose else "set")
-    heads = ("events", "entries", "dumps", "their entries", "counters", "faults given", "stores", "loads")
+    table.add_column("capture" if verbose else "set", no_wrap=True)
+    heads = ("events", "entries", "dumps", "in dumps", "counters", "faults", "stores", "loads")
     for head in heads:
         table.add_column(head, justify="right")
-    table.add_column("verdict")
+    table.add_column("verdict", no_wrap=True)
     groups: dict[str, list[Result]] = {}
     for result in results:
         groups.setdefault(result.capture if verbose else result.capture.split("/")[0], []).append(result)

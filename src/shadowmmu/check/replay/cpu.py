@@ -26,6 +26,10 @@ class Cpu:
         """L1 runs on tables of another MMU, which are taken to map all memory."""
         self.root = 0
         self.level = 0
+        self.missed = 0
+        """Address of the last walk of the shadow tables."""
+        self.found = 0
+        """The entry at which it ended."""
 
     def translate(self, gva: int, write: bool = False, user: bool = False) -> int | None:
         """Host physical address that an access reaches now; None: it would fault."""
@@ -41,7 +45,7 @@ class Cpu:
 
     def _memory(self, gpa: int) -> int | None:
         """Where guest memory lies in the host."""
-        for _, space, base, size, hva, _ in self.vm.memslots():
+        for _, space, base, size, hva, _flags in self.vm.memslots():
             if not space and base <= gpa < base + size:
                 page = self.vm.host_page(hva + gpa - base)
                 return None if page is None else int(page) + gpa % 4096
@@ -49,10 +53,12 @@ class Cpu:
 
     def _shadow(self, address: int, write: bool, user: bool) -> int | None:
         """Walk the loaded shadow tables. Rights come from every level, but not from PDPTEs of PAE paging."""
+        self.missed = address
         table = self.root
         for level in range(self.level, 0, -1):
             index = address >> (9 * level + 3) & (3 if self.level == level == 3 else 511)
-            entry = self.vm.read_host_u64((table & ADDRESS) + 8 * index)
+            entry: int = self.vm.read_host_u64((table & ADDRESS) + 8 * index)
+            self.found = entry
             if not entry & PRESENT:
                 return None
             if not (self.level == level == 3) and ((write and not entry & WRITE) or (user and not entry & USER)):
@@ -65,13 +71,17 @@ class Cpu:
             table = entry
         return None
 
+    def is_unlinked(self, address: int) -> bool:
+        """Whether the shadow tables have no entry at all for an address, not even a mark of MMIO."""
+        return self._shadow(address, False, False) is None and not self.found
+
     def _read_entry(self, gpa: int, size: int) -> int | None:
         """An entry of the guest's tables as the hardware reads it: L2's through shadow NPT."""
         hpa = self._memory(gpa) if not self.vcpu.guest_mode else self._shadow(gpa, False, False)
         if hpa is None:
             return None
-        data: bytes = self.vm.read_host(hpa, size)
-        return int.from_bytes(data, "little")
+        value: int = int.from_bytes(self.vm.read_host(hpa, size), "little")
+        return value
 
     def path(self, gva: int, read: _Read) -> Iterable[tuple[int, int, int, int]]:
         """Walk the guest's tables: (level, entry's address, its size, its value), down to the last one there is."""

@@ -7,7 +7,7 @@ registers, VMRUN and #VMEXIT, the VMM's actions, and the guest's plain stores. A
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from shadowmmu import HostFault, Outcome, TripleFault
 from shadowmmu.check.replay.capture import Capture, Op
@@ -24,9 +24,14 @@ from shadowmmu.check.replay.streams import Streams
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 
+T = TypeVar("T")
 EFER = 0xC000_0080
 LMA = 1 << 10
 PF, GP = 14, 13
+PRESENT, WRITE, USER, RSVD = 1, 2, 4, 8
+"""Bits of a #PF error code."""
+MOST_FAULTS = 12
+"""No access needs more: each level of two nested walks once."""
 
 
 class Replay:
@@ -41,7 +46,8 @@ class Replay:
         self.vm = self.host.vm
         self.vcpu = self.vm.vcpus[0]
         self.cpu = Cpu(self.vm, self.vcpu, capture.setup.npt, capture.setup.tdp_mmu)
-        self.streams = Streams(self.vm, self.matcher, self._on_foreign_tables, capture.setup.tdp_mmu, self.operation)
+        foreign = capture.setup.tdp_mmu
+        self.streams = Streams(self.vm, self.matcher, self._on_foreign_tables, foreign, roots == "special", self.operation)
         self.l1 = Programme(capture.guest.ops)
         self.l2 = Programme(capture.guest.l2_ops)
         self.at = 0
@@ -121,9 +127,21 @@ class Replay:
 
     def _store(self, op: Op) -> None:
         data = (op.val & (1 << 8 * op.size) - 1).to_bytes(op.size, "little")
-        if not self.cpu.store(op.va, data, op.cpl == 3):
+        if not self.may_fault(lambda: self.cpu.store(op.va, data, op.cpl == 3) or None, op, WRITE):
             raise self.diverge(f"the guest stored to {op.va:x} without a fault, but our tables do not allow it")
         self.result.stores += 1
+
+    def may_fault(self, access: Callable[[], T | None], op: Op, code: int) -> T | None:
+        """Do an access. On other roots than the kernel's the CPU may have to fault first where it did not on those."""
+        for _ in range(MOST_FAULTS if self.streams.guest_view else 0):
+            done = access()
+            if done is not None:
+                return done
+            user = USER if op.cpl == 3 or self.capture.setup.npt else 0
+            if self.vcpu.page_fault(self.cpu.missed, code | user) not in (Outcome.FIXED, Outcome.SPURIOUS, Outcome.RETRY):
+                return None
+            self.streams.forget_engine()
+        return access()
 
     def on_entry(self, event: e.VmEntry) -> None:
         try:
@@ -136,13 +154,22 @@ class Replay:
 
     def on_fault(self, event: e.MmuPageFault) -> None:
         self.streams.compare(self.at)
-        try:
-            self.outcome = self.vcpu.page_fault(event.addr, event.err)
-        except HostFault:
-            self.outcome = Outcome.RETRY
+        self.outcome = self._fault(event.addr, event.err)
         self.streams.pull()
         self.returned = self.streams.take_return()
         self.streams.expect(self.at, event)
+
+    def _fault(self, address: int, code: int) -> Outcome:
+        if self.streams.guest_view and code & RSVD and self.cpu.is_unlinked(address):
+            # The kernel's CPU met a mark of MMIO. Ours finds nothing yet: it takes a plain fault, and then may meet the mark.
+            outcome = self._fault(address, code & ~(RSVD | PRESENT))
+            if outcome != Outcome.EMULATE:
+                return outcome
+            self.streams.forget_engine()
+        try:
+            return self.vcpu.page_fault(address, code)
+        except HostFault:
+            return Outcome.RETRY
 
     def on_fault_return(self, event: e.MmuPageFaultRet) -> None:
         self.streams.compare(self.at)

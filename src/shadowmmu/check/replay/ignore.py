@@ -52,3 +52,14 @@ TDP_COUNTERS = frozenset({
     "pages_1g", "nx_lpage_splits", "mmu_cache_miss", "mmu_shadow_zapped", "mmu_recycled",
 })  # fmt: skip
 """Counters that also count the TDP MMU's work, where there is one."""
+
+GUEST_VIEW = (
+    e.Walk, e.PagingElement, e.SetAccessedBit, e.SetDirtyBit, e.WalkerError, e.MmuPageFault, e.MmuPageFaultRet, e.PteWrite,
+    e.UnprotectPage, e.Invlpg, e.InvalidateGva,
+)  # fmt: skip
+"""Kinds compared when the VM has special roots: the captured kernel makes its roots otherwise, but the guest must not notice.
+
+Marks of MMIO are looked at only where an entry is linked, and special pages link their entries when they are needed.
+"""
+LAZY_BITS = 0x402
+"""Writable, and writable as far as the MMU is concerned. With special roots a dump may differ in them: a table that no root links is not synced, so it stays writable."""

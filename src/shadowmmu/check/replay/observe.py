@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from shadowmmu.check.replay.capture import Dump
 from shadowmmu.check.replay.counters import compare_counters
-from shadowmmu.check.replay.dumps import DumpComparison
+from shadowmmu.check.replay.dumps import DumpComparison, LeafComparison
 from shadowmmu.check.replay.markers import Mark, parse
 from shadowmmu.check.replay.result import Page
 from shadowmmu.trace.events import AnyEvent, Marker
@@ -58,7 +58,7 @@ class Observer:
         op = replay.programme().now
         if op is None:
             return
-        data = replay.cpu.load(op.va, 4, op.cpl == 3)
+        data = replay.may_fault(lambda: replay.cpu.load(op.va, 4, op.cpl == 3), op, 0)
         if data is None:
             raise replay.diverge(f"the guest loaded from {op.va:x} without a fault, but our tables do not allow it")
         if int.from_bytes(data, "little") != value:
@@ -99,8 +99,8 @@ class Observer:
             return
         if dump.level != cpu.level:
             raise replay.diverge(f"dump {dump.tag}: the kernel's root has level {dump.level}, ours {cpu.level}")
-        comparison = DumpComparison(replay.vm, replay.matcher, dump)
-        found = comparison.run(dump.root, cpu.root, dump.level)
+        comparison = self._comparison(dump)
+        found = comparison.run(cpu.root)
         if found:
             view = replay.vm.shadow_page(found.table)
             page = None if view is None else Page(view.hpa, view.gfn, view.role, view.text, view.special)
@@ -108,8 +108,14 @@ class Observer:
         replay.result.dumps += 1
         replay.result.dump_entries += comparison.entries
 
+    def _comparison(self, dump: Dump) -> DumpComparison | LeafComparison:
+        kind = LeafComparison if self.replay.streams.guest_view else DumpComparison
+        return kind(self.replay.vm, self.replay.matcher, dump)
+
     def compare_counters(self, tag: str) -> None:
         replay = self.replay
+        if replay.streams.guest_view:
+            return
         compared, differing = compare_counters(self.counters[tag], replay.vm.counters(), replay.capture.setup.tdp_mmu)
         if differing:
             told = ", ".join(f"{name} {theirs} in the kernel, {ours} here" for name, theirs, ours in differing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from shadowmmu import Vm
-from shadowmmu.check.replay.ignore import ALL_ROOTS, INPUTS, NOISE
+from shadowmmu.check.replay.ignore import ALL_ROOTS, GUEST_VIEW, INPUTS, NOISE
 from shadowmmu.check.replay.match import Matcher
 from shadowmmu.check.replay.result import Diverged, Divergence, Page, Row
 from shadowmmu.trace import events as e
@@ -18,18 +18,23 @@ BEFORE = 6
 AFTER = 4
 _LEAVES = (e.SetSpte, e.SpteRequested, e.FastPageFault, e.MarkMmioSpte, e.HandleMmioPageFault, e.CheckMmioSpte)
 GUEST_MODE, DIRECT = 1 << 17, 1 << 7
+_PLACES = frozenset({"root", "sptep", "err"})
 _NOTHING: frozenset[str] = frozenset()
 
 
 class Streams:
     """What the kernel did and what the engine did since both were last found equal."""
 
-    def __init__(self, vm: Vm, matcher: Matcher, foreign_l1: Callable[[], bool], tdp_mmu: bool, operation: Callable[[], str]) -> None:
+    def __init__(
+        self, vm: Vm, matcher: Matcher, foreign_l1: Callable[[], bool], tdp_mmu: bool, guest_view: bool, operation: Callable[[], str]
+    ) -> None:
         self.vm = vm
         self.matcher = matcher
         self.foreign_l1 = foreign_l1
         """Whether the vCPU is now on tables of the TDP MMU."""
         self.tdp_mmu = tdp_mmu
+        self.guest_view = guest_view
+        """Only what the guest can notice is compared, as its roots are made otherwise than the kernel's."""
         self.operation = operation
         self.kernel: list[tuple[int, AnyEvent]] = []
         self.engine: list[AnyEvent] = []
@@ -54,6 +59,8 @@ class Streams:
     def _is_compared(self, event: AnyEvent) -> bool:
         if type(event) in INPUTS or type(event) in NOISE:
             return False
+        if self.guest_view and not isinstance(event, GUEST_VIEW):
+            return False
         if isinstance(event, e.FreeRoots):
             return event.roots != ALL_ROOTS
         if self.tdp_mmu:
@@ -70,6 +77,11 @@ class Streams:
         """Take back the return code of a fault: the kernel may do more, in the emulator or at #VMEXIT, before it returns."""
         last = self.engine[-1] if self.engine else None
         return self.engine.pop() if isinstance(last, e.MmuPageFaultRet) else None
+
+    def forget_engine(self) -> None:
+        """Leave out what the engine just did: the kernel had no cause for it."""
+        for event in from_records(self.vm.records()):
+            self.matcher.follow(event)
 
     def clear(self) -> None:
         """Leave out what was done so far, as at set-up."""
@@ -108,7 +120,9 @@ class Streams:
         return f"{kernel.name} differs in {', '.join(fields)}" if fields else ""
 
     def _skipped(self, kernel: AnyEvent) -> frozenset[str]:
-        """Fields that the TDP MMU's pages change."""
+        """Fields that other roots, or the TDP MMU's pages, change."""
+        if self.guest_view:
+            return _PLACES
         if not self.tdp_mmu:
             return _NOTHING
         if isinstance(kernel, e.ZapAllFast):
