@@ -1,5 +1,24 @@
-from shadowmmu.engine.state cimport Kvm, gpa_t, u64, u8
+from shadowmmu.engine.memslots cimport gfn_to_memslot
+from shadowmmu.engine.state cimport PAGE_SHIFT, PAGE_SIZE, HvaFlag, Kvm, MemSlot, gpa_t, pfn_memory, u64, u8
 
-cdef u8 *guest_bytes(Kvm *kvm, int as_id, gpa_t gpa, bint write) noexcept nogil
+cdef u8 *fault_in_guest_bytes(Kvm *kvm, MemSlot *slot, gpa_t gpa, bint write) noexcept nogil
+
+
+cdef inline u8 *guest_bytes(Kvm *kvm, int as_id, gpa_t gpa, bint write) noexcept nogil:
+    """The host memory behind a guest physical address, to the end of its page.
+
+    NULL outside all valid slots, and for `write` where slot or host forbid it.
+    """
+    cdef MemSlot *slot = gfn_to_memslot(kvm, as_id, gpa >> PAGE_SHIFT)
+    if slot == NULL:
+        return NULL
+    cdef u64 entry = kvm.hva_map[slot.hva + (gpa >> PAGE_SHIFT) - slot.base_gfn]
+    cdef u64 wanted = HvaFlag.HVA_PRESENT | HvaFlag.HVA_WRITABLE
+    # The common case: an ordinary slot, and a page of its own behind it that may be read and written.
+    if slot.flags == 0 and (entry & (wanted | HvaFlag.HVA_ZERO)) == wanted:
+        return pfn_memory(kvm, entry >> PAGE_SHIFT) + (gpa & (PAGE_SIZE - 1))
+    return fault_in_guest_bytes(kvm, slot, gpa, write)
+
+
 cdef bint read_guest(Kvm *kvm, int as_id, gpa_t gpa, void *into, u64 size) noexcept nogil
 cdef bint write_guest(Kvm *kvm, int as_id, gpa_t gpa, void *data, u64 size) noexcept nogil

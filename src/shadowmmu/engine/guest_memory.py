@@ -10,13 +10,9 @@ from cython.cimports.shadowmmu.engine.state import PAGE_SHIFT, PAGE_SIZE, HvaFla
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def guest_bytes(kvm: cython.pointer(Kvm), as_id: cython.int, gpa: gpa_t, write: cython.bint) -> cython.pointer(u8):
-    """The host memory behind a guest physical address, to the end of its page.
-
-    NULL outside all valid slots, and for `write` where slot or host forbid it.
-    """
-    slot: cython.pointer(MemSlot) = gfn_to_memslot(kvm, as_id, gpa >> PAGE_SHIFT)
-    if slot == cython.NULL or slot.flags & SlotFlag.SLOT_INVALID or (write and slot.flags & SlotFlag.SLOT_READONLY):
+def fault_in_guest_bytes(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), gpa: gpa_t, write: cython.bint) -> cython.pointer(u8):
+    """`guest_bytes` where slot or host have something to say about it."""
+    if slot.flags & SlotFlag.SLOT_INVALID or (write and slot.flags & SlotFlag.SLOT_READONLY):
         return cython.NULL
     entry: u64 = fault_in_host_page(kvm, slot.hva + (gpa >> PAGE_SHIFT) - slot.base_gfn, write)
     if not entry & HvaFlag.HVA_PRESENT or (write and not host_writable(entry)):

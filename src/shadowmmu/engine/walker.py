@@ -412,6 +412,9 @@ def gpte_changed(
     if at == cython.NULL:
         return True
     i: cython.int
+    if size == 8:
+        memcpy(walker.prefetch_ptes, at, PREFETCH * 8)
+        return walker.prefetch_ptes[(gpa - base) >> 3] != walker.ptes[0]
     for i in range(PREFETCH):
         walker.prefetch_ptes[i] = read_entry(mmu.format, at + i * size)
-    return walker.prefetch_ptes[(gpa - base) // size] != walker.ptes[0]
+    return walker.prefetch_ptes[(gpa - base) >> 2] != walker.ptes[0]
