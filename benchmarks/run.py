@@ -1,9 +1,12 @@
 """The engine against its C twin, in one run: faults and warm translations a second, and their ratio.
 
-A *fault* is a write to an address whose tables are not shadowed yet or whose entry is absent: walk, A/D bits, link,
-leaf, rmap, prefetch. A *warm translation* is the same address again: walk, shadow walk, and an entry found as it
-should be. Both sides run the same guest and must end with the same tables and counters, or the run fails. Rounds
-alternate between the two; a figure is the best round in CPU time, the ratio that of the two best.
+- *first touch*: a write to a page not mapped yet: walk, A/D bits, link, leaf, rmap. A new page table each 512.
+- *group of 8*: the same in tables whose entries have A and D, one fault each eight pages: seven are prefetched.
+- *write after read*: the page is mapped read-only since its D bit is clear: walk, D bit, the leaf again, writable.
+- *warm translation*: the address again: walk, shadow walk, and the entry found as it should be (RET_PF_SPURIOUS).
+
+Both sides run the same guest and must end with the same tables and counters, or the run fails. Rounds alternate
+between the two; a figure is the best round in CPU time, the ratio that of the two best, the spread that of the rounds.
 
 Example: python benchmarks/run.py --json
 """
@@ -11,11 +14,13 @@ Example: python benchmarks/run.py --json
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import twin as bench
 from rich.console import Console
@@ -25,7 +30,23 @@ from shadowmmu.check.audit import audit
 
 ROUNDS = 15
 PAGES = 60_000
-WRITE, WARM = 2, 2
+GROUP = 8
+READ, WRITE = 0, 2
+Side = bench.Engine | bench.Twin
+Make = Callable[[int], Side]  # of the leaf bits of the guest's tables
+
+
+class Row(NamedTuple):
+    """Nanoseconds of both sides, the ratio of their best rounds, and the ratios' median, 10th and 90th percentile."""
+
+    guest: str
+    work: str
+    engine_ns: float
+    c_ns: float
+    ratio: float
+    median: float
+    low: float
+    high: float
 
 
 def timed(action: Callable[[], object]) -> float:
@@ -34,95 +55,117 @@ def timed(action: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def one_round(side: bench.Engine | bench.Twin) -> tuple[float, float]:
-    """Nanoseconds of a fault and of a warm translation on a fresh guest."""
-    side.touch(0, PAGES, 0)  # A bits, upper levels and leaves for reading
-    fault = timed(lambda: side.touch(0, PAGES, WRITE))  # D bits, and the leaf again, writable
-    side.touch(0, PAGES, WARM)  # settles entries that a neighbour's prefetch wrote
-    warm = timed(lambda: side.touch(0, PAGES, WARM))
-    return fault / PAGES * 1e9, warm / PAGES * 1e9
-
-
-def first_round(side: bench.Engine | bench.Twin) -> float:
+def fresh_tables(side: Side) -> dict[str, float]:
     """Nanoseconds of a first touch by a write."""
-    return timed(lambda: side.touch(0, PAGES, WRITE)) / PAGES * 1e9
+    return {"first touch": timed(lambda: side.touch(0, PAGES, WRITE)) / PAGES * 1e9}
 
 
-def compare(library: object, mode: bench.Mode) -> list[dict[str, object]]:
+def used_tables(side: Side) -> dict[str, float]:
+    """Nanoseconds of a fault that maps eight pages."""
+    faults = PAGES // GROUP
+    return {"group of 8": timed(lambda: side.touch(0, faults, WRITE, GROUP * bench.PAGE)) / faults * 1e9}
+
+
+def read_tables(side: Side) -> dict[str, float]:
+    """Nanoseconds of a write to a page that was read, and of what follows when nothing is left to do."""
+    side.touch(0, PAGES, READ)
+    write = timed(lambda: side.touch(0, PAGES, WRITE))
+    side.touch(0, PAGES, WRITE)  # rewrites each leaf once more, without D: make_spte skips D where W was set before
+    warm = timed(lambda: side.touch(0, PAGES, WRITE))
+    return {"write after read": write / PAGES * 1e9, "warm translation": warm / PAGES * 1e9}
+
+
+WORK = ((fresh_tables, bench.FRESH), (used_tables, bench.USED), (read_tables, bench.FRESH))
+
+
+def one_round(make: Make, into: dict[str, list[float]]) -> None:
+    """Every kind of work on a VM of its own."""
+    for work, bits in WORK:
+        side = make(bits)
+        for kind, nanoseconds in work(side).items():
+            into.setdefault(kind, []).append(nanoseconds)
+        side.close()
+
+
+def compare(library: ctypes.CDLL, mode: bench.Mode) -> list[Row]:
     """All rounds of one guest: a row a kind of work."""
-    times: dict[str, dict[str, list[float]]] = {"first touch": {}, "fault": {}, "warm translation": {}}
+    ours: dict[str, list[float]] = {}
+    theirs: dict[str, list[float]] = {}
     for number in range(ROUNDS):
-        makers: list[tuple[str, Callable[[], bench.Engine | bench.Twin]]] = [
-            ("engine", lambda: bench.Engine(mode, PAGES)),
-            ("C", lambda: bench.Twin(library, mode, PAGES)),
+        turns: list[tuple[Make, dict[str, list[float]]]] = [
+            (lambda bits: bench.Engine(mode, PAGES, bits), ours),
+            (lambda bits: bench.Twin(library, mode, PAGES, bits), theirs),
         ]
-        for name, make in makers if number % 2 else reversed(makers):
-            side = make()
-            times["first touch"].setdefault(name, []).append(first_round(side))
-            side.close()
-            side = make()
-            fault, warm = one_round(side)
-            times["fault"].setdefault(name, []).append(fault)
-            times["warm translation"].setdefault(name, []).append(warm)
-            side.close()
+        for make, into in turns if number % 2 else reversed(turns):
+            one_round(make, into)
     rows = []
-    for kind, sides in times.items():
-        pairs = [ours / theirs for ours, theirs in zip(sides["engine"], sides["C"], strict=True)]
-        ours, theirs = min(sides["engine"]), min(sides["C"])
-        rows.append({"guest": mode.name, "work": kind, "engine_ns": ours, "c_ns": theirs, "ratio": ours / theirs,
-                     "median_of_rounds": statistics.median(pairs)})  # fmt: skip
+    for kind in ours:
+        ratios = statistics.quantiles((a / b for a, b in zip(ours[kind], theirs[kind], strict=True)), n=10)
+        engine, c = min(ours[kind]), min(theirs[kind])
+        rows.append(Row(mode.name, kind, engine, c, engine / c, ratios[4], ratios[0], ratios[8]))
     return rows
 
 
-def verify(library: object, mode: bench.Mode) -> None:
+def verify(library: ctypes.CDLL, mode: bench.Mode) -> None:
     """Both sides must do the same work, or the figures mean nothing."""
-    engine, other = bench.Engine(mode, PAGES), bench.Twin(library, mode, PAGES)
-    for code in (0, WRITE, WARM):
-        engine.touch(0, PAGES, code)
-        other.touch(0, PAGES, code)
-    found = bench.differences(engine, other, mode.levels)
-    if found:
-        sys.exit(f"{mode.name}: engine and twin disagree: {'; '.join(found[:3])}")
+    for bits in (bench.FRESH, bench.USED):
+        engine, other = bench.Engine(mode, PAGES, bits), bench.Twin(library, mode, PAGES, bits)
+        for code, step in ((READ, GROUP), (READ, 1), (WRITE, GROUP), (WRITE, 1), (WRITE, 1)):
+            engine.touch(0, PAGES // step, code, step * bench.PAGE)
+            other.touch(0, PAGES // step, code, step * bench.PAGE)
+            found = bench.differences(engine, other, mode.levels)
+            if found:
+                sys.exit(f"{mode.name}: engine and twin disagree: {'; '.join(found[:3])}")
+        other.close()
 
 
-def other_costs() -> dict[str, float]:
-    """Nanoseconds of a fault called from Python, of one with the trace on, and of an audit."""
+class Costs(NamedTuple):
+    """Nanoseconds of a warm translation in the loop, called from Python and with the trace on, and of an audit."""
+
+    warm_ns: float
+    from_python_ns: float
+    traced_ns: float
+    audit_ns: float
+    audited_pages: int
+
+
+def other_costs() -> Costs:
+    """What stands around the fault path, on the PAE guest with every page mapped."""
     engine = bench.Engine(bench.MODES[0], PAGES)
     engine.touch(0, PAGES, WRITE)
-    calls = 20_000
+    calls, repeats = 20_000, 5
     fault = engine.vcpu.page_fault
 
     def from_python() -> None:
         for number in range(calls):
-            fault(number << 12, WARM)
+            fault(number << 12, WRITE)
 
-    python = min(timed(from_python) for _ in range(3)) / calls * 1e9
-    quiet = min(timed(lambda: engine.touch(0, calls, WARM)) for _ in range(3)) / calls * 1e9
+    quiet = min(timed(lambda: engine.touch(0, calls, WRITE)) for _ in range(repeats))
+    python = min(timed(from_python) for _ in range(repeats))
     engine.vm.start_trace(1 << 20)
     traced = []
-    for _ in range(3):
-        traced.append(timed(lambda: engine.touch(0, calls, WARM)) / calls * 1e9)
+    for _ in range(repeats):
+        traced.append(timed(lambda: engine.touch(0, calls, WRITE)))
         engine.vm.records()
-    audits = timed(lambda: [audit(engine.vm) for _ in range(10)]) / 10 * 1e9
-    return {"warm_ns": quiet, "warm_from_python_ns": python, "warm_traced_ns": min(traced), "audit_ns": audits,
-            "audited_pages": float(len(engine.vm.shadow_pages()))}  # fmt: skip
+    audits = min(timed(lambda: audit(engine.vm)) for _ in range(repeats))
+    each = 1e9 / calls
+    return Costs(quiet * each, python * each, min(traced) * each, audits * 1e9, len(engine.vm.shadow_pages()))
 
 
-def draw(rows: list[dict[str, object]], costs: dict[str, float]) -> None:
+def draw(rows: list[Row], costs: Costs) -> None:
     table = Table(title=f"engine and C twin (-O2), {PAGES:,} pages, best of {ROUNDS} rounds, CPU time")
-    for heading in ("guest", "work", "engine", "C", "engine a second", "ratio", "median"):
+    for heading in ("guest", "work", "engine", "C", "engine a second", "ratio", "median", "10-90 %"):
         table.add_column(heading, justify="left" if heading in ("guest", "work") else "right")
     for row in rows:
-        ours, theirs = float(str(row["engine_ns"])), float(str(row["c_ns"]))
         table.add_row(
-            str(row["guest"]), str(row["work"]), f"{ours:.0f} ns", f"{theirs:.0f} ns", f"{1e3 / ours:.2f} M",
-            f"{row['ratio']:.2f}", f"{row['median_of_rounds']:.2f}",
+            row.guest, row.work, f"{row.engine_ns:.0f} ns", f"{row.c_ns:.0f} ns", f"{1e3 / row.engine_ns:.2f} M",
+            f"{row.ratio:.2f}", f"{row.median:.2f}", f"{row.low:.2f}-{row.high:.2f}",
         )  # fmt: skip
-    console = Console(width=110)
+    console = Console(width=120)
     console.print(table)
     console.print(
-        f"a warm translation called from Python {costs['warm_from_python_ns']:.0f} ns, with the trace on {costs['warm_traced_ns']:.0f} ns; "
-        f"an audit of {costs['audited_pages']:.0f} pages {costs['audit_ns'] / 1e3:.0f} us"
+        f"a warm translation in the loop {costs.warm_ns:.0f} ns, called from Python {costs.from_python_ns:.0f} ns, "
+        f"with the trace on {costs.traced_ns:.0f} ns; an audit of {costs.audited_pages} shadow pages {costs.audit_ns / 1e3:.0f} us"
     )
 
 
@@ -137,7 +180,7 @@ def main() -> None:
         rows += compare(library, mode)
     costs = other_costs()
     if options.json:
-        json.dump({"rows": rows, "other": costs}, sys.stdout, indent=2)
+        json.dump({"rows": [row._asdict() for row in rows], "other": costs._asdict()}, sys.stdout, indent=2)
     else:
         draw(rows, costs)
 

@@ -1,4 +1,4 @@
-"""The C twin (`twin.c`), compiled with -O2 and loaded, and a guest for both it and the engine."""
+"""The C twin (`twin.c`, `twin_vm.c`), compiled with -O2 and loaded, and a guest for both it and the engine."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ LIMIT = 600
 ROOT = 0x1000
 FIRST_TABLE = 0x10000
 DATA = 0x1000000
+FRESH, USED = 0x7, 0x67  # P, W, U of a leaf; and A and D, so that neighbours are prefetched
 COUNTERS = ("pf_taken", "pf_fixed", "pf_spurious", "pf_guest", "pages_4k", "mmu_cache_miss", "max_mmu_rmap_size",
-            "remote_tlb_flush_requests", "n_used_mmu_pages", "indirect_shadow_pages")  # fmt: skip
+            "max_mmu_page_hash_collisions", "remote_tlb_flush_requests", "n_used_mmu_pages", "indirect_shadow_pages")  # fmt: skip
 ADDRESS = 0x000FFFFFFFFFF000
 
 
@@ -37,11 +38,11 @@ class Mode(NamedTuple):
 MODES = (Mode("PAE guest, special root", 3, 0x20, 0x800), Mode("4-level guest", 4, 0x20, 0xD00))
 
 
-def build(source: Path = Path(__file__).with_name("twin.c")) -> ctypes.CDLL:
+def build(folder: Path = Path(__file__).parent) -> ctypes.CDLL:
     """Compile the twin into a temporary folder and load it; without a C compiler the error names the remedy."""
     target = Path(tempfile.mkdtemp(prefix="shadowmmu-twin-")) / "twin.so"
     try:
-        subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", str(target), str(source)], check=True)
+        subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", str(target), str(folder / "twin.c"), str(folder / "twin_vm.c")], check=True)
     except FileNotFoundError:
         sys.exit("no C compiler for the twin: apt install gcc")
     library = ctypes.CDLL(str(target))
@@ -61,10 +62,10 @@ def build(source: Path = Path(__file__).with_name("twin.c")) -> ctypes.CDLL:
     return library
 
 
-def guest_tables(levels: int, pages: int) -> list[tuple[int, bytes]]:
-    """Tables that map `pages` pages from address 0 to guest memory, each page of DATA several times if need be."""
+def guest_tables(levels: int, pages: int, bits: int) -> list[tuple[int, bytes]]:
+    """Tables that map `pages` pages from address 0 to guest memory by leaves with `bits`, each page of DATA several times if need be."""
     frames = PAGES - DATA // PAGE
-    leaves = b"".join(struct.pack("<Q", DATA + page % frames * PAGE | 7) for page in range(pages))
+    leaves = b"".join(struct.pack("<Q", DATA + page % frames * PAGE | bits) for page in range(pages))
     tables = (pages + 511) // 512
     pieces = [(FIRST_TABLE + 0x100000, leaves)]
     directories = b"".join(struct.pack("<Q", FIRST_TABLE + 0x100000 + table * PAGE | 7) for table in range(tables))
@@ -81,18 +82,19 @@ def guest_tables(levels: int, pages: int) -> list[tuple[int, bytes]]:
 class Engine:
     """The engine with the guest loaded."""
 
-    def __init__(self, mode: Mode, pages: int) -> None:
+    def __init__(self, mode: Mode, pages: int, bits: int = FRESH) -> None:
         self.vm = Vm(memory_mib=MEMORY_MIB, shadow_pages=LIMIT, table_pages=TABLE_PAGES)
         self.vcpu = self.vm.vcpus[0]
-        for gpa, data in guest_tables(mode.levels, pages):
+        for gpa, data in guest_tables(mode.levels, pages, bits):
             self.vm.write_guest(gpa, data)
         if not self.vcpu.set_sregs(0x80010001, ROOT, mode.cr4, mode.efer):
             raise RuntimeError(f"{mode.name}: the registers were refused")
         self.root = self.vcpu.enter().root
         self.read_table = lambda hpa: self.vm.read_host(hpa, PAGE)
 
-    def touch(self, gva: int, count: int, code: int) -> int:
-        return self.vcpu.touch_range(gva, count, PAGE, code)
+    def touch(self, gva: int, count: int, code: int, step: int = PAGE) -> int:
+        fixed: int = self.vcpu.touch_range(gva, count, step, code)
+        return fixed
 
     def counters(self) -> dict[str, int]:
         counters = self.vm.counters()
@@ -105,18 +107,19 @@ class Engine:
 class Twin:
     """The C twin with the same guest."""
 
-    def __init__(self, library: ctypes.CDLL, mode: Mode, pages: int) -> None:
+    def __init__(self, library: ctypes.CDLL, mode: Mode, pages: int, bits: int = FRESH) -> None:
         self.library = library
         self.vm = library.twin_create(PAGES, TABLE_PAGES, PAGES + 32 * TABLE_PAGES, LIMIT, mode.levels)
         memory = library.twin_memory(self.vm)
-        for gpa, data in guest_tables(mode.levels, pages):
+        for gpa, data in guest_tables(mode.levels, pages, bits):
             ctypes.memmove(memory + gpa, data, len(data))
         library.twin_load(self.vm, ROOT)
         self.root = library.twin_root(self.vm)
         self.read_table = lambda hpa: ctypes.string_at(library.twin_table(self.vm, hpa), PAGE)
 
-    def touch(self, gva: int, count: int, code: int) -> int:
-        return self.library.twin_touch(self.vm, gva, count, PAGE, code)
+    def touch(self, gva: int, count: int, code: int, step: int = PAGE) -> int:
+        fixed: int = self.library.twin_touch(self.vm, gva, count, step, code)
+        return fixed
 
     def counters(self) -> dict[str, int]:
         out = (ctypes.c_uint64 * len(COUNTERS))()
