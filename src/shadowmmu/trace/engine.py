@@ -59,6 +59,11 @@ def _inject(vcpu: int, addr: int, pferr: int, nested: int, *_: int) -> e.AnyEven
     return e.InjectPageFault(vcpu=vcpu, addr=Word(addr), pferr=Word(pferr), nested=bool(nested))
 
 
+def _walk(vcpu: int, addr: int, pferr: int, *_: int) -> e.AnyEvent:
+    """The kernel's field is 32 bits wide."""
+    return e.Walk(vcpu=vcpu, addr=Word(addr), pferr=Word(pferr & 0xFFFF_FFFF))
+
+
 def _signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
@@ -77,7 +82,7 @@ def _in_order(cls: Callable[..., e.AnyEvent], *names: str) -> _Reader:
 
 
 _READERS: dict[int, _Reader] = {
-    Kind.KVM_MMU_PAGETABLE_WALK: _in_order(e.Walk, "addr", "pferr"),
+    Kind.KVM_MMU_PAGETABLE_WALK: _walk,
     Kind.KVM_MMU_PAGING_ELEMENT: _in_order(e.PagingElement, "pte", "level"),
     Kind.KVM_MMU_SET_ACCESSED_BIT: _in_order(e.SetAccessedBit, "gpa"),
     Kind.KVM_MMU_SET_DIRTY_BIT: _in_order(e.SetDirtyBit, "gpa"),

@@ -105,8 +105,8 @@ class Capture(msgspec.Struct, frozen=True):
     events: list[AnyEvent]
     dumps: list[Dump]
     counters: list[Counters]
-    frames: list[tuple[int, int, int]]
-    """Runs of (gfn, host frame, pages): where guest memory lay at the end."""
+    frames: list[tuple[int, int, int, int]]
+    """Runs of (slot, gfn, host frame, pages): where guest memory lay at the end."""
 
     @property
     def name(self) -> str:

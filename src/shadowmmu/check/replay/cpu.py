@@ -9,7 +9,7 @@ from shadowmmu.trace.events import AnyEvent, PagingElement
 
 PRESENT, WRITE, USER, LARGE, ACCESSED_DIRTY = 1, 2, 4, 0x80, 0x60
 ADDRESS = 0x000F_FFFF_FFFF_F000
-PG, PSE, PAE, LMA, LA57 = 1 << 31, 1 << 4, 1 << 5, 1 << 10, 1 << 12
+PG, WP, PSE, PAE, LMA, LA57 = 1 << 31, 1 << 16, 1 << 4, 1 << 5, 1 << 10, 1 << 12
 _Read = Callable[[int, int], int | None]
 """(physical address, size) -> entry; None: not reachable."""
 
@@ -113,6 +113,18 @@ class Cpu:
         level, _, size, value = last
         offset = (1 << (12 + (10 if size == 4 else 9) * (level - 1))) - 1
         return (value & (0xFFFF_F000 if size == 4 else ADDRESS) & ~offset) | (gva & offset)
+
+    def guest_refuses(self, gva: int, user: bool) -> bool:
+        """With nested paging: whether the guest's own tables forbid a store, so that it faulted without an exit."""
+        if not self.nested_paging:
+            return False
+        protect = user or bool(self.vcpu.cr0 & WP)
+        legacy_pae = bool(self.vcpu.cr4 & PAE) and not self.vcpu.efer & LMA
+        for level, _, _, value in self.path(gva, self._read_entry):
+            plain = not (legacy_pae and level == 3)
+            if not value & PRESENT or (plain and ((protect and not value & WRITE) or (user and not value & USER))):
+                return True
+        return False
 
     def store(self, gva: int, data: bytes, user: bool) -> bool:
         """A plain store of the guest; False: our tables do not allow it."""

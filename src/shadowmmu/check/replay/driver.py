@@ -13,7 +13,7 @@ from shadowmmu import HostFault, Outcome, TripleFault
 from shadowmmu.check.replay.capture import Capture, Op
 from shadowmmu.check.replay.cpu import Cpu
 from shadowmmu.check.replay.host import Host
-from shadowmmu.check.replay.instructions import control_register_written
+from shadowmmu.check.replay.instructions import control_register_written, immediate_loaded
 from shadowmmu.check.replay.markers import Mark, parse
 from shadowmmu.check.replay.match import Matcher
 from shadowmmu.check.replay.nested import leave, vmcb_state
@@ -118,15 +118,18 @@ class Replay:
         self.switched = None
         op = self.programme().seen_at(self.rip)
         if op is not None:
-            self._store(op)
+            self.store(op)
         for later in self.events[self.at + 1 :]:
             if isinstance(later, e.VmEntry | e.Exit):
                 break
             if isinstance(later, e.Msr) and later.write and later.ecx == EFER:
                 self.refused = not self.vcpu.set_efer(later.data & ~LMA | self.vcpu.efer & LMA)
 
-    def _store(self, op: Op) -> None:
+    def store(self, op: Op) -> None:
+        """A plain store that the guest has done."""
         data = (op.val & (1 << 8 * op.size) - 1).to_bytes(op.size, "little")
+        if self.cpu.guest_refuses(op.va, op.cpl == 3):
+            return
         if not self.may_fault(lambda: self.cpu.store(op.va, data, op.cpl == 3) or None, op, WRITE):
             raise self.diverge(f"the guest stored to {op.va:x} without a fault, but our tables do not allow it")
         self.result.stores += 1
@@ -200,11 +203,27 @@ class Replay:
         cr = control_register_written(event.insn[: event.len])
         if cr is None or cr not in (0, 3, 4):
             return
-        value = self.programme().operand(event.rip)
+        value = self._register_operand(event, cr)
         if value is None:
             raise self.diverge(f"MOV to CR{cr} at {event.rip:x}: no operation of the guest tells the value")
         write = {0: self.vcpu.set_cr0, 3: self.vcpu.set_cr3, 4: self.vcpu.set_cr4}[cr]
         self.refused = not write(value)
+
+    def _register_operand(self, event: e.EmulateInsn, cr: int) -> int | None:
+        """What MOV CRn takes from a register: told by the guest's author, the code just before, or new_pgd behind it."""
+        value = self.programme().operand(event.rip)
+        if value is not None:
+            return value
+        code = self.cpu.load(event.csbase + event.rip - 10, 10, False)
+        value = immediate_loaded(code, event.insn) if code else None
+        if value is not None or cr != 3:
+            return value
+        for later in self.events[self.at + 1 :]:
+            if isinstance(later, e.NewPgd):
+                return later.pgd
+            if isinstance(later, e.VmEntry):
+                break
+        return None
 
     def on_pte_write(self, event: e.PteWrite) -> None:
         if self._asked_from_outside():

@@ -9,7 +9,6 @@ from shadowmmu.check.replay.match import Matcher
 from shadowmmu.trace.events import Marker
 
 TWO_MIB = 2 << 20
-ACTIONS_ON_PAGES = ("madvise_dontneed",)
 SHADOW_TABLES = 2000
 """Room for the most shadow pages that can exist; the limit itself follows the memory size, as in the kernel."""
 
@@ -47,18 +46,34 @@ class Host:
         return end
 
     def seed_frames(self) -> None:
-        """Tell the matcher which frames hold the same guest page. Pages that the host drops later are left to be found."""
+        """Tell the matcher which frames hold the same guest page. Pages that the host drops are left to be found."""
+        last, dropped = self._history()
+        for slot, gfn, pfn, count in self.capture.frames:
+            if slot not in last:
+                continue
+            gpa, size = last[slot]
+            first = (self.regions[slot, size] + (gfn << 12) - gpa) >> 12
+            for i in range(count):
+                page = None if first + i in dropped else self.vm.host_page((first + i) << 12)
+                if page is not None:
+                    self.matcher.frames.agree(pfn + i, page >> 12)
+
+    def _history(self) -> tuple[dict[int, tuple[int, int]], set[int]]:
+        """Where each slot last was (gpa, size), and the pages of user memory that the host ever dropped."""
+        last: dict[int, tuple[int, int]] = {}
         dropped: set[int] = set()
         for event in self.capture.events:
             mark = parse(event) if isinstance(event, Marker) else None
-            if mark and mark.action in ACTIONS_ON_PAGES:
-                dropped.update(range(mark["gpa"] >> 12, (mark["gpa"] + mark["size"] + 0xFFF) >> 12))
-        for first, pfn, count in self.capture.frames:
-            for i in range(count):
-                hva = self.hva((first + i) << 12)
-                page = None if hva is None or first + i in dropped else self.vm.host_page(hva)
-                if page is not None:
-                    self.matcher.frames.agree(pfn + i, page >> 12)
+            if mark is None:
+                continue
+            if mark.action == "slot" and mark["size"]:
+                last[mark["id"]] = mark["gpa"], mark["size"]
+            elif mark.action == "madvise_dontneed":
+                for slot, (gpa, size) in last.items():
+                    if gpa <= mark["gpa"] < gpa + size:
+                        start = self.regions[slot, size] + mark["gpa"] - gpa
+                        dropped.update(range(start >> 12, (start + mark["size"] + 0xFFF) >> 12))
+        return last, dropped
 
     def hva(self, gpa: int) -> int | None:
         for base, size, offset in self.live.values():

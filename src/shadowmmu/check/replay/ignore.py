@@ -62,4 +62,5 @@ GUEST_VIEW = (
 Marks of MMIO are looked at only where an entry is linked, and special pages link their entries when they are needed.
 """
 LAZY_BITS = 0x402
-"""Writable, and writable as far as the MMU is concerned. With special roots a dump may differ in them: a table that no root links is not synced, so it stays writable."""
+"""Writable, and writable as far as the MMU is concerned. With special roots a dump may differ in them: a table that no
+root links is not synced, so it stays writable."""

@@ -17,3 +17,14 @@ def control_register_written(code: bytes) -> int | None:
     if code[at : at + 2] != b"\x0f\x22" or len(code) < at + 3:
         return None
     return code[at + 2] >> 3 & 7 | high
+
+
+def immediate_loaded(before: bytes, code: bytes) -> int | None:
+    """The constant that `MOV r, imm` (B8+r) just before `MOV CRn, r` puts into its register; None: other code stands there."""
+    at = code.find(b"\x0f\x22")
+    if at < 0 or len(code) < at + 3:
+        return None
+    opcode = 0xB8 | code[at + 2] & 7
+    if len(before) >= 10 and before[-10] & 0xF8 == 0x48 and before[-9] == opcode:
+        return int.from_bytes(before[-8:], "little")
+    return int.from_bytes(before[-4:], "little") if len(before) >= 5 and before[-5] == opcode else None

@@ -139,14 +139,14 @@ def _counters(path: Path) -> Iterator[Counters]:
             yield Counters(int(where[1]), where[2], {k: int(v) for k, v in values if re.fullmatch(r"-?\d+", v)})
 
 
-def _frames(path: Path) -> list[tuple[int, int, int]]:
-    runs: list[tuple[int, int, int]] = []
+def _frames(path: Path) -> list[tuple[int, int, int, int]]:
+    runs: list[tuple[int, int, int, int]] = []
     for line in gzip.decompress(path.read_bytes()).decode().splitlines():
-        gfn, pfn = (int(word, 16) for word in line.split()[:2])
+        gfn, pfn, slot = int(line.split()[0], 16), int(line.split()[1], 16), int(line.split()[2])
         if not pfn:
             continue
-        if runs and runs[-1][0] + runs[-1][2] == gfn and runs[-1][1] + runs[-1][2] == pfn:
-            runs[-1] = (runs[-1][0], runs[-1][1], runs[-1][2] + 1)
+        if runs and runs[-1][0] == slot and runs[-1][1] + runs[-1][3] == gfn and runs[-1][2] + runs[-1][3] == pfn:
+            runs[-1] = (*runs[-1][:3], runs[-1][3] + 1)
         else:
-            runs.append((gfn, pfn, 1))
+            runs.append((slot, gfn, pfn, 1))
     return runs

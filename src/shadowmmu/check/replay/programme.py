@@ -21,10 +21,13 @@ class Programme:
         self.given_up = False
         """A fault was given to the guest at the store; its handler goes on behind it, unless it is seen there again."""
 
-    def start(self, number: int) -> None:
+    def start(self, number: int) -> Op | None:
+        """The guest begins operation `number`: the one before, if its store has been done without being seen behind it."""
+        late = self.now if self.pending and not self.given_up else None
         self.now = self.ops.get(number)
         self.pending = self.now is not None and self.now.op.removeprefix("l2_") == "wr"
         self.given_up = False
+        return late
 
     def seen_at(self, rip: int) -> Op | None:
         """The guest was seen at `rip`: the operation whose store has been done meanwhile, if any."""
@@ -43,9 +46,9 @@ class Programme:
         if self.now is not None and rip == self.now.rip:
             self.pending = False
 
-    def faulted(self, rip: int) -> None:
-        """A fault of the instruction at `rip` was given to the guest."""
-        if self.now is not None and rip == self.now.rip:
+    def faulted(self, rip: int | None = None) -> None:
+        """A fault of the instruction at `rip`, or of the operation under way, was given to the guest."""
+        if self.now is not None and rip in (None, self.now.rip):
             self.given_up = True
 
     def operand(self, rip: int) -> int | None:
