@@ -98,7 +98,12 @@ class Pager:
         at = hpa if hpa < HIGH else hpa - HIGH + LOW_FRAMES * PAGE
         self._memory[at : at + len(data)] = data
 
-    def host_page(self, hva: int) -> int:
+    def host_page(self, hva: int) -> int | None:
+        frame = self._frames.get(hva // PAGE)
+        return None if frame is None else HIGH + frame * PAGE
+
+    def touch(self, hva: int) -> int:
+        """The page behind `hva`, made if it is not there."""
         if hva // PAGE not in self._frames:
             self._frames[hva // PAGE] = self._free.pop(0)
             self.write_host(HIGH + self._frames[hva // PAGE] * PAGE, bytes(PAGE))
@@ -109,7 +114,7 @@ class Pager:
 
     def host(self, gpa: int) -> int | None:
         slot = self.slot(gpa)
-        return None if slot is None else self.host_page(slot.hva + gpa - slot.gpa) | gpa & (PAGE - 1)
+        return None if slot is None else self.touch(slot.hva + gpa - slot.gpa) | gpa & (PAGE - 1)
 
     def set_memslot(self, slot: int, gpa: int, size: int, hva: int | None = None, readonly: bool = False, log_dirty: bool = False) -> None:
         self._slots.pop(slot, None)

@@ -146,8 +146,17 @@ class Author:
             through = next(iter(self._held(vcpu, gpa >> 12, 1)), None)
         if through is not None and (make_way or self.random.random() < 0.8):
             self._add(Kind.ACCESS, vcpu, through | gpa & 0xFFF, WRITE, mode.entry_size, entry)
+            return
+        size, chance = mode.entry_size, self.random.random()
+        before = self._read(gpa - size, size)
+        if chance < 0.1 and gpa & 0xFFF and before is not None:  # with the entry before it, in one store
+            self._add(Kind.POKE, vcpu, gpa - size, 2 * size, before | entry << 8 * size)
+        elif chance < 0.2:  # in two pieces, one of them misaligned or short
+            cut = self.random.randrange(1, size)
+            self._add(Kind.POKE, vcpu, gpa, cut, entry & (1 << 8 * cut) - 1)
+            self._add(Kind.POKE, vcpu, gpa + cut, size - cut, entry >> 8 * cut)
         else:
-            self._add(Kind.POKE, vcpu, gpa, mode.entry_size, entry)
+            self._add(Kind.POKE, vcpu, gpa, size, entry)
 
     # --- addresses and entries
 
@@ -161,8 +170,7 @@ class Author:
         return self.guest.oracle.vcpus[vcpu].mode.levels
 
     def _read(self, gpa: int, size: int) -> int | None:
-        hpa = self.guest.slots.host(gpa)
-        return None if hpa is None else self.guest.slots.read(hpa, size)
+        return self.guest.slots.peek(gpa, size)
 
     def _look(self, vcpu: int, gva: int) -> list[TrailEntry]:
         """The entries of a walk of the present tables."""

@@ -106,6 +106,14 @@ class Slots:
                 self._cache[gfn] = page
         return None if page is None else page[0] | gpa & 0xFFF
 
+    def peek(self, gpa: int, size: int) -> int | None:
+        """An aligned value in guest memory, without touching a page that the host has taken away: that is zeroes."""
+        host = self.host_page(gpa >> 12)
+        if host is None:
+            return None
+        hpa = self.vm.host_page(host * PAGE)
+        return 0 if hpa is None else self.read(hpa | gpa & 0xFFF, size)
+
     def writable(self, gpa: int) -> bool:
         """A store through a translation may land here; not on the shared zeroes."""
         self.host(gpa)
