@@ -1,0 +1,37 @@
+"""Every capture of the real kernel replays: event by event on legacy roots, as the guest sees it on special ones."""
+
+import pytest
+
+from shadowmmu.check.replay.driver import replay
+from shadowmmu.check.replay.find import find
+from shadowmmu.check.replay.result import Result
+from shadowmmu.trace.text import to_text
+
+CAPTURES = find(None)
+
+
+def told(result: Result) -> str:
+    found = result.divergence
+    if found is None:
+        return ", ".join(result.bugs)
+    rows = [f"{'>' if r.differs else ' '} {r.kernel and to_text(r.kernel)} | {r.engine and to_text(r.engine)}" for r in found.rows]
+    return "\n".join((result.capture, found.what, found.operation, *rows))
+
+
+@pytest.mark.parametrize("capture", CAPTURES, ids=lambda found: found.name)
+@pytest.mark.parametrize("roots", ["legacy", "special"])
+def test_replays(capture, roots):
+    result = replay(capture.load(), roots)
+    assert result.ok, told(result)
+    assert result.events > 20
+    assert result.entries > 10
+
+
+def test_much_is_compared():
+    """A replay that compares nothing would be exact as well."""
+    results = [replay(found.load()) for found in CAPTURES if found.name.startswith("shadow/")]
+    assert sum(result.events for result in results) > 8000
+    assert sum(result.dump_entries for result in results) > 12000
+    assert sum(result.injected for result in results) >= 70
+    assert sum(result.stores for result in results) > 250
+    assert sum(result.loads for result in results) > 300
