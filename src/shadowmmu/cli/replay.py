@@ -22,9 +22,9 @@ from shadowmmu.view.report import Roots
 
 
 def replay(
-    captures: str | None = None,
-    /,
-    *,
+    *captures: str,
+    kit: Path | None = None,
+    every: Annotated[bool, Parameter(negative="", name="--all")] = False,
     roots: Roots = "legacy",
     at: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None,
     pack: Path | None = None,
@@ -41,8 +41,12 @@ def replay(
     Parameters
     ----------
     captures
-        A capture's file, a folder (of such files, or as the capture kit writes it), a set, or a pattern of set/guest
-        among the captures that come with the source. Without it: all of these.
+        Each a capture's file, a folder of such files, or among the captures that come with the source a set, a guest,
+        or a pattern of set/guest.
+    kit
+        A folder as the capture kit leaves it: captures/<set>/NAME.* beside guests/<set>/NAME.*.
+    every
+        All captures that come with the source, a line each.
     roots
         The captured kernel has legacy roots, so only these are compared event by event. On special roots all that
         the guest can notice is compared: walks, faults, values, and what every address maps to.
@@ -57,7 +61,7 @@ def replay(
     json
         Print the results as JSON.
     """
-    found = find(captures)
+    found = _find(captures, kit, every)
     if pack is not None:
         return _pack(found, pack)
     if text:
@@ -70,8 +74,18 @@ def replay(
     if json:
         print_json(results)
     else:
-        console().print(draw_results(results, verbose or len(results) == 1))
+        console().print(draw_results(results, verbose or every or len(results) == 1))
     return int(not all(result.ok for result in results))
+
+
+def _find(captures: tuple[str, ...], kit: Path | None, every: bool) -> list[Found]:
+    """What the command names; without a name all captures that come with the source."""
+    if kit is not None and not kit.is_dir():
+        raise BadInput(f"{kit} is no folder: give the one that holds captures/ and guests/")
+    found = [one for wanted in captures for one in find(wanted)]
+    if kit is not None:
+        found += find(str(kit))
+    return found if captures or (kit is not None and not every) else found + find(None)
 
 
 def _replay_all(found: list[Found], roots: Roots, quiet: bool) -> list[Result]:
