@@ -1,6 +1,5 @@
 """The guests of guests/ on the whole machine, under both root designs: every answer they check must be right."""
 
-import re
 from pathlib import Path
 
 import msgspec
@@ -9,7 +8,6 @@ import pytest
 from shadowmmu.engine.vm import ROOT_DESIGNS
 from shadowmmu.machine.loader import read_guest
 from shadowmmu.machine.machine import Machine
-from shadowmmu.machine.result import Reason
 
 GUESTS = Path(__file__).parents[2] / "guests"
 NAMES = sorted(path.stem for path in GUESTS.glob("*.toml"))

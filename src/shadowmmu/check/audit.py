@@ -577,10 +577,8 @@ class Auditor:
                 if skewed or (n == 0 and slot.base_gfn & mask) or (n == count - 1 and (slot.base_gfn + slot.npages) & mask):
                     due += 1
                 if slot.disallow_lpage[level - 2][n] != due:
-                    self.say(
-                        "I7",
-                        f"large page {(first + n) << shift:#x} of level {level}: {slot.disallow_lpage[level - 2][n]} causes against it, {due} exist",
-                    )
+                    said: cython.int = slot.disallow_lpage[level - 2][n]
+                    self.say("I7", f"large page {(first + n) << shift:#x} of level {level}: {said} causes against it, {due} exist")
         return None
 
     def validate_write_protection(self) -> None:
@@ -602,8 +600,6 @@ class Auditor:
                     sptep: cython.pointer(spte_t) = pte_list_first(gfn_to_rmap(slot, sp.gfn, level)[0], cython.address(it))
                     while sptep != cython.NULL:
                         if sptep[0] & (kvm.masks.mmu_writable | Pte.WRITABLE):
-                            self.say(
-                                "I8",
-                                f"{self.page_name(sp)} is in sync, and {self.entry_name(sptep_to_sp(kvm, sptep), spte_index(sptep))} lets its table be written",
-                            )
+                            entry: object = self.entry_name(sptep_to_sp(kvm, sptep), spte_index(sptep))
+                            self.say("I8", f"{self.page_name(sp)} is in sync, and {entry} lets its table be written")
                         sptep = pte_list_next(cython.address(it))

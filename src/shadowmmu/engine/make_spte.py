@@ -1,7 +1,6 @@
 """make_spte: the leaf entry for a frame, with the decision whether it may be writable."""
 
 import cython
-from cython.cimports.shadowmmu.engine.host_memory import host_writable
 from cython.cimports.shadowmmu.engine.memslots import mark_page_dirty
 from cython.cimports.shadowmmu.engine.role import Access, Role, role_level
 from cython.cimports.shadowmmu.engine.spte import Spte, accessed_mask, dirty_mask, is_last, is_present, is_writable, mark_for_access_track

@@ -6,7 +6,7 @@ count of causes that forbid a large page, the write-tracking count and the dirty
 """
 
 import cython
-from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.libc.string import memset
 from cython.cimports.shadowmmu.engine.role import role_as_id
 from cython.cimports.shadowmmu.engine.state import (
     ADDRESS_SPACES,

@@ -3,7 +3,6 @@
 import cython
 from cython.cimports.libc.string import memset
 from cython.cimports.shadowmmu.engine.memslots import memslot_for_role, update_disallow_lpage, update_gfn_track
-from cython.cimports.shadowmmu.engine.mmu import root_level
 from cython.cimports.shadowmmu.engine.pte_list import PteListIter, pte_list_add, pte_list_first, pte_list_next, pte_list_remove
 from cython.cimports.shadowmmu.engine.rmap import drop_spte, slot_write_protect_gfn
 from cython.cimports.shadowmmu.engine.role import Role, has_gptes, role_level

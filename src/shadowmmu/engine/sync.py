@@ -1,7 +1,6 @@
 """Syncing: make an unsync page agree with the guest table again, when the guest flushes its TLB."""
 
 import cython
-from cython.cimports.shadowmmu.engine.host_memory import host_writable
 from cython.cimports.shadowmmu.engine.make_spte import make_spte
 from cython.cimports.shadowmmu.engine.memslots import gfn_to_memslot
 from cython.cimports.shadowmmu.engine.mmio import sync_mmio_spte
