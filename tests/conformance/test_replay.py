@@ -7,13 +7,7 @@ from shadowmmu.check.replay.find import find
 from shadowmmu.check.replay.result import Result
 from shadowmmu.trace.text import to_text
 
-OPEN = {"nestedsp/sn32_flat": "L1 shuts down at its first #VMEXIT: the kernel finds it in PAE paging, the engine where L1 was"}
-"""Captures that do not replay to their end yet, and where they stop."""
-
-CAPTURES = [
-    pytest.param(found, id=found.name, marks=[pytest.mark.xfail(reason=OPEN[found.name], strict=True)] if found.name in OPEN else [])
-    for found in find(None)
-]
+CAPTURES = [pytest.param(found, id=found.name) for found in find(None)]
 
 
 def told(result: Result) -> str:

@@ -84,8 +84,12 @@ def test_h1_roots_are_freed_as_what_they_are_when_modes_change_across_vmrun(l1: 
         assert (kind(vm) == "normal") == (l2 == "long")
         assert audit(vm) == [], turn
         assert all(not vm.shadow_page(hpa).special for _, hpa in vcpu.prev_roots)  # type: ignore[union-attr]
-        assert vcpu.nested_vmexit()
+        came_back = vcpu.nested_vmexit()
         assert audit(vm) == [], turn
+        # Linux 6.1 gives a 2-level L1 the CR4 of a nonpaging L2, with PAE: its CR3 is no PDPT (docs/kernel-quirks.md).
+        assert came_back == (l1 != "2-level" or l2 != "nonpaging")
+        if not came_back:
+            return
     assert sum(page.special for page in vm.shadow_pages()) <= 1
 
 

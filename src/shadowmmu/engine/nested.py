@@ -13,7 +13,7 @@ from cython.cimports.shadowmmu.engine.registers import load_pdptrs
 from cython.cimports.shadowmmu.engine.roots import new_pgd
 from cython.cimports.shadowmmu.engine.state import KvmVcpu, NestedState, Request, u64
 from cython.cimports.shadowmmu.engine.tlb import make_request
-from cython.cimports.shadowmmu.x86.control import paging_levels
+from cython.cimports.shadowmmu.x86.control import Cr0, Cr4, paging_levels
 from cython.cimports.shadowmmu.x86.reserved import rsvd_bits
 
 
@@ -91,14 +91,32 @@ def nested_enter(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def l1_cr4_after_exit(vcpu: cython.pointer(KvmVcpu)) -> u64:
+    """The CR4 that L1 gets back: its own, but for a quirk of Linux 6.1 that is kept.
+
+    Under shadow paging, when only one of L1 and L2 has paging on, svm_set_cr0 rewrites the CR4 of the VMCB that is
+    loaded, by then L1's, from the vCPU's CR4, still L2's; svm_set_cr4 reads it back. A 2-level L1 comes back with PAE.
+    """
+    nested: cython.pointer(NestedState) = cython.address(vcpu.nested)
+    if vcpu.kvm.tdp or vcpu.kvm.vmx or not (vcpu.cr0 ^ nested.l1_cr0) & Cr0.PG:
+        return nested.l1_cr4
+    if nested.l1_cr0 & Cr0.PG:
+        return vcpu.cr4 | Cr4.PAE
+    return (vcpu.cr4 | Cr4.PAE) & ~cython.cast(u64, Cr4.SMEP | Cr4.SMAP | Cr4.PKE)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def nested_exit(vcpu: cython.pointer(KvmVcpu)) -> cython.bint:
     """nested_svm_vmexit: back to L1 and its registers. False: L1's own CR3 has become illegal (it shuts down)."""
     nested: cython.pointer(NestedState) = cython.address(vcpu.nested)
     nested.guest_mode = False
     nested.npt = False
+    cr4: u64 = l1_cr4_after_exit(vcpu)
     vcpu.efer = nested.l1_efer
     vcpu.cr0 = nested.l1_cr0
-    vcpu.cr4 = nested.l1_cr4
+    vcpu.cr4 = cr4
     transition_flush(vcpu)
     vcpu.mmu = cython.address(vcpu.root_mmu)
     vcpu.walk_mmu = cython.address(vcpu.root_mmu)
