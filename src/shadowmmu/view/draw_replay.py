@@ -19,6 +19,9 @@ def draw_results(results: Sequence[Result], verbose: bool) -> RenderableType:
     """The table, then each capture that diverged."""
     parts: list[RenderableType] = [_table(results, verbose), Text(), _verdict(results)]
     for result in results:
+        if result.until:
+            parts.append(Text(f"{result.capture} was replayed until {result.until}", style="dim"))
+    for result in results:
         if not result.ok:
             parts += [Text(), *draw_divergence(result)]
     return Group(*parts)

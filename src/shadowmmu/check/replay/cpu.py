@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from shadowmmu import Vcpu, Vm
-from shadowmmu.trace.events import AnyEvent, PagingElement
+from shadowmmu.trace.events import AnyEvent, PagingElement, SetAccessedBit, SetDirtyBit
 
-PRESENT, WRITE, USER, LARGE, ACCESSED_DIRTY = 1, 2, 4, 0x80, 0x60
+PRESENT, WRITE, USER, LARGE, ACCESSED, DIRTY, ACCESSED_DIRTY = 1, 2, 4, 0x80, 0x20, 0x40, 0x60
 ADDRESS = 0x000F_FFFF_FFFF_F000
 PG, WP, PSE, PAE, LMA, LA57 = 1 << 31, 1 << 16, 1 << 4, 1 << 5, 1 << 10, 1 << 12
 _Read = Callable[[int, int], int | None]
@@ -156,6 +156,14 @@ class Cpu:
                 return
             if seen[at].pte != value:
                 self._poke(gpa, size, value | seen[at].pte & ACCESSED_DIRTY)
+
+    def undo_bits(self, events: Iterable[AnyEvent]) -> None:
+        """Take A and D bits out of the guest's tables again that a walk set there."""
+        for event in events:
+            if isinstance(event, SetAccessedBit | SetDirtyBit):
+                bit = ACCESSED if isinstance(event, SetAccessedBit) else DIRTY
+                old = self.vm.read_guest(event.gpa, 1)[0]
+                self.vm.write_guest(event.gpa, bytes([old & ~bit]))
 
     def _poke(self, gpa: int, size: int, value: int) -> None:
         hpa = self._memory(gpa) if not self.vcpu.guest_mode else self._shadow(gpa, False, False)

@@ -13,6 +13,7 @@ from shadowmmu import HostFault, Outcome, TripleFault
 from shadowmmu.check.replay.capture import Capture, Op
 from shadowmmu.check.replay.cpu import Cpu
 from shadowmmu.check.replay.host import Host
+from shadowmmu.check.replay.ignore import FLOODED, RECYCLED
 from shadowmmu.check.replay.instructions import control_register_written, immediate_loaded
 from shadowmmu.check.replay.markers import Mark, parse
 from shadowmmu.check.replay.match import Matcher
@@ -62,6 +63,10 @@ class Replay:
         """A register write was illegal: #GP is to follow."""
         self.switched: bool | None = None
         """Whether VMRUN or #VMEXIT of the present exit found a legal state; None: there was none."""
+        self.parted = ""
+        """Why this VM, with special roots, may go another way than the kernel from now on; empty: it may not."""
+        self.writing = False
+        """The emulator has stored to memory in the present exit."""
         self.vmcb = 0
         self.observer = Observer(self)
 
@@ -79,7 +84,8 @@ class Replay:
             self.streams.compare(self.at)
             self.observer.finish()
         except Diverged as stop:
-            self.result.divergence = stop.divergence
+            self.result.until = self.parted
+            self.result.divergence = None if self.parted else stop.divergence
         self.result.events = self.streams.compared
         self.result.bugs = self.vm.bugs()
         return self.result
@@ -87,11 +93,19 @@ class Replay:
     def step(self) -> bool:
         """One event of the capture; False: the end."""
         event = self.events[self.at]
+        self._note_parting(event)
         handler: Callable[[Any], bool | None] | None = _HANDLERS.get(type(event))
         if handler is None:
             self.streams.expect(self.at, event)
             return True
         return handler(self, event) is not False  # type: ignore[call-arg]
+
+    def _note_parting(self, event: AnyEvent) -> None:
+        """Note where what follows depends on how roots are made."""
+        if self.streams.guest_view and isinstance(event, e.ZapOldest):
+            self.parted = RECYCLED
+        elif self.streams.guest_view and isinstance(event, e.PrepareZapPage) and self.writing and event.root_count:
+            self.parted = FLOODED
 
     def diverge(self, what: str, page: Page | None = None) -> Diverged:
         """A difference that is not one of two events."""
@@ -116,6 +130,7 @@ class Replay:
         self.outcome = None
         self.failed_walk = self.refused = False
         self.switched = None
+        self.writing = False
         op = self.programme().seen_at(self.rip)
         if op is not None:
             self.store(op)
@@ -168,7 +183,7 @@ class Replay:
             outcome = self._fault(address, code & ~(RSVD | PRESENT))
             if outcome != Outcome.EMULATE:
                 return outcome
-            self.streams.forget_engine()
+            self.cpu.undo_bits(self.streams.forget_engine())
         try:
             return self.vcpu.page_fault(address, code)
         except HostFault:
@@ -231,6 +246,7 @@ class Replay:
             size = min(event.bytes, 8)
             self.vcpu.write_emulated(event.gpa, (event.val & (1 << 8 * size) - 1).to_bytes(size, "little"))
             self.programme().emulated(self.rip)
+            self.writing = True
         self.streams.expect(self.at, event)
 
     def on_mmio(self, event: e.Mmio) -> None:

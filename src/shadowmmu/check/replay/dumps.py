@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from shadowmmu import Vm
 from shadowmmu.check.replay.capture import Dump
-from shadowmmu.check.replay.ignore import CPU_BITS, LAZY_BITS, PAE_ROOT_BITS
+from shadowmmu.check.replay.ignore import CPU_BITS, LAZY_BITS, MARK_BITS, PAE_ROOT_BITS
 from shadowmmu.check.replay.match import Matcher
 from shadowmmu.trace.fields import FRAME_BITS
 
@@ -97,7 +97,7 @@ class LeafComparison:
             self.entries += 1
             if not left[0] or (not right[0] and self._is_unlinked(engine, address)):
                 continue
-            if left[1] != right[1] or not self.matcher.leaf(left[0], right[0], CPU_BITS | LAZY_BITS):
+            if left[1] != right[1] or not self.matcher.leaf(left[0], right[0], CPU_BITS | LAZY_BITS, MARK_BITS):
                 return Difference(f"address {address:x} maps by {left[0]:x} in the kernel, by {right[0]:x} here", engine)
         return None
 

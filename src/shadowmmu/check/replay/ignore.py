@@ -61,6 +61,11 @@ GUEST_VIEW = (
 
 Marks of MMIO are looked at only where an entry is linked, and special pages link their entries when they are needed.
 """
+RECYCLED = "the kernel recycles its oldest pages, which are others than ours"
+FLOODED = "the kernel zaps a root's page that is written too often, and keeps it as an invalid root; here it is freed"
+"""From there on roots decide what happens next, so a difference then is none between engine and kernel: the replay ends at it."""
 LAZY_BITS = 0x402
 """Writable, and writable as far as the MMU is concerned. With special roots a dump may differ in them: a table that no
 root links is not synced, so it stays writable."""
+MARK_BITS = 2
+"""As these are, in a mark of MMIO."""

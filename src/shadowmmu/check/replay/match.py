@@ -63,10 +63,10 @@ class Matcher:
             return kernel >= FRAME_ERROR and engine >= FRAME_ERROR and (kernel & NO_SLOT) == (engine & NO_SLOT)
         return self.frames.agree(kernel, engine)
 
-    def leaf(self, kernel: int, engine: int, ignore: int = 0) -> bool:
-        """A last-level entry: flags plain, but for `ignore`; frame renamed. Bit 11 marks it present."""
+    def leaf(self, kernel: int, engine: int, ignore: int = 0, ignore_in_marks: int = 0) -> bool:
+        """A last-level entry: flags plain, but for `ignore`; frame renamed. Without bit 11 it is nothing, or a mark of MMIO."""
         if not kernel >> 11 & 1:
-            return kernel == engine
+            return not (kernel ^ engine) & ~ignore_in_marks
         if (kernel ^ engine) & ~FRAME_BITS & ~ignore:
             return False
         return self.frames.agree((kernel & FRAME_BITS) >> 12, (engine & FRAME_BITS) >> 12)

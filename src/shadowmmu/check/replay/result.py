@@ -61,6 +61,8 @@ class Result(msgspec.Struct):
     """Values the guest read, found in our memory through our tables."""
     bugs: list[str] = []
     """WARNs of the kernel that the engine hit."""
+    until: str = ""
+    """Why the replay ended before the capture did; empty: it did not."""
     divergence: Divergence | None = None
 
     @property

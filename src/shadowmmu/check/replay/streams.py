@@ -78,10 +78,12 @@ class Streams:
         last = self.engine[-1] if self.engine else None
         return self.engine.pop() if isinstance(last, e.MmuPageFaultRet) else None
 
-    def forget_engine(self) -> None:
-        """Leave out what the engine just did: the kernel had no cause for it."""
-        for event in from_records(self.vm.records()):
+    def forget_engine(self) -> list[AnyEvent]:
+        """Leave out what the engine just did, as the kernel had no cause for it; it is returned."""
+        left_out = from_records(self.vm.records())
+        for event in left_out:
             self.matcher.follow(event)
+        return left_out
 
     def clear(self) -> None:
         """Leave out what was done so far, as at set-up."""
