@@ -94,15 +94,25 @@ static u64 fault_in(struct vm *vm, u64 hva, int write)
     abort(); /* the host would have to find a frame */
 }
 
-static u8 *guest_bytes(struct vm *vm, int as_id, u64 gpa, int write)
+static u8 *fault_in_guest_bytes(struct vm *vm, struct slot *slot, u64 gpa, int write)
 {
-    struct slot *slot = find_slot(vm, as_id, gpa >> PAGE_SHIFT);
-    if (!slot || slot->flags & SLOT_INVALID || (write && slot->flags & SLOT_READONLY))
+    if (slot->flags & SLOT_INVALID || (write && slot->flags & SLOT_READONLY))
         return NULL;
     u64 entry = fault_in(vm, slot->hva + (gpa >> PAGE_SHIFT) - slot->base_gfn, write);
     if (!(entry & HVA_PRESENT) || (write && !host_writable(entry)))
         return NULL;
     return pfn_memory(vm, entry >> PAGE_SHIFT) + (gpa & (PAGE_SIZE - 1));
+}
+
+static inline u8 *guest_bytes(struct vm *vm, int as_id, u64 gpa, int write)
+{
+    struct slot *slot = find_slot(vm, as_id, gpa >> PAGE_SHIFT);
+    if (!slot)
+        return NULL;
+    u64 entry = host_mapping(vm, slot, gpa >> PAGE_SHIFT), wanted = HVA_PRESENT | HVA_WRITABLE;
+    if (!slot->flags && (entry & (wanted | HVA_ZERO)) == wanted)
+        return pfn_memory(vm, entry >> PAGE_SHIFT) + (gpa & (PAGE_SIZE - 1));
+    return fault_in_guest_bytes(vm, slot, gpa, write);
 }
 
 /* --- guest entries */
@@ -186,7 +196,10 @@ static int update_ad(struct vcpu *vcpu, struct mmu *mmu, struct walker *w, int w
             continue;
         if (read_entry(mmu->format, at) != old)
             return 0;
-        memcpy(at, &pte, entry_size(mmu->format));
+        if (entry_size(mmu->format) == 4)
+            *(u32 *)at = pte;
+        else
+            *(u64 *)at = pte;
         mark_dirty(find_slot(vcpu->vm, vcpu->smm, real >> PAGE_SHIFT), real >> PAGE_SHIFT);
         w->ptes[level - 1] = pte;
     }
@@ -291,9 +304,13 @@ static int gpte_changed(struct vcpu *vcpu, struct mmu *mmu, struct walker *w, in
         return 1;
     if (level > 1)
         return read_entry(mmu->format, at) != w->ptes[level - 1];
+    if (size == 8) {
+        memcpy(w->group, at, sizeof(w->group));
+        return w->group[(gpa - base) >> 3] != w->ptes[0];
+    }
     for (int i = 0; i < PREFETCH; i++)
         w->group[i] = read_entry(mmu->format, at + i * size);
-    return w->group[(gpa - base) / size] != w->ptes[0];
+    return w->group[(gpa - base) >> 2] != w->ptes[0];
 }
 
 /* --- reverse maps */
