@@ -83,8 +83,11 @@ class Cpu:
         value: int = int.from_bytes(self.vm.read_host(hpa, size), "little")
         return value
 
-    def path(self, gva: int, read: _Read) -> Iterable[tuple[int, int, int, int]]:
-        """Walk the guest's tables: (level, entry's address, its size, its value), down to the last one there is."""
+    def path(self, gva: int, read: _Read, pdptrs: tuple[int, ...] = ()) -> Iterable[tuple[int, int, int, int]]:
+        """Walk the guest's tables: (level, entry's address, its size, its value), down to the last one there is.
+
+        With `pdptrs` the uppermost entries of PAE paging come from there, as KVM takes them, and not from memory.
+        """
         vcpu = self.vcpu
         if not vcpu.cr0 & PG:
             return
@@ -93,7 +96,7 @@ class Cpu:
         table = vcpu.cr3 & (0xFFFF_FFE0 if levels == 3 else ADDRESS)
         for level in range(levels, 0, -1):
             at = table + size * (gva >> (12 + bits * (level - 1)) & (3 if levels == level == 3 else (1 << bits) - 1))
-            value = read(at, size)
+            value = pdptrs[gva >> 30 & 3] if levels == level == 3 and pdptrs else read(at, size)
             if value is None:
                 return
             yield level, at, size, value
@@ -149,7 +152,7 @@ class Cpu:
         """With nested paging the CPU sets A and D in the guest's tables on its own: take those that `walk` then saw."""
         seen = [event for event in walk if isinstance(event, PagingElement)]
         at = 0
-        for level, gpa, size, value in self.path(gva, self._read_entry):
+        for level, gpa, size, value in self.path(gva, self._read_entry, self.vcpu.pdptrs):
             while at < len(seen) and (seen[at].level != level or (seen[at].pte ^ value) & ~ACCESSED_DIRTY):
                 at += 1
             if at == len(seen):

@@ -15,6 +15,7 @@ from shadowmmu.check.replay.cpu import Cpu
 from shadowmmu.check.replay.host import Host
 from shadowmmu.check.replay.ignore import FLOODED, RECYCLED
 from shadowmmu.check.replay.instructions import control_register_written, immediate_loaded
+from shadowmmu.check.replay.lookahead import GP, efer_written, gets_gp, is_emulated, pgd_loaded
 from shadowmmu.check.replay.markers import Mark, parse
 from shadowmmu.check.replay.match import Matcher
 from shadowmmu.check.replay.nested import leave, vmcb_state
@@ -26,9 +27,8 @@ from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 
 T = TypeVar("T")
-EFER = 0xC000_0080
 LMA = 1 << 10
-PF, GP = 14, 13
+PF = 14
 PRESENT, WRITE, USER, RSVD = 1, 2, 4, 8
 """Bits of a #PF error code."""
 MOST_FAULTS = 12
@@ -134,11 +134,9 @@ class Replay:
         op = self.programme().seen_at(self.rip)
         if op is not None:
             self.store(op)
-        for later in self.events[self.at + 1 :]:
-            if isinstance(later, e.VmEntry | e.Exit):
-                break
-            if isinstance(later, e.Msr) and later.write and later.ecx == EFER:
-                self.refused = not self.vcpu.set_efer(later.data & ~LMA | self.vcpu.efer & LMA)
+        efer = efer_written(self.events, self.at)
+        if efer is not None:
+            self.refused = not self.vcpu.set_efer(efer & ~LMA | self.vcpu.efer & LMA)
 
     def store(self, op: Op) -> None:
         """A plain store that the guest has done."""
@@ -173,6 +171,9 @@ class Replay:
     def on_fault(self, event: e.MmuPageFault) -> None:
         self.streams.compare(self.at)
         self.outcome = self._fault(event.addr, event.err)
+        if self.streams.guest_view and self.outcome in (Outcome.FIXED, Outcome.SPURIOUS) and is_emulated(self.events, self.at):
+            # A write to a table that the kernel shadows since its root was made; ours is not linked, and simply written.
+            self.outcome = Outcome.EMULATE
         self.streams.pull()
         self.returned = self.streams.take_return()
         self.streams.expect(self.at, event)
@@ -218,6 +219,10 @@ class Replay:
         cr = control_register_written(event.insn[: event.len])
         if cr is None or cr not in (0, 3, 4):
             return
+        if self.capture.setup.npt and gets_gp(self.events, self.at):
+            # PDPTEs may be illegal by bits that the CPU sets there under nested paging (QEMU's TCG sets bit 5): an input.
+            self.refused = True
+            return
         value = self._register_operand(event, cr)
         if value is None:
             raise self.diverge(f"MOV to CR{cr} at {event.rip:x}: no operation of the guest tells the value")
@@ -231,14 +236,7 @@ class Replay:
             return value
         code = self.cpu.load(event.csbase + event.rip - 10, 10, False)
         value = immediate_loaded(code, event.insn) if code else None
-        if value is not None or cr != 3:
-            return value
-        for later in self.events[self.at + 1 :]:
-            if isinstance(later, e.NewPgd):
-                return later.pgd
-            if isinstance(later, e.VmEntry):
-                break
-        return None
+        return pgd_loaded(self.events, self.at) if value is None and cr == 3 else value
 
     def on_pte_write(self, event: e.PteWrite) -> None:
         if self._asked_from_outside():

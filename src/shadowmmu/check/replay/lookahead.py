@@ -1,0 +1,43 @@
+"""What the capture tells later about the exit at hand: values of registers, and how the kernel went on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from shadowmmu.trace import events as e
+from shadowmmu.trace.events import AnyEvent
+
+EFER = 0xC000_0080
+GP = 13
+
+
+def rest_of_exit(events: Sequence[AnyEvent], at: int) -> Iterator[AnyEvent]:
+    """The events behind `at` until the guest runs again."""
+    for i in range(at + 1, len(events)):
+        event = events[i]
+        if isinstance(event, e.VmEntry | e.Exit):
+            return
+        yield event
+
+
+def efer_written(events: Sequence[AnyEvent], at: int) -> int | None:
+    """What WRMSR gives EFER. kvm_msr comes behind the effects."""
+    return next((ev.data for ev in rest_of_exit(events, at) if isinstance(ev, e.Msr) and ev.write and ev.ecx == EFER), None)
+
+
+def pgd_loaded(events: Sequence[AnyEvent], at: int) -> int | None:
+    """The CR3 that the kernel switches to."""
+    return next((ev.pgd for ev in rest_of_exit(events, at) if isinstance(ev, e.NewPgd)), None)
+
+
+def gets_gp(events: Sequence[AnyEvent], at: int) -> bool:
+    """Whether the kernel gives the guest #GP."""
+    return any(isinstance(ev, e.InjException) and ev.exception == GP for ev in rest_of_exit(events, at))
+
+
+def is_emulated(events: Sequence[AnyEvent], at: int) -> bool:
+    """Whether the kernel emulates the instruction whose fault is at `at`."""
+    for event in rest_of_exit(events, at):
+        if isinstance(event, e.EmulateInsn | e.MmuPageFaultRet):
+            return isinstance(event, e.EmulateInsn)
+    return False
