@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from shadowmmu import HostFault, Outcome, TripleFault
+from shadowmmu import EngineError, HostFault, Outcome, TripleFault
 from shadowmmu.check.replay.capture import Capture, Op
 from shadowmmu.check.replay.cpu import Cpu
 from shadowmmu.check.replay.host import Host
@@ -86,6 +86,8 @@ class Replay:
         except Diverged as stop:
             self.result.until = self.parted
             self.result.divergence = None if self.parted else stop.divergence
+        except EngineError as error:
+            self.result.divergence = self.diverge(f"the engine cannot go on: {error}").divergence
         self.result.events = self.streams.compared
         self.result.bugs = self.vm.bugs()
         return self.result

@@ -92,6 +92,8 @@ class Observer:
     def dirty_log(self, slot: int, later: Iterable[AnyEvent]) -> None:
         """KVM_GET_DIRTY_LOG: `later` tells which pages the kernel had."""
         replay = self.replay
+        if slot not in replay.host.live:
+            return
         bitmap = replay.vm.get_dirty_log(slot)
         base = replay.host.live[slot][0] >> 12
         ours = {base + i for i in range(8 * len(bitmap)) if bitmap[i >> 3] >> (i & 7) & 1}
