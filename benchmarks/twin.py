@@ -39,13 +39,16 @@ MODES = (Mode("PAE guest, special root", 3, 0x20, 0x800), Mode("4-level guest", 
 
 
 def build(folder: Path = Path(__file__).parent) -> ctypes.CDLL:
-    """Compile the twin into a temporary folder and load it; without a C compiler the error names the remedy."""
-    target = Path(tempfile.mkdtemp(prefix="shadowmmu-twin-")) / "twin.so"
-    try:
-        subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", str(target), str(folder / "twin.c"), str(folder / "twin_vm.c")], check=True)
-    except FileNotFoundError:
-        sys.exit("no C compiler for the twin: apt install gcc")
-    library = ctypes.CDLL(str(target))
+    """Compile the twin and load it, leaving no file; without a C compiler the error names the remedy."""
+    with tempfile.TemporaryDirectory(prefix="shadowmmu-twin-") as place:
+        target = Path(place) / "twin.so"
+        try:
+            subprocess.run(
+                ["cc", "-O2", "-shared", "-fPIC", "-o", str(target), str(folder / "twin.c"), str(folder / "twin_vm.c")], check=True
+            )
+        except FileNotFoundError:
+            sys.exit("no C compiler for the twin: apt install gcc")
+        library = ctypes.CDLL(str(target))
     pointer, word = ctypes.c_void_p, ctypes.c_uint64
     for name, result, arguments in (
         ("create", pointer, (word, word, word, word, ctypes.c_int)),
