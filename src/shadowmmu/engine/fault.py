@@ -52,6 +52,7 @@ from cython.cimports.shadowmmu.x86.reserved import is_rsvd
 
 
 @cython.cfunc
+@cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
 def init_fault(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), addr: gva_t, error_code: u64) -> cython.void:
@@ -89,6 +90,7 @@ def inject_page_fault(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(Guest
 
 
 @cython.cfunc
+@cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
 def interleave(kvm: cython.pointer(Kvm), point: cython.int) -> cython.void:
@@ -102,6 +104,7 @@ def interleave(kvm: cython.pointer(Kvm), point: cython.int) -> cython.void:
 
 
 @cython.cfunc
+@cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
 def faultin_pfn(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.int:
@@ -127,6 +130,7 @@ def faultin_pfn(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault))
 
 
 @cython.cfunc
+@cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
 def resolve_pfn(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), access: cython.int) -> cython.int:
@@ -144,6 +148,7 @@ def resolve_pfn(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault),
 
 
 @cython.cfunc
+@cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
 def is_stale(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.bint:
@@ -159,6 +164,7 @@ def is_stale(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) ->
 
 
 @cython.cfunc
+@cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
 def may_build(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.int:
@@ -170,6 +176,7 @@ def may_build(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -
 
 
 @cython.cfunc
+@cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
 def is_tracked_write(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.bint:
@@ -183,6 +190,7 @@ def is_tracked_write(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFa
 
 
 @cython.cfunc
+@cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
 def link_child(vcpu: cython.pointer(KvmVcpu), sptep: cython.pointer(spte_t), sp: cython.pointer(ShadowPage)) -> cython.void:
@@ -220,6 +228,7 @@ def build_upper(vcpu: cython.pointer(KvmVcpu), walker: cython.pointer(GuestWalke
 
 
 @cython.cfunc
+@cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
 def build_direct(
@@ -249,6 +258,7 @@ def build_direct(
 
 
 @cython.cfunc
+@cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
 def request_spte(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.void:

@@ -3,11 +3,10 @@
 import cython
 from cython.cimports.shadowmmu.engine.events import Event, emit_sp
 from cython.cimports.shadowmmu.engine.pages import alloc_shadow_page, first_valid, next_valid
-from cython.cimports.shadowmmu.engine.role import Role, child_role, role_level
+from cython.cimports.shadowmmu.engine.role import Role, role_level
 from cython.cimports.shadowmmu.engine.special import alloc_special_page
 from cython.cimports.shadowmmu.engine.spte import is_large, is_present
 from cython.cimports.shadowmmu.engine.state import (
-    Bug,
     Kvm,
     KvmVcpu,
     ListHead,
@@ -15,12 +14,8 @@ from cython.cimports.shadowmmu.engine.state import (
     gfn_t,
     list_init,
     role_t,
-    spte_index,
     spte_t,
-    sptep_to_sp,
-    to_shadow_page,
     u64,
-    warn,
 )
 from cython.cimports.shadowmmu.engine.sync import sync_sp
 from cython.cimports.shadowmmu.engine.tlb import flush_remote_tlbs
@@ -97,27 +92,12 @@ def unlink_wrong_child(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage),
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def get_child_sp(
-    vcpu: cython.pointer(KvmVcpu), sptep: cython.pointer(spte_t), gfn: gfn_t, direct: cython.bint, access: cython.int
+def make_child_sp(
+    vcpu: cython.pointer(KvmVcpu), parent: cython.pointer(ShadowPage), sptep: cython.pointer(spte_t), gfn: gfn_t, role: role_t
 ) -> cython.pointer(ShadowPage):
-    """The page to link at `sptep`, or NULL if the right one is linked already.
-
-    A present entry is right only if its child's gfn and role are what would be asked for now. A PDPT is not
-    write-protected, so the guest may have changed it since (H4); tables in use as two kinds change meaning
-    (CVE-2026-46113, CVE-2026-53359).
-
-    Below a special page, levels 3 and above are special too (R13): no hash, no trace, no statistics.
-    """
-    kvm: cython.pointer(Kvm) = vcpu.kvm
-    parent: cython.pointer(ShadowPage) = sptep_to_sp(kvm, sptep)
-    if parent.role & Role.INVALID:
-        warn(kvm, Bug.BUG_INVALID_CHILD)
-    role: role_t = child_role(parent.role, spte_index(sptep), direct, access)
+    """`get_child_sp` when the right page is not linked: unlink a wrong one, then find or make the right one."""
     if is_present(sptep[0]) and not is_large(sptep[0]):
-        child: cython.pointer(ShadowPage) = to_shadow_page(kvm, sptep[0])
-        if child.gfn == gfn and child.role == role:
-            return cython.NULL
-        unlink_wrong_child(kvm, parent, sptep)
+        unlink_wrong_child(vcpu.kvm, parent, sptep)
     if parent.special and role_level(role) >= 3:
         return alloc_special_page(vcpu, vcpu.mmu, role)
     return get_shadow_page(vcpu, gfn, role)

@@ -1,11 +1,21 @@
-from shadowmmu.engine.state cimport Kvm, u64
+from shadowmmu.engine.state cimport HvaFlag, Kvm, u64
 
 cdef inline bint host_writable(u64 mapping) noexcept nogil:
     """The frame may be written now: the host allows it, and it is not the shared zero page."""
     return (mapping & 0x12) == 0x2
 
 
-cdef u64 fault_in_host_page(Kvm *kvm, u64 hva_page, bint write) noexcept nogil
 cdef void unmap_hva_range(Kvm *kvm, u64 start, u64 end) noexcept nogil
 cdef void discard_hva_range(Kvm *kvm, u64 start, u64 end) noexcept nogil
 cdef void protect_hva_range(Kvm *kvm, u64 start, u64 end, bint writable) noexcept nogil
+
+
+cdef u64 map_host_page(Kvm *kvm, u64 hva_page, bint write) noexcept nogil
+
+
+cdef inline u64 fault_in_host_page(Kvm *kvm, u64 hva_page, bint write) noexcept nogil:
+    """get_user_pages: the mapping after a host access."""
+    cdef u64 entry = kvm.hva_map[hva_page]
+    if entry & HvaFlag.HVA_PRESENT and not (write and entry & HvaFlag.HVA_ZERO):
+        return entry
+    return map_host_page(kvm, hva_page, write)

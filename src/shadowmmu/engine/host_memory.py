@@ -118,7 +118,7 @@ def give_frame(kvm: cython.pointer(Kvm), hva_page: u64, entry: u64) -> u64:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def fault_in_host_page(kvm: cython.pointer(Kvm), hva_page: u64, write: cython.bint) -> u64:
+def map_host_page(kvm: cython.pointer(Kvm), hva_page: u64, write: cython.bint) -> u64:
     """get_user_pages: the mapping after a host access. A read of an absent page maps the shared zeroes; a write
     gives the page a frame, and drops shadows of the zeroes first."""
     entry: u64 = kvm.hva_map[hva_page]

@@ -1,7 +1,7 @@
 """Large pages: how big a mapping may be."""
 
 import cython
-from cython.cimports.shadowmmu.engine.leaf import PageFault, Pfn
+from cython.cimports.shadowmmu.engine.leaf import PageFault
 from cython.cimports.shadowmmu.engine.memslots import host_mapping, lpage_info
 from cython.cimports.shadowmmu.engine.spte import is_large, is_present
 from cython.cimports.shadowmmu.engine.state import Bug, HvaFlag, Kvm, MemSlot, SlotFlag, gfn_t, pages_per_hpage, spte_t, u64, warn
@@ -24,14 +24,11 @@ def max_mapping_level(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), g
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def hugepage_adjust(kvm: cython.pointer(Kvm), fault: cython.pointer(PageFault)) -> cython.void:
+def choose_hugepage(kvm: cython.pointer(Kvm), fault: cython.pointer(PageFault)) -> cython.void:
     """kvm_mmu_hugepage_adjust: choose the goal level and round the frame to it.
 
     While the slot logs dirty pages only 4K is mapped, so that each write is seen.
     """
-    fault.huge_page_disallowed = fault.fetch and kvm.nx_huge_pages != 0
-    if fault.max_level == 1 or fault.slot == cython.NULL or fault.pfn == Pfn.PFN_NOSLOT:
-        return
     if fault.slot.flags & SlotFlag.SLOT_LOG_DIRTY:
         return
     fault.req_level = max_mapping_level(kvm, fault.slot, fault.gfn, fault.max_level)

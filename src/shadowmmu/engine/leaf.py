@@ -36,6 +36,7 @@ from cython.cimports.shadowmmu.engine.walker import GuestWalker, gpte_access, gp
 
 
 @cython.cfunc
+@cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
 def drop_other(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t), level: cython.int, pfn: pfn_t) -> cython.int:
@@ -113,6 +114,7 @@ def set_spte(
 
 
 @cython.cfunc
+@cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
 def prefetch_slot(vcpu: cython.pointer(KvmVcpu), gfn: gfn_t, no_dirty_log: cython.bint) -> cython.pointer(MemSlot):
@@ -126,6 +128,7 @@ def prefetch_slot(vcpu: cython.pointer(KvmVcpu), gfn: gfn_t, no_dirty_log: cytho
 
 
 @cython.cfunc
+@cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
 def mapped_for_write(vcpu: cython.pointer(KvmVcpu), slot: cython.pointer(MemSlot), gfn: gfn_t) -> cython.bint:

@@ -1,4 +1,4 @@
-from shadowmmu.engine.state cimport LEVEL_BITS, Kvm, KvmVcpu, MemSlot, gfn_t, gpa_t, pfn_t, role_t, u8, u64
+from shadowmmu.engine.state cimport ADDRESS_SPACES, LEVEL_BITS, Kvm, KvmVcpu, MemSlot, SlotFlag, gfn_t, gpa_t, pfn_t, role_t, u64, u8
 
 cdef MemSlot *search_memslots(Kvm *kvm, int as_id, gfn_t gfn) noexcept nogil
 
@@ -26,11 +26,32 @@ cdef bint is_visible_gfn(Kvm *kvm, int as_id, gfn_t gfn) noexcept nogil
 cdef int *lpage_info(MemSlot *slot, gfn_t gfn, int level) noexcept nogil
 cdef void update_disallow_lpage(Kvm *kvm, MemSlot *slot, gfn_t gfn, int count) noexcept nogil
 cdef void update_gfn_track(Kvm *kvm, MemSlot *slot, gfn_t gfn, int count) noexcept nogil
-cdef bint is_write_tracked(Kvm *kvm, gfn_t gfn) noexcept nogil
-cdef void mark_page_dirty(MemSlot *slot, gfn_t gfn) noexcept nogil
-cdef u64 host_mapping(Kvm *kvm, MemSlot *slot, gfn_t gfn) noexcept nogil
 cdef MemSlot *slot_by_id(Kvm *kvm, int as_id, int id) noexcept nogil
 cdef MemSlot *free_slot(Kvm *kvm, int as_id) noexcept nogil
 cdef bint prepare_slot(Kvm *kvm, MemSlot *slot) noexcept nogil
 cdef void install_slot(Kvm *kvm, MemSlot *prepared) noexcept nogil
 cdef void release_slot(Kvm *kvm, MemSlot *slot) noexcept nogil
+
+
+cdef inline u64 host_mapping(Kvm *kvm, MemSlot *slot, gfn_t gfn) noexcept nogil:
+    """The host's mapping of `gfn` as it stands: pfn << 12 | HvaFlag, 0 when nothing is mapped."""
+    return kvm.hva_map[slot.hva + gfn - slot.base_gfn]
+
+
+cdef inline bint is_write_tracked(Kvm *kvm, gfn_t gfn) noexcept nogil:
+    """Tracked in any address space: a table shadowed through SMM's slots must not be written through the others'."""
+    cdef int as_id
+    cdef MemSlot *slot
+    for as_id in range(ADDRESS_SPACES):
+        slot = gfn_to_memslot(kvm, as_id, gfn)
+        if slot != NULL and slot.gfn_write_track[gfn - slot.base_gfn]:
+            return True
+    return False
+
+
+cdef inline void mark_page_dirty(MemSlot *slot, gfn_t gfn) noexcept nogil:
+    """Set the gfn's bit in the dirty log, if the slot keeps one."""
+    cdef u64 index
+    if slot != NULL and slot.flags & SlotFlag.SLOT_LOG_DIRTY:
+        index = gfn - slot.base_gfn
+        slot.dirty_bitmap[index >> 6] |= <u64>1 << (index & 63)

@@ -99,38 +99,6 @@ def update_gfn_track(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), gf
     slot.gfn_write_track[gfn - slot.base_gfn] = value
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def is_write_tracked(kvm: cython.pointer(Kvm), gfn: gfn_t) -> cython.bint:
-    """Tracked in any address space: a table shadowed through SMM's slots must not be written through the others'."""
-    as_id: cython.int
-    slot: cython.pointer(MemSlot)
-    for as_id in range(ADDRESS_SPACES):
-        slot = gfn_to_memslot(kvm, as_id, gfn)
-        if slot != cython.NULL and slot.gfn_write_track[gfn - slot.base_gfn]:
-            return True
-    return False
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def mark_page_dirty(slot: cython.pointer(MemSlot), gfn: gfn_t) -> cython.void:
-    """Set the gfn's bit in the dirty log, if the slot keeps one."""
-    if slot != cython.NULL and slot.flags & SlotFlag.SLOT_LOG_DIRTY:
-        index: u64 = gfn - slot.base_gfn
-        slot.dirty_bitmap[index >> 6] |= cython.cast(u64, 1) << (index & 63)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def host_mapping(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), gfn: gfn_t) -> u64:
-    """The host's mapping of `gfn` as it stands: pfn << 12 | HvaFlag, 0 when nothing is mapped."""
-    return kvm.hva_map[slot.hva + gfn - slot.base_gfn]
-
-
 # --- making slots
 
 

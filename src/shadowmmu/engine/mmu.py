@@ -316,21 +316,8 @@ def create_mmus(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def guest_pgd(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu)) -> u64:
-    """get_guest_pgd: CR3 as the walker of this MMU needs it."""
-    return vcpu.nested.ncr3 if mmu.is_guest_mmu else vcpu.cr3
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def get_pdptr(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), index: cython.int) -> u64:
-    """A guest PDPTE: from the registers loaded with CR3, but for L1's NPT from memory each time.
-
-    Nested paging has no PDPTE registers on AMD, and the page is not write-protected (H4).
-    """
-    if not mmu.is_guest_mmu:
-        return vcpu.walk_mmu.pdptrs[index] if mmu.is_nested_mmu else mmu.pdptrs[index]
+def read_pdptr(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), index: cython.int) -> u64:
+    """`get_pdptr` of the NPT that L1 made, from memory."""
     value: u64 = 0
     table: gpa_t = vcpu.nested.ncr3 & Cr3.PAE_TABLE_MASK
     if not read_guest(vcpu.kvm, vcpu.smm, table + 8 * index, cython.address(value), 8):

@@ -35,40 +35,6 @@ from cython.cimports.shadowmmu.engine.tlb import flush_remote_tlbs
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def next_valid(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.pointer(ShadowPage):
-    """`sp` or the first page behind it in its bucket that is not obsolete (for_each_valid_sp)."""
-    while sp != cython.NULL and is_obsolete(kvm, sp):
-        sp = sp.hash_next
-    return sp
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def first_valid(kvm: cython.pointer(Kvm), gfn: gfn_t) -> cython.pointer(ShadowPage):
-    return next_valid(kvm, kvm.hash[hash_bucket(gfn)])
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def next_with_gptes(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), gfn: gfn_t) -> cython.pointer(ShadowPage):
-    """`sp` or the first page behind it that shadows the guest table at `gfn` (for_each_gfn_valid_sp_with_gptes)."""
-    while sp != cython.NULL and (sp.gfn != gfn or is_obsolete(kvm, sp) or not has_gptes(sp.role)):
-        sp = sp.hash_next
-    return sp
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def first_with_gptes(kvm: cython.pointer(Kvm), gfn: gfn_t) -> cython.pointer(ShadowPage):
-    return next_with_gptes(kvm, kvm.hash[hash_bucket(gfn)], gfn)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def hash_insert(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.void:
     """Newest first: the order in which pages of one gfn go unsync."""
     head: cython.pointer(cython.pointer(ShadowPage)) = cython.address(kvm.hash[hash_bucket(sp.gfn)])
@@ -272,16 +238,6 @@ def link_shadow_page(
         warn(kvm, Bug.BUG_LINK_UNSYNC_CHILDREN)
     if sp.unsync_children or sp.unsync:
         mark_unsync(kvm, sptep)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def clear_write_flooding(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t)) -> cython.void:
-    """The table was used as a table: emulated writes counted so far are forgiven."""
-    sp: cython.pointer(ShadowPage) = sptep_to_sp(kvm, sptep)
-    if sp != cython.NULL:
-        sp.write_flooding_count = 0
 
 
 # --- executable huge pages that were split (iTLB multihit)

@@ -10,8 +10,6 @@ from cython.cimports.shadowmmu.engine.pte_list import PteListIter, pte_list_add,
 from cython.cimports.shadowmmu.engine.role import Access, role_access, role_level
 from cython.cimports.shadowmmu.engine.spte import is_accessed, is_dirty, is_present, is_writable, spte_pfn
 from cython.cimports.shadowmmu.engine.state import (
-    LEVEL_BITS,
-    PAGE_SHIFT,
     RMAP_RECYCLE_THRESHOLD,
     Bug,
     Kvm,
@@ -31,52 +29,10 @@ from cython.cimports.shadowmmu.x86.pte import Pte
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def sp_gfn_of(sp: cython.pointer(ShadowPage), index: cython.int) -> gfn_t:
-    """kvm_mmu_page_get_gfn: what entry `index` maps; a direct page's entries map consecutive gfns."""
-    if sp.translation != cython.NULL:
-        return sp.translation[index] >> PAGE_SHIFT
-    return sp.gfn + (cython.cast(gfn_t, index) << (LEVEL_BITS * (role_level(sp.role) - 1)))
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def sp_access_of(sp: cython.pointer(ShadowPage), index: cython.int) -> cython.int:
     if sp.translation != cython.NULL:
         return sp.translation[index] & Access.ALL
     return role_access(sp.role)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def set_translation(
-    kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), index: cython.int, gfn: gfn_t, access: cython.int
-) -> cython.void:
-    """Remember what an entry of an indirect page maps; a direct page must agree already."""
-    if sp.translation != cython.NULL:
-        sp.translation[index] = gfn << PAGE_SHIFT | access
-    elif gfn != sp_gfn_of(sp, index):
-        warn(kvm, Bug.BUG_RMAP_GFN)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def set_access(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), index: cython.int, access: cython.int) -> cython.void:
-    set_translation(kvm, sp, index, sp_gfn_of(sp, index), access)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def update_page_stats(kvm: cython.pointer(Kvm), level: cython.int, count: cython.int) -> cython.void:
-    if level == 1:
-        kvm.stat.pages_4k += count
-    elif level == 2:
-        kvm.stat.pages_2m += count
-    else:
-        kvm.stat.pages_1g += count
 
 
 @cython.cfunc

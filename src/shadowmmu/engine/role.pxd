@@ -65,4 +65,18 @@ cdef inline int has_gptes(role_t role) noexcept nogil:
     return not role & (Role.DIRECT | Role.PASSTHROUGH)
 
 
-cdef role_t child_role(role_t parent, int index, bint direct, int access) noexcept nogil
+cdef inline role_t child_role(role_t parent, int index, bint direct, int access) noexcept nogil:
+    """kvm_mmu_child_role: the role of the page below entry `index` of a page with role `parent`.
+
+    A 4-byte guest table has 1024 entries, a shadow page 512: a guest page table needs two shadow pages and the
+    guest page directory four, told apart by the low bits of the parent's index. The kernel needs one bit
+    (level 1); below a special level-3 page the level-2 child needs two (hazard H13).
+    """
+    cdef int level = role_level(parent) - 1
+    cdef role_t role = parent & ~<role_t>(Role.LEVEL | Role.ACCESS | Role.DIRECT | Role.PASSTHROUGH | Role.QUADRANT | Role.INVALID)
+    role |= <role_t>level | <role_t>access << RoleShift.ACCESS_SHIFT
+    if direct:
+        role |= Role.DIRECT
+    if role & Role.HAS_4_BYTE_GPTE and level < 3:
+        role |= (<role_t>index & ((1 << level) - 1)) << RoleShift.QUADRANT_SHIFT
+    return role

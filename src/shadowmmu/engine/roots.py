@@ -44,7 +44,7 @@ from cython.cimports.shadowmmu.engine.state import (
     warn,
 )
 from cython.cimports.shadowmmu.engine.sync import sync_children
-from cython.cimports.shadowmmu.engine.tlb import flush_hw_all, make_request, test_request
+from cython.cimports.shadowmmu.engine.tlb import flush_hw_all, make_request
 from cython.cimports.shadowmmu.engine.zap import commit_zap, make_pages_available, topup_memory_caches
 from cython.cimports.shadowmmu.x86.pte import Pte
 
@@ -259,22 +259,6 @@ def free_guest_mode_roots(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(Kvm
         if hpa != Hpa.INVALID_PAGE and to_shadow_page(vcpu.kvm, hpa).role & Role.GUEST_MODE:
             mask |= cython.cast(u64, 2) << i
     free_roots(vcpu.kvm, mmu, mask)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def is_root_stale(vcpu: cython.pointer(KvmVcpu)) -> cython.bint:
-    """The root a fault was taken on is being given up: map nothing into it.
-
-    Legacy tables cannot be asked, there any pending request counts.
-    """
-    if vcpu.mmu.root.hpa == Hpa.INVALID_PAGE:
-        return True
-    sp: cython.pointer(ShadowPage) = to_shadow_page(vcpu.kvm, vcpu.mmu.root.hpa)
-    if sp == cython.NULL:
-        return test_request(vcpu, Request.REQ_MMU_FREE_OBSOLETE_ROOTS)
-    return is_obsolete(vcpu.kvm, sp)
 
 
 # --- switching

@@ -1,4 +1,7 @@
-from shadowmmu.engine.state cimport Kvm, KvmVcpu, hpa_t, spte_t, u64
+from shadowmmu.engine.legacy_roots cimport legacy_walk_start
+from shadowmmu.engine.role cimport role_level
+from shadowmmu.engine.spte cimport is_last, is_present
+from shadowmmu.engine.state cimport Kvm, KvmVcpu, ShadowPage, hpa_t, spte_t, to_shadow_page, u64
 
 cdef struct ShadowWalk:                     # kvm_shadow_walk_iterator
     Kvm *kvm
@@ -21,5 +24,25 @@ cdef inline bint walk_okay(ShadowWalk *it) noexcept nogil:
     return True
 
 
-cdef void walk_init(ShadowWalk *it, KvmVcpu *vcpu, hpa_t root, u64 addr) noexcept nogil
-cdef void walk_next(ShadowWalk *it) noexcept nogil
+cdef inline void walk_init(ShadowWalk *it, KvmVcpu *vcpu, hpa_t root, u64 addr) noexcept nogil:
+    """Begin at `root`, a root of the MMU in use; bare legacy tables are skipped, they have no shadow page."""
+    it.kvm = vcpu.kvm
+    it.addr = addr
+    cdef ShadowPage *sp = to_shadow_page(vcpu.kvm, root)
+    if sp == NULL:
+        it.special = False
+        legacy_walk_start(vcpu, addr, &it.level, &it.table)
+        return
+    it.level = role_level(sp.role)
+    it.special = sp.special
+    it.table = sp.spt
+
+
+cdef inline void walk_next(ShadowWalk *it) noexcept nogil:
+    """Descend; a leaf or an absent entry ends the walk."""
+    cdef spte_t spte = it.sptep[0]
+    if not is_present(spte) or is_last(spte, it.level):
+        it.level = 0
+        return
+    it.table = to_shadow_page(it.kvm, spte).spt
+    it.level -= 1

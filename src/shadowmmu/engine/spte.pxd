@@ -1,6 +1,7 @@
 # Shadow entries: the bits KVM puts in them. Sources: arch/x86/kvm/mmu/spte.h of Linux 6.1.
 
 from shadowmmu.engine.state cimport Kvm, gfn_t, pfn_t, role_t, spte_t, u64
+from shadowmmu.x86.ept cimport Ept
 from shadowmmu.x86.pte cimport Pte
 
 cpdef enum Spte:
@@ -63,10 +64,6 @@ cdef inline u64 dirty_mask(Kvm *kvm, spte_t spte) noexcept nogil:
     return kvm.masks.dirty if ad_enabled(spte) else 0
 
 
-cdef bint is_accessed(Kvm *kvm, spte_t spte) noexcept nogil
-cdef bint is_dirty(Kvm *kvm, spte_t spte) noexcept nogil
-cdef bint is_access_track(Kvm *kvm, spte_t spte) noexcept nogil
-cdef spte_t mark_for_access_track(Kvm *kvm, spte_t spte) noexcept nogil
 cdef spte_t restore_acc_track(Kvm *kvm, spte_t spte) noexcept nogil
 cdef spte_t make_nonleaf_spte(Kvm *kvm, spte_t *child_pt, bint ad_disabled) noexcept nogil
 cdef spte_t make_pdpte(Kvm *kvm, spte_t *child_pt) noexcept nogil
@@ -74,3 +71,28 @@ cdef spte_t make_mmio_spte(Kvm *kvm, gfn_t gfn, int access, u64 gen) noexcept no
 cdef u64 mmio_spte_gen(spte_t spte) noexcept nogil
 cdef gfn_t mmio_spte_gfn(Kvm *kvm, spte_t spte) noexcept nogil
 cdef void set_masks(Kvm *kvm) noexcept nogil
+
+
+cdef inline bint is_access_track(Kvm *kvm, spte_t spte) noexcept nogil:
+    """The entry lost its rights only so that the next access faults (no A bit in the hardware)."""
+    return not ad_enabled(spte) and (spte & kvm.masks.acc_track) == 0
+
+
+cdef inline bint is_accessed(Kvm *kvm, spte_t spte) noexcept nogil:
+    cdef u64 mask = accessed_mask(kvm, spte)
+    return (spte & mask) != 0 if mask else not is_access_track(kvm, spte)
+
+
+cdef inline bint is_dirty(Kvm *kvm, spte_t spte) noexcept nogil:
+    cdef u64 mask = dirty_mask(kvm, spte)
+    return (spte & mask) != 0 if mask else is_writable(spte)
+
+
+cdef inline spte_t mark_for_access_track(Kvm *kvm, spte_t spte) noexcept nogil:
+    """Clear the A bit, or where the hardware has none save R and X and take all rights away."""
+    if ad_enabled(spte) and kvm.masks.accessed:
+        return spte & ~kvm.masks.accessed
+    if is_access_track(kvm, spte) or not kvm.masks.acc_track:
+        return spte
+    spte |= (spte & (Ept.READ | Ept.EXEC)) << SpteShift.ACC_TRACK_SHIFT
+    return spte & ~kvm.masks.acc_track

@@ -51,43 +51,6 @@ def set_masks(kvm: cython.pointer(Kvm)) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def is_access_track(kvm: cython.pointer(Kvm), spte: spte_t) -> cython.bint:
-    """The entry lost its rights only so that the next access faults (no A bit in the hardware)."""
-    return not ad_enabled(spte) and (spte & kvm.masks.acc_track) == 0
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def is_accessed(kvm: cython.pointer(Kvm), spte: spte_t) -> cython.bint:
-    mask: u64 = accessed_mask(kvm, spte)
-    return (spte & mask) != 0 if mask else not is_access_track(kvm, spte)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def is_dirty(kvm: cython.pointer(Kvm), spte: spte_t) -> cython.bint:
-    mask: u64 = dirty_mask(kvm, spte)
-    return (spte & mask) != 0 if mask else is_writable(spte)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def mark_for_access_track(kvm: cython.pointer(Kvm), spte: spte_t) -> spte_t:
-    """Clear the A bit, or where the hardware has none save R and X and take all rights away."""
-    if ad_enabled(spte) and kvm.masks.accessed:
-        return spte & ~kvm.masks.accessed
-    if is_access_track(kvm, spte) or not kvm.masks.acc_track:
-        return spte
-    spte |= (spte & (Ept.READ | Ept.EXEC)) << SpteShift.ACC_TRACK_SHIFT
-    return spte & ~kvm.masks.acc_track
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def restore_acc_track(kvm: cython.pointer(Kvm), spte: spte_t) -> spte_t:
     """Give back the rights that `mark_for_access_track` saved."""
     saved: u64 = (spte >> SpteShift.ACC_TRACK_SHIFT) & (Ept.READ | Ept.EXEC)

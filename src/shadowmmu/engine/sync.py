@@ -34,17 +34,13 @@ from cython.cimports.shadowmmu.engine.unsync import (
     unsync_walk,
 )
 from cython.cimports.shadowmmu.engine.walker import (
-    accessed_bit,
     entry_size,
     gpte_access,
     gpte_gfn,
-    gpte_present,
-    have_ad,
     protect_clean_gpte,
     read_gpte,
 )
 from cython.cimports.shadowmmu.engine.zap import prepare_zap_page, remote_flush_or_zap
-from cython.cimports.shadowmmu.x86.reserved import is_rsvd
 
 
 @cython.cfunc
@@ -56,21 +52,6 @@ def level1_sp_gpa(sp: cython.pointer(ShadowPage)) -> gpa_t:
     if sp.role & Role.HAS_4_BYTE_GPTE:
         offset = ((sp.role & Role.QUADRANT) >> RoleShift.QUADRANT_SHIFT) << 11
     return (sp.gfn << PAGE_SHIFT) + offset
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def prefetch_invalid_gpte(vcpu: cython.pointer(KvmVcpu), sptep: cython.pointer(spte_t), gpte: u64) -> cython.bint:
-    """The guest entry cannot be mapped without a fault (not present, A clear, reserved bits): drop what is there."""
-    mmu: cython.pointer(KvmMmu) = vcpu.mmu
-    usable: cython.bint = gpte_present(mmu.format, gpte)
-    if have_ad(mmu) and not gpte & accessed_bit(mmu.format):
-        usable = False
-    if usable and not is_rsvd(cython.address(mmu.guest_rsvd), gpte, 1):
-        return False
-    drop_spte(vcpu.kvm, sptep)
-    return True
 
 
 @cython.cfunc

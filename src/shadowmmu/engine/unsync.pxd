@@ -1,3 +1,5 @@
+from shadowmmu.engine.memslots cimport is_write_tracked
+from shadowmmu.engine.pages cimport first_with_gptes
 from shadowmmu.engine.state cimport Kvm, MemSlot, ShadowPage, gfn_t
 
 cdef enum:
@@ -20,4 +22,18 @@ cdef int pages_first(PageVec *vec, Parents *parents) noexcept nogil
 cdef int pages_next(PageVec *vec, Parents *parents, int i) noexcept nogil
 cdef void clear_parents(Kvm *kvm, Parents *parents) noexcept nogil
 cdef void unlink_unsync_page(Kvm *kvm, ShadowPage *sp) noexcept nogil
-cdef int try_to_unsync_pages(Kvm *kvm, gfn_t gfn, bint can_unsync, bint prefetch) noexcept nogil
+
+
+cdef int unsync_pages(Kvm *kvm, gfn_t gfn, bint can_unsync, bint prefetch) noexcept nogil
+
+
+cdef inline int try_to_unsync_pages(Kvm *kvm, gfn_t gfn, bint can_unsync, bint prefetch) noexcept nogil:
+    """mmu_try_to_unsync_pages: may `gfn` become writable? 0, or -1 when it must stay write-protected.
+
+    A write-tracked gfn never (it holds an upper-level table). A shadowed level-1 table yes, its pages go
+    unsync - but not while syncing (`can_unsync` False: the guest's flush is not complete yet), and not for a
+    mere prefetch.
+    """
+    if is_write_tracked(kvm, gfn):
+        return -1
+    return 0 if first_with_gptes(kvm, gfn) == NULL else unsync_pages(kvm, gfn, can_unsync, prefetch)

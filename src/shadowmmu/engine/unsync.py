@@ -6,7 +6,6 @@ a walk clears those. Bits are set on the way up by `pages.mark_unsync`, through 
 
 import cython
 from cython.cimports.shadowmmu.engine.events import Event, emit_sp
-from cython.cimports.shadowmmu.engine.memslots import is_write_tracked
 from cython.cimports.shadowmmu.engine.pages import first_with_gptes, mark_parents_unsync, next_with_gptes
 from cython.cimports.shadowmmu.engine.role import role_level
 from cython.cimports.shadowmmu.engine.spte import is_large, is_present
@@ -171,15 +170,13 @@ def unsync_page(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cyt
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def try_to_unsync_pages(kvm: cython.pointer(Kvm), gfn: gfn_t, can_unsync: cython.bint, prefetch: cython.bint) -> cython.int:
+def unsync_pages(kvm: cython.pointer(Kvm), gfn: gfn_t, can_unsync: cython.bint, prefetch: cython.bint) -> cython.int:
     """mmu_try_to_unsync_pages: may `gfn` become writable? 0, or -1 when it must stay write-protected.
 
     A write-tracked gfn never (it holds an upper-level table). A shadowed level-1 table yes, its pages go
     unsync - but not while syncing (`can_unsync` False: the guest's flush is not complete yet), and not for a
     mere prefetch.
     """
-    if is_write_tracked(kvm, gfn):
-        return -1
     sp: cython.pointer(ShadowPage) = first_with_gptes(kvm, gfn)
     while sp != cython.NULL:
         if not can_unsync:

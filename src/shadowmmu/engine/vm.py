@@ -523,6 +523,11 @@ class Vcpu:
     def cr3(self) -> int:
         return self.vcpu.cr3
 
+    @cr3.setter
+    def cr3(self, value: int):
+        """The hardware wrote CR3 without an exit, as it may with nested paging: the MMU is not told (svm_cache_reg)."""
+        self.vcpu.cr3 = value
+
     @property
     def cr4(self) -> int:
         return self.vcpu.cr4
@@ -579,8 +584,7 @@ class Vcpu:
         result: cython.int
         address: u64 = gva
         code: u64 = error_code
-        with cython.nogil:
-            result = mmu_page_fault(self.vcpu, address, code)
+        result = mmu_page_fault(self.vcpu, address, code)
         if result < 0:
             raise_fault(self.id, gva, result)
         return _OUTCOMES[result]

@@ -41,73 +41,6 @@ from cython.cimports.shadowmmu.x86.reserved import is_rsvd
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def gpte_present(format: GuestFormat, gpte: u64) -> cython.bint:
-    if format == GuestFormat.FORMAT_EPT:
-        return (gpte & Ept.RWX) != 0
-    return (gpte & Pte.PRESENT) != 0
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def gpte_access(format: GuestFormat, gpte: u64) -> cython.int:
-    """The rights an entry gives, as Access bits. EPT: USER means readable."""
-    if format == GuestFormat.FORMAT_EPT:
-        return (Access.WRITE if gpte & Ept.WRITE else 0) | (Access.EXEC if gpte & Ept.EXEC else 0) | (Access.USER if gpte & Ept.READ else 0)
-    access: cython.int = gpte & (Pte.WRITABLE | Pte.USER)
-    # Without NX in the format, or with NX clear, the page is executable.
-    if format == GuestFormat.FORMAT_PT32 or not gpte & Pte.NX:
-        access |= Access.EXEC
-    return access
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def gpte_gfn(format: GuestFormat, gpte: u64) -> gfn_t:
-    """The address field, in frames."""
-    return (gpte & (Pte.ADDR32 if format == GuestFormat.FORMAT_PT32 else Pte.ADDR)) >> PAGE_SHIFT
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def have_ad(mmu: cython.pointer(KvmMmu)) -> cython.bint:
-    """The guest's tables have A/D bits: always, but for EPT without EPTP bit 6."""
-    return not mmu.cpu_role & Role.AD_DISABLED
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def accessed_bit(format: GuestFormat) -> u64:
-    if format == GuestFormat.FORMAT_EPT:
-        return Ept.ACCESSED
-    return Pte.ACCESSED
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def dirty_bit(format: GuestFormat) -> u64:
-    if format == GuestFormat.FORMAT_EPT:
-        return Ept.DIRTY
-    return Pte.DIRTY
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def protect_clean_gpte(mmu: cython.pointer(KvmMmu), access: cython.int, gpte: u64) -> cython.int:
-    """A clean page is mapped read-only, so that the first write faults and D can be set."""
-    if not have_ad(mmu) or gpte & dirty_bit(mmu.format):
-        return access
-    return access & ~cython.cast(cython.int, Access.WRITE)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def is_last_gpte(mmu: cython.pointer(KvmMmu), level: cython.int, gpte: u64) -> cython.bint:
     """The entry maps a page. In 2-level tables bit 7 counts only with CR4.PSE."""
     if level == 1:
@@ -117,15 +50,6 @@ def is_last_gpte(mmu: cython.pointer(KvmMmu), level: cython.int, gpte: u64) -> c
     if mmu.format == GuestFormat.FORMAT_PT32:
         return level == 2 and (mmu.cpu_ext & Ext.CR4_PSE) != 0
     return level <= 3
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def read_entry(format: GuestFormat, at: cython.pointer(u8)) -> u64:
-    if format == GuestFormat.FORMAT_PT32:
-        return cython.cast(cython.pointer(u32), at)[0]
-    return cython.cast(cython.pointer(u64), at)[0]
 
 
 @cython.cfunc
@@ -226,7 +150,10 @@ def update_accessed_dirty(
         if at != cython.NULL:
             if read_entry(mmu.format, at) != old:
                 return False
-            memcpy(at, cython.address(pte), size)
+            if size == 4:
+                cython.cast(cython.pointer(u32), at)[0] = pte
+            else:
+                cython.cast(cython.pointer(u64), at)[0] = pte
             gfn: gfn_t = real >> PAGE_SHIFT
             mark_page_dirty(gfn_to_memslot(vcpu.kvm, vcpu.smm, gfn), gfn)
             walker.ptes[level - 1] = pte
@@ -398,15 +325,10 @@ def translate_gpa(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def gpte_changed(
-    vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker), level: cython.int
-) -> cython.bint:
+def group_changed(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker)) -> cython.bint:
     """The entry of `level` is no longer what the walk read. At level 1 its block of 8 is read, for prefetching."""
     size: cython.int = entry_size(mmu.format)
-    gpa: gpa_t = walker.pte_gpa[level - 1]
-    now: u64 = 0
-    if level > 1:
-        return not read_gpte(vcpu, mmu.format, gpa, cython.address(now)) or now != walker.ptes[level - 1]
+    gpa: gpa_t = walker.pte_gpa[0]
     base: gpa_t = gpa & ~cython.cast(u64, PREFETCH * size - 1)
     at: cython.pointer(u8) = guest_bytes(vcpu.kvm, vcpu.smm, base, False)
     if at == cython.NULL:

@@ -210,14 +210,7 @@ def zap_oldest_pages(kvm: cython.pointer(Kvm), nr_to_zap: u64) -> u64:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def available_pages(kvm: cython.pointer(Kvm)) -> u64:
-    return kvm.n_max_mmu_pages - kvm.n_used_mmu_pages if kvm.n_max_mmu_pages > kvm.n_used_mmu_pages else 0
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def make_pages_available(kvm: cython.pointer(Kvm)) -> cython.int:
+def recycle_pages(kvm: cython.pointer(Kvm)) -> cython.int:
     """make_mmu_pages_available: recycle when fewer than 5 pages are left. 0 or -ENOSPC."""
     available: u64 = available_pages(kvm)
     if available >= MIN_FREE_PAGES:
@@ -229,12 +222,8 @@ def make_pages_available(kvm: cython.pointer(Kvm)) -> cython.int:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def topup_memory_caches(kvm: cython.pointer(Kvm)) -> cython.int:
-    """mmu_topup_memory_caches: nothing that follows may run out of headers, tables or descriptors. 0 or -ENOMEM.
-
-    The kernel fills per-vCPU caches and may sleep for memory; here the pools are fixed, so the oldest pages give
-    their memory back.
-    """
+def refill_memory_caches(kvm: cython.pointer(Kvm)) -> cython.int:
+    """The pools run low: the oldest pages give their memory back. 0 or -ENOMEM."""
     while kvm.nfree_pages < CACHE_PAGES or kvm.nfree_descs < CACHE_DESCS:
         if not zap_oldest_pages(kvm, REFILL_PAGES):
             return -cython.cast(cython.int, Errno.ENOMEM)
