@@ -1,7 +1,7 @@
 # What the engine tells: the kernel's kvmmmu tracepoints, and the entry points that probes see.
 # Fields of each kind, in order, stand behind it; `sp` packs gen | unsync << 8 | created << 9 | special << 10.
 
-from shadowmmu.engine.state cimport Kvm, KvmVcpu, ShadowPage, u64
+from shadowmmu.engine.state cimport Kvm, KvmVcpu, ShadowPage, u64, unlikely
 
 cpdef enum Event:
     # kvmmmu tracepoints
@@ -51,7 +51,7 @@ cdef void record(Kvm *kvm, int vcpu, Event kind, u64 a0, u64 a1, u64 a2, u64 a3,
 
 cdef inline void emit(Kvm *kvm, int vcpu, Event kind, u64 a0=0, u64 a1=0, u64 a2=0, u64 a3=0, u64 a4=0, u64 a5=0) noexcept nogil:
     """Tell of one event; `vcpu` is -1 where no vCPU is concerned. Costs one test while nobody listens."""
-    if kvm.events != NULL:
+    if unlikely(kvm.events != NULL):
         record(kvm, vcpu, kind, a0, a1, a2, a3, a4, a5)
 
 

@@ -42,6 +42,7 @@ from cython.cimports.shadowmmu.engine.state import (
     pfn_t,
     spte_t,
     u64,
+    unlikely,
     warn,
 )
 from cython.cimports.shadowmmu.engine.sync import sync_children
@@ -95,7 +96,7 @@ def inject_page_fault(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(Guest
 @cython.exceptval(check=False)
 def interleave(kvm: cython.pointer(Kvm), point: cython.int) -> cython.void:
     """Let the store of another CPU happen here, once, if one was armed for this point."""
-    if kvm.interleave.point == point:
+    if unlikely(kvm.interleave.point == point):
         kvm.interleave.point = 0
         write_guest(kvm, 0, kvm.interleave.gpa, cython.address(kvm.interleave.value), kvm.interleave.size)
 

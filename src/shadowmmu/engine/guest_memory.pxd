@@ -1,5 +1,5 @@
 from shadowmmu.engine.memslots cimport gfn_to_memslot
-from shadowmmu.engine.state cimport PAGE_SHIFT, PAGE_SIZE, HvaFlag, Kvm, MemSlot, gpa_t, pfn_memory, u64, u8
+from shadowmmu.engine.state cimport PAGE_SHIFT, PAGE_SIZE, HvaFlag, Kvm, MemSlot, gpa_t, pfn_memory, u64, u8, unlikely
 
 cdef u8 *fault_in_guest_bytes(Kvm *kvm, MemSlot *slot, gpa_t gpa, bint write) noexcept nogil
 
@@ -15,9 +15,9 @@ cdef inline u8 *guest_bytes(Kvm *kvm, int as_id, gpa_t gpa, bint write) noexcept
     cdef u64 entry = kvm.hva_map[slot.hva + (gpa >> PAGE_SHIFT) - slot.base_gfn]
     cdef u64 wanted = HvaFlag.HVA_PRESENT | HvaFlag.HVA_WRITABLE
     # The common case: an ordinary slot, and a page of its own behind it that may be read and written.
-    if slot.flags == 0 and (entry & (wanted | HvaFlag.HVA_ZERO)) == wanted:
-        return pfn_memory(kvm, entry >> PAGE_SHIFT) + (gpa & (PAGE_SIZE - 1))
-    return fault_in_guest_bytes(kvm, slot, gpa, write)
+    if unlikely(slot.flags or (entry & (wanted | HvaFlag.HVA_ZERO)) != wanted):
+        return fault_in_guest_bytes(kvm, slot, gpa, write)
+    return pfn_memory(kvm, entry >> PAGE_SHIFT) + (gpa & (PAGE_SIZE - 1))
 
 
 cdef bint read_guest(Kvm *kvm, int as_id, gpa_t gpa, void *into, u64 size) noexcept nogil

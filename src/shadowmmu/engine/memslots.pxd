@@ -1,4 +1,4 @@
-from shadowmmu.engine.state cimport ADDRESS_SPACES, LEVEL_BITS, Kvm, KvmVcpu, MemSlot, SlotFlag, gfn_t, gpa_t, pfn_t, role_t, u64, u8
+from shadowmmu.engine.state cimport ADDRESS_SPACES, LEVEL_BITS, Kvm, KvmVcpu, MemSlot, SlotFlag, gfn_t, gpa_t, pfn_t, role_t, u64, u8, unlikely
 
 cdef MemSlot *search_memslots(Kvm *kvm, int as_id, gfn_t gfn) noexcept nogil
 
@@ -6,9 +6,9 @@ cdef MemSlot *search_memslots(Kvm *kvm, int as_id, gfn_t gfn) noexcept nogil
 cdef inline MemSlot *gfn_to_memslot(Kvm *kvm, int as_id, gfn_t gfn) noexcept nogil:
     """The slot that holds `gfn`, invalid (vanishing) ones included, or NULL. Most look-ups hit the last one's slot."""
     cdef MemSlot *slot = kvm.last_slot[as_id]
-    if slot != NULL and gfn - slot.base_gfn < slot.npages:
-        return slot
-    return search_memslots(kvm, as_id, gfn) if kvm.nslots[as_id] else NULL
+    if unlikely(slot == NULL or gfn - slot.base_gfn >= slot.npages):
+        return search_memslots(kvm, as_id, gfn) if kvm.nslots[as_id] else NULL
+    return slot
 
 
 cdef inline int slot_shift(int level) noexcept nogil:

@@ -17,6 +17,9 @@ ctypedef u64 pfn_t          # host frame number
 ctypedef u64 spte_t         # a shadow page-table entry
 ctypedef u32 role_t         # the kernel's kvm_mmu_page_role word (see role.pxd)
 
+cdef extern from *:
+    bint unlikely(bint condition) noexcept nogil    # the kernel's hint to the compiler; Cython defines it in each module
+
 cdef enum:
     PAGE_SHIFT = 12
     PAGE_SIZE = 4096
