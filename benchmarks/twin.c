@@ -215,9 +215,9 @@ static u64 leaf_gfn(struct mmu *mmu, u64 pte, int level, u64 addr)
     return gfn;
 }
 
-static int read_table(struct vcpu *vcpu, struct mmu *mmu, struct walker *w, u64 table, u64 addr)
+static int read_table(struct vcpu *vcpu, struct mmu *mmu, struct walker *w, int level, u64 table, u64 addr)
 {
-    int level = w->level, format = mmu->format, bits = format == FORMAT_PT32 ? 10 : 9;
+    int format = mmu->format, bits = format == FORMAT_PT32 ? 10 : 9;
     u64 offset = (addr >> (PAGE_SHIFT + bits * (level - 1)) & ((1ULL << bits) - 1)) * entry_size(format);
     u64 gfn = gpte_gfn(format, table), gpa = gfn << PAGE_SHIFT;
     w->table_gfn[level - 1] = gfn;
@@ -242,38 +242,38 @@ static u64 get_pdptr(struct vcpu *vcpu, struct mmu *mmu, int index)
 static int walk_once(struct vcpu *vcpu, struct mmu *mmu, struct walker *w, u64 addr, u64 code)
 {
     u64 pte = mmu->is_guest ? vcpu->ncr3 : vcpu->cr3, access = ~0ULL, above;
-    int format = mmu->format, write = (code & ERR_W) != 0;
+    int level = role_level(mmu->cpu_role), format = mmu->format, write = (code & ERR_W) != 0;
     u64 nx = format == FORMAT_PT64 ? PT_NX : 0;
-    w->level = role_level(mmu->cpu_role);
-    if (w->level <= 3 && addr >> 32)
+    if (level <= 3 && addr >> 32)
         return walk_fault(vcpu, mmu, w, addr, code, 0);
-    if (w->level == 3) {
+    if (level == 3) {
         pte = get_pdptr(vcpu, mmu, addr >> 30 & 3);
         emit(vcpu->vm, vcpu->id, PAGING_ELEMENT, pte, 3, 0, 0);
         if (!(pte & PT_P))
             return walk_fault(vcpu, mmu, w, addr, code, 0);
-        w->level = 2;
+        level = 2;
     }
-    w->max_level = w->level++;
+    w->max_level = level++;
     do {
         above = access;
-        w->level--;
-        if (!read_table(vcpu, mmu, w, pte, addr))
+        level--;
+        if (!read_table(vcpu, mmu, w, level, pte, addr))
             return walk_fault(vcpu, mmu, w, addr, code, 0);
-        pte = w->ptes[w->level - 1];
-        emit(vcpu->vm, vcpu->id, PAGING_ELEMENT, pte, w->level, 0, 0);
+        pte = w->ptes[level - 1];
+        emit(vcpu->vm, vcpu->id, PAGING_ELEMENT, pte, level, 0, 0);
         access = above & (pte ^ nx);
         if (!gpte_present(format, pte))
             return walk_fault(vcpu, mmu, w, addr, code, 0);
-        if (is_reserved(&mmu->guest_rsvd, pte, w->level))
+        if (is_reserved(&mmu->guest_rsvd, pte, level))
             return walk_fault(vcpu, mmu, w, addr, code, ERR_RSVD | ERR_P);
-        w->pt_access[w->level - 1] = gpte_access(format, above ^ nx);
-    } while (!last_gpte(mmu, w->level, pte));
+        w->pt_access[level - 1] = gpte_access(format, above ^ nx);
+    } while (!last_gpte(mmu, level, pte));
+    w->level = level;
     w->access = gpte_access(format, access ^ nx);
     u64 denied = permission_fault(vcpu, mmu, w->access, format == FORMAT_PT64 ? pte >> PKEY_SHIFT & 15 : 0, code);
     if (denied)
         return walk_fault(vcpu, mmu, w, addr, code, denied);
-    w->gfn = leaf_gfn(mmu, pte, w->level, addr);
+    w->gfn = leaf_gfn(mmu, pte, level, addr);
     if (mmu->is_nested)
         abort();
     if (!write)

@@ -25,7 +25,7 @@ from guest_tables import (
 from shadowmmu import Outcome, TripleFault, Vm
 from shadowmmu.check.audit import audit
 from shadowmmu.engine.events import Event
-from shadowmmu.engine.fault import InterleavePoint
+from shadowmmu.engine.guest_memory import InterleavePoint
 
 COUNTED = ("n_used_mmu_pages", "mmu_cache_miss", "indirect_shadow_pages", "mmu_shadow_zapped", "mmu_recycled")
 

@@ -1,4 +1,4 @@
-"""The page fault: walk the guest's tables, build the upper levels, set the leaf.
+"""The page fault: walk the guest's tables, find the frame, and have the shadow built (fetch.py).
 
 `mmu_page_fault` decides what kind of fault it is; `shadow_page_fault` serves MMUs that shadow guest tables,
 `direct_page_fault` those that map gfns linearly. Return values are RET_PF_*, or a negative errno.
@@ -8,23 +8,20 @@ import cython
 from cython.cimports.libc.string import memset
 from cython.cimports.shadowmmu.engine.events import Event, emit
 from cython.cimports.shadowmmu.engine.fast_fault import fast_page_fault
-from cython.cimports.shadowmmu.engine.get_page import get_child_sp
-from cython.cimports.shadowmmu.engine.guest_memory import write_guest
+from cython.cimports.shadowmmu.engine.fetch import direct_map, fetch
+from cython.cimports.shadowmmu.engine.guest_memory import InterleavePoint, interleave
 from cython.cimports.shadowmmu.engine.host_memory import fault_in_host_page, host_writable
-from cython.cimports.shadowmmu.engine.huge import disallowed_hugepage_adjust, hugepage_adjust
 from cython.cimports.shadowmmu.engine.invlpg import invalidate_gva
-from cython.cimports.shadowmmu.engine.leaf import PageFault, Pfn, direct_pte_prefetch, pte_prefetch, set_spte
+from cython.cimports.shadowmmu.engine.leaf import PageFault, Pfn
 from cython.cimports.shadowmmu.engine.memslots import gfn_to_memslot, is_write_tracked
-from cython.cimports.shadowmmu.engine.mmio import cache_mmio_info, check_mmio_spte, mmio_info_in_cache
-from cython.cimports.shadowmmu.engine.mmu import guest_level, is_direct, root_level
-from cython.cimports.shadowmmu.engine.pages import clear_write_flooding, disallow_huge, link_shadow_page
+from cython.cimports.shadowmmu.engine.mmio import cache_mmio_info, handle_mmio_page_fault
+from cython.cimports.shadowmmu.engine.mmu import is_direct, root_level
+from cython.cimports.shadowmmu.engine.pages import clear_write_flooding
 from cython.cimports.shadowmmu.engine.role import Access, Ext, Role
 from cython.cimports.shadowmmu.engine.roots import is_root_stale
 from cython.cimports.shadowmmu.engine.shadow_walk import ShadowWalk, walk_init, walk_next, walk_okay
-from cython.cimports.shadowmmu.engine.spte import is_mmio_spte, is_present, mmio_spte_gfn
 from cython.cimports.shadowmmu.engine.state import (
     PAGE_SHIFT,
-    Bug,
     Errno,
     GuestException,
     Hpa,
@@ -34,22 +31,15 @@ from cython.cimports.shadowmmu.engine.state import (
     KvmVcpu,
     MemSlot,
     PfRet,
-    ShadowPage,
     SlotFlag,
     gfn_t,
     gva_t,
     pages_per_hpage,
-    pfn_t,
-    spte_t,
     u64,
-    unlikely,
-    warn,
 )
-from cython.cimports.shadowmmu.engine.sync import sync_children
-from cython.cimports.shadowmmu.engine.walker import GuestWalker, gpte_changed, walk_addr
+from cython.cimports.shadowmmu.engine.walker import GuestWalker, walk_addr
 from cython.cimports.shadowmmu.engine.zap import make_pages_available, topup_memory_caches, unprotect_page
 from cython.cimports.shadowmmu.x86.pferr import Pferr
-from cython.cimports.shadowmmu.x86.reserved import is_rsvd
 
 
 @cython.cfunc
@@ -88,17 +78,6 @@ def inject_page_fault(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(Guest
     vcpu.exception = fault[0]
     vcpu.exception.pending = True
     emit(vcpu.kvm, vcpu.id, Event.INJECT_PAGE_FAULT, fault.address, fault.error_code, fault.nested_page_fault)
-
-
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-def interleave(kvm: cython.pointer(Kvm), point: cython.int) -> cython.void:
-    """Let the store of another CPU happen here, once, if one was armed for this point."""
-    if unlikely(kvm.interleave.point == point):
-        kvm.interleave.point = 0
-        write_guest(kvm, 0, kvm.interleave.gpa, cython.address(kvm.interleave.value), kvm.interleave.size)
 
 
 # --- the frame behind a gfn
@@ -185,112 +164,6 @@ def is_tracked_write(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFa
     if fault.rsvd or not fault.present or not fault.write:
         return False
     return is_write_tracked(vcpu.kvm, fault.gfn)
-
-
-# --- building
-
-
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-def link_child(vcpu: cython.pointer(KvmVcpu), sptep: cython.pointer(spte_t), sp: cython.pointer(ShadowPage)) -> cython.void:
-    link_shadow_page(vcpu.kvm, sptep, sp, root_level(vcpu.mmu))
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def build_upper(vcpu: cython.pointer(KvmVcpu), walker: cython.pointer(GuestWalker), it: cython.pointer(ShadowWalk)) -> cython.bint:
-    """Descend to the level of the guest's leaf, linking a page for each guest table. False: retry.
-
-    Each guest entry is read again *after* the page for the table it is in has been write-protected - the top
-    entry too, because below a special root the top table's page is made right here (H3).
-    """
-    top: cython.int = walker.max_level
-    while walk_okay(it) and it.level > walker.level:
-        clear_write_flooding(vcpu.kvm, it.sptep)
-        index: cython.int = it.level - 2
-        interleave(vcpu.kvm, InterleavePoint.BEFORE_GET_PAGE)
-        # Levels above the guest's own have no table: gfn 0, all rights.
-        above: cython.bint = it.level - 1 > top and guest_level(vcpu.mmu) <= 3
-        gfn: gfn_t = 0 if above else walker.table_gfn[index]
-        access: cython.int = Access.ALL if above else walker.pt_access[index]
-        sp: cython.pointer(ShadowPage) = get_child_sp(vcpu, it.sptep, gfn, False, access)
-        # A table is synced before it is linked: the guest need not flush for an entry that becomes present.
-        if sp != cython.NULL and sp.unsync_children:
-            sync_children(vcpu, sp)
-        if it.level - 1 <= top and gpte_changed(vcpu, vcpu.mmu, walker, it.level - 1):
-            return False
-        if sp != cython.NULL:
-            link_child(vcpu, it.sptep, sp)
-        walk_next(it)
-    return True
-
-
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-def build_direct(
-    vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), it: cython.pointer(ShadowWalk), access: cython.int, shadow: cython.bint
-) -> cython.bint:
-    """Descend from the guest's leaf (or from the top, without guest tables) to the goal level by direct pages.
-
-    They have the rights of the guest's leaf; other rights mean another page.
-    """
-    kvm: cython.pointer(Kvm) = vcpu.kvm
-    while walk_okay(it):
-        if shadow:
-            clear_write_flooding(kvm, it.sptep)
-        if kvm.nx_huge_pages:
-            disallowed_hugepage_adjust(fault, it.sptep[0], it.level)
-        if it.level == fault.goal_level:
-            return True
-        gfn: gfn_t = fault.gfn & ~(pages_per_hpage(it.level) - 1)
-        sp: cython.pointer(ShadowPage) = get_child_sp(vcpu, it.sptep, gfn, True, access)
-        if sp != cython.NULL:
-            link_child(vcpu, it.sptep, sp)
-            if fault.huge_page_disallowed:
-                disallow_huge(kvm, sp, fault.req_level >= it.level)
-        walk_next(it)
-    warn(kvm, Bug.BUG_FETCH_LEVEL)
-    return False
-
-
-@cython.cfunc
-@cython.inline
-@cython.nogil
-@cython.exceptval(check=False)
-def request_spte(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.void:
-    """Choose the mapping's size and tell what is wanted; a 3-level root has no 1 GiB entries (H10)."""
-    if fault.max_level >= root_level(vcpu.mmu):
-        fault.max_level = root_level(vcpu.mmu) - 1
-    hugepage_adjust(vcpu.kvm, fault)
-    pfn: pfn_t = fault.pfn | (fault.gfn & (pages_per_hpage(fault.goal_level) - 1))
-    emit(vcpu.kvm, vcpu.id, Event.KVM_MMU_SPTE_REQUESTED, fault.gfn, pfn, fault.goal_level)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def fetch(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), walker: cython.pointer(GuestWalker)) -> cython.int:
-    """FNAME(fetch): carry one guest translation over into the shadow tables."""
-    direct_access: cython.int = walker.pte_access
-    if gpte_changed(vcpu, vcpu.mmu, walker, walker.max_level):
-        return PfRet.RET_PF_RETRY
-    it: ShadowWalk
-    walk_init(cython.address(it), vcpu, vcpu.mmu.root.hpa, fault.addr)
-    if not build_upper(vcpu, walker, cython.address(it)):
-        return PfRet.RET_PF_RETRY
-    request_spte(vcpu, fault)
-    if not build_direct(vcpu, fault, cython.address(it), direct_access, True):
-        return -cython.cast(cython.int, Errno.EFAULT)
-    gfn: gfn_t = fault.gfn & ~(pages_per_hpage(it.level) - 1)
-    result: cython.int = set_spte(vcpu, fault.slot, it.sptep, walker.pte_access, gfn, fault.pfn, fault)
-    if result != PfRet.RET_PF_SPURIOUS:
-        pte_prefetch(vcpu, walker, it.sptep)
-    return result
 
 
 # --- faults of MMUs that shadow guest tables
@@ -384,23 +257,6 @@ def shadow_page_fault(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageF
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def direct_map(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.int:
-    """__direct_map."""
-    request_spte(vcpu, fault)
-    it: ShadowWalk
-    walk_init(cython.address(it), vcpu, vcpu.mmu.root.hpa, fault.addr)
-    if not build_direct(vcpu, fault, cython.address(it), Access.ALL, False):
-        return -cython.cast(cython.int, Errno.EFAULT)
-    gfn: gfn_t = fault.gfn & ~(pages_per_hpage(it.level) - 1)
-    result: cython.int = set_spte(vcpu, fault.slot, it.sptep, Access.ALL, gfn, fault.pfn, fault)
-    if result != PfRet.RET_PF_SPURIOUS:
-        direct_pte_prefetch(vcpu, it.sptep)
-    return result
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def direct_page_fault(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.int:
     """nonpaging_page_fault and kvm_tdp_page_fault: the address is guest physical."""
     if not fault.is_tdp:
@@ -425,51 +281,6 @@ def direct_page_fault(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageF
     if result != PfRet.RET_PF_CONTINUE:
         return result
     return direct_map(vcpu, fault)
-
-
-# --- MMIO
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def find_mmio_spte(vcpu: cython.pointer(KvmVcpu), addr: u64, spte: cython.pointer(spte_t)) -> cython.bint:
-    """get_mmio_spte: the last entry on the path of `addr`. True: a present entry on it has reserved bits, a bug of ours (H11)."""
-    reserved: cython.bint = False
-    it: ShadowWalk
-    walk_init(cython.address(it), vcpu, vcpu.mmu.root.hpa, addr)
-    spte[0] = 0
-    while walk_okay(cython.address(it)):
-        spte[0] = it.sptep[0]
-        if is_present(spte[0]) and is_rsvd(cython.address(vcpu.mmu.shadow_zero), spte[0], it.level):
-            reserved = True
-        walk_next(cython.address(it))
-    return reserved
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def handle_mmio_page_fault(vcpu: cython.pointer(KvmVcpu), addr: u64) -> cython.int:
-    """A reserved-bit fault: an MMIO mark of this generation means emulate; an old one, handle as a normal fault."""
-    direct: cython.bint = is_direct(vcpu.mmu)
-    if mmio_info_in_cache(vcpu, addr, direct):
-        return PfRet.RET_PF_EMULATE
-    spte: spte_t = 0
-    if find_mmio_spte(vcpu, addr, cython.address(spte)):
-        warn(vcpu.kvm, Bug.BUG_RSVD_MMIO_WALK)
-        return -cython.cast(cython.int, Errno.EINVAL)
-    if not is_mmio_spte(vcpu.kvm, spte):
-        return PfRet.RET_PF_RETRY
-    if not check_mmio_spte(vcpu, spte):
-        return PfRet.RET_PF_INVALID
-    gfn: gfn_t = mmio_spte_gfn(vcpu.kvm, spte)
-    access: cython.int = spte & vcpu.kvm.masks.mmio_access
-    if direct:
-        addr = 0
-    emit(vcpu.kvm, vcpu.id, Event.HANDLE_MMIO_PAGE_FAULT, addr, gfn, access)
-    cache_mmio_info(vcpu, addr, gfn, access)
-    return PfRet.RET_PF_EMULATE
 
 
 # --- the way in

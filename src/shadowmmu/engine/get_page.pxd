@@ -1,6 +1,6 @@
 from shadowmmu.engine.role cimport Role, child_role
 from shadowmmu.engine.spte cimport is_large, is_present
-from shadowmmu.engine.state cimport Bug, KvmVcpu, ShadowPage, gfn_t, role_t, spte_index, spte_t, sptep_to_sp, to_shadow_page, warn
+from shadowmmu.engine.state cimport Bug, KvmVcpu, ShadowPage, gfn_t, role_t, spte_index, spte_t, sptep_to_sp, to_shadow_page, unlikely, warn
 
 cdef ShadowPage *get_shadow_page(KvmVcpu *vcpu, gfn_t gfn, role_t role) noexcept nogil
 
@@ -18,7 +18,7 @@ cdef inline ShadowPage *get_child_sp(KvmVcpu *vcpu, spte_t *sptep, gfn_t gfn, bi
     Below a special page, levels 3 and above are special too (R13): no hash, no trace, no statistics.
     """
     cdef ShadowPage *parent = sptep_to_sp(vcpu.kvm, sptep)
-    if parent.role & Role.INVALID:
+    if unlikely(parent.role & Role.INVALID):
         warn(vcpu.kvm, Bug.BUG_INVALID_CHILD)
     cdef role_t role = child_role(parent.role, spte_index(sptep), direct, access)
     cdef ShadowPage *child

@@ -22,3 +22,15 @@ cdef inline u8 *guest_bytes(Kvm *kvm, int as_id, gpa_t gpa, bint write) noexcept
 
 cdef bint read_guest(Kvm *kvm, int as_id, gpa_t gpa, void *into, u64 size) noexcept nogil
 cdef bint write_guest(Kvm *kvm, int as_id, gpa_t gpa, void *data, u64 size) noexcept nogil
+
+
+cpdef enum InterleavePoint:                 # where a store of another CPU can be let in
+    AFTER_WALK = 1                          # the guest walk is done, mmu_lock not yet taken
+    BEFORE_GET_PAGE = 2                     # the top entry was checked, the page below it is not yet protected
+
+
+cdef inline void interleave(Kvm *kvm, int point) noexcept nogil:
+    """Let the store of another CPU happen here, once, if one was armed for this point."""
+    if unlikely(kvm.interleave.point == point):
+        kvm.interleave.point = 0
+        write_guest(kvm, 0, kvm.interleave.gpa, &kvm.interleave.value, kvm.interleave.size)

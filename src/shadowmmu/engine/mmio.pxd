@@ -9,3 +9,4 @@ cdef bint mmio_info_in_cache(KvmVcpu *vcpu, u64 addr, bint direct) noexcept nogi
 cdef u64 mmio_generation(KvmVcpu *vcpu) noexcept nogil
 cdef enum AllGva:
     MMIO_GVA_ANY = 0xFFFFFFFFFFFFFFFF
+cdef int handle_mmio_page_fault(KvmVcpu *vcpu, u64 addr) noexcept nogil

@@ -2,8 +2,26 @@
 
 import cython
 from cython.cimports.shadowmmu.engine.events import Event, emit
-from cython.cimports.shadowmmu.engine.spte import is_mmio_spte, make_mmio_spte, mmio_spte_gen, mmio_spte_gfn
-from cython.cimports.shadowmmu.engine.state import PAGE_SHIFT, PAGE_SIZE, Gen, Kvm, KvmVcpu, gfn_t, gva_t, host_pa, spte_t, u64
+from cython.cimports.shadowmmu.engine.mmu import is_direct
+from cython.cimports.shadowmmu.engine.shadow_walk import ShadowWalk, walk_init, walk_next, walk_okay
+from cython.cimports.shadowmmu.engine.spte import is_mmio_spte, is_present, make_mmio_spte, mmio_spte_gen, mmio_spte_gfn
+from cython.cimports.shadowmmu.engine.state import (
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    Bug,
+    Errno,
+    Gen,
+    Kvm,
+    KvmVcpu,
+    PfRet,
+    gfn_t,
+    gva_t,
+    host_pa,
+    spte_t,
+    u64,
+    warn,
+)
+from cython.cimports.shadowmmu.x86.reserved import is_rsvd
 
 
 @cython.cfunc
@@ -84,3 +102,45 @@ def mmio_info_in_cache(vcpu: cython.pointer(KvmVcpu), addr: u64, direct: cython.
     if direct:
         return vcpu.mmio_gfn != 0 and vcpu.mmio_gfn == addr >> PAGE_SHIFT
     return vcpu.mmio_gva != 0 and vcpu.mmio_gva == addr & ~cython.cast(u64, PAGE_SIZE - 1)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def find_mmio_spte(vcpu: cython.pointer(KvmVcpu), addr: u64, spte: cython.pointer(spte_t)) -> cython.bint:
+    """get_mmio_spte: the last entry on the path of `addr`. True: a present entry on it has reserved bits, a bug of ours (H11)."""
+    reserved: cython.bint = False
+    it: ShadowWalk
+    walk_init(cython.address(it), vcpu, vcpu.mmu.root.hpa, addr)
+    spte[0] = 0
+    while walk_okay(cython.address(it)):
+        spte[0] = it.sptep[0]
+        if is_present(spte[0]) and is_rsvd(cython.address(vcpu.mmu.shadow_zero), spte[0], it.level):
+            reserved = True
+        walk_next(cython.address(it))
+    return reserved
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def handle_mmio_page_fault(vcpu: cython.pointer(KvmVcpu), addr: u64) -> cython.int:
+    """A reserved-bit fault: an MMIO mark of this generation means emulate; an old one, handle as a normal fault."""
+    direct: cython.bint = is_direct(vcpu.mmu)
+    if mmio_info_in_cache(vcpu, addr, direct):
+        return PfRet.RET_PF_EMULATE
+    spte: spte_t = 0
+    if find_mmio_spte(vcpu, addr, cython.address(spte)):
+        warn(vcpu.kvm, Bug.BUG_RSVD_MMIO_WALK)
+        return -cython.cast(cython.int, Errno.EINVAL)
+    if not is_mmio_spte(vcpu.kvm, spte):
+        return PfRet.RET_PF_RETRY
+    if not check_mmio_spte(vcpu, spte):
+        return PfRet.RET_PF_INVALID
+    gfn: gfn_t = mmio_spte_gfn(vcpu.kvm, spte)
+    access: cython.int = spte & vcpu.kvm.masks.mmio_access
+    if direct:
+        addr = 0
+    emit(vcpu.kvm, vcpu.id, Event.HANDLE_MMIO_PAGE_FAULT, addr, gfn, access)
+    cache_mmio_info(vcpu, addr, gfn, access)
+    return PfRet.RET_PF_EMULATE

@@ -182,12 +182,12 @@ def read_table(
     vcpu: cython.pointer(KvmVcpu),
     mmu: cython.pointer(KvmMmu),
     walker: cython.pointer(GuestWalker),
+    level: cython.int,
     table: u64,
     addr: gva_t,
     nested_access: u64,
 ) -> cython.int:
-    """Locate and read the entry of `addr` in the table that `table` points to. 1: read; 0: no memory; -1: nested fault."""
-    level: cython.int = walker.level
+    """Locate and read the entry of `addr` in the `level` table that `table` points to. 1: read; 0: no memory; -1: nested fault."""
     format: GuestFormat = mmu.format
     bits: cython.int = 10 if format == GuestFormat.FORMAT_PT32 else 9
     index: u64 = (addr >> (PAGE_SHIFT + bits * (level - 1))) & ((cython.cast(u64, 1) << bits) - 1)
@@ -215,51 +215,52 @@ def walk_once(
     vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker), addr: gva_t, access: u64
 ) -> cython.int:
     """One attempt of `walk_addr`: 1 mapped, 0 fault, -1 an entry changed while A/D were set."""
-    walker.level = guest_level(mmu)
+    level: cython.int = guest_level(mmu)
     pte: u64 = guest_pgd(vcpu, mmu)
     format: GuestFormat = mmu.format
     nx: u64 = Pte.NX if format == GuestFormat.FORMAT_PT64 else 0
     write: cython.bint = (access & Pferr.WRITE) != 0
     # 32-bit tables reach no further than 4 GiB, where a nested guest-physical address may lie (H2).
-    if walker.level <= 3 and addr >> 32:
+    if level <= 3 and addr >> 32:
         return walk_fault(vcpu, mmu, walker, addr, access, 0, 0)
-    if walker.level == 3:
+    if level == 3:
         pte = get_pdptr(vcpu, mmu, (addr >> 30) & 3)
         emit(vcpu.kvm, vcpu.id, Event.KVM_MMU_PAGING_ELEMENT, pte, 3)
         if not pte & Pte.PRESENT:
             return walk_fault(vcpu, mmu, walker, addr, access, 0, 0)
-        walker.level = 2
-    walker.max_level = walker.level
+        level = 2
+    walker.max_level = level
     nested_access: u64 = Pferr.USER | (Pferr.WRITE if have_ad(mmu) else 0)
     # NX is inverted, so that it ANDs like the other rights.
     pte_access: u64 = 0
     pte_access = ~pte_access
-    walker.level += 1
+    level += 1
     while True:
         pt_access: u64 = pte_access
-        walker.level -= 1
-        got: cython.int = read_table(vcpu, mmu, walker, pte, addr, nested_access)
+        level -= 1
+        got: cython.int = read_table(vcpu, mmu, walker, level, pte, addr, nested_access)
         if got < 0:
             return 0
         if got == 0:
             return walk_fault(vcpu, mmu, walker, addr, access, 0, pte_access)
-        pte = walker.ptes[walker.level - 1]
-        emit(vcpu.kvm, vcpu.id, Event.KVM_MMU_PAGING_ELEMENT, pte, walker.level)
+        pte = walker.ptes[level - 1]
+        emit(vcpu.kvm, vcpu.id, Event.KVM_MMU_PAGING_ELEMENT, pte, level)
         pte_access = pt_access & (pte ^ nx)
         if not gpte_present(format, pte):
             return walk_fault(vcpu, mmu, walker, addr, access, 0, pte_access)
-        if is_rsvd(cython.address(mmu.guest_rsvd), pte, walker.level):
+        if is_rsvd(cython.address(mmu.guest_rsvd), pte, level):
             return walk_fault(vcpu, mmu, walker, addr, access, Pferr.RSVD | Pferr.PRESENT, pte_access)
         # Not the leaf's rights: a table shared by two parents has a shadow for each (CVE-2021-38198).
-        walker.pt_access[walker.level - 1] = gpte_access(format, pt_access ^ nx)
-        if is_last_gpte(mmu, walker.level, pte):
+        walker.pt_access[level - 1] = gpte_access(format, pt_access ^ nx)
+        if is_last_gpte(mmu, level, pte):
             break
+    walker.level = level
     walker.pte_access = gpte_access(format, pte_access ^ nx)
     pkey: cython.int = (pte & Pte.PKEY_MASK) >> PteShift.PKEY if format == GuestFormat.FORMAT_PT64 else 0
     code: u64 = permission_fault(vcpu, mmu, walker.pte_access, pkey, access)
     if code:
         return walk_fault(vcpu, mmu, walker, addr, access, code, pte_access)
-    gpa: gpa_t = leaf_gfn(mmu, pte, walker.level, addr) << PAGE_SHIFT
+    gpa: gpa_t = leaf_gfn(mmu, pte, level, addr) << PAGE_SHIFT
     if mmu.is_nested_mmu:
         gpa = translate_gpa(vcpu, mmu, gpa, access, cython.address(walker.fault))
         if gpa == Hpa.INVALID_PAGE:
