@@ -124,6 +124,26 @@ def test_i9_another_pages_frame() -> None:
     assert named(vm) == {"I9"}
 
 
+def test_i9_a_large_page_keeps_its_place_when_a_table_in_it_is_shadowed() -> None:
+    """It only loses MMU-writable: a later write in it maps smaller. Made writable again, it is a violation."""
+    vm = Vm(memory_mib=8, vcpus=2)
+    vm.set_host_page_level(0, 8 << 20, 2)
+    nonpaging, paging = vm.vcpus
+    nonpaging.enter()
+    assert nonpaging.page_fault(0x201000, 2) is Outcome.FIXED
+    (sptep,) = vm.rmap(0x201000, level=2)
+    assert vm.read_host_u64(sptep) & 0x82 == 0x82  # large and writable
+    put(vm, 0x1000, 0x200007)  # a 2-level directory whose first table lies in the large page
+    put(vm, 0x200000, 0x5067)
+    assert paging.set_sregs(0x80010001, 0x1000, 0, 0)
+    paging.enter()
+    assert paging.page_fault(0, 0) is Outcome.FIXED
+    assert vm.read_host_u64(sptep) & 0x82 == 0x80
+    assert audit(vm) == []
+    vm.write_host(sptep, struct.pack("<Q", vm.read_host_u64(sptep) | 0x402))
+    assert "I9" in named(vm)
+
+
 def test_i10_a_link_of_another_kind() -> None:
     vm = guest()
     poke(vm, page_of(vm, 4, 1), ROLE, "<I", lambda role: role ^ 0x20000)

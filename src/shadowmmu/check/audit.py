@@ -342,8 +342,9 @@ class Auditor:
         mask: u64 = pages_per_hpage(level) - 1
         if (gfn | spte_pfn(spte)) & mask:
             self.say("I9", f"large {self.entry_name(sp, index)} is not aligned")
-        if lpage_info(slot, gfn, level)[0]:
-            self.say("I9", f"large {self.entry_name(sp, index)} where large pages are forbidden")
+        # One that was there before stays, without MMU-writable, until a fault in it maps smaller (slot_write_protect_gfn).
+        if lpage_info(slot, gfn, level)[0] and spte & kvm.masks.mmu_writable:
+            self.say("I9", f"large {self.entry_name(sp, index)} may become writable where large pages are forbidden")
         if is_writable(spte) and slot.flags & SlotFlag.SLOT_LOG_DIRTY:
             self.say("I9", f"large {self.entry_name(sp, index)} is writable while dirty pages are logged")
         return None
