@@ -34,6 +34,8 @@ Known differences of Linux 6.1 from a bare CPU. They are allowed here, unless `s
 * A table outside all memslots reads as not present. 4 MB pages name 36 physical bits.
 * With CR0.WP=0 Linux maps a user page that the supervisor writes, but the guest's entry does not let it, as a
   supervisor page; if EFLAGS.AC allowed that write under SMAP, the page stays within reach after AC is cleared.
+* A #PF drops the address from the shadow of the present CR3 alone. If the guest loads another CR3 with the same PCID
+  and keeps its translations (CR3 bit 63), those of the first stay within reach.
 * With paging it may be asked for one: syncing renews an MMIO mark although a memslot has been made there meanwhile.
 * Shadow pages do not record EFER.NXE, CR4.PSE and PAE-versus-long mode, so after a change of one of them an entry
   may still be used as the other setting reads it: bit 63, bits 52-62, and bit 7 of a 4-byte PDE.
@@ -119,10 +121,12 @@ class Oracle:
 class Space:
     """The sets of one PCID. Global pages found here serve the other PCIDs too (SDM 4.10.2.4)."""
 
-    __slots__ = ("cr3", "depends", "pages", "tables", "tlb")
+    __slots__ = ("cr3", "depends", "mixed", "pages", "tables", "tlb")
 
     def __init__(self, tlb: "VirtualTlb", cr3: int) -> None:
         self.tlb, self.cr3 = tlb, cr3
+        self.mixed = False
+        """It may hold translations of several CR3s: another was loaded with this PCID, keeping them."""
         self.pages: dict[int, set[Translation]] = {page: set() for page in tlb.oracle.watched}
         self.tables: dict[Node, set[tuple[int, int]]] = {}
         self.depends: dict[int, list[tuple[Child, int]]] = {}  # host address of an entry -> where it was reached, rights
@@ -217,13 +221,15 @@ class VirtualTlb:
             pdptes = tuple(p or 0 for p in loaded)
         if not accepted:
             return
-        noflush = mov_cr3 and cr4 & hw.CR4_PCIDE and cr3 >> 63
+        noflush = bool(mov_cr3 and cr4 & hw.CR4_PCIDE and cr3 >> 63)
         self.cr0, self.cr3, self.cr4, self.efer, self.pdptes = cr0, cr3 & ~(1 << 63), cr4, efer, pdptes
         self._set_mode()
         if was != now.levels or flips4 & hw.CR4_PGE or flips4 & ~cr4 & hw.CR4_PCIDE:
             self.spaces = {}
         pcid = cr3 & 0xFFF if cr4 & hw.CR4_PCIDE else 0
         self.space = self.spaces[pcid] = self.spaces.get(pcid) or Space(self, cr3)
+        if mov_cr3:
+            self.space.mixed = noflush and (self.space.mixed or self.space.cr3 != self.cr3)
         self.space.cr3 = self.cr3
         if flips4 & cr4 & hw.CR4_SMEP:
             self.space.keep(lambda _page, t: False)
@@ -336,7 +342,8 @@ class VirtualTlb:
             pages = self.possible(expected.gva)
             if pages and all(self.memory.host(t.address(expected.gva)) is not None for t in pages):
                 raise Violation(f"{what}: is to be emulated, but it is memory: {self._describe_all(pages, expected.gva)}")
-        if exception is not None and exception[1] & (hw.PRESENT | hw.RESERVED) == hw.PRESENT:
+        drops = self.oracle.strict or not self.space.mixed
+        if drops and exception is not None and exception[1] & (hw.PRESENT | hw.RESERVED) == hw.PRESENT:
             self.invlpg(expected.gva)
 
     def _judge_fault(self, what: str, expected: Prediction, exception: tuple[Any, ...]) -> None:
