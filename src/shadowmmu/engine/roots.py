@@ -55,20 +55,8 @@ from cython.cimports.shadowmmu.x86.pte import Pte
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def load_special(vcpu: cython.pointer(KvmVcpu)) -> cython.int:
-    """One special page is the root; what hangs below is made by the first faults."""
-    sp: cython.pointer(ShadowPage) = alloc_special_page(vcpu, vcpu.mmu, vcpu.mmu.root_role)
-    if sp == cython.NULL:
-        return -cython.cast(cython.int, Errno.ENOMEM)
-    vcpu.mmu.root.hpa = host_pa(vcpu.kvm, sp.spt)
-    return 0
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def load_normal(vcpu: cython.pointer(KvmVcpu), gfn: gfn_t) -> cython.int:
-    sp: cython.pointer(ShadowPage) = alloc_root(vcpu, gfn, 0, root_level(vcpu.mmu))
+def install_root(vcpu: cython.pointer(KvmVcpu), sp: cython.pointer(ShadowPage)) -> cython.int:
+    """`sp` is the root; what hangs below is made by the first faults. NULL: no memory was left for it."""
     if sp == cython.NULL:
         return -cython.cast(cython.int, Errno.ENOMEM)
     vcpu.mmu.root.hpa = host_pa(vcpu.kvm, sp.spt)
@@ -84,9 +72,9 @@ def alloc_direct_roots(vcpu: cython.pointer(KvmVcpu)) -> cython.int:
     if result < 0:
         return result
     if wants_special_root(vcpu.kvm, vcpu.mmu):
-        result = load_special(vcpu)
+        result = install_root(vcpu, alloc_special_page(vcpu, vcpu.mmu, vcpu.mmu.root_role))
     elif root_level(vcpu.mmu) >= 4:
-        result = load_normal(vcpu, 0)
+        result = install_root(vcpu, alloc_root(vcpu, 0, 0, root_level(vcpu.mmu)))
     else:
         legacy_load_direct(vcpu)
     if not result:
@@ -117,9 +105,9 @@ def alloc_shadow_roots(vcpu: cython.pointer(KvmVcpu)) -> cython.int:
     if result < 0:
         return result
     if special:
-        result = load_special(vcpu)
+        result = install_root(vcpu, alloc_special_page(vcpu, vcpu.mmu, vcpu.mmu.root_role))
     elif guest_level(mmu) >= 4:
-        result = load_normal(vcpu, gfn)
+        result = install_root(vcpu, alloc_root(vcpu, gfn, 0, root_level(vcpu.mmu)))
     else:
         legacy_load_shadow(vcpu, gfn, pdptrs)
     if not result:
