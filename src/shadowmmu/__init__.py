@@ -6,13 +6,16 @@ from shadowmmu.engine.face import (
     GuestMemoryError,
     HostFault,
     MemslotError,
+    NestedWalk,
     Outcome,
     OutOfPages,
     PageFaultException,
     ShadowPageView,
     TripleFault,
+    WalkStep,
 )
-from shadowmmu.engine.vm import ROOT_DESIGNS, Vcpu, Vm
+from shadowmmu.engine.vcpu import Vcpu
+from shadowmmu.engine.vm import ROOT_DESIGNS, Vm
 
 __all__ = [
     "ROOT_DESIGNS",
@@ -21,6 +24,7 @@ __all__ = [
     "GuestMemoryError",
     "HostFault",
     "MemslotError",
+    "NestedWalk",
     "OutOfPages",
     "Outcome",
     "PageFaultException",
@@ -28,4 +32,5 @@ __all__ = [
     "TripleFault",
     "Vcpu",
     "Vm",
+    "WalkStep",
 ]

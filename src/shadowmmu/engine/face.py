@@ -78,6 +78,27 @@ class ShadowPageView(NamedTuple):
         return describe_role(self.role)
 
 
+class WalkStep(NamedTuple):
+    """One table of a walk."""
+
+    level: int
+    gpa: int
+    """Where the entry lies, L1 physical, bytes."""
+    entry: int | None
+    """The guest's entry; None: no memory there."""
+
+
+class NestedWalk(NamedTuple):
+    """The way of an L2 physical address through the nested tables that L1 made, to memory of the VM."""
+
+    steps: tuple[WalkStep, ...]
+    """From the top table down to the leaf, or to the entry where it ends."""
+    gpa: int | None
+    """L1 physical address; None: an entry on the way is not present."""
+    hva: int | None
+    """Byte offset in the VM's host user memory; None: no memslot there."""
+
+
 class EngineError(Exception):
     """The engine cannot go on with what it was asked; the message names the object."""
 

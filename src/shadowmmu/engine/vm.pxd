@@ -1,4 +1,4 @@
-from shadowmmu.engine.state cimport EventRecord, Kvm, KvmVcpu, ShadowPage, u64, u8
+from shadowmmu.engine.state cimport EventRecord, Kvm, u64, u8
 
 cdef class Vm:
     cdef Kvm *kvm
@@ -8,10 +8,3 @@ cdef class Vm:
     cdef readonly int host_levels
     cdef object check_slot(self, int result, object name)
     cdef u8 *frame_memory(self, u64 hpa, u64 size) noexcept
-    cdef object view(self, ShadowPage *sp)
-
-
-cdef class Vcpu:
-    cdef KvmVcpu *vcpu
-    cdef readonly Vm vm
-    cdef readonly int id

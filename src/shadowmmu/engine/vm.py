@@ -1,4 +1,4 @@
-"""`Vm` and `Vcpu`: the engine for Python users. Addresses are in bytes unless a name says gfn.
+"""`Vm`: the engine for Python users, with its vCPUs (`Vcpu`). Addresses are in bytes unless a name says gfn.
 
 A machine calls `Vcpu.enter` before every guest entry, `Vcpu.page_fault` for a #PF exit, and the setters for
 control-register writes. Guest memory outside the MMU's knowledge is reached by `Vm.read_guest` and `write_guest`.
@@ -9,17 +9,10 @@ from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.shadowmmu.engine.dirty import get_dirty_log
-from cython.cimports.shadowmmu.engine.fault import inject_page_fault, mmu_page_fault
 from cython.cimports.shadowmmu.engine.guest_memory import read_guest, write_guest
 from cython.cimports.shadowmmu.engine.host_memory import discard_hva_range, protect_hva_range
-from cython.cimports.shadowmmu.engine.invlpg import kvm_invlpg
 from cython.cimports.shadowmmu.engine.memslots import gfn_to_memslot, gfn_to_rmap, slot_by_id
-from cython.cimports.shadowmmu.engine.mmu import create_mmus, guest_level, init_mmu, root_level
-from cython.cimports.shadowmmu.engine.nested import NestedPaging, nested_enter, nested_exit
-from cython.cimports.shadowmmu.engine.pages import is_obsolete
-from cython.cimports.shadowmmu.engine.pte_list import PteListIter, pte_list_first, pte_list_next
-from cython.cimports.shadowmmu.engine.registers import set_cr0, set_cr3, set_cr4, set_efer, set_sregs
-from cython.cimports.shadowmmu.engine.requests import prepare_entry
+from cython.cimports.shadowmmu.engine.pools import init_host_memory, size_pools
 from cython.cimports.shadowmmu.engine.slot_update import SlotResult, slot_create, slot_delete, slot_move, slot_set_flags
 from cython.cimports.shadowmmu.engine.spte import set_masks
 from cython.cimports.shadowmmu.engine.state import (
@@ -27,49 +20,28 @@ from cython.cimports.shadowmmu.engine.state import (
     MAX_SLOTS,
     PAGE_SHIFT,
     PAGE_SIZE,
-    PREV_ROOTS,
-    Errno,
     EventRecord,
-    GuestException,
     Hpa,
     HvaFlag,
     Kvm,
-    KvmMmu,
     MemSlot,
-    PfRet,
     ShadowPage,
     SlotFlag,
     create,
     destroy,
-    frame_pfn,
-    gpa_t,
-    host_pa,
     pfn_memory,
-    spte_t,
     to_shadow_page,
     u64,
     u8,
 )
-from cython.cimports.shadowmmu.engine.tracking import write_emulated
-from cython.cimports.shadowmmu.engine.walker import gva_to_gpa
+from cython.cimports.shadowmmu.engine.vcpu import make_vcpu
+from cython.cimports.shadowmmu.engine.views import entries_of, view_page
 from cython.cimports.shadowmmu.engine.zap import change_mmu_pages, unprotect_page, zap_all_fast
-from cython.cimports.shadowmmu.x86.control import Cr0
 
 from shadowmmu.engine import state as engine_state
-from shadowmmu.engine.face import (
-    Entry,
-    GuestMemoryError,
-    HostFault,
-    MemslotError,
-    OutOfPages,
-    Outcome,
-    PageFaultException,
-    ShadowPageView,
-    TripleFault,
-)
+from shadowmmu.engine.face import GuestMemoryError, MemslotError, ShadowPageView
 
 ROOT_DESIGNS = ("special", "legacy")
-_OUTCOMES = {int(outcome): outcome for outcome in Outcome}
 _VM_COUNTERS = (
     "mmu_shadow_zapped", "mmu_pte_write", "mmu_pde_zapped", "mmu_flooded", "mmu_recycled", "mmu_cache_miss",
     "mmu_unsync", "pages_4k", "pages_2m", "pages_1g", "nx_lpage_splits", "max_mmu_rmap_size",
@@ -139,7 +111,7 @@ class Vm:
         config.max_huge_level = max_huge_level
         config.nx_huge_pages = nx_huge_pages
         config.cr4_reserved = cr4_reserved
-        size_pools(cython.address(config), memory_mib, user_mib or memory_mib, table_pages or max(2 * shadow_pages, 0))
+        size_pools(cython.address(config), memory_mib, user_mib or memory_mib, table_pages or 2 * shadow_pages)
         self.kvm = create(cython.address(config))
         if self.kvm == cython.NULL:
             raise MemoryError(f"no memory for an arena of a VM with {memory_mib} MiB; ask for less memory_mib")
@@ -149,7 +121,7 @@ class Vm:
         init_host_memory(self.kvm)
         self.kvm.n_requested_mmu_pages = shadow_pages
         self.kvm.n_max_mmu_pages = shadow_pages or self.kvm.npages_pool // 2
-        self.vcpus = tuple([Vcpu(self, i) for i in range(vcpus)])
+        self.vcpus = tuple([make_vcpu(self, self.kvm, i) for i in range(vcpus)])
         if memory_mib:
             self.set_memslot(0, 0, memory_mib << 20)
 
@@ -332,6 +304,11 @@ class Vm:
         self.kvm.interleave.size = size
 
     @property
+    def tdp(self) -> bool:
+        """L1 runs on direct tables: its own page tables are walked by the CPU, and it may be offered nested paging."""
+        return bool(self.kvm.tdp)
+
+    @property
     def maxphyaddr(self) -> int:
         return self.kvm.maxphyaddr
 
@@ -413,26 +390,13 @@ class Vm:
 
     # --- looking at shadow pages
 
-    @cython.cfunc
-    def view(self, sp: cython.pointer(ShadowPage)) -> object:
-        parents = []
-        it: PteListIter
-        sptep: cython.pointer(spte_t) = pte_list_first(sp.parent_ptes, cython.address(it))
-        while sptep != cython.NULL:
-            parents.append(host_pa(self.kvm, sptep))
-            sptep = pte_list_next(cython.address(it))
-        return ShadowPageView(
-            host_pa(self.kvm, sp.spt), sp.gfn, sp.role, sp.root_count, bool(sp.unsync), sp.unsync_children,
-            bool(sp.special), sp.owner, bool(is_obsolete(self.kvm, sp)), tuple(parents),
-        )  # fmt: skip
-
     def shadow_pages(self) -> list[ShadowPageView]:
         """Every shadow page in existence, special ones and invalid roots included."""
         found = []
         i: u64
         for i in range(self.kvm.npages_pool):
             if self.kvm.pages[i].live:
-                found.append(self.view(cython.address(self.kvm.pages[i])))
+                found.append(view_page(self.kvm, cython.address(self.kvm.pages[i])))
         return found
 
     def shadow_page(self, hpa: int) -> ShadowPageView | None:
@@ -440,20 +404,12 @@ class Vm:
         if self.frame_memory(hpa, 1) == cython.NULL:
             return None
         sp: cython.pointer(ShadowPage) = to_shadow_page(self.kvm, hpa)
-        return None if sp == cython.NULL else self.view(sp)
+        return None if sp == cython.NULL else view_page(self.kvm, sp)
 
     def rmap(self, gpa: int, level: int = 1, address_space: int = 0) -> list[int]:
         """Host physical addresses of the entries of `level` that map guest address `gpa`."""
         slot: cython.pointer(MemSlot) = gfn_to_memslot(self.kvm, address_space, gpa >> 12)
-        found = []
-        if slot == cython.NULL:
-            return found
-        it: PteListIter
-        sptep: cython.pointer(spte_t) = pte_list_first(gfn_to_rmap(slot, gpa >> 12, level)[0], cython.address(it))
-        while sptep != cython.NULL:
-            found.append(host_pa(self.kvm, sptep))
-            sptep = pte_list_next(cython.address(it))
-        return found
+        return [] if slot == cython.NULL else entries_of(self.kvm, gfn_to_rmap(slot, gpa >> 12, level)[0])
 
     # --- whole states
 
@@ -474,228 +430,6 @@ class Vm:
         self.kvm.nevents = 0
 
 
-@cython.cclass
-class Vcpu:
-    """One virtual CPU: its registers as far as paging needs them, and its MMU."""
-
-    def __cinit__(self, vm: Vm, id: int):
-        self.vm = vm
-        self.id = id
-        self.vcpu = cython.address(vm.kvm.vcpus[id])
-        self.vcpu.kvm = vm.kvm
-        self.vcpu.id = id
-        self.vcpu.cr0 = Cr0.ET
-        create_mmus(self.vcpu)
-        init_mmu(self.vcpu)
-
-    # --- registers
-
-    def set_sregs(self, cr0: int, cr3: int, cr4: int, efer: int) -> bool:
-        """Take all paging registers at once, as KVM_SET_SREGS does; False if a PAE CR3 has bad PDPTEs."""
-        return set_sregs(self.vcpu, cr0, cr3, cr4, efer)
-
-    def set_cr0(self, value: int) -> bool:
-        """Write CR0; False: the CPU raises #GP(0) and nothing has changed. So for the other registers."""
-        return set_cr0(self.vcpu, value)
-
-    def set_cr3(self, value: int) -> bool:
-        return set_cr3(self.vcpu, value)
-
-    def set_cr4(self, value: int) -> bool:
-        return set_cr4(self.vcpu, value)
-
-    def set_efer(self, value: int) -> bool:
-        return set_efer(self.vcpu, value)
-
-    @property
-    def cr0(self) -> int:
-        return self.vcpu.cr0
-
-    @property
-    def cr2(self) -> int:
-        return self.vcpu.cr2
-
-    @cr2.setter
-    def cr2(self, value: int):
-        self.vcpu.cr2 = value
-
-    @property
-    def cr3(self) -> int:
-        return self.vcpu.cr3
-
-    @cr3.setter
-    def cr3(self, value: int):
-        """The hardware wrote CR3 without an exit, as it may with nested paging: the MMU is not told (svm_cache_reg)."""
-        self.vcpu.cr3 = value
-
-    @property
-    def cr4(self) -> int:
-        return self.vcpu.cr4
-
-    @property
-    def efer(self) -> int:
-        return self.vcpu.efer
-
-    @property
-    def pkru(self) -> int:
-        return self.vcpu.pkru
-
-    @pkru.setter
-    def pkru(self, value: int):
-        self.vcpu.pkru = value
-
-    @property
-    def ac(self) -> bool:
-        """EFLAGS.AC of the guest, which lifts SMAP."""
-        return bool(self.vcpu.ac)
-
-    @ac.setter
-    def ac(self, value: bool):
-        self.vcpu.ac = value
-
-    @property
-    def pdptrs(self) -> tuple[int, int, int, int]:
-        """The PDPTE registers."""
-        p: cython.pointer(u64) = self.vcpu.walk_mmu.pdptrs
-        return (p[0], p[1], p[2], p[3])
-
-    # --- running
-
-    def enter(self) -> Entry:
-        """Serve pending requests and have a root: call before every guest entry.
-
-        Raises TripleFault if CR3 leads outside memory, OutOfPages if no root can be made.
-        """
-        result: cython.int = prepare_entry(self.vcpu)
-        if result == 1:
-            raise TripleFault(f"vCPU {self.id}: CR3 {self.vcpu.cr3:#x} leads outside guest memory")
-        if result < 0:
-            raise OutOfPages(f"vCPU {self.id}: no shadow page for a root; raise shadow_pages")
-        gvas: tuple = ()
-        if self.vcpu.flush_gva_count:
-            gvas = tuple([self.vcpu.flush_gva[i] for i in range(self.vcpu.flush_gva_count)])
-        entry = Entry(self.vcpu.mmu.root.hpa, root_level(self.vcpu.mmu), bool(self.vcpu.flush_hw_all), gvas)
-        self.vcpu.flush_hw_all = False
-        self.vcpu.flush_gva_count = 0
-        return entry
-
-    def page_fault(self, gva: int, error_code: int) -> Outcome:
-        """Handle a #PF exit (or a nested page fault: then a guest physical address) with its error code."""
-        result: cython.int
-        address: u64 = gva
-        code: u64 = error_code
-        result = mmu_page_fault(self.vcpu, address, code)
-        if result < 0:
-            raise_fault(self.id, gva, result)
-        return _OUTCOMES[result]
-
-    def touch_range(self, gva: int, count: int, step: int, error_code: int) -> int:
-        """Handle `count` page faults at addresses `step` bytes apart, without Python in between; how many were FIXED."""
-        address: u64 = gva
-        stride: u64 = step
-        code: u64 = error_code
-        number: u64 = count
-        fixed: u64 = 0
-        i: u64
-        with cython.nogil:
-            for i in range(number):
-                if mmu_page_fault(self.vcpu, address + i * stride, code) == PfRet.RET_PF_FIXED:
-                    fixed += 1
-        return fixed
-
-    @property
-    def exception(self) -> PageFaultException | None:
-        """The fault to deliver after INJECT, or after `gva_to_gpa` gave None."""
-        e: cython.pointer(GuestException) = cython.address(self.vcpu.exception)
-        if not e.pending:
-            return None
-        return PageFaultException(14, e.error_code, e.address, bool(e.nested_page_fault), e.exit_qualification)
-
-    def invlpg(self, gva: int) -> None:
-        """The guest executed INVLPG."""
-        kvm_invlpg(self.vcpu, gva)
-
-    # --- nesting
-
-    def nested_vmrun(self, cr0: int, cr3: int, cr4: int, efer: int, ncr3: int | None = None) -> bool:
-        """L1 executed VMRUN for an L2 with these registers, on the NPT at `ncr3` (None: nested paging off).
-
-        False: an illegal L2 state, L1 gets VMEXIT_INVALID (call `nested_vmexit`).
-        """
-        paging: NestedPaging = NestedPaging.NESTED_NONE if ncr3 is None else NestedPaging.NESTED_NPT
-        return nested_enter(self.vcpu, cr0, cr3, cr4, efer, paging, ncr3 or 0, False, 3)
-
-    def nested_vmentry(self, cr0: int, cr3: int, cr4: int, efer: int, eptp: int, *, exec_only: bool = True, huge_level: int = 3) -> bool:
-        """L1 executed VMLAUNCH or VMRESUME with EPT at `eptp`; `exec_only` and `huge_level` are what L1 was promised."""
-        return nested_enter(self.vcpu, cr0, cr3, cr4, efer, NestedPaging.NESTED_EPT, eptp, exec_only, huge_level)
-
-    def nested_vmexit(self) -> bool:
-        """Back to L1 with the registers it had at entry; False: its CR3 has become illegal, L1 shuts down."""
-        return nested_exit(self.vcpu)
-
-    @property
-    def guest_mode(self) -> bool:
-        """L2 is running."""
-        return bool(self.vcpu.nested.guest_mode)
-
-    # --- for an emulator
-
-    def gva_to_gpa(self, gva: int, access: int) -> int | None:
-        """Translate as an access (Pferr WRITE, USER, FETCH bits) would; None: `exception` says why it faults.
-
-        Sets A and D in the guest's tables, as the CPU does.
-        """
-        gpa: gpa_t = gva_to_gpa(self.vcpu, self.vcpu.walk_mmu, gva, access, cython.address(self.vcpu.exception))
-        if gpa == Hpa.INVALID_PAGE:
-            self.vcpu.exception.pending = True
-            return None
-        return gpa
-
-    def inject(self) -> None:
-        """The fault that `gva_to_gpa` reported goes to the guest: drop the shadow of that address first."""
-        fault: GuestException = self.vcpu.exception
-        inject_page_fault(self.vcpu, cython.address(fault))
-
-    def read_emulated(self, gpa: int, size: int) -> bytes | None:
-        """Read within one page; None: no memory there (MMIO)."""
-        data: cython.uchar[64]
-        if size > 64 or not read_guest(self.vcpu.kvm, self.vcpu.smm, gpa, data, size):
-            return None
-        return PyBytes_FromStringAndSize(cython.cast(cython.p_char, data), size)
-
-    def write_emulated(self, gpa: int, data: bytes) -> bool:
-        """Store within one page and let shadowed tables follow; False: no writable memory there (MMIO)."""
-        view: cython.const[cython.uchar][:] = data
-        return write_emulated(self.vcpu, gpa, cython.cast(cython.pointer(u8), cython.address(view[0])), len(data))
-
-    # --- looking at the MMU
-
-    @property
-    def root(self) -> int | None:
-        """Host physical address of the loaded root; None while there is none."""
-        return None if self.vcpu.mmu.root.hpa == Hpa.INVALID_PAGE else self.vcpu.mmu.root.hpa
-
-    @property
-    def prev_roots(self) -> tuple[tuple[int, int], ...]:
-        """(CR3, host physical address) of the cached roots."""
-        m: cython.pointer(KvmMmu) = self.vcpu.mmu
-        return tuple([(m.prev_roots[i].pgd, m.prev_roots[i].hpa) for i in range(PREV_ROOTS) if m.prev_roots[i].hpa != Hpa.INVALID_PAGE])
-
-    @property
-    def levels(self) -> tuple[int, int]:
-        """(levels of the guest's tables, levels of the shadow tables)."""
-        return (guest_level(self.vcpu.mmu), root_level(self.vcpu.mmu))
-
-    @property
-    def root_role(self) -> int:
-        return self.vcpu.mmu.root_role
-
-    @property
-    def requests(self) -> int:
-        """Pending requests, as `engine.state.Request` bits."""
-        return self.vcpu.requests
-
-
 # --- helpers
 
 
@@ -707,45 +441,3 @@ def check_choice(name: str, value: object, choices: tuple) -> None:
 def check_range(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
         raise ValueError(f"{name} is {value}; it must lie between {low} and {high}")
-
-
-def raise_fault(vcpu: int, gva: int, result: int) -> None:
-    """Turn a negative errno of the fault path into its exception."""
-    if result == -int(Errno.EFAULT):
-        raise HostFault(f"vCPU {vcpu}: the host cannot give the page behind {gva:#x}")
-    if result == -int(Errno.EINVAL):
-        raise HostFault(f"vCPU {vcpu}: an entry on the path of {gva:#x} has reserved bits")
-    raise OutOfPages(f"vCPU {vcpu}: no shadow page left for the fault at {gva:#x}; raise shadow_pages")
-
-
-@cython.cfunc
-def size_pools(config: cython.pointer(Kvm), memory_mib: object, user_mib: object, table_pages: object) -> object:
-    """How many frames, shadow pages and descriptors a VM of this size needs."""
-    pages: int = memory_mib << 8
-    config.nhva = user_mib << 8
-    config.user_frames = config.nhva + 64
-    config.npages_pool = table_pages or 2 * max(pages // 50, 64) + 8 * config.nvcpus + 64
-    config.ndesc = config.nhva + 32 * config.npages_pool + 256
-    config.low_frames = 1 + 2 * config.nvcpus
-    config.user_base = config.low_frames
-    config.table_base = config.user_base + config.user_frames
-    config.high_frames = config.user_frames + config.npages_pool + 3 * config.nvcpus
-    config.meta_size = config.nhva * 32 + (1 << 16)
-    return None
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def init_host_memory(kvm: cython.pointer(Kvm)) -> cython.void:
-    """Map user memory to consecutive 4K frames, writable; what is left is the ring of spare frames."""
-    i: u64
-    for i in range(kvm.nhva):
-        pfn: u64 = frame_pfn(kvm, kvm.user_base + i)
-        kvm.hva_map[i] = pfn << PAGE_SHIFT | HvaFlag.HVA_PRESENT | HvaFlag.HVA_WRITABLE | 1 << HvaFlag.HVA_LEVEL_SHIFT
-    # The frame behind user memory holds the shared zeroes.
-    first: u64 = kvm.nhva + 1
-    for i in range(first, kvm.user_frames):
-        kvm.user_free[i - first] = kvm.user_base + i
-    kvm.user_free_count = kvm.user_frames - first
-    kvm.memslot_gen[1] = 1

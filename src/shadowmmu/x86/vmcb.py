@@ -1,6 +1,8 @@
-"""AMD-V's control block (VMCB): byte offsets, intercept bits and exit codes. Source: APM vol. 2, appendices B and C."""
+"""AMD-V's control block (VMCB): byte offsets, intercept bits and exit codes. Source: APM vol. 2, chapter 15 and appendices B and C."""
 
 from enum import IntEnum
+
+VMCB_SIZE = 4096
 
 
 class Vmcb(IntEnum):
@@ -15,10 +17,18 @@ class Vmcb(IntEnum):
     INTERCEPTS_2 = 0x010  # u32, `Intercept2`
     IOPM_BASE = 0x040
     MSRPM_BASE = 0x048
-    GUEST_ASID = 0x058
+    TSC_OFFSET = 0x050
+    GUEST_ASID = 0x058  # u32
+    TLB_CONTROL = 0x05C  # u8, `TlbControl`
+    V_INTR = 0x060  # u64, `VIntr`
+    INTERRUPT_SHADOW = 0x068  # bit 0
     EXIT_CODE = 0x070
     EXIT_INFO_1 = 0x078
     EXIT_INFO_2 = 0x080
+    EXIT_INT_INFO = 0x088  # the event whose delivery the exit interrupted, `EventInj`
+    NESTED_PAGING = 0x090  # bit 0: on
+    EVENT_INJ = 0x0A8  # an event to deliver at entry, `EventInj`
+    N_CR3 = 0x0B0
     ES = 0x400  # segments: u16 selector, u16 attributes, u32 limit, u64 base
     CS = 0x410
     SS = 0x420
@@ -49,20 +59,30 @@ class Vmcb(IntEnum):
     SYSENTER_ESP = 0x630
     SYSENTER_EIP = 0x638
     CR2 = 0x640
+    G_PAT = 0x668
 
 
 class Intercept1(IntEnum):
     """Bits of the u32 at offset 0x00C. Their exit codes are 0x60 + bit number."""
 
+    INTR = 1 << 0
+    NMI = 1 << 1
+    SMI = 1 << 2
+    INIT = 1 << 3
+    VINTR = 1 << 4
+    CR0_SELECTIVE = 1 << 5  # writes that change more of CR0 than TS and MP
     RDTSC = 1 << 14
     CPUID = 1 << 18
     SOFTWARE_INTERRUPT = 1 << 21
+    INVD = 1 << 22
     PAUSE = 1 << 23
     HLT = 1 << 24
     INVLPG = 1 << 25
     INVLPGA = 1 << 26
-    MSR = 1 << 28
+    IOIO = 1 << 27  # by the I/O permission map
+    MSR = 1 << 28  # by the MSR permission map
     TASK_SWITCH = 1 << 29
+    FERR_FREEZE = 1 << 30
     SHUTDOWN = 1 << 31
 
 
@@ -89,19 +109,30 @@ class SvmExit(IntEnum):
 
     CR_READ = 0x00  # + register
     CR_WRITE = 0x10  # + register
+    DR_READ = 0x20  # + register
+    DR_WRITE = 0x30  # + register
     EXCEPTION = 0x40  # + vector
     PAGE_FAULT = 0x4E
+    VINTR = 0x64
+    CR0_SELECTIVE = 0x65
     RDTSC = 0x6E
     CPUID = 0x72
     SOFTWARE_INTERRUPT = 0x75
+    INVD = 0x76
     PAUSE = 0x77
     HLT = 0x78
     INVLPG = 0x79
     INVLPGA = 0x7A
+    IOIO = 0x7B
     MSR = 0x7C
     TASK_SWITCH = 0x7D
     SHUTDOWN = 0x7F
     VMRUN = 0x80
+    VMMCALL = 0x81
+    VMLOAD = 0x82
+    VMSAVE = 0x83
+    STGI = 0x84
+    CLGI = 0x85
     SKINIT = 0x86
     RDTSCP = 0x87
     WBINVD = 0x89
@@ -109,6 +140,61 @@ class SvmExit(IntEnum):
     MWAIT = 0x8B
     MWAIT_ARMED = 0x8C
     XSETBV = 0x8D
+    NESTED_PAGE_FAULT = 0x400
+    INVALID = 0xFFFFFFFFFFFFFFFF
+    """VMRUN found an illegal guest state."""
+
+
+class TlbControl(IntEnum):
+    """What VMRUN drops of the TLB. APM vol. 2 section 15.16."""
+
+    NOTHING = 0
+    ALL = 1
+    GUEST = 3  # of this ASID
+    GUEST_NON_GLOBAL = 7
+
+
+class VIntr(IntEnum):
+    """Fields of the u64 at offset 0x060. APM vol. 2 section 15.21."""
+
+    TPR = 0xFF
+    IRQ = 1 << 8  # a virtual interrupt is pending
+    PRIORITY_SHIFT = 16  # 4 bits
+    IGNORE_TPR = 1 << 20
+    MASKING = 1 << 24
+    VECTOR_SHIFT = 32  # 8 bits
+
+
+class EventInj(IntEnum):
+    """Fields of EVENTINJ and EXITINTINFO. APM vol. 2 section 15.20."""
+
+    VECTOR = 0xFF
+    TYPE_SHIFT = 8
+    TYPE_MASK = 7 << 8
+    HAS_ERROR_CODE = 1 << 11
+    VALID = 1 << 31
+    ERROR_CODE_SHIFT = 32
+
+
+class EventType(IntEnum):
+    """The type field of EVENTINJ; others are illegal."""
+
+    INTERRUPT = 0
+    NMI = 2
+    EXCEPTION = 3
+    SOFTWARE_INTERRUPT = 4
+
+
+class IoInfo(IntEnum):
+    """EXITINFO1 of an IOIO exit: the port is in its upper half. APM vol. 2 section 15.10.2."""
+
+    IN = 1 << 0
+    STRING = 1 << 2
+    REP = 1 << 3
+    SIZE_8 = 1 << 4  # then 16 and 32 bits
+    ADDRESS_16 = 1 << 7  # then 32 and 64 bits
+    SEGMENT_SHIFT = 10  # 3 bits: ES, CS, SS, DS, FS, GS
+    PORT_SHIFT = 16
 
 
 class Attr(IntEnum):

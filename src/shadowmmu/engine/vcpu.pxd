@@ -1,0 +1,9 @@
+from shadowmmu.engine.state cimport Kvm, KvmVcpu
+
+cdef class Vcpu:
+    cdef KvmVcpu *vcpu
+    cdef readonly object vm
+    cdef readonly int id
+
+
+cdef Vcpu make_vcpu(object vm, Kvm *kvm, int id)
