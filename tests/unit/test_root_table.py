@@ -181,6 +181,16 @@ def test_row(row: Row, roots: str) -> None:
     assert audit(vm) == []
 
 
+def test_row_14_a_host_with_a_four_level_npt_offers_no_la57() -> None:
+    """Nor could it shadow the 5-level nested page table of such an L1. With EPT, L1 chooses its levels by EPTP alone."""
+    la57 = MODES["5-level"]
+    vcpu = Vm(memory_mib=8, host_levels=4, tdp=True).vcpus[0]
+    assert not vcpu.set_sregs(la57.cr0, ROOT, la57.cr4, la57.efer)
+    assert not vcpu.set_cr4(la57.cr4)
+    for other in (Vm(memory_mib=8, host_levels=5, tdp=True), Vm(memory_mib=8, host_levels=4, tdp=True, vendor="vmx")):
+        assert other.vcpus[0].set_cr4(la57.cr4)
+
+
 def entries(vm: Vm, table: int) -> list[int]:
     return [value for (value,) in struct.iter_unpack("<Q", vm.read_host(table, 4096)) if value]
 

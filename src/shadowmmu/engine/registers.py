@@ -6,7 +6,7 @@ import cython
 from cython.cimports.shadowmmu.engine.guest_memory import read_guest
 from cython.cimports.shadowmmu.engine.mmu import init_mmu
 from cython.cimports.shadowmmu.engine.roots import RootMask, free_roots, mmu_unload, new_pgd, reset_context
-from cython.cimports.shadowmmu.engine.state import PAGE_SIZE, PREV_ROOTS, GuestException, Hpa, KvmMmu, KvmVcpu, Request, gpa_t, u64
+from cython.cimports.shadowmmu.engine.state import PAGE_SIZE, PREV_ROOTS, GuestException, Hpa, Kvm, KvmMmu, KvmVcpu, Request, gpa_t, u64
 from cython.cimports.shadowmmu.engine.tlb import make_request
 from cython.cimports.shadowmmu.engine.walker import translate_gpa
 from cython.cimports.shadowmmu.x86.control import Cr0, Cr3, Cr4, Efer, paging_levels
@@ -138,12 +138,19 @@ def set_cr3(vcpu: cython.pointer(KvmVcpu), value: u64) -> cython.bint:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def cr4_known() -> u64:
-    return (
+def is_valid_cr4(kvm: cython.pointer(Kvm), value: u64) -> cython.bint:
+    """kvm_is_valid_cr4: no bit that the engine does not know or the guest's CPUID does not offer.
+
+    An L1's nested page table has the levels of its own paging, so with a 4-level NPT no guest is offered LA57.
+    """
+    known: u64 = (
         Cr4.VME | Cr4.PVI | Cr4.TSD | Cr4.DE | Cr4.PSE | Cr4.PAE | Cr4.MCE | Cr4.PGE | Cr4.PCE | Cr4.OSFXSR
         | Cr4.OSXMMEXCPT | Cr4.UMIP | Cr4.LA57 | Cr4.VMXE | Cr4.FSGSBASE | Cr4.PCIDE | Cr4.OSXSAVE | Cr4.SMEP
         | Cr4.SMAP | Cr4.PKE
     )  # fmt: skip
+    if kvm.tdp and not kvm.ept and kvm.host_levels < 5:
+        known &= ~cython.cast(u64, Cr4.LA57)
+    return not value & (~known | kvm.cr4_reserved)
 
 
 @cython.cfunc
@@ -169,7 +176,7 @@ def cr4_flushes(vcpu: cython.pointer(KvmVcpu), old: u64, value: u64) -> cython.v
 def set_cr4(vcpu: cython.pointer(KvmVcpu), value: u64) -> cython.bint:
     """kvm_set_cr4."""
     old: u64 = vcpu.cr4
-    if value & (~cr4_known() | vcpu.kvm.cr4_reserved):
+    if not is_valid_cr4(vcpu.kvm, value):
         return False
     pdptr_bits: u64 = Cr4.PGE | Cr4.PSE | Cr4.PAE | Cr4.SMEP
     if vcpu.efer & Efer.LMA:
@@ -202,8 +209,23 @@ def set_efer(vcpu: cython.pointer(KvmVcpu), value: u64) -> cython.bint:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def is_valid_sregs(kvm: cython.pointer(Kvm), cr0: u64, cr4: u64, efer: u64) -> cython.bint:
+    """kvm_is_valid_sregs: 64-bit mode needs PAE and LMA, any other has no LMA."""
+    if efer & Efer.LME and cr0 & Cr0.PG:
+        if not cr4 & Cr4.PAE or not efer & Efer.LMA:
+            return False
+    elif efer & Efer.LMA:
+        return False
+    return is_valid_cr4(kvm, cr4)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def set_sregs(vcpu: cython.pointer(KvmVcpu), cr0: u64, cr3: u64, cr4: u64, efer: u64) -> cython.bint:
-    """KVM_SET_SREGS: take all registers at once, then start over. False: a PAE CR3 has bad PDPTEs."""
+    """KVM_SET_SREGS: take all registers at once, then start over. False: they cannot be together, or a PAE CR3 has bad PDPTEs."""
+    if not is_valid_sregs(vcpu.kvm, cr0, cr4, efer):
+        return False
     vcpu.cr3 = cr3
     vcpu.efer = efer
     vcpu.cr0 = cr0
