@@ -55,6 +55,10 @@ class Op(msgspec.Struct, frozen=True, omit_defaults=True):
     size: int = 4
     note: str | None = None
 
+    @property
+    def writes_cr3(self) -> bool:
+        return self.op.removeprefix("l2_") == "cr3"
+
 
 class Guest(msgspec.Struct, frozen=True):
     name: str

@@ -49,8 +49,8 @@ class Replay:
         self.cpu = Cpu(self.vm, self.vcpu, capture.setup.npt, capture.setup.tdp_mmu)
         foreign = capture.setup.tdp_mmu
         self.streams = Streams(self.vm, self.matcher, self._on_foreign_tables, foreign, roots == "special", self.operation)
-        self.l1 = Programme(capture.guest.ops)
-        self.l2 = Programme(capture.guest.l2_ops)
+        self.l1 = Programme(capture.guest.ops, capture.setup.npt)
+        self.l2 = Programme(capture.guest.l2_ops, capture.setup.npt)
         self.at = 0
         self.rip = 0
         self.l2_exit = False
@@ -135,10 +135,17 @@ class Replay:
         self.writing = False
         op = self.programme().seen_at(self.rip)
         if op is not None:
-            self.store(op)
+            self.done_without_exit(op)
         efer = efer_written(self.events, self.at)
         if efer is not None:
             self.refused = not self.vcpu.set_efer(efer & ~LMA | self.vcpu.efer & LMA)
+
+    def done_without_exit(self, op: Op) -> None:
+        """A plain store, or with nested paging a write of CR3, which the hardware then does alone."""
+        if op.writes_cr3:
+            self.vcpu.cr3 = op.val
+        else:
+            self.store(op)
 
     def store(self, op: Op) -> None:
         """A plain store that the guest has done."""

@@ -39,7 +39,7 @@ class Observer:
             programme = self.replay.l1 if mark.action == "op" else self.replay.l2
             late = programme.start(mark[mark.action])
             if late is not None:
-                self.replay.store(late)
+                self.replay.done_without_exit(late)
             self.expects_value = programme.now is not None and programme.now.op in LOADS
         elif mark.action == "pf":
             self.expects_value = False

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from shadowmmu.check.replay.capture import Op
 
+SILENT = frozenset({"wr"})
+
 
 class Programme:
     """One list of operations: L1's or L2's."""
 
-    def __init__(self, ops: list[Op]) -> None:
+    def __init__(self, ops: list[Op], nested_paging: bool) -> None:
+        self.silent = SILENT | ({"cr3"} if nested_paging else set())
+        """Kinds of operations that may be done without an exit."""
         self.ops = {op.i: op for op in ops}
         self.by_rip: dict[int, Op] = {op.rip: op for op in ops}
         self.now: Op | None = None
@@ -25,7 +29,7 @@ class Programme:
         """The guest begins operation `number`: the one before, if its store has been done without being seen behind it."""
         late = self.now if self.pending and not self.given_up else None
         self.now = self.ops.get(number)
-        self.pending = self.now is not None and self.now.op.removeprefix("l2_") == "wr"
+        self.pending = self.now is not None and self.now.op.removeprefix("l2_") in self.silent
         self.given_up = False
         return late
 
