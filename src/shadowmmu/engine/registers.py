@@ -195,13 +195,13 @@ def set_cr4(vcpu: cython.pointer(KvmVcpu), value: u64) -> cython.bint:
 @cython.nogil
 @cython.exceptval(check=False)
 def set_efer(vcpu: cython.pointer(KvmVcpu), value: u64) -> cython.bint:
-    """set_efer: LME cannot change while paging is on; LMA is the CPU's."""
+    """set_efer: LME cannot change while paging is on; LMA is the CPU's. LME starts the MMU over although no role has it."""
     old: u64 = vcpu.efer
     known: u64 = Efer.SCE | Efer.LME | Efer.LMA | Efer.NXE | Efer.SVME | Efer.LMSLE | Efer.FFXSR
     if value & ~known or (vcpu.cr0 & Cr0.PG and (value ^ old) & Efer.LME):
         return False
     vcpu.efer = (value & ~cython.cast(u64, Efer.LMA)) | (old & Efer.LMA)
-    if (vcpu.efer ^ old) & Efer.NXE:
+    if (vcpu.efer ^ old) & (Efer.LME | Efer.NXE):
         reset_context(vcpu)
     return True
 
