@@ -27,7 +27,9 @@ from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 
 T = TypeVar("T")
-LMA = 1 << 10
+LME, LMA, PG = 1 << 8, 1 << 10, 1 << 31
+IN_64_BIT_CODE = 1 << 3
+"""kvm_emulate_insn's flag: the code segment is a 64-bit one."""
 PF = 14
 PRESENT, WRITE, USER, RSVD = 1, 2, 4, 8
 """Bits of a #PF error code."""
@@ -236,7 +238,11 @@ class Replay:
         if value is None:
             raise self.diverge(f"MOV to CR{cr} at {event.rip:x}: no operation of the guest tells the value")
         write = {0: self.vcpu.set_cr0, 3: self.vcpu.set_cr3, 4: self.vcpu.set_cr4}[cr]
-        self.refused = not write(value)
+        self.refused = (cr == 0 and self._is_paging_switch_in_64_bit_code(event, value)) or not write(value)
+
+    def _is_paging_switch_in_64_bit_code(self, event: e.EmulateInsn, value: int) -> bool:
+        """CR0.PG cannot change there; the engine does not know CS, the emulator's event does."""
+        return bool(event.flags & IN_64_BIT_CODE and self.vcpu.efer & LME and (value ^ self.vcpu.cr0) & PG)
 
     def _register_operand(self, event: e.EmulateInsn, cr: int) -> int | None:
         """What MOV CRn takes from a register: told by the guest's author, the code just before, or new_pgd behind it."""

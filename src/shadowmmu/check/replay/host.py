@@ -13,6 +13,10 @@ SHADOW_TABLES = 2000
 """Room for the most shadow pages that can exist; the limit itself follows the memory size, as in the kernel."""
 
 
+FEWEST_PAGES = 64
+"""KVM_MIN_ALLOC_MMU_PAGES: the kernel refuses KVM_SET_NR_MMU_PAGES below, and nothing changes."""
+
+
 class Host:
     """User memory, memslots, and what the VMM does to them."""
 
@@ -121,4 +125,5 @@ class Host:
         self.vm.write_guest(mark["gpa"], (mark["val"] & (1 << 8 * mark["len"]) - 1).to_bytes(mark["len"], "little"))
 
     def _set_nr_mmu_pages(self, mark: Mark) -> None:
-        self.vm.set_shadow_pages(mark.number)
+        if mark.number >= FEWEST_PAGES:
+            self.vm.set_shadow_pages(mark.number)
