@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from shadowmmu.machine.cpu import Controls, CpuError, ExitKind, Reg, Seg, Segment, State, System, Table
-from shadowmmu.machine.cpuid import FEATURES, Cpuid
+from shadowmmu.machine.cpuid import FEATURES, ON_REQUEST, Cpuid
 from shadowmmu.machine.unicorn_cpu import UnicornCpu
 from shadowmmu.machine.unicorn_layout import layout
 
@@ -39,7 +39,7 @@ class Bench:
         address = ctypes.addressof(ctypes.c_char.from_buffer(self.ram))
         self.ports = Ports()
         self.allowed = True
-        self.cpu = UnicornCpu([(HIGH, SIZE, address)], self.ports, lambda state, port, size: self.allowed)
+        self.cpu = UnicornCpu([(HIGH, SIZE, address)], self.ports, lambda state, port, size: None if self.allowed else ExitKind.PORT_DENIED)
         self.put(TABLES, HIGH + TABLES + 0x1007, 8)
         self.put(TABLES + 0x1000, HIGH + TABLES + 0x2007, 8)
         for i in range(2):
@@ -121,10 +121,10 @@ def test_a_state_goes_in_and_comes_out(bench: Bench) -> None:
         ("0f0b", ExitKind.EXCEPTION, 6),
         ("31c9f7f1", ExitKind.EXCEPTION, 0),
         ("0f09", ExitKind.CACHE, None),
-        ("0f01d8", ExitKind.UNDEFINED, None),
-        ("0f01d9", ExitKind.UNDEFINED, None),
-        ("0f01da", ExitKind.UNDEFINED, None),
-        ("0f01dd", ExitKind.UNDEFINED, None),
+        ("0f01d8", ExitKind.SVM, None),
+        ("0f01d9", ExitKind.SVM, None),
+        ("0f01da", ExitKind.SVM, None),
+        ("0f01dd", ExitKind.SVM, None),
         ("0f01c8", ExitKind.UNDEFINED, None),
         ("0f05", ExitKind.SYSCALL, None),
     ],
@@ -282,10 +282,10 @@ def test_legacy_modes(controls: Controls, attr: int) -> None:
 
 
 def test_cpuid_offers_what_it_says() -> None:
-    leaves = Cpuid(0, 1, 40, la57=False)
+    leaves = Cpuid(0, 1, 40)
     for name, (leaf, register, bit) in FEATURES.items():
-        assert bool(leaves.read(leaf, 0)[register] >> bit & 1) == (name != "la57"), name
-    assert Cpuid(0, 1, 40, la57=True).read(7, 0).ecx >> 16 & 1
+        assert bool(leaves.read(leaf, 0)[register] >> bit & 1) == (name not in ON_REQUEST), name
+    assert Cpuid(0, 1, 40, frozenset(("la57",))).read(7, 0).ecx >> 16 & 1
     assert not leaves.read(0x80000001, 0).ecx >> 2 & 1, "no SVM"
     assert not leaves.read(1, 0).ecx >> 17 & 1, "no PCID"
     assert not leaves.read(7, 0).ecx >> 3 & 1, "no protection keys"

@@ -37,7 +37,7 @@ class FlatVcpu:
 
     def gva_to_gpa(self, gva: int, access: int) -> int | None:
         if gva >> 12 in self.absent:
-            self.exception = type("Fault", (), {"error_code": access & 6, "cr2": gva})
+            self.exception = type("Fault", (), {"error_code": access & 6, "cr2": gva, "nested": False})
             return None
         return gva
 

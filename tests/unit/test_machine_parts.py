@@ -17,8 +17,12 @@ from shadowmmu.machine.msr import (
     LSTAR,
     PAT,
     STAR,
+    SVMDIS,
     SYSENTER_CS,
     TSC,
+    VM_CR,
+    VM_CR_LOCK,
+    VM_HSAVE_PA,
     Msrs,
 )
 
@@ -61,12 +65,12 @@ def test_exit_port_debug_port_and_nothing() -> None:
 # --- MSRs
 
 
-def msrs() -> tuple[Msrs, State, Any]:
+def msrs(*, svm: bool = False) -> tuple[Msrs, State, Any]:
     vcpu = Vm(memory_mib=1).vcpus[0]
     vcpu.set_sregs(0x11, 0, 0, 0)
     none = Segment(0, 0, 0, 0)
     state = State([0] * 16, 0, 2, System((none,) * 6, none, none, Table(0, 0), Table(0, 0), 0, 0, 0, 0))
-    return Msrs(vcpu, GuestMemory(vcpu, lambda gpa, size: None), 0), state, vcpu
+    return Msrs(vcpu, GuestMemory(vcpu, lambda gpa, size: None), 0, svm=svm), state, vcpu
 
 
 @pytest.mark.parametrize(
@@ -98,6 +102,26 @@ def test_bad_msr_writes(index: int, value: int) -> None:
     registers, state, _ = msrs()
     with pytest.raises(GuestFault, match="#GP"):
         registers.write(index, value, state, 0)
+
+
+def test_msrs_of_svm() -> None:
+    registers, state, vcpu = msrs(svm=True)
+    registers.write(VM_HSAVE_PA, 0x5000, state, 0)
+    assert registers.read(VM_HSAVE_PA, state, 0) == 0x5000
+    registers.write(EFER, 0x1000, state, 0)
+    assert vcpu.efer == 0x1000
+    for index, value in ((VM_HSAVE_PA, 0x5001), (VM_HSAVE_PA, 1 << 40), (VM_CR, 1 << 5), (VM_CR, SVMDIS)):
+        with pytest.raises(GuestFault, match="#GP"):
+            registers.write(index, value, state, 0)
+
+
+def test_svm_disabled_and_locked() -> None:
+    registers, state, _ = msrs(svm=True)
+    registers.write(VM_CR, SVMDIS | VM_CR_LOCK, state, 0)
+    registers.write(VM_CR, 0, state, 0)
+    assert registers.read(VM_CR, state, 0) == SVMDIS | VM_CR_LOCK
+    with pytest.raises(GuestFault, match="#GP"):
+        registers.write(EFER, 0x1000, state, 0)
 
 
 def test_unknown_msr_reads() -> None:

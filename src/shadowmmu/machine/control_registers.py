@@ -13,6 +13,7 @@ from shadowmmu.machine.decode import bitness
 from shadowmmu.machine.emulation import Emulation
 from shadowmmu.machine.memory import GP, READ, WRITE, GuestFault
 from shadowmmu.x86.control import Cr0, Cr4, Efer
+from shadowmmu.x86.vmcb import SvmExit
 
 if TYPE_CHECKING:
     from shadowmmu import Entry, Vcpu
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 _CR0_KNOWN = 0xE005003F
 _MACHINE_STATUS = Cr0.PE | Cr0.MP | Cr0.EM | Cr0.TS
-_CR4_OFFERED = int(
+CR4_OFFERED = int(
     Cr4.TSD | Cr4.DE | Cr4.PSE | Cr4.PAE | Cr4.MCE | Cr4.PGE | Cr4.PCE | Cr4.OSFXSR | Cr4.OSXMMEXCPT
     | Cr4.LA57 | Cr4.FSGSBASE | Cr4.SMEP | Cr4.SMAP
 )  # fmt: skip
@@ -30,15 +31,24 @@ _PAGE_RIGHTS = int(Cr4.SMEP | Cr4.SMAP | Cr4.PKE)
 _PG, _LMA, _LME, _LA57 = int(Cr0.PG), int(Efer.LMA), int(Efer.LME), int(Cr4.LA57)
 _CR0_SET, _CR0_CLEAR = int(Cr0.PG | Cr0.WP), int(Cr0.CD | Cr0.NW)
 _CR4_SET, _EFER_SET = int(Cr4.PAE | Cr4.MCE), int(Efer.NXE | Efer.SVME)
+_MCE, _SVME = int(Cr4.MCE), int(Efer.SVME)
+_NESTED_LEVELS = 4
 
 
 def real_controls(vcpu: "Vcpu", entry: "Entry") -> Controls:
     """What the hardware runs with while the guest believes in its own registers and shadow tables are used.
 
     As KVM does: paging, WP, PAE and NXE always; caches never off; no SMEP or SMAP on a guest without paging, whose
-    shadow maps everything for users; long mode only once it is active.
+    shadow maps everything for users; long mode only once it is active. With nested paging the CPU walks the guest's
+    tables as the guest's registers say.
     """
     cr0, cr4, efer = vcpu.cr0, vcpu.cr4, vcpu.efer
+    if vcpu.vm.tdp:
+        if entry.level != _NESTED_LEVELS:
+            raise CpuError(
+                f"the engine gives nested tables of {entry.level} levels, this CPU walks {_NESTED_LEVELS}; make the VM with host_levels=4"
+            )
+        return Controls(cr0 & ~_CR0_CLEAR, vcpu.cr3, cr4 | _MCE, efer | _SVME, entry.root)
     if not cr0 & _PG:
         cr4 &= ~_PAGE_RIGHTS
     if not efer & _LMA:
@@ -75,9 +85,18 @@ def write_control(p: "Processor", exit_: Exit) -> None:
         value = p.vcpu.cr0 & keep | source & _MACHINE_STATUS
     else:
         value = e.value(1)
+    if exit_.number == 0 and p.nested is not None and _selective(p, mnemonic, value):
+        p.leave_l2(SvmExit.CR0_SELECTIVE)
+        return
     if not _WRITERS[exit_.number](p, value, bitness(state, p.vcpu.efer) == 64):
         raise GuestFault(GP)
     p.advance(state, e.instruction)
+
+
+def _selective(p: "Processor", mnemonic: int, value: int) -> bool:
+    """L1 intercepts writes of CR0 that change more than TS and MP; CLTS is none of them. APM vol. 2 section 15.9."""
+    assert p.nested is not None
+    return mnemonic != Mnemonic.CLTS and p.nested.wants(SvmExit.CR0_SELECTIVE) and bool((value ^ p.vcpu.cr0) & ~(Cr0.TS | Cr0.MP))
 
 
 def _write_cr0(p: "Processor", value: int, in_64_bit_code: bool) -> bool:
@@ -103,7 +122,7 @@ def _write_cr3(p: "Processor", value: int, _in_64_bit_code: bool) -> bool:
 
 
 def _write_cr4(p: "Processor", value: int, _in_64_bit_code: bool) -> bool:
-    return not value & ~_CR4_OFFERED and bool(p.vcpu.set_cr4(value))
+    return not value & ~CR4_OFFERED and bool(p.vcpu.set_cr4(value))
 
 
 def _write_cr8(p: "Processor", value: int, _in_64_bit_code: bool) -> bool:

@@ -6,6 +6,7 @@ injected through the seam: the machine delivers them itself, in the guest's regi
 every back end delivers alike.
 """
 
+from collections.abc import Callable
 from enum import Enum, IntEnum
 from typing import NamedTuple, Protocol
 
@@ -76,15 +77,19 @@ class System(NamedTuple):
 
 
 class State:
-    """Registers of a guest at an exit, except the control registers, which the engine's vCPU keeps."""
+    """Registers of a guest at an exit, except the control registers, which the engine's vCPU keeps.
 
-    __slots__ = ("gpr", "rflags", "rip", "system")
+    `interrupt_shadow`: the instruction before was STI or a load of SS, and no interrupt may come yet.
+    """
 
-    def __init__(self, gpr: list[int], rip: int, rflags: int, system: System) -> None:
+    __slots__ = ("gpr", "interrupt_shadow", "rflags", "rip", "system")
+
+    def __init__(self, gpr: list[int], rip: int, rflags: int, system: System, *, interrupt_shadow: bool = False) -> None:
         self.gpr = gpr
         self.rip = rip
         self.rflags = rflags
         self.system = system
+        self.interrupt_shadow = interrupt_shadow
 
     @property
     def cs(self) -> Segment:
@@ -99,7 +104,7 @@ class State:
         return self.system.cpl
 
     def copy(self) -> "State":
-        return State(list(self.gpr), self.rip, self.rflags, self.system)
+        return State(list(self.gpr), self.rip, self.rflags, self.system, interrupt_shadow=self.interrupt_shadow)
 
     def set_segments(self, changes: dict[Seg, Segment]) -> None:
         segments = list(self.system.segments)
@@ -109,18 +114,44 @@ class State:
 
 
 class Controls(NamedTuple):
-    """The control registers the hardware runs with: the real ones, not those the guest believes in."""
+    """The control registers the hardware runs with: the real ones, not those the guest believes in.
+
+    `ncr3` is the host physical address of 4-level nested page tables, 0 while there are none. With them, `cr3` is the
+    guest's own.
+    """
 
     cr0: int
     cr3: int
     cr4: int
     efer: int
+    ncr3: int = 0
+
+
+class Intercepts(NamedTuple):
+    """What leaves the guest, in the VMCB's words: a bit a register or vector, then `Intercept1` and `Intercept2`.
+
+    Of port accesses a back end asks `Ports`' guard, if IOIO is set or the guest is outside ring 0.
+    """
+
+    cr_read: int
+    cr_write: int
+    dr_read: int
+    dr_write: int
+    exceptions: int
+    first: int
+    second: int
+
+    def __or__(self, other: object) -> "Intercepts":
+        if not isinstance(other, Intercepts):
+            return NotImplemented
+        return Intercepts(*(mine | theirs for mine, theirs in zip(self, other, strict=True)))
 
 
 class ExitKind(Enum):
     """Why a CPU stopped. RIP is that of the instruction, not yet executed, unless said otherwise."""
 
     PAGE_FAULT = "page fault"  # gva, error_code
+    NESTED_PAGE_FAULT = "nested page fault"  # gva: the guest physical address; error_code, its low half
     EXCEPTION = "exception"  # number: vector; error_code
     SOFTWARE_INTERRUPT = "software interrupt"  # INT n, INT3, INTO
     CR_READ = "CR read"  # number: register; so the next
@@ -133,7 +164,10 @@ class ExitKind(Enum):
     PAUSE = "PAUSE"
     SYSCALL = "SYSCALL"  # gva: RIP of the instruction; State.rip is behind it
     CACHE = "cache control"  # INVD, WBINVD
-    UNDEFINED = "undefined"  # an instruction the machine does not offer: SVM's own, MONITOR; number: exit code
+    SVM = "SVM"  # VMRUN and its like; number: exit code
+    UNDEFINED = "undefined"  # an instruction the machine does not offer, as MONITOR; number: exit code
+    INTERCEPTED = "intercepted"  # something else that `Intercepts` asked for; number: exit code
+    PORT = "port"  # IN or OUT that the guard wants to see; number: port; error_code: bytes
     PORT_DENIED = "port denied"  # IN or OUT without the right to
     SHUTDOWN = "shutdown"
     INTERRUPTED = "interrupted"  # by `Cpu.stop`
@@ -151,6 +185,10 @@ class Ports(Protocol):
 
     def read(self, port: int, size: int) -> int: ...
     def write(self, port: int, size: int, value: int) -> None: ...
+
+
+PortGuard = Callable[["State", int, int], ExitKind | None]
+"""(state, port, bytes) -> None to let the access through, or PORT_DENIED or PORT to exit in its place."""
 
 
 class CpuError(Exception):
@@ -172,6 +210,13 @@ class Cpu(Protocol):
 
     def set_controls(self, controls: Controls) -> None:
         """Real control registers of the next run; loading CR3 alone flushes nothing the caller may rely on."""
+
+    def set_intercepts(self, intercepts: Intercepts) -> None:
+        """What leaves the guest in the next run."""
+
+    @property
+    def cr3(self) -> int:
+        """CR3 now: with nested paging the guest changes it by itself."""
 
     def flush_all(self) -> None:
         """Drop every translation."""

@@ -1,4 +1,4 @@
-"""Memory as the CPU itself reaches it while it delivers an event: through the shadow tables.
+"""Memory as the CPU itself reaches it while it delivers an event: through the shadow tables, or nested ones.
 
 On hardware with AMD-V, delivery is the CPU's work: its accesses to the IDT, GDT, TSS and stack walk the shadow
 tables, and where those do not allow one there is a #PF exit in the middle of the delivery. The same is done here, so
@@ -10,14 +10,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from shadowmmu.engine.face import Outcome
+from shadowmmu.hardware.walk import Features, Npt, SecondLevelFault, paging, walk
 from shadowmmu.machine.cpu import CpuError
-from shadowmmu.machine.memory import PAGE_SIZE, PF, SYSTEM, USER, WRITE, GuestFault, GuestMemory, Span
-from shadowmmu.x86.control import Cr0, Cr4
+from shadowmmu.machine.guest_tables import paging_of
+from shadowmmu.machine.memory import PAGE_SIZE, PF, SYSTEM, USER, WRITE, GuestFault, GuestMemory, NestedFault, Span
+from shadowmmu.x86.control import Cr0, Cr4, Efer
 from shadowmmu.x86.pferr import Pferr
 from shadowmmu.x86.pte import Pte
 
 if TYPE_CHECKING:
-    from shadowmmu import Vcpu
+    from shadowmmu import Vcpu, Vm
 
 _EMULATED = 1 << 62
 """Marks a located address as guest physical, to be reached by the engine's emulated accesses; else it is a host one."""
@@ -26,11 +28,14 @@ _PRESENT, _LARGE, _ADDRESS = int(Pte.PRESENT), int(Pte.PAGE_SIZE), int(Pte.ADDR)
 _RSVD, _PROTECTION = int(Pferr.RSVD), int(Pferr.PRESENT)
 _RIGHTS = int(Pte.WRITABLE | Pte.USER)
 _PG, _SMAP = int(Cr0.PG), int(Cr4.SMAP)
+_CAUSE = int(Pferr.GUEST_FINAL | Pferr.GUEST_PAGE)
+_USER_FINAL = int(Pferr.USER | Pferr.GUEST_FINAL)
+_LONG_MODE = int(Cr0.PG), int(Cr4.PAE), int(Efer.LME | Efer.NXE)
 _PAE_RESERVED = 0x7FF << 52  # under PAE paging also bits 52-62 are
 
 
 class CpuMemory(GuestMemory):
-    """`on_fault(outcome)` counts the exits a delivery takes; `reenter()` does what every guest entry does."""
+    """With shadow paging. `on_fault(outcome)` counts the exits a delivery takes; `reenter()` does what every guest entry does."""
 
     def __init__(
         self,
@@ -71,7 +76,11 @@ class CpuMemory(GuestMemory):
             if outcome is Outcome.EMULATE:
                 return super().translate(gva, access) | _EMULATED
             self._reenter()
-        raise CpuError(f"the engine makes no progress with an access to {gva:#x} in an event delivery; report this as a bug")
+        raise self._no_progress(gva)
+
+    @staticmethod
+    def _no_progress(gva: int) -> CpuError:
+        return CpuError(f"the engine makes no progress with an access to {gva:#x} in an event delivery; report this as a bug")
 
     def _page_fault(self, gva: int, access: int, code: int) -> Outcome:
         """A #PF exit in the middle of the delivery."""
@@ -132,6 +141,53 @@ class CpuMemory(GuestMemory):
             else:
                 self.vcpu.vm.write_host(place, part.to_bytes(size, "little"))
                 self._on_host_store(place, size)
+
+
+class NestedCpuMemory(CpuMemory):
+    """With nested paging: the CPU walks the guest's own tables, and each address on the way through the nested ones."""
+
+    def _find(self, gva: int, access: int) -> int:
+        for _ in range(_RETRIES):
+            try:
+                return self._two_dimensional(gva, access)
+            except SecondLevelFault as fault:
+                self._pages.clear()
+                outcome: Outcome = self.vcpu.page_fault(fault.gpa, fault.code)
+                self._on_fault(outcome)
+                if outcome is Outcome.INJECT:
+                    raise NestedFault(fault.gpa, fault.code & _CAUSE | self.vcpu.exception.error_code, reported=True) from None
+                if outcome is Outcome.EMULATE:
+                    return GuestMemory.translate(self, gva, access) | _EMULATED
+                self._reenter()
+        raise self._no_progress(gva)
+
+    def _two_dimensional(self, gva: int, access: int) -> int:
+        """Host physical address; raises the guest's #PF, or SecondLevelFault."""
+        vcpu, vm = self.vcpu, self.vcpu.vm
+        if vcpu.root is None:
+            raise SecondLevelFault(0, _USER_FINAL)
+        mode = paging(*_LONG_MODE, Features(maxphyaddr=vm.host_maxphyaddr))
+        nested = Npt(mode, _host_reader(vm), _host_writer(vm), vcpu.root)
+
+        def read(gpa: int, size: int) -> int:
+            return int.from_bytes(vm.read_host(nested.translate(gpa, WRITE, table=True), size), "little")
+
+        def write(gpa: int, size: int, value: int) -> None:
+            vm.write_host(nested.translate(gpa, WRITE, table=True), value.to_bytes(size, "little"))
+
+        lifts_smap = bool(vcpu.ac) and not access & SYSTEM
+        found = walk(paging_of(vcpu), read, vcpu.cr3, gva, access & (WRITE | USER), lifts_smap, write=write)
+        if isinstance(found, int):
+            raise GuestFault(PF, found, gva, reported=True)
+        return nested.translate(found.address(gva), access, table=False)
+
+
+def _host_reader(vm: "Vm") -> Callable[[int, int], int]:
+    return lambda hpa, size: int.from_bytes(vm.read_host(hpa, size), "little")
+
+
+def _host_writer(vm: "Vm") -> Callable[[int, int, int], None]:
+    return lambda hpa, size, value: vm.write_host(hpa, value.to_bytes(size, "little"))
 
 
 def _offsets(span: Span) -> list[tuple[int, tuple[int, int]]]:

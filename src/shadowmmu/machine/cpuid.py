@@ -1,4 +1,5 @@
-"""What CPUID tells the guest: an AMD EPYC (Rome) without what this machine has not: SVM, PCID, protection keys, APIC.
+"""What CPUID tells the guest: an AMD EPYC (Rome) without what this machine has not: PCID, protection keys, APIC.
+AMD-V, nested paging and 5-level paging only if they are asked for.
 
 Sources: APM vol. 3 appendix E; SDM vol. 2, CPUID.
 """
@@ -14,7 +15,8 @@ class Leaf(NamedTuple):
 
 
 _EBX, _ECX, _EDX = 1, 2, 3
-_BASIC, _STRUCTURED, _EXTENDED = 1, 7, 0x80000001
+_BASIC, _STRUCTURED, _EXTENDED, _SVM = 1, 7, 0x80000001, 0x8000000A
+_SVM_REVISION, _ASIDS, _FLUSH_BY_ASID = 1, 16, 1 << 6
 
 FEATURES = {
     "fpu": (_BASIC, _EDX, 0), "de": (_BASIC, _EDX, 2), "pse": (_BASIC, _EDX, 3), "tsc": (_BASIC, _EDX, 4),
@@ -28,10 +30,13 @@ FEATURES = {
     "bmi2": (_STRUCTURED, _EBX, 8), "adx": (_STRUCTURED, _EBX, 19), "smap": (_STRUCTURED, _EBX, 20),
     "clflushopt": (_STRUCTURED, _EBX, 23), "la57": (_STRUCTURED, _ECX, 16),
     "lahf": (_EXTENDED, _ECX, 0), "abm": (_EXTENDED, _ECX, 5), "sse4a": (_EXTENDED, _ECX, 6),
-    "syscall": (_EXTENDED, _EDX, 11), "nx": (_EXTENDED, _EDX, 20), "mmxext": (_EXTENDED, _EDX, 22),
+    "svm": (_EXTENDED, _ECX, 2), "syscall": (_EXTENDED, _EDX, 11), "nx": (_EXTENDED, _EDX, 20), "mmxext": (_EXTENDED, _EDX, 22),
     "1gb-pages": (_EXTENDED, _EDX, 26), "rdtscp": (_EXTENDED, _EDX, 27), "long-mode": (_EXTENDED, _EDX, 29),
+    "npt": (_SVM, _EDX, 0),
 }  # fmt: skip
 """Name -> (leaf, register, bit) of everything the machine can offer."""
+ON_REQUEST = frozenset(("la57", "svm", "npt"))
+"""Offered only to a guest that asks for it."""
 
 _ALSO_EXTENDED = frozenset(
     ("fpu", "de", "pse", "tsc", "msr", "pae", "mce", "cx8", "pge", "cmov", "pat", "pse36", "mmx", "fxsr")
@@ -40,33 +45,38 @@ _VENDOR = Leaf(0, 0x68747541, 0x444D4163, 0x69746E65)  # "AuthenticAMD"
 _SIGNATURE = 0x00830F10  # family 17h, model 31h, stepping 0
 _BRAND = b"AMD EPYC-Rome, shadow-paged".ljust(48, b"\0")
 _HYPERVISOR = Leaf(0x40000000, *(int.from_bytes(b"shadowmmu   "[i : i + 4], "little") for i in (0, 4, 8)))
-_LAST_BASIC, _LAST_EXTENDED = 0xD, 0x80000008
+_LAST_BASIC = 0xD
 
 
 class Cpuid:
-    """The leaves of one vCPU. `maxphyaddr` in bits; `la57`: tell the guest of 5-level paging."""
+    """The leaves of one vCPU. `maxphyaddr` in bits; `asked`: what the guest wants of `ON_REQUEST`."""
 
-    def __init__(self, number: int, vcpus: int, maxphyaddr: int, *, la57: bool) -> None:
+    def __init__(self, number: int, vcpus: int, maxphyaddr: int, asked: frozenset[str] = frozenset()) -> None:
+        self.offers_svm = "svm" in asked
+        la57, last = "la57" in asked, _SVM if self.offers_svm else 0x80000008
         self._leaves = {
             0x0: _VENDOR._replace(eax=_LAST_BASIC),
             0x40000000: _HYPERVISOR,
-            0x80000000: _VENDOR._replace(eax=_LAST_EXTENDED),
+            0x80000000: _VENDOR._replace(eax=last),
             0x80000008: Leaf((57 if la57 else 48) << 8 | maxphyaddr, 0, vcpus - 1, 0),
         }
         for i in range(3):
             words = (int.from_bytes(_BRAND[16 * i + at : 16 * i + at + 4], "little") for at in (0, 4, 8, 12))
             self._leaves[0x80000002 + i] = Leaf(*words)
         for leaf in (_BASIC, _STRUCTURED, _EXTENDED):
-            self._leaves[leaf] = self._features(leaf, la57)
+            self._leaves[leaf] = self._features(leaf, asked)
         basic = self._leaves[_BASIC]
         self._leaves[_BASIC] = basic._replace(eax=_SIGNATURE, ebx=number << 24 | vcpus << 16 | 8 << 8)
         self._leaves[_EXTENDED] = self._leaves[_EXTENDED]._replace(eax=_SIGNATURE)
+        if self.offers_svm:
+            nested = self._features(_SVM, asked).edx
+            self._leaves[_SVM] = Leaf(_SVM_REVISION, _ASIDS, 0, nested | _FLUSH_BY_ASID)
 
     @staticmethod
-    def _features(leaf: int, la57: bool) -> Leaf:
+    def _features(leaf: int, asked: frozenset[str]) -> Leaf:
         registers = [0, 0, 0, 0]
         for name, (where, register, bit) in FEATURES.items():
-            if where == leaf and (name != "la57" or la57):
+            if where == leaf and (name in asked or name not in ON_REQUEST):
                 registers[register] |= 1 << bit
             if leaf == _EXTENDED and name in _ALSO_EXTENDED:
                 registers[_EDX] |= 1 << bit

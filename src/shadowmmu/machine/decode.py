@@ -1,6 +1,6 @@
 """Fetching and decoding the instruction at RIP, by iced-x86."""
 
-from iced_x86 import Code, Decoder, Instruction, MemorySizeExt, OpKind, Register, RegisterExt
+from iced_x86 import Code, CodeSize, Decoder, Instruction, MemorySizeExt, OpKind, Register, RegisterExt, UsedMemory
 
 from shadowmmu.machine.cpu import MASK32, MASK64, Reg, Seg, State
 from shadowmmu.machine.memory import UD, GuestFault, GuestMemory, NoMemory
@@ -33,6 +33,8 @@ def _general_registers() -> dict[int, tuple[int, int]]:
 
 
 _GENERAL = _general_registers()
+_NO_VALUE = frozenset((Register.EIP, Register.RIP))  # of an address relative to them the displacement is the target
+_ADDRESS_BITS = {CodeSize.CODE16: 16, CodeSize.CODE32: 32, CodeSize.CODE64: 64}
 _VECTORS = {getattr(Register, f"XMM{i}"): i for i in range(16)}
 
 
@@ -193,6 +195,16 @@ class Operands:
         effective = (effective + offset) & (1 << 8 * size) - 1
         return (self.segment_base(_SEGMENTS[segment]) + effective) & self.mask
 
+    def used_address(self, used: UsedMemory) -> int:
+        """Linear address of memory that iced-x86 says the instruction uses, stacks and string pointers included."""
+        effective = int(used.displacement)
+        if used.base != Register.NONE and used.base not in _NO_VALUE:
+            effective += self.register(used.base)
+        if used.index != Register.NONE:
+            effective += self.register(used.index) * used.scale
+        effective &= (1 << _ADDRESS_BITS.get(used.address_size, self.mode)) - 1
+        return (self.segment_base(_SEGMENTS[used.segment]) + effective) & self.mask
+
     def _effective(self) -> int:
         instruction = self.instruction
         address = int(instruction.memory_displacement)  # of a RIP-relative operand: already the target
@@ -201,6 +213,10 @@ class Operands:
         if instruction.memory_index != Register.NONE:
             address += self.register(instruction.memory_index) * instruction.memory_index_scale
         return address
+
+    def segment(self, register: int) -> Seg:
+        """Index of a segment register."""
+        return _SEGMENTS[register]
 
     def segment_base(self, segment: Seg) -> int:
         if self.mode == 64 and segment not in (Seg.FS, Seg.GS):

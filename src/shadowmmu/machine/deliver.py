@@ -12,7 +12,6 @@ from shadowmmu.machine.memory import (
     DE,
     DF,
     GP,
-    HAS_ERROR_CODE,
     MF,
     NM,
     NP,
@@ -72,10 +71,10 @@ class Gate(NamedTuple):
 
 def second_event(first: Event, second: Event) -> Event:
     """What a fault during the delivery of `first` becomes. SDM vol. 3 table 6-5."""
-    if first.vector == DF and not first.software:
+    if first.vector == DF and first.is_exception:
         raise TripleFaultDelivery(f"{second.name} during the delivery of a double fault")
     serious = second.vector in _CONTRIBUTORY or second.vector == PF
-    if first.software or not serious:
+    if not first.is_exception or not serious:
         return second
     if first.vector == PF or (first.vector in _CONTRIBUTORY and second.vector in _CONTRIBUTORY):
         return Event(DF)
@@ -111,7 +110,7 @@ class Delivery:
         return self.state.rip if self.event.next_rip is None else self.event.next_rip
 
     def _frame_flags(self) -> int:
-        resume = _RF if self.event.vector in _FAULTS and not self.event.software else 0
+        resume = _RF if self.event.vector in _FAULTS and self.event.is_exception else 0
         return self.state.rflags | resume
 
     def _fault(self, vector: int, selector: int) -> GuestFault:
@@ -208,8 +207,7 @@ class Delivery:
         self._enter(segment, offset, clear)
 
     def _error_codes(self) -> tuple[int, ...]:
-        has = self.event.vector in HAS_ERROR_CODE and not self.event.software
-        return (self.event.error_code,) if has else ()
+        return (self.event.error_code,) if self.event.pushes_error_code else ()
 
     # --- stacks
 

@@ -1,16 +1,20 @@
 """What the machine does at each exit. A handler raises GuestFault for an exception of the instruction that exited."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from iced_x86 import Mnemonic
 
 from shadowmmu.engine.face import Outcome
 from shadowmmu.machine.control_registers import read_control, write_control
-from shadowmmu.machine.cpu import MASK32, Exit, ExitKind, Reg, Seg, Segment
+from shadowmmu.machine.cpu import MASK32, Exit, ExitKind, Reg, Seg, Segment, State
 from shadowmmu.machine.decode import Operands
-from shadowmmu.machine.memory import BP, DB, GP, OF, PF, UD, Event, GuestFault
+from shadowmmu.machine.fault_cause import write_fault_cause
+from shadowmmu.machine.guest_tables import GUEST_FINAL
+from shadowmmu.machine.memory import BP, DB, GP, OF, PF, UD, Event, GuestFault, NestedFault, NoMemory
 from shadowmmu.machine.msr import CSTAR, LSTAR, SFMASK, TSC_AUX
+from shadowmmu.machine.svm import svm_instruction
 from shadowmmu.x86.control import Cr4, Efer, Rflags
 from shadowmmu.x86.pferr import Pferr
 
@@ -18,12 +22,19 @@ if TYPE_CHECKING:
     from shadowmmu.machine.processor import Processor
 
 _SMAP, _USER = int(Cr4.SMAP), int(Pferr.USER)
+_WRITE = int(Pferr.WRITE)
+_SVM_INSTRUCTIONS = frozenset(
+    (Mnemonic.VMRUN, Mnemonic.VMLOAD, Mnemonic.VMSAVE, Mnemonic.STGI, Mnemonic.CLGI, Mnemonic.SKINIT, Mnemonic.INVLPGA)
+)
 _ICEBP = 0xF1
 _CODE_64, _CODE_32, _DATA = 0xA9B, 0xC9B, 0xC93  # flat ring 0 segments, as SYSCALL loads them
 _FLAT = 0xFFFFFFFF
 
 
 def _page_fault(p: "Processor", exit_: Exit) -> None:
+    if p.vcpu.vm.tdp:
+        p.inject(Event(PF, exit_.error_code, exit_.gva))  # of the guest's own tables
+        return
     if p.vcpu.cr4 & _SMAP and p.capture().cpl == 3 and not exit_.error_code & _USER:
         p.vcpu.ac = False  # the CPU's own access to a descriptor table
     outcome = p.vcpu.page_fault(exit_.gva, exit_.error_code)
@@ -35,13 +46,43 @@ def _page_fault(p: "Processor", exit_: Exit) -> None:
         p.emulate(exit_.gva)
 
 
+def _nested_page_fault(p: "Processor", exit_: Exit) -> None:
+    """The engine mends it, or the instruction is emulated, or L2 met L1's nested tables."""
+    cause = _fault_cause(p, exit_)
+    outcome = p.vcpu.page_fault(exit_.gva, exit_.error_code | cause)
+    p.outcomes[outcome] += 1
+    if outcome is Outcome.INJECT:
+        raise NestedFault(exit_.gva, p.vcpu.exception.error_code | cause, reported=True)
+    if outcome is Outcome.EMULATE:
+        p.emulate(exit_.gva)
+
+
+def _fault_cause(p: "Processor", exit_: Exit) -> int:
+    """Bit 32 or 33 of EXITINFO1."""
+    if not exit_.error_code & _WRITE:
+        return GUEST_FINAL
+    state = p.capture()
+    instruction = None
+    with suppress(GuestFault, NestedFault, NoMemory):
+        instruction = p.fetcher.decode(state)
+    return write_fault_cause(p.vcpu, state, instruction, exit_.gva)
+
+
 def _exception(p: "Processor", exit_: Exit) -> None:
     """An exception of the guest's own: it goes to its IDT."""
     state = p.capture()
     event = Event(exit_.number, exit_.error_code)
+    if exit_.number == GP and not p.vcpu.efer & Efer.SVME and _is_svm_instruction(p, state):
+        event = Event(UD)  # this CPU has AMD-V on, and so looks at the privilege level first
     if exit_.number == UD and p.fetcher.peek(state) == _ICEBP:
         event = Event(DB, next_rip=state.rip + 1)
     p.inject(event)
+
+
+def _is_svm_instruction(p: "Processor", state: State) -> bool:
+    with suppress(GuestFault, NestedFault, NoMemory):
+        return p.fetcher.decode(state).mnemonic in _SVM_INSTRUCTIONS
+    return False
 
 
 def _software_interrupt(p: "Processor", _exit: Exit) -> None:
@@ -136,11 +177,12 @@ def _port_denied(_p: "Processor", _exit: Exit) -> None:
 
 
 def _shutdown(p: "Processor", _exit: Exit) -> None:
-    p.shutdown = "the CPU shut down"
+    p.shut_down("the CPU shut down")
 
 
 HANDLERS: dict[ExitKind, Callable[["Processor", Exit], None]] = {
     ExitKind.PAGE_FAULT: _page_fault,
+    ExitKind.NESTED_PAGE_FAULT: _nested_page_fault,
     ExitKind.EXCEPTION: _exception,
     ExitKind.SOFTWARE_INTERRUPT: _software_interrupt,
     ExitKind.CR_READ: read_control,
@@ -153,6 +195,7 @@ HANDLERS: dict[ExitKind, Callable[["Processor", Exit], None]] = {
     ExitKind.PAUSE: _pause,
     ExitKind.SYSCALL: _syscall,
     ExitKind.CACHE: _cache,
+    ExitKind.SVM: svm_instruction,
     ExitKind.UNDEFINED: _undefined,
     ExitKind.PORT_DENIED: _port_denied,
     ExitKind.SHUTDOWN: _shutdown,

@@ -12,10 +12,12 @@ from shadowmmu.machine.cpu import Exit, ExitKind
 from shadowmmu.machine.cpuid import Cpuid
 from shadowmmu.machine.decode import UnemulatedInstruction
 from shadowmmu.machine.devices import EXIT_PASS, PortBus
+from shadowmmu.machine.intercepts import EXIT_ON_PAUSE, NESTED_PAGING, SHADOW_PAGING
 from shadowmmu.machine.loader import Guest, Loaded, load_image
 from shadowmmu.machine.processor import Processor
 from shadowmmu.machine.result import Reason, Result, resident_bytes
 from shadowmmu.machine.unicorn_cpu import UnicornCpu
+from shadowmmu.x86.control import Cr4
 
 MAX_EXITS = 2_000_000
 MAX_QUIET_SECONDS = 20.0
@@ -50,7 +52,15 @@ class Machine:
         loaded: Loaded | None = None,
     ) -> None:
         self.guest = guest
-        self.vm = Vm(memory_mib=guest.memory_mib, vcpus=guest.vcpus, roots=roots, shadow_pages=shadow_pages)
+        nested_paging = "npt" in guest.features
+        self.vm = Vm(
+            memory_mib=guest.memory_mib,
+            vcpus=guest.vcpus,
+            roots=roots,
+            shadow_pages=shadow_pages,
+            tdp=nested_paging,
+            cr4_reserved=int(Cr4.LA57) if nested_paging else 0,  # the nested tables of this CPU have four levels
+        )
         self._on_exit, self._audit = on_exit, audit
         self.ports = PortBus(on_output, self._stop_cpus)
         self.exits = 0
@@ -64,10 +74,12 @@ class Machine:
 
     def _processor(self, number: int, loaded: Loaded) -> Processor:
         vcpu = self.vm.vcpus[number]
-        cpuid = Cpuid(number, self.guest.vcpus, self.vm.maxphyaddr, la57="la57" in self.guest.features)
-        processor = Processor(vcpu, cpuid, self._stored, self._host_stored)
-        several = self.guest.vcpus > 1
-        cpu = UnicornCpu(self.vm.host_regions(), self.ports, processor.may_use_port, exit_on_pause=several)
+        cpuid = Cpuid(number, self.guest.vcpus, self.vm.maxphyaddr, frozenset(self.guest.features))
+        intercepts = NESTED_PAGING if self.vm.tdp else SHADOW_PAGING
+        if self.guest.vcpus > 1:
+            intercepts |= EXIT_ON_PAUSE
+        processor = Processor(vcpu, cpuid, intercepts, self._stored, self._host_stored)
+        cpu = UnicornCpu(self.vm.host_regions(), self.ports, processor.guard_port, intercepts)
         cpu.set_state(loaded.state)
         vcpu.set_sregs(loaded.cr0, 0, 0, 0)
         processor.attach(cpu)

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from shadowmmu.engine.face import GuestMemoryError
 from shadowmmu.machine.cpu import MASK32, MASK64
+from shadowmmu.machine.guest_tables import locate_fault
 from shadowmmu.x86.control import Cr4, Efer
 from shadowmmu.x86.pferr import Pferr
 
@@ -34,17 +36,35 @@ NAMES = {
 
 
 class Event(NamedTuple):
-    """An exception or a software interrupt to deliver. `next_rip` is where a trap or software interrupt returns."""
+    """An exception, a software interrupt, or an interrupt from outside (NMI too) to deliver.
+
+    `next_rip` is where a trap or software interrupt returns.
+    """
 
     vector: int
     error_code: int = 0
     cr2: int | None = None  # of a #PF
     software: bool = False
     next_rip: int | None = None
+    external: bool = False
+
+    @property
+    def is_exception(self) -> bool:
+        return not self.software and not self.external
+
+    @property
+    def is_nmi(self) -> bool:
+        return self.external and self.vector == NMI
+
+    @property
+    def pushes_error_code(self) -> bool:
+        return self.is_exception and self.vector in HAS_ERROR_CODE
 
     @property
     def name(self) -> str:
-        return f"INT {self.vector:#x}" if self.software else NAMES.get(self.vector, f"#{self.vector}")
+        if self.is_exception or self.is_nmi:
+            return NAMES.get(self.vector, f"#{self.vector}")
+        return f"{'INT' if self.software else 'interrupt'} {self.vector:#x}"
 
 
 class GuestFault(Exception):
@@ -54,6 +74,18 @@ class GuestFault(Exception):
         super().__init__(f"{NAMES.get(vector, vector)} error code {error_code:#x}" + (f" at {cr2:#x}" if cr2 is not None else ""))
         self.event = Event(vector, error_code, cr2)
         self.reported = reported
+
+
+class NestedFault(Exception):
+    """What L2 is doing meets L1's nested tables, which do not allow it: L1 gets a nested page fault.
+
+    `gpa` is the L2 physical address; `code` is EXITINFO1, with bit 32 or 33 for the final access or a walk of L2's tables.
+    `reported`: the engine knows.
+    """
+
+    def __init__(self, gpa: int, code: int, *, reported: bool = False) -> None:
+        super().__init__(f"L2 physical {gpa:#x}, EXITINFO1 {code:#x}")
+        self.gpa, self.code, self.reported = gpa, code, reported
 
 
 class NoMemory(Exception):
@@ -86,6 +118,9 @@ class GuestMemory:
         gpa: int | None = self.vcpu.gva_to_gpa(gva, access)
         if gpa is None:
             fault = self.vcpu.exception
+            if fault.nested:
+                where, cause = locate_fault(self.vcpu, gva, fault.cr2)
+                raise NestedFault(where, fault.error_code | cause)
             raise GuestFault(PF, fault.error_code, fault.cr2)
         return gpa
 
@@ -112,6 +147,13 @@ class GuestMemory:
                 self._on_store(gpa, size)
             data = data[size:]
 
+    def store_physical(self, gpa: int, data: bytes) -> None:
+        """The CPU stores within one page by physical address, as into a VMCB: a page that it uses so is no guest table."""
+        self.vcpu.vm.unprotect_page(gpa // PAGE_SIZE)
+        with suppress(GuestMemoryError):
+            self.vcpu.vm.write_guest(gpa, data)
+            self._on_store(gpa, len(data))
+
     def read(self, gva: int, size: int, access: int) -> int:
         return self.load(self.locate(gva, size, access))
 
@@ -121,7 +163,7 @@ class GuestMemory:
         room = PAGE_SIZE - gva % PAGE_SIZE
         code = self._fetch_part(gva, min(size, room), access)
         if size > room:
-            with suppress(GuestFault):
+            with suppress(GuestFault, NestedFault):
                 code += self._fetch_part((gva + room) & self.mask, size - room, access)
         return code
 

@@ -6,22 +6,27 @@ from typing import TYPE_CHECKING
 
 from iced_x86 import Instruction
 
+from shadowmmu.engine.face import TripleFault
 from shadowmmu.machine.control_registers import real_controls
-from shadowmmu.machine.cpu import MASK32, MASK64, Cpu, Exit, ExitKind, State
-from shadowmmu.machine.cpu_memory import CpuMemory
+from shadowmmu.machine.cpu import MASK32, MASK64, Cpu, Exit, ExitKind, Intercepts, State
+from shadowmmu.machine.cpu_memory import CpuMemory, NestedCpuMemory
 from shadowmmu.machine.cpuid import Cpuid
 from shadowmmu.machine.decode import Fetcher, UnemulatedInstruction, bitness
 from shadowmmu.machine.deliver import TripleFaultDelivery, deliver, second_event
 from shadowmmu.machine.emulate import Emulator
 from shadowmmu.machine.exits import HANDLERS
-from shadowmmu.machine.memory import DB, PF, SYSTEM, WRITE, Event, GuestFault, GuestMemory, NoMemory
+from shadowmmu.machine.memory import DB, PF, SYSTEM, WRITE, Event, GuestFault, GuestMemory, NestedFault, NoMemory
 from shadowmmu.machine.msr import Msrs
-from shadowmmu.x86.control import Cr0, Rflags
+from shadowmmu.machine.nested import Nested, vmexit
+from shadowmmu.machine.reflect import for_l1, wants_port
+from shadowmmu.x86.control import Cr0, Cr4, Efer, Rflags
+from shadowmmu.x86.vmcb import SvmExit
 
 if TYPE_CHECKING:
     from shadowmmu import Outcome, Vcpu
 
 _AC, _TF = int(Rflags.AC), int(Rflags.TF)
+_PG, _PAE, _LMA = int(Cr0.PG), int(Cr4.PAE), int(Efer.LMA)
 TSC_PER_EXIT = 1000  # time-stamp counts; the clock of this machine is its exits
 _DR6_SINGLE_STEP = 1 << 14
 _TSS_IO_MAP = 0x66
@@ -30,15 +35,30 @@ _UNPROTECT_LIMIT = 3  # times the same instruction may be let off emulation in a
 
 class Processor:
     """`cpu` runs the guest of the engine's `vcpu`; `on_store(gpa, size)` and `on_host_store(hpa, size)` hear of
-    stores that the CPU does not do itself."""
+    stores that the CPU does not do itself; `intercepts` are the machine's own.
 
-    def __init__(self, vcpu: "Vcpu", cpuid: Cpuid, on_store: Callable[[int, int], None], on_host_store: Callable[[int, int], None]) -> None:
+    While L2 runs, `nested` tells of it. `gif` is L1's global interrupt flag; nothing interrupts this machine, so it is
+    kept and not asked.
+    """
+
+    def __init__(
+        self,
+        vcpu: "Vcpu",
+        cpuid: Cpuid,
+        intercepts: Intercepts,
+        on_store: Callable[[int, int], None],
+        on_host_store: Callable[[int, int], None],
+    ) -> None:
         self.vcpu = vcpu
         self.memory = GuestMemory(vcpu, on_store)
-        self.cpu_memory = CpuMemory(vcpu, on_store, on_host_store, self._fault_in_delivery, self.enter)
+        cpu_memory = NestedCpuMemory if vcpu.vm.tdp else CpuMemory
+        self.cpu_memory = cpu_memory(vcpu, on_store, on_host_store, self._fault_in_delivery, self.enter)
         self.fetcher = Fetcher(self.memory)
-        self.msrs = Msrs(vcpu, self.memory, vcpu.id)
+        self.msrs = Msrs(vcpu, self.memory, vcpu.id, svm=cpuid.offers_svm)
         self.cpuid = cpuid
+        self.intercepts = intercepts
+        self.nested: Nested | None = None
+        self.gif = True
         self.cpu: Cpu
         self.emulator: Emulator
         self.task_priority = 0
@@ -46,6 +66,7 @@ class Processor:
         self.shutdown: str | None = None
         self.exits: Counter[ExitKind] = Counter()
         self.outcomes: Counter[Outcome] = Counter()
+        self.reflected: Counter[int] = Counter()
         self.injected: Counter[str] = Counter()
         self.emulated = self.unprotected = 0
         self._count = 0
@@ -62,7 +83,13 @@ class Processor:
 
     def enter(self) -> None:
         """Let the engine serve its requests, and make the CPU ready to run on what it gives."""
-        entry = self.vcpu.enter()
+        try:
+            entry = self.vcpu.enter()
+        except TripleFault as end:
+            if self.nested is None or not self.nested.wants(SvmExit.SHUTDOWN):
+                raise
+            self.shut_down(str(end))
+            entry = self.vcpu.enter()
         self.cpu.set_controls(real_controls(self.vcpu, entry))
         if entry.flush_all:
             self.cpu.flush_all()
@@ -73,32 +100,91 @@ class Processor:
         """Enter the guest and handle the exit."""
         self.enter()
         exit_ = self.cpu.run()
+        self._take_cr3()
         if exit_.kind is ExitKind.INTERRUPTED:
             return exit_
         self._count += 1
         self.exits[exit_.kind] += 1
         try:
-            HANDLERS[exit_.kind](self, exit_)
+            if not self._reflect(exit_):
+                HANDLERS[exit_.kind](self, exit_)
         except GuestFault as fault:
             self.raise_fault(fault)
+        except NestedFault as nested_fault:
+            self._leave_by(nested_fault, None)
         return exit_
+
+    def _take_cr3(self) -> None:
+        """With nested paging the guest loads CR3 without an exit."""
+        if self.vcpu.vm.tdp:
+            self.vcpu.cr3 = self.cpu.cr3
+
+    # --- L2
+
+    def _reflect(self, exit_: Exit) -> bool:
+        """Give an exit of L2 to L1, if L1 wants it."""
+        if self.nested is None:
+            return False
+        reflected = for_l1(self, self.nested, exit_)
+        if reflected is None:
+            return False
+        self.leave_l2(*reflected)
+        return True
+
+    def leave_l2(self, code: int, info_1: int = 0, info_2: int = 0, interrupted: Event | None = None) -> None:
+        """#VMEXIT to L1; `interrupted` is the event that was being delivered."""
+        self.reflected[code] += 1
+        vmexit(self, code, info_1, info_2, interrupted)
+
+    def _leave_by(self, fault: NestedFault, interrupted: Event | None) -> None:
+        """L1's nested tables do not allow what L2 does."""
+        if not fault.reported:
+            self.vcpu.inject()
+        self.leave_l2(SvmExit.NESTED_PAGE_FAULT, fault.code, fault.gpa, interrupted)
+
+    def _taken_by_l1(self, event: Event, interrupted: Event | None) -> bool:
+        """L1 intercepts an exception of L2."""
+        code = SvmExit.EXCEPTION + event.vector
+        if self.nested is None or not event.is_exception or not self.nested.wants(code):
+            return False
+        self.leave_l2(code, event.error_code if event.pushes_error_code else 0, event.cr2 or 0, interrupted)
+        return True
+
+    def shut_down(self, reason: str) -> None:
+        """The CPU can go on no longer; of L2 that is L1's affair, if it wants to know."""
+        if self.nested is not None and self.nested.wants(SvmExit.SHUTDOWN):
+            self.leave_l2(SvmExit.SHUTDOWN)
+        else:
+            self.shutdown = reason
 
     # --- helpers of the handlers
 
     def capture(self) -> State:
         """The registers, to be changed and handed on to `advance` or `cpu.set_state`."""
         state = self.cpu.state()
-        self.vcpu.ac = bool(state.rflags & _AC)
+        self._look_from(state)
         return state
+
+    def _look_from(self, state: State) -> None:
+        """Make the MMU's walks those of this state. With nested paging the CPU reads PDPTEs from memory at each walk."""
+        vcpu = self.vcpu
+        vcpu.ac = bool(state.rflags & _AC)
+        if vcpu.vm.tdp and vcpu.cr0 & _PG and vcpu.cr4 & _PAE and not vcpu.efer & _LMA:
+            vcpu.load_pdptrs()
+
+    def next_rip(self, state: State, instruction: Instruction | None = None) -> int:
+        """RIP behind the instruction at RIP."""
+        rip: int = (instruction or self.fetcher.decode(state)).next_ip
+        return rip & (MASK64 if bitness(state, self.vcpu.efer) == 64 else MASK32)
 
     def advance(self, state: State, instruction: Instruction | None = None) -> None:
         """Take over `state` behind the instruction that exited."""
-        rip = (instruction or self.fetcher.decode(state)).next_ip
-        state.rip = rip & (MASK64 if bitness(state, self.vcpu.efer) == 64 else MASK32)
+        state.rip = self.next_rip(state, instruction)
         self.complete(state)
 
     def complete(self, state: State) -> None:
         """An instruction was done for the guest: take over its state, and trap if it is single-stepping."""
+        state.interrupt_shadow = False
         if state.rflags & _TF:
             state.system = state.system._replace(dr6=state.system.dr6 | _DR6_SINGLE_STEP)
             self.cpu.set_state(state)
@@ -120,12 +206,18 @@ class Processor:
 
     def _fault_in_delivery(self, outcome: "Outcome") -> None:
         """The CPU would have left the guest in the middle of the delivery."""
-        self.exits[ExitKind.PAGE_FAULT] += 1
+        self.exits[ExitKind.NESTED_PAGE_FAULT if self.vcpu.vm.tdp else ExitKind.PAGE_FAULT] += 1
         self.outcomes[outcome] += 1
 
     def inject(self, event: Event) -> None:
-        """Deliver an event; what faults on the way is merged with it as the CPU does."""
+        """An event of the guest's own: deliver it, unless L1 wants it."""
+        if not self._taken_by_l1(event, None):
+            self.deliver(event)
+
+    def deliver(self, event: Event) -> None:
+        """Deliver an event; what faults on the way is merged with it as the CPU does, or ends it by an exit to L1."""
         state = self.cpu.state()
+        self._look_from(state)
         try:
             while True:
                 if event.cr2 is not None:
@@ -135,18 +227,29 @@ class Processor:
                 try:
                     self.cpu.set_state(deliver(state, self.vcpu.cr0, self.vcpu.efer, self.cpu_memory, event))
                     return
+                except NestedFault as nested_fault:
+                    self._leave_by(nested_fault, event)
+                    return
                 except GuestFault as fault:
                     self._report(fault)
+                    if self._taken_by_l1(fault.event, event):
+                        return
                     if fault.event.cr2 is not None:
                         self.vcpu.cr2 = fault.event.cr2
-                    event = second_event(event, fault.event)
+                    merged = second_event(event, fault.event)
+                    if merged is not fault.event and self._taken_by_l1(merged, event):
+                        return
+                    event = merged
         except TripleFaultDelivery as end:
-            self.shutdown = str(end)
+            self.shut_down(str(end))
 
     # --- emulation
 
-    def emulate(self, gva: int) -> None:
-        """The engine cannot let the CPU do the access to `gva`: do the instruction."""
+    def emulate(self, address: int) -> None:
+        """The engine cannot let the CPU do the access to `address`: do the instruction.
+
+        The address is linear, or with nested paging physical for the guest that runs.
+        """
         state = self.capture()
         self.emulated += 1
         try:
@@ -154,26 +257,37 @@ class Processor:
         except NoMemory as where:
             raise UnemulatedInstruction(state.rip, b"", f"(code at guest physical {where}, where there is no memory)") from None
         except UnemulatedInstruction:
-            if not self._let_cpu_do_it(state.rip, gva):
+            if not self._let_cpu_do_it(state.rip, address):
                 raise
             return
         self.complete(after)
 
-    def _let_cpu_do_it(self, rip: int, gva: int) -> bool:
+    def _let_cpu_do_it(self, rip: int, address: int) -> bool:
         """KVM's way out: stop shadowing the table that is written, so that the CPU can do the store itself."""
-        last_rip, last_gva, times = self._let_off
-        times = times + 1 if (last_rip, last_gva) == (rip, gva) else 1
-        self._let_off = (rip, gva, times)
+        last_rip, last_address, times = self._let_off
+        times = times + 1 if (last_rip, last_address) == (rip, address) else 1
+        self._let_off = (rip, address, times)
         if times > _UNPROTECT_LIMIT:
             return False
-        gpa = self.vcpu.gva_to_gpa(gva, WRITE)
-        if gpa is None or self.vcpu.read_emulated(gpa, 1) is None:
+        vcpu = self.vcpu
+        gpa = vcpu.translate_gpa(address, WRITE) if vcpu.vm.tdp else vcpu.gva_to_gpa(address, WRITE)
+        if gpa is None or vcpu.read_emulated(gpa, 1) is None:
             return False
         self.unprotected += 1
-        self.vcpu.vm.unprotect_page(gpa >> 12)
+        vcpu.vm.unprotect_page(gpa >> 12)
         return True
 
-    def may_use_port(self, state: State, port: int, size: int) -> bool:
+    # --- ports
+
+    def guard_port(self, state: State, port: int, size: int) -> ExitKind | None:
+        """Asked by the CPU about IN and OUT; exceptions come before L1's intercept."""
+        self._take_cr3()
+        self._look_from(state)
+        if not self._may_use_port(state, port, size):
+            return ExitKind.PORT_DENIED
+        return ExitKind.PORT if self.nested is not None and wants_port(self, self.nested, port, size) else None
+
+    def _may_use_port(self, state: State, port: int, size: int) -> bool:
         """IN and OUT outside ring 0: by IOPL or by the TSS's permission map. SDM vol. 1 section 19.5."""
         if not self.vcpu.cr0 & Cr0.PE:
             return True
@@ -187,6 +301,6 @@ class Processor:
             if start + 1 > tr.limit:
                 return False
             denied = self.memory.read(tr.base + start, 2, SYSTEM) >> port % 8
-        except GuestFault:
+        except (GuestFault, NestedFault):
             return False
         return not denied & (1 << size) - 1

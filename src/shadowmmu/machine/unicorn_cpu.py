@@ -6,26 +6,26 @@ registers other than CR3 - and then enters the guest anew.
 
 What this processor does otherwise than a real one:
 * a load of CR3 and a flush of one page drop every translation, so a flush that was forgotten may not show;
-* IN and OUT without the right to raise #GP, but what follows them in the same basic block has then run, its stores
-  included (registers are put back);
 * SYSCALL is left to the machine; RDRAND and the debug registers are the engine's own.
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from unicorn import unicorn_const as uc_const
 from unicorn import x86_const
 from unicorn.unicorn_py3 import UcError
 
-from shadowmmu.machine.cpu import Controls, CpuError, Exit, ExitKind, Ports, Segment, State, System, Table
+from shadowmmu.machine.cpu import Controls, CpuError, Exit, ExitKind, Intercepts, PortGuard, Ports, Segment, State, System, Table
+from shadowmmu.machine.intercepts import SHADOW_PAGING
 from shadowmmu.machine.unicorn_host import NEVER, SvmHost
 from shadowmmu.machine.unicorn_layout import SEGMENT_SIZE, layout
 from shadowmmu.x86.pferr import Pferr
-from shadowmmu.x86.vmcb import SvmExit
+from shadowmmu.x86.vmcb import Intercept1, SvmExit
 
 _RSVD, _PRESENT = int(Pferr.RSVD), int(Pferr.PRESENT)
+_INTERRUPT_SHADOW = 1 << 3  # in the mode flags
 _HOOKED = 0x100  # what the hook's number of an SVM exit begins with
 _SEGMENT_ARRAY = struct.Struct("<" + "I4xQII" * 10)
 _PLAIN_EXITS = {
@@ -36,6 +36,7 @@ _PLAIN_EXITS = {
     SvmExit.RDTSCP: ExitKind.RDTSC,
     SvmExit.HLT: ExitKind.HLT,
     SvmExit.PAUSE: ExitKind.PAUSE,
+    SvmExit.INVD: ExitKind.CACHE,
     SvmExit.WBINVD: ExitKind.CACHE,
     SvmExit.SHUTDOWN: ExitKind.SHUTDOWN,
 }
@@ -47,10 +48,10 @@ def _exit_table() -> dict[int, Exit]:
     for register in range(16):
         table[SvmExit.CR_READ + register] = Exit(ExitKind.CR_READ, register)
         table[SvmExit.CR_WRITE + register] = Exit(ExitKind.CR_WRITE, register)
-    undefined = (SvmExit.INVLPGA, *range(SvmExit.VMRUN, SvmExit.SKINIT + 1), SvmExit.MONITOR, SvmExit.MWAIT, SvmExit.MWAIT_ARMED)
-    for code in undefined:
+    for code in (SvmExit.INVLPGA, *range(SvmExit.VMRUN, SvmExit.SKINIT + 1)):
+        table[code] = Exit(ExitKind.SVM, int(code))
+    for code in (SvmExit.MONITOR, SvmExit.MWAIT, SvmExit.MWAIT_ARMED, SvmExit.XSETBV):
         table[code] = Exit(ExitKind.UNDEFINED, int(code))
-    table[SvmExit.XSETBV] = Exit(ExitKind.UNDEFINED, int(SvmExit.XSETBV))
     return table
 
 
@@ -66,30 +67,30 @@ def _segment(fields: tuple[int, ...], index: int) -> Segment:
 class UnicornCpu:
     """One vCPU's processor.
 
-    regions        host memory as (hpa, size, address in this process)
-    ports          the I/O port space
-    may_use_port   (state, port, size) -> bool: asked for IN and OUT outside ring 0
-    exit_on_pause  PAUSE exits, so that other vCPUs get their turn
+    regions     host memory as (hpa, size, address in this process)
+    ports       the I/O port space
+    guard       asked for IN and OUT outside ring 0, and for all while IOIO is intercepted
+    intercepts  what leaves the guest at first
     """
 
     def __init__(
         self,
         regions: Sequence[tuple[int, int, int]],
         ports: Ports,
-        may_use_port: Callable[[State, int, int], bool],
-        *,
-        exit_on_pause: bool = False,
+        guard: PortGuard,
+        intercepts: Intercepts = SHADOW_PAGING,
     ) -> None:
         self._layout = layout()
-        self._host = SvmHost(regions, exit_on_pause=exit_on_pause)
+        self._host = SvmHost(regions)
         self._uc: Any = self._host.uc
-        self._ports, self._may_use_port = ports, may_use_port
+        self._ports, self._guard = ports, guard
+        self._intercepts = intercepts
         self._controls = Controls(0, 0, 0, 0)
         self._pending: State | None = None  # to be loaded by VMRUN
         self._captured: State | None = None  # what `state` gave since the last run
         self._rip = 0
         self._exit: Exit | None = None
-        self._denied: bytes | None = None  # the context at a port access that is not allowed
+        self._refused: bytes | None = None  # the context at a port access that was not done
         self._system_key = b""
         self._system: System | None = None
         self._changed_code: list[tuple[int, int]] = []
@@ -107,7 +108,7 @@ class UnicornCpu:
     # --- hooks, called while the engine runs
 
     def _on_interrupt(self, uc: Any, number: int, _data: object) -> None:
-        if self._denied is None:
+        if self._refused is None:
             self._host.read_context()
             self._exit = self._decode(number - _HOOKED)
         uc.emu_stop()
@@ -119,6 +120,9 @@ class UnicornCpu:
             if error & _RSVD:
                 error |= _PRESENT  # which this engine forgets
             return Exit(ExitKind.PAGE_FAULT, 14, error, self._host.exit_info_2)
+        if code == SvmExit.NESTED_PAGE_FAULT:
+            error = struct.unpack_from("<I", view, self._layout.error_code)[0]
+            return Exit(ExitKind.NESTED_PAGE_FAULT, error_code=error, gva=self._host.exit_info_2)
         known = _EXITS.get(code)
         if known is not None:
             return known
@@ -127,7 +131,9 @@ class UnicornCpu:
             return Exit(ExitKind.MSR, error & 1)
         if SvmExit.EXCEPTION <= code < SvmExit.EXCEPTION + 32:
             return Exit(ExitKind.EXCEPTION, code - SvmExit.EXCEPTION, error)
-        raise CpuError(f"the CPU exits with code {code:#x}, which was not asked for; install unicorn==2.1.4")
+        if code < 0:
+            raise CpuError(f"the CPU calls its hook with {code + _HOOKED:#x} and no exit; install unicorn==2.1.4")
+        return Exit(ExitKind.INTERCEPTED, code)
 
     def _on_syscall(self, uc: Any, _data: object) -> None:
         self._host.read_context()
@@ -135,24 +141,27 @@ class UnicornCpu:
         uc.emu_stop()
 
     def _on_in(self, uc: Any, port: int, size: int, _data: object) -> int:
-        return self._ports.read(port, size) if self._port_allowed(uc, port, size) else 0
+        return self._ports.read(port, size) if self._port_passes(uc, port, size) else 0
 
     def _on_out(self, uc: Any, port: int, size: int, value: int, _data: object) -> None:
-        if self._port_allowed(uc, port, size):
+        if self._port_passes(uc, port, size):
             self._ports.write(port, size, value)
 
-    def _port_allowed(self, uc: Any, port: int, size: int) -> bool:
-        if self._denied is not None:
+    def _port_passes(self, uc: Any, port: int, size: int) -> bool:
+        if self._refused is not None:
             return False
-        if not uc.reg_read(x86_const.UC_X86_REG_CS) & 3:
+        if not uc.reg_read(x86_const.UC_X86_REG_CS) & 3 and not self._intercepts.first & Intercept1.IOIO:
             return True
         self._host.read_context()
+        self._take_cr3()
         state = self._capture()
-        if self._may_use_port(state, port, size):
+        state.rip = uc.reg_read(x86_const.UC_X86_REG_RIP)
+        kind = self._guard(state, port, size)
+        if kind is None:
             return True
-        rip = uc.reg_read(x86_const.UC_X86_REG_RIP)
-        struct.pack_into("<Q", self._host.context, self._layout.rip, rip)
-        self._denied = bytes(self._host.context)
+        self._exit = Exit(kind, port, size)
+        struct.pack_into("<Q", self._host.context, self._layout.rip, state.rip)
+        self._refused = bytes(self._host.context)
         uc.emu_stop()
         return False
 
@@ -167,7 +176,8 @@ class UnicornCpu:
         where, view = self._layout, self._host.context
         gpr = list(struct.unpack_from("<16Q", view, where.gpr))
         rip: int = struct.unpack_from("<Q", view, where.rip)[0]
-        return State(gpr, rip, self._uc.reg_read(x86_const.UC_X86_REG_EFLAGS), self._capture_system())
+        shadow = bool(view[where.hflags] & _INTERRUPT_SHADOW)
+        return State(gpr, rip, self._uc.reg_read(x86_const.UC_X86_REG_EFLAGS), self._capture_system(), interrupt_shadow=shadow)
 
     def _capture_system(self) -> System:
         where, view = self._layout, self._host.context
@@ -210,11 +220,14 @@ class UnicornCpu:
         if self._pending is not None or before is None or state.system != before.system:
             self._pending = state.copy()
             return
-        if state.gpr != before.gpr:
+        rewritten = state.gpr != before.gpr or state.interrupt_shadow != before.interrupt_shadow
+        if rewritten:
             struct.pack_into("<16Q", self._host.context, self._layout.gpr, *state.gpr)
+            self._host.context[self._layout.hflags] &= ~_INTERRUPT_SHADOW
+            self._host.context[self._layout.hflags] |= _INTERRUPT_SHADOW if state.interrupt_shadow else 0
             struct.pack_into("<Q", self._host.context, self._layout.cr3, self._controls.cr3)
             self._host.write_context()
-        if state.rflags != before.rflags or state.gpr != before.gpr:
+        if rewritten or state.rflags != before.rflags:
             self._uc.reg_write(x86_const.UC_X86_REG_EFLAGS, state.rflags)
         self._captured = state.copy()
         self._rip = state.rip
@@ -234,11 +247,22 @@ class UnicornCpu:
         if controls == old:
             return
         if self._pending is None:
-            if (controls.cr0, controls.cr4, controls.efer) == (old.cr0, old.cr4, old.efer):
+            if controls._replace(cr3=old.cr3) == old:
                 self._uc.reg_write(x86_const.UC_X86_REG_CR3, controls.cr3)
             else:
                 self._pending = self.state()
         self._controls = controls
+
+    def set_intercepts(self, intercepts: Intercepts) -> None:
+        """What leaves the guest in the next run; only VMRUN loads it."""
+        if intercepts != self._intercepts:
+            self._pending = self.state()
+            self._intercepts = intercepts
+
+    @property
+    def cr3(self) -> int:
+        """CR3 now."""
+        return self._controls.cr3
 
     # --- translations and code
 
@@ -281,7 +305,7 @@ class UnicornCpu:
             host.read_context()
             host.restore_host(where.head_end, where.gpr, state.gpr)
             self._forget_code()
-            host.write_vmcb(state, self._controls)
+            host.write_vmcb(state, self._controls, self._intercepts)
             self._system, self._system_key = state.system, b""
             return host.stub
         if self._changed_code:
@@ -307,16 +331,23 @@ class UnicornCpu:
 
     def _finish(self) -> Exit:
         where, host = self._layout, self._host
-        if self._denied is not None:
-            host.context[:] = self._denied
+        if self._refused is not None:
+            host.context[:] = self._refused
             host.write_context()
-            self._denied, self._exit = None, Exit(ExitKind.PORT_DENIED)
+            self._refused = None
         elif self._exit is None or self._exit.kind is ExitKind.SYSCALL:
             host.read_context()
         self._rip = struct.unpack_from("<Q", host.context, where.rip)[0]
-        if struct.unpack_from("<Q", host.context, where.cr3)[0] != self._controls.cr3:
-            raise CpuError(f"the guest switched tasks by hardware near RIP {self._rip:#x}; this machine does not offer that")
+        self._take_cr3()
         return self._exit or Exit(ExitKind.INTERRUPTED)
+
+    def _take_cr3(self) -> None:
+        """Note the CR3 of the context; with shadow paging it is not the guest's to change."""
+        cr3 = struct.unpack_from("<Q", self._host.context, self._layout.cr3)[0]
+        if self._controls.ncr3:
+            self._controls = self._controls._replace(cr3=cr3)
+        elif cr3 != self._controls.cr3:
+            raise CpuError(f"the guest switched tasks by hardware near RIP {self._rip:#x}; this machine does not offer that")
 
     def stop(self) -> None:
         """From another thread: make `run` return INTERRUPTED soon."""

@@ -16,9 +16,10 @@ from typing import Any
 from unicorn import unicorn_const as uc_const
 from unicorn import x86_const
 from unicorn.unicorn_py3 import Uc, UcError
+from unicorn.unicorn_py3.unicorn import uclib
 
-from shadowmmu.machine.cpu import Controls, CpuError, Reg, Segment, State, Table
-from shadowmmu.x86.vmcb import Intercept1, Intercept2, Vmcb
+from shadowmmu.machine.cpu import MASK32, Controls, CpuError, Intercepts, Reg, Segment, State, Table
+from shadowmmu.x86.vmcb import Vmcb
 
 PRIVATE_BASE = 0xE000_0000
 """Host physical address of the private region; the low zone of host memory must end below it."""
@@ -39,45 +40,20 @@ _GPR = tuple(
     for name in ("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", "R8", "R9", "R10", "R11", "R12", "R13", "R14", "R15")
 )
 
-INTERCEPTS_1 = (
-    Intercept1.RDTSC
-    | Intercept1.CPUID
-    | Intercept1.SOFTWARE_INTERRUPT
-    | Intercept1.HLT
-    | Intercept1.INVLPG
-    | Intercept1.INVLPGA
-    | Intercept1.MSR
-    | Intercept1.TASK_SWITCH
-    | Intercept1.SHUTDOWN
-)
-INTERCEPTS_2 = (
-    Intercept2.VMRUN
-    | Intercept2.VMMCALL
-    | Intercept2.VMLOAD
-    | Intercept2.VMSAVE
-    | Intercept2.STGI
-    | Intercept2.CLGI
-    | Intercept2.SKINIT
-    | Intercept2.RDTSCP
-    | Intercept2.WBINVD
-    | Intercept2.MONITOR
-    | Intercept2.MWAIT
-    | Intercept2.MWAIT_ARMED
-    | Intercept2.XSETBV
-)
-_CR_INTERCEPTS = 0b1_0001_1101  # CR0, CR2, CR3, CR4, CR8
-
 
 class SvmHost:
     """An engine in host mode. `regions`: host memory as (hpa, size, address in this process)."""
 
-    def __init__(self, regions: Sequence[tuple[int, int, int]], *, exit_on_pause: bool = False) -> None:
+    def __init__(self, regions: Sequence[tuple[int, int, int]]) -> None:
         self.uc: Any = Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_64, x86_const.UC_CPU_X86_EPYC_ROME)
         self._private = mmap.mmap(-1, PRIVATE_SIZE)
         self._map(regions)
         self._build_private(max((hpa + size for hpa, size, _ in regions), default=0))
-        self._write_intercepts(exit_on_pause)
+        put = struct.pack_into
+        put("<QQ", self._private, _VMCB + Vmcb.IOPM_BASE, PRIVATE_BASE + _IOPM, PRIVATE_BASE + _MSRPM)
+        put("<I", self._private, _VMCB + Vmcb.GUEST_ASID, 1)
         self._enter_host_mode()
+        self._stop_exactly()
         self._context = self.uc.context_save()
         size = self._context.size
         address = ctypes.cast(self._context.context, ctypes.c_void_p).value or 0
@@ -103,14 +79,6 @@ class SvmHost:
         self._private[_IOPM:_GDT] = b"\xff" * (_GDT - _IOPM)
         self._private[_STUB : _STUB + len(_STUB_CODE)] = _STUB_CODE
         put("<QQQ", self._private, _GDT, 0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF)
-
-    def _write_intercepts(self, exit_on_pause: bool) -> None:
-        put = struct.pack_into
-        first = INTERCEPTS_1 | (Intercept1.PAUSE if exit_on_pause else 0)
-        put("<HH", self._private, _VMCB + Vmcb.CR_READ_INTERCEPTS, _CR_INTERCEPTS, _CR_INTERCEPTS)
-        put("<III", self._private, _VMCB + Vmcb.EXCEPTION_INTERCEPTS, 0xFFFFFFFF, first, INTERCEPTS_2)
-        put("<QQ", self._private, _VMCB + Vmcb.IOPM_BASE, PRIVATE_BASE + _IOPM, PRIVATE_BASE + _MSRPM)
-        put("<I", self._private, _VMCB + Vmcb.GUEST_ASID, 1)
 
     def _enter_host_mode(self) -> None:
         """64-bit mode with real descriptors in CS, DS, ES, SS."""
@@ -145,9 +113,16 @@ class SvmHost:
     def _put_table(self, at: int, table: Table) -> None:
         struct.pack_into("<HHIQ", self._private, _VMCB + at, 0, 0, table.limit, table.base)
 
-    def write_vmcb(self, state: State, controls: Controls) -> None:
-        """The guest state that VMLOAD and VMRUN load; the other general registers go by `restore_host`."""
+    def write_vmcb(self, state: State, controls: Controls, intercepts: Intercepts) -> None:
+        """Control area, and the guest state that VMLOAD and VMRUN load; other general registers go by `restore_host`.
+
+        All exceptions are intercepted: they come to the hook in any case, and so with the guest's state as it was.
+        """
         system, put, private = state.system, struct.pack_into, self._private
+        put("<4H3I", private, _VMCB + Vmcb.CR_READ_INTERCEPTS, *intercepts._replace(exceptions=MASK32))
+        put("<Q", private, _VMCB + Vmcb.INTERRUPT_SHADOW, state.interrupt_shadow)
+        put("<Q", private, _VMCB + Vmcb.NESTED_PAGING, controls.ncr3 != 0)
+        put("<Q", private, _VMCB + Vmcb.N_CR3, controls.ncr3)
         for at, segment in zip(_SEGMENT_FIELDS, system.segments, strict=True):
             self._put_segment(at, segment)
         self._put_segment(Vmcb.LDTR, system.ldtr)
@@ -173,7 +148,7 @@ class SvmHost:
 
     @property
     def exit_info_2(self) -> int:
-        """EXITINFO2; for a #PF exit the faulting address."""
+        """EXITINFO2; for a #PF exit the faulting address, for a nested page fault the guest physical one."""
         value: int = struct.unpack_from("<Q", self._private, _VMCB + Vmcb.EXIT_INFO_2)[0]
         return value
 
@@ -206,6 +181,20 @@ class SvmHost:
     def stub(self) -> int:
         """Where the engine starts to enter the guest."""
         return PRIVATE_BASE + _STUB
+
+    def _stop_exactly(self) -> None:
+        """Make a stop asked for in a hook take effect before the next instruction, not at the end of a basic block.
+
+        The engine looks for it after each instruction that a code hook sees; here one in C that does nothing.
+        """
+        nothing = ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p)
+        hook = ctypes.c_size_t()
+        everywhere = ctypes.c_uint64(1), ctypes.c_uint64(0)
+        error = uclib.uc_hook_add(
+            self.uc._uch, ctypes.byref(hook), ctypes.c_int(uc_const.UC_HOOK_CODE), nothing, ctypes.c_void_p(), *everywhere
+        )
+        if error != uc_const.UC_ERR_OK:
+            raise CpuError(f"the CPU cannot be made to stop exactly: error {error}; install unicorn==2.1.4")
 
     def flush(self) -> None:
         """Drop every translation."""

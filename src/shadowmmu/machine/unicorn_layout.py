@@ -12,6 +12,7 @@ import unicorn
 from unicorn import unicorn_const as uc_const
 
 from shadowmmu.machine.cpu import Controls, CpuError, Segment, State, System, Table
+from shadowmmu.machine.intercepts import SHADOW_PAGING
 from shadowmmu.machine.unicorn_host import HOST_CR0, HOST_CR4, HOST_EFER, NEVER, SvmHost
 
 SEGMENT_SIZE = 24  # u32 selector, 4 bytes of padding, u64 base, u32 limit, u32 flags
@@ -29,7 +30,7 @@ class Layout:
     """Sixteen u64."""
     rip: int
     hflags: int
-    """u32; its two lowest bits are the CPL."""
+    """u32; its two lowest bits are the CPL, bit 3 is the interrupt shadow."""
     segments: int
     """ES, CS, SS, DS, FS, GS, LDTR, TR, GDTR, IDTR, `SEGMENT_SIZE` each."""
     cr3: int
@@ -118,7 +119,7 @@ def layout() -> Layout:
         host.uc.emu_stop()
 
     host.uc.hook_add(uc_const.UC_HOOK_INTR, on_exit)
-    host.write_vmcb(state, controls)
+    host.write_vmcb(state, controls, SHADOW_PAGING)
     host.set_registers(state.gpr)
     host.uc.emu_start(host.stub, NEVER)
     if exits != [_EXIT_GP]:

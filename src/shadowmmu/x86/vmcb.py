@@ -113,6 +113,7 @@ class SvmExit(IntEnum):
     DR_WRITE = 0x30  # + register
     EXCEPTION = 0x40  # + vector
     PAGE_FAULT = 0x4E
+    INTR = 0x60  # the first of those with a bit in `Intercept1` and `Intercept2`
     VINTR = 0x64
     CR0_SELECTIVE = 0x65
     RDTSC = 0x6E
