@@ -85,11 +85,14 @@ def legacy_load_direct(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def legacy_read_pdptrs(vcpu: cython.pointer(KvmVcpu), pdptrs: cython.pointer(u64)) -> cython.int:
-    """Read the guest's PDPTEs before the load; 1 if a present one leads outside memory (then: triple fault)."""
+    """Read the guest's PDPTEs before the load; 1 if a present one leads outside memory (then: triple fault).
+
+    The whole entry counts as its address: nobody checked the reserved bits of an NPT's PDPTE before.
+    """
     i: cython.int
     for i in range(4):
         pdptrs[i] = get_pdptr(vcpu, vcpu.mmu, i)
-        if pdptrs[i] & Pte.PRESENT and not is_visible_gfn(vcpu.kvm, vcpu.smm, (pdptrs[i] & Pte.ADDR) >> PAGE_SHIFT):
+        if pdptrs[i] & Pte.PRESENT and not is_visible_gfn(vcpu.kvm, vcpu.smm, pdptrs[i] >> PAGE_SHIFT):
             return 1
     return 0
 

@@ -92,7 +92,7 @@ def alloc_shadow_roots(vcpu: cython.pointer(KvmVcpu)) -> cython.int:
     """
     mmu: cython.pointer(KvmMmu) = vcpu.mmu
     pgd: u64 = guest_pgd(vcpu, mmu)
-    gfn: gfn_t = (pgd & Pte.ADDR) >> PAGE_SHIFT
+    gfn: gfn_t = pgd >> PAGE_SHIFT
     special: cython.bint = wants_special_root(vcpu.kvm, mmu)
     pdptrs: u64[4]
     hidden: cython.bint = not is_visible_gfn(vcpu.kvm, vcpu.smm, gfn)

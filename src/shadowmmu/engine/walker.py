@@ -21,6 +21,8 @@ from cython.cimports.shadowmmu.engine.state import (
     Hpa,
     KvmMmu,
     KvmVcpu,
+    MemSlot,
+    SlotFlag,
     gfn_t,
     gpa_t,
     gva_t,
@@ -125,15 +127,39 @@ def walk_fault(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def store_entry(vcpu: cython.pointer(KvmVcpu), format: GuestFormat, gpa: gpa_t, old: u64, pte: u64) -> cython.int:
+    """Exchange an entry if it is still `old`. 1: done, 0: it has changed, -1: the host does not let us write, -2: a read-only slot.
+
+    Compare and exchange at the entry itself, so that a store of another CPU is not lost (CVE-2022-1158).
+    """
+    gfn: gfn_t = gpa >> PAGE_SHIFT
+    slot: cython.pointer(MemSlot) = gfn_to_memslot(vcpu.kvm, vcpu.smm, gfn)
+    if slot == cython.NULL or slot.flags & SlotFlag.SLOT_READONLY:
+        return -2
+    at: cython.pointer(u8) = guest_bytes(vcpu.kvm, vcpu.smm, gpa, True)
+    if at == cython.NULL:
+        return -1
+    if read_entry(format, at) != old:
+        return 0
+    if entry_size(format) == 4:
+        cython.cast(cython.pointer(u32), at)[0] = pte
+    else:
+        cython.cast(cython.pointer(u64), at)[0] = pte
+    mark_page_dirty(slot, gfn)
+    return 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def update_accessed_dirty(
     vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker), write: cython.bint
-) -> cython.bint:
-    """Set A in every entry walked and, for a write, D in the leaf. False: an entry changed under us, walk again.
+) -> cython.int:
+    """Set A in every entry walked and, for a write, D in the leaf. 1: done; 0: an entry changed under us, walk again.
 
-    Compare and exchange at the entry itself, so that a store of another CPU is not lost (CVE-2022-1158). An
-    entry in read-only memory is left alone.
+    An entry in a read-only slot is left alone. -1: the host has made its page read-only; the guest gets a fault.
     """
-    size: cython.int = entry_size(mmu.format)
+    stored: cython.int
     level: cython.int = walker.max_level
     while level >= walker.level:
         old: u64 = walker.ptes[level - 1]
@@ -145,20 +171,14 @@ def update_accessed_dirty(
         if level == walker.level and write and not pte & dirty_bit(mmu.format):
             emit(vcpu.kvm, vcpu.id, Event.KVM_MMU_SET_DIRTY_BIT, gpa)
             pte |= dirty_bit(mmu.format)
-        real: gpa_t = walker.real_gpa[level - 1]
-        at: cython.pointer(u8) = guest_bytes(vcpu.kvm, vcpu.smm, real, True) if pte != old else cython.NULL
-        if at != cython.NULL:
-            if read_entry(mmu.format, at) != old:
-                return False
-            if size == 4:
-                cython.cast(cython.pointer(u32), at)[0] = pte
-            else:
-                cython.cast(cython.pointer(u64), at)[0] = pte
-            gfn: gfn_t = real >> PAGE_SHIFT
-            mark_page_dirty(gfn_to_memslot(vcpu.kvm, vcpu.smm, gfn), gfn)
-            walker.ptes[level - 1] = pte
+        if pte != old:
+            stored = store_entry(vcpu, mmu.format, walker.real_gpa[level - 1], old, pte)
+            if stored == 1:
+                walker.ptes[level - 1] = pte
+            elif stored > -2:
+                return stored
         level -= 1
-    return True
+    return 1
 
 
 @cython.cfunc
@@ -271,9 +291,12 @@ def walk_once(
     if not have_ad(mmu):
         return 1
     all_set: cython.bint = (pte_access & accessed_bit(format)) != 0 and (not write or (pte & dirty_bit(format)) != 0)
-    if not all_set and not update_accessed_dirty(vcpu, mmu, walker, write):
-        return -1
-    return 1
+    if all_set:
+        return 1
+    updated: cython.int = update_accessed_dirty(vcpu, mmu, walker, write)
+    if updated < 0:
+        return walk_fault(vcpu, mmu, walker, addr, access, 0, pte_access)
+    return 1 if updated else -1
 
 
 @cython.cfunc
