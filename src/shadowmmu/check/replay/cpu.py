@@ -30,6 +30,8 @@ class Cpu:
         """Address of the last walk of the shadow tables."""
         self.found = 0
         """The entry at which it ended."""
+        self.passed: list[int] = []
+        """Host physical addresses of the entries that it used, but for PDPTEs of PAE paging."""
 
     def translate(self, gva: int, write: bool = False, user: bool = False) -> int | None:
         """Host physical address that an access reaches now; None: it would fault."""
@@ -40,6 +42,7 @@ class Cpu:
 
     def _nested(self, gpa: int, write: bool) -> int | None:
         if self.foreign_l1 and not self.vcpu.guest_mode:
+            self.passed = []
             return self._memory(gpa)
         return self._shadow(gpa, write, False)
 
@@ -54,6 +57,7 @@ class Cpu:
     def _shadow(self, address: int, write: bool, user: bool) -> int | None:
         """Walk the loaded shadow tables. Rights come from every level, but not from PDPTEs of PAE paging."""
         self.missed = address
+        self.passed = []
         table = self.root
         for level in range(self.level, 0, -1):
             index = address >> (9 * level + 3) & (3 if self.level == level == 3 else 511)
@@ -61,8 +65,10 @@ class Cpu:
             self.found = entry
             if not entry & PRESENT:
                 return None
-            if not (self.level == level == 3) and ((write and not entry & WRITE) or (user and not entry & USER)):
-                return None
+            if not (self.level == level == 3):
+                if (write and not entry & WRITE) or (user and not entry & USER):
+                    return None
+                self.passed.append((table & ADDRESS) + 8 * index)
             if level == 1 or (entry & LARGE and level < 4):
                 if entry >> 51 & 1:
                     return None
@@ -135,6 +141,7 @@ class Cpu:
             hpa = self.translate(gva + i, True, user)
             if hpa is None:
                 return False
+            self._set_bits(True)
             self.vm.write_host(hpa, data[i : i + 1])
         return True
 
@@ -145,8 +152,17 @@ class Cpu:
             hpa = self.translate(gva + i, False, user)
             if hpa is None:
                 return None
+            self._set_bits(False)
             out += self.vm.read_host(hpa, 1)
         return out
+
+    def _set_bits(self, write: bool) -> None:
+        """Set A in the shadow entries of the last walk, and D in the leaf if it is written: a later write looks at them."""
+        for at in self.passed:
+            bits = ACCESSED_DIRTY if write and at == self.passed[-1] else ACCESSED
+            entry = self.vm.read_host_u64(at)
+            if entry & bits != bits:
+                self.vm.write_host(at, (entry | bits).to_bytes(8, "little"))
 
     def take_bits(self, gva: int, walk: Iterable[AnyEvent]) -> None:
         """With nested paging the CPU sets A and D in the guest's tables on its own: take those that `walk` then saw."""

@@ -73,6 +73,10 @@ class Streams:
         """Whether the engine has already done what the kernel does next."""
         return len(self.engine) > len(self.kernel)
 
+    def kernel_has(self, kind: type[AnyEvent]) -> bool:
+        """Whether the kernel has done such a thing since, and it has not been compared."""
+        return any(isinstance(event, kind) for _, event in self.kernel)
+
     def take_return(self) -> AnyEvent | None:
         """Take back the return code of a fault: the kernel may do more, in the emulator or at #VMEXIT, before it returns."""
         last = self.engine[-1] if self.engine else None
