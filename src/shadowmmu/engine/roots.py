@@ -46,7 +46,6 @@ from cython.cimports.shadowmmu.engine.state import (
 from cython.cimports.shadowmmu.engine.sync import sync_children
 from cython.cimports.shadowmmu.engine.tlb import flush_hw_all, make_request
 from cython.cimports.shadowmmu.engine.zap import commit_zap, make_pages_available, topup_memory_caches
-from cython.cimports.shadowmmu.x86.pte import Pte
 
 
 # --- loading
