@@ -5,6 +5,7 @@ from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
 from cython.cimports.shadowmmu.engine.fault import inject_page_fault, mmu_page_fault
 from cython.cimports.shadowmmu.engine.guest_memory import read_guest
 from cython.cimports.shadowmmu.engine.invlpg import kvm_invlpg
+from cython.cimports.shadowmmu.engine.mmio import mmio_info_in_cache
 from cython.cimports.shadowmmu.engine.mmu import create_mmus, guest_level, init_mmu, root_level
 from cython.cimports.shadowmmu.engine.nested import NestedPaging, nested_enter, nested_exit
 from cython.cimports.shadowmmu.engine.nested_walk import walk_nested
@@ -12,7 +13,7 @@ from cython.cimports.shadowmmu.engine.registers import load_pdptrs, set_cr0, set
 from cython.cimports.shadowmmu.engine.requests import prepare_entry
 from cython.cimports.shadowmmu.engine.state import PREV_ROOTS, Errno, GuestException, Hpa, Kvm, KvmMmu, PfRet, gpa_t, u64, u8
 from cython.cimports.shadowmmu.engine.tracking import write_emulated
-from cython.cimports.shadowmmu.engine.walker import gva_to_gpa, translate_gpa
+from cython.cimports.shadowmmu.engine.walker import gva_to_gpa, permission_fault, translate_gpa
 from cython.cimports.shadowmmu.x86.control import Cr0
 
 from shadowmmu.engine.face import Entry, HostFault, NestedWalk, OutOfPages, Outcome, PageFaultException, TripleFault
@@ -216,6 +217,15 @@ class Vcpu:
             self.vcpu.exception.pending = True
             return None
         return gpa
+
+    def mmio_gpa(self, gva: int, access: int) -> int | None:
+        """Where `gva` leads if that is where the last fault found no memory (vcpu_mmio_gva_to_gpa); None: walk the tables."""
+        address: u64 = gva
+        if not mmio_info_in_cache(self.vcpu, address, False):
+            return None
+        if self.vcpu.cr0 & Cr0.PG and permission_fault(self.vcpu, self.vcpu.walk_mmu, self.vcpu.mmio_access, 0, access):
+            return None
+        return self.vcpu.mmio_gfn << 12 | address & 0xFFF
 
     def inject(self) -> None:
         """The fault that `gva_to_gpa` reported goes to the guest: drop the shadow of that address first."""
