@@ -15,7 +15,7 @@ from shadowmmu.machine.msr import PAT
 from shadowmmu.machine.vmcb import Control, Save
 from shadowmmu.machine.vmcb_check import is_legal
 from shadowmmu.x86.control import Cr0, Efer, Rflags
-from shadowmmu.x86.vmcb import VMCB_SIZE, EventInj, Intercept1, SvmExit, VIntr, Vmcb
+from shadowmmu.x86.vmcb import VMCB_SIZE, Intercept1, SvmExit, VIntr, Vmcb
 
 if TYPE_CHECKING:
     from shadowmmu.machine.processor import Processor
@@ -144,7 +144,7 @@ def _write_exit(p: "Processor", nested: Nested, code: int, info_1: int, info_2: 
         page = bytearray(VMCB_SIZE)  # its memory was taken away while L2 ran; what is written goes nowhere
     for at, value in ((Vmcb.EXIT_CODE, code), (Vmcb.EXIT_INFO_1, info_1), (Vmcb.EXIT_INFO_2, info_2), (Vmcb.EXIT_INT_INFO, event)):
         vmcb.put_u64(page, at, value & MASK64)
-    vmcb.put_u64(page, Vmcb.EVENT_INJ, nested.control.event_inj & ~int(EventInj.VALID))
+    vmcb.put_u64(page, Vmcb.EVENT_INJ, 0)  # taken
     if state is not None:
         vmcb.put_u64(page, Vmcb.INTERRUPT_SHADOW, state.interrupt_shadow)
         vmcb.put_u64(page, Vmcb.V_INTR, _v_intr(p, nested))
