@@ -230,8 +230,8 @@ class Cpu(Protocol):
     def all_code_changed(self) -> None:
         """The same for all of memory."""
 
-    def run(self) -> Exit:
-        """Run the guest until it exits."""
+    def run(self, until: int | None = None) -> Exit:
+        """Run the guest until it exits. It also stops, as if HLT stood there, before an instruction at linear address `until`."""
 
     def stop(self) -> None:
         """From another thread: make `run` return INTERRUPTED soon."""

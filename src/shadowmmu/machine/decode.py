@@ -1,9 +1,9 @@
 """Fetching and decoding the instruction at RIP, by iced-x86."""
 
-from iced_x86 import Code, CodeSize, Decoder, Instruction, MemorySizeExt, OpKind, Register, RegisterExt, UsedMemory
+from iced_x86 import Code, CodeSize, Decoder, DecoderError, Instruction, MemorySizeExt, OpKind, Register, RegisterExt, UsedMemory
 
 from shadowmmu.machine.cpu import MASK32, MASK64, Reg, Seg, State
-from shadowmmu.machine.memory import UD, GuestFault, GuestMemory, NoMemory
+from shadowmmu.machine.memory import PAGE_SIZE, UD, GuestFault, GuestMemory, NoMemory
 from shadowmmu.x86.control import Efer
 
 MAX_LENGTH = 15
@@ -61,10 +61,11 @@ class Fetcher:
         self.memory = memory
         self._cache: dict[tuple[int, int, bytes], Instruction] = {}
 
-    def fetch(self, state: State, mode: int) -> bytes:
-        """Up to 15 bytes at RIP."""
-        linear = state.rip if mode == 64 else state.cs.base + state.rip & self.memory.mask
-        return self.memory.fetch(linear, MAX_LENGTH, state.cpl == 3)
+    def fetch(self, state: State, mode: int, skip: int = 0) -> bytes:
+        """Up to 15 bytes at RIP without the first `skip`, to the end of their page."""
+        start = state.rip if mode == 64 else state.cs.base + state.rip
+        linear = start + skip & self.memory.mask
+        return self.memory.fetch(linear, min(MAX_LENGTH - skip, PAGE_SIZE - linear % PAGE_SIZE), state.cpl == 3)
 
     def peek(self, state: State) -> int:
         """The byte at RIP, or -1 if it cannot be fetched."""
@@ -77,23 +78,26 @@ class Fetcher:
         """The instruction at RIP; raises GuestFault if it cannot be fetched or is none."""
         mode = bitness(state, self.memory.vcpu.efer)
         code = self.fetch(state, mode)
-        key = (mode, state.rip, code)
+        found = self._decode(mode, state.rip, code)
+        if found is None and len(code) < MAX_LENGTH:  # it goes on in the next page
+            found = self._decode(mode, state.rip, code + self.fetch(state, mode, len(code)))
+        if found is None or found.code == Code.INVALID:
+            raise GuestFault(UD)
+        return found
+
+    def _decode(self, mode: int, rip: int, code: bytes) -> Instruction | None:
+        """None: more bytes are needed."""
+        key = (mode, rip, code)
         found = self._cache.get(key)
         if found is None:
-            found = Decoder(mode, code, ip=state.rip).decode()
-            if found.code == Code.INVALID:
-                self._refuse(state, mode, code)
+            decoder = Decoder(mode, code, ip=rip)
+            found = decoder.decode()
+            if decoder.last_error == DecoderError.NO_MORE_BYTES:
+                return None
             if len(self._cache) >= _CACHE_SIZE:
                 self._cache.clear()
             self._cache[key] = found
         return found
-
-    def _refuse(self, state: State, mode: int, code: bytes) -> None:
-        """No instruction: #UD, or the page fault of the page it goes on in."""
-        if len(code) < MAX_LENGTH:
-            linear = state.rip if mode == 64 else state.cs.base + state.rip & self.memory.mask
-            self.memory.fetch(linear + len(code) & self.memory.mask, 1, state.cpl == 3)
-        raise GuestFault(UD)
 
 
 class Operands:

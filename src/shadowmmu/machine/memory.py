@@ -158,17 +158,8 @@ class GuestMemory:
         return self.load(self.locate(gva, size, access))
 
     def fetch(self, gva: int, size: int, user: bool) -> bytes:
-        """Up to `size` code bytes at `gva`; fewer if the second page they touch faults. Raises the fault of the first."""
-        access = FETCH | USER if user else FETCH
-        room = PAGE_SIZE - gva % PAGE_SIZE
-        code = self._fetch_part(gva, min(size, room), access)
-        if size > room:
-            with suppress(GuestFault, NestedFault):
-                code += self._fetch_part((gva + room) & self.mask, size - room, access)
-        return code
-
-    def _fetch_part(self, gva: int, size: int, access: int) -> bytes:
-        gpa = self.translate(gva, access)
+        """Code bytes at `gva`, within one page."""
+        gpa = self.translate(gva, FETCH | USER if user else FETCH)
         code: bytes | None = self.vcpu.read_emulated(gpa, size)
         if code is None:
             raise NoMemory(f"{gpa:#x}")

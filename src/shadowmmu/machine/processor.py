@@ -18,6 +18,7 @@ from shadowmmu.machine.exits import HANDLERS
 from shadowmmu.machine.memory import DB, PF, SYSTEM, WRITE, Event, GuestFault, GuestMemory, NestedFault, NoMemory
 from shadowmmu.machine.msr import Msrs
 from shadowmmu.machine.nested import Nested, vmexit
+from shadowmmu.machine.page_boundary import run_exactly
 from shadowmmu.machine.reflect import for_l1, wants_port
 from shadowmmu.x86.control import Cr0, Cr4, Efer, Rflags
 from shadowmmu.x86.vmcb import SvmExit
@@ -99,7 +100,7 @@ class Processor:
     def step(self) -> Exit:
         """Enter the guest and handle the exit."""
         self.enter()
-        exit_ = self.cpu.run()
+        exit_ = run_exactly(self.cpu, self.fetcher)
         self._take_cr3()
         if exit_.kind is ExitKind.INTERRUPTED:
             return exit_

@@ -318,12 +318,12 @@ class UnicornCpu:
             host.flush()
         return self._rip
 
-    def run(self) -> Exit:
-        """Run the guest until it exits."""
+    def run(self, until: int | None = None) -> Exit:
+        """Run the guest until it exits. It also stops, as if HLT stood there, before an instruction at linear address `until`."""
         start = self._prepare()
         self._captured = self._exit = None
         try:
-            self._uc.emu_start(start, NEVER)
+            self._uc.emu_start(start, NEVER if until is None else until)
         except UcError as error:
             rip, outside = self._uc.reg_read(x86_const.UC_X86_REG_RIP), self._unmapped
             raise CpuError(f"the CPU stopped at RIP {rip:#x}: {error}; last address outside host memory: {outside:#x}") from error
