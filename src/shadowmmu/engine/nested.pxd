@@ -8,3 +8,4 @@ cpdef enum NestedPaging:
 cdef bint nested_enter(KvmVcpu *vcpu, u64 cr0, u64 cr3, u64 cr4, u64 efer, NestedPaging paging, u64 root,
                        bint exec_only, int huge_level) noexcept nogil
 cdef bint nested_exit(KvmVcpu *vcpu) noexcept nogil
+cdef bint nested_exit_at_entry(KvmVcpu *vcpu) noexcept nogil

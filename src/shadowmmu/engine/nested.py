@@ -9,9 +9,10 @@ the switch asks the root itself (hazard H1).
 
 import cython
 from cython.cimports.shadowmmu.engine.mmu import init_mmu, init_shadow_ept, init_shadow_npt
-from cython.cimports.shadowmmu.engine.registers import load_pdptrs
-from cython.cimports.shadowmmu.engine.roots import new_pgd
-from cython.cimports.shadowmmu.engine.state import KvmVcpu, NestedState, Request, u64
+from cython.cimports.shadowmmu.engine.registers import reload_pdptrs
+from cython.cimports.shadowmmu.engine.requests import serve
+from cython.cimports.shadowmmu.engine.roots import mmu_load, new_pgd
+from cython.cimports.shadowmmu.engine.state import Hpa, KvmVcpu, NestedState, Request, u64
 from cython.cimports.shadowmmu.engine.tlb import make_request
 from cython.cimports.shadowmmu.x86.control import Cr0, Cr4, paging_levels
 from cython.cimports.shadowmmu.x86.reserved import rsvd_bits
@@ -33,7 +34,7 @@ def load_cr3(vcpu: cython.pointer(KvmVcpu), cr3: u64, nested_paging: cython.bint
     """nested_svm_load_cr3: take CR3 and the roles of the registers already loaded. False: an illegal CR3 or PDPTE."""
     if cr3 & rsvd_bits(vcpu.kvm.maxphyaddr, 63):
         return False
-    if not nested_paging and paging_levels(vcpu.cr0, vcpu.cr4, vcpu.efer) == 3 and not load_pdptrs(vcpu, cr3):
+    if not nested_paging and paging_levels(vcpu.cr0, vcpu.cr4, vcpu.efer) == 3 and not reload_pdptrs(vcpu, cr3):
         return False
     vcpu.cr3 = cr3
     init_mmu(vcpu)
@@ -121,3 +122,19 @@ def nested_exit(vcpu: cython.pointer(KvmVcpu)) -> cython.bint:
     vcpu.mmu = cython.address(vcpu.root_mmu)
     vcpu.walk_mmu = cython.address(vcpu.root_mmu)
     return load_cr3(vcpu, nested.l1_cr3, False)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def nested_exit_at_entry(vcpu: cython.pointer(KvmVcpu)) -> cython.bint:
+    """`nested_exit` while L2 is being entered: an exception for it that L1 takes, or no root can be made for it.
+
+    vcpu_enter_guest has served requests by then, and loads a root before it sees those of the exit (a sync and a flush).
+    """
+    serve(vcpu)
+    if not nested_exit(vcpu):
+        return False
+    if vcpu.mmu.root.hpa == Hpa.INVALID_PAGE:
+        mmu_load(vcpu)
+    return True

@@ -1,6 +1,6 @@
 from shadowmmu.engine.state cimport KvmVcpu, u64
 
-cdef bint load_pdptrs(KvmVcpu *vcpu, u64 cr3) noexcept nogil
+cdef bint reload_pdptrs(KvmVcpu *vcpu, u64 cr3) noexcept nogil
 cdef bint set_cr0(KvmVcpu *vcpu, u64 value) noexcept nogil
 cdef bint set_cr3(KvmVcpu *vcpu, u64 value) noexcept nogil
 cdef bint set_cr4(KvmVcpu *vcpu, u64 value) noexcept nogil

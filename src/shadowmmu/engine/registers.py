@@ -3,15 +3,13 @@ raises #GP(0); then nothing has changed. Rules: SDM vol. 3 sections 2.5, 4.1 and
 """
 
 import cython
-from cython.cimports.shadowmmu.engine.guest_memory import read_guest
+from cython.cimports.libc.string import memcmp, memcpy
 from cython.cimports.shadowmmu.engine.mmu import init_mmu
 from cython.cimports.shadowmmu.engine.roots import RootMask, free_roots, mmu_unload, new_pgd, reset_context
-from cython.cimports.shadowmmu.engine.state import PAGE_SIZE, PREV_ROOTS, GuestException, Hpa, Kvm, KvmMmu, KvmVcpu, Request, gpa_t, u64
+from cython.cimports.shadowmmu.engine.state import PREV_ROOTS, Kvm, KvmMmu, KvmVcpu, Request, u64
 from cython.cimports.shadowmmu.engine.tlb import make_request
-from cython.cimports.shadowmmu.engine.walker import translate_gpa
+from cython.cimports.shadowmmu.engine.walker import load_pdptrs
 from cython.cimports.shadowmmu.x86.control import Cr0, Cr3, Cr4, Efer, paging_levels
-from cython.cimports.shadowmmu.x86.pferr import Pferr
-from cython.cimports.shadowmmu.x86.pte import Pte
 from cython.cimports.shadowmmu.x86.reserved import rsvd_bits
 
 
@@ -25,35 +23,15 @@ def is_pae_paging(vcpu: cython.pointer(KvmVcpu)) -> cython.bint:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def pdptr_reserved(vcpu: cython.pointer(KvmVcpu)) -> u64:
-    return rsvd_bits(vcpu.kvm.maxphyaddr, 63) | rsvd_bits(5, 8) | rsvd_bits(1, 2)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def load_pdptrs(vcpu: cython.pointer(KvmVcpu), cr3: u64) -> cython.bint:
-    """Load the four PDPTE registers. Other values than before mean another root, even if CR3 is the same."""
+def reload_pdptrs(vcpu: cython.pointer(KvmVcpu), cr3: u64) -> cython.bint:
+    """load_pdptrs of a register write. Other values than before mean another root, even if CR3 is the same."""
     mmu: cython.pointer(KvmMmu) = vcpu.walk_mmu
-    fault: GuestException
-    table: gpa_t = translate_gpa(vcpu, mmu, cr3 & ~cython.cast(u64, PAGE_SIZE - 1), Pferr.USER | Pferr.WRITE, cython.address(fault))
-    if table == Hpa.INVALID_PAGE:
+    old: u64[4]
+    memcpy(old, mmu.pdptrs, 32)
+    if not load_pdptrs(vcpu, cr3):
         return False
-    pdptrs: u64[4]
-    if not read_guest(vcpu.kvm, vcpu.smm, table + (cr3 & 0xFE0), pdptrs, 32):
-        return False
-    changed: cython.bint = False
-    i: cython.int
-    for i in range(4):
-        if pdptrs[i] & Pte.PRESENT and pdptrs[i] & pdptr_reserved(vcpu):
-            return False
-        if pdptrs[i] != mmu.pdptrs[i]:
-            changed = True
-    if changed and not vcpu.kvm.tdp:
+    if not vcpu.kvm.tdp and memcmp(old, mmu.pdptrs, 32):
         free_roots(vcpu.kvm, mmu, RootMask.ROOT_CURRENT)
-    for i in range(4):
-        mmu.pdptrs[i] = pdptrs[i]
-    make_request(vcpu, Request.REQ_LOAD_MMU_PGD)
     return True
 
 
@@ -71,7 +49,7 @@ def set_cr0(vcpu: cython.pointer(KvmVcpu), value: u64) -> cython.bint:
         return False
     pdptr_bits: u64 = Cr0.CD | Cr0.NW | Cr0.PG
     pae: cython.bint = value & Cr0.PG and vcpu.cr4 & Cr4.PAE and not vcpu.efer & Efer.LME
-    if pae and (value ^ old) & pdptr_bits and not load_pdptrs(vcpu, vcpu.cr3):
+    if pae and (value ^ old) & pdptr_bits and not reload_pdptrs(vcpu, vcpu.cr3):
         return False
     if not value & Cr0.PG and vcpu.cr4 & Cr4.PCIDE:
         return False
@@ -125,7 +103,7 @@ def set_cr3(vcpu: cython.pointer(KvmVcpu), value: u64) -> cython.bint:
         pcid = value & Cr3.PCID_MASK
     pae: cython.bint = is_pae_paging(vcpu)
     if value != vcpu.cr3 or pae:
-        if value & rsvd_bits(vcpu.kvm.maxphyaddr, 63) or (pae and not load_pdptrs(vcpu, value)):
+        if value & rsvd_bits(vcpu.kvm.maxphyaddr, 63) or (pae and not reload_pdptrs(vcpu, value)):
             return False
         if value != vcpu.cr3:
             new_pgd(vcpu, value)
@@ -182,7 +160,7 @@ def set_cr4(vcpu: cython.pointer(KvmVcpu), value: u64) -> cython.bint:
     if vcpu.efer & Efer.LMA:
         if not value & Cr4.PAE or (value ^ old) & Cr4.LA57:
             return False
-    elif vcpu.cr0 & Cr0.PG and value & Cr4.PAE and (value ^ old) & pdptr_bits and not load_pdptrs(vcpu, vcpu.cr3):
+    elif vcpu.cr0 & Cr0.PG and value & Cr4.PAE and (value ^ old) & pdptr_bits and not reload_pdptrs(vcpu, vcpu.cr3):
         return False
     if value & Cr4.PCIDE and not old & Cr4.PCIDE and (vcpu.cr3 & Cr3.PCID_MASK or not vcpu.efer & Efer.LMA):
         return False
@@ -232,6 +210,6 @@ def set_sregs(vcpu: cython.pointer(KvmVcpu), cr0: u64, cr3: u64, cr4: u64, efer:
     vcpu.cr4 = cr4
     good: cython.bint = True
     if is_pae_paging(vcpu):
-        good = load_pdptrs(vcpu, cr3)
+        good = reload_pdptrs(vcpu, cr3)
     reset_context(vcpu)
     return good

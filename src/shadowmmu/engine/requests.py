@@ -71,4 +71,5 @@ def prepare_entry(vcpu: cython.pointer(KvmVcpu)) -> cython.int:
                 return result
             continue
         if not vcpu.requests:
+            vcpu.pdptrs_available = False
             return 0

@@ -251,6 +251,7 @@ cdef struct KvmVcpu:
     KvmMmu nested_mmu
     KvmMmu *mmu
     KvmMmu *walk_mmu
+    int pdptrs_available                    # nested paging: PDPTEs were read since the guest ran (VCPU_EXREG_PDPTR)
     GuestException exception
     NestedState nested
     int write_fault_to_shadow_pgtable

@@ -7,9 +7,9 @@ from cython.cimports.shadowmmu.engine.guest_memory import read_guest
 from cython.cimports.shadowmmu.engine.invlpg import kvm_invlpg
 from cython.cimports.shadowmmu.engine.mmio import mmio_info_in_cache
 from cython.cimports.shadowmmu.engine.mmu import create_mmus, guest_level, init_mmu, root_level
-from cython.cimports.shadowmmu.engine.nested import NestedPaging, nested_enter, nested_exit
+from cython.cimports.shadowmmu.engine.nested import NestedPaging, nested_enter, nested_exit, nested_exit_at_entry
 from cython.cimports.shadowmmu.engine.nested_walk import walk_nested
-from cython.cimports.shadowmmu.engine.registers import load_pdptrs, set_cr0, set_cr3, set_cr4, set_efer, set_sregs
+from cython.cimports.shadowmmu.engine.registers import reload_pdptrs, set_cr0, set_cr3, set_cr4, set_efer, set_sregs
 from cython.cimports.shadowmmu.engine.requests import prepare_entry
 from cython.cimports.shadowmmu.engine.state import PREV_ROOTS, Errno, GuestException, Hpa, Kvm, KvmMmu, PfRet, gpa_t, u64, u8
 from cython.cimports.shadowmmu.engine.tracking import write_emulated
@@ -68,7 +68,7 @@ class Vcpu:
     def load_pdptrs(self) -> bool:
         """Take the PDPTE registers from memory at CR3, as KVM does with nested paging when it is about to walk PAE tables
         (svm_cache_reg): the CPU has loaded CR3 without an exit. False: they cannot be read, or have reserved bits."""
-        return load_pdptrs(self.vcpu, self.vcpu.cr3)
+        return reload_pdptrs(self.vcpu, self.vcpu.cr3)
 
     @property
     def cr4(self) -> int:
@@ -171,9 +171,12 @@ class Vcpu:
         """L1 executed VMLAUNCH or VMRESUME with EPT at `eptp`; `exec_only` and `huge_level` are what L1 was promised."""
         return nested_enter(self.vcpu, cr0, cr3, cr4, efer, NestedPaging.NESTED_EPT, eptp, exec_only, huge_level)
 
-    def nested_vmexit(self) -> bool:
-        """Back to L1 with the registers it had at entry; False: its CR3 has become illegal, L1 shuts down."""
-        return nested_exit(self.vcpu)
+    def nested_vmexit(self, *, at_entry: bool = False) -> bool:
+        """Back to L1 with the registers it had at entry; False: its CR3 has become illegal, L1 shuts down.
+
+        `at_entry`: L2 was being entered (an exception that L1 takes was to be delivered), so requests have been served.
+        """
+        return nested_exit_at_entry(self.vcpu) if at_entry else nested_exit(self.vcpu)
 
     @property
     def guest_mode(self) -> bool:

@@ -27,6 +27,7 @@ cdef bint walk_addr(KvmVcpu *vcpu, KvmMmu *mmu, GuestWalker *walker, gva_t addr,
 cdef u64 permission_fault(KvmVcpu *vcpu, KvmMmu *mmu, int pte_access, int pkey, u64 access) noexcept nogil
 cdef bint read_gpte(KvmVcpu *vcpu, GuestFormat format, gpa_t gpa, u64 *gpte) noexcept nogil
 cdef gpa_t gva_to_gpa(KvmVcpu *vcpu, KvmMmu *mmu, gva_t gva, u64 access, GuestException *fault) noexcept nogil
+cdef bint load_pdptrs(KvmVcpu *vcpu, u64 cr3) noexcept nogil
 cdef gpa_t translate_gpa(KvmVcpu *vcpu, KvmMmu *mmu, gpa_t gpa, u64 access, GuestException *fault) noexcept nogil
 
 

@@ -8,7 +8,7 @@ sections 5.2-5.6 and 15.25.
 import cython
 from cython.cimports.libc.string import memcpy
 from cython.cimports.shadowmmu.engine.events import Event, emit
-from cython.cimports.shadowmmu.engine.guest_memory import guest_bytes
+from cython.cimports.shadowmmu.engine.guest_memory import guest_bytes, read_guest
 from cython.cimports.shadowmmu.engine.memslots import gfn_to_memslot, mark_page_dirty
 from cython.cimports.shadowmmu.engine.mmu import get_pdptr, guest_level, guest_pgd
 from cython.cimports.shadowmmu.engine.role import Access, Ext, Role
@@ -22,6 +22,7 @@ from cython.cimports.shadowmmu.engine.state import (
     KvmMmu,
     KvmVcpu,
     MemSlot,
+    Request,
     SlotFlag,
     gfn_t,
     gpa_t,
@@ -31,10 +32,11 @@ from cython.cimports.shadowmmu.engine.state import (
     u64,
     u8,
 )
+from cython.cimports.shadowmmu.engine.tlb import make_request
 from cython.cimports.shadowmmu.x86.ept import Ept
 from cython.cimports.shadowmmu.x86.pferr import Pferr
 from cython.cimports.shadowmmu.x86.pte import Pte, PteShift
-from cython.cimports.shadowmmu.x86.reserved import is_rsvd
+from cython.cimports.shadowmmu.x86.reserved import is_rsvd, rsvd_bits
 
 
 # --- entries of each format
@@ -244,6 +246,8 @@ def walk_once(
     if level <= 3 and addr >> 32:
         return walk_fault(vcpu, mmu, walker, addr, access, 0, 0)
     if level == 3:
+        if vcpu.kvm.tdp and not vcpu.kvm.vmx and not vcpu.pdptrs_available and not mmu.is_guest_mmu:
+            load_pdptrs(vcpu, vcpu.cr3)
         pte = get_pdptr(vcpu, mmu, (addr >> 30) & 3)
         emit(vcpu.kvm, vcpu.id, Event.KVM_MMU_PAGING_ELEMENT, pte, 3)
         if not pte & Pte.PRESENT:
@@ -316,6 +320,42 @@ def walk_addr(
 
 
 # --- uses of the walk
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def pdptr_reserved(vcpu: cython.pointer(KvmVcpu)) -> u64:
+    return rsvd_bits(vcpu.kvm.maxphyaddr, 63) | rsvd_bits(5, 8) | rsvd_bits(1, 2)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def load_pdptrs(vcpu: cython.pointer(KvmVcpu), cr3: u64) -> cython.bint:
+    """Load the four PDPTE registers. False: they cannot be read, or a present one has reserved bits; the old ones stay.
+
+    Shadow paging loads them with CR3. An AMD CPU under nested paging keeps none but reads memory at each walk, so a
+    walk in software loads them, once after each run of the guest (svm_cache_reg).
+    """
+    fault: GuestException
+    table: gpa_t = translate_gpa(
+        vcpu, vcpu.walk_mmu, cr3 & ~cython.cast(u64, PAGE_SIZE - 1), Pferr.USER | Pferr.WRITE, cython.address(fault)
+    )
+    if table == Hpa.INVALID_PAGE:
+        return False
+    pdptrs: u64[4]
+    if not read_guest(vcpu.kvm, vcpu.smm, table + (cr3 & 0xFE0), pdptrs, 32):
+        return False
+    i: cython.int
+    for i in range(4):
+        if pdptrs[i] & Pte.PRESENT and pdptrs[i] & pdptr_reserved(vcpu):
+            return False
+    for i in range(4):
+        vcpu.walk_mmu.pdptrs[i] = pdptrs[i]
+    vcpu.pdptrs_available = True
+    make_request(vcpu, Request.REQ_LOAD_MMU_PGD)
+    return True
 
 
 @cython.cfunc
