@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from shadowmmu import Vcpu, Vm
-from shadowmmu.trace.events import AnyEvent, PagingElement, SetAccessedBit, SetDirtyBit
+from shadowmmu.trace.events import AnyEvent, LoadPgd, NestedVmexitInject, PagingElement, SetAccessedBit, SetDirtyBit
 
 PRESENT, WRITE, USER, LARGE, ACCESSED, DIRTY, ACCESSED_DIRTY = 1, 2, 4, 0x80, 0x20, 0x40, 0x60
 ADDRESS = 0x000F_FFFF_FFFF_F000
@@ -164,17 +164,40 @@ class Cpu:
             if entry & bits != bits:
                 self.vm.write_host(at, (entry | bits).to_bytes(8, "little"))
 
-    def take_bits(self, gva: int, walk: Iterable[AnyEvent]) -> None:
+    def take_bits(self, gva: int, walk: Iterable[AnyEvent], pdptrs: tuple[int, ...]) -> None:
         """With nested paging the CPU sets A and D in the guest's tables on its own: take those that `walk` then saw."""
         seen = [event for event in walk if isinstance(event, PagingElement)]
         at = 0
-        for level, gpa, size, value in self.path(gva, self._read_entry, self.vcpu.pdptrs):
+        for level, gpa, size, value in self.path(gva, self._read_entry, pdptrs):
             while at < len(seen) and (seen[at].level != level or (seen[at].pte ^ value) & ~ACCESSED_DIRTY):
                 at += 1
             if at == len(seen):
                 return
             if seen[at].pte != value:
                 self._poke(gpa, size, value | seen[at].pte & ACCESSED_DIRTY)
+
+    def refused_pdpte(self, gva: int, rest: Sequence[AnyEvent]) -> int | None:
+        """Whether the PDPTEs in memory, which KVM takes before it walks PAE tables under nested paging, were illegal: then
+        the address of one that is present. `rest` are the events from the walk to the next entry.
+
+        QEMU's TCG sets bit 5 of a PDPTE that it uses, where a CPU must not. It shows: the old PDPTEs are walked with, or
+        no root is loaded anew.
+        """
+        vcpu = self.vcpu
+        if not (vcpu.cr0 & PG and vcpu.cr4 & PAE) or vcpu.efer & LMA:
+            return None
+        top = next(iter(self.path(gva, self._read_entry)), None)
+        walked = any(isinstance(ev, PagingElement) and ev.level == 3 and top and not (ev.pte ^ top[3]) & ~ACCESSED for ev in rest)
+        if walked and any(isinstance(ev, LoadPgd | NestedVmexitInject) for ev in rest):
+            return None
+        table = vcpu.cr3 & 0xFFFF_FFE0
+        return next((at for at in range(table, table + 32, 8) if (self._read_entry(at, 8) or 0) & PRESENT), None)
+
+    def mark(self, gpa: int, accessed: bool) -> None:
+        """Set or clear A in an entry of the guest."""
+        value = self._read_entry(gpa, 1)
+        if value is not None:
+            self._poke(gpa, 1, value | ACCESSED if accessed else value & ~ACCESSED)
 
     def undo_bits(self, events: Iterable[AnyEvent]) -> None:
         """Take A and D bits out of the guest's tables again that a walk set there."""

@@ -15,10 +15,10 @@ from shadowmmu.check.replay.cpu import Cpu
 from shadowmmu.check.replay.host import Host
 from shadowmmu.check.replay.ignore import FLOODED, RECYCLED
 from shadowmmu.check.replay.instructions import control_register_written, immediate_loaded
-from shadowmmu.check.replay.lookahead import GP, efer_written, gets_gp, is_emulated, pgd_loaded
+from shadowmmu.check.replay.lookahead import GP, efer_written, gets_gp, is_emulated, pgd_loaded, rest_of_exit
 from shadowmmu.check.replay.markers import Mark, parse
 from shadowmmu.check.replay.match import Matcher
-from shadowmmu.check.replay.nested import leave, vmcb_state
+from shadowmmu.check.replay.nested import PF_EXIT, compare_exit, leave, vmcb_state
 from shadowmmu.check.replay.observe import Observer
 from shadowmmu.check.replay.programme import Programme
 from shadowmmu.check.replay.result import Diverged, Divergence, Page, Result
@@ -62,6 +62,8 @@ class Replay:
         """How the fault under way ended for the engine; None: no fault is under way."""
         self.returned: AnyEvent | None = None
         """The engine's return code of that fault; the emulator's decides where it goes on there."""
+        self.faulted = False
+        """The engine has found a #PF for the guest in the present exit, at a fault of its own tables."""
         self.failed_walk = False
         self.refused = False
         """A register write was illegal: #GP is to follow."""
@@ -134,7 +136,7 @@ class Replay:
     def on_exit(self, event: e.Exit) -> None:
         self.rip = event.guest_rip
         self.outcome = None
-        self.failed_walk = self.refused = False
+        self.faulted = self.failed_walk = self.refused = False
         self.switched = None
         self.writing = False
         op = self.programme().seen_at(self.rip)
@@ -192,6 +194,7 @@ class Replay:
     def on_fault(self, event: e.MmuPageFault) -> None:
         self.streams.compare(self.at)
         self.outcome = self._fault(event.addr, event.err)
+        self.faulted = self.outcome == Outcome.INJECT and self.vcpu.exception is not None and not self.vcpu.exception.nested
         if self.streams.guest_view and self.outcome in (Outcome.FIXED, Outcome.SPURIOUS) and is_emulated(self.events, self.at):
             # A write to a table that the kernel shadows since its root was made; ours is not linked, and simply written.
             self.outcome = Outcome.EMULATE
@@ -228,10 +231,23 @@ class Replay:
         if self._asked_from_outside():
             self.streams.compare(self.at)
             if self.capture.setup.npt:
-                self.cpu.take_bits(event.addr, self.events[self.at + 1 : self.at + 60])
-            self.failed_walk = self.vcpu.gva_to_gpa(event.addr, event.pferr) is None
+                self.failed_walk = not self._translates_nested(event.addr, event.pferr)
+            else:
+                self.failed_walk = self.vcpu.gva_to_gpa(event.addr, event.pferr) is None
             self.streams.pull()
         self.streams.expect(self.at, event)
+
+    def _translates_nested(self, gva: int, access: int) -> bool:
+        """The emulator walks tables that the CPU has walked, and marked, before."""
+        rest = list(rest_of_exit(self.events, self.at))
+        refused = self.cpu.refused_pdpte(gva, rest)
+        self.cpu.take_bits(gva, rest, () if refused is None else self.vcpu.pdptrs)
+        if refused is not None:
+            self.cpu.mark(refused, True)
+        translates = self.vcpu.gva_to_gpa(gva, access) is not None
+        if refused is not None:
+            self.cpu.mark(refused, False)
+        return translates
 
     def on_emulate(self, event: e.EmulateInsn) -> None:
         if self.outcome not in (None, Outcome.EMULATE):
@@ -320,14 +336,23 @@ class Replay:
         self.switched = self.vcpu.nested_vmrun(*vmcb_state(self.vm, event.vmcb))
 
     def on_vmexit(self, event: e.NestedVmexitInject) -> None:
-        if self.outcome == Outcome.INJECT:
-            self._check_reflected(event)
+        """Back to L1: by an exit of L2, or while L2 was to be entered with an exception that L1 takes, or without a root."""
+        at_entry = event.exit_code == PF_EXIT and (self.faulted or self.failed_walk)
+        if at_entry and self.failed_walk:
+            self.vcpu.inject()
+        if at_entry or self.outcome == Outcome.INJECT:
+            told = compare_exit(event, self.vcpu.exception)
+            if told:
+                raise self.diverge(told)
+            self.result.injected += 1
         if self.streams.kernel_has(e.MmuLoad):
             self._fail_to_enter()
-        self.streams.compare(self.at)
+            at_entry = True
+        if not at_entry:
+            self.streams.compare(self.at)
         self.l2.faulted(self.rip)
         leave(self.vm, self.vcpu, self.vmcb)
-        self.switched = self.vcpu.nested_vmexit()
+        self.switched = self.vcpu.nested_vmexit(at_entry=at_entry)
 
     def on_switch_failed(self, event: e.NestedVmenterFailed) -> bool | None:
         """The state that VMRUN or #VMEXIT was to load is illegal. At #VMEXIT that is the end: L1 shuts down."""
@@ -337,14 +362,6 @@ class Replay:
         if ends:
             self.streams.clear()
         return not ends
-
-    def _check_reflected(self, event: e.NestedVmexitInject) -> None:
-        """A nested page fault that is L1's: the exit information must be the kernel's."""
-        ours = self.vcpu.exception
-        code, address = event.exit_info1 & 0xFFFF_FFFF, event.exit_info2
-        if ours is None or not ours.nested or (ours.error_code & 0xFFFF_FFFF, ours.cr2) != (code, address):
-            raise self.diverge(f"the kernel reflects a nested page fault {code:x} at {address:x} to L1, the engine {ours}")
-        self.result.injected += 1
 
     # --- markers
 

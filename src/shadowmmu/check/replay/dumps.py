@@ -25,6 +25,9 @@ class Difference(NamedTuple):
 class DumpComparison:
     """One dump against the tables below one root."""
 
+    cpu_bits = CPU_BITS
+    """Bits that the captured CPU set on its own, and ours did not: not compared, but taken over."""
+
     def __init__(self, vm: Vm, matcher: Matcher, dump: Dump) -> None:
         self.vm = vm
         self.matcher = matcher
@@ -56,14 +59,14 @@ class DumpComparison:
     def _entry(self, kernel: int, engine: int, level: int, table: int, index: int) -> Difference | None:
         where = f"level {level} entry {index:03x}"
         if _is_link(kernel, level):
-            ignore = CPU_BITS | (PAE_ROOT_BITS if level == self.dump.level == 3 else 0)
+            ignore = self.cpu_bits | (PAE_ROOT_BITS if level == self.dump.level == 3 else 0)
             if not _is_link(engine, level) or (kernel ^ engine) & ~FRAME_BITS & ~ignore:
                 return Difference(f"{where} is {kernel:x} in the kernel, {engine:x} here", table)
             return self._table(kernel, engine, level - 1)
-        if not self.matcher.leaf(kernel, engine, CPU_BITS):
+        if not self.matcher.leaf(kernel, engine, self.cpu_bits):
             return Difference(f"{where} is {kernel:x} in the kernel, {engine:x} here", table)
-        if kernel & PRESENT and kernel & CPU_BITS & ~engine:
-            self.vm.write_host(table + 8 * index, (engine | kernel & CPU_BITS).to_bytes(8, "little"))
+        if kernel & PRESENT and kernel & self.cpu_bits & ~engine:
+            self.vm.write_host(table + 8 * index, (engine | kernel & self.cpu_bits).to_bytes(8, "little"))
         return None
 
 

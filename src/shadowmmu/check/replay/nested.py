@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import struct
 
-from shadowmmu import Vcpu, Vm
+from shadowmmu import PageFaultException, Vcpu, Vm
+from shadowmmu.trace.events import NestedVmexitInject
 
 NESTED_CTL, NESTED_CR3 = 0x90, 0xB0
 EFER, CR4, CR3, CR0 = 0x4D0, 0x548, 0x550, 0x558
 SVME = 1 << 12
+PF_EXIT = 0x4E
+"""Exit code of an intercepted #PF (APM vol. 2 appendix C)."""
 
 
 def _read(vm: Vm, at: int) -> int:
@@ -25,3 +28,11 @@ def leave(vm: Vm, vcpu: Vcpu, vmcb: int) -> None:
     """#VMEXIT stores L2's registers into the VMCB."""
     for at, value in ((CR0, vcpu.cr0), (CR3, vcpu.cr3), (CR4, vcpu.cr4), (EFER, vcpu.efer | SVME)):
         vm.write_guest(vmcb + at, struct.pack("<Q", value))
+
+
+def compare_exit(theirs: NestedVmexitInject, ours: PageFaultException | None) -> str:
+    """L1 gets a fault of L2's: its own nested page fault, or a #PF that it takes. How the kernel's and the engine's differ, or nothing."""
+    code, address, nested = theirs.exit_info1 & 0xFFFF_FFFF, theirs.exit_info2, theirs.exit_code != PF_EXIT
+    if ours is not None and ours.nested == nested and (ours.error_code & 0xFFFF_FFFF, ours.cr2) == (code, address):
+        return ""
+    return f"the kernel gives L1 a {'nested page fault' if nested else '#PF'} {code:x} at {address:x}, the engine {ours}"
