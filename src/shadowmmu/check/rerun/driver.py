@@ -1,0 +1,164 @@
+"""Runs a capture's guest on the machine and compares, line by line of what the guest says, with what the kernel did."""
+
+from __future__ import annotations
+
+from shadowmmu import EngineError
+from shadowmmu.check.replay.capture import Capture
+from shadowmmu.check.replay.counters import compare_counters
+from shadowmmu.check.replay.markers import parse
+from shadowmmu.check.replay.match import Matcher
+from shadowmmu.check.replay.programme import in_words
+from shadowmmu.check.replay.result import Diverged, Divergence, Row
+from shadowmmu.check.rerun.kernel_stream import Stream
+from shadowmmu.check.rerun.result import Result
+from shadowmmu.check.rerun.tables import compare_tables
+from shadowmmu.check.rerun.vmm import Vmm
+from shadowmmu.machine.decode import UnemulatedInstruction
+from shadowmmu.trace.events import AnyEvent, Marker
+
+BEFORE, AFTER = 6, 4
+"""Places shown about a divergence."""
+MOST_EXITS = 100_000
+FINAL = "final"
+"""Name of the dump and the counters taken when the guest has ended."""
+
+
+def not_rerun(capture: Capture) -> str:
+    """Why a capture's guest cannot be run on this machine; empty: it can."""
+    return "its L1 runs an L2" if capture.guest.l2_ops else ""
+
+
+class Rerun:
+    """One capture on one machine."""
+
+    def __init__(self, capture: Capture, roots: str = "legacy") -> None:
+        self.capture = capture
+        self.result = Result(capture.name, roots)
+        self.matcher = Matcher()
+        self.stream = Stream(capture, roots == "special")
+        self.vmm = Vmm(capture, roots, self.matcher, self._on_marker, self._on_stats)
+        self.operation = "set-up"
+        self.at = 0
+        """The last event of the capture that was compared."""
+        self._past: list[Row] = []
+        self._ops = {op.i: op for op in capture.guest.ops}
+        self._dumps = {dump.seq: dump for dump in capture.dumps if dump.tag != FINAL}
+        self._counters = {counters.tag: counters.values for counters in capture.counters}
+        self._diverged: Diverged | None = None
+
+    def run(self) -> Result:
+        """To the guest's end, or to the first divergence."""
+        try:
+            self._run()
+            self._finish()
+        except Diverged as stop:
+            self.result.divergence = stop.divergence
+        except (EngineError, UnemulatedInstruction) as error:
+            self.result.divergence = self.diverge(f"the machine cannot go on: {error}").divergence
+        self.result.explained = dict(self.vmm.cpu.adapted)
+        self.result.bugs = self.vmm.vm.bugs()
+        return self.result
+
+    def _run(self) -> None:
+        while not self.vmm.ended and self._diverged is None:
+            self.vmm.processor.step()
+            self.result.exits += 1
+            if self.vmm.processor.shutdown:
+                raise self.diverge(f"the guest shuts down: {self.vmm.processor.shutdown}")
+            if self.result.exits > MOST_EXITS:
+                raise self.diverge(f"the guest has not ended after {MOST_EXITS} exits")
+        if self._diverged is not None:
+            raise self._diverged
+
+    def _finish(self) -> None:
+        self._compare(self.vmm.take())
+        for dump in self.capture.dumps:
+            if dump.tag == FINAL:
+                compare_tables(self, dump)
+        self._compare_counters(FINAL)
+
+    def diverge(self, what: str) -> Diverged:
+        """A difference that is not one of two events."""
+        return Diverged(Divergence(what, self.at, self.operation, list(self._past)))
+
+    # --- called from within the CPU: what is raised waits for its end
+
+    def _on_marker(self, ours: list[AnyEvent]) -> None:
+        """The guest has said something."""
+        if self._diverged is None:
+            try:
+                self._compare(ours)
+                self._look(ours[-1])
+            except Diverged as stop:
+                self._diverged = stop
+
+    def _on_stats(self, tag: str) -> None:
+        if self._diverged is None:
+            try:
+                self._compare_counters(tag)
+            except Diverged as stop:
+                self._diverged = stop
+
+    def _look(self, event: AnyEvent) -> None:
+        """Note what the guest does now, and compare the tables if they were dumped here."""
+        assert isinstance(event, Marker)
+        mark = parse(event)
+        self.result.said += 1
+        if mark.action == "op":
+            op = self._ops.get(mark["op"])
+            self.operation = f"op {mark['op']}" + (f": {in_words(op)}" if op else "") + (f" ({op.note})" if op and op.note else "")
+        if mark["seq"] in self._dumps:
+            compare_tables(self, self._dumps[mark["seq"]])
+
+    # --- comparing
+
+    def _compare(self, ours: list[AnyEvent]) -> None:
+        """What happened up to the guest's next words must be what the kernel has up to there."""
+        kernel = self.stream.next_segment()
+        ours = [event for event in ours if self.stream.is_compared(event)]
+        for i in range(max(len(kernel), len(ours))):
+            at, theirs = kernel[i] if i < len(kernel) else (self.at, None)
+            mine = ours[i] if i < len(ours) else None
+            why = self._difference(theirs, mine)
+            if why:
+                self.at = at
+                after = [Row(k, o, j == 0) for j, (k, o) in enumerate(_pairs([event for _, event in kernel[i:]], ours[i:]))]
+                raise Diverged(Divergence(why, at, self.operation, self._past[-BEFORE:] + after[:AFTER]))
+            assert mine is not None
+            self.matcher.follow(mine)
+            self.result.events += 1
+            self.at = at
+            self._past.append(Row(theirs, mine, False))
+        del self._past[:-BEFORE]
+
+    def _difference(self, kernel: AnyEvent | None, machine: AnyEvent | None) -> str:
+        if kernel is None:
+            return f"the machine does {machine.name}, the kernel does not" if machine else ""
+        if machine is None:
+            return f"the kernel does {kernel.name}, the machine does not"
+        fields = self.matcher.differences(kernel, machine)
+        if fields == ["event"]:
+            return f"the kernel does {kernel.name}, the machine {machine.name}"
+        return f"{kernel.name} differs in {', '.join(fields)}" if fields else ""
+
+    def _compare_counters(self, tag: str) -> None:
+        if tag not in self._counters or self.stream.guest_view:
+            return
+        compared, differing = compare_counters(self._counters[tag], self.vmm.vm.counters(), self.capture.setup.tdp_mmu)
+        if differing:
+            told = ", ".join(f"{name} {theirs} in the kernel, {ours} here" for name, theirs, ours in differing)
+            raise self.diverge(f"counters at {tag}: {told}")
+        self.result.counters += compared
+
+
+def _pairs(kernel: list[AnyEvent], ours: list[AnyEvent]) -> list[tuple[AnyEvent | None, AnyEvent | None]]:
+    """Two lists side by side, the shorter one filled up."""
+    length = max(len(kernel), len(ours))
+    left: list[AnyEvent | None] = [*kernel, *[None] * (length - len(kernel))]
+    right: list[AnyEvent | None] = [*ours, *[None] * (length - len(ours))]
+    return list(zip(left, right, strict=True))
+
+
+def rerun(capture: Capture, roots: str = "legacy") -> Result:
+    """Run one capture's guest on a fresh machine."""
+    return Rerun(capture, roots).run()

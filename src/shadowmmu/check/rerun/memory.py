@@ -1,0 +1,129 @@
+"""Guest memory as KVM's emulator, the CPU in a delivery, and the CPU's own fetch see it in a rerun."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from shadowmmu import Outcome, Vcpu
+from shadowmmu.hardware.walk import SecondLevelFault
+from shadowmmu.machine.cpu_memory import CpuMemory, NestedCpuMemory
+from shadowmmu.machine.memory import FETCH, PAGE_SIZE, READ, SYSTEM, USER, GuestFault, GuestMemory, NoMemory, Span
+from shadowmmu.x86.control import Cr0, Cr4, Efer
+from shadowmmu.x86.pte import Pte
+
+_PG, _PAE, _LMA = int(Cr0.PG), int(Cr4.PAE), int(Efer.LMA)
+PDPT = 0xFFFF_FFE0
+"""The bits of CR3 that say where the PDPTEs lie."""
+MMIO_BYTE = b"\x5a"
+"""What the captures' VMM answers to a load from memory that is not there."""
+
+
+def _has_pdptes(vcpu: Vcpu) -> bool:
+    """The guest runs with PAE paging."""
+    return bool(vcpu.cr0 & _PG and vcpu.cr4 & _PAE and not vcpu.efer & _LMA)
+
+
+class EmulatorMemory(GuestMemory):
+    """Memory for the emulator. Where there is none, user space is asked: `on_mmio(gpa, size, is_write)`.
+
+    `on_pdptes` hears of walks with nested paging that begin at PDPTEs.
+    """
+
+    def __init__(
+        self,
+        vcpu: Vcpu,
+        on_store: Callable[[int, int], None],
+        on_mmio: Callable[[int, int, bool], None],
+        on_pdptes: Callable[[], None],
+    ) -> None:
+        super().__init__(vcpu, on_store)
+        self._on_mmio, self._on_pdptes = on_mmio, on_pdptes
+        self._fault_gpa: int | None = None
+
+    def begin_emulation(self, gpa: int | None) -> None:
+        """`gpa`: where the access that is emulated leads, if a nested page fault told."""
+        self._fault_gpa = gpa
+
+    def translate(self, gva: int, access: int) -> int:
+        """KVM's emulator does not walk for an address that it knows (emulator_read_write_onepage)."""
+        if not access & (SYSTEM | FETCH):
+            gpa = self._fault_gpa
+            known = gpa if gpa is not None and not (gpa ^ gva) % PAGE_SIZE else self.vcpu.mmio_gpa(gva, access)
+            if known is not None:
+                return known
+        if not (self.vcpu.vm.tdp and _has_pdptes(self.vcpu)):
+            return super().translate(gva, access)
+        with self._used_pdpte(gva):
+            return super().translate(gva, access)
+
+    @contextmanager
+    def _used_pdpte(self, gva: int) -> Iterator[None]:
+        """The captured CPU has set A in the PDPTE that it used, so KVM refuses to load it."""
+        vm = self.vcpu.vm
+        gpa = (self.vcpu.cr3 & PDPT) + (gva >> 30 & 3) * 8
+        before = vm.read_guest(gpa, 1)
+        if before[0] & Pte.PRESENT:
+            vm.write_guest(gpa, bytes((before[0] | Pte.ACCESSED,)))
+            self._on_pdptes()
+        yield
+        vm.write_guest(gpa, before)
+
+    def load(self, span: Span) -> int:
+        data = b""
+        for gpa, size in span:
+            part = self.vcpu.read_emulated(gpa, size)
+            if part is None:
+                self._on_mmio(gpa, size, False)
+                part = MMIO_BYTE * size
+            data += part
+        return int.from_bytes(data, "little")
+
+    def store(self, span: Span, value: int) -> None:
+        data = value.to_bytes(sum(size for _, size in span), "little")
+        for gpa, size in span:
+            if self.vcpu.write_emulated(gpa, data[:size]):
+                self._on_store(gpa, size)
+            else:
+                self._on_mmio(gpa, size, True)
+            data = data[size:]
+
+
+class DeliveryMemory(CpuMemory):
+    """Memory as the CPU reaches it while it delivers an event, with shadow paging."""
+
+    interrupted: Callable[[int, int], int]
+    """(address, error code) of a #PF exit in the middle of it -> the error code that the captured CPU gives."""
+
+    def _page_fault(self, gva: int, access: int, code: int) -> Outcome:
+        return super()._page_fault(gva, access, self.interrupted(gva, code))
+
+    def find_code(self, gva: int, user: bool) -> int | None:
+        """Host physical address of code that the tables in use map."""
+        place = self._walk(gva, USER if user else READ)
+        return None if place < 0 else place
+
+
+class NestedDeliveryMemory(NestedCpuMemory):
+    """The same with nested paging."""
+
+    def find_code(self, gva: int, user: bool) -> int | None:
+        try:
+            return self._two_dimensional(gva, USER if user else READ)
+        except (GuestFault, SecondLevelFault):
+            return None
+
+
+class FetchedCode(GuestMemory):
+    """Code that the CPU has just fetched by itself, read as it did: the MMU hears nothing of it."""
+
+    def __init__(self, vcpu: Vcpu, find: Callable[[int, bool], int | None]) -> None:
+        super().__init__(vcpu, lambda _gpa, _size: None)
+        self._find = find
+
+    def fetch(self, gva: int, size: int, user: bool) -> bytes:
+        place = self._find(gva, user)
+        if place is None:
+            raise NoMemory(f"{gva:#x}")
+        code: bytes = self.vcpu.vm.read_host(place, size)
+        return code

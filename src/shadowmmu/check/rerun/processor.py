@@ -1,0 +1,154 @@
+"""The vCPU of a rerun: the machine's, under KVM's rules of what leaves the guest, telling its exits as events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from shadowmmu import Vcpu
+from shadowmmu.check.rerun.captured_cpu import PDPTES_REFUSED, CapturedCpu
+from shadowmmu.check.rerun.memory import DeliveryMemory, EmulatorMemory, FetchedCode, NestedDeliveryMemory
+from shadowmmu.machine.cpu import Exit, ExitKind, State
+from shadowmmu.machine.cpuid import Cpuid
+from shadowmmu.machine.decode import Fetcher
+from shadowmmu.machine.intercepts import NESTED_PAGING, SHADOW_PAGING
+from shadowmmu.machine.memory import READ, USER, Event
+from shadowmmu.machine.msr import Msrs
+from shadowmmu.machine.processor import Processor
+from shadowmmu.trace import events as e
+from shadowmmu.trace.events import AnyEvent
+from shadowmmu.trace.fields import Word
+from shadowmmu.x86.control import Rflags
+from shadowmmu.x86.vmcb import SvmExit
+
+FEATURES = frozenset(("la57",))
+"""What the captured guests' CPUID offers beside the usual; CR4 follows the capture's set-up."""
+_CONTROL = (0, 3, 4, 8)
+"""Control registers whose reads and writes leave the guest under KVM; CR2 is the guest's own."""
+TOLD_EXITS = frozenset((*(base + cr for base in (SvmExit.CR_READ, SvmExit.CR_WRITE) for cr in _CONTROL), SvmExit.INVLPG, SvmExit.MSR))
+"""Exits with an event of their own, beside page faults."""
+_CR_EXITS = {ExitKind.CR_READ: SvmExit.CR_READ, ExitKind.CR_WRITE: SvmExit.CR_WRITE}
+_DELIVERIES = frozenset((ExitKind.EXCEPTION, ExitKind.SOFTWARE_INTERRUPT))
+"""Exits of this machine by which it delivers what the CPU delivers by itself under KVM."""
+
+NO_CODE = -1
+"""Of an exit that is not told by its code."""
+UNMAPPED_GFN = (1 << 52) - 1
+"""The gfn of an address that leads nowhere."""
+
+
+class CaptureProcessor(Processor):
+    """`tell` takes events of the vCPU loop, in order with those of the MMU; `left_to_emulator` hears of such a fault."""
+
+    cpu: CapturedCpu
+
+    def __init__(
+        self,
+        vcpu: Vcpu,
+        on_store: Callable[[int, int], None],
+        on_host_store: Callable[[int, int], None],
+        on_mmio: Callable[[int, int, bool], None],
+        tell: Callable[[AnyEvent], None],
+        left_to_emulator: Callable[[], None],
+    ) -> None:
+        nested = bool(vcpu.vm.tdp)
+        super().__init__(
+            vcpu, Cpuid(0, 1, vcpu.vm.maxphyaddr, FEATURES), NESTED_PAGING if nested else SHADOW_PAGING, on_store, on_host_store
+        )
+        self._tell, self._left_to_emulator = tell, left_to_emulator
+        self.memory: EmulatorMemory = EmulatorMemory(vcpu, on_store, on_mmio, self._pdptes_refused)
+        self.fetcher = Fetcher(self.memory)
+        self.msrs = Msrs(vcpu, self.memory, 0, svm=False)
+        delivery = NestedDeliveryMemory if nested else DeliveryMemory
+        self.cpu_memory = memory = delivery(vcpu, on_store, on_host_store, self._fault_in_delivery, self._inject_again)
+        if isinstance(memory, DeliveryMemory):
+            memory.interrupted = self._interrupted
+        self._fetched = FetchedCode(vcpu, memory.find_code)
+        self.entered: tuple[int | None, int] = None, 0
+        """Root of the tables the guest was last entered on, and its level."""
+        self._injected: Event | None = None
+        self._by_cpu = False
+
+    def enter(self) -> None:
+        """VMRUN of the captured CPU loads CR3, and so it starts without translations."""
+        super().enter()
+        self.cpu.flush_all()
+        self.entered = self.vcpu.root, self.vcpu.levels[1]
+
+    def step(self) -> Exit:
+        self.fetcher.memory = self._fetched
+        self.memory.begin_emulation(None)
+        return super().step()
+
+    def _look_from(self, state: State) -> None:
+        """KVM fails to take PDPTEs from memory with nested paging: the captured CPU has set a reserved bit in one (PDPTES_REFUSED)."""
+        self.vcpu.ac = bool(state.rflags & Rflags.AC)
+
+    def _pdptes_refused(self) -> None:
+        self.cpu.adapted[PDPTES_REFUSED] += 1
+
+    # --- exits
+
+    def _reflect(self, exit_: Exit) -> bool:
+        """Nothing goes to an L1 here; but each exit comes by."""
+        code = self._exit_code(exit_)
+        told = code in TOLD_EXITS
+        if told:
+            info = exit_.number if exit_.kind is ExitKind.MSR else 0
+            self._tell(e.Exit(exit_reason=Word(code), guest_rip=Word(self.cpu.state().rip), info1=Word(info), info2=Word(0)))
+        elif exit_.kind is ExitKind.PAGE_FAULT and not self.vcpu.vm.tdp:
+            self._tell_fault(exit_.gva, exit_.error_code)
+        self.fetcher.memory = self.memory if told else self._fetched
+        self._by_cpu = exit_.kind in _DELIVERIES or (exit_.kind is ExitKind.PAGE_FAULT and self.vcpu.vm.tdp)
+        return False
+
+    @staticmethod
+    def _exit_code(exit_: Exit) -> int:
+        if exit_.kind in _CR_EXITS:
+            return int(_CR_EXITS[exit_.kind]) + exit_.number
+        if exit_.kind is ExitKind.MSR:
+            return int(SvmExit.MSR)
+        return exit_.number if exit_.kind is ExitKind.INVLPG else NO_CODE
+
+    def emulate(self, address: int) -> None:
+        self._left_to_emulator()
+        self.fetcher.memory = self.memory
+        self.memory.begin_emulation(address if self.vcpu.vm.tdp else None)
+        super().emulate(address)
+
+    # --- events
+
+    def deliver(self, event: Event) -> None:
+        """What KVM injects is part of the guest entry."""
+        self._injected = event
+        if not self._by_cpu:
+            self.enter()
+            self._tell_injection(0)
+        super().deliver(event)
+
+    def _interrupted(self, gva: int, code: int) -> int:
+        """A #PF exit from a delivery: KVM stops shadowing a table there, so that nothing need be emulated (kvm_handle_page_fault)."""
+        code = self.cpu.error_code(code)
+        self._tell_fault(gva, code)
+        gpa = self.vcpu.gva_to_gpa(gva, USER if self.cpu.state().cpl == 3 else READ)
+        self.vcpu.vm.unprotect_page(UNMAPPED_GFN if gpa is None else gpa >> 12)
+        return code
+
+    def _tell_fault(self, gva: int, code: int) -> None:
+        self._tell(e.PageFault(guest_rip=Word(self.cpu.state().rip), fault_address=Word(gva), error_code=Word(code)))
+
+    def _inject_again(self) -> None:
+        """A delivery was interrupted: KVM enters the guest with the same event again."""
+        self.enter()
+        assert self._injected is not None
+        if self._injected.software:
+            self.fetcher.memory = self.memory
+            self.fetcher.decode(self.cpu.state())  # to be skipped, as this CPU does not save the next RIP
+        self._tell_injection(1)
+
+    def _tell_injection(self, again: int) -> None:
+        event = self._injected
+        assert event is not None
+        if event.is_exception:
+            has = event.pushes_error_code
+            code = event.error_code if has else 0
+            self._tell(e.InjException(exception=Word(event.vector), has_error=Word(has), error_code=Word(code), reinjected=Word(again)))

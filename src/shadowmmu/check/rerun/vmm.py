@@ -1,0 +1,143 @@
+"""User space of a rerun: memory, memslots, the ports by which the guest talks, and the host script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from shadowmmu import Vm
+from shadowmmu.check.replay.capture import Capture
+from shadowmmu.check.replay.host import Host
+from shadowmmu.check.replay.match import Matcher
+from shadowmmu.check.rerun.captured_cpu import CapturedCpu
+from shadowmmu.check.rerun.entry_state import starting_state
+from shadowmmu.check.rerun.processor import CaptureProcessor
+from shadowmmu.check.rerun.script import END, STATS, Script
+from shadowmmu.trace import events as e
+from shadowmmu.trace.engine import from_records
+from shadowmmu.trace.events import AnyEvent, Marker
+from shadowmmu.trace.fields import Word
+
+PORTS = {
+    0xE0: "op={:d}", 0xE1: "hostcall={:d}", 0xE2: "pf cr2lo={:x}", 0xE3: "pf err={:x}", 0xE4: "val={:x}", 0xE5: "pf cr2hi={:x}",
+    0xE6: "BAD={:x}", 0xE7: "gp err={:x}",
+}  # fmt: skip
+"""What the guest tells by each port, as the captures' VMM wrote it into the trace."""
+HOST_CALL = 0xE1
+
+
+class Vmm:
+    """One capture's guest on a fresh VM.
+
+    `on_marker` is called with all events up to a line of the guest's, it included; `on_stats` where the script takes counters.
+    """
+
+    def __init__(
+        self,
+        capture: Capture,
+        roots: str,
+        matcher: Matcher,
+        on_marker: Callable[[list[AnyEvent]], None],
+        on_stats: Callable[[str], None],
+    ) -> None:
+        self.capture = capture
+        self.host = Host(capture, roots, matcher)
+        self.vm: Vm = self.host.vm
+        self.script = Script(capture.guest)
+        self._on_marker, self._on_stats = on_marker, on_stats
+        self._events: list[AnyEvent] = []
+        self._seq = 0
+        self.ended = False
+        self._set_up()
+
+    def _set_up(self) -> None:
+        for mark in self.script.set_up():
+            self.host.act(mark)
+        self.host.load_image()
+        self.host.seed_frames()
+        state = self.capture.guest.entry_state
+        vcpu = self.vm.vcpus[0]
+        vcpu.set_sregs(state["cr0"], state["cr3"], state["cr4"], state["efer"])
+        self.processor = CaptureProcessor(vcpu, self._stored, self._host_stored, self._mmio, self.tell, self._left_to_emulator)
+        self.cpu = CapturedCpu(self.vm.host_regions(), self, self.processor.guard_port, self.processor.intercepts)
+        self.cpu.set_state(starting_state(self.capture.guest))
+        self.processor.attach(self.cpu)
+        self.vm.start_trace(1 << 16)
+
+    # --- events
+
+    def _pull(self) -> None:
+        for event in from_records(self.vm.records()):
+            if self.vm.tdp and isinstance(event, e.MmuPageFault):  # whose cause the CPU leaves to the machine to find out
+                rip = Word(self.cpu.state().rip)
+                self._events.append(e.PageFault(guest_rip=rip, fault_address=event.addr, error_code=event.err))
+            self._events.append(event)
+
+    def tell(self, event: AnyEvent) -> None:
+        """An event of the vCPU loop, after what the MMU did so far."""
+        self._pull()
+        self._events.append(event)
+
+    def _left_to_emulator(self) -> None:
+        """The return code of the fault is then the emulator's, which has none here."""
+        self._pull()
+        if self._events and isinstance(self._events[-1], e.MmuPageFaultRet):
+            self._events.pop()
+
+    def take(self) -> list[AnyEvent]:
+        """Everything since the last call."""
+        self._pull()
+        events, self._events = self._events, []
+        return events
+
+    def _mark(self, text: str) -> None:
+        self._seq += 1
+        self.tell(Marker(text=f"G seq={self._seq} {text}"))
+        self._on_marker(self.take())
+
+    # --- the guest talks
+
+    def read(self, port: int, size: int) -> int:
+        """IN: these guests have none."""
+        return (1 << 8 * size) - 1
+
+    def write(self, port: int, size: int, value: int) -> None:
+        """OUT: user space has its turn before the next instruction."""
+        self._mark(PORTS.get(port, f"port={port:x} val={{:x}}").format(value))
+        if port == HOST_CALL:
+            self.ended = value == END
+            for command in self.script.call(value):
+                self._do(command)
+        self.cpu.stop()
+
+    def _do(self, command: str) -> None:
+        if command.startswith(STATS):
+            self._on_stats(command.removeprefix(STATS).strip())
+            return
+        mark = self.script.mark(command)
+        if mark.action == "get_dirty_log":
+            self._dirty_log(mark["slot"])
+            return
+        self.host.act(mark)
+        if mark.action == "madvise_dontneed":
+            self.cpu.all_code_changed()
+
+    def _dirty_log(self, slot: int) -> None:
+        base = self.script.slots[slot].gpa >> 12
+        bitmap = self.vm.get_dirty_log(slot)
+        for i in range(8 * len(bitmap)):
+            if bitmap[i >> 3] >> (i & 7) & 1:
+                self.tell(Marker(text=f"H dirty gfn={base + i:x}"))
+
+    def _mmio(self, gpa: int, size: int, is_write: bool) -> None:
+        self._mark(f"mmio gpa={gpa:x} len={size} write={is_write:d}")
+
+    # --- stores that the CPU does not do itself
+
+    def _stored(self, gpa: int, size: int) -> None:
+        hva = self.host.hva(gpa)
+        page = None if hva is None else self.vm.host_page(hva)
+        if page is not None:
+            self._host_stored(page | gpa & 0xFFF, size)
+
+    def _host_stored(self, hpa: int, size: int) -> None:
+        self.cpu.code_changed(hpa, size)
