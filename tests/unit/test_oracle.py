@@ -63,7 +63,7 @@ class World:
         self.cpu.after_walk("INJECT", None, (vector, code, address))
 
 
-def test_the_present_translation_is_allowed_and_no_other() -> None:
+def test_i12_the_present_translation_is_allowed_and_no_other() -> None:
     world = World()
     for access in (0, WRITE, USER, USER | WRITE, FETCH, USER | FETCH):
         world.use(0x9000, access)
@@ -100,7 +100,7 @@ def test_rights_are_those_of_the_whole_path() -> None:
         world.use(0x9000, USER)
 
 
-def test_a_stale_translation_lives_until_invlpg() -> None:
+def test_i12_a_stale_translation_lives_until_invlpg() -> None:
     world = World()
     world.poke(0x4008, 0xA000 | PAGE)
     world.use(0x9000)

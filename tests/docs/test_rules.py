@@ -1,0 +1,28 @@
+"""docs/rules.md: every rule has a test by its number, and every function it names exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RULES = (ROOT / "docs" / "rules.md").read_text()
+ENGINE = ROOT / "src" / "shadowmmu" / "engine"
+TESTS = "".join(path.read_text() for path in sorted((ROOT / "tests" / "unit").glob("test_*.py")))
+
+
+@pytest.mark.parametrize("letter", ["R", "I", "H"])
+def test_every_rule_has_a_test_that_names_it(letter: str) -> None:
+    numbers = [int(number) for number in re.findall(rf"^\| {letter}(\d+) \|", RULES, flags=re.M)]
+    assert numbers == list(range(1, {"R": 16, "I": 18, "H": 18}[letter] + 1))
+    tested = {int(number) for name in re.findall(r"def (test_\w+)", TESTS) for number in re.findall(rf"_{letter.lower()}(\d+)", name)}
+    assert not set(numbers) - tested, f"no test names {letter}{min(set(numbers) - tested, default=0)}"
+
+
+def test_functions_of_the_engine_that_the_rules_name_exist() -> None:
+    for module, function in re.findall(r"`(\w+)\.(\w+)`", RULES):
+        files = [ENGINE / f"{module}.py", ENGINE / f"{module}.pxd"]
+        text = "".join(path.read_text() for path in files if path.exists())
+        assert re.search(rf"\b{function}\(", text), f"rules.md names {module}.{function}, which is not there"
