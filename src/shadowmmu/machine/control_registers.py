@@ -129,6 +129,8 @@ def _write_cr8(p: "Processor", value: int, _in_64_bit_code: bool) -> bool:
     if value > 15:
         return False
     p.task_priority = value
+    if p.nested is not None:
+        p.cpu.set_intercepts(p.nested.intercepts(p))  # it may let a virtual interrupt through
     return True
 
 

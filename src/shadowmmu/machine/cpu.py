@@ -167,6 +167,7 @@ class ExitKind(Enum):
     SVM = "SVM"  # VMRUN and its like; number: exit code
     UNDEFINED = "undefined"  # an instruction the machine does not offer, as MONITOR; number: exit code
     INTERCEPTED = "intercepted"  # something else that `Intercepts` asked for; number: exit code
+    INTERRUPT_WINDOW = "interrupt window"  # VINTR is intercepted, and the guest is ready for an interrupt
     PORT = "port"  # IN or OUT that the guard wants to see; number: port; error_code: bytes
     PORT_DENIED = "port denied"  # IN or OUT without the right to
     SHUTDOWN = "shutdown"

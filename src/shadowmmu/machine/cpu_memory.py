@@ -29,7 +29,6 @@ _RSVD, _PROTECTION = int(Pferr.RSVD), int(Pferr.PRESENT)
 _RIGHTS = int(Pte.WRITABLE | Pte.USER)
 _PG, _SMAP = int(Cr0.PG), int(Cr4.SMAP)
 _CAUSE = int(Pferr.GUEST_FINAL | Pferr.GUEST_PAGE)
-_USER_FINAL = int(Pferr.USER | Pferr.GUEST_FINAL)
 _LONG_MODE = int(Cr0.PG), int(Cr4.PAE), int(Efer.LME | Efer.NXE)
 _PAE_RESERVED = 0x7FF << 52  # under PAE paging also bits 52-62 are
 
@@ -164,8 +163,6 @@ class NestedCpuMemory(CpuMemory):
     def _two_dimensional(self, gva: int, access: int) -> int:
         """Host physical address; raises the guest's #PF, or SecondLevelFault."""
         vcpu, vm = self.vcpu, self.vcpu.vm
-        if vcpu.root is None:
-            raise SecondLevelFault(0, _USER_FINAL)
         mode = paging(*_LONG_MODE, Features(maxphyaddr=vm.host_maxphyaddr))
         nested = Npt(mode, _host_reader(vm), _host_writer(vm), vcpu.root)
 

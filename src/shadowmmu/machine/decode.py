@@ -33,7 +33,6 @@ def _general_registers() -> dict[int, tuple[int, int]]:
 
 
 _GENERAL = _general_registers()
-_NO_VALUE = frozenset((Register.EIP, Register.RIP))  # of an address relative to them the displacement is the target
 _ADDRESS_BITS = {CodeSize.CODE16: 16, CodeSize.CODE32: 32, CodeSize.CODE64: 64}
 _VECTORS = {getattr(Register, f"XMM{i}"): i for i in range(16)}
 
@@ -201,10 +200,10 @@ class Operands:
 
     def used_address(self, used: UsedMemory) -> int:
         """Linear address of memory that iced-x86 says the instruction uses, stacks and string pointers included."""
-        effective = int(used.displacement)
-        if used.base != Register.NONE and used.base not in _NO_VALUE:
+        effective = int(used.displacement)  # of an address relative to RIP: already the target
+        if RegisterExt.is_gpr(used.base):
             effective += self.register(used.base)
-        if used.index != Register.NONE:
+        if RegisterExt.is_gpr(used.index):
             effective += self.register(used.index) * used.scale
         effective &= (1 << _ADDRESS_BITS.get(used.address_size, self.mode)) - 1
         return (self.segment_base(_SEGMENTS[used.segment]) + effective) & self.mask

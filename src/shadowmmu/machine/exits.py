@@ -168,6 +168,11 @@ def _cache(p: "Processor", _exit: Exit) -> None:
     p.advance(p.capture())
 
 
+def _interrupt_window(p: "Processor", _exit: Exit) -> None:
+    assert p.nested is not None
+    p.deliver(p.nested.take_interrupt(p))
+
+
 def _undefined(_p: "Processor", _exit: Exit) -> None:
     raise GuestFault(UD)
 
@@ -195,6 +200,7 @@ HANDLERS: dict[ExitKind, Callable[["Processor", Exit], None]] = {
     ExitKind.PAUSE: _pause,
     ExitKind.SYSCALL: _syscall,
     ExitKind.CACHE: _cache,
+    ExitKind.INTERRUPT_WINDOW: _interrupt_window,
     ExitKind.SVM: svm_instruction,
     ExitKind.UNDEFINED: _undefined,
     ExitKind.PORT_DENIED: _port_denied,

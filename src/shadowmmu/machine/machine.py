@@ -15,6 +15,7 @@ from shadowmmu.machine.devices import EXIT_PASS, PortBus
 from shadowmmu.machine.intercepts import EXIT_ON_PAUSE, NESTED_PAGING, SHADOW_PAGING
 from shadowmmu.machine.loader import Guest, Loaded, load_image
 from shadowmmu.machine.processor import Processor
+from shadowmmu.machine.reflect import exit_name
 from shadowmmu.machine.result import Reason, Result, resident_bytes
 from shadowmmu.machine.unicorn_cpu import UnicornCpu
 from shadowmmu.x86.control import Cr4
@@ -203,10 +204,12 @@ class Machine:
         exits: Counter[str] = Counter()
         outcomes: Counter[str] = Counter()
         injected: Counter[str] = Counter()
+        reflected: Counter[str] = Counter()
         for processor in self.processors:
             exits.update({kind.value: count for kind, count in processor.exits.items()})
             outcomes.update({outcome.name.lower(): count for outcome, count in processor.outcomes.items()})
             injected.update(processor.injected)
+            reflected.update({exit_name(code): count for code, count in processor.reflected.items()})
         return Result(
             guest=self.guest.name,
             roots=self.vm.roots,
@@ -216,6 +219,7 @@ class Machine:
             exits=dict(exits.most_common()),
             outcomes=dict(outcomes.most_common()),
             injected=dict(injected.most_common()),
+            reflected=dict(reflected.most_common()),
             emulated=sum(processor.emulated for processor in self.processors),
             unprotected=sum(processor.unprotected for processor in self.processors),
             port_accesses=self.ports.reads + self.ports.writes,

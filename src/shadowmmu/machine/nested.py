@@ -38,6 +38,7 @@ class Nested:
     def __init__(self, p: "Processor", gpa: int, control: Control, host: State) -> None:
         self.vmcb, self.control, self.host = gpa, control, host
         self._pat, self._task_priority, self._tsc_offset = p.msrs[PAT], p.task_priority, p.msrs.tsc_offset
+        self._v_intr = control.v_intr
 
     def wants(self, code: int) -> bool:
         """L1 intercepts this exit code, of those that have a bit of their own."""
@@ -51,7 +52,29 @@ class Nested:
     @property
     def masks_interrupts(self) -> bool:
         """V_INTR_MASKING: L2 has a task priority of its own."""
-        return bool(self.control.v_intr & VIntr.MASKING)
+        return bool(self._v_intr & VIntr.MASKING)
+
+    def intercepts(self, p: "Processor") -> Intercepts:
+        """What the CPU has to intercept while L2 runs."""
+        asked = self.control.intercepts
+        first = asked.first & ~_HANDLED_APART | (Intercept1.VINTR if self._has_interrupt(p) else 0)
+        return p.intercepts | asked._replace(exceptions=0, first=first)
+
+    def _has_interrupt(self, p: "Processor") -> bool:
+        """L1 has a virtual interrupt for L2 that its task priority lets through. APM vol. 2 section 15.21.4."""
+        v_intr = self.v_intr(p)
+        priority = v_intr >> VIntr.PRIORITY_SHIFT & 0xF
+        return bool(v_intr & VIntr.IRQ) and (bool(v_intr & VIntr.IGNORE_TPR) or priority > v_intr & VIntr.TPR)
+
+    def take_interrupt(self, p: "Processor") -> Event:
+        """The virtual interrupt, which is no longer pending."""
+        self._v_intr &= ~VIntr.IRQ
+        p.cpu.set_intercepts(self.intercepts(p))
+        return Event(self._v_intr >> VIntr.VECTOR_SHIFT & 0xFF, external=True)
+
+    def v_intr(self, p: "Processor") -> int:
+        """The field as it is now."""
+        return self._v_intr & ~VIntr.TPR | p.task_priority if self.masks_interrupts else self._v_intr
 
     def switch_to_l2(self, p: "Processor", save: Save) -> None:
         """Registers that are neither in `State` nor the MMU's."""
@@ -60,7 +83,7 @@ class Nested:
         if self.control.nested_paging:
             p.msrs.set_pat(save.g_pat)
         if self.masks_interrupts:
-            p.task_priority = self.control.v_intr & 0xF
+            p.task_priority = self._v_intr & 0xF
 
     def switch_to_l1(self, p: "Processor") -> None:
         """Undo that, but for CR2."""
@@ -83,7 +106,7 @@ def vmrun(p: "Processor", host: State, gpa: int, page: bytes) -> None:
         return
     p.nested, p.gif = nested, True
     nested.switch_to_l2(p, save)
-    p.cpu.set_intercepts(p.intercepts | _for_cpu(control.intercepts))
+    p.cpu.set_intercepts(nested.intercepts(p))
     p.cpu.set_state(_l2_state(control, save, host))
     event = vmcb.injected_event(control.event_inj, save.rip)
     if event is not None:
@@ -99,10 +122,6 @@ def _load_mmu(p: "Processor", control: Control, save: Save) -> bool:
         return True
     p.vcpu.nested_vmexit()
     return False
-
-
-def _for_cpu(asked: Intercepts) -> Intercepts:
-    return asked._replace(exceptions=0, first=asked.first & ~_HANDLED_APART)
 
 
 def _l2_state(control: Control, save: Save, host: State) -> State:
@@ -147,15 +166,10 @@ def _write_exit(p: "Processor", nested: Nested, code: int, info_1: int, info_2: 
     vmcb.put_u64(page, Vmcb.EVENT_INJ, 0)  # taken
     if state is not None:
         vmcb.put_u64(page, Vmcb.INTERRUPT_SHADOW, state.interrupt_shadow)
-        vmcb.put_u64(page, Vmcb.V_INTR, _v_intr(p, nested))
+        vmcb.put_u64(page, Vmcb.V_INTR, nested.v_intr(p))
         vmcb.write_save(page, _l2_save(p, nested, state))
         p.memory.store_physical(nested.vmcb + _SAVE_AREA.start, bytes(page[_SAVE_AREA]))
     p.memory.store_physical(nested.vmcb + _EXIT_FIELDS.start, bytes(page[_EXIT_FIELDS]))
-
-
-def _v_intr(p: "Processor", nested: Nested) -> int:
-    v_intr = nested.control.v_intr
-    return v_intr & ~VIntr.TPR | p.task_priority if nested.masks_interrupts else v_intr
 
 
 def _l2_save(p: "Processor", nested: Nested, state: State) -> Save:

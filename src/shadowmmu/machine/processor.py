@@ -15,7 +15,7 @@ from shadowmmu.machine.decode import Fetcher, UnemulatedInstruction, bitness
 from shadowmmu.machine.deliver import TripleFaultDelivery, deliver, second_event
 from shadowmmu.machine.emulate import Emulator
 from shadowmmu.machine.exits import HANDLERS
-from shadowmmu.machine.memory import DB, PF, SYSTEM, WRITE, Event, GuestFault, GuestMemory, NestedFault, NoMemory
+from shadowmmu.machine.memory import DB, PF, SYSTEM, UD, WRITE, Event, GuestFault, GuestMemory, NestedFault, NoMemory
 from shadowmmu.machine.msr import Msrs
 from shadowmmu.machine.nested import Nested, vmexit
 from shadowmmu.machine.page_boundary import run_exactly
@@ -32,6 +32,10 @@ TSC_PER_EXIT = 1000  # time-stamp counts; the clock of this machine is its exits
 _DR6_SINGLE_STEP = 1 << 14
 _TSS_IO_MAP = 0x66
 _UNPROTECT_LIMIT = 3  # times the same instruction may be let off emulation in a row
+
+
+class _LeftL2(Exception):
+    """The engine could make no root for L2, and L1 took over."""
 
 
 class Processor:
@@ -53,7 +57,7 @@ class Processor:
         self.vcpu = vcpu
         self.memory = GuestMemory(vcpu, on_store)
         cpu_memory = NestedCpuMemory if vcpu.vm.tdp else CpuMemory
-        self.cpu_memory = cpu_memory(vcpu, on_store, on_host_store, self._fault_in_delivery, self.enter)
+        self.cpu_memory = cpu_memory(vcpu, on_store, on_host_store, self._fault_in_delivery, self._reenter)
         self.fetcher = Fetcher(self.memory)
         self.msrs = Msrs(vcpu, self.memory, vcpu.id, svm=cpuid.offers_svm)
         self.cpuid = cpuid
@@ -96,6 +100,13 @@ class Processor:
             self.cpu.flush_all()
         for gva in entry.flush_gvas:
             self.cpu.flush_page(gva)
+
+    def _reenter(self) -> None:
+        """The same in the middle of a delivery, which ends if L2 does."""
+        running = self.nested
+        self.enter()
+        if self.nested is not running:
+            raise _LeftL2
 
     def step(self) -> Exit:
         """Enter the guest and handle the exit."""
@@ -216,10 +227,15 @@ class Processor:
             self.deliver(event)
 
     def deliver(self, event: Event) -> None:
-        """Deliver an event; what faults on the way is merged with it as the CPU does, or ends it by an exit to L1."""
-        state = self.cpu.state()
-        self._look_from(state)
+        """Deliver an event; what faults on the way is merged with it as the CPU does, or ends it by an exit to L1.
+
+        On hardware delivery is part of the guest entry, so the engine's requests are served first.
+        """
         try:
+            if self.vcpu.requests or self.vcpu.root is None:
+                self._reenter()
+            state = self.cpu.state()
+            self._look_from(state)
             while True:
                 if event.cr2 is not None:
                     self.vcpu.cr2 = event.cr2
@@ -243,6 +259,8 @@ class Processor:
                     event = merged
         except TripleFaultDelivery as end:
             self.shut_down(str(end))
+        except _LeftL2:
+            pass  # L1 has had a shutdown exit, and the event is gone with L2's state
 
     # --- emulation
 
@@ -255,12 +273,14 @@ class Processor:
         self.emulated += 1
         try:
             after = self.emulator.step(state)
-        except NoMemory as where:
-            raise UnemulatedInstruction(state.rip, b"", f"(code at guest physical {where}, where there is no memory)") from None
-        except UnemulatedInstruction:
-            if not self._let_cpu_do_it(state.rip, address):
-                raise
-            return
+        except (NoMemory, UnemulatedInstruction) as end:
+            if isinstance(end, UnemulatedInstruction) and self._let_cpu_do_it(state.rip, address):
+                return
+            if self.nested is not None:
+                raise GuestFault(UD) from None  # L2 cannot stop the machine: KVM's handle_emulation_failure
+            if isinstance(end, NoMemory):
+                end = UnemulatedInstruction(state.rip, b"", f"(code at guest physical {end}, where there is no memory)")
+            raise end from None
         self.complete(after)
 
     def _let_cpu_do_it(self, rip: int, address: int) -> bool:

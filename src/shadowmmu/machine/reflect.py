@@ -12,7 +12,7 @@ from iced_x86 import Instruction, Mnemonic
 from shadowmmu.engine.face import GuestMemoryError
 from shadowmmu.machine.cpu import MASK32, Exit, ExitKind, Reg
 from shadowmmu.machine.decode import Operands
-from shadowmmu.machine.memory import BP, OF
+from shadowmmu.machine.memory import BP, OF, Event
 from shadowmmu.x86.vmcb import Intercept1, IoInfo, SvmExit
 
 if TYPE_CHECKING:
@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from shadowmmu.machine.processor import Processor
 
 _PLAIN = frozenset(
-    (ExitKind.INVLPG, ExitKind.CPUID, ExitKind.RDTSC, ExitKind.HLT, ExitKind.PAUSE, ExitKind.CACHE, ExitKind.SHUTDOWN, ExitKind.INTERCEPTED)
+    (
+        ExitKind.INTERRUPT_WINDOW,
+        ExitKind.INVLPG,
+        ExitKind.CPUID,
+        ExitKind.RDTSC,
+        ExitKind.HLT,
+        ExitKind.PAUSE,
+        ExitKind.CACHE,
+        ExitKind.SHUTDOWN,
+        ExitKind.INTERCEPTED,
+    )
 )
 """Kinds whose `Exit.number` is the exit code."""
 _MSR_RANGES = (0x0, 0xC0000000, 0xC0010000)  # 2 KiB of the permission map each
@@ -36,6 +46,20 @@ class Reflected(NamedTuple):
     code: int
     info_1: int = 0
     info_2: int = 0
+
+
+def exit_name(code: int) -> str:
+    """An exit code in words: one of `SvmExit`, with the register or vector where it is one of a range."""
+    for first in (SvmExit.CR_READ, SvmExit.CR_WRITE, SvmExit.DR_READ, SvmExit.DR_WRITE):
+        if first <= code < first + 16:
+            which, _, access = first.name.partition("_")
+            return f"{which}{code - int(first)} {access.lower()}"
+    if SvmExit.EXCEPTION <= code < SvmExit.INTR:
+        return Event(code - SvmExit.EXCEPTION).name
+    try:
+        return str(SvmExit(code).name).lower().replace("_", " ")
+    except ValueError:
+        return f"exit {code:#x}"
 
 
 def for_l1(p: "Processor", nested: "Nested", exit_: Exit) -> Reflected | None:

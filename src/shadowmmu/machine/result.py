@@ -41,6 +41,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Page-fault exits by how the engine ended them."""
     injected: dict[str, int]
     """Exceptions and software interrupts raised for the guest, by name."""
+    reflected: dict[str, int]
+    """Exits of L2 that its hypervisor, the guest, asked for, by name."""
     emulated: int
     """Instructions (of repeated ones: steps) emulated."""
     unprotected: int

@@ -21,6 +21,7 @@ from shadowmmu.machine.cpu import Controls, CpuError, Exit, ExitKind, Intercepts
 from shadowmmu.machine.intercepts import SHADOW_PAGING
 from shadowmmu.machine.unicorn_host import NEVER, SvmHost
 from shadowmmu.machine.unicorn_layout import SEGMENT_SIZE, layout
+from shadowmmu.x86.control import Rflags
 from shadowmmu.x86.pferr import Pferr
 from shadowmmu.x86.vmcb import Intercept1, SvmExit
 
@@ -95,6 +96,7 @@ class UnicornCpu:
         self._system: System | None = None
         self._changed_code: list[tuple[int, int]] = []
         self._unmapped = 0
+        self._window_hook: int | None = None
         self._add_hooks()
 
     def _add_hooks(self) -> None:
@@ -164,6 +166,26 @@ class UnicornCpu:
         self._refused = bytes(self._host.context)
         uc.emu_stop()
         return False
+
+    def _on_instruction(self, uc: Any, _address: int, _size: int, _data: object) -> None:
+        """While VINTR is intercepted, before each instruction: the guest may have become ready for an interrupt."""
+        if uc.reg_read(x86_const.UC_X86_REG_EFLAGS) & Rflags.INTR:
+            self._host.read_context()
+            if not self._host.context[self._layout.hflags] & _INTERRUPT_SHADOW:
+                self._exit = Exit(ExitKind.INTERRUPT_WINDOW, int(SvmExit.VINTR))
+                uc.emu_stop()
+
+    def _watch_for_window(self) -> None:
+        """Have a look before each instruction if VINTR is intercepted; this processor's own way would deliver by itself."""
+        wanted = bool(self._intercepts.first & Intercept1.VINTR)
+        if wanted == (self._window_hook is not None):
+            return
+        if wanted:
+            self._window_hook = self._uc.hook_add(uc_const.UC_HOOK_CODE, self._on_instruction)
+        else:
+            self._uc.hook_del(self._window_hook)
+            self._window_hook = None
+        self.all_code_changed()  # what is translated knows of the hooks there were
 
     def _on_unmapped(self, _uc: Any, _access: int, address: int, _size: int, _value: int, _data: object) -> bool:
         self._unmapped = address
@@ -321,6 +343,7 @@ class UnicornCpu:
     def run(self, until: int | None = None) -> Exit:
         """Run the guest until it exits. It also stops, as if HLT stood there, before an instruction at linear address `until`."""
         start = self._prepare()
+        self._watch_for_window()
         self._captured = self._exit = None
         try:
             self._uc.emu_start(start, NEVER if until is None else until)
@@ -335,7 +358,7 @@ class UnicornCpu:
             host.context[:] = self._refused
             host.write_context()
             self._refused = None
-        elif self._exit is None or self._exit.kind is ExitKind.SYSCALL:
+        elif self._exit is None or self._exit.kind in (ExitKind.SYSCALL, ExitKind.INTERRUPT_WINDOW):
             host.read_context()
         self._rip = struct.unpack_from("<Q", host.context, where.rip)[0]
         self._take_cr3()
