@@ -20,6 +20,7 @@ VERBS = {
     "compare": "Run a guest on both root designs: what is equal, what differs, and why.",
     "fuzz": "Do random operations and check each of them.",
     "replay": "Replay captures of the real kernel's MMU, event by event.",
+    "rerun": "Run the guests of captures on the machine, and compare with the real kernel.",
 }
 HELP = """KVM's x86 shadow MMU, with special shadow pages, as Python that runs real guests.
 

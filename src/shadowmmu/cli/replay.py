@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from shadowmmu.check.replay.capture import SUFFIX, save
 from shadowmmu.check.replay.driver import Replay
-from shadowmmu.check.replay.find import Found, find
+from shadowmmu.check.replay.find import Found, find_all
 from shadowmmu.check.replay.result import Result
 from shadowmmu.cli.output import console, print_json
 from shadowmmu.errors import BadInput
@@ -61,7 +61,7 @@ def replay(
     json
         Print the results as JSON.
     """
-    found = _find(captures, kit, every)
+    found = find_all(captures, kit, every)
     if pack is not None:
         return _pack(found, pack)
     if text:
@@ -76,16 +76,6 @@ def replay(
     else:
         console().print(draw_results(results, verbose or every or len(results) == 1))
     return int(not all(result.ok for result in results))
-
-
-def _find(captures: tuple[str, ...], kit: Path | None, every: bool) -> list[Found]:
-    """What the command names; without a name all captures that come with the source."""
-    if kit is not None and not kit.is_dir():
-        raise BadInput(f"{kit} is no folder: give the one that holds captures/ and guests/")
-    found = [one for wanted in captures for one in find(wanted)]
-    if kit is not None:
-        found += find(str(kit))
-    return found if captures or (kit is not None and not every) else found + find(None)
 
 
 def _replay_all(found: list[Found], roots: Roots, quiet: bool) -> list[Result]:

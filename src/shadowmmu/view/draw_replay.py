@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from shadowmmu.check.replay.result import Divergence, Result, Row
+from shadowmmu.check.replay.result import Result, Row
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.text import to_text
 
@@ -68,7 +68,7 @@ def draw_divergence(result: Result) -> Iterator[RenderableType]:
     yield Text(found.what, style="red")
     yield Text(f"while {found.operation}")
     if found.rows:
-        yield _side_by_side(found)
+        yield side_by_side(found.rows, "engine")
     if found.page is not None:
         page = found.page
         kind = "special page" if page.special else "shadow page"
@@ -77,12 +77,13 @@ def draw_divergence(result: Result) -> Iterator[RenderableType]:
     yield Text(f"the state just before: {command}", no_wrap=True, overflow="ignore")
 
 
-def _side_by_side(found: Divergence) -> Table:
+def side_by_side(rows: Sequence[Row], ours: str) -> Table:
+    """Two streams of events; `ours` heads the right one."""
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", expand=False)
     table.add_column("")
     table.add_column("kernel", ratio=1)
-    table.add_column("engine", ratio=1)
-    for row in found.rows:
+    table.add_column(ours, ratio=1)
+    for row in rows:
         table.add_row("✘" if row.differs else "", _event(row.kernel), _event(row.engine), style="red" if row.differs else _style(row))
     return table
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -44,6 +44,16 @@ def find(wanted: str | None) -> list[Found]:
     if not found:
         raise BadInput(f"no capture is named {wanted}: give set/guest as in {every[0].name}, a pattern, a set, or a path")
     return found
+
+
+def find_all(wanted: Sequence[str], kit_folder: Path | None, every: bool) -> list[Found]:
+    """What a command names, with a folder of the capture kit's; without any name, or with `every`, all that come with the source."""
+    if kit_folder is not None and not kit_folder.is_dir():
+        raise BadInput(f"{kit_folder} is no folder: give the one that holds captures/ and guests/")
+    found = [one for name in wanted for one in find(name)]
+    if kit_folder is not None:
+        found += find(str(kit_folder))
+    return found if wanted or (kit_folder is not None and not every) else found + find(None)
 
 
 def _under(path: Path) -> Iterator[Found]:

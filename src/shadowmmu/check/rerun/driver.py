@@ -13,12 +13,16 @@ from shadowmmu.check.rerun.kernel_stream import Stream
 from shadowmmu.check.rerun.result import Result
 from shadowmmu.check.rerun.tables import compare_tables
 from shadowmmu.check.rerun.vmm import Vmm
+from shadowmmu.check.rerun.watchdog import Watchdog
+from shadowmmu.machine.cpu import CpuError
 from shadowmmu.machine.decode import UnemulatedInstruction
+from shadowmmu.machine.deliver import DeliveryNotOffered
 from shadowmmu.trace.events import AnyEvent, Marker
 
 BEFORE, AFTER = 6, 4
 """Places shown about a divergence."""
 MOST_EXITS = 100_000
+_CANNOT_GO_ON = (EngineError, UnemulatedInstruction, CpuError, DeliveryNotOffered)
 FINAL = "final"
 """Name of the dump and the counters taken when the guest has ended."""
 
@@ -53,20 +57,21 @@ class Rerun:
             self._finish()
         except Diverged as stop:
             self.result.divergence = stop.divergence
-        except (EngineError, UnemulatedInstruction) as error:
+        except _CANNOT_GO_ON as error:
             self.result.divergence = self.diverge(f"the machine cannot go on: {error}").divergence
         self.result.explained = dict(self.vmm.cpu.adapted)
         self.result.bugs = self.vmm.vm.bugs()
         return self.result
 
     def _run(self) -> None:
-        while not self.vmm.ended and self._diverged is None:
-            self.vmm.processor.step()
-            self.result.exits += 1
-            if self.vmm.processor.shutdown:
-                raise self.diverge(f"the guest shuts down: {self.vmm.processor.shutdown}")
-            if self.result.exits > MOST_EXITS:
-                raise self.diverge(f"the guest has not ended after {MOST_EXITS} exits")
+        with Watchdog(self.vmm.cpu.stop, lambda: self.result.exits) as watchdog:
+            while not self.vmm.ended and self._diverged is None:
+                self.vmm.processor.step()
+                self.result.exits += 1
+                if self.vmm.processor.shutdown:
+                    raise self.diverge(f"the guest shuts down: {self.vmm.processor.shutdown}")
+                if watchdog.barked or self.result.exits > MOST_EXITS:
+                    raise self.diverge(f"the guest goes on after {self.result.exits} exits, where the kernel's has ended")
         if self._diverged is not None:
             raise self._diverged
 

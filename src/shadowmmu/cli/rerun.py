@@ -1,0 +1,81 @@
+"""`shadowmmu rerun`: the guests of captures run on the machine, and the MMU is compared with the real kernel's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from shadowmmu.check.replay.find import Found, find_all
+from shadowmmu.check.rerun.driver import Rerun, not_rerun
+from shadowmmu.check.rerun.result import Result
+from shadowmmu.cli.output import console, print_json
+from shadowmmu.errors import BadInput
+from shadowmmu.view.draw_rerun import draw_results
+from shadowmmu.view.report import Roots
+
+
+def rerun(
+    *captures: str,
+    kit: Path | None = None,
+    every: Annotated[bool, Parameter(negative="", name="--all")] = False,
+    roots: Roots = "legacy",
+    verbose: Annotated[bool, Parameter(negative="", name=("--verbose", "-v"))] = False,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Run the guests of captures as code on the machine, and compare what the MMU does with what Linux's own did.
+
+    A replay gives the engine the recorded faults; here the emulated CPU raises them. What the captured CPU did otherwise than
+    this one is done here too, and counted by class (docs/rerun.md). Exit code 1 if one diverges; it is then shown side by
+    side with the kernel.
+
+    Example: shadowmmu rerun shadow/p32_basic
+
+    Parameters
+    ----------
+    captures
+        Each a capture's file, a folder of such files, or among the captures that come with the source a set, a guest,
+        or a pattern of set/guest.
+    kit
+        A folder as the capture kit leaves it: captures/<set>/NAME.* beside guests/<set>/NAME.*.
+    every
+        All captures that come with the source, a line each.
+    roots
+        The captured kernel has legacy roots. On special roots what the guest says and is given is compared, and what every
+        address maps to.
+    verbose
+        A line for each capture, not for each set.
+    json
+        Print the results as JSON.
+    """
+    found = find_all(captures, kit, every)
+    results, left_out = _run_all(found, roots, quiet=json)
+    if not results:
+        name, why = next(iter(left_out.items()))
+        raise BadInput(f"{name} cannot be rerun: {why}; shadowmmu replay {name} does it by the recorded faults")
+    if json:
+        print_json(results)
+    else:
+        console().print(draw_results(results, left_out, verbose or every or len(results) == 1))
+    return int(not all(result.ok for result in results))
+
+
+def _run_all(found: list[Found], roots: Roots, quiet: bool) -> tuple[list[Result], dict[str, str]]:
+    """The results, and the captures that cannot be rerun with the reason of each."""
+    out = console()
+    results, left_out = [], {}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=out, transient=True, disable=quiet or not out.is_terminal) as progress:
+        task = progress.add_task("", total=len(found))
+        for one in found:
+            progress.update(task, description=one.name)
+            capture = one.load()
+            why = not_rerun(capture)
+            if why:
+                left_out[one.name] = why
+            else:
+                results.append(Rerun(capture, roots).run())
+            progress.advance(task)
+    return results, left_out
