@@ -267,13 +267,8 @@ def test_the_watchdog_stops_what_stands_still():
 # --- the host script
 
 
-def script(*commands: str) -> Script:
-    guest = load(BASIC).guest
-    return Script(msgspec.structs.replace(guest, host_script=[list(commands)]))
-
-
 def test_script_commands():
-    one = script()
+    one = Script(load(BASIC).guest)
     marks = [
         one.mark(c) for c in ("flags 3 1", "delslot 3", "addslot 3", "move 2 2020000", "readd 2 2", "madvise 2000000 1000", "nrpages 64")
     ]
@@ -285,11 +280,11 @@ def test_script_commands():
 
 
 @pytest.mark.parametrize(
-    ("command", "said"), [("dance 3", "not known"), ("madvise x 1000", "makes no sense"), ("delslot 9", "makes no sense")]
+    ("command", "said"), [("dance 3", "is not known"), ("madvise x 1000", "makes no sense"), ("delslot 9", "makes no sense")]
 )
 def test_a_script_that_makes_no_sense(command, said):
-    with pytest.raises(BadInput, match=f"p32_basic: its host script has '{command}', which.*{said}|{said}"):
-        script().mark(command)
+    with pytest.raises(BadInput, match=f"p32_basic: its host script has '{command}', which {said}"):
+        Script(load(BASIC).guest).mark(command)
 
 
 def test_every_port_of_the_guests_is_known():
@@ -299,7 +294,7 @@ def test_every_port_of_the_guests_is_known():
     assert used and used <= set(PORTS)
 
 
-def test_the_guest_is_the_captures(capsys):
+def test_the_guest_is_the_captures():
     guest = load(BASIC).guest
     assert isinstance(guest, Guest)
     run = Rerun(load(BASIC))
