@@ -7,12 +7,51 @@ from cython.cimports.shadowmmu.engine.guest_memory import InterleavePoint, inter
 from cython.cimports.shadowmmu.engine.huge import disallowed_hugepage_adjust, hugepage_adjust
 from cython.cimports.shadowmmu.engine.leaf import PageFault, direct_pte_prefetch, pte_prefetch, set_spte
 from cython.cimports.shadowmmu.engine.mmu import guest_level, root_level
-from cython.cimports.shadowmmu.engine.pages import clear_write_flooding, disallow_huge, link_shadow_page
-from cython.cimports.shadowmmu.engine.role import Access
+from cython.cimports.shadowmmu.engine.pages import clear_write_flooding, disallow_huge, drop_parent_pte, link_shadow_page
+from cython.cimports.shadowmmu.engine.role import Access, Role, role_access
 from cython.cimports.shadowmmu.engine.shadow_walk import ShadowWalk, walk_init, walk_next, walk_okay
-from cython.cimports.shadowmmu.engine.state import Bug, Errno, Kvm, KvmVcpu, PfRet, ShadowPage, gfn_t, pages_per_hpage, pfn_t, spte_t, warn
+from cython.cimports.shadowmmu.engine.spte import is_large, is_present
+from cython.cimports.shadowmmu.engine.state import (
+    Bug,
+    Errno,
+    Kvm,
+    KvmVcpu,
+    ListHead,
+    PfRet,
+    ShadowPage,
+    gfn_t,
+    list_init,
+    pages_per_hpage,
+    pfn_t,
+    spte_t,
+    sptep_to_sp,
+    to_shadow_page,
+    warn,
+)
 from cython.cimports.shadowmmu.engine.sync import sync_children
+from cython.cimports.shadowmmu.engine.tlb import flush_remote_tlbs
 from cython.cimports.shadowmmu.engine.walker import GuestWalker, gpte_changed
+from cython.cimports.shadowmmu.engine.zap import remote_flush_or_zap, zap_pte
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def unlink_present(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t), sp: cython.pointer(ShadowPage)) -> cython.void:
+    """What stands where `sp` is to be linked goes first: a large leaf, or a page that the guest no longer means.
+
+    A direct page that is another one only by its rights is just unlinked (validate_direct_spte): the guest's D bit was set.
+    """
+    invalid: ListHead
+    list_init(cython.address(invalid))
+    if sp.role & Role.DIRECT and not is_large(sptep[0]):
+        child: cython.pointer(ShadowPage) = to_shadow_page(kvm, sptep[0])
+        if role_access(child.role) != role_access(sp.role):
+            drop_parent_pte(kvm, child, sptep)
+            flush_remote_tlbs(kvm)
+            return
+    zap_pte(kvm, sptep_to_sp(kvm, sptep), sptep, cython.address(invalid))
+    remote_flush_or_zap(kvm, cython.address(invalid), True)
 
 
 @cython.cfunc
@@ -20,6 +59,9 @@ from cython.cimports.shadowmmu.engine.walker import GuestWalker, gpte_changed
 @cython.nogil
 @cython.exceptval(check=False)
 def link_child(vcpu: cython.pointer(KvmVcpu), sptep: cython.pointer(spte_t), sp: cython.pointer(ShadowPage)) -> cython.void:
+    """link_shadow_page."""
+    if is_present(sptep[0]):
+        unlink_present(vcpu.kvm, sptep, sp)
     link_shadow_page(vcpu.kvm, sptep, sp, root_level(vcpu.mmu))
 
 

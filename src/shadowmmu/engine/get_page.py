@@ -5,7 +5,6 @@ from cython.cimports.shadowmmu.engine.events import Event, emit_sp
 from cython.cimports.shadowmmu.engine.pages import alloc_shadow_page, first_valid, next_valid
 from cython.cimports.shadowmmu.engine.role import Role, role_level
 from cython.cimports.shadowmmu.engine.special import alloc_special_page
-from cython.cimports.shadowmmu.engine.spte import is_large, is_present
 from cython.cimports.shadowmmu.engine.state import (
     Kvm,
     KvmVcpu,
@@ -19,7 +18,7 @@ from cython.cimports.shadowmmu.engine.state import (
 )
 from cython.cimports.shadowmmu.engine.sync import sync_sp
 from cython.cimports.shadowmmu.engine.tlb import flush_remote_tlbs
-from cython.cimports.shadowmmu.engine.zap import commit_zap, prepare_zap_page, zap_pte
+from cython.cimports.shadowmmu.engine.zap import commit_zap, prepare_zap_page
 
 
 @cython.cfunc
@@ -83,21 +82,10 @@ def get_shadow_page(vcpu: cython.pointer(KvmVcpu), gfn: gfn_t, role: role_t) -> 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def unlink_wrong_child(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), sptep: cython.pointer(spte_t)) -> cython.void:
-    """The entry leads to a page that the guest no longer means: unlink it, and let no CPU use it from a cache."""
-    zap_pte(kvm, sp, sptep, cython.NULL)
-    flush_remote_tlbs(kvm)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def make_child_sp(
     vcpu: cython.pointer(KvmVcpu), parent: cython.pointer(ShadowPage), sptep: cython.pointer(spte_t), gfn: gfn_t, role: role_t
 ) -> cython.pointer(ShadowPage):
-    """`get_child_sp` when the right page is not linked: unlink a wrong one, then find or make the right one."""
-    if is_present(sptep[0]) and not is_large(sptep[0]):
-        unlink_wrong_child(vcpu.kvm, parent, sptep)
+    """`get_child_sp` when the right page is not linked: find or make it. A wrong one stays until it is replaced."""
     if parent.special and role_level(role) >= 3:
         return alloc_special_page(vcpu, vcpu.mmu, role)
     return get_shadow_page(vcpu, gfn, role)

@@ -4,9 +4,9 @@ import cython
 from cython.cimports.libc.string import memset
 from cython.cimports.shadowmmu.engine.memslots import memslot_for_role, update_disallow_lpage, update_gfn_track
 from cython.cimports.shadowmmu.engine.pte_list import PteListIter, pte_list_add, pte_list_first, pte_list_next, pte_list_remove
-from cython.cimports.shadowmmu.engine.rmap import drop_spte, slot_write_protect_gfn
+from cython.cimports.shadowmmu.engine.rmap import slot_write_protect_gfn
 from cython.cimports.shadowmmu.engine.role import Role, has_gptes, role_level
-from cython.cimports.shadowmmu.engine.spte import is_present, make_nonleaf_spte, make_pdpte
+from cython.cimports.shadowmmu.engine.spte import make_nonleaf_spte, make_pdpte
 from cython.cimports.shadowmmu.engine.state import (
     ENTRIES,
     PAGE_SHIFT,
@@ -223,10 +223,7 @@ def drop_parent_pte(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), pa
 def link_shadow_page(
     kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t), sp: cython.pointer(ShadowPage), root_level: cython.int
 ) -> cython.void:
-    """Point `sptep` to `sp`; a large leaf in the way is dropped. A PAE root's entries have their own format."""
-    if is_present(sptep[0]):
-        drop_spte(kvm, sptep)
-        flush_remote_tlbs(kvm)
+    """Point `sptep`, where nothing is present, to `sp`. A PAE root's entries have their own format."""
     if root_level == 3 and role_level(sp.role) == 2:
         sptep[0] = make_pdpte(kvm, sp.spt)
     else:
