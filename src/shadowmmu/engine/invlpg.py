@@ -77,14 +77,14 @@ def invalidate_gva(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), g
     """kvm_mmu_invalidate_gva: in the hardware and in one root, or with INVALID_PAGE in the current and all cached.
 
     Cached roots too: a global page's translation would survive in them. A nonpaging MMU has nothing to
-    invalidate (CVE-2022-1789: the function pointer is NULL there).
+    invalidate (CVE-2022-1789: the function pointer is NULL there), and L2's own tables are not shadowed.
     """
     emit(vcpu.kvm, vcpu.id, Event.INVALIDATE_GVA, gva, root)
     if not mmu.is_guest_mmu:
         if is_noncanonical(vcpu, gva):
             return
         flush_hw_gva(vcpu, gva)
-    if mmu.format == GuestFormat.FORMAT_NONE or is_direct(mmu):
+    if mmu.format == GuestFormat.FORMAT_NONE or is_direct(mmu) or mmu.is_nested_mmu:
         return
     if root != Hpa.INVALID_PAGE:
         invlpg_root(vcpu, gva, root)

@@ -282,17 +282,18 @@ def high_table(kvm: cython.pointer(Kvm), index: cython.int) -> cython.pointer(sp
 def create_mmus(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
     """kvm_mmu_create: no root anywhere; bare tables where a 3-level root needs one below 4 GiB.
 
+    nested_mmu never has a root, and its address stays 0, as in the kernel.
+
     The legacy design also needs pml4_root and pml5_root, and a pae_root that may lie anywhere, to shadow a
     32-bit L1's NPT on a 64-bit host.
     """
     kvm: cython.pointer(Kvm) = vcpu.kvm
-    mmus: cython.pointer(KvmMmu)[3]
+    mmus: cython.pointer(KvmMmu)[2]
     mmus[0] = cython.address(vcpu.root_mmu)
     mmus[1] = cython.address(vcpu.guest_mmu)
-    mmus[2] = cython.address(vcpu.nested_mmu)
     i: cython.int
     j: cython.int
-    for i in range(3):
+    for i in range(2):
         mmus[i].root.hpa = Hpa.INVALID_PAGE
         for j in range(PREV_ROOTS):
             mmus[i].prev_roots[j].hpa = Hpa.INVALID_PAGE
