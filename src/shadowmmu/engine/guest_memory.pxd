@@ -15,7 +15,7 @@ cdef inline u8 *guest_bytes(Kvm *kvm, int as_id, gpa_t gpa, bint write) noexcept
     cdef u64 entry = kvm.hva_map[slot.hva + (gpa >> PAGE_SHIFT) - slot.base_gfn]
     cdef u64 wanted = HvaFlag.HVA_PRESENT | HvaFlag.HVA_WRITABLE
     # The common case: an ordinary slot, and a page of its own behind it that may be read and written.
-    if unlikely(slot.flags or (entry & (wanted | HvaFlag.HVA_ZERO)) != wanted):
+    if unlikely(slot.flags or (entry & (wanted | HvaFlag.HVA_NO_WRITE_YET)) != wanted):
         return fault_in_guest_bytes(kvm, slot, gpa, write)
     return pfn_memory(kvm, entry >> PAGE_SHIFT) + (gpa & (PAGE_SIZE - 1))
 

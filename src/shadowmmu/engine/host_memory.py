@@ -20,6 +20,7 @@ from cython.cimports.shadowmmu.engine.state import (
     MemSlot,
     frame_pfn,
     gfn_t,
+    pages_per_hpage,
     pfn_memory,
     u64,
     u8,
@@ -78,17 +79,37 @@ def discard_hva_range(kvm: cython.pointer(Kvm), start: u64, end: u64) -> cython.
 @cython.nogil
 @cython.exceptval(check=False)
 def protect_hva_range(kvm: cython.pointer(Kvm), start: u64, end: u64, writable: cython.bint) -> cython.void:
-    """mprotect: the host's right to write the pages changes."""
+    """mprotect: the host's right to write the pages changes. A private huge page becomes writable only by a write."""
     unmap_hva_range(kvm, start, end)
     page: u64
     for page in range(start, end):
         if writable:
-            kvm.hva_map[page] |= HvaFlag.HVA_WRITABLE
+            kvm.hva_map[page] |= HvaFlag.HVA_WRITABLE | (HvaFlag.HVA_CLEAN if is_huge(kvm.hva_map[page]) else 0)
         else:
             kvm.hva_map[page] &= ~cython.cast(u64, HvaFlag.HVA_WRITABLE)
 
 
 # --- the host's own page faults
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def is_huge(entry: u64) -> cython.bint:
+    return (entry & HvaFlag.HVA_LEVEL_MASK) >> HvaFlag.HVA_LEVEL_SHIFT > 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def make_huge_writable(kvm: cython.pointer(Kvm), hva_page: u64) -> cython.void:
+    """A write to a clean huge page: the frame stays, and the whole page, which has one entry, is writable."""
+    level: cython.int = (kvm.hva_map[hva_page] & HvaFlag.HVA_LEVEL_MASK) >> HvaFlag.HVA_LEVEL_SHIFT
+    first: u64 = hva_page & ~(pages_per_hpage(level) - 1)
+    page: u64
+    for page in range(first, first + pages_per_hpage(level)):
+        if page < kvm.nhva:
+            kvm.hva_map[page] &= ~cython.cast(u64, HvaFlag.HVA_CLEAN)
 
 
 @cython.cfunc
@@ -122,8 +143,12 @@ def map_host_page(kvm: cython.pointer(Kvm), hva_page: u64, write: cython.bint) -
     """get_user_pages: the mapping after a host access. A read of an absent page maps the shared zeroes; a write
     gives the page a frame, and drops shadows of the zeroes first."""
     entry: u64 = kvm.hva_map[hva_page]
-    if entry & HvaFlag.HVA_PRESENT and not (write and entry & HvaFlag.HVA_ZERO):
+    if entry & HvaFlag.HVA_PRESENT and not (write and entry & HvaFlag.HVA_NO_WRITE_YET):
         return entry
+    if entry & HvaFlag.HVA_CLEAN:
+        if entry & HvaFlag.HVA_WRITABLE:
+            make_huge_writable(kvm, hva_page)
+        return kvm.hva_map[hva_page]
     if write and entry & HvaFlag.HVA_WRITABLE:
         if entry & HvaFlag.HVA_ZERO:
             unmap_hva_range(kvm, hva_page, hva_page + 1)

@@ -52,6 +52,8 @@ cpdef enum HvaFlag:                          # low bits of a host user-mapping e
     HVA_PRESENT = 0x1
     HVA_WRITABLE = 0x2
     HVA_ZERO = 0x10                         # the shared page of zeroes, until the first write
+    HVA_CLEAN = 0x20                        # a huge page that is mapped read-only until the first write
+    HVA_NO_WRITE_YET = 0x30
     HVA_LEVEL_SHIFT = 2                     # mapping level (1..3) of the host page
     HVA_LEVEL_MASK = 0xC
 
