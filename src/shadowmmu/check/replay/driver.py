@@ -15,7 +15,7 @@ from shadowmmu.check.replay.cpu import Cpu
 from shadowmmu.check.replay.host import Host
 from shadowmmu.check.replay.ignore import FLOODED, RECYCLED
 from shadowmmu.check.replay.instructions import control_register_written, immediate_loaded
-from shadowmmu.check.replay.lookahead import GP, efer_written, gets_gp, is_emulated, pgd_loaded, rest_of_exit
+from shadowmmu.check.replay.lookahead import GP, efer_written, gets_gp, goes_to_l1, is_emulated, pgd_loaded, rest_of_exit
 from shadowmmu.check.replay.markers import Mark, parse
 from shadowmmu.check.replay.match import Matcher
 from shadowmmu.check.replay.nested import PF_EXIT, compare_exit, leave, vmcb_state
@@ -33,6 +33,8 @@ IN_64_BIT_CODE = 1 << 3
 PF = 14
 PRESENT, WRITE, USER, RSVD = 1, 2, 4, 8
 """Bits of a #PF error code."""
+SHUTDOWN_EXIT, INIT_CR0 = 0x7F, 0x6000_0010
+"""Exit code of the CPU's shutdown, upon which KVM resets the vCPU as INIT does, and CR0 after INIT (APM vol. 2 section 14.1)."""
 SHUTDOWN = 8
 """KVM_EXIT_SHUTDOWN: the guest is over, and its last root is gone."""
 MOST_FAULTS = 12
@@ -63,7 +65,7 @@ class Replay:
         self.returned: AnyEvent | None = None
         """The engine's return code of that fault; the emulator's decides where it goes on there."""
         self.faulted = False
-        """The engine has found a #PF for the guest in the present exit, at a fault of its own tables."""
+        """The engine has given the guest a #PF in the present exit."""
         self.failed_walk = False
         self.refused = False
         """A register write was illegal: #GP is to follow."""
@@ -142,6 +144,8 @@ class Replay:
         op = self.programme().seen_at(self.rip)
         if op is not None:
             self.done_without_exit(op)
+        if event.exit_reason == SHUTDOWN_EXIT and not goes_to_l1(self.events, self.at):
+            self.vcpu.set_sregs(INIT_CR0, 0, 0, 0)
         efer = efer_written(self.events, self.at)
         if efer is not None:
             self.refused = not self.vcpu.set_efer(efer & ~LMA | self.vcpu.efer & LMA)
@@ -265,6 +269,7 @@ class Replay:
             raise self.diverge(f"MOV to CR{cr} at {event.rip:x}: no operation of the guest tells the value")
         write = {0: self.vcpu.set_cr0, 3: self.vcpu.set_cr3, 4: self.vcpu.set_cr4}[cr]
         self.refused = (cr == 0 and self._is_paging_switch_in_64_bit_code(event, value)) or not write(value)
+        self.streams.pull()
 
     def _is_paging_switch_in_64_bit_code(self, event: e.EmulateInsn, value: int) -> bool:
         """CR0.PG cannot change there; the engine does not know CS, the emulator's event does."""
@@ -309,6 +314,7 @@ class Replay:
         if self._asked_from_outside() and self.failed_walk:
             self.streams.compare(self.at)
             self.failed_walk = False
+            self.faulted = True
             self.vcpu.inject()
         self.streams.expect(self.at, event)
 

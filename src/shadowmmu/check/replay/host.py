@@ -25,19 +25,20 @@ class Host:
         self.matcher = matcher
         self.regions: dict[tuple[int, int], int] = {}
         """(slot, size) -> byte offset in user memory. A slot keeps its memory while its size stays."""
-        end = self._lay_out()
+        top = self._lay_out()
         setup = capture.setup
         self.vm = Vm(
-            memory_mib=0, user_mib=(end >> 20) + 4, roots=roots, tdp=setup.npt, host_levels=setup.host_levels,
+            memory_mib=0, user_mib=(top >> 20) + 4, roots=roots, tdp=setup.npt, host_levels=setup.host_levels,
             maxphyaddr=setup.maxphyaddr, host_maxphyaddr=setup.host_maxphyaddr, cr4_reserved=setup.cr4_reserved,
             nx_huge_pages=setup.nx_huge_pages, table_pages=SHADOW_TABLES,
         )  # fmt: skip
         self.live: dict[int, tuple[int, int, int]] = {}
         """Slot -> gpa, size, offset in user memory."""
         backing = {slot.id: slot.backing for slot in capture.guest.memslots}
-        for (slot, size), hva in self.regions.items():
-            if backing.get(slot) == "huge":
-                self.vm.set_host_page_level(hva, size, 2)
+        self.huge = [(hva, hva + size) for (slot, size), hva in self.regions.items() if backing.get(slot) == "huge"]
+        """Parts of user memory that are hugetlb, [start, end)."""
+        for start, end in self.huge:
+            self.vm.set_host_page_level(start, end - start, 2)
 
     def _lay_out(self) -> int:
         end = 0
@@ -107,14 +108,22 @@ class Host:
         self.live[slot] = gpa, size, hva
 
     def _madvise_dontneed(self, mark: Mark) -> None:
-        hva = self.hva(mark["gpa"])
+        hva, size = self.hva(mark["gpa"]), mark["size"]
         if hva is None:
             return
-        for page in range(hva, hva + mark["size"], 4096):
+        huge = any(start <= hva < end for start, end in self.huge)
+        if huge:
+            size = 0 if hva % TWO_MIB else size // TWO_MIB * TWO_MIB  # the host gives back whole huge pages, or refuses
+        for page in range(hva, hva + size, 4096):
             frame = self.vm.host_page(page)
             if frame is not None:
                 self.matcher.frames.forget(frame >> 12)
-        self.vm.unmap_hva(hva, mark["size"])
+                if huge:
+                    self.vm.write_host(frame, bytes(4096))
+        if huge:
+            self.vm.write_protect_hva(hva, size, True)  # unmapped from the guest; the next touch brings another huge page
+        else:
+            self.vm.unmap_hva(hva, size)
 
     def _mprotect(self, mark: Mark) -> None:
         hva = self.hva(mark["gpa"])

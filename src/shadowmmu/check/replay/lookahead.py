@@ -35,6 +35,11 @@ def gets_gp(events: Sequence[AnyEvent], at: int) -> bool:
     return any(isinstance(ev, e.InjException) and ev.exception == GP for ev in rest_of_exit(events, at))
 
 
+def goes_to_l1(events: Sequence[AnyEvent], at: int) -> bool:
+    """Whether the kernel gives the exit of L2 to L1."""
+    return any(isinstance(ev, e.NestedVmexitInject) for ev in rest_of_exit(events, at))
+
+
 def is_emulated(events: Sequence[AnyEvent], at: int) -> bool:
     """Whether the kernel emulates the instruction whose fault is at `at`."""
     for event in rest_of_exit(events, at):
