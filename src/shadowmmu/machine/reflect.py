@@ -24,7 +24,6 @@ _PLAIN = frozenset(
         ExitKind.INTERRUPT_WINDOW,
         ExitKind.INVLPG,
         ExitKind.CPUID,
-        ExitKind.RDTSC,
         ExitKind.HLT,
         ExitKind.PAUSE,
         ExitKind.CACHE,
@@ -75,6 +74,8 @@ def for_l1(p: "Processor", nested: "Nested", exit_: Exit) -> Reflected | None:
         code = SvmExit.CR_WRITE + exit_.number
     elif kind is ExitKind.SOFTWARE_INTERRUPT:
         code = _software_interrupt(p)
+    elif kind is ExitKind.RDTSC:
+        code = int(SvmExit.RDTSCP if p.fetcher.decode(p.capture()).mnemonic == Mnemonic.RDTSCP else SvmExit.RDTSC)
     elif kind in _PLAIN:
         code = exit_.number
     else:
