@@ -211,7 +211,7 @@ def test_a_port_that_l2_may_not_use_is_no_exit() -> None:
     bench.vm.write_guest(IOPM, b"\xff" * 0x3000)
     bench.put(L2_CODE, "e6e9")
     state = bench.l1_state()
-    state.system = state.system._replace(tr=state.system.tr._replace(limit=0x67))  # no map of its own
+    state.system = state.system._replace(tr=state.system.tr._replace(limit=0x40))  # no map of its own
     assert bench.run(state).reason == "halted"
     assert bench.field(Vmcb.EXIT_CODE) == SvmExit.EXCEPTION + 13
 
