@@ -16,11 +16,11 @@ from shadowmmu.x86.pferr import Pferr
 _RSVD, _PRESENT = int(Pferr.RSVD), int(Pferr.PRESENT)
 RESERVED_WITHOUT_P = "reserved bit without P"
 NESTED_LEAF_BITS = "A and D of nested entries"
-PDPTES_REFUSED = "PDPTEs refused"
+ACCESSED_PDPTE = "A in PDPTEs"
 CLASSES = {
     RESERVED_WITHOUT_P: "QEMU leaves P out of the error code of a reserved-bit fault; hardware sets it, and so does this machine",
     NESTED_LEAF_BITS: "Unicorn sets neither A nor D in the last level of nested page tables; they are taken over from the dumps",
-    PDPTES_REFUSED: "QEMU sets A in PDPTEs of PAE paging, where it is reserved: under nested paging KVM then walks with the PDPTEs it had",
+    ACCESSED_PDPTE: "QEMU sets A in PDPTEs, where it is reserved: under nested paging guests see it, and KVM refuses to load them",
 }
 """Name of each class of differences, and its reason."""
 

@@ -9,7 +9,7 @@ from shadowmmu.check.replay.markers import parse
 from shadowmmu.check.replay.match import Matcher
 from shadowmmu.check.replay.programme import in_words
 from shadowmmu.check.replay.result import Diverged, Divergence, Row
-from shadowmmu.check.rerun.kernel_stream import Stream
+from shadowmmu.check.rerun.kernel_stream import SHUTDOWN, Stream
 from shadowmmu.check.rerun.result import Result
 from shadowmmu.check.rerun.tables import compare_tables
 from shadowmmu.check.rerun.vmm import Vmm
@@ -69,7 +69,9 @@ class Rerun:
                 self.vmm.processor.step()
                 self.result.exits += 1
                 if self.vmm.processor.shutdown:
-                    raise self.diverge(f"the guest shuts down: {self.vmm.processor.shutdown}")
+                    self.vmm.processor.vcpu.enter()
+                    self.vmm.tell(Marker(text=f"{SHUTDOWN} rip={self.vmm.cpu.state().rip:x}"))
+                    break
                 if watchdog.barked or self.result.exits > MOST_EXITS:
                     raise self.diverge(f"the guest goes on after {self.result.exits} exits, where the kernel's has ended")
         if self._diverged is not None:

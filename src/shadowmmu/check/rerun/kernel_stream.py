@@ -16,8 +16,8 @@ from shadowmmu.x86.vmcb import SvmExit
 
 Numbered = tuple[int, AnyEvent]
 """(which event of the capture, from 0; the event)"""
-GUEST, DIRTY_PAGE, RUN, CLOSING = "G ", "H dirty ", "H run", "H closing"
-_ASKED_HERE = (e.PageFault, e.Exit)
+GUEST, DIRTY_PAGE, RUN, CLOSING, SHUTDOWN = "G ", "H dirty ", "H run", "H closing", "H exit_reason=8"
+_ASKED_HERE = (e.PageFault, e.Exit, e.NestedVmexitInject)
 """What a replay is given, a rerun must bring about."""
 
 
@@ -42,7 +42,7 @@ class Stream:
     def is_compared(self, event: AnyEvent) -> bool:
         """Whether both sides must have an event."""
         if isinstance(event, Marker):
-            return event.text.startswith((GUEST, DIRTY_PAGE))
+            return event.text.startswith((GUEST, DIRTY_PAGE, SHUTDOWN))
         if isinstance(event, e.Exit):
             return event.exit_reason in TOLD_EXITS
         if self.guest_view:

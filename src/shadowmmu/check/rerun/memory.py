@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from shadowmmu import Outcome, Vcpu
+from shadowmmu.check.rerun.pdptes import Pdptes
 from shadowmmu.hardware.walk import SecondLevelFault
 from shadowmmu.machine.cpu_memory import CpuMemory, NestedCpuMemory
 from shadowmmu.machine.memory import FETCH, PAGE_SIZE, READ, SYSTEM, USER, GuestFault, GuestMemory, NoMemory, Span
-from shadowmmu.x86.control import Cr0, Cr4, Efer
-from shadowmmu.x86.pte import Pte
 
-_PG, _PAE, _LMA = int(Cr0.PG), int(Cr4.PAE), int(Efer.LMA)
-PDPT = 0xFFFF_FFE0
-"""The bits of CR3 that say where the PDPTEs lie."""
 MMIO_BYTE = b"\x5a"
 """What the captures' VMM answers to a load from memory that is not there."""
 
 
-def _has_pdptes(vcpu: Vcpu) -> bool:
-    """The guest runs with PAE paging."""
-    return bool(vcpu.cr0 & _PG and vcpu.cr4 & _PAE and not vcpu.efer & _LMA)
-
-
 class EmulatorMemory(GuestMemory):
     """Memory for the emulator. Where there is none, user space is asked: `on_mmio(gpa, size, is_write)`.
-
-    `on_pdptes` hears of walks with nested paging that begin at PDPTEs.
     """
 
     def __init__(
@@ -35,10 +23,10 @@ class EmulatorMemory(GuestMemory):
         vcpu: Vcpu,
         on_store: Callable[[int, int], None],
         on_mmio: Callable[[int, int, bool], None],
-        on_pdptes: Callable[[], None],
+        pdptes: Pdptes,
     ) -> None:
         super().__init__(vcpu, on_store)
-        self._on_mmio, self._on_pdptes = on_mmio, on_pdptes
+        self._on_mmio, self._pdptes = on_mmio, pdptes
         self._fault_gpa: int | None = None
 
     def begin_emulation(self, gpa: int | None) -> None:
@@ -52,22 +40,15 @@ class EmulatorMemory(GuestMemory):
             known = gpa if gpa is not None and not (gpa ^ gva) % PAGE_SIZE else self.vcpu.mmio_gpa(gva, access)
             if known is not None:
                 return known
-        if not (self.vcpu.vm.tdp and _has_pdptes(self.vcpu)):
-            return super().translate(gva, access)
-        with self._used_pdpte(gva):
-            return super().translate(gva, access)
+        self._pdptes.show()
+        gpa = super().translate(gva, access)
+        self._pdptes.hide()
+        return gpa
 
-    @contextmanager
-    def _used_pdpte(self, gva: int) -> Iterator[None]:
-        """The captured CPU has set A in the PDPTE that it used, so KVM refuses to load it."""
-        vm = self.vcpu.vm
-        gpa = (self.vcpu.cr3 & PDPT) + (gva >> 30 & 3) * 8
-        before = vm.read_guest(gpa, 1)
-        if before[0] & Pte.PRESENT:
-            vm.write_guest(gpa, bytes((before[0] | Pte.ACCESSED,)))
-            self._on_pdptes()
-        yield
-        vm.write_guest(gpa, before)
+    def store_physical(self, gpa: int, data: bytes) -> None:
+        """KVM writes a VMCB through a mapping of its own (kvm_vcpu_map), and the MMU does not hear of it."""
+        self.vcpu.vm.write_guest(gpa, data)
+        self._on_store(gpa, len(data))
 
     def load(self, span: Span) -> int:
         data = b""

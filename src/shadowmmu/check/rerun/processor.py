@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from iced_x86 import Instruction
+
 from shadowmmu import Vcpu
-from shadowmmu.check.rerun.captured_cpu import PDPTES_REFUSED, CapturedCpu
+from shadowmmu.check.rerun.captured_cpu import ACCESSED_PDPTE, CapturedCpu
 from shadowmmu.check.rerun.memory import DeliveryMemory, EmulatorMemory, FetchedCode, NestedDeliveryMemory
+from shadowmmu.check.rerun.pdptes import Pdptes
 from shadowmmu.machine.cpu import Exit, ExitKind, State
 from shadowmmu.machine.cpuid import Cpuid
 from shadowmmu.machine.decode import Fetcher
@@ -20,16 +23,17 @@ from shadowmmu.trace.fields import Word
 from shadowmmu.x86.control import Rflags
 from shadowmmu.x86.vmcb import SvmExit
 
-FEATURES = frozenset(("la57",))
+FEATURES = frozenset(("la57", "svm", "npt"))
 """What the captured guests' CPUID offers beside the usual; CR4 follows the capture's set-up."""
 _CONTROL = (0, 3, 4, 8)
 """Control registers whose reads and writes leave the guest under KVM; CR2 is the guest's own."""
-TOLD_EXITS = frozenset((*(base + cr for base in (SvmExit.CR_READ, SvmExit.CR_WRITE) for cr in _CONTROL), SvmExit.INVLPG, SvmExit.MSR))
+TOLD_EXITS = frozenset((*(base + cr for base in (SvmExit.CR_READ, SvmExit.CR_WRITE) for cr in _CONTROL), SvmExit.INVLPG, SvmExit.MSR, SvmExit.VMRUN, SvmExit.VMMCALL, SvmExit.INVLPGA))
 """Exits with an event of their own, beside page faults."""
 _CR_EXITS = {ExitKind.CR_READ: SvmExit.CR_READ, ExitKind.CR_WRITE: SvmExit.CR_WRITE}
 _DELIVERIES = frozenset((ExitKind.EXCEPTION, ExitKind.SOFTWARE_INTERRUPT))
 """Exits of this machine by which it delivers what the CPU delivers by itself under KVM."""
-
+_EMULATED = frozenset((ExitKind.CR_READ, ExitKind.CR_WRITE, ExitKind.INVLPG))
+"""Exits whose instruction KVM leaves to its emulator, unless they are this machine's own."""
 NO_CODE = -1
 """Of an exit that is not told by its code."""
 UNMAPPED_GFN = (1 << 52) - 1
@@ -37,7 +41,7 @@ UNMAPPED_GFN = (1 << 52) - 1
 
 
 class CaptureProcessor(Processor):
-    """`tell` takes events of the vCPU loop, in order with those of the MMU; `left_to_emulator` hears of such a fault."""
+    """`tell` takes events of the vCPU loop, in order with those of the MMU; `take_return` takes the return of a fault back."""
 
     cpu: CapturedCpu
 
@@ -48,16 +52,17 @@ class CaptureProcessor(Processor):
         on_host_store: Callable[[int, int], None],
         on_mmio: Callable[[int, int, bool], None],
         tell: Callable[[AnyEvent], None],
-        left_to_emulator: Callable[[], None],
+        take_return: Callable[[], AnyEvent | None],
     ) -> None:
         nested = bool(vcpu.vm.tdp)
         super().__init__(
             vcpu, Cpuid(0, 1, vcpu.vm.maxphyaddr, FEATURES), NESTED_PAGING if nested else SHADOW_PAGING, on_store, on_host_store
         )
-        self._tell, self._left_to_emulator = tell, left_to_emulator
-        self.memory: EmulatorMemory = EmulatorMemory(vcpu, on_store, on_mmio, self._pdptes_refused)
+        self._tell, self._take_return = tell, take_return
+        self.pdptes = Pdptes(vcpu, self._pdpte_marked)
+        self.memory: EmulatorMemory = EmulatorMemory(vcpu, on_store, on_mmio, self.pdptes)
         self.fetcher = Fetcher(self.memory)
-        self.msrs = Msrs(vcpu, self.memory, 0, svm=False)
+        self.msrs = Msrs(vcpu, self.memory, 0, svm=True)
         delivery = NestedDeliveryMemory if nested else DeliveryMemory
         self.cpu_memory = memory = delivery(vcpu, on_store, on_host_store, self._fault_in_delivery, self._inject_again)
         if isinstance(memory, DeliveryMemory):
@@ -77,19 +82,21 @@ class CaptureProcessor(Processor):
     def step(self) -> Exit:
         self.fetcher.memory = self._fetched
         self.memory.begin_emulation(None)
+        self.pdptes.entered(self.cpu.state().rip)
         return super().step()
 
     def _look_from(self, state: State) -> None:
-        """KVM fails to take PDPTEs from memory with nested paging: the captured CPU has set a reserved bit in one (PDPTES_REFUSED)."""
+        """The engine takes PDPTEs from memory when KVM does."""
         self.vcpu.ac = bool(state.rflags & Rflags.AC)
 
-    def _pdptes_refused(self) -> None:
-        self.cpu.adapted[PDPTES_REFUSED] += 1
+    def _pdpte_marked(self) -> None:
+        self.cpu.adapted[ACCESSED_PDPTE] += 1
 
     # --- exits
 
     def _reflect(self, exit_: Exit) -> bool:
-        """Nothing goes to an L1 here; but each exit comes by."""
+        """Each exit comes by here, before L1 is asked for one of L2."""
+        self.pdptes.hide()
         code = self._exit_code(exit_)
         told = code in TOLD_EXITS
         if told:
@@ -97,9 +104,16 @@ class CaptureProcessor(Processor):
             self._tell(e.Exit(exit_reason=Word(code), guest_rip=Word(self.cpu.state().rip), info1=Word(info), info2=Word(0)))
         elif exit_.kind is ExitKind.PAGE_FAULT and not self.vcpu.vm.tdp:
             self._tell_fault(exit_.gva, exit_.error_code)
-        self.fetcher.memory = self.memory if told else self._fetched
+        self.fetcher.memory = self.memory if told and exit_.kind in _EMULATED else self._fetched
         self._by_cpu = exit_.kind in _DELIVERIES or (exit_.kind is ExitKind.PAGE_FAULT and self.vcpu.vm.tdp)
-        return False
+        return super()._reflect(exit_)
+
+    def leave_l2(self, code: int, info_1: int = 0, info_2: int = 0, interrupted: Event | None = None) -> None:
+        returned = self._take_return() if code == SvmExit.NESTED_PAGE_FAULT else None
+        self._tell(e.NestedVmexitInject(exit_code=Word(code), exit_info1=Word(info_1), exit_info2=Word(info_2)))
+        super().leave_l2(code, info_1, info_2, interrupted)
+        if returned is not None:  # KVM leaves L2 in the midst of the fault
+            self._tell(returned)
 
     @staticmethod
     def _exit_code(exit_: Exit) -> int:
@@ -107,12 +121,19 @@ class CaptureProcessor(Processor):
             return int(_CR_EXITS[exit_.kind]) + exit_.number
         if exit_.kind is ExitKind.MSR:
             return int(SvmExit.MSR)
-        return exit_.number if exit_.kind is ExitKind.INVLPG else NO_CODE
+        return exit_.number if exit_.kind in (ExitKind.INVLPG, ExitKind.SVM) else NO_CODE
+
+    def next_rip(self, state: State, instruction: Instruction | None = None) -> int:
+        """An instruction that is not emulated is decoded in order to be skipped: this CPU does not save the next RIP."""
+        if instruction is None:
+            self.fetcher.memory = self.memory
+        return super().next_rip(state, instruction)
 
     def emulate(self, address: int) -> None:
-        self._left_to_emulator()
+        self._take_return()  # the emulator's own, which has none here
         self.fetcher.memory = self.memory
-        self.memory.begin_emulation(address if self.vcpu.vm.tdp else None)
+        direct = self.vcpu.vm.tdp and self.vcpu.mmu_name == "root"
+        self.memory.begin_emulation(address if direct else None)
         super().emulate(address)
 
     # --- events

@@ -19,7 +19,8 @@ from shadowmmu.trace.fields import Word
 
 PORTS = {
     0xE0: "op={:d}", 0xE1: "hostcall={:d}", 0xE2: "pf cr2lo={:x}", 0xE3: "pf err={:x}", 0xE4: "val={:x}", 0xE5: "pf cr2hi={:x}",
-    0xE6: "BAD={:x}", 0xE7: "gp err={:x}",
+    0xE6: "BAD={:x}", 0xE7: "gp err={:x}", 0xE8: "l2exit code={:x}", 0xE9: "l2exit info1={:x}", 0xEA: "l2exit info2={:x}",
+    0xEB: "l2op={:d}",
 }  # fmt: skip
 """What the guest tells by each port, as the captures' VMM wrote it into the trace."""
 HOST_CALL = 0xE1
@@ -57,7 +58,7 @@ class Vmm:
         state = self.capture.guest.entry_state
         vcpu = self.vm.vcpus[0]
         vcpu.set_sregs(state["cr0"], state["cr3"], state["cr4"], state["efer"])
-        self.processor = CaptureProcessor(vcpu, self._stored, self._host_stored, self._mmio, self.tell, self._left_to_emulator)
+        self.processor = CaptureProcessor(vcpu, self._stored, self._host_stored, self._mmio, self.tell, self._take_return)
         self.cpu = CapturedCpu(self.vm.host_regions(), self, self.processor.guard_port, self.processor.intercepts)
         self.cpu.set_state(starting_state(self.capture.guest))
         self.processor.attach(self.cpu)
@@ -77,11 +78,12 @@ class Vmm:
         self._pull()
         self._events.append(event)
 
-    def _left_to_emulator(self) -> None:
-        """The return code of the fault is then the emulator's, which has none here."""
+    def _take_return(self) -> AnyEvent | None:
+        """The return of the fault that the MMU has just handled, as KVM has more to do before it returns."""
         self._pull()
         if self._events and isinstance(self._events[-1], e.MmuPageFaultRet):
-            self._events.pop()
+            return self._events.pop()
+        return None
 
     def take(self) -> list[AnyEvent]:
         """Everything since the last call."""
