@@ -12,6 +12,7 @@ from shadowmmu.machine.machine import Machine
 GUESTS = Path(__file__).parents[2] / "guests"
 NAMES = sorted(path.stem for path in GUESTS.glob("*.toml") if not path.stem.startswith("l1-"))
 
+
 def test_there_are_guests() -> None:
     assert {"nonpaging", "2-level", "pae", "4-level", "5-level", "adversary"} <= set(NAMES)
 
