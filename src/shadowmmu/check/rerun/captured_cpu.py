@@ -15,11 +15,11 @@ from shadowmmu.x86.pferr import Pferr
 
 _RSVD, _PRESENT = int(Pferr.RSVD), int(Pferr.PRESENT)
 RESERVED_WITHOUT_P = "reserved bit without P"
-NESTED_LEAF_BITS = "A and D of nested entries"
+NESTED_ACCESSED = "A of nested entries"
 ACCESSED_PDPTE = "A in PDPTEs"
 CLASSES = {
     RESERVED_WITHOUT_P: "QEMU leaves P out of the error code of a reserved-bit fault; hardware sets it, and so does this machine",
-    NESTED_LEAF_BITS: "Unicorn sets neither A nor D in the last level of nested page tables; they are taken over from the dumps",
+    NESTED_ACCESSED: "QEMU sets A in the last level of nested page tables, Unicorn does not: taken over from the dumps",
     ACCESSED_PDPTE: "QEMU sets A in PDPTEs, where it is reserved: under nested paging guests see it, and KVM refuses to load them",
 }
 """Name of each class of differences, and its reason."""

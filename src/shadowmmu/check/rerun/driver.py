@@ -9,7 +9,7 @@ from shadowmmu.check.replay.markers import parse
 from shadowmmu.check.replay.match import Matcher
 from shadowmmu.check.replay.programme import in_words
 from shadowmmu.check.replay.result import Diverged, Divergence, Row
-from shadowmmu.check.rerun.kernel_stream import SHUTDOWN, Stream
+from shadowmmu.check.rerun.kernel_stream import SHUTDOWN, Compared, Filter, Stream
 from shadowmmu.check.rerun.result import Result
 from shadowmmu.check.rerun.tables import compare_tables
 from shadowmmu.check.rerun.vmm import Vmm
@@ -22,6 +22,8 @@ from shadowmmu.trace.events import AnyEvent, Marker
 BEFORE, AFTER = 6, 4
 """Places shown about a divergence."""
 MOST_EXITS = 100_000
+NESTED_LEVELS = 4
+"""Levels of nested page tables that the CPU can walk."""
 _CANNOT_GO_ON = (EngineError, UnemulatedInstruction, CpuError, DeliveryNotOffered)
 FINAL = "final"
 """Name of the dump and the counters taken when the guest has ended."""
@@ -29,7 +31,9 @@ FINAL = "final"
 
 def not_rerun(capture: Capture) -> str:
     """Why a capture's guest cannot be run on this machine; empty: it can."""
-    return "its L1 runs an L2" if capture.guest.l2_ops else ""
+    if capture.setup.npt and capture.setup.host_levels > NESTED_LEVELS:
+        return f"its host walks {capture.setup.host_levels} levels of nested page tables, this CPU {NESTED_LEVELS}"
+    return ""
 
 
 class Rerun:
@@ -40,6 +44,7 @@ class Rerun:
         self.result = Result(capture.name, roots)
         self.matcher = Matcher()
         self.stream = Stream(capture, roots == "special")
+        self._filter = Filter(roots == "special", capture.setup.tdp_mmu)
         self.vmm = Vmm(capture, roots, self.matcher, self._on_marker, self._on_stats)
         self.operation = "set-up"
         self.at = 0
@@ -122,28 +127,28 @@ class Rerun:
     def _compare(self, ours: list[AnyEvent]) -> None:
         """What happened up to the guest's next words must be what the kernel has up to there."""
         kernel = self.stream.next_segment()
-        ours = [event for event in ours if self.stream.is_compared(event)]
+        ours = [event for event in ours if self._filter.passes(event)]
         for i in range(max(len(kernel), len(ours))):
-            at, theirs = kernel[i] if i < len(kernel) else (self.at, None)
+            theirs = kernel[i] if i < len(kernel) else None
             mine = ours[i] if i < len(ours) else None
+            self.at = theirs.at if theirs is not None else self.at
             why = self._difference(theirs, mine)
             if why:
-                self.at = at
-                after = [Row(k, o, j == 0) for j, (k, o) in enumerate(_pairs([event for _, event in kernel[i:]], ours[i:]))]
-                raise Diverged(Divergence(why, at, self.operation, self._past[-BEFORE:] + after[:AFTER]))
-            assert mine is not None
+                after = [Row(k, o, j == 0) for j, (k, o) in enumerate(_pairs([one.event for one in kernel[i:]], ours[i:]))]
+                raise Diverged(Divergence(why, self.at, self.operation, self._past[-BEFORE:] + after[:AFTER]))
+            assert theirs is not None and mine is not None
             self.matcher.follow(mine)
             self.result.events += 1
-            self.at = at
-            self._past.append(Row(theirs, mine, False))
+            self._past.append(Row(theirs.event, mine, False))
         del self._past[:-BEFORE]
 
-    def _difference(self, kernel: AnyEvent | None, machine: AnyEvent | None) -> str:
-        if kernel is None:
+    def _difference(self, theirs: Compared | None, machine: AnyEvent | None) -> str:
+        if theirs is None:
             return f"the machine does {machine.name}, the kernel does not" if machine else ""
+        kernel = theirs.event
         if machine is None:
             return f"the kernel does {kernel.name}, the machine does not"
-        fields = self.matcher.differences(kernel, machine)
+        fields = self.matcher.differences(kernel, machine, theirs.skip)
         if fields == ["event"]:
             return f"the kernel does {kernel.name}, the machine {machine.name}"
         return f"{kernel.name} differs in {', '.join(fields)}" if fields else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 
@@ -14,51 +15,98 @@ from shadowmmu.trace.events import AnyEvent, Marker
 from shadowmmu.trace.fields import Word
 from shadowmmu.x86.vmcb import SvmExit
 
-Numbered = tuple[int, AnyEvent]
-"""(which event of the capture, from 0; the event)"""
+
+class Compared(NamedTuple):
+    """An event of a capture that the machine must do."""
+
+    at: int
+    """Which event of the capture, from 0."""
+    event: AnyEvent
+    skip: frozenset[str]
+    """Fields that are not looked at."""
+
+
 GUEST, DIRTY_PAGE, RUN, CLOSING, SHUTDOWN = "G ", "H dirty ", "H run", "H closing", "H exit_reason=8"
-_ASKED_HERE = (e.PageFault, e.Exit, e.NestedVmexitInject)
-"""What a replay is given, a rerun must bring about."""
+_ASKED_HERE = e.PageFault
+"""What a replay is given, a rerun must bring about: this, and exits."""
+_OF_THE_TABLES = (
+    e.PageFault, e.MmuPageFault, e.MmuPageFaultRet, e.SetSpte, e.SpteRequested, e.FastPageFault, e.MarkMmioSpte, e.HandleMmioPageFault,
+    e.CheckMmioSpte,
+)  # fmt: skip
+"""Events of the tables in use: none of ours if they are the TDP MMU's."""
+DIRECT, GUEST_MODE = 1 << 7, 1 << 17
+"""Bits of a role."""
+_USED_PAGES, _ROOT, _NOTHING = frozenset({"mmu_used_pages"}), frozenset({"root"}), frozenset[str]()
+
+
+class Filter:
+    """Which events of one side are compared, in their order.
+
+    `guest_view`: only those that the guest can notice. `foreign_l1`: the kernel ran L1 on tables of the TDP MMU, which is
+    another system than the shadow MMU: what concerns them is left out.
+    """
+
+    def __init__(self, guest_view: bool, foreign_l1: bool) -> None:
+        self._guest_view, self._foreign_l1 = guest_view, foreign_l1
+        self._in_l2 = False
+
+    def passes(self, event: AnyEvent) -> bool:
+        if isinstance(event, e.Exit):
+            self._in_l2 = self._in_l2 or event.exit_reason == SvmExit.VMRUN
+            return event.exit_reason in TOLD_EXITS
+        if isinstance(event, e.NestedVmexitInject):
+            self._in_l2 = False
+            return True
+        if isinstance(event, Marker):
+            return event.text.startswith((GUEST, DIRTY_PAGE, SHUTDOWN))
+        if self._guest_view:
+            return isinstance(event, e.InjException) and not event.reinjected
+        if isinstance(event, e.FreeRoots):
+            return event.roots != ALL_ROOTS
+        if self._foreign_l1 and self._is_foreign(event):
+            return False
+        return isinstance(event, _ASKED_HERE) or (type(event) not in INPUTS and type(event) not in NOISE)
+
+    def _is_foreign(self, event: AnyEvent) -> bool:
+        if isinstance(event, e.PageEvent):
+            return bool(event.role & DIRECT) and not event.role & GUEST_MODE
+        again = isinstance(event, e.InjException) and bool(event.reinjected)
+        return not self._in_l2 and (again or isinstance(event, _OF_THE_TABLES))
+
+    def skipped(self, event: AnyEvent) -> frozenset[str]:
+        """Fields of a compared event that L1's foreign tables change."""
+        if self._foreign_l1 and isinstance(event, e.ZapAllFast):
+            return _USED_PAGES
+        return _ROOT if self._foreign_l1 and not self._in_l2 and isinstance(event, e.LoadPgd) else _NOTHING
 
 
 class Stream:
-    """The compared events from the guest's start to its end. `guest_view`: only those that the guest can notice."""
+    """The compared events of a capture from the guest's start to its end."""
 
     def __init__(self, capture: Capture, guest_view: bool) -> None:
         self.guest_view = guest_view
         self.recycled = False
         """The kernel has zapped its oldest pages, which are others than those of a VM with special roots."""
+        self._filter = Filter(guest_view, capture.setup.tdp_mmu)
         self._events = self._compared(capture)
 
-    def next_segment(self) -> list[Numbered]:
+    def next_segment(self) -> list[Compared]:
         """The events up to the guest's next line, it included, or up to the end."""
-        segment: list[Numbered] = []
-        for numbered in self._events:
-            segment.append(numbered)
-            if isinstance(numbered[1], Marker) and numbered[1].text.startswith(GUEST):
+        segment: list[Compared] = []
+        for compared in self._events:
+            segment.append(compared)
+            if isinstance(compared.event, Marker) and compared.event.text.startswith(GUEST):
                 break
         return segment
 
-    def is_compared(self, event: AnyEvent) -> bool:
-        """Whether both sides must have an event."""
-        if isinstance(event, Marker):
-            return event.text.startswith((GUEST, DIRTY_PAGE, SHUTDOWN))
-        if isinstance(event, e.Exit):
-            return event.exit_reason in TOLD_EXITS
-        if self.guest_view:
-            return isinstance(event, e.InjException) and not event.reinjected
-        if isinstance(event, e.FreeRoots):
-            return event.roots != ALL_ROOTS
-        return isinstance(event, _ASKED_HERE) or (type(event) not in INPUTS and type(event) not in NOISE)
-
-    def _compared(self, capture: Capture) -> Iterator[Numbered]:
+    def _compared(self, capture: Capture) -> Iterator[Compared]:
         for at, event in _without_emulated_returns(capture):
             self.recycled = self.recycled or isinstance(event, e.ZapOldest)
-            if self.is_compared(event):
-                yield at, event
+            if self._filter.passes(event):
+                yield Compared(at, event, self._filter.skipped(event))
 
 
-def _of_the_run(capture: Capture) -> Iterator[Numbered]:
+def _of_the_run(capture: Capture) -> Iterator[tuple[int, AnyEvent]]:
     running = False
     for at, event in enumerate(capture.events):
         if isinstance(event, Marker) and event.text.startswith(CLOSING):
@@ -75,7 +123,7 @@ def _as_told_here(event: AnyEvent) -> AnyEvent:
     return event
 
 
-def _without_emulated_returns(capture: Capture) -> Iterator[Numbered]:
+def _without_emulated_returns(capture: Capture) -> Iterator[tuple[int, AnyEvent]]:
     """A fault whose instruction is emulated returns what the emulator says, not the MMU: that return is left out."""
     in_fault = emulated = False
     for at, event in _of_the_run(capture):

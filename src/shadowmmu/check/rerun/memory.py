@@ -15,8 +15,7 @@ MMIO_BYTE = b"\x5a"
 
 
 class EmulatorMemory(GuestMemory):
-    """Memory for the emulator. Where there is none, user space is asked: `on_mmio(gpa, size, is_write)`.
-    """
+    """Memory for the emulator. Where there is none, user space is asked: `on_mmio(gpa, size, is_write)`."""
 
     def __init__(
         self,

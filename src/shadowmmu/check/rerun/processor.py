@@ -27,7 +27,10 @@ FEATURES = frozenset(("la57", "svm", "npt"))
 """What the captured guests' CPUID offers beside the usual; CR4 follows the capture's set-up."""
 _CONTROL = (0, 3, 4, 8)
 """Control registers whose reads and writes leave the guest under KVM; CR2 is the guest's own."""
-TOLD_EXITS = frozenset((*(base + cr for base in (SvmExit.CR_READ, SvmExit.CR_WRITE) for cr in _CONTROL), SvmExit.INVLPG, SvmExit.MSR, SvmExit.VMRUN, SvmExit.VMMCALL, SvmExit.INVLPGA))
+_SVM_EXITS = SvmExit.VMRUN, SvmExit.VMMCALL, SvmExit.INVLPGA
+TOLD_EXITS = frozenset(
+    (*(base + cr for base in (SvmExit.CR_READ, SvmExit.CR_WRITE) for cr in _CONTROL), SvmExit.INVLPG, SvmExit.MSR, *_SVM_EXITS)
+)
 """Exits with an event of their own, beside page faults."""
 _CR_EXITS = {ExitKind.CR_READ: SvmExit.CR_READ, ExitKind.CR_WRITE: SvmExit.CR_WRITE}
 _DELIVERIES = frozenset((ExitKind.EXCEPTION, ExitKind.SOFTWARE_INTERRUPT))

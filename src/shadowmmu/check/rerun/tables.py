@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from shadowmmu.check.replay.capture import Dump
 from shadowmmu.check.replay.dumps import PRESENT, Difference, DumpComparison, LeafComparison
 from shadowmmu.check.replay.result import Diverged, Divergence, Page
-from shadowmmu.check.rerun.captured_cpu import NESTED_LEAF_BITS
+from shadowmmu.check.rerun.captured_cpu import NESTED_ACCESSED
 
 if TYPE_CHECKING:
     from shadowmmu.check.rerun.driver import Rerun
@@ -20,7 +20,7 @@ class StrictComparison(DumpComparison):
 
 
 class NestedComparison(DumpComparison):
-    """A and D of the captured CPU are taken over, and counted: ours does not set them in the last level of nested tables."""
+    """What the captured CPU marked is taken over, and counted: ours does not set A in the last level of nested tables."""
 
     taken = 0
 
@@ -32,6 +32,8 @@ class NestedComparison(DumpComparison):
 def compare_tables(run: Rerun, dump: Dump) -> None:
     """Raises Diverged; with special roots only what each address maps to is compared."""
     root, level = run.vmm.processor.entered
+    if run.capture.setup.tdp_mmu and not run.vmm.processor.vcpu.guest_mode:
+        return  # the TDP MMU's
     if not dump.root or root is None or (run.stream.guest_view and run.stream.recycled):
         return
     if dump.level != level:
@@ -40,7 +42,7 @@ def compare_tables(run: Rerun, dump: Dump) -> None:
     comparison = kind(run.vmm.vm, run.matcher, dump)
     found = comparison.run(root)
     if isinstance(comparison, NestedComparison) and comparison.taken:
-        run.vmm.cpu.adapted[NESTED_LEAF_BITS] += comparison.taken
+        run.vmm.cpu.adapted[NESTED_ACCESSED] += comparison.taken
     if found:
         view = run.vmm.vm.shadow_page(found.table)
         page = None if view is None else Page(view.hpa, view.gfn, view.role, view.text, view.special)
