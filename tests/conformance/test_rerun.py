@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -104,6 +106,11 @@ def test_the_classes_of_differences():
     assert {name for name, found in by_set.items() if NESTED_ACCESSED in found} == {"shadow_npt1_tdp0", "nested", "nested_tdp0"}
     assert {name for name, found in by_set.items() if ACCESSED_PDPTE in found} == {"shadow_npt1_tdp0", "nested", "nested_tdp0"}
     assert set().union(*by_set.values()) == set(CLASSES)
+
+
+def test_the_document_tells_each_class():
+    rows = re.findall(r"^\| ([^|]+) \|", (Path(__file__).parents[2] / "docs" / "rerun.md").read_text(), flags=re.M)
+    assert set(CLASSES) <= {row.strip() for row in rows}
 
 
 def test_what_this_cpu_cannot_walk_is_not_run():

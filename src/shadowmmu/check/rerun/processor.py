@@ -77,9 +77,8 @@ class CaptureProcessor(Processor):
         self._by_cpu = False
 
     def enter(self) -> None:
-        """VMRUN of the captured CPU loads CR3, and so it starts without translations."""
+        """Every guest entry comes by here."""
         super().enter()
-        self.cpu.flush_all()
         self.entered = self.vcpu.root, self.vcpu.levels[1]
 
     def step(self) -> Exit:
