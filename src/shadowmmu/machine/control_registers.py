@@ -6,7 +6,7 @@ other registers or what CPUID offers. Source: APM vol. 2 section 3.1; SDM vol. 3
 
 from typing import TYPE_CHECKING
 
-from iced_x86 import Mnemonic
+from iced_x86 import Code, Mnemonic
 
 from shadowmmu.machine.cpu import Controls, CpuError, Exit
 from shadowmmu.machine.decode import bitness
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from shadowmmu import Entry, Vcpu
     from shadowmmu.machine.processor import Processor
 
+_READS = frozenset((Code.MOV_R32_CR, Code.MOV_R64_CR, Code.SMSW_RM16, Code.SMSW_R32M16, Code.SMSW_R64M16))
+_WRITES = frozenset((Code.MOV_CR_R32, Code.MOV_CR_R64, Code.CLTS, Code.LMSW_RM16, Code.LMSW_R32M16, Code.LMSW_R64M16))
 _CR0_KNOWN = 0xE005003F
 _MACHINE_STATUS = Cr0.PE | Cr0.MP | Cr0.EM | Cr0.TS
 CR4_OFFERED = int(
@@ -62,7 +64,7 @@ def real_controls(vcpu: "Vcpu", entry: "Entry") -> Controls:
 def read_control(p: "Processor", exit_: Exit) -> None:
     """MOV from CRn, or SMSW."""
     state = p.capture()
-    e = Emulation(p.fetcher.decode(state), state, p.memory, p.cpu)
+    e = Emulation(p.fetcher.decode(state, _READS), state, p.memory, p.cpu)
     vcpu = p.vcpu
     value = {0: vcpu.cr0, 2: vcpu.cr2, 3: vcpu.cr3, 4: vcpu.cr4, 8: p.task_priority}[exit_.number]
     if e.is_memory(0):
@@ -75,7 +77,7 @@ def read_control(p: "Processor", exit_: Exit) -> None:
 def write_control(p: "Processor", exit_: Exit) -> None:
     """MOV to CRn, CLTS or LMSW."""
     state = p.capture()
-    e = Emulation(p.fetcher.decode(state), state, p.memory, p.cpu)
+    e = Emulation(p.fetcher.decode(state, _WRITES), state, p.memory, p.cpu)
     mnemonic = e.instruction.mnemonic
     if mnemonic == Mnemonic.CLTS:
         value = p.vcpu.cr0 & ~Cr0.TS

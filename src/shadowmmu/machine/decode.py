@@ -1,5 +1,7 @@
 """Fetching and decoding the instruction at RIP, by iced-x86."""
 
+from collections.abc import Container
+
 from iced_x86 import Code, CodeSize, Decoder, DecoderError, Instruction, MemorySizeExt, OpKind, Register, RegisterExt, UsedMemory
 
 from shadowmmu.machine.cpu import MASK32, MASK64, Reg, Seg, State
@@ -46,6 +48,11 @@ class UnemulatedInstruction(Exception):
         self.code = code
 
 
+class StaleCode(Exception):
+    """The CPU did not execute what memory holds, but what it held when that was translated: the MMU has since set A or D
+    in a table that is code, too. The instruction is to be executed again."""
+
+
 def bitness(state: State, efer: int) -> int:
     """16, 32 or 64: the mode of the code segment."""
     if efer & _LMA and state.cs.long:
@@ -73,8 +80,8 @@ class Fetcher:
         except (GuestFault, NoMemory):
             return -1
 
-    def decode(self, state: State) -> Instruction:
-        """The instruction at RIP; raises GuestFault if it cannot be fetched or is none."""
+    def decode(self, state: State, expected: Container[int] | None = None) -> Instruction:
+        """The instruction at RIP; raises GuestFault if it cannot be fetched or is none, StaleCode if its code is none of `expected`."""
         mode = bitness(state, self.memory.vcpu.efer)
         code = self.fetch(state, mode)
         found = self._decode(mode, state.rip, code)
@@ -82,6 +89,8 @@ class Fetcher:
             found = self._decode(mode, state.rip, code + self.fetch(state, mode, len(code)))
         if found is None or found.code == Code.INVALID:
             raise GuestFault(UD)
+        if expected is not None and found.code not in expected:
+            raise StaleCode
         return found
 
     def _decode(self, mode: int, rip: int, code: bytes) -> Instruction | None:

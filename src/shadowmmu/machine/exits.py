@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from iced_x86 import Mnemonic
+from iced_x86 import Code, Mnemonic
 
 from shadowmmu.engine.face import Outcome
 from shadowmmu.machine.control_registers import read_control, write_control
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _SMAP, _USER = int(Cr4.SMAP), int(Pferr.USER)
 _WRITE = int(Pferr.WRITE)
+_SOFTWARE_INTERRUPTS = frozenset((Code.INT_IMM8, Code.INT3, Code.INTO))
 _SVM_INSTRUCTIONS = frozenset(
     (Mnemonic.VMRUN, Mnemonic.VMLOAD, Mnemonic.VMSAVE, Mnemonic.STGI, Mnemonic.CLGI, Mnemonic.SKINIT, Mnemonic.INVLPGA)
 )
@@ -87,7 +88,7 @@ def _is_svm_instruction(p: "Processor", state: State) -> bool:
 
 def _software_interrupt(p: "Processor", _exit: Exit) -> None:
     state = p.capture()
-    instruction = p.fetcher.decode(state)
+    instruction = p.fetcher.decode(state, _SOFTWARE_INTERRUPTS)
     vector = {Mnemonic.INT3: BP, Mnemonic.INTO: OF}.get(instruction.mnemonic)
     if vector is None:
         vector = instruction.immediate8
@@ -96,7 +97,7 @@ def _software_interrupt(p: "Processor", _exit: Exit) -> None:
 
 def _invlpg(p: "Processor", _exit: Exit) -> None:
     state = p.capture()
-    instruction = p.fetcher.decode(state)
+    instruction = p.fetcher.decode(state, (Code.INVLPG_M,))
     gva = Operands(instruction, state, p.vcpu.efer).linear(0)
     if p.memory.canonical(gva) or not p.vcpu.efer & Efer.LMA:
         p.vcpu.invlpg(gva)
@@ -123,7 +124,7 @@ def _msr(p: "Processor", exit_: Exit) -> None:
 
 def _rdtsc(p: "Processor", _exit: Exit) -> None:
     state = p.capture()
-    instruction = p.fetcher.decode(state)
+    instruction = p.fetcher.decode(state, (Code.RDTSC, Code.RDTSCP))
     value = p.tsc + p.msrs.tsc_offset
     state.gpr[Reg.RAX], state.gpr[Reg.RDX] = value & MASK32, value >> 32 & MASK32
     if instruction.mnemonic == Mnemonic.RDTSCP:

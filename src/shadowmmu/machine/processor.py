@@ -11,7 +11,7 @@ from shadowmmu.machine.control_registers import real_controls
 from shadowmmu.machine.cpu import MASK32, MASK64, Cpu, Exit, ExitKind, Intercepts, State
 from shadowmmu.machine.cpu_memory import CpuMemory, NestedCpuMemory
 from shadowmmu.machine.cpuid import Cpuid
-from shadowmmu.machine.decode import Fetcher, UnemulatedInstruction, bitness
+from shadowmmu.machine.decode import Fetcher, StaleCode, UnemulatedInstruction, bitness
 from shadowmmu.machine.deliver import TripleFaultDelivery, deliver, second_event
 from shadowmmu.machine.emulate import Emulator
 from shadowmmu.machine.exits import HANDLERS
@@ -124,6 +124,8 @@ class Processor:
             self.raise_fault(fault)
         except NestedFault as nested_fault:
             self._leave_by(nested_fault, None)
+        except StaleCode:
+            self.cpu.all_code_changed()
         return exit_
 
     def _take_cr3(self) -> None:

@@ -43,7 +43,7 @@ def svm_instruction(p: "Processor", exit_: Exit) -> None:
 
 def _operand(p: "Processor", state: State) -> int:
     """The value of rAX, as wide as the instruction's address size."""
-    return state.gpr[Reg.RAX] & (1 << 8 * _ADDRESS_SIZES[p.fetcher.decode(state).code]) - 1
+    return state.gpr[Reg.RAX] & (1 << 8 * _ADDRESS_SIZES[p.fetcher.decode(state, _ADDRESS_SIZES).code]) - 1
 
 
 def _vmcb_address(p: "Processor", state: State, access: int) -> int:

@@ -17,15 +17,16 @@ from unicorn import unicorn_const as uc_const
 from unicorn import x86_const
 from unicorn.unicorn_py3 import UcError
 
-from shadowmmu.machine.cpu import Controls, CpuError, Exit, ExitKind, Intercepts, PortGuard, Ports, Segment, State, System, Table
+from shadowmmu.machine.cpu import MASK32, Controls, CpuError, Exit, ExitKind, Intercepts, PortGuard, Ports, Segment, State, System, Table
 from shadowmmu.machine.intercepts import SHADOW_PAGING
 from shadowmmu.machine.unicorn_host import NEVER, SvmHost
 from shadowmmu.machine.unicorn_layout import SEGMENT_SIZE, layout
-from shadowmmu.x86.control import Rflags
+from shadowmmu.x86.control import Efer, Rflags
 from shadowmmu.x86.pferr import Pferr
 from shadowmmu.x86.vmcb import Intercept1, SvmExit
 
 _RSVD, _PRESENT = int(Pferr.RSVD), int(Pferr.PRESENT)
+_LMA = int(Efer.LMA)
 _INTERRUPT_SHADOW = 1 << 3  # in the mode flags
 _HOOKED = 0x100  # what the hook's number of an SVM exit begins with
 _SEGMENT_ARRAY = struct.Struct("<" + "I4xQII" * 10)
@@ -121,7 +122,8 @@ class UnicornCpu:
             error: int = struct.unpack_from("<I", view, self._layout.error_code)[0]
             if error & _RSVD:
                 error |= _PRESENT  # which this engine forgets
-            return Exit(ExitKind.PAGE_FAULT, 14, error, self._host.exit_info_2)
+            wrap = -1 if self._controls.efer & _LMA else MASK32  # it walks for such an address, and tells the sum it had
+            return Exit(ExitKind.PAGE_FAULT, 14, error, self._host.exit_info_2 & wrap)
         if code == SvmExit.NESTED_PAGE_FAULT:
             error = struct.unpack_from("<I", view, self._layout.error_code)[0]
             return Exit(ExitKind.NESTED_PAGE_FAULT, error_code=error, gva=self._host.exit_info_2)

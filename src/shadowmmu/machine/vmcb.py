@@ -3,7 +3,7 @@
 import struct
 from typing import NamedTuple
 
-from shadowmmu.machine.cpu import Intercepts, Segment, Table
+from shadowmmu.machine.cpu import MASK32, Intercepts, Segment, Table
 from shadowmmu.machine.memory import Event
 from shadowmmu.x86.vmcb import EventInj, EventType, Vmcb
 
@@ -81,6 +81,12 @@ def _segment(vmcb: bytes, at: int) -> Segment:
     return Segment(*_SEGMENT.unpack_from(vmcb, at))
 
 
+def _flat_segment(vmcb: bytes, at: int) -> Segment:
+    """ES, CS, SS and DS have a base of 32 bits (APM vol. 2 section 15.5.1)."""
+    segment = _segment(vmcb, at)
+    return segment._replace(base=segment.base & MASK32)
+
+
 def _table(vmcb: bytes, at: int) -> Table:
     _, _, limit, base = _SEGMENT.unpack_from(vmcb, at)
     return Table(base, limit)
@@ -107,10 +113,10 @@ def read_save(vmcb: bytes) -> Save:
     """The state save area, as far as VMRUN loads it."""
     words = (Vmcb.EFER, Vmcb.CR4, Vmcb.CR3, Vmcb.CR0, Vmcb.DR7, Vmcb.DR6, Vmcb.RFLAGS, Vmcb.RIP, Vmcb.RSP, Vmcb.RAX, Vmcb.CR2, Vmcb.G_PAT)
     return Save(
-        _segment(vmcb, Vmcb.ES),
-        _segment(vmcb, Vmcb.CS),
-        _segment(vmcb, Vmcb.SS),
-        _segment(vmcb, Vmcb.DS),
+        _flat_segment(vmcb, Vmcb.ES),
+        _flat_segment(vmcb, Vmcb.CS),
+        _flat_segment(vmcb, Vmcb.SS),
+        _flat_segment(vmcb, Vmcb.DS),
         _table(vmcb, Vmcb.GDTR),
         _table(vmcb, Vmcb.IDTR),
         vmcb[Vmcb.CPL] & 3,
