@@ -7,7 +7,7 @@ from cython.cimports.shadowmmu.engine.guest_memory import InterleavePoint, inter
 from cython.cimports.shadowmmu.engine.huge import disallowed_hugepage_adjust, hugepage_adjust
 from cython.cimports.shadowmmu.engine.leaf import PageFault, direct_pte_prefetch, pte_prefetch, set_spte
 from cython.cimports.shadowmmu.engine.mmu import guest_level, root_level
-from cython.cimports.shadowmmu.engine.pages import clear_write_flooding, disallow_huge, drop_parent_pte, link_shadow_page
+from cython.cimports.shadowmmu.engine.pages import account_huge_nx_page, clear_write_flooding, drop_parent_pte, link_shadow_page
 from cython.cimports.shadowmmu.engine.role import Access, Role, role_access
 from cython.cimports.shadowmmu.engine.shadow_walk import ShadowWalk, walk_init, walk_next, walk_okay
 from cython.cimports.shadowmmu.engine.spte import is_large, is_present
@@ -118,8 +118,9 @@ def build_direct(
         sp: cython.pointer(ShadowPage) = get_child_sp(vcpu, it.sptep, gfn, True, access)
         if sp != cython.NULL:
             link_child(vcpu, it.sptep, sp)
-            if fault.huge_page_disallowed:
-                disallow_huge(kvm, sp, fault.req_level >= it.level)
+            # A guest without paging, under shadow paging, is not counted.
+            if fault.huge_page_disallowed and fault.req_level >= it.level and (shadow or fault.is_tdp):
+                account_huge_nx_page(kvm, sp)
         walk_next(it)
     warn(kvm, Bug.BUG_FETCH_LEVEL)
     return False

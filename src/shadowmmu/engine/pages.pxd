@@ -24,8 +24,8 @@ cdef void mark_parents_unsync(Kvm *kvm, ShadowPage *sp) noexcept nogil
 cdef void add_parent_pte(Kvm *kvm, ShadowPage *sp, spte_t *parent_pte) noexcept nogil
 cdef void drop_parent_pte(Kvm *kvm, ShadowPage *sp, spte_t *parent_pte) noexcept nogil
 cdef void link_shadow_page(Kvm *kvm, spte_t *sptep, ShadowPage *sp, int root_level) noexcept nogil
-cdef void disallow_huge(Kvm *kvm, ShadowPage *sp, bint possible) noexcept nogil
-cdef void unaccount_nx_huge_page(Kvm *kvm, ShadowPage *sp) noexcept nogil
+cdef void account_huge_nx_page(Kvm *kvm, ShadowPage *sp) noexcept nogil
+cdef void unaccount_huge_nx_page(Kvm *kvm, ShadowPage *sp) noexcept nogil
 
 
 cdef inline void clear_write_flooding(Kvm *kvm, spte_t *sptep) noexcept nogil:

@@ -243,21 +243,19 @@ def link_shadow_page(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def disallow_huge(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), possible: cython.bint) -> cython.void:
-    """account_nx_huge_page: the page exists only because executable huge pages are forbidden."""
-    if sp.nx_huge_page_disallowed:
+def account_huge_nx_page(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.void:
+    """The page exists only because executable huge pages are forbidden."""
+    if sp.lpage_disallowed:
         return
-    sp.nx_huge_page_disallowed = True
-    if possible:
-        kvm.stat.nx_lpage_splits += 1
-        list_add_tail(cython.address(sp.nx_link), cython.address(kvm.possible_nx_huge_pages))
+    sp.lpage_disallowed = True
+    kvm.stat.nx_lpage_splits += 1
+    list_add_tail(cython.address(sp.lpage_disallowed_link), cython.address(kvm.lpage_disallowed_mmu_pages))
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def unaccount_nx_huge_page(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.void:
-    sp.nx_huge_page_disallowed = False
-    if sp.nx_link.next != cython.NULL:
-        kvm.stat.nx_lpage_splits -= 1
-        list_del(cython.address(sp.nx_link))
+def unaccount_huge_nx_page(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.void:
+    sp.lpage_disallowed = False
+    kvm.stat.nx_lpage_splits -= 1
+    list_del(cython.address(sp.lpage_disallowed_link))

@@ -126,7 +126,7 @@ cdef struct PteListDesc:                    # pte_list_desc: up to 14 sptes of o
 
 cdef struct ShadowPage:                     # struct kvm_mmu_page
     ListHead link                           # active_mmu_pages, or an invalid list; must stay first
-    ListHead nx_link                        # possible_nx_huge_pages
+    ListHead lpage_disallowed_link          # lpage_disallowed_mmu_pages
     ShadowPage *hash_next
     ShadowPage **hash_pprev
     spte_t *spt                             # 512 entries given to the hardware
@@ -142,7 +142,7 @@ cdef struct ShadowPage:                     # struct kvm_mmu_page
     u8 unsync
     u8 special                              # vCPU-local: not hashed, not listed, not accounted
     u8 live                                 # allocated (0: on the free list)
-    u8 nx_huge_page_disallowed
+    u8 lpage_disallowed
     u64 unsync_child_bitmap[8]
 
 cdef struct MemSlot:
@@ -312,7 +312,7 @@ cdef struct Kvm:
     # --- state
     ListHead active_mmu_pages
     ListHead zapped_obsolete_pages
-    ListHead possible_nx_huge_pages
+    ListHead lpage_disallowed_mmu_pages
     ListHead free_pages
     PteListDesc *free_descs
     u64 nfree_pages, nfree_descs

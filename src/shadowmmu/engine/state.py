@@ -106,7 +106,7 @@ def init_pools(kvm: cython.pointer(Kvm)) -> cython.void:
     """Put every shadow page and rmap descriptor on its free list; the lists of live pages are empty."""
     list_init(cython.address(kvm.active_mmu_pages))
     list_init(cython.address(kvm.zapped_obsolete_pages))
-    list_init(cython.address(kvm.possible_nx_huge_pages))
+    list_init(cython.address(kvm.lpage_disallowed_mmu_pages))
     list_init(cython.address(kvm.free_pages))
     i: u64
     for i in range(kvm.npages_pool):

@@ -13,7 +13,7 @@ from cython.cimports.shadowmmu.engine.pages import (
     free_shadow_page,
     is_obsolete,
     next_with_gptes,
-    unaccount_nx_huge_page,
+    unaccount_huge_nx_page,
     unaccount_shadowed,
 )
 from cython.cimports.shadowmmu.engine.pte_list import PteListIter, pte_list_first
@@ -139,8 +139,8 @@ def prepare_zap(
         if not sp.role & Role.INVALID:
             list_del(cython.address(sp.link))
         zapped_root = not is_obsolete(kvm, sp)
-    if sp.nx_huge_page_disallowed:
-        unaccount_nx_huge_page(kvm, sp)
+    if sp.lpage_disallowed:
+        unaccount_huge_nx_page(kvm, sp)
     sp.role |= Role.INVALID
     # Only after the mark, so that no vCPU takes the root for a good one.
     if zapped_root:
