@@ -242,9 +242,9 @@ def walk_once(
     format: GuestFormat = mmu.format
     nx: u64 = Pte.NX if format == GuestFormat.FORMAT_PT64 else 0
     write: cython.bint = (access & Pferr.WRITE) != 0
-    # 32-bit tables reach no further than 4 GiB, where a nested guest-physical address may lie (H2).
-    if level <= 3 and addr >> 32:
-        return walk_fault(vcpu, mmu, walker, addr, access, 0, 0)
+    # 32-bit tables reach no further than 4 GiB, beyond which a nested guest-physical address may lie (H2). Linux 6.1 walks
+    # with its low bits. If that finds a page it maps it where no CPU looks, for ever: then there is a fault here.
+    beyond: cython.bint = level <= 3 and addr >> 32 != 0
     if level == 3:
         if vcpu.kvm.tdp and not vcpu.kvm.vmx and not vcpu.pdptrs_available and not mmu.is_guest_mmu:
             load_pdptrs(vcpu, vcpu.cr3)
@@ -282,7 +282,7 @@ def walk_once(
     walker.pte_access = gpte_access(format, pte_access ^ nx)
     pkey: cython.int = (pte & Pte.PKEY_MASK) >> PteShift.PKEY if format == GuestFormat.FORMAT_PT64 else 0
     code: u64 = permission_fault(vcpu, mmu, walker.pte_access, pkey, access)
-    if code:
+    if code or beyond:
         return walk_fault(vcpu, mmu, walker, addr, access, code, pte_access)
     gpa: gpa_t = leaf_gfn(mmu, pte, level, addr) << PAGE_SHIFT
     if mmu.is_nested_mmu:
