@@ -34,8 +34,7 @@ class Host:
         )  # fmt: skip
         self.live: dict[int, tuple[int, int, int]] = {}
         """Slot -> gpa, size, offset in user memory."""
-        backing = {slot.id: slot.backing for slot in capture.guest.memslots}
-        self.huge = [(hva, hva + size) for (slot, size), hva in self.regions.items() if backing.get(slot) == "huge"]
+        self.huge = [(hva, hva + size) for (slot, size), hva in self.regions.items() if slot in self._huge_slots()]
         """Parts of user memory that are hugetlb, [start, end)."""
         for start, end in self.huge:
             self.vm.set_host_page_level(start, end - start, 2)
@@ -49,6 +48,12 @@ class Host:
                 self.regions[mark["id"], mark["size"]] = end
                 end += mark["size"]
         return end
+
+    def _huge_slots(self) -> set[int]:
+        """Slots with hugetlb memory: those that the guest began with, and those of the VMM's script (`slot ID FLAGS GPA SIZE BACKING`)."""
+        first = {slot.id for slot in self.capture.guest.memslots if slot.backing == "huge"}
+        words = [command.split() for script in self.capture.guest.host_script for command in script]
+        return first | {int(word[1]) for word in words if word[0] == "slot" and word[-1] == "huge"}
 
     def seed_frames(self) -> None:
         """Tell the matcher which frames hold the same guest page. Pages that the host drops are left to be found."""
