@@ -71,8 +71,9 @@ class Tables:
 class Bench:
     """An L1 in `form`, with nested paging (`npt`) or without; every exit is audited."""
 
-    def __init__(self, form: str = "4-level", *, npt: bool = True, roots: str = "special") -> None:
-        guest = Guest(name="l1", image="none", features=("svm", "npt") if npt else ("svm",), memory_mib=MEMORY >> 20, format="flat")
+    def __init__(self, form: str = "4-level", *, npt: bool = True, roots: str = "special", vcpus: int = 1) -> None:
+        features = ("svm", "npt") if npt else ("svm",)
+        guest = Guest(name="l1", image="none", features=features, memory_mib=MEMORY >> 20, vcpus=vcpus, format="flat")
         self.form, self.npt = form, npt
         loaded = load_bytes(guest, b"\xf4")
         self.machine = Machine(guest, roots=roots, audit=self._audit, loaded=Loaded((), loaded.state, loaded.cr0))
@@ -82,7 +83,8 @@ class Bench:
         Tables(self, L1_ROOT, form).identity()
         self.nested = Tables(self, NESTED_ROOT, form).identity()
         cr0, cr4, efer = REGISTERS[form]
-        assert self.vcpu.set_sregs(cr0, L1_ROOT, cr4, efer | Efer.SVME)
+        for vcpu in self.vm.vcpus:
+            assert vcpu.set_sregs(cr0, L1_ROOT, cr4, efer | Efer.SVME)
         self._write_vmcb()
 
     @staticmethod

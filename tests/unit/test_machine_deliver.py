@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from shadowmmu.machine.cpu import Reg, Seg, Segment, State, System, Table
-from shadowmmu.machine.deliver import DeliveryNotOffered, TripleFaultDelivery, deliver, second_event
+from shadowmmu.machine.deliver import TaskSwitch, TripleFaultDelivery, deliver, second_event
 from shadowmmu.machine.memory import BP, DE, DF, GP, NP, PF, SS, TS, UD, Event, GuestFault, GuestMemory
 
 SIZE = 0x10000
@@ -266,7 +266,7 @@ def test_a_frame_across_an_absent_page_stores_nothing() -> None:
 def test_task_gates_are_refused_clearly() -> None:
     w = World()
     w.gate(DF, kind=0x5)
-    with pytest.raises(DeliveryNotOffered, match="#DF goes through a task gate"):
+    with pytest.raises(TaskSwitch, match="#DF goes through a task gate"):
         w.deliver(Event(DF))
 
 

@@ -492,3 +492,49 @@ def test_the_vmcbs_memory_is_taken_away_while_l2_runs() -> None:
     bench.put(L2_CODE, "0fa2" + VMMCALL)
     bench.machine._on_exit = lambda machine, exit_: machine.vm.set_memslot(0, 0, 0) if exit_.kind.value == "CPUID" else None
     assert bench.run().reason == "triple fault", "no memory is left for L1 either"
+
+
+@pytest.mark.parametrize(("npt", "reason"), [(True, SvmExit.VMMCALL), (False, SvmExit.SHUTDOWN)])
+def test_an_l2_that_switches_tasks_by_hardware(npt: bool, reason: int) -> None:
+    """With nested paging the CPU does it; with shadow paging the machine cannot follow, and L2 is at its end."""
+    bench = Bench("pae", npt=npt)
+    bench.set_mode("pae")
+    tss, gdt = L2_DATA, L2_DATA + 0xF00
+    bench.vm.write_guest(gdt + 0x18, struct.pack("<Q", 0x67 | (tss & 0xFFFF) << 16 | (tss >> 16) << 32 | 0x89 << 40))
+    bench.set_segment(Vmcb.GDTR, Segment(0, 0, 0x1F, gdt))
+    task = [0] * 26
+    task[7], task[8], task[9], task[14] = 0x50000, L2_CODE + 0x20, 2, L2_STACK  # CR3, EIP, EFLAGS, ESP
+    task[18:24] = 0x10, 8, 0x10, 0x10, 0, 0
+    bench.vm.write_guest(tss, struct.pack("<26I", *task))
+    bench.put(L2_CODE + 0x20, VMMCALL)
+    assert bench.l2("ea000000001800") == reason  # jmp 18h:0
+
+
+def test_an_l1_that_switches_tasks_by_hardware() -> None:
+    bench = Bench("pae", npt=False)
+    bench.vm.write_guest(0x1000, struct.pack("<4Q", 0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF, 0x0000892020000067))
+    bench.put(L1_CODE, "ea000000001800")
+    state = bench.l1_state()
+    state.system = state.system._replace(gdtr=Table(0x1000, 0x1F))
+    assert bench.run(state).reason == "unemulated instruction"
+
+
+@BOTH
+@FORMS
+def test_two_vcpus_each_with_an_l2(form: str, roots: str) -> None:
+    """They share L1's nested tables; one L2 writes what the other reads."""
+    bench = Bench(form, roots=roots, vcpus=2)
+    bench.set_mode("unpaged")
+    second = VMCB + 0x1000
+    bench.vm.write_guest(second, bench.vm.read_guest(VMCB, 4096))
+    wait, done = L2_DATA, L2_DATA + 4
+    bench.put(L2_CODE, f"c705{struct.pack('<I', wait).hex()}01000000" + VMMCALL)  # mov dword [wait], 1; vmmcall
+    # pause; cmp dword [wait], 1; jne; mov dword [done], 2; vmmcall
+    bench.put(L2_CODE + 0x40, f"f390 833d{struct.pack('<I', wait).hex()}01 75f5 c705{struct.pack('<I', done).hex()}02000000" + VMMCALL)
+    bench.vm.write_guest(second + Vmcb.RIP, struct.pack("<Q", L2_CODE + 0x40))
+    other = bench.l1_state()
+    other.gpr[Reg.RAX] = second
+    bench.machine.processors[1].cpu.set_state(other)
+    assert bench.run().reason == "halted"
+    assert (bench.load(wait, 4), bench.load(done, 4)) == (1, 2)
+    assert bench.load(VMCB + Vmcb.EXIT_CODE) == bench.load(second + Vmcb.EXIT_CODE) == SvmExit.VMMCALL

@@ -170,6 +170,7 @@ class ExitKind(Enum):
     INTERRUPT_WINDOW = "interrupt window"  # VINTR is intercepted, and the guest is ready for an interrupt
     PORT = "port"  # IN or OUT that the guard wants to see; number: port; error_code: bytes
     PORT_DENIED = "port denied"  # IN or OUT without the right to
+    TASK_SWITCH = "task switch"  # by hardware, and already done: the guest's CR3 is lost
     SHUTDOWN = "shutdown"
     INTERRUPTED = "interrupted"  # by `Cpu.stop`
 

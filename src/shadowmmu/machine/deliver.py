@@ -44,8 +44,8 @@ _TRAP_CLEARS = int(Rflags.TF | Rflags.NT | Rflags.RF | Rflags.VM)
 _REAL_CLEARS = int(Rflags.INTR | Rflags.TF | Rflags.AC | Rflags.RF)
 
 
-class DeliveryNotOffered(Exception):
-    """The guest's IDT asks for something this machine does not do."""
+class TaskSwitch(Exception):
+    """The guest switches tasks by hardware, by a jump or a task gate of its IDT, which this machine does not do."""
 
 
 class TripleFaultDelivery(Exception):
@@ -151,7 +151,7 @@ class Delivery:
         if self.long:
             gate = gate._replace(offset=gate.offset | (raw >> 64 & MASK32) << 32)
         if gate.kind == _GATE_TASK and not self.long:
-            raise DeliveryNotOffered(f"{self.event.name} goes through a task gate; use an interrupt gate in the guest's IDT")
+            raise TaskSwitch(f"{self.event.name} goes through a task gate; use an interrupt gate in the guest's IDT")
         if gate.kind not in ((_GATE_32, _GATE_TRAP_32) if self.long else (_GATE_16, _GATE_TRAP_16, _GATE_32, _GATE_TRAP_32)):
             raise self._idt_fault()
         if self.event.software and gate.dpl < self.state.cpl:

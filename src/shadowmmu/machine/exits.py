@@ -10,6 +10,7 @@ from shadowmmu.engine.face import Outcome
 from shadowmmu.machine.control_registers import read_control, write_control
 from shadowmmu.machine.cpu import MASK32, Exit, ExitKind, Reg, Seg, Segment, State
 from shadowmmu.machine.decode import Operands
+from shadowmmu.machine.deliver import TaskSwitch
 from shadowmmu.machine.fault_cause import write_fault_cause
 from shadowmmu.machine.guest_tables import GUEST_FINAL
 from shadowmmu.machine.memory import BP, DB, GP, OF, PF, UD, Event, GuestFault, NestedFault, NoMemory
@@ -182,6 +183,10 @@ def _port_denied(_p: "Processor", _exit: Exit) -> None:
     raise GuestFault(GP)
 
 
+def _task_switch(p: "Processor", _exit: Exit) -> None:
+    raise TaskSwitch(f"a task switch by hardware near RIP {p.cpu.state().rip:#x} is not emulated")
+
+
 def _shutdown(p: "Processor", _exit: Exit) -> None:
     p.shut_down("the CPU shut down")
 
@@ -205,5 +210,6 @@ HANDLERS: dict[ExitKind, Callable[["Processor", Exit], None]] = {
     ExitKind.SVM: svm_instruction,
     ExitKind.UNDEFINED: _undefined,
     ExitKind.PORT_DENIED: _port_denied,
+    ExitKind.TASK_SWITCH: _task_switch,
     ExitKind.SHUTDOWN: _shutdown,
 }

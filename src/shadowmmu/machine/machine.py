@@ -11,6 +11,7 @@ from shadowmmu.engine.vm import Vm
 from shadowmmu.machine.cpu import Exit, ExitKind
 from shadowmmu.machine.cpuid import Cpuid
 from shadowmmu.machine.decode import UnemulatedInstruction
+from shadowmmu.machine.deliver import TaskSwitch
 from shadowmmu.machine.devices import EXIT_PASS, PortBus
 from shadowmmu.machine.intercepts import EXIT_ON_PAUSE, NESTED_PAGING, SHADOW_PAGING
 from shadowmmu.machine.loader import Guest, Loaded, load_image
@@ -129,7 +130,7 @@ class Machine:
                     exit_ = processor.step()
                 except TripleFault as end:
                     return Reason.TRIPLE_FAULT, str(end)
-                except UnemulatedInstruction as end:
+                except (UnemulatedInstruction, TaskSwitch) as end:
                     return Reason.UNEMULATED, str(end)
                 ended = self._after(processor, exit_, max_quiet_seconds)
                 if ended is not None:

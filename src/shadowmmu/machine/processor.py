@@ -12,7 +12,7 @@ from shadowmmu.machine.cpu import MASK32, MASK64, Cpu, Exit, ExitKind, Intercept
 from shadowmmu.machine.cpu_memory import CpuMemory, NestedCpuMemory
 from shadowmmu.machine.cpuid import Cpuid
 from shadowmmu.machine.decode import Fetcher, StaleCode, UnemulatedInstruction, bitness
-from shadowmmu.machine.deliver import TripleFaultDelivery, deliver, second_event
+from shadowmmu.machine.deliver import TaskSwitch, TripleFaultDelivery, deliver, second_event
 from shadowmmu.machine.emulate import Emulator
 from shadowmmu.machine.exits import HANDLERS
 from shadowmmu.machine.memory import DB, PF, SYSTEM, UD, WRITE, Event, GuestFault, GuestMemory, NestedFault, NoMemory
@@ -126,6 +126,10 @@ class Processor:
             self._leave_by(nested_fault, None)
         except StaleCode:
             self.cpu.all_code_changed()
+        except TaskSwitch as end:
+            if self.nested is None:
+                raise
+            self.shut_down(str(end))
         return exit_
 
     def _take_cr3(self) -> None:

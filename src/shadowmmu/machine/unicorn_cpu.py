@@ -363,16 +363,17 @@ class UnicornCpu:
         elif self._exit is None or self._exit.kind in (ExitKind.SYSCALL, ExitKind.INTERRUPT_WINDOW):
             host.read_context()
         self._rip = struct.unpack_from("<Q", host.context, where.rip)[0]
-        self._take_cr3()
+        if not self._take_cr3():
+            self._pending = self.state()  # so that VMRUN loads the right one
+            return Exit(ExitKind.TASK_SWITCH)
         return self._exit or Exit(ExitKind.INTERRUPTED)
 
-    def _take_cr3(self) -> None:
-        """Note the CR3 of the context; with shadow paging it is not the guest's to change."""
+    def _take_cr3(self) -> bool:
+        """Note the CR3 of the context. False: with shadow paging it is not the guest's to change, but a task switch did."""
         cr3 = struct.unpack_from("<Q", self._host.context, self._layout.cr3)[0]
         if self._controls.ncr3:
             self._controls = self._controls._replace(cr3=cr3)
-        elif cr3 != self._controls.cr3:
-            raise CpuError(f"the guest switched tasks by hardware near RIP {self._rip:#x}; this machine does not offer that")
+        return bool(cr3 == self._controls.cr3)
 
     def stop(self) -> None:
         """From another thread: make `run` return INTERRUPTED soon."""

@@ -16,7 +16,7 @@ from shadowmmu.check.rerun.vmm import Vmm
 from shadowmmu.check.rerun.watchdog import Watchdog
 from shadowmmu.machine.cpu import CpuError
 from shadowmmu.machine.decode import UnemulatedInstruction
-from shadowmmu.machine.deliver import DeliveryNotOffered
+from shadowmmu.machine.deliver import TaskSwitch
 from shadowmmu.trace.events import AnyEvent, Marker
 
 BEFORE, AFTER = 6, 4
@@ -24,7 +24,7 @@ BEFORE, AFTER = 6, 4
 MOST_EXITS = 100_000
 NESTED_LEVELS = 4
 """Levels of nested page tables that the CPU can walk."""
-_CANNOT_GO_ON = (EngineError, UnemulatedInstruction, CpuError, DeliveryNotOffered)
+_CANNOT_GO_ON = (EngineError, UnemulatedInstruction, CpuError, TaskSwitch)
 FINAL = "final"
 """Name of the dump and the counters taken when the guest has ended."""
 
