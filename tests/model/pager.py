@@ -236,6 +236,13 @@ class PagerVcpu:
     def set_efer(self, value: int) -> bool:
         return self._load(self.cr0, self.cr3, self.cr4, value, pdptes=False)
 
+    def nested_vmrun(self, cr0: int, cr3: int, cr4: int, efer: int) -> bool:
+        self._l1 = self.cr0, self.cr3, self.cr4, self.efer
+        return self._load(cr0, cr3, cr4, efer, pdptes=True)
+
+    def nested_vmexit(self) -> bool:
+        return self._load(*self._l1, pdptes=True)
+
     def invlpg(self, gva: int) -> None:
         if self.vm.fault != "invlpg keeps tables":
             self.drop()

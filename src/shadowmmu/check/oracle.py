@@ -34,6 +34,8 @@ Known differences of Linux 6.1 from a bare CPU. They are allowed here, unless `s
 * A table outside all memslots reads as not present. 4 MB pages name 36 physical bits.
 * With CR0.WP=0 Linux maps a user page that the supervisor writes, but the guest's entry does not let it, as a
   supervisor page; if EFLAGS.AC allowed that write under SMAP, the page stays within reach after AC is cleared.
+* Linux reports a fetch in the nested fault of an NPT without NX if L1 has CR4.SMEP.
+* Reserved bits of a PDPTE of an NPT are not looked at; those of its address lead outside memory.
 * A #PF drops the address from the shadow of the present CR3 alone. If the guest loads another CR3 with the same PCID
   and keeps its translations (CR3 bit 63), those of the first stay within reach.
 * With paging it may be asked for one: syncing renews an MMIO mark although a memslot has been made there meanwhile.
@@ -48,6 +50,7 @@ from shadowmmu.hardware import walk as hw
 from shadowmmu.hardware.cpu import Violation
 from shadowmmu.hardware.walk import Features, Paging, Step, Translation, bits, paging, use_entry, walk
 
+NPT_PDPTE_HIGH = 0xFFF  # bits of a PDPTE's address beyond the physical ones: they lead outside memory
 CR0_CACHE = 0x60000000  # CD, NW: a change reloads PDPTEs (SDM 4.4.1)
 PAGE_FAULT = 14
 
@@ -141,12 +144,16 @@ class Space:
         tlb, mode = self.tlb, self.tlb.mode
         self.depends, self.tables = {}, {key: set() for key in tlb.shape}
         if mode.levels == 3:
-            for key in [k for k in tlb.shape if k[0] == 0]:
-                pdpte = tlb.pdptes[key[1] & 3]
-                if pdpte & 1:
-                    self._visit(key, pdpte & hw.ADDRESS, hw.ALL)
+            self._visit_pdptes()
         elif mode.levels:
             self._visit((0, 0), self.cr3 & hw.ADDRESS, hw.ALL)
+
+    def _visit_pdptes(self) -> None:
+        pdptes = self.tlb.pdptes
+        for key in [k for k in self.tlb.shape if k[0] == 0]:
+            pdpte = pdptes[key[1] & 3]
+            if pdpte & 1:
+                self._visit(key, pdpte & hw.ADDRESS, hw.ALL)
 
     def _visit(self, key: Node, table: int, rights: int) -> None:
         """The CPU can have reached `table` at this node with `rights`: so all its watched entries count."""
@@ -184,6 +191,8 @@ class Space:
     def entries_changed(self, hpa: int, size: int) -> int:
         """Guest memory changed: entries that lie there lead to something new. Returns how many there are."""
         width, count = self.tlb.mode.entry_size, 0
+        if self.tlb.nested and self.tlb.mode.levels == 3:
+            self._visit_pdptes()  # no registers hold them, so a store to one counts at once
         for slot in range(hpa & -width, hpa + size, width):
             if slot in self.depends:
                 count += 1
@@ -198,7 +207,9 @@ class VirtualTlb:
     def __init__(self, oracle: Oracle, name: str) -> None:
         self.oracle, self.memory, self.name = oracle, oracle.memory, name
         self.cr0 = self.cr3 = self.cr4 = self.efer = 0
-        self.pdptes: tuple[int, ...] = (0, 0, 0, 0)
+        self.nested = False
+        """The tables are L1's NPT below an L2 without paging; `cr3` is nCR3, the other registers are L1's."""
+        self._pdptes: tuple[int, ...] = (0, 0, 0, 0)
         self.prediction: Prediction | None = None
         self._set_mode()
         self.space = Space(self, 0)
@@ -209,9 +220,10 @@ class VirtualTlb:
     def load(self, cr0: int, cr3: int, cr4: int, efer: int, *, mov_cr3: bool = False, accepted: bool = True) -> None:
         """The guest wrote one control register; these are all of them, had the write been `accepted`. SDM 4.10.4.1."""
         was, now = self.mode.levels, paging(cr0, cr4, efer, self.oracle.features)
+        self.nested = False
         flips0, flips4 = self.cr0 ^ cr0, self.cr4 ^ cr4
         pdpte_bits = hw.CR4_PAE | hw.CR4_PGE | hw.CR4_PSE | hw.CR4_SMEP
-        pdptes = self.pdptes
+        pdptes = self._pdptes
         if now.levels == 3 and (mov_cr3 or flips0 & (hw.CR0_PG | CR0_CACHE) or flips4 & pdpte_bits):
             loaded = [self._read_gpa((cr3 & 0xFFFFFFE0) + 8 * i, 8) for i in range(4)]
             legal = not any(p is None or (p & 1 and p & now.pdpte_reserved) for p in loaded)
@@ -222,7 +234,7 @@ class VirtualTlb:
         if not accepted:
             return
         noflush = bool(mov_cr3 and cr4 & hw.CR4_PCIDE and cr3 >> 63)
-        self.cr0, self.cr3, self.cr4, self.efer, self.pdptes = cr0, cr3 & ~(1 << 63), cr4, efer, pdptes
+        self.cr0, self.cr3, self.cr4, self.efer, self._pdptes = cr0, cr3 & ~(1 << 63), cr4, efer, pdptes
         self._set_mode()
         if was != now.levels or flips4 & hw.CR4_PGE or flips4 & ~cr4 & hw.CR4_PCIDE:
             self.spaces = {}
@@ -236,6 +248,27 @@ class VirtualTlb:
         elif mov_cr3 and not noflush:
             self.space.keep(lambda _page, t: t.rights & hw.GLOBAL != 0)
         self.rebuild()
+
+    def vmrun(self, cr0: int, ncr3: int, cr4: int, efer: int) -> None:
+        """L1, with these registers, runs an L2 without paging on its nested tables at `ncr3`; nothing of before is kept."""
+        self.nested = True
+        self.cr0, self.cr3, self.cr4, self.efer = cr0, ncr3, cr4, efer
+        self.flush()
+
+    def flush(self) -> None:
+        """Nothing is kept: VMRUN and #VMEXIT, with TLB_CONTROL 1 or between ASIDs (APM 15.16)."""
+        self._set_mode()
+        self.space = Space(self, self.cr3)
+        self.spaces = {0: self.space}
+        self.rebuild()
+
+    @property
+    def pdptes(self) -> tuple[int, ...]:
+        """The four PDPTE registers, or for an NPT what memory holds, without bits that Linux does not look at."""
+        if not self.nested:
+            return self._pdptes
+        found = [self._read_gpa((self.cr3 & 0xFFFFFFE0) + 8 * i, 8) or 0 for i in range(4)]
+        return tuple(0 if p >> self.oracle.features.maxphyaddr & NPT_PDPTE_HIGH else p & (hw.ADDRESS | 1) for p in found)
 
     def invlpg(self, gva: int) -> None:
         """The guest executed INVLPG: pages of any size that hold the address, and all cached tables, are gone."""
@@ -259,17 +292,19 @@ class VirtualTlb:
 
     def _set_mode(self) -> None:
         """The mode of the registers, and the readings of an entry under which shadow pages may have been made."""
-        features = self.oracle.features
-        self.mode = mode = paging(self.cr0, self.cr4, self.efer, features)
+        features, cr4 = self.oracle.features, self.cr4
+        if self.nested:  # always a user's access, so neither SMEP nor SMAP; no global pages and no keys (APM 15.25.5)
+            cr4 &= hw.CR4_PSE | hw.CR4_PAE | hw.CR4_LA57
+        self.mode = mode = paging(self.cr0, cr4, self.efer, features)
         self.shape = self.oracle.shape(mode)
         self.views: list[tuple[Paging, tuple[Step, ...]]] = [(mode, mode.steps)]
         if self.oracle.strict or not mode.levels:
             return
         if mode.levels == 2:
-            other = paging(self.cr0, self.cr4 ^ hw.CR4_PSE, self.efer, features)
+            other = paging(self.cr0, cr4 ^ hw.CR4_PSE, self.efer, features)
             self.views.append((other, other.steps))
         else:  # bit 63 counts as NX, bits 52-62 as ignored
-            other = paging(self.cr0, self.cr4, self.efer | hw.EFER_NXE, features)
+            other = paging(self.cr0, cr4, self.efer | hw.EFER_NXE, features)
             high = ~bits(62, 52)
             self.views = [
                 (other, tuple(s._replace(reserved=s.reserved & high, reserved_large=s.reserved_large & high) for s in other.steps))
@@ -348,7 +383,12 @@ class VirtualTlb:
 
     def _judge_fault(self, what: str, expected: Prediction, exception: tuple[Any, ...]) -> None:
         vector, code, address = exception[:3]
-        seen = code
+        nested = len(exception) > 3 and bool(exception[3])
+        if nested != self.nested:
+            raise Violation(f"{what}: the fault is for {'L1' if nested else 'the guest itself'}")
+        seen = code & 0xFFFFFFFF
+        if self.nested and not self.mode.nx:
+            seen &= ~hw.FETCH
         if not self.oracle.strict and self.mode.levels == 2 and self.efer & hw.EFER_NXE and expected.access & hw.FETCH:
             seen = code & ~hw.FETCH | self.mode.code(expected.access) & hw.FETCH
         if (vector, address, seen) != (PAGE_FAULT, expected.gva, expected.result):

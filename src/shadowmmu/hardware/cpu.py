@@ -62,6 +62,12 @@ def real_paging(cr0: int, cr4: int, efer: int, features: Features) -> Paging:
     return paging(cr0 | hw.CR0_PG | hw.CR0_WP, (cr4 | hw.CR4_PAE) & ~hw.CR4_PKE, efer | hw.EFER_NXE, features)
 
 
+def nested_paging(levels: int, features: Features) -> Paging:
+    """The nested tables of a host with that many levels; every access to them is a user's (APM 15.25.5)."""
+    la57 = hw.CR4_LA57 if levels == 5 else 0
+    return paging(hw.CR0_PG | hw.CR0_WP, hw.CR4_PAE | la57, hw.EFER_LME | hw.EFER_LMA | hw.EFER_NXE, features)
+
+
 class Done(Enum):
     """How an access ended."""
 
@@ -91,8 +97,12 @@ class Observer(Protocol):
 class Cpu:
     """The CPU of one vCPU of the engine. `features` are the host's; without `amd` PDPTEs are latched at entry (SDM 26.3.2.3)."""
 
-    def __init__(self, vcpu: Any, memory: HostMemory, features: Features, observer: Observer, random: Random | None = None) -> None:
+    def __init__(
+        self, vcpu: Any, memory: HostMemory, features: Features, observer: Observer, random: Random | None = None, npt_levels: int = 0
+    ) -> None:
         self.vcpu, self.memory, self.features, self.observer = vcpu, memory, features, observer
+        self.npt_levels = npt_levels
+        """Levels of the host's nested tables, below guests without paging: addresses are guest physical. 0: shadow paging."""
         self.tlb = Tlb(random)
         self.root = 0
         self.pdptes: tuple[int, ...] | None = None
@@ -100,13 +110,16 @@ class Cpu:
     def enter(self) -> None:
         """VM entry: load the root, do the flushes asked for. A root that changes flushes nothing by itself."""
         entry = self.vcpu.enter()
-        self.mode = mode = real_paging(self.vcpu.cr0, self.vcpu.cr4, self.vcpu.efer, self.features)
+        if self.npt_levels:
+            self.mode = mode = nested_paging(self.npt_levels, self.features)
+        else:
+            self.mode = mode = real_paging(self.vcpu.cr0, self.vcpu.cr4, self.vcpu.efer, self.features)
         if entry.level != mode.levels:
             raise Violation(f"root of level {entry.level} loaded while the CPU walks {mode.levels} levels")
         if mode.levels == 3 and entry.root >> 32:
             raise Violation(f"PAE root {entry.root:#x} lies above 4 GiB, out of reach of a 32-bit CR3")
         self.root = entry.root
-        self.tag = self.vcpu.cr3 & 0xFFF if self.vcpu.cr4 & hw.CR4_PCIDE else 0
+        self.tag = self.vcpu.cr3 & 0xFFF if self.vcpu.cr4 & hw.CR4_PCIDE and not self.npt_levels else 0
         if entry.flush_all:
             self.tlb.flush_all()
         for gva in entry.flush_gvas:
@@ -154,7 +167,7 @@ class Cpu:
                 return Result(Done.COMPLETED, None, tuple(exits))
             vcpu.ac = ac
             self.observer.before_walk(gva, access, ac)
-            outcome = str(getattr(vcpu.page_fault(gva, ~hpa), "name", None))
+            outcome = str(getattr(vcpu.page_fault(gva, ~hpa | (hw.GUEST_FINAL if self.npt_levels else 0)), "name", None))
             exits.append(outcome)
             self.observer.after_walk(outcome, None, vcpu.exception if outcome == "INJECT" else None)
             if outcome == "INJECT":
@@ -170,7 +183,8 @@ class Cpu:
         vcpu = self.vcpu
         vcpu.ac = ac
         self.observer.before_walk(gva, access, ac)
-        gpa = vcpu.gva_to_gpa(gva, access)
+        # The host's own nested tables are the identity. L1's, when L2 runs, are walked by the engine.
+        gpa = gva if self.npt_levels and not vcpu.guest_mode else vcpu.gva_to_gpa(gva, access)
         self.observer.after_walk("TRANSLATED", gpa, None if gpa is not None else vcpu.exception)
         if gpa is None:
             vcpu.inject()

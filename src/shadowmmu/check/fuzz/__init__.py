@@ -10,7 +10,7 @@ are shared between levels, roots and modes, and few shadow pages, and is a pure 
 * `run`    `fuzz`, `replay`, `shrink`
 """
 
-from shadowmmu.check.fuzz.ops import MODES, Kind, Op, Setup, describe
+from shadowmmu.check.fuzz.ops import MODES, NPT, PAGING, Kind, Op, Setup, describe
 from shadowmmu.check.fuzz.run import EPISODE, Failure, Report, fuzz, replay, shrink
 
-__all__ = ["EPISODE", "MODES", "Failure", "Kind", "Op", "Report", "Setup", "describe", "fuzz", "replay", "shrink"]
+__all__ = ["EPISODE", "MODES", "NPT", "PAGING", "Failure", "Kind", "Op", "Report", "Setup", "describe", "fuzz", "replay", "shrink"]

@@ -8,12 +8,9 @@ from shadowmmu.check.fuzz.ops import (
     FRAMES,
     GUEST,
     LARGE_FRAMES,
-    LEVELS,
     LOW,
-    MODES,
     MOVED,
     PAGE,
-    REACH,
     ROOTS,
     SLOTS,
     TABLES,
@@ -80,6 +77,8 @@ class Author:
             self.dirty: 0.8,
             self.build: 0.5,
         }
+        if guest.amd and not guest.nested:
+            weights[self.vmrun] = 1.5
         weights[random.choice(tuple(weights))] *= 4  # the mood of this episode
         self.choices, self.weights = tuple(weights), tuple(weights.values())
         self.mode(0)
@@ -106,7 +105,7 @@ class Author:
     def _repair(self, vcpu: int, op: Op) -> None:
         """Make the entry that stopped the access let it through, as far as one entry can, and try again."""
         tlb, gva, access = self.guest.oracle.vcpus[vcpu], op.a & ~0xFFF, op.b
-        if not tlb.mode.levels or gva not in REACH[tlb.mode.levels]:
+        if not tlb.mode.levels or gva not in self.guest.reach[tlb.mode.levels]:
             return
         trail = self._look(vcpu, gva)
         if not trail:
@@ -133,7 +132,7 @@ class Author:
         `make_way`: where no address maps it, one is made to.
         """
         mode = self.guest.oracle.vcpus[vcpu].mode
-        tried = self.random.sample(REACH[mode.levels], 8)
+        tried = self.random.sample(self.guest.reach[mode.levels], 8)
         through = next((g for g in tried if self._maps_table(vcpu, g, WRITE) == gpa >> 12), None)
         if through is None and make_way:
             leaves = ((g, trail[-1]) for g in tried if (trail := self._look(vcpu, g)) and trail[-1].step == len(mode.steps) - 1)
@@ -148,6 +147,9 @@ class Author:
             self._add(Kind.ACCESS, vcpu, through | gpa & 0xFFF, WRITE, mode.entry_size, entry)
             return
         size, chance = mode.entry_size, self.random.random()
+        if self.guest.nested and chance < 0.6:
+            self._add(Kind.L1_STORE, vcpu, gpa, size, entry)
+            return
         before = self._read(gpa - size, size)
         if chance < 0.1 and gpa & 0xFFF and before is not None:  # with the entry before it, in one store
             self._add(Kind.POKE, vcpu, gpa - size, 2 * size, before | entry << 8 * size)
@@ -164,7 +166,7 @@ class Author:
         """A watched address that is canonical with that many levels; without paging anything, mostly memory."""
         if not levels:
             return self.random.choice((self.random.randrange(FRAMES) << 12, self.random.choice(LOW)))
-        return self.random.choice(REACH[levels])
+        return self.random.choice(self.guest.reach[levels])
 
     def _levels(self, vcpu: int) -> int:
         return self.guest.oracle.vcpus[vcpu].mode.levels
@@ -192,7 +194,7 @@ class Author:
         tlb = self.guest.oracle.vcpus[vcpu]
         if not tlb.mode.levels:
             return [(first + self.random.randrange(pages)) << 12]
-        return [g for g in REACH[tlb.mode.levels] if any(first <= t.address(g) >> 12 < first + pages for t in tlb.possible(g))]
+        return [g for g in self.guest.reach[tlb.mode.levels] if any(first <= t.address(g) >> 12 < first + pages for t in tlb.possible(g))]
 
     def _touch(self, first: int, pages: int, count: int, access: int | None = None) -> None:
         """Accesses of both vCPUs to guest pages that something has just been done to."""
@@ -302,7 +304,7 @@ class Author:
         """Change an entry on the path of an address in use, invalidate (mostly), and look again."""
         random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
         gva, size = random.choice(self.recent), tlb.mode.entry_size
-        trail = self._look(vcpu, gva) if tlb.mode.levels and gva in REACH[tlb.mode.levels] else []
+        trail = self._look(vcpu, gva) if tlb.mode.levels and gva in self.guest.reach[tlb.mode.levels] else []
         if not trail:
             return
         used = trail[-1] if random.random() < 0.7 else random.choice(trail)
@@ -325,7 +327,7 @@ class Author:
         levels = self._levels(vcpu)
         if not levels or self._levels(1 - vcpu) != levels:
             return None
-        for gva in [g for g in self.recent if g in REACH[levels]] + self.random.sample(REACH[levels], 6):
+        for gva in [g for g in self.recent if g in self.guest.reach[levels]] + self.random.sample(self.guest.reach[levels], 6):
             mine, other = self._look(vcpu, gva), self._look(1 - vcpu, gva)
             if mine and other and mine[-1].pa == other[-1].pa and mine[-1].address:
                 return gva, mine[-1]
@@ -362,7 +364,7 @@ class Author:
         """With PCIDs: change an entry, go to another PCID and back keeping translations, some invalidation on the way."""
         random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
         gva = random.choice(self.recent)
-        trail = self._look(vcpu, gva) if tlb.cr4 & CR4_PCIDE and gva in REACH[tlb.mode.levels] else []
+        trail = self._look(vcpu, gva) if tlb.cr4 & CR4_PCIDE and gva in self.guest.reach[tlb.mode.levels] else []
         if not trail or not trail[-1].address:
             return
         keep, here = 1 << 63, tlb.cr3
@@ -427,7 +429,7 @@ class Author:
     def pcid(self, vcpu: int) -> None:
         """Process-context identifiers on or off; on only with PCID 0 in CR3 (SDM 4.10.1)."""
         tlb = self.guest.oracle.vcpus[vcpu]
-        if tlb.mode.levels > 3:
+        if tlb.mode.levels > 3 and not self.guest.nested:
             if not tlb.cr4 & CR4_PCIDE:
                 self._add(Kind.CR3, vcpu, tlb.cr3 & ~0xFFF)
             self._add(Kind.CR4, vcpu, tlb.cr4 ^ CR4_PCIDE)
@@ -448,10 +450,10 @@ class Author:
         )
         self._add(kind, vcpu, (tlb.cr0 if kind == Kind.CR0 else tlb.cr4 if kind == Kind.CR4 else tlb.efer) ^ bit)
 
-    def mode(self, vcpu: int) -> None:
-        """Another paging mode, after some paths have been laid for it."""
+    def _other_mode(self, vcpu: int) -> tuple[int, int, int, int]:
+        """Registers of a mode (CR0, CR3, CR4, EFER), after some paths have been laid for it."""
         random = self.random
-        levels = LEVELS[MODES.index(random.choice(self.setup.modes))]
+        levels = random.choice(tuple(self.guest.modes.values()))
         cr4 = sum(bit for bit in (CR4_PGE, CR4_SMEP, CR4_SMAP) if random.random() < 0.5) | (CR4_PSE if random.random() < 0.8 else 0)
         cr4 |= NORMAL[levels] & ~CR4_PSE if levels else random.choice((0, CR4_PAE))
         cr0 = CR0_BASE | (CR0_WP if random.random() < 0.7 else 0) | (CR0_PG if levels else 0)
@@ -462,12 +464,26 @@ class Author:
                 self._add(Kind.POKE, vcpu, root + 8 * i, 8, self._home(3, 2) << 12 | (random.random() < 0.8))
         for _ in range(3 if levels else 0):
             self._path(vcpu, root, self._gva(levels), levels)
-        pcid = levels > 3 and random.random() < 0.4
+        return cr0, root, cr4, efer
+
+    def mode(self, vcpu: int) -> None:
+        """Another paging mode."""
+        random = self.random
+        cr0, root, cr4, efer = self._other_mode(vcpu)
+        pcid = efer & EFER_LME and not self.guest.nested and random.random() < 0.4
         for v in (0, 1) if random.random() < 0.7 else (vcpu,):
             self._add(Kind.MODE, v, cr0, root, cr4, efer)
             if pcid:
                 self._add(Kind.CR3, v, root & ~0xFFF)
                 self._add(Kind.CR4, v, cr4 | CR4_PCIDE)
+
+    def vmrun(self, vcpu: int) -> None:
+        """Into an L2 of another mode, or of the same, on a table that L1 uses too or on another; or back to L1."""
+        if self.guest.l1[vcpu]:
+            self._add(Kind.VMEXIT, vcpu)
+        else:
+            cr0, root, cr4, efer = self._other_mode(vcpu)
+            self._add(Kind.VMRUN, vcpu, cr0, self.guest.oracle.vcpus[vcpu].cr3 & ~0xFFF if self.random.random() < 0.3 else root, cr4, efer)
 
     def slot(self, vcpu: int) -> None:
         """Delete and make again, move, or change the flags of a slot; tables are not away or read-only for long."""
@@ -493,7 +509,7 @@ class Author:
     def _used_page(self, vcpu: int) -> int:
         """A guest page, mostly one that the vCPU has mapped."""
         gva, tlb = self.random.choice(self.recent), self.guest.oracle.vcpus[vcpu]
-        held = sorted(tlb.possible(gva)) if gva in REACH[tlb.mode.levels] and tlb.mode.levels else []
+        held = sorted(tlb.possible(gva)) if gva in self.guest.reach[tlb.mode.levels] and tlb.mode.levels else []
         page = (self.random.choice(held).address(gva) if held else gva) >> 12
         if self.random.random() < 0.2 or not any(first <= page < first + pages for first, pages in SLOTS.values()):
             first, pages = SLOTS[self.random.choice(tuple(SLOTS))]

@@ -9,10 +9,11 @@ from shadowmmu.check.fuzz.ops import (
     FRAMES,
     GUEST,
     HOST,
-    LEVELS,
     LOW,
-    MODES,
+    NPT,
+    NPT_REACH,
     PAGE,
+    PAGING,
     REACH,
     SLOTS,
     TABLES,
@@ -22,13 +23,13 @@ from shadowmmu.check.fuzz.ops import (
     Op,
     Setup,
 )
-from shadowmmu.check.oracle import Oracle
-from shadowmmu.hardware.cpu import Cpu, HostMemory, Violation
-from shadowmmu.hardware.walk import ADDRESS, CR0_PG, FETCH, USER, WRITE, paging
+from shadowmmu.check.oracle import Oracle, VirtualTlb
+from shadowmmu.hardware.cpu import Cpu, Done, HostMemory, Violation
+from shadowmmu.hardware.walk import ADDRESS, CR0_PG, EFER_LMA, EFER_LME, FETCH, USER, WRITE, paging
 
 CR0_BASE = 0x31  # PE, ET, NE
+L2 = {"cr0": CR0_BASE, "cr3": 0, "cr4": 0, "efer": 0}  # on nested tables L2 runs without paging
 CR4_PCIDE = 0x20000
-EFER_LMA = 0x400
 MISSING = object()
 REGISTER = {"CR0": 0, "CR3": 1, "CR4": 2, "EFER": 3}
 
@@ -121,12 +122,46 @@ class Slots:
         return page is not None and page[1]
 
 
+class DirectMap:
+    """What may be seen of an L1 that stores through the host's nested tables: memory is where the memslots have it."""
+
+    def __init__(self, slots: Slots, oracle: Oracle) -> None:
+        self.slots, self.oracle = slots, oracle
+
+    def completed(self, gva: int, access: int, ac: bool, hpa: int) -> None:
+        if self.slots.host(gva) != hpa or not self.slots.writable(gva):
+            raise Violation(f"L1's store to gpa {gva:#x} went to host {hpa:#x}, the memslots have it at {self.slots.host(gva) or 0:#x}")
+
+    def stored(self, hpa: int, size: int) -> None:
+        self.oracle.stored(hpa, size)
+
+    def emulated_store(self, gpa: int, size: int) -> None:
+        hpa = self.slots.host(gpa)
+        if hpa is not None:
+            self.oracle.stored(hpa, size)
+
+    def before_walk(self, gva: int, access: int, ac: bool) -> None:
+        """No tables of L1's are walked."""
+
+    def after_walk(self, outcome: str, gpa: int | None, exception: tuple[Any, ...] | None) -> None:
+        if exception is not None:
+            raise Violation(f"L1 gets {exception} for a physical address")
+
+
 class Guest:
     """A VM in the middle of an episode. `do` performs one operation and returns its outcome in a word."""
 
     def __init__(self, setup: Setup, make_vm: Callable[..., Any]) -> None:
         random = Random(f"guest {setup.seed}")
-        self.setup, self.amd = setup, random.random() < 0.7
+        plain, npt = ([mode for mode in setup.modes if mode in group] for group in (PAGING, NPT))
+        self.nested = bool(npt) and (not plain or random.random() < 0.4)
+        """A host with NPT; both vCPUs run an L2, and only nested tables are shadowed. L1 edits them by emulated stores."""
+        host_levels = random.choice((4, 5)) if self.nested and npt != ["npt-5-level"] else 5 if self.nested else 4
+        self.modes = {mode: (PAGING | NPT)[mode] for mode in (npt if self.nested else plain) if mode != "npt-5-level" or host_levels == 5}
+        self.reach = NPT_REACH if self.nested else REACH
+        self.pdptes: list[tuple[int, ...]] = [(), ()]  # of L1's nested tables at the last VMRUN
+        self.l1: list[tuple[int, int, int, int] | None] = [None, None]  # L1's registers while an L2 without nested paging runs
+        self.setup, self.amd = setup, self.nested or random.random() < 0.7
         self.features = GUEST._replace(amd=self.amd)
         self.vm = make_vm(
             memory_mib=0,
@@ -137,6 +172,7 @@ class Guest:
             host_maxphyaddr=HOST.maxphyaddr,
             shadow_pages=random.choice((0, 40, 64)),
             vendor="svm" if self.amd else "vmx",
+            **({"tdp": True, "host_levels": host_levels} if self.nested else {}),
         )
         if random.random() < 0.5:
             self.vm.set_host_page_level(512 * PAGE, 512 * PAGE, 2)
@@ -152,6 +188,9 @@ class Guest:
             self._protect,
             self._zap_all,
             self._dirty,
+            self._vmrun,
+            self._vmexit,
+            self._l1_store,
         )
         self.memory = HostMemory(self.vm.host_regions())
         self.slots = Slots(self.vm, self.memory)
@@ -159,13 +198,18 @@ class Guest:
             self.slots.set(slot, first, pages, 0)
         self.oracle = Oracle(self.slots, WATCHED, 2, self.features)
         evict = random.choice((None, random))
-        self.cpus = [Cpu(v, self.memory, HOST._replace(amd=self.amd), self.oracle.vcpus[i], evict) for i, v in enumerate(self.vm.vcpus)]
+        host = HOST._replace(amd=self.amd)
+        npt_levels = host_levels if self.nested else 0
+        self.cpus = [Cpu(v, self.memory, host, self.oracle.vcpus[i], evict, npt_levels) for i, v in enumerate(self.vm.vcpus)]
         self.slots.find_zeroes((SLOTS[2][0] + SLOTS[2][1] - 2) * PAGE)
         for page in range(TABLES + 1, FRAMES):  # data that differs everywhere; tables come later
             self.vm.write_guest(page * PAGE, (page * 0x1001).to_bytes(4, "little") * 1024)
-        for vcpu, tlb in zip(self.vm.vcpus, self.oracle.vcpus, strict=True):
-            vcpu.set_sregs(cr0=CR0_BASE, cr3=PAGE, cr4=0, efer=0)
-            tlb.load(CR0_BASE, PAGE, 0, 0)
+        for index, (vcpu, tlb) in enumerate(zip(self.vm.vcpus, self.oracle.vcpus, strict=True)):
+            if self.nested:
+                self._run_l2(index, CR0_BASE | CR0_PG, PAGE, 0, 0)
+            else:
+                vcpu.set_sregs(cr0=CR0_BASE, cr3=PAGE, cr4=0, efer=0)
+                tlb.load(CR0_BASE, PAGE, 0, 0)
 
     def do(self, op: Op) -> str:
         """Perform `op`; raises a violation."""
@@ -174,6 +218,11 @@ class Guest:
             if self.slots.absent and self.slots.arrivals():
                 self.oracle.memory_changed()
             return outcome
+        except Violation:
+            if not self._mark_refused(op):
+                raise
+            self._after_fault(op.vcpu)
+            return "no A or D, the host protects the table"
         except Exception as error:
             if type(error).__name__ == "TripleFault":
                 return self._triple_fault(op, error)
@@ -181,35 +230,101 @@ class Guest:
                 return "host fault"
             raise
 
+    def _mark_refused(self, op: Op) -> bool:
+        """A walk has to set A or D in a page that the host protects: Linux gives the guest a #PF instead."""
+        prediction = self.oracle.vcpus[op.vcpu].prediction
+        if prediction is None or op.kind not in (Kind.ACCESS, Kind.EMULATED):
+            return False
+        pages = {hpa >> 12 for hpa, *_ in prediction.entries}
+        gfns = (gfn for first, count, _, _ in self.slots.slots.values() for gfn in range(first, first + count))
+        return any(self.slots.host_page(gfn) in self.slots.protected and (self.slots.host(gfn * PAGE) or 0) >> 12 in pages for gfn in gfns)
+
     def _triple_fault(self, op: Op, error: Exception) -> str:
         """Right if the root, or with legacy roots a table of a present PDPTE, is in no slot."""
         tlb = self.oracle.vcpus[op.vcpu]
-        tables = [tlb.cr3 & ~0x1F, *(p for p in tlb.pdptes if p & 1)] if tlb.mode.levels == 3 else [tlb.cr3]
-        if all(self.slots.host(t & ADDRESS) is not None for t in tables):
+        tables = [tlb.cr3 & ~0x1F & ADDRESS]
+        if tlb.mode.levels == 3:
+            pdptes = [self.slots.peek(tables[0] + 8 * i, 8) or 0 for i in range(4)] if self.nested else tlb.pdptes
+            tables += [p & -PAGE if self.nested else p & ADDRESS for p in pdptes if p & 1]  # legacy roots take all of an NPT's PDPTE
+        if all(self.slots.host(t) is not None for t in tables):
             raise Violation(f"vcpu {op.vcpu}: triple fault, but cr3 {tlb.cr3:#x} points to memory") from error
         return "triple fault"
 
     def _address(self, op: Op) -> int:
         """The operation's address if the vCPU's mode can name it, else another, so that any list of operations makes sense."""
         levels = self.oracle.vcpus[op.vcpu].mode.levels
-        if (op.a & ~0xFFF) in REACH[levels] or (not levels and not op.a >> 32):
+        if (op.a & ~0xFFF) in self.reach[levels] or (not levels and not op.a >> 32):
             return op.a
         return LOW[(op.a >> 12) % len(LOW)] | op.a & 0xFFF
 
     def _access(self, op: Op) -> str:
         access, size, value = op[3:]
+        access = self._as_seen(access)
+        self._reload_pdptes(op.vcpu)
         gva = self._address(op)
         edits = self.oracle.edits
         result = self.cpus[op.vcpu].access(gva, access & 0xFF, bool(access & AC), size, value if access & WRITE else None)
+        if result.how == Done.INJECTED:
+            self._after_fault(op.vcpu)
         what = _word(access) + (" of an entry" if access & WRITE and self.oracle.edits != edits else "")
         return f"{what} {result.how.value}{' after ' + ','.join(result.exits[-2:]) if result.exits else ''}"
 
     def _emulated(self, op: Op) -> str:
         access, size, value = op[3:]
+        access = self._as_seen(access)
+        self._reload_pdptes(op.vcpu)
         gva = self._address(op)
         self.cpus[op.vcpu].enter()
         result = self.cpus[op.vcpu].emulate(gva, access & 0xFF, bool(access & AC), size, value if access & WRITE else None)
+        if result.how == Done.INJECTED:
+            self._after_fault(op.vcpu)
         return f"{_word(access)} {result.how.value}"
+
+    def _reload_pdptes(self, index: int) -> None:
+        """Legacy roots take the PDPTEs of a PAE L1's nested tables at VMRUN; of a later change Linux knows nothing (H4)."""
+        if self.nested and self.setup.roots == "legacy" and self.oracle.vcpus[index].pdptes != self.pdptes[index]:
+            self._run_l2(index, *self._registers(index))
+
+    def _as_seen(self, access: int) -> int:
+        """Nested tables are walked for a user's access, whatever L2 does (APM 15.25.5)."""
+        return access & ~AC | USER if self.nested else access
+
+    def _after_fault(self, index: int) -> None:
+        """A fault of nested tables is a #VMEXIT: L1 sees it, and runs L2 again."""
+        if self.nested:
+            self._run_l2(index, *self._registers(index))
+
+    def _registers(self, index: int) -> tuple[int, int, int, int]:
+        tlb = self.oracle.vcpus[index]
+        return tlb.cr0, tlb.cr3, tlb.cr4, tlb.efer
+
+    def _run_l2(self, index: int, cr0: int, ncr3: int, cr4: int, efer: int) -> None:
+        """L1 takes these registers, whose paging mode its nested tables have, and runs L2 on the tables at `ncr3`."""
+        vcpu = self.vm.vcpus[index]
+        if vcpu.guest_mode:
+            vcpu.nested_vmexit()
+        if (vcpu.cr0, vcpu.cr4, vcpu.efer & ~EFER_LMA) != (cr0, cr4, efer):
+            vcpu.set_sregs(cr0, 0, cr4, efer | (EFER_LMA if efer & EFER_LME else 0))
+        if (vcpu.cr0, vcpu.cr4, vcpu.efer & ~EFER_LMA) != (cr0, cr4, efer):
+            raise Violation(f"vcpu {index}: L1 cannot have cr0 {cr0:#x} cr4 {cr4:#x} efer {efer:#x}")
+        if not vcpu.nested_vmrun(**L2, ncr3=ncr3):
+            raise Violation(f"vcpu {index}: VMRUN with nested tables at {ncr3:#x} refused")
+        self.oracle.vcpus[index].vmrun(cr0, ncr3, cr4, efer)
+        self.pdptes[index] = self.oracle.vcpus[index].pdptes
+
+    def _l1_store(self, op: Op) -> str:
+        """L2 is left, L1 stores through its own direct mapping, as it edits its tables, and runs L2 again."""
+        if not self.nested:
+            return "not now"
+        gpa, size, value = op[2:5]
+        registers = self._registers(op.vcpu)
+        cpu, tlb = self.cpus[op.vcpu], self.oracle.vcpus[op.vcpu]
+        self.vm.vcpus[op.vcpu].nested_vmexit()
+        cpu.observer = DirectMap(self.slots, self.oracle)
+        result = cpu.access(gpa & -size, WRITE | USER, False, size, value)
+        cpu.observer = tlb
+        self._run_l2(op.vcpu, *registers)
+        return result.how.value
 
     def _poke(self, op: Op) -> str:
         gpa, size, value = op[2:5]
@@ -223,6 +338,9 @@ class Guest:
 
     def _invlpg(self, op: Op) -> str:
         gva = self._address(op)
+        if self.nested:  # L1 flushes on VMRUN
+            self._run_l2(op.vcpu, *self._registers(op.vcpu))
+            return "flushed"
         self.vm.vcpus[op.vcpu].invlpg(gva)
         self.oracle.vcpus[op.vcpu].invlpg(gva)
         return "done"
@@ -234,8 +352,11 @@ class Guest:
     def _write(self, index: int, name: str, value: int) -> str:
         """Write a control register and tell the oracle."""
         vcpu, tlb = self.vm.vcpus[index], self.oracle.vcpus[index]
-        registers = [tlb.cr0, tlb.cr3, tlb.cr4, tlb.efer]
+        registers = list(self._registers(index))
         registers[REGISTER[name]] = value
+        if self.nested:
+            self._run_l2(index, *registers)
+            return "accepted"
         if name == "CR3" and not tlb.cr4 & CR4_PCIDE:
             value &= ~(1 << 63)
             registers[1] = value
@@ -250,6 +371,10 @@ class Guest:
 
     def _mode(self, op: Op) -> str:
         cr0, cr3, cr4, efer = op[2:]
+        name = next((mode for mode, levels in self.modes.items() if levels == paging(cr0, cr4, efer).levels), "nonpaging")
+        if self.nested:
+            self._run_l2(op.vcpu, cr0, cr3, cr4, efer)
+            return name
         if self.oracle.vcpus[op.vcpu].cr4 & CR4_PCIDE:  # paging cannot be left with PCIDs on
             self._write(op.vcpu, "CR4", self.oracle.vcpus[op.vcpu].cr4 & ~CR4_PCIDE)
         self._write(op.vcpu, "CR0", cr0 & ~CR0_PG)
@@ -258,7 +383,42 @@ class Guest:
         self._write(op.vcpu, "CR3", cr3)
         if not cr0 & CR0_PG:
             return "nonpaging"
-        return f"{MODES[LEVELS.index(paging(cr0, cr4, efer).levels)]} {self._write(op.vcpu, 'CR0', cr0)}"
+        return f"{name} {self._write(op.vcpu, 'CR0', cr0)}"
+
+    def _vmrun(self, op: Op) -> str:
+        """L1 enters an L2 without nested paging: other registers, and nothing kept. An illegal CR3 comes back at once."""
+        vcpu, tlb = self.vm.vcpus[op.vcpu], self.oracle.vcpus[op.vcpu]
+        if self.nested or not self.amd or self.l1[op.vcpu]:
+            return "not now"
+        self.l1[op.vcpu] = self._registers(op.vcpu)
+        cr0, cr3, cr4, efer = op[2:]
+        accepted = vcpu.nested_vmrun(cr0, cr3, cr4, efer | (EFER_LMA if efer & EFER_LME and cr0 & CR0_PG else 0))
+        self._switch(tlb, (cr0, cr3, cr4, efer), accepted)
+        return "accepted" if accepted else f"refused, {self._vmexit(op)}"
+
+    def _vmexit(self, op: Op) -> str:
+        """Back to L1, which Linux 6.1 may give another CR4, when only one of L1 and L2 has paging (docs/kernel-quirks.md)."""
+        vcpu, tlb, saved = self.vm.vcpus[op.vcpu], self.oracle.vcpus[op.vcpu], self.l1[op.vcpu]
+        if saved is None:
+            return "not now"
+        mixed = bool((vcpu.cr0 ^ saved[0]) & CR0_PG)
+        self.l1[op.vcpu] = None
+        accepted = vcpu.nested_vmexit()
+        if vcpu.cr4 != saved[2] and not mixed:
+            raise Violation(f"vcpu {op.vcpu}: L1 gets CR4 {vcpu.cr4:#x} back, it had {saved[2]:#x}")
+        self._switch(tlb, (saved[0], saved[1], vcpu.cr4, saved[3]), accepted)
+        if accepted and not (vcpu.cr4 & CR4_PCIDE and not vcpu.efer & EFER_LMA):
+            return "accepted"
+        vcpu.set_sregs(cr0=CR0_BASE, cr3=PAGE, cr4=0, efer=0)
+        self._switch(tlb, (CR0_BASE, PAGE, 0, 0), True)
+        return "L1 shut down"
+
+    def _switch(self, tlb: VirtualTlb, registers: tuple[int, int, int, int], accepted: bool) -> None:
+        if not accepted and paging(registers[0], registers[2], registers[3], self.features).levels != 3:
+            raise Violation(f"{tlb.name}: a switch between L1 and L2 was refused")
+        tlb.load(*registers, mov_cr3=True, accepted=accepted)
+        if accepted:
+            tlb.flush()
 
     def _slot(self, op: Op) -> str:
         slot, first, pages, flags = op[2:]

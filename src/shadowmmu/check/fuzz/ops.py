@@ -6,8 +6,10 @@ from typing import NamedTuple
 from shadowmmu.hardware.walk import Features
 
 PAGE = 4096
-MODES = ("nonpaging", "2-level", "pae", "4-level", "5-level")
-LEVELS = (0, 2, 3, 4, 5)
+PAGING = {"nonpaging": 0, "2-level": 2, "pae": 3, "4-level": 4, "5-level": 5}  # mode -> levels of the guest's tables
+NPT = {"npt-2-level": 2, "npt-pae": 3, "npt-4-level": 4, "npt-5-level": 5}  # mode -> levels of the NPT below an L2 without paging
+LEVELS = PAGING | NPT
+MODES = tuple(LEVELS)
 AC = 1 << 8  # in the `access` of an operation: EFLAGS.AC is set
 TABLES = 22  # guest pages 1.. that hold tables; the first ROOTS are roots
 ROOTS = 6
@@ -27,6 +29,7 @@ LONG = (*(0x8000000000 + low for low in (0, 0x1000, 0x200000, 0x40000000)), *(0x
 LA57 = (*(0x1000000000000 + low for low in (0, 0x1000)), *(0xFF00000000000000 + low for low in (0, 0x40001000)))
 WATCHED = LOW + LONG + LA57
 REACH = {0: LOW, 2: LOW, 3: LOW, 4: LOW + LONG, 5: WATCHED}  # levels of paging -> watched addresses that it can name
+NPT_REACH = {levels: tuple(a for a in REACH[levels] if not a >> GUEST.maxphyaddr) for levels in NPT.values()}  # physical addresses
 
 
 class Kind(IntEnum):
@@ -46,6 +49,9 @@ class Kind(IntEnum):
     PROTECT = 11  # the host takes or gives back its right to write a page [guest page, writable]
     ZAP_ALL = 12  # zap_all_fast
     DIRTY = 13  # get_dirty_log, compared with what was written [slot]
+    VMRUN = 14  # L1 enters an L2 without nested paging [cr0, cr3, cr4, efer]
+    VMEXIT = 15  # back to L1
+    L1_STORE = 16  # L1 leaves L2, stores through its own mapping, and runs L2 again [gpa, size, value]
 
 
 class Op(NamedTuple):
