@@ -26,11 +26,12 @@ VMMCALL = "0f01d9"
 ON = int(Cr0.PG | Cr0.PE | Cr0.ET)
 REGISTERS = {  # CR0, CR4, EFER
     "4-level": (ON, int(Cr4.PAE), int(Efer.LME | Efer.LMA | Efer.NXE)),
+    "5-level": (ON, int(Cr4.PAE | Cr4.LA57), int(Efer.LME | Efer.LMA | Efer.NXE)),
     "pae": (ON, int(Cr4.PAE), int(Efer.NXE)),
     "2-level": (ON, int(Cr4.PSE), 0),
     "unpaged": (int(Cr0.PE | Cr0.ET), 0, 0),
 }
-FLAT = {"4-level": 0xA9B, "pae": 0xC9B, "2-level": 0xC9B, "unpaged": 0xC9B}
+FLAT = {"4-level": 0xA9B, "5-level": 0xA9B, "pae": 0xC9B, "2-level": 0xC9B, "unpaged": 0xC9B}
 
 
 class Tables:
@@ -39,7 +40,7 @@ class Tables:
     def __init__(self, bench: Bench, root: int, form: str) -> None:
         self.bench, self.root, self.form = bench, root, form
         self.size = 4 if form == "2-level" else 8
-        shifts = {"4-level": (39, 30, 21, 12), "pae": (30, 21, 12), "2-level": (22, 12)}[form]
+        shifts = {"5-level": (48, 39, 30, 21, 12), "4-level": (39, 30, 21, 12), "pae": (30, 21, 12), "2-level": (22, 12)}[form]
         self.steps = [(shift, (1 << (10 if form == "2-level" else 9)) - 1) for shift in shifts]
         self.next = root + 0x1000
 
@@ -128,7 +129,7 @@ class Bench:
         self.set(Vmcb.DR6, 0xFFFF0FF0)
         self.set(Vmcb.DR7, 0x400)
         self.set(Vmcb.G_PAT, 0x0007040600070406)
-        self.set_mode("4-level" if self.form == "4-level" else "unpaged")
+        self.set_mode(self.form if self.form in ("4-level", "5-level") else "unpaged")
 
     def set_mode(self, mode: str, *, cpl: int = 0) -> None:
         """L2 in this paging mode, its tables mapping everything to itself."""
@@ -149,7 +150,7 @@ class Bench:
         self.set(Vmcb.RSP, L2_STACK)
         self.set(Vmcb.RIP, L2_CODE)
         # flat code and data; 64-bit code has L, not D
-        code = 0x00AF9B000000FFFF if mode == "4-level" else 0x00CF9B000000FFFF
+        code = 0x00AF9B000000FFFF if efer & Efer.LME else 0x00CF9B000000FFFF
         self.vm.write_guest(L2_DATA + 0xF00, struct.pack("<QQQ", 0, code, 0x00CF93000000FFFF))
 
     def gate(self, vector: int, target: int) -> None:

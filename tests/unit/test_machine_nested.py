@@ -76,6 +76,18 @@ def test_l2_in_every_mode(mode: str, npt: bool, roots: str) -> None:
     assert bool(bench.field(Vmcb.EFER) & Efer.LMA) == (mode == "4-level")
 
 
+@BOTH
+@pytest.mark.parametrize(("form", "mode"), [("5-level", "5-level"), ("4-level", "5-level"), ("5-level", "4-level"), ("5-level", "pae")])
+def test_5_levels_without_nested_paging(form: str, mode: str, roots: str) -> None:
+    """The nested tables of this CPU have four levels, so with nested paging nobody is offered CR4.LA57."""
+    bench = Bench(form, npt=False, roots=roots)
+    bench.set_mode(mode)
+    bench.store(L2_DATA, 0x5A, 4)
+    bench.set(Vmcb.RAX, L2_DATA)
+    bench.l2_done("8b18 895804")
+    assert bench.load(L2_DATA + 4, 4) == 0x5A
+
+
 def test_what_l2_changes_of_itself_is_saved() -> None:
     bench = Bench(npt=True)
     bench.set_mode("4-level", cpl=3)

@@ -44,7 +44,7 @@ class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     mode: Mode = "nonpaging"
     """What the guest is about; it enters the mode by itself."""
     features: tuple[str, ...] = ()
-    """What it needs of the CPU."""
+    """What it needs of the CPU: `svm` makes it a hypervisor, `npt` lets it use nested paging."""
     expect: str = ""
     """Its last line of output, if all is well."""
     load: Annotated[int, msgspec.Meta(ge=0)] = 0x7C00

@@ -3,6 +3,9 @@
 What VMRUN saves of L1 stays in the processor: the format of the host save area is the processor's own affair, and so
 L1 cannot change it. L1 and L2 share an ASID of the hardware, so every switch flushes, as KVM does; whatever
 TLB_CONTROL and a new ASID ask for is part of that.
+
+The manual is followed where Linux 6.1 is not exact: VMRUN without paging is none of KVM's (#UD), L2's own VMLOAD takes an
+L1 physical address there, and a nested fault met by the emulator is always one on the final address.
 """
 
 from typing import TYPE_CHECKING
