@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 from rich.console import Console, RenderableType
+from test_root_table import ROWS as ROOT_TABLE
+from test_root_table import fault, start
 
 from shadowmmu import Outcome, Vcpu, Vm
 from shadowmmu.engine.role import Role
@@ -205,6 +207,34 @@ rwxu: read, write, execute, user · wux after a table: what the levels above all
 def test_the_drawing() -> None:
     drawn = text(draw_picture(take_picture(toured())))
     assert [line.rstrip() for line in drawn.splitlines()] == DRAWN.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("number", "who", "chain"),
+    [
+        (
+            "10 npt of a pae L1, 5-level host",
+            "L2 on the PAE nested tables of L1 at 10000, 5 shadow levels",
+            ["★ l5", "★ l4", "★ l3", "l2 gfn 11"],
+        ),
+        (
+            "12 npt of a 4-level L1, 5-level host",
+            "L2 on the 4-level nested tables of L1 at 10000",
+            ["l5 gfn 10", "l4 gfn 10"],
+        ),
+        ("16 nested, no nested paging, pae L2", "PAE L2, no nested paging, 3 shadow levels", ["★ l3", "l2 gfn 11"]),
+    ],
+)
+def test_a_nested_root_says_whose_tables_it_shadows(number: str, who: str, chain: list[str]) -> None:
+    row = next(row for row in ROOT_TABLE if row.name == number)
+    vm = start(row, "special")
+    fault(vm, row)
+    lines = text(draw_picture(take_picture(vm))).splitlines()
+    assert who in " ".join(lines[:2])
+    assert ("passthrough" in " ".join(lines[:2])) == number.startswith("12")
+    trees = [line for line in lines if " l" in f" {line}" and ("──" in line or line.startswith(("★", "l")))]
+    for wanted, line in zip(chain, trees, strict=False):
+        assert wanted in line, line
 
 
 def test_the_root_alone() -> None:

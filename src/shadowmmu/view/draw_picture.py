@@ -67,7 +67,10 @@ def _words_used(table: Table) -> Iterator[str]:
 
 def _heading(picture: Picture, vcpu: VcpuPicture) -> Text:
     flags = " ".join(vcpu.root_flags)
-    words = f" · {vcpu.mode} guest, {vcpu.shadow_levels} shadow levels, {picture.roots} roots · CR3 {vcpu.cr3:x} · {flags}"
+    who = f"{vcpu.mode} {'L2, no nested paging' if vcpu.guest_mode else 'guest'}"
+    if vcpu.ncr3 is not None:
+        who = f"L2 on the {vcpu.mode} nested tables of L1 at {vcpu.ncr3:x}"
+    words = f" · {who}, {vcpu.shadow_levels} shadow levels, {picture.roots} roots · CR3 {vcpu.cr3:x} · {flags}"
     if vcpu.kept:
         words += " · kept: " + " ".join(f"{cr3:x}" for cr3, _ in vcpu.kept)
     return Text.assemble((f"vCPU {vcpu.vcpu}", "bold"), words)

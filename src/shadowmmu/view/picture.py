@@ -75,10 +75,16 @@ Row = Pages | Mmio | Link
 
 
 class VcpuPicture(msgspec.Struct, kw_only=True):
-    """One vCPU: its registers, its root, and roots kept for later as (CR3, table). `root_flags`: of the root's role."""
+    """One vCPU: its registers, its root, and roots kept for later as (CR3, table). `root_flags`: of the root's role.
+
+    While an L2 runs (`guest_mode`) the registers are L2's, and `ncr3` is where L1 keeps its nested tables, which are
+    those that the root shadows; `mode` is theirs. None: L2 has no nested paging, and the root shadows its own tables.
+    """
 
     vcpu: int
     mode: str
+    guest_mode: bool
+    ncr3: Hex | None
     guest_levels: int
     shadow_levels: int
     cr0: Hex
@@ -133,6 +139,7 @@ class _Taker:
         root = None if vcpu.root is None else self.table(vcpu, vcpu.root & ~0xFFF, shadow)
         return VcpuPicture(
             vcpu=vcpu.id, mode=MODES[guest], guest_levels=guest, shadow_levels=shadow,
+            guest_mode=vcpu.guest_mode, ncr3=None if vcpu.ncr3 is None else Hex(vcpu.ncr3),
             cr0=Hex(vcpu.cr0), cr3=Hex(vcpu.cr3), cr4=Hex(vcpu.cr4), efer=Hex(vcpu.efer),
             root_flags=role_flags(vcpu.root_role), root=root, kept=[(Hex(cr3), Hex(hpa)) for cr3, hpa in vcpu.prev_roots],
         )  # fmt: skip
