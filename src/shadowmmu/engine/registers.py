@@ -201,9 +201,11 @@ def is_valid_sregs(kvm: cython.pointer(Kvm), cr0: u64, cr4: u64, efer: u64) -> c
 @cython.nogil
 @cython.exceptval(check=False)
 def set_sregs(vcpu: cython.pointer(KvmVcpu), cr0: u64, cr3: u64, cr4: u64, efer: u64) -> cython.bint:
-    """KVM_SET_SREGS: take all registers at once, then start over. False: they cannot be together, or a PAE CR3 has bad PDPTEs."""
+    """KVM_SET_SREGS: take all registers at once, and start over if one is another (or PAE). False: they cannot be together,
+    or a PAE CR3 has bad PDPTEs."""
     if not is_valid_sregs(vcpu.kvm, cr0, cr4, efer):
         return False
+    changed: cython.bint = vcpu.cr3 != cr3 or vcpu.efer != efer or vcpu.cr0 != cr0 or vcpu.cr4 != cr4
     vcpu.cr3 = cr3
     vcpu.efer = efer
     vcpu.cr0 = cr0
@@ -211,5 +213,7 @@ def set_sregs(vcpu: cython.pointer(KvmVcpu), cr0: u64, cr3: u64, cr4: u64, efer:
     good: cython.bint = True
     if is_pae_paging(vcpu):
         good = reload_pdptrs(vcpu, cr3)
-    reset_context(vcpu)
+        changed = True
+    if changed:
+        reset_context(vcpu)
     return good
