@@ -9,19 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from shadowmmu import EngineError, Outcome, TripleFault
+from shadowmmu import EngineError, HostFault, Outcome, TripleFault
 from shadowmmu.check.replay.capture import Capture, Op
-from shadowmmu.check.replay.inputs import Enter, Fault, Inject, Input, Translate, WriteEmulated, answer
+from shadowmmu.check.replay.cpu import Cpu
+from shadowmmu.check.replay.host import Host
+from shadowmmu.check.replay.ignore import FLOODED, RECYCLED
 from shadowmmu.check.replay.instructions import control_register_written, immediate_loaded
-from shadowmmu.check.replay.lookahead import GP, efer_written, gets_gp, goes_to_l1, pgd_loaded, rest_of_exit
+from shadowmmu.check.replay.lookahead import GP, efer_written, gets_gp, goes_to_l1, is_emulated, pgd_loaded, rest_of_exit
 from shadowmmu.check.replay.markers import Mark, parse
+from shadowmmu.check.replay.match import Matcher
 from shadowmmu.check.replay.nested import PF_EXIT, compare_exit, leave, vmcb_state
 from shadowmmu.check.replay.observe import Observer
 from shadowmmu.check.replay.programme import Programme
 from shadowmmu.check.replay.result import Diverged, Divergence, Page, Result
-from shadowmmu.check.replay.side import Side
 from shadowmmu.check.replay.streams import Streams
-from shadowmmu.check.replay.twin import Twin
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 
@@ -30,10 +31,14 @@ LME, LMA, PG = 1 << 8, 1 << 10, 1 << 31
 IN_64_BIT_CODE = 1 << 3
 """kvm_emulate_insn's flag: the code segment is a 64-bit one."""
 PF = 14
+PRESENT, WRITE, USER, RSVD = 1, 2, 4, 8
+"""Bits of a #PF error code."""
 SHUTDOWN_EXIT, INIT_CR0 = 0x7F, 0x6000_0010
 """Exit code of the CPU's shutdown, upon which KVM resets the vCPU as INIT does, and CR0 after INIT (APM vol. 2 section 14.1)."""
 SHUTDOWN = 8
 """KVM_EXIT_SHUTDOWN: the guest is over, and its last root is gone."""
+MOST_FAULTS = 12
+"""No access needs more: each level of two nested walks once."""
 
 
 class Replay:
@@ -43,10 +48,13 @@ class Replay:
         self.capture = capture
         self.events = capture.events
         self.result = Result(capture.name, roots)
-        self.side = Side(capture, "legacy")
-        self.host, self.vm, self.vcpu, self.cpu = self.side.host, self.side.vm, self.side.vcpu, self.side.cpu
-        self.streams = Streams(self.vm, self.side.matcher, self._on_foreign_tables, capture.setup.tdp_mmu, self.operation)
-        self.twin = Twin(self, Side(capture, "special")) if roots == "special" else None
+        self.matcher = Matcher()
+        self.host = Host(capture, roots, self.matcher)
+        self.vm = self.host.vm
+        self.vcpu = self.vm.vcpus[0]
+        self.cpu = Cpu(self.vm, self.vcpu, capture.setup.npt, capture.setup.tdp_mmu)
+        foreign = capture.setup.tdp_mmu
+        self.streams = Streams(self.vm, self.matcher, self._on_foreign_tables, foreign, roots == "special", self.operation)
         self.l1 = Programme(capture.guest.ops, capture.setup.npt)
         self.l2 = Programme(capture.guest.l2_ops, capture.setup.npt)
         self.at = 0
@@ -63,6 +71,10 @@ class Replay:
         """A register write was illegal: #GP is to follow."""
         self.switched: bool | None = None
         """Whether VMRUN or #VMEXIT of the present exit found a legal state; None: there was none."""
+        self.parted = ""
+        """Why this VM, with special roots, may go another way than the kernel from now on; empty: it may not."""
+        self.writing = False
+        """The emulator has stored to memory in the present exit."""
         self.vmcb = 0
         self.observer = Observer(self)
 
@@ -70,6 +82,7 @@ class Replay:
 
     def run(self, until: int | None = None) -> Result:
         """Replay to the end, to the first divergence, or until just before event `until`."""
+        self.vm.start_trace(1 << 16)
         end = len(self.events) if until is None else min(until, len(self.events))
         try:
             while self.at < end and self.step():
@@ -79,7 +92,8 @@ class Replay:
             self.streams.compare(self.at)
             self.observer.finish()
         except Diverged as stop:
-            self.result.divergence = stop.divergence
+            self.result.until = self.parted
+            self.result.divergence = None if self.parted else stop.divergence
         except EngineError as error:
             self.result.divergence = self.diverge(f"the engine cannot go on: {error}").divergence
         self.result.events = self.streams.compared
@@ -89,11 +103,19 @@ class Replay:
     def step(self) -> bool:
         """One event of the capture; False: the end."""
         event = self.events[self.at]
+        self._note_parting(event)
         handler: Callable[[Any], bool | None] | None = _HANDLERS.get(type(event))
         if handler is None:
             self.streams.expect(self.at, event)
             return True
         return handler(self, event) is not False  # type: ignore[call-arg]
+
+    def _note_parting(self, event: AnyEvent) -> None:
+        """Note where what follows depends on how roots are made."""
+        if self.streams.guest_view and isinstance(event, e.ZapOldest):
+            self.parted = RECYCLED
+        elif self.streams.guest_view and isinstance(event, e.PrepareZapPage) and self.writing and event.root_count:
+            self.parted = FLOODED
 
     def diverge(self, what: str, page: Page | None = None) -> Diverged:
         """A difference that is not one of two events."""
@@ -107,15 +129,6 @@ class Replay:
     def _on_foreign_tables(self) -> bool:
         return self.capture.setup.tdp_mmu and not self.vcpu.guest_mode
 
-    def give(self, given: Input[T]) -> T:
-        """Give something to the engine, and to its twin on special roots. What the engine does upon it is compared later."""
-        ours = answer(given, self.side)
-        events = self.side.events()
-        self.streams.grow(events)
-        if self.twin is not None:
-            self.twin.follow(given, ours, events)
-        return ours.get()
-
     def programme(self) -> Programme:
         """That of the guest that runs now."""
         return self.l2 if self.vcpu.guest_mode else self.l1
@@ -127,19 +140,20 @@ class Replay:
         self.outcome = None
         self.faulted = self.failed_walk = self.refused = False
         self.switched = None
+        self.writing = False
         op = self.programme().seen_at(self.rip)
         if op is not None:
             self.done_without_exit(op)
         if event.exit_reason == SHUTDOWN_EXIT and not goes_to_l1(self.events, self.at):
-            self.give(lambda side: side.vcpu.set_sregs(INIT_CR0, 0, 0, 0))
+            self.vcpu.set_sregs(INIT_CR0, 0, 0, 0)
         efer = efer_written(self.events, self.at)
         if efer is not None:
-            self.refused = not self.give(lambda side: side.vcpu.set_efer(efer & ~LMA | side.vcpu.efer & LMA))
+            self.refused = not self.vcpu.set_efer(efer & ~LMA | self.vcpu.efer & LMA)
 
     def done_without_exit(self, op: Op) -> None:
         """A plain store, or with nested paging a write of CR3, which the hardware then does alone."""
         if op.writes_cr3:
-            self.give(lambda side: setattr(side.vcpu, "cr3", op.val))
+            self.vcpu.cr3 = op.val
         else:
             self.store(op)
 
@@ -148,34 +162,61 @@ class Replay:
         data = (op.val & (1 << 8 * op.size) - 1).to_bytes(op.size, "little")
         if self.cpu.guest_refuses(op.va, op.cpl == 3):
             return
-        if not self.cpu.store(op.va, data, op.cpl == 3):
+        if not self.may_fault(lambda: self.cpu.store(op.va, data, op.cpl == 3) or None, op, WRITE):
             raise self.diverge(f"the guest stored to {op.va:x} without a fault, but our tables do not allow it")
-        if self.twin is not None:
-            self.twin.store(op, data)
         self.result.stores += 1
+
+    def may_fault(self, access: Callable[[], T | None], op: Op, code: int) -> T | None:
+        """Do an access. On other roots than the kernel's the CPU may have to fault first where it did not on those."""
+        for _ in range(MOST_FAULTS if self.streams.guest_view else 0):
+            done = access()
+            if done is not None:
+                return done
+            user = USER if op.cpl == 3 or self.capture.setup.npt else 0
+            if self.vcpu.page_fault(self.cpu.missed, code | user) not in (Outcome.FIXED, Outcome.SPURIOUS, Outcome.RETRY):
+                return None
+            self.streams.forget_engine()
+        return access()
 
     def on_entry(self, event: e.VmEntry) -> None:
         try:
-            self.give(Enter())
+            entry = self.vcpu.enter()
         except TripleFault as error:
             raise self.diverge(f"the kernel enters the guest, the engine shuts it down: {error}") from error
+        self.cpu.root, self.cpu.level = entry.root, entry.level
         self.streams.compare(self.at)
         self.result.entries += 1
 
     def _fail_to_enter(self) -> None:
         """The kernel found no root to enter the guest with: a shutdown, which L1 gets if the guest is its L2."""
         try:
-            self.give(Enter())
+            self.vcpu.enter()
         except TripleFault:
             return
         raise self.diverge("the kernel finds no root for the guest, the engine has one")
 
     def on_fault(self, event: e.MmuPageFault) -> None:
         self.streams.compare(self.at)
-        self.outcome = self.give(Fault(event.addr, event.err))
+        self.outcome = self._fault(event.addr, event.err)
         self.faulted = self.outcome == Outcome.INJECT and self.vcpu.exception is not None and not self.vcpu.exception.nested
+        if self.streams.guest_view and self.outcome in (Outcome.FIXED, Outcome.SPURIOUS) and is_emulated(self.events, self.at):
+            # A write to a table that the kernel shadows since its root was made; ours is not linked, and simply written.
+            self.outcome = Outcome.EMULATE
+        self.streams.pull()
         self.returned = self.streams.take_return()
         self.streams.expect(self.at, event)
+
+    def _fault(self, address: int, code: int) -> Outcome:
+        if self.streams.guest_view and code & RSVD and self.cpu.is_unlinked(address):
+            # The kernel's CPU met a mark of MMIO. Ours finds nothing yet: it takes a plain fault, and then may meet the mark.
+            outcome = self._fault(address, code & ~(RSVD | PRESENT))
+            if outcome != Outcome.EMULATE:
+                return outcome
+            self.cpu.undo_bits(self.streams.forget_engine())
+        try:
+            return self.vcpu.page_fault(address, code)
+        except HostFault:
+            return Outcome.RETRY
 
     def on_fault_return(self, event: e.MmuPageFaultRet) -> None:
         self.streams.compare(self.at)
@@ -196,7 +237,8 @@ class Replay:
             if self.capture.setup.npt:
                 self.failed_walk = not self._translates_nested(event.addr, event.pferr)
             else:
-                self.failed_walk = self.give(Translate(event.addr, event.pferr)) is None
+                self.failed_walk = self.vcpu.gva_to_gpa(event.addr, event.pferr) is None
+            self.streams.pull()
         self.streams.expect(self.at, event)
 
     def _translates_nested(self, gva: int, access: int) -> bool:
@@ -206,7 +248,7 @@ class Replay:
         self.cpu.take_bits(gva, rest, () if refused is None else self.vcpu.pdptrs)
         if refused is not None:
             self.cpu.mark(refused, True)
-        translates = self.give(Translate(gva, access)) is not None
+        translates = self.vcpu.gva_to_gpa(gva, access) is not None
         if refused is not None:
             self.cpu.mark(refused, False)
         return translates
@@ -225,9 +267,9 @@ class Replay:
         value = self._register_operand(event, cr)
         if value is None:
             raise self.diverge(f"MOV to CR{cr} at {event.rip:x}: no operation of the guest tells the value")
-        self.refused = (cr == 0 and self._is_paging_switch_in_64_bit_code(event, value)) or not self.give(
-            lambda side: {0: side.vcpu.set_cr0, 3: side.vcpu.set_cr3, 4: side.vcpu.set_cr4}[cr](value)
-        )
+        write = {0: self.vcpu.set_cr0, 3: self.vcpu.set_cr3, 4: self.vcpu.set_cr4}[cr]
+        self.refused = (cr == 0 and self._is_paging_switch_in_64_bit_code(event, value)) or not write(value)
+        self.streams.pull()
 
     def _is_paging_switch_in_64_bit_code(self, event: e.EmulateInsn, value: int) -> bool:
         """CR0.PG cannot change there; the engine does not know CS, the emulator's event does."""
@@ -246,8 +288,9 @@ class Replay:
         if self._asked_from_outside():
             self.streams.compare(self.at)
             size = min(event.bytes, 8)
-            self.give(WriteEmulated(event.gpa, (event.val & (1 << 8 * size) - 1).to_bytes(size, "little")))
+            self.vcpu.write_emulated(event.gpa, (event.val & (1 << 8 * size) - 1).to_bytes(size, "little"))
             self.programme().emulated(self.rip)
+            self.writing = True
         self.streams.expect(self.at, event)
 
     def on_mmio(self, event: e.Mmio) -> None:
@@ -257,21 +300,22 @@ class Replay:
     def on_unprotect(self, event: e.UnprotectPage) -> None:
         if self._asked_from_outside():
             self.streams.compare(self.at)
-            self.give(lambda side: side.vm.unprotect_page(event.gfn))
+            self.vm.unprotect_page(event.gfn)
         self.streams.expect(self.at, event)
 
     def on_invlpg(self, event: e.Invlpg) -> None:
         if self._asked_from_outside():
             self.streams.compare(self.at)
-            self.give(lambda side: side.vcpu.invlpg(event.gva))
+            self.vcpu.invlpg(event.gva)
         self.streams.expect(self.at, event)
 
     def on_invalidate(self, event: e.InvalidateGva) -> None:
+        self.streams.pull()
         if self._asked_from_outside() and self.failed_walk:
             self.streams.compare(self.at)
             self.failed_walk = False
             self.faulted = True
-            self.give(Inject())
+            self.vcpu.inject()
         self.streams.expect(self.at, event)
 
     def on_inject(self, event: e.InjException) -> None:
@@ -281,7 +325,7 @@ class Replay:
         if event.exception == PF:
             if self.failed_walk:  # requests may have been served since, which the engine does at entry: nothing to compare yet
                 self.failed_walk = False
-                self.give(Inject())
+                self.vcpu.inject()
             ours = self.vcpu.exception
             if ours is None or ours.error_code != event.error_code:
                 said = "none" if ours is None else f"one with error code {ours.error_code:x}"
@@ -295,13 +339,13 @@ class Replay:
     def on_vmrun(self, event: e.NestedVmenter) -> None:
         self.streams.compare(self.at)
         self.vmcb = event.vmcb
-        self.switched = self.give(lambda side: side.vcpu.nested_vmrun(*vmcb_state(side.vm, event.vmcb)))
+        self.switched = self.vcpu.nested_vmrun(*vmcb_state(self.vm, event.vmcb))
 
     def on_vmexit(self, event: e.NestedVmexitInject) -> None:
         """Back to L1: by an exit of L2, or while L2 was to be entered with an exception that L1 takes, or without a root."""
         at_entry = event.exit_code == PF_EXIT and (self.faulted or self.failed_walk)
         if at_entry and self.failed_walk:
-            self.give(Inject())
+            self.vcpu.inject()
         if at_entry or self.outcome == Outcome.INJECT:
             told = compare_exit(event, self.vcpu.exception)
             if told:
@@ -313,7 +357,8 @@ class Replay:
         if not at_entry:
             self.streams.compare(self.at)
         self.l2.faulted(self.rip)
-        self.switched = self.give(lambda side: leave(side.vm, side.vcpu, self.vmcb, at_entry))
+        leave(self.vm, self.vcpu, self.vmcb)
+        self.switched = self.vcpu.nested_vmexit(at_entry=at_entry)
 
     def on_switch_failed(self, event: e.NestedVmenterFailed) -> bool | None:
         """The state that VMRUN or #VMEXIT was to load is illegal. At #VMEXIT that is the end: L1 shuts down."""
@@ -344,9 +389,9 @@ class Replay:
     def _host_does(self, mark: Mark) -> None:
         if mark.action == "set_sregs":
             if not self.result.entries:
-                self.give(lambda side: side.host.load_image())
+                self.host.load_image()
                 self.host.seed_frames()
-            self.give(lambda side: side.vcpu.set_sregs(mark["cr0"], mark["cr3"], mark["cr4"], mark["efer"]))
+            self.vcpu.set_sregs(mark["cr0"], mark["cr3"], mark["cr4"], mark["efer"])
         elif mark.action == "run" and not self.result.entries:
             self.streams.clear()
         elif mark.action == "get_dirty_log":
@@ -355,7 +400,7 @@ class Replay:
         elif mark.action != "dirty":
             if self.result.entries:
                 self.streams.compare(self.at)
-            self.give(lambda side: side.host.act(mark))
+            self.host.act(mark)
 
 
 _HANDLERS: dict[type[AnyEvent], Callable[..., bool | None]] = {
