@@ -24,7 +24,7 @@ def test_replays(capture, roots):
     result = replay(capture.load(), roots)
     assert result.ok, told(result)
     assert result.events > (20 if roots == "legacy" else 3)  # a guest without paging sees little of the MMU
-    assert result.entries > 10
+    assert result.entries > 5  # of page tables: a guest may shut down early
 
 
 def test_much_is_compared():
