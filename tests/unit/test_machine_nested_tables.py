@@ -144,6 +144,27 @@ def test_an_instruction_across_two_pages() -> None:
     assert bench.field(Vmcb.RIP) == L2_CODE + 0xFFC
 
 
+@BOTH
+@pytest.mark.parametrize("what", ["page", "table"])
+def test_what_stands_before_a_page_that_cannot_be_fetched_is_done(what: str, roots: str) -> None:
+    """L2 runs on into a page that L1 does not map, or whose table L1 protects: the fault comes when it gets there."""
+    bench = Bench(roots=roots)
+    bench.l2_tables.map(FAR - 0x1000, PAGE)
+    bench.l2_tables.map(FAR, PAGE + 0x1000)
+    entry = bench.l2_tables.entry(FAR)
+    if what == "page":
+        bench.nested.map(PAGE + 0x1000, 0, 0)
+    else:
+        bench.nested.map(entry & -0x1000, entry & -0x1000, 5)
+    bench.set(Vmcb.RIP, FAR - 12)
+    bench.put(PAGE + 0xFF4, "ffc0" * 6)  # inc eax, to the end of the page
+    bench.put(PAGE + 0x1000, VMMCALL)
+    bench.set(Vmcb.RAX, 0)
+    assert bench.run().reason == "halted"
+    assert npf(bench) == ((FINAL | U | F, PAGE + 0x1000) if what == "page" else (TABLE | U | W | P, entry))
+    assert (bench.field(Vmcb.RIP), bench.field(Vmcb.RAX)) == (FAR, 6)
+
+
 # --- live edits
 
 

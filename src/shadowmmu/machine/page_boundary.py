@@ -10,18 +10,24 @@ from iced_x86 import Code, Decoder
 
 from shadowmmu.machine.cpu import Cpu, Exit, ExitKind, State
 from shadowmmu.machine.decode import MAX_LENGTH, Fetcher, bitness
+from shadowmmu.machine.guest_tables import path_of, read_physical
 from shadowmmu.machine.memory import PAGE_SIZE, GuestFault, NestedFault, NoMemory
 from shadowmmu.x86.pferr import Pferr
 
-_FETCH = int(Pferr.FETCH)
+_FETCH, _WRITE = int(Pferr.FETCH), int(Pferr.WRITE)
+_SUSPECT = {ExitKind.PAGE_FAULT: _FETCH, ExitKind.NESTED_PAGE_FAULT: _FETCH | _WRITE}
+"""Error-code bits of faults that may come too early."""
 
 
 def run_exactly(cpu: Cpu, fetcher: Fetcher) -> Exit:
     """Run the guest until it exits, at the instruction that does."""
     exit_ = cpu.run()
-    if exit_.kind is not ExitKind.PAGE_FAULT or not exit_.error_code & _FETCH:
+    if not exit_.error_code & _SUSPECT.get(exit_.kind, 0):
         return exit_
-    stop = _instruction_in_need(fetcher, cpu.state(), exit_.gva)
+    vcpu = fetcher.memory.vcpu
+    if vcpu.vm.tdp:
+        vcpu.cr3 = cpu.cr3
+    stop = _instruction_in_need(fetcher, cpu.state(), exit_)
     if stop is None:
         return exit_
     exit_ = cpu.run(stop)
@@ -35,17 +41,41 @@ def _linear(fetcher: Fetcher, state: State) -> int:
     return base + state.rip & fetcher.memory.mask
 
 
-def _instruction_in_need(fetcher: Fetcher, state: State, fault: int) -> int | None:
-    """Linear address of the first instruction that reaches the page of `fault`; None: it is the one at RIP."""
-    rip, page = _linear(fetcher, state), fault & -PAGE_SIZE
-    if rip & -PAGE_SIZE != page - PAGE_SIZE:
+def _is_of(fetcher: Fetcher, page: int, exit_: Exit) -> bool:
+    """The fault may be that of a fetch from the linear address `page`, the first of its page.
+
+    A nested page fault tells a physical address: that of the page, or of an entry on the way to it (a walk is a write).
+    """
+    if exit_.kind is ExitKind.PAGE_FAULT:
+        return bool(exit_.error_code & _FETCH) and exit_.gva & -PAGE_SIZE == page
+    if exit_.error_code & _FETCH:
+        return exit_.gva % PAGE_SIZE == 0
+    return exit_.gva in path_of(fetcher.memory.vcpu, page).entries
+
+
+def _instruction_in_need(fetcher: Fetcher, state: State, exit_: Exit) -> int | None:
+    """Linear address of the first instruction that reaches the next page, whose fetch faulted; None: it is the one at RIP."""
+    rip = _linear(fetcher, state)
+    page = (rip & -PAGE_SIZE) + PAGE_SIZE & fetcher.memory.mask
+    if rip % PAGE_SIZE == 0 or not _is_of(fetcher, page, exit_):
         return None
     mode, at = bitness(state, fetcher.memory.vcpu.efer), rip
     with suppress(GuestFault, NestedFault, NoMemory):
         while at < page:
-            code = fetcher.memory.fetch(at, min(MAX_LENGTH, page - at), state.cpl == 3)
-            instruction = Decoder(mode, code, ip=at).decode()
+            instruction = Decoder(mode, _code(fetcher, state, at, min(MAX_LENGTH, page - at)), ip=at).decode()
             if instruction.code == Code.INVALID:
                 break
             at = instruction.next_ip
     return None if at == rip else at
+
+
+def _code(fetcher: Fetcher, state: State, at: int, size: int) -> bytes:
+    """Code bytes within a page. With nested paging only looked at: the CPU has walked the guest's tables itself."""
+    vcpu = fetcher.memory.vcpu
+    if not vcpu.vm.tdp:
+        return fetcher.memory.fetch(at, size, state.cpl == 3)
+    gpa = path_of(vcpu, at).gpa
+    code = None if gpa is None else read_physical(vcpu, gpa, size)
+    if code is None:
+        raise NoMemory(f"{at:#x}")
+    return code.to_bytes(size, "little")
