@@ -17,6 +17,22 @@ cdef struct GuestWalker:                    # struct guest_walker; arrays are in
     u64 prefetch_ptes[8]
     GuestException fault
 
+cpdef enum Walk:
+    WALK_MAPPED
+    WALK_FAULT                              # `GuestWalker.fault` says which
+    WALK_AGAIN                              # an entry changed while A/D bits were set
+
+cpdef enum TableRead:
+    READ_DONE
+    READ_NO_MEMORY
+    READ_NESTED_FAULT                       # L1's tables do not let L2's table be read
+
+cpdef enum Stored:
+    STORE_DONE
+    STORE_CHANGED                           # the entry is another by now
+    STORE_HOST_READONLY                     # the host has made the page read-only: the guest gets a fault
+    STORE_READONLY_SLOT                     # left alone
+
 
 cdef inline int entry_size(GuestFormat format) noexcept nogil:
     """Bytes of a guest entry."""

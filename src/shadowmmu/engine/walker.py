@@ -107,8 +107,8 @@ def walk_fault(
     access: u64,
     code: u64,
     rwx: u64,
-) -> cython.bint:
-    """Fill in the fault a CPU would raise; `rwx`: EPT rights found so far. Returns False."""
+) -> Walk:
+    """Fill in the fault a CPU would raise; `rwx`: EPT rights found so far."""
     code |= access & (Pferr.WRITE | Pferr.USER)
     if access & Pferr.FETCH and (mmu.cpu_role & Role.EFER_NX or mmu.cpu_ext & Ext.CR4_SMEP):
         code |= Pferr.FETCH
@@ -123,32 +123,32 @@ def walk_fault(
         tried: u64 = Ept.WRITE if access & Pferr.WRITE else Ept.EXEC if access & Pferr.FETCH else Ept.READ
         fault.exit_qualification = tried | (rwx & Ept.RWX) << 3
     emit(vcpu.kvm, vcpu.id, Event.KVM_MMU_WALKER_ERROR, code)
-    return False
+    return Walk.WALK_FAULT
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def store_entry(vcpu: cython.pointer(KvmVcpu), format: GuestFormat, gpa: gpa_t, old: u64, pte: u64) -> cython.int:
-    """Exchange an entry if it is still `old`. 1: done, 0: it has changed, -1: the host does not let us write, -2: a read-only slot.
+def store_entry(vcpu: cython.pointer(KvmVcpu), format: GuestFormat, gpa: gpa_t, old: u64, pte: u64) -> Stored:
+    """Exchange an entry if it is still `old`.
 
     Compare and exchange at the entry itself, so that a store of another CPU is not lost (CVE-2022-1158).
     """
     gfn: gfn_t = gpa >> PAGE_SHIFT
     slot: cython.pointer(MemSlot) = gfn_to_memslot(vcpu.kvm, vcpu.smm, gfn)
     if slot == cython.NULL or slot.flags & SlotFlag.SLOT_READONLY:
-        return -2
+        return Stored.STORE_READONLY_SLOT
     at: cython.pointer(u8) = guest_bytes(vcpu.kvm, vcpu.smm, gpa, True)
     if at == cython.NULL:
-        return -1
+        return Stored.STORE_HOST_READONLY
     if read_entry(format, at) != old:
-        return 0
+        return Stored.STORE_CHANGED
     if entry_size(format) == 4:
         cython.cast(cython.pointer(u32), at)[0] = pte
     else:
         cython.cast(cython.pointer(u64), at)[0] = pte
     mark_page_dirty(slot, gfn)
-    return 1
+    return Stored.STORE_DONE
 
 
 @cython.cfunc
@@ -156,12 +156,9 @@ def store_entry(vcpu: cython.pointer(KvmVcpu), format: GuestFormat, gpa: gpa_t, 
 @cython.exceptval(check=False)
 def update_accessed_dirty(
     vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker), write: cython.bint
-) -> cython.int:
-    """Set A in every entry walked and, for a write, D in the leaf. 1: done; 0: an entry changed under us, walk again.
-
-    An entry in a read-only slot is left alone. -1: the host has made its page read-only; the guest gets a fault.
-    """
-    stored: cython.int
+) -> Stored:
+    """Set A in every entry walked and, for a write, D in the leaf. An entry in a read-only slot is left alone."""
+    stored: Stored
     level: cython.int = walker.max_level
     while level >= walker.level:
         old: u64 = walker.ptes[level - 1]
@@ -175,12 +172,12 @@ def update_accessed_dirty(
             pte |= dirty_bit(mmu.format)
         if pte != old:
             stored = store_entry(vcpu, mmu.format, walker.real_gpa[level - 1], old, pte)
-            if stored == 1:
+            if stored == Stored.STORE_DONE:
                 walker.ptes[level - 1] = pte
-            elif stored > -2:
+            elif stored != Stored.STORE_READONLY_SLOT:
                 return stored
         level -= 1
-    return 1
+    return Stored.STORE_DONE
 
 
 @cython.cfunc
@@ -208,8 +205,8 @@ def read_table(
     table: u64,
     addr: gva_t,
     nested_access: u64,
-) -> cython.int:
-    """Locate and read the entry of `addr` in the `level` table that `table` points to. 1: read; 0: no memory; -1: nested fault."""
+) -> TableRead:
+    """Locate and read the entry of `addr` in the `level` table that `table` points to."""
     format: GuestFormat = mmu.format
     bits: cython.int = 10 if format == GuestFormat.FORMAT_PT32 else 9
     index: u64 = (addr >> (PAGE_SHIFT + bits * (level - 1))) & ((cython.cast(u64, 1) << bits) - 1)
@@ -221,13 +218,13 @@ def read_table(
     if mmu.is_nested_mmu:
         gpa = translate_gpa(vcpu, mmu, gpa, nested_access, cython.address(walker.fault))
         if gpa == Hpa.INVALID_PAGE:
-            return -1
+            return TableRead.READ_NESTED_FAULT
     walker.real_gpa[level - 1] = gpa + offset
     at: cython.pointer(u8) = guest_bytes(vcpu.kvm, vcpu.smm, gpa + offset, False)
     if at == cython.NULL:
-        return 0
+        return TableRead.READ_NO_MEMORY
     walker.ptes[level - 1] = read_entry(format, at)
-    return 1
+    return TableRead.READ_DONE
 
 
 @cython.cfunc
@@ -235,8 +232,8 @@ def read_table(
 @cython.exceptval(check=False)
 def walk_once(
     vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker), addr: gva_t, access: u64
-) -> cython.int:
-    """One attempt of `walk_addr`: 1 mapped, 0 fault, -1 an entry changed while A/D were set."""
+) -> Walk:
+    """One attempt of `walk_addr`."""
     level: cython.int = guest_level(mmu)
     pte: u64 = guest_pgd(vcpu, mmu)
     format: GuestFormat = mmu.format
@@ -262,10 +259,10 @@ def walk_once(
     while True:
         pt_access: u64 = pte_access
         level -= 1
-        got: cython.int = read_table(vcpu, mmu, walker, level, pte, addr, nested_access)
-        if got < 0:
-            return 0
-        if got == 0:
+        got: TableRead = read_table(vcpu, mmu, walker, level, pte, addr, nested_access)
+        if got == TableRead.READ_NESTED_FAULT:
+            return Walk.WALK_FAULT
+        if got == TableRead.READ_NO_MEMORY:
             return walk_fault(vcpu, mmu, walker, addr, access, 0, pte_access)
         pte = walker.ptes[level - 1]
         emit(vcpu.kvm, vcpu.id, Event.KVM_MMU_PAGING_ELEMENT, pte, level)
@@ -288,19 +285,19 @@ def walk_once(
     if mmu.is_nested_mmu:
         gpa = translate_gpa(vcpu, mmu, gpa, access, cython.address(walker.fault))
         if gpa == Hpa.INVALID_PAGE:
-            return 0
+            return Walk.WALK_FAULT
     walker.gfn = gpa >> PAGE_SHIFT
     if not write:
         walker.pte_access = protect_clean_gpte(mmu, walker.pte_access, pte)
     if not have_ad(mmu):
-        return 1
+        return Walk.WALK_MAPPED
     all_set: cython.bint = (pte_access & accessed_bit(format)) != 0 and (not write or (pte & dirty_bit(format)) != 0)
     if all_set:
-        return 1
-    updated: cython.int = update_accessed_dirty(vcpu, mmu, walker, write)
-    if updated < 0:
+        return Walk.WALK_MAPPED
+    updated: Stored = update_accessed_dirty(vcpu, mmu, walker, write)
+    if updated == Stored.STORE_HOST_READONLY:
         return walk_fault(vcpu, mmu, walker, addr, access, 0, pte_access)
-    return 1 if updated else -1
+    return Walk.WALK_MAPPED if updated == Stored.STORE_DONE else Walk.WALK_AGAIN
 
 
 @cython.cfunc
@@ -313,10 +310,10 @@ def walk_addr(
     emit(vcpu.kvm, vcpu.id, Event.KVM_MMU_PAGETABLE_WALK, addr, access)
     walker.fault.pending = False
     walker.fault.nested_page_fault = False
-    result: cython.int = -1
-    while result < 0:
+    result: Walk = Walk.WALK_AGAIN
+    while result == Walk.WALK_AGAIN:
         result = walk_once(vcpu, mmu, walker, addr, access)
-    return result == 1
+    return result == Walk.WALK_MAPPED
 
 
 # --- uses of the walk
