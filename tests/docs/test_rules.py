@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 RULES = (ROOT / "docs" / "rules.md").read_text()
 ENGINE = ROOT / "src" / "shadowmmu" / "engine"
+AUDIT = "".join(path.read_text() for path in sorted((ROOT / "src" / "shadowmmu" / "check" / "audit").glob("*.py")))
 TESTS = "".join(path.read_text() for path in sorted((ROOT / "tests" / "unit").glob("test_*.py")))
 
 
@@ -26,3 +27,17 @@ def test_functions_of_the_engine_that_the_rules_name_exist() -> None:
         files = [ENGINE / f"{module}.py", ENGINE / f"{module}.pxd"]
         text = "".join(path.read_text() for path in files if path.exists())
         assert re.search(rf"\b{function}\(", text), f"rules.md names {module}.{function}, which is not there"
+
+
+def test_functions_of_the_audit_that_the_rules_name_exist() -> None:
+    named = set(re.findall(r"`(validate_\w+)`", RULES))
+    defined = set(re.findall(r"^def (validate_\w+)\(", AUDIT, flags=re.M))
+    assert named and named <= defined, f"rules.md names {named - defined}"
+
+
+def test_a_check_of_the_audit_names_the_invariants_it_decides() -> None:
+    """Whatever a function reports stands in its docstring."""
+    for function in re.split(r"^def ", AUDIT, flags=re.M)[1:]:
+        told = set(re.findall(r'say\(\s*"(I\d+)"', function))
+        docstring = re.search(r'"""(.*?)"""', function, flags=re.S)
+        assert not told or (docstring and told <= set(re.findall(r"I\d+", docstring[1]))), function.partition("(")[0]

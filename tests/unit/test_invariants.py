@@ -12,7 +12,7 @@ from shadowmmu import Outcome, ShadowPageView, Vm
 from shadowmmu.check.audit import audit
 
 # Offsets in struct ShadowPage (engine/state.pxd), bytes.
-SPT, GFN, ROLE, ROOT_COUNT, UNSYNC_CHILDREN, VALID_GEN, UNSYNC, LIVE = 48, 64, 80, 84, 88, 100, 101, 103
+SPT, GFN, PARENT_PTES, ROLE, ROOT_COUNT, UNSYNC_CHILDREN, VALID_GEN, UNSYNC, LIVE = 48, 64, 72, 80, 84, 88, 100, 101, 103
 INVALID = 0x800
 
 
@@ -26,12 +26,17 @@ def guest() -> Vm:
     return vm
 
 
+def in_process(vm: Vm, hpa: int) -> int:
+    """Address, as the engine's pointers have it, of a byte of host memory."""
+    (address,) = [address + hpa - start for start, size, address in vm.host_regions() if start <= hpa < start + size]
+    return address
+
+
 def header(vm: Vm, page: ShadowPageView) -> int:
     """Where the page's header lies in the saved state."""
-    (base,) = [address + page.hpa - hpa for hpa, size, address in vm.host_regions() if hpa <= page.hpa < hpa + size]
     state, at = vm.save(), -1
     while True:
-        at = state.index(struct.pack("<Q", base), at + 1)
+        at = state.index(struct.pack("<Q", in_process(vm, page.hpa)), at + 1)
         start = at - SPT
         if struct.unpack_from("<Q", state, start + GFN)[0] == page.gfn and struct.unpack_from("<I", state, start + ROLE)[0] == page.role:
             return start
@@ -70,6 +75,15 @@ def test_i2_a_link_cleared_without_its_child_knowing() -> None:
     vm = guest()
     set_entry(vm, page_of(vm, 2, 2), 0, 0)
     assert "I2" in named(vm)
+
+
+def test_i2_an_entry_named_twice_and_another_not_at_all() -> None:
+    vm = guest()
+    first, second = [in_process(vm, entry) for entry in page_of(vm, 4, 1).parents]
+    state = vm.save()
+    assert state.count(struct.pack("<QQ", first, second)) == 1  # the descriptor that holds both
+    vm.restore(state.replace(struct.pack("<QQ", first, second), struct.pack("<QQ", first, first)))
+    assert named(vm) == {"I2"} and "in a reverse list already" in audit(vm)[0].text
 
 
 def test_i3_a_page_in_the_wrong_bucket() -> None:
@@ -176,6 +190,22 @@ def test_i14_a_header_neither_live_nor_free() -> None:
     vm = guest()
     poke(vm, page_of(vm, 4, 1), LIVE, "<B", lambda _: 0)
     assert "I14" in named(vm)
+
+
+def test_i14_a_descriptor_that_no_list_has() -> None:
+    vm = guest()
+    poke(vm, page_of(vm, 4, 1), PARENT_PTES, "<Q", lambda _: 0)
+    assert named(vm) == {"I2", "I14"}
+
+
+def test_i14_a_descriptor_of_two_lists() -> None:
+    vm = guest()
+    state = bytearray(vm.save())
+    shared = header(vm, page_of(vm, 4, 1)) + PARENT_PTES
+    other = header(vm, page_of(vm, 2, 2)) + PARENT_PTES
+    state[other : other + 8] = state[shared : shared + 8]
+    vm.restore(bytes(state))
+    assert {"I2", "I14"} == named(vm)
 
 
 def test_i16_bytes_that_are_neither_present_nor_a_mark() -> None:

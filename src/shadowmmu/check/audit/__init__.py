@@ -1,0 +1,48 @@
+"""Audit: every structure of the engine against the invariants I1 to I18, after any operation.
+
+`audit(vm)` returns what is violated, nothing when all is well. It reads the arena and changes nothing. Each file checks
+one structure, by `validate_*` functions that name the invariants they decide; `auditor` has what they share.
+
+I11 and I12 speak of what hardware may still use and of the guest's own tables: they are decided by the virtual-TLB
+oracle; here only "no entry and no root slot leads to a freed page" is. I15 is seen where stores are made.
+"""
+
+from shadowmmu.check.audit.accounting import validate_accounting
+from shadowmmu.check.audit.active_list import validate_active_list
+from shadowmmu.check.audit.auditor import Auditor, Violation
+from shadowmmu.check.audit.page_hash import validate_hash
+from shadowmmu.check.audit.pools import validate_descriptors, validate_headers, validate_warnings
+from shadowmmu.check.audit.reverse_lists import validate_parents, validate_rmaps
+from shadowmmu.check.audit.root_slots import validate_roots
+from shadowmmu.check.audit.special_pages import validate_special_pages
+from shadowmmu.check.audit.tables import validate_tables
+from shadowmmu.check.audit.unsync_marks import validate_unsync
+from shadowmmu.check.audit.write_protection import validate_write_protection
+from shadowmmu.engine.vm import Vm
+
+__all__ = ["Violation", "audit"]
+
+GROUND = (validate_warnings, validate_headers, validate_active_list, validate_hash)
+"""The checks after these walk headers and lists without fear of loops."""
+ABOVE = (
+    validate_rmaps,
+    validate_parents,
+    validate_descriptors,
+    validate_tables,
+    validate_unsync,
+    validate_roots,
+    validate_special_pages,
+    validate_accounting,
+    validate_write_protection,
+)
+
+
+def audit(vm: Vm) -> list[Violation]:
+    """Check everything; at most 50 violations are listed."""
+    auditor = Auditor(vm)
+    for validate in GROUND:
+        validate(auditor)
+    if not any(violation.invariant in ("I3", "I4", "I14") for violation in auditor.found):
+        for validate in ABOVE:
+            validate(auditor)
+    return auditor.found

@@ -1,0 +1,42 @@
+from shadowmmu.engine.state cimport ENTRIES, Kvm, PteListDesc, ShadowPage, spte_t, u64
+from shadowmmu.engine.vm cimport Vm
+
+cdef enum:
+    WORDS = ENTRIES // 64                   # of one bit an entry of a table
+
+cdef class Auditor:
+    cdef Vm vm
+    cdef Kvm *kvm
+    cdef readonly list found
+    cdef ShadowPage **live                  # the pages in existence, by the order of their headers
+    cdef u64 nlive
+    cdef u64 *listed                        # WORDS for each header: a bit for each entry that a reverse list names
+    cdef int *held                          # for each header: how many root slots hold the page
+    cdef u64 *descs                         # a bit for each rmap descriptor: a reverse list has it
+    cdef u64 ndescs                         # and how many they are
+    cdef object find_live(self)
+    cdef void say(self, object id, object text)
+    cdef object page_name(self, ShadowPage *sp)
+    cdef object entry_name(self, ShadowPage *sp, int index)
+    cdef ShadowPage *owner(self, spte_t *sptep) noexcept
+    cdef bint mark(self, ShadowPage *sp, int index) noexcept
+    cdef bint claim(self, PteListDesc *desc) noexcept
+
+
+cdef inline bint is_listed(Auditor auditor, ShadowPage *sp, int index) noexcept:
+    """A reverse list names entry `index` of `sp`."""
+    return (auditor.listed[(sp - auditor.kvm.pages) * WORDS + (index >> 6)] >> (index & 63)) & 1
+
+
+cdef inline u64 next_used(u64 *words, u64 at, u64 end) noexcept nogil:
+    """Index of the first word that is not 0 in words[at:end], or `end`. Most of a table, and of an rmap, is 0."""
+    while at < end:
+        if at + 8 <= end and not (
+            words[at] | words[at + 1] | words[at + 2] | words[at + 3] | words[at + 4] | words[at + 5] | words[at + 6] | words[at + 7]
+        ):
+            at += 8
+        elif words[at]:
+            return at
+        else:
+            at += 1
+    return end

@@ -1,0 +1,113 @@
+"""What all checks share: the VM, its live pages, what reverse lists were seen to name, and the violations found."""
+
+from typing import NamedTuple
+
+import cython
+from cython.cimports.libc.stdlib import calloc, free, malloc
+from cython.cimports.libc.string import memset
+from cython.cimports.shadowmmu.engine.state import PAGE_SHIFT, PteListDesc, ShadowPage, host_pa, spte_t, sptep_to_sp, u64, u8
+from cython.cimports.shadowmmu.engine.vm import Vm
+
+from shadowmmu.engine.role import describe_role
+
+MAX_VIOLATIONS = 50
+
+
+class Violation(NamedTuple):
+    """One broken rule."""
+
+    invariant: str
+    """I1 to I18, or WARN for what the kernel warns of."""
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.text}"
+
+
+@cython.cclass
+class Auditor:
+    """One audit of one VM, passed from check to check; `found` is the list of violations so far."""
+
+    def __cinit__(self, vm: Vm):
+        self.vm = vm
+        self.kvm = vm.kvm
+        self.found = []
+        pages: u64 = self.kvm.npages_pool
+        self.live = cython.cast(cython.pointer(cython.pointer(ShadowPage)), malloc(pages * cython.sizeof(cython.pointer(ShadowPage))))
+        self.listed = cython.cast(cython.pointer(u64), malloc(pages * WORDS * cython.sizeof(u64)))
+        self.held = cython.cast(cython.pointer(cython.int), malloc(pages * cython.sizeof(cython.int)))
+        self.descs = cython.cast(cython.pointer(u64), calloc(self.kvm.ndesc // 64 + 1, cython.sizeof(u64)))
+        if self.live == cython.NULL or self.listed == cython.NULL or self.held == cython.NULL or self.descs == cython.NULL:
+            raise MemoryError(f"no memory to audit {pages} shadow pages")
+        self.find_live()
+
+    def __dealloc__(self):
+        free(self.live)
+        free(self.listed)
+        free(self.held)
+        free(self.descs)
+
+    @cython.cfunc
+    def find_live(self) -> object:
+        """List the pages in existence, with nothing known of any. A pool is large and mostly unused: only this looks at it all."""
+        i: u64
+        for i in range(self.kvm.npages_pool):
+            if self.kvm.pages[i].live:
+                self.live[self.nlive] = cython.address(self.kvm.pages[i])
+                self.nlive += 1
+                memset(cython.address(self.listed[i * WORDS]), 0, WORDS * cython.sizeof(u64))
+                self.held[i] = 0
+        return None
+
+    # --- words
+
+    @cython.cfunc
+    def say(self, id: object, text: object) -> cython.void:
+        if len(self.found) < MAX_VIOLATIONS:
+            self.found.append(Violation(id, text))
+
+    @cython.cfunc
+    def page_name(self, sp: cython.pointer(ShadowPage)) -> object:
+        return f"page {host_pa(self.kvm, sp.spt):#x} (gfn {sp.gfn:#x} {describe_role(sp.role)})"
+
+    @cython.cfunc
+    def entry_name(self, sp: cython.pointer(ShadowPage), index: cython.int) -> object:
+        return f"entry {index:#x} = {sp.spt[index]:#x} of {self.page_name(sp)}"
+
+    # --- reverse lists
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def owner(self, sptep: cython.pointer(spte_t)) -> cython.pointer(ShadowPage):
+        """The live page that holds an entry, or NULL, whatever the pointer is."""
+        at: cython.pointer(u8) = cython.cast(cython.pointer(u8), sptep)
+        if at < self.kvm.frames or at >= self.kvm.frames + ((self.kvm.low_frames + self.kvm.high_frames) << PAGE_SHIFT):
+            return cython.NULL
+        sp: cython.pointer(ShadowPage) = sptep_to_sp(self.kvm, sptep)
+        return sp if sp != cython.NULL and sp.live else cython.NULL
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def mark(self, sp: cython.pointer(ShadowPage), index: cython.int) -> cython.bint:
+        """A reverse list names this entry. False: one named it before."""
+        word: cython.pointer(u64) = cython.address(self.listed[(sp - self.kvm.pages) * WORDS + (index >> 6)])
+        bit: u64 = cython.cast(u64, 1) << (index & 63)
+        first: cython.bint = not word[0] & bit
+        word[0] |= bit
+        return first
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def claim(self, desc: cython.pointer(PteListDesc)) -> cython.bint:
+        """A reverse list has this descriptor (NULL: it needs none). False: it is none of the pool's, or another list has it."""
+        if desc == cython.NULL:
+            return True
+        number: u64 = desc - self.kvm.descs
+        if number >= self.kvm.ndesc:
+            return False
+        bit: u64 = cython.cast(u64, 1) << (number & 63)
+        if self.descs[number >> 6] & bit:
+            return False
+        self.descs[number >> 6] |= bit
+        self.ndescs += 1
+        return True

@@ -1,0 +1,7 @@
+from shadowmmu.check.audit.auditor cimport Auditor
+from shadowmmu.engine.state cimport Kvm, KvmMmu, ShadowPage
+
+cdef ShadowPage *next_special(Kvm *kvm, ShadowPage *sp) noexcept
+cdef ShadowPage *first_special(Kvm *kvm, KvmMmu *mmu) noexcept
+cdef bint is_reached(Kvm *kvm, KvmMmu *mmu, ShadowPage *sp) noexcept
+cdef bint belongs(Kvm *kvm, ShadowPage *sp) noexcept

@@ -1,0 +1,105 @@
+"""I1 and I2, second halves, I9, I10, I11, I16 and I17: every entry of every live table."""
+
+import cython
+from cython.cimports.shadowmmu.engine.memslots import host_mapping, lpage_info, memslot_for_role
+from cython.cimports.shadowmmu.engine.rmap import sp_gfn_of
+from cython.cimports.shadowmmu.engine.role import Role, child_role, role_access, role_level
+from cython.cimports.shadowmmu.engine.spte import is_last, is_mmio_spte, is_present, is_writable, spte_pfn
+from cython.cimports.shadowmmu.engine.state import (
+    ENTRIES,
+    PAGE_SHIFT,
+    Kvm,
+    MemSlot,
+    ShadowPage,
+    SlotFlag,
+    gfn_t,
+    pages_per_hpage,
+    role_t,
+    spte_t,
+    to_shadow_page,
+    u64,
+)
+
+from shadowmmu.engine.role import describe_role
+
+
+def validate_tables(auditor: Auditor) -> None:
+    """I1, I2, I9, I10, I11, I16, I17: every entry that is not 0."""
+    i: u64
+    for i in range(auditor.nlive):
+        sp: cython.pointer(ShadowPage) = auditor.live[i]
+        index: u64 = next_used(sp.spt, 0, ENTRIES)
+        while index < ENTRIES:
+            validate_entry(auditor, sp, index)
+            index = next_used(sp.spt, index + 1, ENTRIES)
+
+
+@cython.cfunc
+def validate_entry(auditor: Auditor, sp: cython.pointer(ShadowPage), index: cython.int) -> object:
+    """I16: present, or an MMIO mark. I1, I2: if present, in one reverse list (a second naming is seen where lists are read)."""
+    spte: spte_t = sp.spt[index]
+    if not is_present(spte):
+        if not is_mmio_spte(auditor.kvm, spte):
+            auditor.say("I16", f"{auditor.entry_name(sp, index)} is neither present nor an MMIO mark")
+        return None
+    leaf: cython.bint = is_last(spte, role_level(sp.role))
+    if not is_listed(auditor, sp, index):
+        auditor.say("I1" if leaf else "I2", f"{auditor.entry_name(sp, index)} is in no reverse list")
+    if leaf:
+        return validate_leaf(auditor, sp, index)
+    return validate_link(auditor, sp, index)
+
+
+@cython.cfunc
+def validate_leaf(auditor: Auditor, sp: cython.pointer(ShadowPage), index: cython.int) -> object:
+    """I9: W only with MMU-writable, that only with host-writable; the frame of its gfn. I16: no MMIO mark."""
+    kvm: cython.pointer(Kvm) = auditor.kvm
+    spte: spte_t = sp.spt[index]
+    if is_mmio_spte(kvm, spte) and not kvm.ept:
+        auditor.say("I16", f"{auditor.entry_name(sp, index)} is an MMIO mark and present")
+    if (is_writable(spte) and not spte & kvm.masks.mmu_writable) or (spte & kvm.masks.mmu_writable and not spte & kvm.masks.host_writable):
+        auditor.say("I9", f"{auditor.entry_name(sp, index)} has W without MMU-writable, or that without host-writable")
+    gfn: gfn_t = sp_gfn_of(sp, index)
+    slot: cython.pointer(MemSlot) = memslot_for_role(kvm, sp.role, gfn)
+    if slot == cython.NULL:
+        auditor.say("I9", f"{auditor.entry_name(sp, index)} maps gfn {gfn:#x}, which is in no memslot")
+        return None
+    if spte_pfn(spte) != host_mapping(kvm, slot, gfn) >> PAGE_SHIFT:
+        auditor.say("I9", f"{auditor.entry_name(sp, index)} maps gfn {gfn:#x} to a frame that is not its own")
+    if role_level(sp.role) > 1:
+        validate_large(auditor, sp, index, gfn, slot)
+    return None
+
+
+@cython.cfunc
+def validate_large(
+    auditor: Auditor, sp: cython.pointer(ShadowPage), index: cython.int, gfn: gfn_t, slot: cython.pointer(MemSlot)
+) -> object:
+    """I9: a large page is aligned, not MMU-writable where large pages are forbidden, not writable while dirty pages are logged."""
+    spte: spte_t = sp.spt[index]
+    level: cython.int = role_level(sp.role)
+    if (gfn | spte_pfn(spte)) & (pages_per_hpage(level) - 1):
+        auditor.say("I9", f"large {auditor.entry_name(sp, index)} is not aligned")
+    # One that was there before stays, without MMU-writable, until a fault in it maps smaller (slot_write_protect_gfn).
+    if lpage_info(slot, gfn, level)[0] and spte & auditor.kvm.masks.mmu_writable:
+        auditor.say("I9", f"large {auditor.entry_name(sp, index)} may become writable where large pages are forbidden")
+    if is_writable(spte) and slot.flags & SlotFlag.SLOT_LOG_DIRTY:
+        auditor.say("I9", f"large {auditor.entry_name(sp, index)} is writable while dirty pages are logged")
+    return None
+
+
+@cython.cfunc
+def validate_link(auditor: Auditor, sp: cython.pointer(ShadowPage), index: cython.int) -> object:
+    """I10, I11, I17: a link leads to a live, valid page one level down, of the same kind, with the quadrant of its entry."""
+    child: cython.pointer(ShadowPage) = to_shadow_page(auditor.kvm, sp.spt[index])
+    if child == cython.NULL or not child.live:
+        auditor.say("I11", f"{auditor.entry_name(sp, index)} leads to no live page")
+        return None
+    if child.role & Role.INVALID:
+        auditor.say("I17", f"{auditor.entry_name(sp, index)} leads to invalid {auditor.page_name(child)}")
+    expected: role_t = child_role(sp.role, index, (child.role & Role.DIRECT) != 0, role_access(child.role))
+    if child.role & ~cython.cast(role_t, Role.INVALID) != expected:
+        auditor.say("I10", f"{auditor.entry_name(sp, index)} leads to {auditor.page_name(child)}, not to {describe_role(expected)}")
+    if sp.role & Role.DIRECT and not sp.special and child.gfn != sp_gfn_of(sp, index):
+        auditor.say("I10", f"{auditor.entry_name(sp, index)} of a direct page leads to gfn {child.gfn:#x}")
+    return None
