@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -100,7 +100,7 @@ class Stream:
         return segment
 
     def _compared(self, capture: Capture) -> Iterator[Compared]:
-        for at, event in _without_emulated_returns(capture):
+        for at, event in _without_repeated_injections(_without_emulated_returns(capture)):
             self.recycled = self.recycled or isinstance(event, e.ZapOldest)
             if self._filter.passes(event):
                 yield Compared(at, event, self._filter.skipped(event))
@@ -135,4 +135,18 @@ def _without_emulated_returns(capture: Capture) -> Iterator[tuple[int, AnyEvent]
             in_fault = False
             if emulated:
                 continue
+        yield at, event
+
+
+def _without_repeated_injections(events: Iterable[tuple[int, AnyEvent]]) -> Iterator[tuple[int, AnyEvent]]:
+    """An exception is injected on the way into the guest. If the host has something to do just then (an interrupt, another
+    task), KVM turns back and injects it once more on its next way there (`cancel_injection`): that is told once."""
+    injected = False
+    for at, event in events:
+        if isinstance(event, e.InjException):
+            if injected and event.reinjected:
+                continue
+            injected = True
+        elif isinstance(event, e.VmEntry):
+            injected = False
         yield at, event
