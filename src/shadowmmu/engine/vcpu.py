@@ -9,7 +9,7 @@ from cython.cimports.shadowmmu.engine.mmio import mmio_info_in_cache
 from cython.cimports.shadowmmu.engine.mmu import create_mmus, guest_level, init_mmu, root_level
 from cython.cimports.shadowmmu.engine.nested import NestedPaging, nested_enter, nested_exit, nested_exit_at_entry
 from cython.cimports.shadowmmu.engine.nested_walk import walk_nested
-from cython.cimports.shadowmmu.engine.registers import reload_pdptrs, set_cr0, set_cr3, set_cr4, set_efer, set_sregs
+from cython.cimports.shadowmmu.engine.registers import set_cr0, set_cr3, set_cr4, set_efer, set_sregs
 from cython.cimports.shadowmmu.engine.requests import prepare_entry
 from cython.cimports.shadowmmu.engine.state import PREV_ROOTS, Errno, GuestException, Hpa, Kvm, KvmMmu, PfRet, gpa_t, u64, u8
 from cython.cimports.shadowmmu.engine.tracking import write_emulated
@@ -64,11 +64,6 @@ class Vcpu:
     def cr3(self, value: int):
         """The hardware wrote CR3 without an exit, as it may with nested paging: the MMU is not told (svm_cache_reg)."""
         self.vcpu.cr3 = value
-
-    def load_pdptrs(self) -> bool:
-        """Take the PDPTE registers from memory at CR3, as KVM does with nested paging when it is about to walk PAE tables
-        (svm_cache_reg): the CPU has loaded CR3 without an exit. False: they cannot be read, or have reserved bits."""
-        return reload_pdptrs(self.vcpu, self.vcpu.cr3)
 
     @property
     def cr4(self) -> int:

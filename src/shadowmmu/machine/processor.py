@@ -20,14 +20,13 @@ from shadowmmu.machine.msr import Msrs
 from shadowmmu.machine.nested import Nested, vmexit
 from shadowmmu.machine.page_boundary import run_exactly
 from shadowmmu.machine.reflect import for_l1, wants_port
-from shadowmmu.x86.control import Cr0, Cr4, Efer, Rflags
+from shadowmmu.x86.control import Cr0, Rflags
 from shadowmmu.x86.vmcb import SvmExit
 
 if TYPE_CHECKING:
     from shadowmmu import Outcome, Vcpu
 
 _AC, _TF = int(Rflags.AC), int(Rflags.TF)
-_PG, _PAE, _LMA = int(Cr0.PG), int(Cr4.PAE), int(Efer.LMA)
 TSC_PER_EXIT = 1000  # time-stamp counts; the clock of this machine is its exits
 _DR6_SINGLE_STEP = 1 << 14
 _TSS_IO_MAP = 0x66
@@ -184,11 +183,8 @@ class Processor:
         return state
 
     def _look_from(self, state: State) -> None:
-        """Make the MMU's walks those of this state. With nested paging the CPU reads PDPTEs from memory at each walk."""
-        vcpu = self.vcpu
-        vcpu.ac = bool(state.rflags & _AC)
-        if vcpu.vm.tdp and vcpu.cr0 & _PG and vcpu.cr4 & _PAE and not vcpu.efer & _LMA:
-            vcpu.load_pdptrs()
+        """Make the MMU's walks those of this state."""
+        self.vcpu.ac = bool(state.rflags & _AC)
 
     def next_rip(self, state: State, instruction: Instruction | None = None) -> int:
         """RIP behind the instruction at RIP."""
