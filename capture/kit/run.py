@@ -1,0 +1,111 @@
+"""Boots the kernel on QEMU's own CPU (TCG: no KVM of the machine is used), with the guests of one set."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tarfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from kit.errors import KitError, program
+from kit.initramfs import write_archive
+
+MEMORY_MIB = 1024
+DISK_BYTES = 512 << 20
+KERNEL_ARGUMENTS = (
+    "console=ttyS0 nokaslr mitigations=off audit=0 selinux=0 apparmor=0 quiet loglevel=4 nowatchdog nmi_watchdog=0 "
+    "random.trust_cpu=on panic=-1"
+)
+"""nokaslr: the dumps read the kernel's direct map at its known place. The rest keeps the console and the trace quiet."""
+TIMEOUT = 900
+"""Seconds for a boot and all guests; the runner gives a single guest 12."""
+
+
+class Host(msgspec.Struct, frozen=True):
+    """The machine that QEMU shows the captured kernel, and how its KVM is loaded."""
+
+    npt: bool = False
+    tdp_mmu: bool = True
+    la57: bool = False
+    """Five levels in the captured kernel's own tables, so in its nested page tables too."""
+
+    @property
+    def cpu(self) -> str:
+        """Value of QEMU's -cpu."""
+        return f"max,la57={'on' if self.la57 else 'off'},+svm" + (",+npt" if self.npt else "")
+
+    @property
+    def arguments(self) -> str:
+        """What `init` reads on the kernel's command line."""
+        return f"npt={self.npt:d} tdp_mmu={self.tdp_mmu:d}"
+
+
+def run(work: Path, guests: list[Path], host: Host, raw: Path, report: Callable[[str], None]) -> None:
+    """Run the guests whose scripts are given, and leave in `raw` what they gave; `report` gets each line of the console."""
+    initrd, console, disk = work / "initrd.run", raw / "console.txt", work / "disk"
+    raw.mkdir(parents=True, exist_ok=True)
+    _add_guests(work, guests, initrd)
+    with disk.open("wb") as file:
+        file.truncate(DISK_BYTES)
+    try:
+        _boot(work, host, initrd, disk, console, report)
+        _unpack(disk, raw, console)
+    finally:
+        disk.unlink()
+        initrd.unlink()
+    _check(console)
+
+
+def _add_guests(work: Path, guests: list[Path], initrd: Path) -> None:
+    system = work / "initrd.gz"
+    if not system.is_file():
+        raise KitError(f"no {system}: run capture.py build")
+    files = [file for script in guests for file in sorted(script.parent.glob(script.stem + ".*"))]
+    write_archive(initrd, {f"guests/{file.name}": file.read_bytes() for file in files})
+    initrd.write_bytes(system.read_bytes() + initrd.read_bytes())
+
+
+def _boot(work: Path, host: Host, initrd: Path, disk: Path, console: Path, report: Callable[[str], None]) -> None:
+    command = [
+        program("qemu-system-x86_64", "qemu-system-x86"), "-accel", "tcg", "-cpu", host.cpu, "-machine", "pc", "-smp", "1",
+        "-m", str(MEMORY_MIB), "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio",
+        "-kernel", str(work / "packages" / "vmlinuz"), "-initrd", str(initrd), "-append", f"{KERNEL_ARGUMENTS} {host.arguments}",
+        "-drive", f"file={disk},format=raw,if=none,id=out", "-device", "virtio-blk-pci,drive=out",
+    ]  # fmt: skip
+    with (
+        console.open("w") as log,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as qemu,
+    ):
+        watchdog = threading.Timer(TIMEOUT, qemu.kill)
+        watchdog.start()
+        assert qemu.stdout is not None
+        for line in qemu.stdout:
+            log.write(line)
+            report(line.strip())
+        watchdog.cancel()
+    if qemu.returncode:
+        raise KitError(f"QEMU failed or took more than {TIMEOUT} s: {_last_line(console)}; its whole console is {console}")
+
+
+def _last_line(console: Path) -> str:
+    lines = console.read_text(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
+
+
+def _unpack(disk: Path, raw: Path, console: Path) -> None:
+    """The system writes its output as a tar onto the bare disk."""
+    try:
+        with tarfile.open(disk) as archive:
+            archive.extractall(raw, filter="data")
+    except tarfile.TarError as error:
+        raise KitError(f"the captured kernel left nothing: {_last_line(console)}; its whole console is {console}") from error
+
+
+def _check(console: Path) -> None:
+    failed = re.findall(r"^(?:RUNNER|INIT) FAIL .*$", console.read_text(errors="replace"), re.MULTILINE)
+    if failed:
+        raise KitError(f"{len(failed)} failed, the first: {failed[0].strip()}; the whole console is {console}")

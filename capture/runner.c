@@ -1,0 +1,359 @@
+/* A VMM for one guest with one vCPU, on bare /dev/kvm ioctls: runs inside the captured kernel, driven by a script.
+ *
+ *	runner GUESTS/NAME.kvs OUT
+ *
+ * reads the script line by line (capture/README.md lists its commands) and leaves OUT/NAME.*: the trace, with a line for
+ * each thing the guest says on its ports and each thing the host does; dumps of the real shadow tables; counters; frames.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <linux/kvm.h>
+
+#include "runner.h"
+
+#define WATCHDOG 12		/* seconds; no guest takes two, but a wrong one may loop for ever */
+#define TSS_ADDRESS 0xfffbd000	/* where KVM may put its own real-mode TSS: above all guest memory */
+#define MMIO_BYTE 0x5a		/* what a read of no memory gives */
+
+/* The guest's ports. A value longer than 32 bits comes in two halves. */
+enum port {
+	PORT_OP = 0xe0, PORT_HOST = 0xe1, PORT_CR2 = 0xe2, PORT_ERROR = 0xe3, PORT_VALUE = 0xe4, PORT_CR2_HIGH = 0xe5,
+	PORT_BAD = 0xe6, PORT_GP = 0xe7, PORT_EXIT_CODE = 0xe8, PORT_EXIT_INFO1 = 0xe9, PORT_EXIT_INFO2 = 0xea,
+	PORT_L2_OP = 0xeb,
+};
+
+char guest_name[64], guest_folder[256];
+int vm_fd = -1, seq;
+
+static int kvm_fd = -1, vcpu_fd = -1, dump_each_op;
+static volatile sig_atomic_t timed_out;
+static struct kvm_run *kvm_run;
+static char output_folder[256];
+
+void die(const char *what)
+{
+	printf("RUNNER FAIL %s: %s: %s\n", guest_name, what, strerror(errno));
+	exit(1);
+}
+
+FILE *output(const char *suffix)
+{
+	char path[512];
+
+	snprintf(path, sizeof path, "%s/%s.%s", output_folder, guest_name, suffix);
+	FILE *file = fopen(path, "w");
+	if (!file)
+		die(path);
+	return file;
+}
+
+static void on_alarm(int signal)
+{
+	(void)signal;
+	timed_out = 1;
+	alarm(1);	/* again, should KVM_RUN begin just behind this one */
+}
+
+/* --- VM and vCPU --------------------------------------------------------------------------------------------- */
+
+/* vm */
+static void do_vm(char *arguments)
+{
+	(void)arguments;
+	mark("H create vm");
+	vm_fd = ioctl(kvm_fd, KVM_CREATE_VM, 0);
+	if (vm_fd < 0 || ioctl(vm_fd, KVM_SET_TSS_ADDR, TSS_ADDRESS))
+		die("KVM_CREATE_VM");
+}
+
+static void write_cpuid(const struct kvm_cpuid2 *cpuid)
+{
+	FILE *file = output("cpuid.txt");
+
+	for (unsigned i = 0; i < cpuid->nent; i++) {
+		const struct kvm_cpuid_entry2 *leaf = &cpuid->entries[i];
+
+		fprintf(file, "%08x.%x %08x %08x %08x %08x\n", leaf->function, leaf->index, leaf->eax, leaf->ebx, leaf->ecx, leaf->edx);
+	}
+	fclose(file);
+}
+
+/* vcpu: with all the features that KVM offers */
+static void do_vcpu(char *arguments)
+{
+	static struct { struct kvm_cpuid2 head; struct kvm_cpuid_entry2 leaves[128]; } cpuid = { .head.nent = 128 };
+
+	(void)arguments;
+	mark("H create vcpu");
+	vcpu_fd = ioctl(vm_fd, KVM_CREATE_VCPU, 0);
+	if (vcpu_fd < 0)
+		die("KVM_CREATE_VCPU");
+	kvm_run = mmap(NULL, ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0), PROT_READ | PROT_WRITE, MAP_SHARED, vcpu_fd, 0);
+	if (kvm_run == MAP_FAILED)
+		die("kvm_run");
+	if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, &cpuid) || ioctl(vcpu_fd, KVM_SET_CPUID2, &cpuid))
+		die("CPUID");
+	write_cpuid(&cpuid.head);
+	mark("H vcpu ready");
+}
+
+/* nrpages COUNT: the most shadow pages that KVM may use */
+static void do_nrpages(char *arguments)
+{
+	mark("H set_nr_mmu_pages%s", arguments);
+	ioctl(vm_fd, KVM_SET_NR_MMU_PAGES, strtoul(arguments, NULL, 0));
+}
+
+/* dumpeach 0|1: dump the shadow tables before each operation of the guest */
+static void do_dumpeach(char *arguments)
+{
+	dump_each_op = atoi(arguments);
+}
+
+/* stats TAG */
+static void do_stats(char *arguments)
+{
+	write_counters(arguments + strspn(arguments, " "));
+}
+
+/* The value of KEY=VALUE among the words; 0 if it is not there. */
+static uint64_t value_of(const char *words, const char *key)
+{
+	char pattern[32];
+
+	snprintf(pattern, sizeof pattern, " %s=", key);
+	const char *at = strstr(words, pattern);
+	return at ? strtoull(at + strlen(pattern), NULL, 0) : 0;
+}
+
+/* A flat segment of 4 GiB; `type` as in a descriptor (APM vol. 2, 4.7). */
+static struct kvm_segment flat_segment(int selector, int type, int dpl)
+{
+	return (struct kvm_segment){ .selector = selector, .type = type, .dpl = dpl, .db = 1, .s = 1, .present = 1,
+				     .limit = 0xffffffff, .g = 1 };
+}
+
+static struct kvm_segment real_segment(int type)
+{
+	return (struct kvm_segment){ .type = type, .s = 1, .present = 1, .limit = 0xffff };
+}
+
+static void set_segments(struct kvm_sregs *sregs, int mode, const char *words)
+{
+	struct kvm_segment data = mode == 16 ? real_segment(3) : flat_segment(0x23, 3, 3);
+
+	sregs->ds = sregs->es = sregs->fs = sregs->gs = sregs->ss = data;
+	if (mode == 16) {
+		sregs->cs = real_segment(11);
+		sregs->idt.base = 0;
+		sregs->idt.limit = 0x3ff;
+		return;
+	}
+	sregs->cs = flat_segment(0x08, 11, 0);
+	sregs->cs.db = mode == 32;
+	sregs->cs.l = mode == 64;
+	sregs->ss = flat_segment(0x10, 3, 0);
+	/* A busy 32-bit TSS (type 11) makes QEMU's VMRUN give up: loaded as an available one. */
+	sregs->tr = (struct kvm_segment){ .selector = 0x28, .type = mode == 64 ? 11 : 9, .present = 1, .limit = 0x67,
+					  .base = value_of(words, "tss") };
+	sregs->gdt.base = value_of(words, "gdt");
+	sregs->gdt.limit = 0x3f;
+	sregs->idt.base = value_of(words, "idt");
+	sregs->idt.limit = 0xfff;
+}
+
+/* state mode=16|32|64 cr0= cr3= cr4= efer= rip= rsp= gdt= idt= tss= */
+static void do_state(char *arguments)
+{
+	int mode = value_of(arguments, "mode");
+	struct kvm_regs regs = { .rip = value_of(arguments, "rip"), .rsp = value_of(arguments, "rsp"), .rflags = 2 };
+	struct kvm_sregs sregs;
+
+	if (ioctl(vcpu_fd, KVM_GET_SREGS, &sregs))
+		die("KVM_GET_SREGS");
+	sregs.cr0 = value_of(arguments, "cr0");
+	sregs.cr3 = value_of(arguments, "cr3");
+	sregs.cr4 = value_of(arguments, "cr4");
+	sregs.efer = value_of(arguments, "efer");
+	set_segments(&sregs, mode, arguments);
+	mark("H set_sregs mode=%d cr0=%llx cr3=%llx cr4=%llx efer=%llx", mode, sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer);
+	if (ioctl(vcpu_fd, KVM_SET_SREGS, &sregs) || ioctl(vcpu_fd, KVM_SET_REGS, &regs))
+		die("KVM_SET_SREGS");
+}
+
+/* --- running ------------------------------------------------------------------------------------------------- */
+
+static void guest_op(const char *kind, uint32_t number)
+{
+	char tag[32];
+
+	if (dump_each_op) {
+		snprintf(tag, sizeof tag, "before-%s-%u", kind, number);
+		dump_tables(tag);
+	}
+	mark("G seq=%d %s=%u", seq, kind, number);
+}
+
+/* The guest wrote to a port. True if it calls for the script. */
+static int guest_out(int port, uint32_t value)
+{
+	seq++;
+	switch (port) {
+	case PORT_OP: guest_op("op", value); break;
+	case PORT_L2_OP: guest_op("l2op", value); break;
+	case PORT_HOST: mark("G seq=%d hostcall=%u", seq, value); return 1;
+	case PORT_CR2: mark("G seq=%d pf cr2lo=%x", seq, value); break;
+	case PORT_CR2_HIGH: mark("G seq=%d pf cr2hi=%x", seq, value); break;
+	case PORT_ERROR: mark("G seq=%d pf err=%x", seq, value); break;
+	case PORT_VALUE: mark("G seq=%d val=%x", seq, value); break;
+	case PORT_GP: mark("G seq=%d gp err=%x", seq, value); break;
+	case PORT_EXIT_CODE: mark("G seq=%d l2exit code=%x", seq, value); break;
+	case PORT_EXIT_INFO1: mark("G seq=%d l2exit info1=%x", seq, value); break;
+	case PORT_EXIT_INFO2: mark("G seq=%d l2exit info2=%x", seq, value); break;
+	case PORT_BAD:
+		mark("G seq=%d BAD=%x", seq, value);
+		printf("RUNNER FAIL %s: the guest took exception %u, which it does not handle\n", guest_name, value & 0xff);
+		break;
+	default: mark("G seq=%d port=%x val=%x", seq, port, value);
+	}
+	return 0;
+}
+
+static void mmio(void)
+{
+	seq++;
+	if (!kvm_run->mmio.is_write)
+		memset(kvm_run->mmio.data, MMIO_BYTE, sizeof kvm_run->mmio.data);
+	mark("G seq=%d mmio gpa=%llx len=%u write=%u", seq, kvm_run->mmio.phys_addr, kvm_run->mmio.len, kvm_run->mmio.is_write);
+}
+
+/* An exit that no guest should make: say where it was. */
+static void unexpected_exit(void)
+{
+	struct kvm_regs regs;
+	struct kvm_sregs sregs;
+
+	ioctl(vcpu_fd, KVM_GET_REGS, &regs);
+	ioctl(vcpu_fd, KVM_GET_SREGS, &sregs);
+	mark("H exit_reason=%u rip=%llx", kvm_run->exit_reason, regs.rip);
+	printf("RUNNER FAIL %s: KVM_EXIT %u at rip %llx, cr0 %llx cr2 %llx cr3 %llx cr4 %llx efer %llx\n", guest_name,
+	       kvm_run->exit_reason, regs.rip, sregs.cr0, sregs.cr2, sregs.cr3, sregs.cr4, sregs.efer);
+}
+
+/* Run until the guest calls the host or halts. True if the script may go on. */
+static int run_guest(void)
+{
+	mark("H run");
+	for (;;) {
+		if (ioctl(vcpu_fd, KVM_RUN, 0) < 0) {
+			if (timed_out) {
+				mark("H WATCHDOG");
+				printf("RUNNER FAIL %s: no end after %d seconds\n", guest_name, WATCHDOG);
+				return 0;
+			}
+			if (errno != EINTR && errno != EAGAIN)
+				die("KVM_RUN");
+			continue;
+		}
+		if (kvm_run->exit_reason == KVM_EXIT_IO && kvm_run->io.direction == KVM_EXIT_IO_OUT) {
+			uint32_t value = 0;
+
+			memcpy(&value, (uint8_t *)kvm_run + kvm_run->io.data_offset, kvm_run->io.size);
+			if (guest_out(kvm_run->io.port, value))
+				return 1;
+		} else if (kvm_run->exit_reason == KVM_EXIT_MMIO) {
+			mmio();
+		} else {
+			unexpected_exit();
+			return 0;
+		}
+	}
+}
+
+/* --- the script ---------------------------------------------------------------------------------------------- */
+
+static const struct { const char *word; void (*act)(char *arguments); } commands[] = {
+	{ "vm", do_vm }, { "vcpu", do_vcpu }, { "slot", do_slot }, { "load", do_load }, { "state", do_state },
+	{ "dumpeach", do_dumpeach }, { "stats", do_stats }, { "flags", do_flags }, { "move", do_move }, { "delslot", do_delslot },
+	{ "readd", do_readd }, { "poke", do_poke }, { "madvise", do_madvise }, { "mprotect", do_mprotect },
+	{ "dirtylog", do_dirtylog }, { "nrpages", do_nrpages },
+};
+
+/* Do one line. True if the script may go on. */
+static int do_line(char *line)
+{
+	char *arguments = line + strcspn(line, " \n");
+	size_t length = arguments - line;
+
+	arguments[strcspn(arguments, "\n")] = 0;
+	if (length == 3 && !strncmp(line, "run", 3))
+		return run_guest();
+	for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+		if (strlen(commands[i].word) == length && !strncmp(line, commands[i].word, length)) {
+			commands[i].act(arguments);
+			return 1;
+		}
+	}
+	errno = EINVAL;
+	die(line);
+	return 0;
+}
+
+/* Destroying the VM is part of the capture: it frees all shadow pages. */
+static void close_vm(void)
+{
+	mark("H closing");
+	munmap(kvm_run, ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0));
+	close(vcpu_fd);
+	close(vm_fd);
+	mark("H closed");
+}
+
+static void take_names(const char *script, const char *out)
+{
+	const char *name = strrchr(script, '/');
+
+	name = name ? name + 1 : script;
+	snprintf(guest_folder, sizeof guest_folder, "%.*s", (int)(name - script), script);
+	snprintf(guest_name, sizeof guest_name, "%.*s", (int)strcspn(name, "."), name);
+	snprintf(output_folder, sizeof output_folder, "%s", out);
+}
+
+int main(int argc, char **argv)
+{
+	char line[4096];
+	int completed = 1;
+
+	if (argc != 3) {
+		printf("usage: runner GUESTS/NAME.kvs OUT\n");
+		return 2;
+	}
+	setvbuf(stdout, NULL, _IONBF, 0);
+	take_names(argv[1], argv[2]);
+	FILE *script = fopen(argv[1], "r");
+	if (!script)
+		die(argv[1]);
+	sigaction(SIGALRM, &(struct sigaction){ .sa_handler = on_alarm }, NULL);
+	alarm(WATCHDOG);
+	observe_open();
+	trace_start();
+	kvm_fd = open("/dev/kvm", O_RDWR);
+	if (kvm_fd < 0)
+		die("/dev/kvm");
+	while (completed && fgets(line, sizeof line, script))
+		completed = do_line(line);
+	dump_tables("final");
+	write_counters("final");
+	write_frames();
+	close_vm();
+	trace_stop();
+	printf("RAN %s %s, %d markers\n", guest_name, completed ? "to its end" : "not to its end", seq);
+	return !completed;
+}

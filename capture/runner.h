@@ -1,0 +1,51 @@
+/* What the parts of the runner share. It runs as root inside the captured kernel, one process a guest. */
+#ifndef RUNNER_H
+#define RUNNER_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+#define MAX_SLOTS 16
+#define PAGE 4096
+
+/* A memslot: guest memory [gpa, gpa + size) is the VMM's memory at `hva`. A slot that was deleted keeps its memory. */
+struct slot {
+	uint64_t gpa, size;
+	uint8_t *hva;
+	uint32_t flags;		/* KVM_MEM_* */
+	int live;
+};
+
+extern struct slot slots[MAX_SLOTS];
+extern char guest_name[64], guest_folder[256];
+extern int vm_fd;
+extern int seq;			/* markers that the guest has given so far */
+
+void die(const char *what);	/* prints one line with errno, ends the process */
+FILE *output(const char *suffix);	/* the file OUT/NAME.suffix */
+
+/* slots.c: one command of the script each, with the rest of its line */
+void do_slot(char *arguments);
+void do_flags(char *arguments);
+void do_move(char *arguments);
+void do_delslot(char *arguments);
+void do_readd(char *arguments);
+void do_load(char *arguments);
+void do_poke(char *arguments);
+void do_madvise(char *arguments);
+void do_mprotect(char *arguments);
+void do_dirtylog(char *arguments);
+
+/* trace.c: the kernel's trace */
+void trace_start(void);
+void trace_stop(void);		/* and save it: NAME.trace.txt and NAME.raw */
+void mark(const char *format, ...) __attribute__((format(printf, 1, 2)));
+int latest_root(uint64_t *root, int *level);
+
+/* observe.c: what the kernel holds at this moment */
+void observe_open(void);
+void dump_tables(const char *tag);
+void write_counters(const char *tag);
+void write_frames(void);
+
+#endif

@@ -1,0 +1,127 @@
+/* The kernel's trace: which events are recorded, the lines that the runner adds, and where the root was last loaded. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "runner.h"
+
+#define TRACEFS "/sys/kernel/tracing/"
+#define ROOTS TRACEFS "instances/roots/"	/* an instance of its own: reading it takes nothing from the main buffer */
+
+static int marker_fd = -1, roots_fd = -1;
+
+/* Events of the kvm group that tell of clocks and interrupts, not of memory: they differ from run to run. */
+static const char *const unwanted[] = {
+	"kvm_fpu", "kvm_track_tsc", "kvm_write_tsc_offset", "kvm_update_master_clock", "kvm_pvclock_update",
+	"kvm_halt_poll_ns", "kvm_wait_lapic_expire", "kvm_vcpu_wakeup", "kvm_ack_irq", "kvm_set_irq", "kvm_cpuid",
+	"kvm_apic", "kvm_ple_window_update",
+};
+
+static void control(const char *path, const char *value)
+{
+	int fd = open(path, O_WRONLY | O_TRUNC);
+
+	if (fd < 0 || write(fd, value, strlen(value)) < 0)
+		printf("%s: %s: %s\n", guest_name, path, strerror(errno));
+	close(fd);
+}
+
+/* The probes of `init` (group kv) may be missing on another kernel: then they are not switched. */
+static void control_if_there(const char *path, const char *value)
+{
+	if (!access(path, W_OK))
+		control(path, value);
+}
+
+static void enable(const char *value)
+{
+	control(TRACEFS "events/kvmmmu/enable", value);
+	control(TRACEFS "events/kvm/enable", value);
+	control_if_there(TRACEFS "events/kv/enable", value);
+}
+
+void trace_start(void)
+{
+	char path[256];
+
+	control(TRACEFS "tracing_on", "0");
+	control(TRACEFS "trace", "");
+	control(TRACEFS "buffer_size_kb", "49152");	/* the longest guest needs a tenth: no event is ever lost */
+	enable("1");
+	for (size_t i = 0; i < sizeof unwanted / sizeof unwanted[0]; i++) {
+		snprintf(path, sizeof path, TRACEFS "events/kvm/%s/enable", unwanted[i]);
+		control_if_there(path, "0");
+	}
+	control_if_there(ROOTS "trace", "");
+	control_if_there(ROOTS "events/kvroot/enable", "1");
+	roots_fd = open(ROOTS "trace_pipe", O_RDONLY | O_NONBLOCK);
+	marker_fd = open(TRACEFS "trace_marker", O_WRONLY);
+	if (roots_fd < 0 || marker_fd < 0)
+		die("trace_marker, trace_pipe");
+	control(TRACEFS "tracing_on", "1");
+}
+
+/* Write a line into the trace. "G ..." is the guest's word, "H ..." an action of this VMM. */
+void mark(const char *format, ...)
+{
+	char line[512];
+	va_list arguments;
+
+	va_start(arguments, format);
+	int length = vsnprintf(line, sizeof line - 1, format, arguments);
+	va_end(arguments);
+	line[length++] = '\n';
+	if (write(marker_fd, line, length) < 0)
+		die("trace_marker");
+}
+
+/* The root and its level as KVM last gave them to the CPU (probe kvroot/load_pgd). False before the first load. */
+int latest_root(uint64_t *root, int *level)
+{
+	static char text[65536];
+	static uint64_t last_root;
+	static int last_level;
+	ssize_t length;
+
+	while ((length = read(roots_fd, text, sizeof text - 1)) > 0) {
+		text[length] = 0;
+		for (char *at = text; (at = strstr(at, "root=0x")); at++) {
+			char *level_at = strstr(at, "level=");
+
+			last_root = strtoull(at + strlen("root="), NULL, 16);
+			if (level_at)
+				last_level = atoi(level_at + strlen("level="));
+		}
+	}
+	*root = last_root;
+	*level = last_level;
+	return last_root && last_root != ~0ull;
+}
+
+static void copy(const char *path, int flags, const char *suffix)
+{
+	static char bytes[1 << 16];
+	FILE *to = output(suffix);
+	int from = open(path, O_RDONLY | flags);
+	ssize_t length;
+
+	if (from < 0)
+		die(path);
+	/* Pages of the ring buffer are read one by one: a longer read is answered with one page anyway. */
+	while ((length = read(from, bytes, flags & O_NONBLOCK ? PAGE : sizeof bytes)) > 0)
+		fwrite(bytes, 1, length, to);
+	close(from);
+	fclose(to);
+}
+
+void trace_stop(void)
+{
+	control(TRACEFS "tracing_on", "0");
+	enable("0");
+	copy(TRACEFS "trace", 0, "trace.txt");
+	copy(TRACEFS "per_cpu/cpu0/trace_pipe_raw", O_NONBLOCK, "raw");
+}
