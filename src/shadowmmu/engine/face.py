@@ -78,6 +78,34 @@ class ShadowPageView(NamedTuple):
         return describe_role(self.role)
 
 
+class MmuView(NamedTuple):
+    """One MMU of a vCPU, as it is now: what it shadows, and the roots it has."""
+
+    name: str
+    """"root", or "guest": the one that shadows L1's NPT or EPT while L2 runs."""
+    in_use: bool
+    role: int
+    """The role word of its roots; `levels` and `direct` decode it."""
+    guest_levels: int
+    """Levels of the tables it shadows; 0 without paging."""
+    pgd: int
+    """CR3, nested CR3 or EPT pointer of the present root, or of the last."""
+    root: int | None
+    """Host physical address of the present root."""
+    prev_roots: tuple[tuple[int, int], ...]
+    """(CR3, host physical address) of those kept for later."""
+
+    @property
+    def levels(self) -> int:
+        """Levels of the shadow tables."""
+        return self.role & 0xF
+
+    @property
+    def direct(self) -> bool:
+        """It shadows no tables."""
+        return bool(self.role & 0x80)
+
+
 class WalkStep(NamedTuple):
     """One table of a walk."""
 

@@ -13,10 +13,11 @@ from cython.cimports.shadowmmu.engine.registers import set_cr0, set_cr3, set_cr4
 from cython.cimports.shadowmmu.engine.requests import prepare_entry
 from cython.cimports.shadowmmu.engine.state import PREV_ROOTS, Errno, GuestException, Hpa, Kvm, KvmMmu, PfRet, gpa_t, u64, u8
 from cython.cimports.shadowmmu.engine.tracking import write_emulated
+from cython.cimports.shadowmmu.engine.views import view_mmu
 from cython.cimports.shadowmmu.engine.walker import gva_to_gpa, permission_fault, translate_gpa
 from cython.cimports.shadowmmu.x86.control import Cr0
 
-from shadowmmu.engine.face import Entry, HostFault, NestedWalk, OutOfPages, Outcome, PageFaultException, TripleFault
+from shadowmmu.engine.face import Entry, HostFault, MmuView, NestedWalk, OutOfPages, Outcome, PageFaultException, TripleFault
 
 _OUTCOMES = {int(outcome): outcome for outcome in Outcome}
 
@@ -266,6 +267,14 @@ class Vcpu:
     @property
     def root_role(self) -> int:
         return self.vcpu.mmu.root_role
+
+    @property
+    def mmus(self) -> tuple[MmuView, ...]:
+        """The root MMU, and the guest MMU once L1 has run an L2 with nested paging: its roots outlive the L2."""
+        root: object = view_mmu(self.vcpu, cython.address(self.vcpu.root_mmu))
+        if not self.vcpu.guest_mmu.root_role:
+            return (root,)
+        return (root, view_mmu(self.vcpu, cython.address(self.vcpu.guest_mmu)))
 
     @property
     def requests(self) -> int:

@@ -1,11 +1,12 @@
-"""Shadow pages as Python sees them."""
+"""Shadow pages and MMUs as Python sees them."""
 
 import cython
+from cython.cimports.shadowmmu.engine.mmu import guest_level
 from cython.cimports.shadowmmu.engine.pages import is_obsolete
 from cython.cimports.shadowmmu.engine.pte_list import PteListIter, pte_list_first, pte_list_next
-from cython.cimports.shadowmmu.engine.state import Kvm, ShadowPage, host_pa, spte_t, u64
+from cython.cimports.shadowmmu.engine.state import PREV_ROOTS, Hpa, Kvm, KvmMmu, KvmVcpu, ShadowPage, host_pa, spte_t, u64
 
-from shadowmmu.engine.face import ShadowPageView
+from shadowmmu.engine.face import MmuView, ShadowPageView
 
 
 @cython.cfunc
@@ -26,4 +27,14 @@ def view_page(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> objec
     return ShadowPageView(
         host_pa(kvm, sp.spt), sp.gfn, sp.role, sp.root_count, bool(sp.unsync), sp.unsync_children,
         bool(sp.special), sp.owner, bool(is_obsolete(kvm, sp)), tuple(entries_of(kvm, sp.parent_ptes)),
+    )  # fmt: skip
+
+
+@cython.cfunc
+def view_mmu(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu)) -> object:
+    """The MMU as it is now, a `MmuView`."""
+    kept: list = [(mmu.prev_roots[i].pgd, mmu.prev_roots[i].hpa) for i in range(PREV_ROOTS) if mmu.prev_roots[i].hpa != Hpa.INVALID_PAGE]
+    return MmuView(
+        "guest" if mmu.is_guest_mmu else "root", vcpu.mmu == mmu, mmu.root_role, guest_level(mmu), mmu.root.pgd,
+        None if mmu.root.hpa == Hpa.INVALID_PAGE else mmu.root.hpa, tuple(kept),
     )  # fmt: skip
