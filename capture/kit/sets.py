@@ -1,0 +1,88 @@
+"""The sets: which guests there are, and on which hosts they are captured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from kit import edits, memslots, nested, rights
+from kit.guest import FLAT, P32, P57, P64, PAE32, REAL, Guest, Mode, Paged
+from kit.svm import Hypervisor
+
+PAGED = (P32, PAE32, P64)
+SHADOW = {
+    "basic": rights.basic, "perm": rights.perm, "wp": rights.wp, "big": edits.big, "cr3": edits.cr3, "pde": edits.pde,
+    "flood": edits.flood, "mmio": memslots.mmio, "slots": memslots.slots, "dirty": memslots.dirty, "ctl": rights.ctl,
+    "smep": rights.smep,
+}  # fmt: skip
+EXTRA = {"flood2": edits.flood2, "unsync2": edits.unsync2, "recycle": edits.recycle}
+UNPAGED = {"basic": memslots.flat_basic, "mmio": memslots.mmio, "slots": memslots.slots, "dirty": memslots.dirty}
+
+NESTED = {
+    "basic": nested.basic, "high": nested.high, "big": nested.big, "ncr3": nested.ncr3, "slots": nested.slots, "l2pg": nested.l2pg,
+}  # fmt: skip
+L1_TAGS = {P32: "n32", PAE32: "npae", P64: "n64"}
+
+
+def _about(play: Callable[..., None]) -> str:
+    return " ".join((play.__doc__ or "").split())
+
+
+def paged(mode: Mode, name: str, play: Callable[[Paged], None]) -> Paged:
+    """A guest with tables, played through a scenario."""
+    guest = Paged(f"{mode.tag}_{name}", mode, _about(play), wp=name != "wp")
+    play(guest)
+    return guest
+
+
+def unpaged(mode: Mode, name: str, play: Callable[[Guest], None]) -> Guest:
+    guest = Guest(f"{mode.tag}_{name}", mode, _about(play))
+    play(guest)
+    return guest
+
+
+def shadow() -> Iterator[Guest]:
+    for mode in PAGED:
+        for name, play in SHADOW.items():
+            yield paged(mode, name, play)
+    for name, flat in UNPAGED.items():
+        yield unpaged(FLAT, name, flat)
+    yield unpaged(REAL, "basic", memslots.real_basic)
+
+
+def extra() -> Iterator[Guest]:
+    for mode in PAGED:
+        for name, play in EXTRA.items():
+            yield paged(mode, name, play)
+
+
+def p57() -> Iterator[Guest]:
+    for name in ("basic", "cr3", "big", "perm"):
+        yield paged(P57, name, SHADOW[name])
+    for name in ("basic", "cr3"):
+        yield paged(P64, name, SHADOW[name])
+
+
+def hypervisor(mode: Mode, name: str, play: Callable[[Hypervisor], None]) -> Hypervisor:
+    """An L1 with nested paging: n32_, npae_, n64_NAME."""
+    guest = Hypervisor(f"{L1_TAGS[mode]}_{name}", mode, _about(play), l2_paging=name == "l2pg")
+    play(guest)
+    return guest
+
+
+def hypervisor_without_npt(mode: Mode, name: str, play: Callable[[Hypervisor], None]) -> Hypervisor:
+    guest = Hypervisor(f"s{L1_TAGS[mode]}_{name}", mode, _about(play), nested_paging=False, l2_paging=name == "paged")
+    play(guest)
+    return guest
+
+
+def all_nested() -> Iterator[Guest]:
+    for mode in PAGED:
+        for name, play in NESTED.items():
+            yield hypervisor(mode, name, play)
+
+
+def nestedsp() -> Iterator[Guest]:
+    for mode in PAGED:
+        if mode is not P64:  # QEMU's CPU hangs in an L2 with 32-bit paging below a 64-bit L1
+            yield hypervisor_without_npt(mode, "paged", nested.paged)
+        yield hypervisor_without_npt(mode, "flat", nested.flat)
