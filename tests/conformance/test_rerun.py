@@ -314,6 +314,12 @@ def test_script_commands():
     assert marks[2]["flags"] == 1
     assert (marks[4]["gpa"], marks[4]["flags"]) == (0x2020000, 2)
     assert marks[6].number == 64
+    made, poked, registers = (
+        one.mark(c) for c in ("slot 6 0 6200000 400000 huge", "poke 18008 4 19007", "state mode=32 cr0=0x11 rip=0x8000")
+    )
+    assert (made["id"], made["gpa"], made["size"], one.slots[6].backing) == (6, 0x6200000, 0x400000, "huge")
+    assert (poked["gpa"], poked["len"], poked["val"]) == (0x18008, 4, 0x19007)
+    assert registers.fields == {"mode": 32, "cr0": 0x11, "rip": 0x8000}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.shadowmmu.engine.dirty import get_dirty_log
 from cython.cimports.shadowmmu.engine.guest_memory import read_guest, write_guest
-from cython.cimports.shadowmmu.engine.host_memory import discard_hva_range, protect_hva_range
+from cython.cimports.shadowmmu.engine.host_memory import discard_hva_range, protect_hva_range, unmap_hva_range
 from cython.cimports.shadowmmu.engine.memslots import gfn_to_memslot, gfn_to_rmap, slot_by_id
 from cython.cimports.shadowmmu.engine.pools import init_host_memory, size_pools
 from cython.cimports.shadowmmu.engine.slot_update import SlotResult, slot_create, slot_delete, slot_move, slot_set_flags
@@ -260,6 +260,11 @@ class Vm:
         """The host gives the pages back (MADV_DONTNEED); the next read finds zeroes, the next write a new frame."""
         self.check_hva(hva, size)
         discard_hva_range(self.kvm, hva >> 12, (hva + size) >> 12)
+
+    def invalidate_hva(self, hva: int, size: int) -> None:
+        """The host's own tables for the range change, its pages do not (a VMA is split, say): translations are found anew."""
+        self.check_hva(hva, size)
+        unmap_hva_range(self.kvm, hva >> 12, (hva + size) >> 12)
 
     def write_protect_hva(self, hva: int, size: int, writable: bool = False) -> None:
         """The host changes its right to write the pages (mprotect)."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from shadowmmu import Vm
 from shadowmmu.check.replay.capture import Capture
 from shadowmmu.check.replay.markers import Mark, parse
 from shadowmmu.check.replay.match import Matcher
-from shadowmmu.trace.events import Marker
+from shadowmmu.trace.events import AnyEvent, Marker, Other
 
 TWO_MIB = 2 << 20
 SHADOW_TABLES = 2000
 """Room for the most shadow pages that can exist; the limit itself follows the memory size, as in the kernel."""
-
-
+NOTIFIER = "kvm_unmap_hva_range"
+"""The MMU notifier's event: bytes of host user memory whose translations are gone."""
 FEWEST_PAGES = 64
 """KVM_MIN_ALLOC_MMU_PAGES: the kernel refuses KVM_SET_NR_MMU_PAGES below, and nothing changes."""
 
@@ -23,6 +25,7 @@ class Host:
     def __init__(self, capture: Capture, roots: str, matcher: Matcher) -> None:
         self.capture = capture
         self.matcher = matcher
+        self._wider = wider_ranges(capture.events)
         self.regions: dict[tuple[int, int], int] = {}
         """(slot, size) -> byte offset in user memory. A slot keeps its memory while its size stays."""
         top = self._lay_out()
@@ -131,9 +134,15 @@ class Host:
             self.vm.unmap_hva(hva, size)
 
     def _mprotect(self, mark: Mark) -> None:
+        wider = next(self._wider, None)
         hva = self.hva(mark["gpa"])
-        if hva is not None:
-            self.vm.write_protect_hva(hva, mark["size"], bool(mark["w"]))
+        if hva is None or wider is None:
+            return
+        region = next(range(start, start + size) for _, size, start in self.live.values() if start <= hva < start + size)
+        for before, size in wider:
+            start, end = max(hva - before, region.start), min(hva - before + size, region.stop)
+            self.vm.invalidate_hva(start, end - start)
+        self.vm.write_protect_hva(hva, mark["size"], bool(mark["w"]))
 
     def _poke(self, mark: Mark) -> None:
         self.vm.write_guest(mark["gpa"], (mark["val"] & (1 << 8 * mark["len"]) - 1).to_bytes(mark["len"], "little"))
@@ -141,3 +150,26 @@ class Host:
     def _set_nr_mmu_pages(self, mark: Mark) -> None:
         if mark.number >= FEWEST_PAGES:
             self.vm.set_shadow_pages(mark.number)
+
+
+def wider_ranges(events: Sequence[AnyEvent]) -> Iterator[list[tuple[int, int]] | None]:
+    """For each mprotect of the VMM, the other ranges that the MMU notifier then reported: bytes from their start to the protected
+    range, and their size. None: it reported nothing at all, as the protection stays what it is.
+
+    mprotect splits the host's VMA. Where the border lies within 2 MiB of it that could be a huge page, mm/huge_memory.c
+    (`vma_adjust_trans_huge`) has these 2 MiB of user memory invalidated, whether a huge page is there or not.
+    """
+    protected, ranges = None, list[tuple[int, int]]()
+    for event in events:
+        if isinstance(event, Marker):
+            if protected is not None:
+                yield _relative(protected, ranges)
+            mark = parse(event)
+            protected, ranges = (mark["size"] if mark.action == "mprotect" else None), []
+        elif isinstance(event, Other) and event.ev == NOTIFIER:
+            ranges.append((int(event.fields["start"]), int(event.fields["end"])))
+
+
+def _relative(size: int, ranges: list[tuple[int, int]]) -> list[tuple[int, int]] | None:
+    own = next((start for start, end in reversed(ranges) if end - start == size), None)
+    return None if own is None else [(own - start, end - start) for start, end in ranges if end - start != size]

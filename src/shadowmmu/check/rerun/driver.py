@@ -72,6 +72,7 @@ class Rerun:
         with Watchdog(self.vmm.cpu.stop, lambda: self.result.exits) as watchdog:
             while not self.vmm.ended and self._diverged is None:
                 self.vmm.processor.step()
+                self.vmm.load_registers()
                 self.result.exits += 1
                 if self.vmm.processor.shutdown:
                     self.vmm.processor.vcpu.enter()

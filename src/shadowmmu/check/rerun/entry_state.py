@@ -1,8 +1,9 @@
-"""The registers a captured guest starts with, as its VMM set them (KVM_SET_SREGS)."""
+"""The registers that the VMM gives a captured guest, at its start or later (KVM_SET_SREGS, KVM_SET_REGS)."""
 
 from __future__ import annotations
 
-from shadowmmu.check.replay.capture import Guest
+from collections.abc import Mapping
+
 from shadowmmu.machine.cpu import MASK32, Reg, Seg, Segment, State, System, Table
 from shadowmmu.x86.control import Rflags
 
@@ -19,9 +20,8 @@ _RESET_TABLE = Table(0, 0xFFFF)
 _DR6, _DR7 = 0xFFFF0FF0, 0x400
 
 
-def starting_state(guest: Guest) -> State:
+def starting_state(wanted: Mapping[str, int]) -> State:
     """General registers zero but for the stack; flat segments, or those of real mode."""
-    wanted = guest.entry_state
     gpr = [0] * 16
     gpr[Reg.RSP] = wanted["rsp"]
     return State(gpr, wanted["rip"], int(Rflags.FIXED), _real() if wanted["mode"] == REAL else _protected(wanted))
@@ -38,7 +38,7 @@ def _real() -> System:
     return _system(segments, _RESET_TSS, _RESET_TABLE, Table(0, _REAL_IDT_LIMIT))
 
 
-def _protected(wanted: dict[str, int]) -> System:
+def _protected(wanted: Mapping[str, int]) -> System:
     long = wanted["mode"] == LONG
     segments = dict.fromkeys(Seg, Segment(DATA_SELECTOR, _DATA, MASK32, 0))
     segments[Seg.CS] = Segment(CODE_SELECTOR, _CODE_64 if long else _CODE_32, MASK32, 0)

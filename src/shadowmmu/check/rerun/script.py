@@ -34,7 +34,7 @@ class Script:
         return self.guest.host_script[number] if number < len(self.guest.host_script) else []
 
     def mark(self, command: str) -> Mark:
-        """What a command other than STATS does. Numbers are hexadecimal, but for slots and page limits."""
+        """What a command other than STATS does. Numbers are hexadecimal, but for slots, lengths and page limits; `state` says itself."""
         word, *arguments = command.split()
         try:
             if word in _SLOT_COMMANDS:
@@ -47,9 +47,20 @@ class Script:
                 return _mark("get_dirty_log", slot=int(arguments[0]))
             if word == "nrpages":
                 return Mark("H", "set_nr_mmu_pages", {}, int(arguments[0]))
+            if word == "poke":
+                return _mark("poke", gpa=int(arguments[0], 16), len=int(arguments[1]), val=int(arguments[2], 16))
+            if word == "slot":
+                return self._new_slot(int(arguments[0]), [int(text, 16) for text in arguments[1:4]], arguments[4])
+            if word == "state":
+                return _mark("set_sregs", **{name: int(text, 0) for name, text in (pair.split("=") for pair in arguments)})
         except (IndexError, ValueError, KeyError, TypeError) as error:
             raise BadInput(f"guest {self.guest.name}: its host script has {command!r}, which makes no sense ({error}); mend it") from None
         raise BadInput(f"guest {self.guest.name}: its host script has {command!r}, which is not known; mend it")
+
+    def _new_slot(self, number: int, values: list[int], backing: str) -> Mark:
+        flags, gpa, size = values
+        self.slots[number] = Slot(number, gpa, size, backing, flags)
+        return _slot(self.slots[number])
 
     def _change_slot(self, word: str, number: int, value: int = 0) -> Mark:
         slot = self.slots[number]

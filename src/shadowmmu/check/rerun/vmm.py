@@ -7,6 +7,7 @@ from collections.abc import Callable
 from shadowmmu import Vm
 from shadowmmu.check.replay.capture import Capture
 from shadowmmu.check.replay.host import Host
+from shadowmmu.check.replay.markers import Mark
 from shadowmmu.check.replay.match import Matcher
 from shadowmmu.check.rerun.captured_cpu import CapturedCpu
 from shadowmmu.check.rerun.entry_state import starting_state
@@ -47,6 +48,8 @@ class Vmm:
         self._on_marker, self._on_stats = on_marker, on_stats
         self._events: list[AnyEvent] = []
         self._seq = 0
+        self._registers: Mark | None = None
+        """Registers that user space has set while the CPU stood behind its OUT."""
         self.ended = False
         self._set_up()
 
@@ -55,12 +58,11 @@ class Vmm:
             self.host.act(mark)
         self.host.load_image()
         self.host.seed_frames()
-        state = self.capture.guest.entry_state
-        vcpu = self.vm.vcpus[0]
+        state, vcpu = self.capture.guest.entry_state, self.vm.vcpus[0]
         vcpu.set_sregs(state["cr0"], state["cr3"], state["cr4"], state["efer"])
         self.processor = CaptureProcessor(vcpu, self._stored, self._host_stored, self._mmio, self.tell, self._take_return)
         self.cpu = CapturedCpu(self.vm.host_regions(), self, self.processor.guard_port, self.processor.intercepts)
-        self.cpu.set_state(starting_state(self.capture.guest))
+        self.cpu.set_state(starting_state(state))
         self.processor.attach(self.cpu)
         self.vm.start_trace(1 << 16)
 
@@ -111,6 +113,14 @@ class Vmm:
                 self._do(command)
         self.cpu.stop()
 
+    def load_registers(self) -> None:
+        """KVM_SET_SREGS and KVM_SET_REGS, if user space had them done since the guest last ran."""
+        if self._registers is None:
+            return
+        mark, self._registers = self._registers, None
+        self.processor.vcpu.set_sregs(mark["cr0"], mark["cr3"], mark["cr4"], mark["efer"])
+        self.cpu.set_state(starting_state(mark.fields))
+
     def _do(self, command: str) -> None:
         if command.startswith(STATS):
             self._on_stats(command.removeprefix(STATS).strip())
@@ -119,8 +129,11 @@ class Vmm:
         if mark.action == "get_dirty_log":
             self._dirty_log(mark["slot"])
             return
+        if mark.action == "set_sregs":
+            self._registers = mark
+            return
         self.host.act(mark)
-        if mark.action == "madvise_dontneed":
+        if mark.action in ("madvise_dontneed", "poke"):
             self.cpu.all_code_changed()
 
     def _dirty_log(self, slot: int) -> None:
