@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from kit.errors import KitError
@@ -16,8 +15,8 @@ OF_THE_SET = ("kvm_params", "cpuinfo", "uname", "cmdline")
 """What is the same for all guests of a run: kept once, as _NAME.txt."""
 
 
-def decode(raw: Path, target: Path, report: Callable[[str, int], None]) -> int:
-    """Decode all guests in `raw` into `target`; `report` gets each name and how many events it has. The sum of events."""
+def decode(raw: Path, target: Path) -> dict[str, int]:
+    """Decode all guests in `raw` into `target`; how many events each has."""
     names = sorted(path.name.removesuffix(".raw") for path in raw.glob("*.raw"))
     if not names:
         raise KitError(f"{raw} holds no run: run capture.py run {raw.name}")
@@ -26,10 +25,7 @@ def decode(raw: Path, target: Path, report: Callable[[str, int], None]) -> int:
         shutil.copyfile(raw / f"{name}.txt", target / f"_{name}.txt")
     shutil.copyfile(raw / f"{names[0]}.cpuid.txt", target / "_guest_cpuid.txt")
     layouts = read_layouts(raw / "format")
-    counts = [_decode_guest(raw, name, target, layouts) for name in names]
-    for name, count in zip(names, counts, strict=True):
-        report(name, count)
-    return sum(counts)
+    return {name: _decode_guest(raw, name, target, layouts) for name in names}
 
 
 def _decode_guest(raw: Path, name: str, target: Path, layouts: dict[int, Layout]) -> int:

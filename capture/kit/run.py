@@ -21,6 +21,8 @@ KERNEL_ARGUMENTS = (
     "random.trust_cpu=on panic=-1"
 )
 """nokaslr: the dumps read the kernel's direct map at its known place. The rest keeps the console and the trace quiet."""
+Report = Callable[[str], None]
+"""Gets each line of the console."""
 TIMEOUT = 900
 """Seconds for a boot and all guests; the runner gives a single guest 12."""
 
@@ -44,7 +46,7 @@ class Host(msgspec.Struct, frozen=True):
         return f"npt={self.npt:d} tdp_mmu={self.tdp_mmu:d}"
 
 
-def run(work: Path, guests: list[Path], host: Host, raw: Path, report: Callable[[str], None]) -> None:
+def run(work: Path, guests: list[Path], host: Host, raw: Path, report: Report) -> None:
     """Run the guests whose scripts are given, and leave in `raw` what they gave; `report` gets each line of the console."""
     initrd, console, disk = work / "initrd.run", raw / "console.txt", work / "disk"
     raw.mkdir(parents=True, exist_ok=True)
@@ -69,7 +71,7 @@ def _add_guests(work: Path, guests: list[Path], initrd: Path) -> None:
     initrd.write_bytes(system.read_bytes() + initrd.read_bytes())
 
 
-def _boot(work: Path, host: Host, initrd: Path, disk: Path, console: Path, report: Callable[[str], None]) -> None:
+def _boot(work: Path, host: Host, initrd: Path, disk: Path, console: Path, report: Report) -> None:
     command = [
         program("qemu-system-x86_64", "qemu-system-x86"), "-accel", "tcg", "-cpu", host.cpu, "-machine", "pc", "-smp", "1",
         "-m", str(MEMORY_MIB), "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio",

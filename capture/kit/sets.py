@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from kit import edits, memslots, nested, rights
+from kit.errors import KitError
 from kit.guest import FLAT, P32, P57, P64, PAE32, REAL, Guest, Mode, Paged
+from kit.random_guest import RandomGuest
+from kit.random_l2 import RandomNested, RandomWithoutNpt
+from kit.run import Host
 from kit.svm import Hypervisor
 
 PAGED = (P32, PAE32, P64)
@@ -86,3 +91,76 @@ def nestedsp() -> Iterator[Guest]:
         if mode is not P64:  # QEMU's CPU hangs in an L2 with 32-bit paging below a 64-bit L1
             yield hypervisor_without_npt(mode, "paged", nested.paged)
         yield hypervisor_without_npt(mode, "flat", nested.flat)
+
+
+def random_guests(seeds: range) -> Iterator[Guest]:
+    for mode in PAGED:
+        for seed in seeds:
+            yield RandomGuest(f"{mode.tag}_random{seed}", mode, seed)
+
+
+def random_la57(seeds: range) -> Iterator[Guest]:
+    for seed in seeds:
+        yield RandomGuest(f"p57_random{seed}", P57, seed)
+
+
+def random_nested(seeds: range) -> Iterator[Guest]:
+    for mode in PAGED:
+        for seed in seeds:
+            yield RandomNested(f"{L1_TAGS[mode]}_random{seed}", mode, seed)
+
+
+def random_nestedsp(seeds: range) -> Iterator[Guest]:
+    for mode in (P32, PAE32):
+        for seed in seeds:
+            yield RandomWithoutNpt(f"s{L1_TAGS[mode]}_random{seed}", mode, seed)
+
+
+FIXED: dict[str, Callable[[], Iterator[Guest]]] = {
+    "shadow": shadow, "extra": extra, "p57": p57, "nested": all_nested, "nestedsp": nestedsp,
+}  # fmt: skip
+BY_SEED: dict[str, Callable[[range], Iterator[Guest]]] = {
+    "random": random_guests, "random_la57": random_la57, "random_nested": random_nested, "random_nestedsp": random_nestedsp,
+}  # fmt: skip
+
+
+class Run(NamedTuple):
+    """A set of captures: guests of a set, on one host."""
+
+    guests: str
+    host: Host
+    only: str = ""
+    """A pattern for the guests' names; those that do not match cannot run, or add nothing, on this host."""
+
+
+NPT, NPT_LA57, NPT_LEGACY = Host(npt=True), Host(npt=True, la57=True), Host(npt=True, tdp_mmu=False)
+RUNS = {
+    "shadow": Run("shadow", Host()),
+    "extra": Run("extra", Host()),
+    "p57": Run("p57", Host(la57=True)),
+    "nested": Run("nested", NPT),
+    "nested_la57": Run("nested", NPT_LA57),
+    "nested_tdp0": Run("nested", NPT_LEGACY),
+    "nestedsp": Run("nestedsp", Host()),
+    "shadow_npt1_tdp0": Run("shadow", NPT_LEGACY, r"^(np32|real)_|_(slots|dirty|mmio)$"),
+    "random": Run("random", Host()),
+    "random_la57": Run("random_la57", Host(la57=True)),
+    "random_nested": Run("random_nested", NPT),
+    "random_nested_la57": Run("random_nested", NPT_LA57),
+    "random_nested_tdp0": Run("random_nested", NPT_LEGACY),
+    "random_nestedsp": Run("random_nestedsp", Host()),
+}
+"""By the captures' folder, which has the name of the guests' folder or begins with it."""
+
+
+def run_of(name: str) -> Run:
+    if name not in RUNS:
+        raise KitError(f"there is no set {name}: give one of {', '.join(RUNS)}")
+    return RUNS[name]
+
+
+def guests_of(name: str, seeds: range) -> list[Guest]:
+    """All guests of a guests' set; `seeds` are those of the random ones."""
+    if name in FIXED:
+        return list(FIXED[name]())
+    return list(BY_SEED[name](seeds))

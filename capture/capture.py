@@ -1,0 +1,183 @@
+"""Captures of Linux 6.1's own shadow MMU, made on this machine: Debian's kernel on QEMU's CPU, with small guests.
+
+Example: python capture/capture.py fetch && python capture/capture.py build &&
+python capture/capture.py run shadow p32_basic && shadowmmu replay --kit build/capture
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter, validators
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from kit import fetch as packages
+from kit import initramfs
+from kit import run as machine
+from kit.decode import decode as decode_run
+from kit.errors import KitError
+from kit.sets import BY_SEED, FIXED, RUNS, guests_of, run_of
+
+HERE = Path(__file__).resolve().parent
+WORK = HERE.parent / "build" / "capture"
+"""Where everything is kept, if --work does not say otherwise."""
+SEEDS = 2
+app = App(name="capture.py", help=__doc__, help_format="plaintext", result_action="return_value", version_flags=())
+
+
+@app.command
+def fetch(*, cache: Path | None = None, work: Path = WORK) -> None:
+    """Get Debian's 6.1 kernel and busybox, as packages, by apt; 70 MB.
+
+    Example: python capture/capture.py fetch --cache ~/debs
+
+    Parameters
+    ----------
+    cache
+        A folder that may have the packages already.
+    work
+        Where all of this is kept.
+    """
+    for package in packages.fetch(work / "packages", cache):
+        print(f"took {package}")
+
+
+@app.command
+def build(*, work: Path = WORK) -> None:
+    """Compile the runner and pack the system that the kernel starts.
+
+    Example: python capture/capture.py build
+
+    Parameters
+    ----------
+    work
+        Where all of this is kept.
+    """
+    target = work / "initrd.gz"
+    initramfs.build(HERE, work / "packages", target)
+    print(f"built {target}, {target.stat().st_size >> 10} KiB")
+
+
+@app.command
+def guests(*sets: str, seeds: Annotated[int, Parameter(validator=validators.Number(gte=1))] = SEEDS, work: Path = WORK) -> None:
+    """Write the guests: their memory, their programmes, the host's scripts. `run` does it by itself if they are not there.
+
+    Example: python capture/capture.py guests random --seeds 10
+
+    Parameters
+    ----------
+    sets
+        Sets of guests; all, if none is named.
+    seeds
+        How many random guests of each mode, from seed 0 on.
+    work
+        Where all of this is kept.
+    """
+    for name in sets or (*FIXED, *BY_SEED):
+        if name not in FIXED and name not in BY_SEED:
+            raise KitError(f"there are no guests {name}: give any of {', '.join((*FIXED, *BY_SEED))}")
+        made = guests_of(name, range(seeds))
+        folder = work / "guests" / name
+        shutil.rmtree(folder, ignore_errors=True)
+        for guest in made:
+            guest.save(folder)
+        print(f"{name}: {len(made)} guests, {sum(len(guest.ops) for guest in made)} operations, in {folder}")
+
+
+@app.command
+def run(name: Annotated[str, Parameter(name="set")], *wanted: str, work: Path = WORK) -> None:
+    """Boot the kernel, run the guests of a set one after the other, and decode what they leave; a minute or two.
+
+    Example: python capture/capture.py run shadow p32_basic pae_cr3
+
+    Parameters
+    ----------
+    name
+        The set: it says which guests, and what host they get.
+    wanted
+        Some of its guests; all, if none is named.
+    work
+        Where all of this is kept.
+    """
+    chosen = run_of(name)
+    if not (work / "guests" / chosen.guests).is_dir():
+        guests(chosen.guests, work=work)
+    scripts = _scripts(work / "guests" / chosen.guests, chosen.only, wanted)
+    print(f"{name}: {len(scripts)} guests, QEMU -cpu {chosen.host.cpu}, {chosen.host.arguments}")
+    start = time.monotonic()
+    machine.run(work, scripts, chosen.host, work / "raw" / name, _progress(len(scripts)))
+    print(f"ran in {time.monotonic() - start:.0f} s")
+    decode(name, work=work)
+
+
+def _scripts(folder: Path, pattern: str, wanted: tuple[str, ...]) -> list[Path]:
+    known = {path.stem: path for path in sorted(folder.glob("*.kvs")) if re.search(pattern, path.stem)}
+    for name in wanted:
+        if name not in known:
+            raise KitError(
+                f"{folder} has no guest {name} for this host: give any of {', '.join(known)}"
+            )
+    return [known[name] for name in wanted] if wanted else list(known.values())
+
+
+def _progress(count: int) -> machine.Report:
+    done = 0
+
+    def report(line: str) -> None:
+        nonlocal done
+        if line.startswith("RAN "):
+            done += 1
+            print(f"  {done}/{count} {line.removeprefix('RAN ')}", flush=True)
+        elif re.match(r"(READY|RUNNER FAIL|INIT FAIL|PROBE MISSING)", line):
+            print(f"  {line}", flush=True)
+
+    return report
+
+
+@app.command
+def decode(*sets: str, work: Path = WORK) -> None:
+    """Decode what runs left once more (`run` does it by itself): captures/<set>/NAME.*, for shadowmmu replay --kit.
+
+    Example: python capture/capture.py decode shadow
+
+    Parameters
+    ----------
+    sets
+        Sets that were run; all of them, if none is named.
+    work
+        Where all of this is kept.
+    """
+    for name in sets or [name for name in RUNS if (work / "raw" / name).is_dir()]:
+        run_of(name)
+        counts = decode_run(work / "raw" / name, work / "captures" / name)
+        print(f"{name}: {len(counts)} captures, {sum(counts.values())} events, in {work / 'captures' / name}")
+
+
+def main(tokens: list[str]) -> int:
+    """Exit code 0, or 2 with one line that says what to do."""
+    try:
+        app(tokens, print_error=False, exit_on_error=False)
+    except CycloptsError as error:
+        return complain(f"{error} Try: python capture/capture.py --help")
+    except KitError as error:
+        return complain(str(error))
+    except OSError as error:
+        return complain(f"{error.filename or 'a file'}: {error.strerror or error}; give another folder by --work")
+    except KeyboardInterrupt:
+        return complain("interrupted", 130)
+    return 0
+
+
+def complain(message: str, code: int = 2) -> int:
+    print("capture.py: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
