@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from shadowmmu.machine.processor import Processor
 from shadowmmu.trace.events import Marker
 from shadowmmu.trace.text import read_text
 
+README = Path(__file__).parents[2] / "README.md"
 WRITTEN = ["run", "show", "compare", "fuzz"]
 QUICK = ["run", "nonpaging", "--audit", "off"]
 
@@ -200,9 +202,49 @@ def test_show_draws_a_moment_of_the_run(capsys: pytest.CaptureFixture[str]) -> N
 def test_show_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["show", "nonpaging", "--at", "500", "--roots", "legacy", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown["exit"] == 500 and shown["picture"]["vcpus"][0]["root"]["kind"] == "bare" and "rmaps" not in shown
+    assert shown["exit"] == 500 and shown["picture"]["vcpus"][0]["mmus"][0]["root"]["kind"] == "bare" and "rmaps" not in shown
     assert call(["show", "nonpaging", "--at", "500", "--json", "--rmaps"]) == 0
     assert json.loads(capsys.readouterr().out)["rmaps"]
+
+
+def test_show_follows_an_address_of_an_l2_as_the_readme_has_it(capsys: pytest.CaptureFixture[str]) -> None:
+    command, told = re.search(
+        r"^```text\n\$ (shadowmmu show [^\n]*--address[^\n]*)\n(.*?)^```", README.read_text(), flags=re.M | re.S
+    ).groups()  # type: ignore[union-attr]
+    assert call(shlex.split(command)[1:]) == 0
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == told.splitlines()
+
+
+def test_show_goes_on_to_where_an_l2_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["show", "l1-pae", "--at", "280", "--l2", "--address", "0x1900000", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["exit"] >= 280 and shown["addresses"][0]["whose"] == "L2" and "picture" not in shown
+    assert call(["show", "l1-pae", "--at", "280", "--address", "404000", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["addresses"][0]["address"] == "0x62a20"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["l1-pae", "--at", "300", "--address", "0x100000000"], "address 0x100000000 is out of range: a nonpaging L2"),
+        (["l1-pae", "--at", "300", "--address", "here"], "--address here: not an address"),
+        (["nonpaging", "--l2"], "guest nonpaging runs no L2, its CPU has no SVM"),
+    ],
+)
+def test_show_says_in_a_line_why_an_address_cannot_be_followed(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["show", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert told in said and said.count("\n") == 1
+
+
+def test_show_says_that_no_l2_came(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A guest that could run one, and does not."""
+    files = guests.guest_files()
+    description = re.sub(r"features = \[", 'features = ["svm", ', files["nonpaging"].read_text())
+    (tmp_path / "idle.toml").write_text(description)
+    shutil.copy(files["nonpaging"].with_suffix(".img"), tmp_path / "nonpaging.img")
+    assert call(["show", str(tmp_path / "idle.toml"), "--l2"]) == 2
+    assert "and no L2 ran from exit 1 on: choose a lower --at" in capsys.readouterr().err
 
 
 # --- compare

@@ -8,16 +8,19 @@ from collections.abc import Iterator
 
 import pytest
 from rich.console import Console, RenderableType
+from test_root_table import ADDRESS, MODES, PAGE, Row, fault, start
 from test_root_table import ROWS as ROOT_TABLE
-from test_root_table import fault, start
 
 from shadowmmu import Outcome, Vcpu, Vm
 from shadowmmu.engine.role import Role
+from shadowmmu.errors import BadInput
+from shadowmmu.view.address import MAPPED, MMIO, NESTED_END, NOT_YET, OWN_END, follow_address
 from shadowmmu.view.data import Hex, to_json
+from shadowmmu.view.draw_address import draw_address
 from shadowmmu.view.draw_picture import ROWS, Scattered, draw_picture, sum_up
 from shadowmmu.view.draw_reverse import draw_reverse
 from shadowmmu.view.entries import role_words
-from shadowmmu.view.picture import BARE, SHADOW, SPECIAL, Link, Mmio, Pages, Table, take_picture
+from shadowmmu.view.picture import BARE, PASSTHROUGH, SHADOW, SPECIAL, Link, Mmio, Pages, Table, take_picture
 from shadowmmu.view.reverse import reverse_maps
 from shadowmmu.x86.control import Cr0, Cr4, Efer
 from shadowmmu.x86.pferr import Pferr
@@ -86,18 +89,19 @@ def tables(table: Table) -> Iterator[Table]:
 
 
 def root_of(vm: Vm) -> Table:
-    root = take_picture(vm).vcpus[0].root
+    root = take_picture(vm).vcpus[0].mmu.root
     assert root is not None
     return root
 
 
 def test_a_special_root_and_what_hangs_below_it() -> None:
     picture = take_picture(toured())
-    vcpu = picture.vcpus[0]
-    assert (vcpu.mode, vcpu.guest_levels, vcpu.shadow_levels, vcpu.root_flags) == ("PAE", 3, 3, ["efer_nx", "cr0_wp"])
-    assert vcpu.root is not None and (vcpu.root.kind, vcpu.root.level, vcpu.root.gfn) == (SPECIAL, 3, None)
+    (mmu,) = picture.vcpus[0].mmus
+    assert (mmu.name, mmu.mode, mmu.guest_levels, mmu.shadow_levels) == ("root", "PAE", 3, 3)
+    assert mmu.root_flags == ["efer_nx", "cr0_wp"] and mmu.pgd == PDPT
+    assert mmu.root is not None and (mmu.root.kind, mmu.root.level, mmu.root.gfn) == (SPECIAL, 3, None)
     assert picture.tables == {"l3 special": 1, "l2": 2, "l1": 3, "l1 direct": 1} and not picture.elsewhere
-    first, last = vcpu.root.rows
+    first, last = mmu.root.rows
     assert isinstance(first, Link) and isinstance(last, Link)
     assert [(row.index, row.guest.at, row.guest.value) for row in (first, last) if row.guest] == [
         (0, PDPT, DIRECTORY | 1),
@@ -166,7 +170,7 @@ def test_four_byte_entries_are_found_in_their_quadrants() -> None:
 
 def test_no_root_before_the_first_entry() -> None:
     vm = Vm(memory_mib=1)
-    assert take_picture(vm).vcpus[0].root is None
+    assert take_picture(vm).vcpus[0].mmu.root is None
     assert "no root is loaded" in text(draw_picture(take_picture(vm)))
 
 
@@ -209,32 +213,144 @@ def test_the_drawing() -> None:
     assert [line.rstrip() for line in drawn.splitlines()] == DRAWN.splitlines()
 
 
+def nested_row(number: str) -> Vm:
+    """The root table's row of that name, after one fault."""
+    row = next(row for row in ROOT_TABLE if row.name == number)
+    vm = start(row, "special")
+    assert fault(vm, row) == Outcome.FIXED
+    return vm
+
+
 @pytest.mark.parametrize(
     ("number", "who", "chain"),
     [
-        (
-            "10 npt of a pae L1, 5-level host",
-            "L2 on the PAE nested tables of L1 at 10000, 5 shadow levels",
-            ["★ l5", "★ l4", "★ l3", "l2 gfn 11"],
-        ),
-        (
-            "12 npt of a 4-level L1, 5-level host",
-            "L2 on the 4-level nested tables of L1 at 10000",
-            ["l5 gfn 10", "l4 gfn 10"],
-        ),
-        ("16 nested, no nested paging, pae L2", "PAE L2, no nested paging, 3 shadow levels", ["★ l3", "l2 gfn 11"]),
+        ("9 npt of a 2-level L1", "L2 on the 2-level nested tables of L1 at 10000", "★ l4 → ★ l3 → l2"),
+        ("10 npt of a pae L1, 5-level host", "L2 on the PAE nested tables of L1 at 10000", "★ l5 → ★ l4 → ★ l3 → l2"),
+        ("12 npt of a 4-level L1, 5-level host", "L2 on the 4-level nested tables of L1 at 10000", "l5 passthrough → l4 → l3 → l2"),
+        ("13 npt of a 5-level L1, 5-level host", "L2 on the 5-level nested tables of L1 at 10000", "l5 → l4 → l3 → l2"),
     ],
 )
-def test_a_nested_root_says_whose_tables_it_shadows(number: str, who: str, chain: list[str]) -> None:
-    row = next(row for row in ROOT_TABLE if row.name == number)
+def test_a_nested_root_says_whose_tables_it_shadows_and_its_chain(number: str, who: str, chain: str) -> None:
+    lines = text(draw_picture(take_picture(nested_row(number)))).splitlines()
+    assert who in lines[0] and lines[1].startswith("guest MMU, in use") and lines[1].rstrip().endswith(f"· {chain}")
+    waits = next(i for i, line in enumerate(lines) if line.startswith("root MMU, waits · direct"))
+    assert "no root is loaded" in lines[waits + 1]  # this L1 has never run
+    assert ("passthrough: a level above" in "\n".join(lines)) == number.startswith("12")
+    assert max(map(len, lines)) <= 100
+
+
+def test_an_l2_without_nested_paging_has_one_mmu() -> None:
+    lines = text(draw_picture(take_picture(nested_row("16 nested, no nested paging, pae L2")))).splitlines()
+    assert "PAE L2, no nested paging, 3 shadow levels" in lines[0] and lines[1].startswith("★ l3 special")
+
+
+def test_the_pdptes_of_nested_tables_stand_beside_the_special_page() -> None:
+    """ADDRESS of the root table lies in the second gigabyte: entry 1, beside nested PDPTE 1."""
+    root = root_of(nested_row("9 npt of a pae L1"))
+    (down,) = [row for row in root.rows if isinstance(row, Link)]
+    (pdpte,) = [row for row in down.table.rows if isinstance(row, Link)]
+    assert down.guest is None and pdpte.guest is not None
+    assert (pdpte.index, pdpte.guest.at, pdpte.guest.value) == (1, 0x10008, 0x11001)
+
+
+def test_roots_kept_for_later_and_the_mmu_that_waits() -> None:
+    """Three nested roots in turn, then back in L1: the guest MMU keeps the last as its root, the others for later."""
+    row = next(row for row in ROOT_TABLE if row.name == "12 npt of a 4-level L1, 5-level host")
     vm = start(row, "special")
-    fault(vm, row)
+    vcpu = vm.vcpus[0]
+    for ncr3 in (0x20000, 0x30000):
+        vcpu.nested_vmexit()
+        vcpu.enter()
+        assert vcpu.nested_vmrun(int(Cr0.PE), 0, 0, 0, ncr3)
+        vcpu.enter()
+    vcpu.nested_vmexit()
+    vcpu.enter()
+    root, guest = take_picture(vm).vcpus[0].mmus
+    assert (root.name, root.in_use, root.direct) == ("root", True, True) and root.root is not None and root.root.gfn == 0
+    assert (guest.name, guest.in_use, guest.pgd) == ("guest", False, 0x30000)
+    assert guest.root is not None and guest.root.kind == PASSTHROUGH
+    assert [(kept.pgd, kept.table.kind, kept.table.gfn) for kept in guest.kept] == [
+        (0x20000, PASSTHROUGH, 0x20),
+        (0x10000, PASSTHROUGH, 0x10),
+    ]
     lines = text(draw_picture(take_picture(vm))).splitlines()
-    assert who in " ".join(lines[:2])
-    assert ("passthrough" in " ".join(lines[:2])) == number.startswith("12")
-    trees = [line for line in lines if " l" in f" {line}" and ("──" in line or line.startswith(("★", "l")))]
-    for wanted, line in zip(chain, trees, strict=False):
-        assert wanted in line, line
+    assert any(line.startswith("kept for nested tables at 20000: l5 passthrough gfn 20") for line in lines)
+
+
+# --- one address, all the way
+
+
+@pytest.mark.parametrize("row", ROOT_TABLE, ids=lambda row: row.name)
+def test_an_address_leads_through_the_shadow_to_the_page_that_the_tables_name(row: Row) -> None:
+    """For every row of the root table; not for EPT, whose entries have another form."""
+    if row.vendor == "vmx":
+        return
+    vm = start(row, "special")
+    if not MODES[row.mode].levels or (row.tdp and not row.nested):
+        vm.set_memslot(1, ADDRESS & ~0xFFF, 0x1000, hva=PAGE)
+        vm.vcpus[0].enter()
+    before = follow_address(vm.vcpus[0], ADDRESS | 0x123)
+    if not (row.tdp and not row.nested):
+        assert fault(vm, row) == Outcome.FIXED
+        after = follow_address(vm.vcpus[0], ADDRESS | 0x123)
+        page = vm.host_page(PAGE)
+        assert page is not None and (before.host, before.ends) == (None, NOT_YET)
+        assert (after.host, after.memory, after.ends) == (page | 0x123, page | 0x123, MAPPED)
+        assert [entry.table.level for entry in after.shadow] == list(range(vm.vcpus[0].levels[1], 0, -1))
+        assert len(after.beside) == (0 if not MODES[row.mode].levels else MODES[row.mode].levels)
+
+
+def test_an_address_of_l2_goes_through_two_sets_of_tables() -> None:
+    """L2's 2-level tables at L2 physical 40005000, which the nested tables of a PAE L1 have at PAGE: two dimensions."""
+    row = next(row for row in ROOT_TABLE if row.name == "9 npt of a pae L1")
+    vm = start(row, "special")
+    vcpu = vm.vcpus[0]
+    assert vcpu.nested_vmexit()
+    vm.write_guest(PAGE + 4 * (ADDRESS >> 22), struct.pack("<I", ADDRESS | ALL))  # the directory is its own table
+    vm.write_guest(PAGE + 4 * (ADDRESS >> 12 & 0x3FF), struct.pack("<I", ADDRESS | READ_ONLY))
+    assert vcpu.nested_vmrun(int(Cr0.PE | Cr0.PG), ADDRESS, 0, 0, 0x10000)
+    vcpu.enter()
+    assert vcpu.page_fault(ADDRESS, WRITE | USER) == Outcome.FIXED
+    picture = follow_address(vcpu, 0x40005678)
+    found = [(entry.level, entry.at, entry.l1, entry.rights) for entry in picture.own]
+    assert found == [(2, ADDRESS + 0x400, PAGE + 0x400, "rwxu"), (1, ADDRESS + 0x14, PAGE + 0x14, "r-xu")]
+    assert (picture.whose, picture.physical, picture.gpa) == ("L2", 0x40005678, PAGE + 0x678)
+    assert picture.host == (vm.host_page(PAGE) or 0) + 0x678 and picture.allows == ("r-xu", "rwxu", "rwxu")
+    drawn = text(draw_address(picture))
+    assert "40005678 → L2 physical 40005678 → L1 physical 200678 → host" in drawn
+    assert "allowed: its own tables r-xu · nested tables rwxu · shadow rwxu" in drawn
+    assert drawn.index("2-level, which the CPU walks") < drawn.index("L1's nested tables at 10000, PAE") < drawn.index("★ l3 special")
+
+
+def test_where_an_address_ends() -> None:
+    """At the guest's tables, at L1's, in memory that is not there, and in a shadow that has not been flushed since."""
+    vm = toured()
+    vcpu = vm.vcpus[0]
+    ends = {address: follow_address(vcpu, address).ends for address in (0x1000, 0x50000, 0x80000000, 0xC0000000)}
+    assert ends == {0x1000: MAPPED, 0x50000: OWN_END, 0x80000000: OWN_END, 0xC0000000: MMIO}
+    assert "page fault" in text(draw_address(follow_address(vcpu, 0x50000)))
+    store(vm, TABLE, 0x150000 | ALL)  # behind the MMU's back
+    drawn = text(draw_address(follow_address(vcpu, 0)))
+    assert "stale: the tables and memslots now lead to host 100150000" in drawn
+    nested = nested_row("10 npt of a pae L1, 5-level host").vcpus[0]
+    picture = follow_address(nested, 0x80000000)
+    assert picture.ends == NESTED_END and picture.allows == ("", "", "") and "nested page fault for L1" in text(draw_address(picture))
+
+
+@pytest.mark.parametrize(
+    ("number", "address", "told"),
+    [
+        ("3 pae", 1 << 32, "a PAE guest has addresses of 32 bits"),
+        ("4 4-level", 1 << 47, "canonical addresses of 48 bits; give one below 0x800000000000"),
+        ("5 5-level", 1 << 56, "canonical addresses of 57 bits"),
+        ("9 npt of a pae L1", -1, "a nonpaging L2"),
+        ("4 4-level", 1 << 64, "out of range"),
+    ],
+)
+def test_an_address_that_the_mode_cannot_name(number: str, address: int, told: str) -> None:
+    vm = start(next(row for row in ROOT_TABLE if row.name == number), "special")
+    with pytest.raises(BadInput, match=told):
+        follow_address(vm.vcpus[0], address)
 
 
 def test_the_root_alone() -> None:
@@ -279,7 +395,7 @@ def test_reverse_maps_are_drawn() -> None:
 
 def test_numbers_that_need_64_bits_are_strings_in_json() -> None:
     vcpu = json.loads(to_json(take_picture(toured())))["vcpus"][0]
-    assert vcpu["cr3"] == "0x10020" and vcpu["root"]["rows"][0]["table"]["rows"][0]["type"] == "table"
+    assert vcpu["cr3"] == "0x10020" and vcpu["mmus"][0]["root"]["rows"][0]["table"]["rows"][0]["type"] == "table"
     assert json.loads(to_json({"entry": Hex(1 << 63 | 1)})) == {"entry": "0x8000000000000001"}
     with pytest.raises(NotImplementedError, match="no JSON form"):
         to_json(object())

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
-from cyclopts import Parameter, validators
+from cyclopts import Parameter, Token, validators
 
 from shadowmmu.cli.guests import find_guest
 from shadowmmu.cli.output import console, print_json
 from shadowmmu.errors import BadInput
+from shadowmmu.machine.machine import Machine
+from shadowmmu.view.address import follow_address
+from shadowmmu.view.draw_address import draw_address
 from shadowmmu.view.draw_picture import draw_picture
 from shadowmmu.view.draw_reverse import draw_reverse
 from shadowmmu.view.picture import take_picture
-from shadowmmu.view.report import GuestRun, Roots
+from shadowmmu.view.report import GuestRun, Roots, RunReport
 from shadowmmu.view.reverse import reverse_maps
+
+
+def read_address(_: Any, tokens: Sequence[Token]) -> int:
+    """An address as people write it. Raises BadInput for anything else."""
+    word = tokens[0].value
+    try:
+        return int(word, 0)
+    except ValueError:
+        raise BadInput(f"--address {word}: not an address; write 0x and hexadecimal digits, as 0x1900000") from None
 
 
 def show(
@@ -21,6 +34,8 @@ def show(
     /,
     *,
     at: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    l2: Annotated[bool, Parameter(negative="")] = False,
+    address: Annotated[int | None, Parameter(converter=read_address)] = None,
     roots: Roots = "special",
     root_only: Annotated[bool, Parameter(negative="")] = False,
     rmaps: Annotated[bool, Parameter(negative="")] = False,
@@ -28,9 +43,13 @@ def show(
 ) -> int:
     """Run a guest, then draw its root and all tables below it, the guest's entries beside the shadow's.
 
+    A hypervisor (L1) has two MMUs: the root MMU for itself, the guest MMU for an L2 on its nested tables. Both are drawn.
+
     Exit code 1 if the run broke off on the way; what it left is drawn.
 
     Example: shadowmmu show pae --at 5000
+
+    Example: shadowmmu show l1-pae --at 500 --l2 --address 0x1900000
 
     Parameters
     ----------
@@ -38,6 +57,11 @@ def show(
         Name of a shipped guest, or path of a TOML description, a multiboot image or an ELF file.
     at
         Number of the exit to stop after; without it the guest runs to its end.
+    l2
+        Go on from there, or from the start, to the next exit at which an L2 runs.
+    address
+        Follow this virtual address of what runs then, through its own tables, nested tables and the shadow, to host memory,
+        instead of drawing all tables: 0x and hexadecimal digits, or decimal.
     roots
         How roots without a guest table are made: special shadow pages, or the bare tables of today's kernel.
     root_only
@@ -48,21 +72,48 @@ def show(
         Print everything as JSON.
     """
     run = GuestRun(find_guest(guest), guest, roots=roots)
-    report = run.run(at)
-    if at is not None and report.exits < at and not report.broke:
-        raise BadInput(f"guest {guest} ended after {report.exits} exits, before exit {at}: choose a lower --at, or leave it out")
+    report = _run_to(run, at, l2)
     vm = run.machine.vm
-    picture = take_picture(vm)
-    reverse = reverse_maps(vm) if rmaps else None
+    shown: dict[str, Any] = {"exit": report.exits, "broke": report.broke}
+    if address is None:
+        shown["picture"] = take_picture(vm)
+    else:
+        shown["addresses"] = [follow_address(vcpu, address) for vcpu in vm.vcpus]
+    if rmaps:
+        shown["rmaps"] = reverse_maps(vm)
     if json:
-        print_json({"exit": report.exits, "broke": report.broke, "picture": picture, **({} if reverse is None else {"rmaps": reverse})})
-        return int(bool(report.broke))
-    out = console()
-    out.print(f"guest {run.guest.name} after {report.exits:,} exits", style="dim")
-    if report.broke:
-        out.print(report.broke, style="red")
-    out.print(draw_picture(picture, root_only))
-    if reverse is not None:
-        out.print("\nreverse maps", style="bold")
-        out.print(draw_reverse(reverse))
+        print_json(shown)
+    else:
+        _draw(run.guest.name, shown, root_only)
     return int(bool(report.broke))
+
+
+def _run_to(run: GuestRun, at: int | None, l2: bool) -> RunReport:
+    """Run to exit `at`, then, for `l2`, to the next exit at which an L2 has a root. Raises BadInput if that does not come."""
+    name = run.named
+
+    def l2_runs(machine: Machine) -> bool:
+        return machine.exits >= (at or 0) and any(vcpu.guest_mode and vcpu.root is not None for vcpu in machine.vm.vcpus)
+
+    if l2 and "svm" not in run.guest.features:
+        raise BadInput(f"guest {name} runs no L2, its CPU has no SVM: choose a hypervisor, such as l1-pae, or leave --l2 out")
+    report = run.run(None if l2 else at, until=l2_runs if l2 else None)
+    if at is not None and report.exits < at and not report.broke:
+        raise BadInput(f"guest {name} ended after {report.exits} exits, before exit {at}: choose a lower --at, or leave it out")
+    if l2 and report.result is not None:
+        raise BadInput(f"guest {name} ended after {report.exits} exits, and no L2 ran from exit {at or 1} on: choose a lower --at")
+    return report
+
+
+def _draw(name: str, shown: dict[str, Any], root_only: bool) -> None:
+    out = console()
+    out.print(f"guest {name} after {shown['exit']:,} exits", style="dim")
+    if shown["broke"]:
+        out.print(shown["broke"], style="red")
+    if "picture" in shown:
+        out.print(draw_picture(shown["picture"], root_only))
+    for picture in shown.get("addresses", ()):
+        out.print(draw_address(picture))
+    if "rmaps" in shown:
+        out.print("\nreverse maps", style="bold")
+        out.print(draw_reverse(shown["rmaps"]))

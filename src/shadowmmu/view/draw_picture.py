@@ -11,7 +11,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from shadowmmu.view.entries import CLEAN, STALE
-from shadowmmu.view.picture import BARE, SPECIAL, Link, Mmio, Pages, Picture, Row, Table, VcpuPicture
+from shadowmmu.view.picture import BARE, PASSTHROUGH, SPECIAL, KeptRoot, Link, Mmio, MmuPicture, Pages, Picture, Row, Table, VcpuPicture
 
 WIDTH = 100
 COLUMN = 17
@@ -21,6 +21,7 @@ ROWS = 8
 LEGEND = {
     SPECIAL: "★ special: a shadow page of this vCPU only, not hashed, not tracked",
     BARE: "bare: a root table that is no shadow page",
+    PASSTHROUGH: "passthrough: a level above L1's nested tables, which have none so high; its one entry leads to their root",
     "direct": "direct: maps gfns in a row, shadows no guest table",
     "unsync": "unsync: the guest may have changed its table since",
     CLEAN: "clean: the guest's D bit is 0, so that its first write faults and sets it",
@@ -38,11 +39,16 @@ def draw_picture(picture: Picture, root_only: bool = False) -> RenderableType:
     """All vCPUs; with `root_only` each root and what hangs directly below it."""
     parts: list[RenderableType] = []
     for vcpu in picture.vcpus:
-        parts += [_heading(picture, vcpu), _tree(vcpu.root, root_only), Text()]
+        parts.append(_heading(picture, vcpu))
+        for mmu in vcpu.mmus:
+            if len(vcpu.mmus) > 1:
+                parts.append(_mmu_heading(mmu))
+            parts += [_tree(mmu, root_only), *(_kept(mmu, kept) for kept in mmu.kept), Text()]
     parts.append(Text(f"shadow pages: {_counts(picture.tables)}"))
     if picture.elsewhere:
         parts.append(Text(f"not below these roots: {_counts(picture.elsewhere)}"))
-    words = {word for vcpu in picture.vcpus if vcpu.root for word in _words_used(vcpu.root)}
+    drawn = [mmu.root for vcpu in picture.vcpus for mmu in vcpu.mmus if mmu.root]
+    words = {word for root in drawn for word in _words_used(root)}
     parts += [Text(line, style="dim") for word, line in LEGEND.items() if word in words or word == "entries"]
     return Group(*parts)
 
@@ -66,22 +72,65 @@ def _words_used(table: Table) -> Iterator[str]:
 
 
 def _heading(picture: Picture, vcpu: VcpuPicture) -> Text:
-    flags = " ".join(vcpu.root_flags)
-    who = f"{vcpu.mode} {'L2, no nested paging' if vcpu.guest_mode else 'guest'}"
+    """Who runs. If the vCPU has only one MMU, what that shadows, too."""
+    mmu = vcpu.mmu
+    words = f"{mmu.mode} {'L2, no nested paging' if vcpu.guest_mode else 'guest' if len(vcpu.mmus) == 1 else 'L1'}"
     if vcpu.ncr3 is not None:
-        who = f"L2 on the {vcpu.mode} nested tables of L1 at {vcpu.ncr3:x}"
-    words = f" · {who}, {vcpu.shadow_levels} shadow levels, {picture.roots} roots · CR3 {vcpu.cr3:x} · {flags}"
-    if vcpu.kept:
-        words += " · kept: " + " ".join(f"{cr3:x}" for cr3, _ in vcpu.kept)
-    return Text.assemble((f"vCPU {vcpu.vcpu}", "bold"), words)
+        words = f"L2 on the {mmu.mode} nested tables of L1 at {vcpu.ncr3:x}"
+    if len(vcpu.mmus) == 1:
+        words += f", {mmu.shadow_levels} shadow levels"
+    words += f", {picture.roots} roots · CR3 {vcpu.cr3:x}"
+    if len(vcpu.mmus) == 1:
+        words += f" · {_flags(mmu)}"
+    return Text.assemble((f"vCPU {vcpu.vcpu}", "bold"), f" · {words}")
 
 
-def _tree(root: Table | None, root_only: bool) -> RenderableType:
+def _mmu_heading(mmu: MmuPicture) -> Text:
+    """Of one of two MMUs: which, what it shadows, and the chain of its root."""
+    shadows = "direct" if mmu.direct else f"{mmu.mode} {'nested' if mmu.name == 'guest' else 'own'} tables"
+    if mmu.name == "guest" and mmu.root is not None:
+        shadows += f" at {mmu.pgd:x}"
+    words = f" · {shadows} · {_flags(mmu)}"
+    if mmu.root is not None:
+        words += f" · {' → '.join(_place_words(table) for table in root_chain(mmu.root))}"
+    return Text.assemble((f"{mmu.name} MMU", "bold"), ", in use" if mmu.in_use else ", waits", words)
+
+
+def _flags(mmu: MmuPicture) -> str:
+    """The flags of its roots that the heading does not say in other words."""
+    return " ".join(flag for flag in mmu.root_flags if flag not in ("guest_mode", "passthrough"))
+
+
+def root_chain(root: Table) -> list[Table]:
+    """The tables from the root down to level 2, by the first link of each: which of them are special, bare or passthrough."""
+    chain = [root]
+    while chain[-1].level > 2:
+        links = [row.table for row in chain[-1].rows if isinstance(row, Link)]
+        if not links:
+            break
+        chain.append(links[0])
+    return chain
+
+
+def _place_words(table: Table) -> str:
+    """A table by level and kind."""
+    star, kind = "★ " if table.kind == SPECIAL else "", f" {table.kind}" if table.kind in (BARE, PASSTHROUGH) else ""
+    return f"{star}l{table.level}{kind}"
+
+
+def _kept(mmu: MmuPicture, kept: KeptRoot) -> Text:
+    """A root kept for later. Direct ones serve any CR3."""
+    what = "L1" if mmu.direct else f"{'nested tables at' if mmu.name == 'guest' else 'CR3'} {kept.pgd:x}"
+    return Text(f"kept for {what}: ", style="dim").append_text(_table_words(kept.table))
+
+
+def _tree(mmu: MmuPicture, root_only: bool) -> RenderableType:
+    root = mmu.root
     if root is None:
         return Text("no root is loaded; the next entry makes one", style="dim")
     head = _table_words(root)
     head.truncate(WIDTH - 2 * COLUMN, pad=True)
-    head.append(f"{'guest entry':>{COLUMN}}{'shadow entry':>{COLUMN}}", "dim not bold")
+    head.append(f"{'nested entry' if mmu.name == 'guest' else 'guest entry':>{COLUMN}}{'shadow entry':>{COLUMN}}", "dim not bold")
     tree = Tree(head, guide_style="dim")
     _grow(tree, root, 1, 1 if root_only else root.level)
     return tree
@@ -137,13 +186,19 @@ def _index(first: int, last: int) -> Text:
     return Text.assemble((f"[{first:03x}] " if first == last else f"[{first:03x}-{last:03x}] ", "dim"))
 
 
-def _table_words(table: Table) -> Text:
+def table_name(table: Table) -> Text:
+    """A table by level, kind and gfn."""
     if table.kind == SPECIAL:
-        text = Text.assemble(("★ ", "bold magenta"), (f"l{table.level}", "bold"), (" special", "bold magenta"))
-    elif table.kind == BARE:
+        return Text.assemble(("★ ", "bold magenta"), (f"l{table.level}", "bold"), (" special", "bold magenta"))
+    if table.kind == BARE:
         return Text.assemble((f"l{table.level}", "bold"), (" bare", "bold red"))
-    else:
-        text = Text.assemble((f"l{table.level}", "bold"), (" direct" if table.direct else "", "cyan"), f" gfn {table.gfn:x}")
+    kind = (" passthrough", "bold cyan") if table.kind == PASSTHROUGH else (" direct" if table.direct else "", "cyan")
+    return Text.assemble((f"l{table.level}", "bold"), kind, f" gfn {table.gfn:x}")
+
+
+def _table_words(table: Table) -> Text:
+    """The name of a table, and all that is to be said of it."""
+    text = table_name(table)
     marks = (
         (" ".join(table.words), "", table.words),
         ("unsync", "yellow", table.unsync),

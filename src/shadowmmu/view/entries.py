@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from shadowmmu import GuestMemoryError, ShadowPageView, Vcpu, Vm
+from shadowmmu import GuestMemoryError, MmuView, ShadowPageView, Vm
 from shadowmmu.engine.role import Access, Role, RoleShift, describe_role
 from shadowmmu.engine.spte import Spte, SpteShift
 from shadowmmu.engine.state import SlotFlag
@@ -79,12 +79,12 @@ class EntryReader:
             if shadows_table(page) and not page.unsync and not page.role & Role.INVALID:
                 self.tracked.setdefault(page.gfn, set()).add(page.level)
 
-    def mappings(self, vcpu: Vcpu, hpa: int, level: int, page: ShadowPageView | None) -> Iterator[Mapping]:
+    def mappings(self, mmu: MmuView, hpa: int, level: int, page: ShadowPageView | None) -> Iterator[Mapping]:
         """Every used entry of the table at `hpa`; `page` is its shadow page, None for a bare legacy table."""
         for index, entry in enumerate(struct.unpack(f"<{ENTRIES}Q", self.vm.read_host(hpa, 8 * ENTRIES))):
             if not entry:
                 continue
-            guest = self.guest_entry(vcpu, level, page, index)
+            guest = self.guest_entry(mmu, level, page, index)
             if not entry & Spte.MMU_PRESENT and entry & Spte.MMIO == Spte.MMIO:
                 gfn = (entry & Spte.BASE_ADDR & ~Spte.MMIO) >> 12
                 yield Mapping(index=index, entry=entry, guest=guest, gfn=gfn, generation=_generation(entry))
@@ -114,9 +114,9 @@ class EntryReader:
             return CLEAN
         return "read-only memory" if any(first <= gfn < end for first, end in self.readonly) else "write-protected"
 
-    def guest_entry(self, vcpu: Vcpu, level: int, page: ShadowPageView | None, index: int) -> GuestEntry | None:
+    def guest_entry(self, mmu: MmuView, level: int, page: ShadowPageView | None, index: int) -> GuestEntry | None:
         """The guest's own entry for a shadow entry; None where it has none, or none can be read."""
-        at, size = _place(vcpu, level, page, index)
+        at, size = _place(mmu, level, page, index)
         if not size:
             return None
         try:
@@ -132,11 +132,11 @@ def shadows_table(page: ShadowPageView) -> bool:
     return not page.special and not page.role & (Role.DIRECT | Role.PASSTHROUGH)
 
 
-def _place(vcpu: Vcpu, level: int, page: ShadowPageView | None, index: int) -> tuple[int, int]:
+def _place(mmu: MmuView, level: int, page: ShadowPageView | None, index: int) -> tuple[int, int]:
     """Guest physical address and bytes of the guest entry behind entry `index`; (0, 0) if there is none."""
     if page is None or page.special:
-        if level == 3 and vcpu.levels[0] == 3 and not vcpu.guest_mode:
-            return (vcpu.cr3 & Cr3.PAE_TABLE_MASK) + 8 * index, 8
+        if level == 3 and mmu.guest_levels == 3 and not mmu.direct:
+            return (mmu.pgd & Cr3.PAE_TABLE_MASK) + 8 * index, 8
         return 0, 0
     if not shadows_table(page):
         return 0, 0

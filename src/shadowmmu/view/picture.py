@@ -1,4 +1,4 @@
-"""The shadow tables of a VM as data: root chain, tables, entries beside the guest's own.
+"""The shadow tables of a VM as data: the roots of each MMU, tables, entries beside the guest's own.
 
 Neighbouring entries that map pages alike are one `Pages` row. Nothing is decided here that the engine has not
 decided: the rows say what is in its tables now.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import msgspec
 
-from shadowmmu import ShadowPageView, Vcpu, Vm
+from shadowmmu import MmuView, ShadowPageView, Vcpu, Vm
+from shadowmmu.engine.role import Role
 from shadowmmu.view.data import Hex
 from shadowmmu.view.entries import EntryReader, GuestEntry, Mapping, role_flags, role_words
 
-SPECIAL, BARE, SHADOW = "special", "bare", "shadow"
+SPECIAL, BARE, PASSTHROUGH, SHADOW = "special", "bare", "passthrough", "shadow"
 
 
 class Pages(msgspec.Struct, tag="pages", kw_only=True):
@@ -50,7 +51,8 @@ class Link(msgspec.Struct, tag="table", kw_only=True):
 
 
 class Table(msgspec.Struct, kw_only=True):
-    """A table of the shadow. `kind`: special, shadow, or bare (a legacy root table, which is no shadow page).
+    """A table of the shadow. `kind`: special, bare (a legacy root table, which is no shadow page), passthrough (of level 5,
+    above a nested table of 4 levels), or shadow (all others).
 
     `repeated`: the table hangs below several entries and its rows stand with the first of them.
     """
@@ -74,26 +76,50 @@ class Table(msgspec.Struct, kw_only=True):
 Row = Pages | Mmio | Link
 
 
-class VcpuPicture(msgspec.Struct, kw_only=True):
-    """One vCPU: its registers, its root, and roots kept for later as (CR3, table). `root_flags`: of the root's role.
+class KeptRoot(msgspec.Struct):
+    """A root kept for later, to be found again by CR3 or nested CR3. The table is told without its rows."""
 
-    While an L2 runs (`guest_mode`) the registers are L2's, and `ncr3` is where L1 keeps its nested tables, which are
-    those that the root shadows; `mode` is theirs. None: L2 has no nested paging, and the root shadows its own tables.
+    pgd: Hex
+    table: Table
+
+
+class MmuPicture(msgspec.Struct, kw_only=True):
+    """One MMU of a vCPU. `root`: the MMU of a guest that runs no other, and of L1; `guest`: that of L2 on nested paging.
+
+    `mode`, `guest_levels`: of the tables that it shadows, L1's nested tables in the case of `guest`; none if it is `direct`.
+    `pgd`: where those lie, if there is a root. `root_flags`: of the role of its roots.
+    """
+
+    name: str
+    in_use: bool
+    mode: str
+    direct: bool
+    guest_levels: int
+    shadow_levels: int
+    pgd: Hex
+    root_flags: list[str]
+    root: Table | None
+    kept: list[KeptRoot]
+
+
+class VcpuPicture(msgspec.Struct, kw_only=True):
+    """One vCPU: its registers and its MMUs. While an L2 runs (`guest_mode`) the registers are L2's, and `ncr3` is where L1
+    keeps the nested tables; None: L2 has no nested paging, and the root MMU shadows its own tables.
     """
 
     vcpu: int
-    mode: str
     guest_mode: bool
     ncr3: Hex | None
-    guest_levels: int
-    shadow_levels: int
     cr0: Hex
     cr3: Hex
     cr4: Hex
     efer: Hex
-    root_flags: list[str]
-    root: Table | None
-    kept: list[tuple[Hex, Hex]]
+    mmus: list[MmuPicture]
+
+    @property
+    def mmu(self) -> MmuPicture:
+        """The one in use."""
+        return next(mmu for mmu in self.mmus if mmu.in_use)
 
 
 class Picture(msgspec.Struct, kw_only=True):
@@ -135,38 +161,53 @@ class _Taker:
         self.seen: set[int] = set()
 
     def vcpu(self, vcpu: Vcpu) -> VcpuPicture:
-        guest, shadow = vcpu.levels
-        root = None if vcpu.root is None else self.table(vcpu, vcpu.root & ~0xFFF, shadow)
+        mmus = [self.mmu(mmu) for mmu in sorted(vcpu.mmus, key=lambda mmu: not mmu.in_use)]
         return VcpuPicture(
-            vcpu=vcpu.id, mode=MODES[guest], guest_levels=guest, shadow_levels=shadow,
-            guest_mode=vcpu.guest_mode, ncr3=None if vcpu.ncr3 is None else Hex(vcpu.ncr3),
-            cr0=Hex(vcpu.cr0), cr3=Hex(vcpu.cr3), cr4=Hex(vcpu.cr4), efer=Hex(vcpu.efer),
-            root_flags=role_flags(vcpu.root_role), root=root, kept=[(Hex(cr3), Hex(hpa)) for cr3, hpa in vcpu.prev_roots],
+            vcpu=vcpu.id, guest_mode=vcpu.guest_mode, ncr3=None if vcpu.ncr3 is None else Hex(vcpu.ncr3),
+            cr0=Hex(vcpu.cr0), cr3=Hex(vcpu.cr3), cr4=Hex(vcpu.cr4), efer=Hex(vcpu.efer), mmus=mmus,
         )  # fmt: skip
 
-    def table(self, vcpu: Vcpu, hpa: int, level: int) -> Table:
-        page = self.vm.shadow_page(hpa)
-        table = Table(hpa=Hex(hpa), kind=BARE, level=level)
-        if page is not None:
-            table.kind = SPECIAL if page.special else SHADOW
-            table.role, table.words, table.direct = Hex(page.role), role_words(page.role, vcpu.root_role), page.direct
-            table.gfn = None if page.special else Hex(page.gfn)
-            table.unsync, table.unsync_children, table.obsolete = page.unsync, page.unsync_children, page.obsolete
-            table.root_count, table.parents = page.root_count, len(page.parents)
+    def mmu(self, mmu: MmuView) -> MmuPicture:
+        return MmuPicture(
+            name=mmu.name, in_use=mmu.in_use, mode=MODES[mmu.guest_levels], direct=mmu.direct,
+            guest_levels=mmu.guest_levels, shadow_levels=mmu.levels, pgd=Hex(mmu.pgd), root_flags=role_flags(mmu.role),
+            root=None if mmu.root is None else self.table(mmu, mmu.root & ~0xFFF, mmu.levels),
+            kept=[KeptRoot(Hex(pgd), table_head(self.vm, mmu, hpa & ~0xFFF, mmu.levels)) for pgd, hpa in mmu.prev_roots],
+        )  # fmt: skip
+
+    def table(self, mmu: MmuView, hpa: int, level: int) -> Table:
+        """The table with all below it."""
+        table = table_head(self.vm, mmu, hpa, level)
         table.repeated = hpa in self.seen
         self.seen.add(hpa)
         if not table.repeated:
-            self.fill(vcpu, table, page)
+            self.fill(mmu, table)
         return table
 
-    def fill(self, vcpu: Vcpu, table: Table, page: ShadowPageView | None) -> None:
+    def fill(self, mmu: MmuView, table: Table) -> None:
         """Append the table's rows in order of their index."""
-        for mapping in self.reader.mappings(vcpu, table.hpa, table.level, page):
+        for mapping in self.reader.mappings(mmu, table.hpa, table.level, self.vm.shadow_page(table.hpa)):
             if mapping.child is not None:
-                child = self.table(vcpu, mapping.child, table.level - 1)
+                child = self.table(mmu, mapping.child, table.level - 1)
                 table.rows.append(Link(index=mapping.index, entry=Hex(mapping.entry), guest=mapping.guest, table=child))
             elif not table.rows or not _extend(table.rows[-1], mapping):
                 table.rows.append(_row(mapping))
+
+
+def table_head(vm: Vm, mmu: MmuView, hpa: int, level: int) -> Table:
+    """The table at `hpa`, of `level`, without its rows."""
+    page = vm.shadow_page(hpa)
+    if page is None:
+        return Table(hpa=Hex(hpa), kind=BARE, level=level)
+    return Table(
+        hpa=Hex(hpa), kind=_kind(page), level=page.level, gfn=None if page.special else Hex(page.gfn), role=Hex(page.role),
+        words=role_words(page.role, mmu.role), direct=page.direct, unsync=page.unsync, unsync_children=page.unsync_children,
+        obsolete=page.obsolete, root_count=page.root_count, parents=len(page.parents),
+    )  # fmt: skip
+
+
+def _kind(page: ShadowPageView) -> str:
+    return SPECIAL if page.special else PASSTHROUGH if page.role & Role.PASSTHROUGH else SHADOW
 
 
 def _row(mapping: Mapping) -> Pages | Mmio:

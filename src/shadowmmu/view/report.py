@@ -29,6 +29,10 @@ class Violated(Exception):
         self.violations = violations
 
 
+class Reached(Exception):
+    """What a run was to go on to has come; the run ends here, and may be taken up again."""
+
+
 class RunReport(msgspec.Struct, kw_only=True):
     """One run. `result` is None if it was cut short: `violations` of the audit, or what `broke` the CPU or the engine."""
 
@@ -90,7 +94,10 @@ class GuestRun:
                 hook(machine, exit_)
             if audit == "every":
                 self.auditor(machine.vm)
+            if self.until is not None and self.until(machine):
+                raise Reached
 
+        self.until: Callable[[Machine], bool] | None = None
         try:
             self.machine = Machine(guest, roots=roots, on_output=on_output, on_exit=after_exit)
         except CpuError as error:
@@ -98,8 +105,9 @@ class GuestRun:
         if log is not None:
             self.machine.vm.start_trace()
 
-    def run(self, max_exits: int | None = None) -> RunReport:
-        """Run to the guest's end, or to exit number `max_exits`, which then is no failure."""
+    def run(self, max_exits: int | None = None, until: Callable[[Machine], bool] | None = None) -> RunReport:
+        """Run to the guest's end, or to exit number `max_exits`, which then is no failure, or to the exit where `until` holds."""
+        self.until = until
         result: Result | None = None
         violations: list[str] = []
         broke = ""
@@ -109,6 +117,8 @@ class GuestRun:
                 self.auditor(self.machine.vm)
         except Violated as violated:
             violations = violated.violations
+        except Reached:
+            pass
         except (CpuError, EngineError) as error:
             broke = f"{type(error).__name__}: {error}"
         vm, when = self.machine.vm, self.auditor.when
