@@ -242,9 +242,10 @@ class Guest:
     def _triple_fault(self, op: Op, error: Exception) -> str:
         """Right if the root, or with legacy roots a table of a present PDPTE, is in no slot."""
         tlb = self.oracle.vcpus[op.vcpu]
-        tables = [tlb.cr3 & ~0x1F & ADDRESS]
+        tables = [tlb.cr3 & ADDRESS]
         if tlb.mode.levels == 3:
-            pdptes = [self.slots.peek(tables[0] + 8 * i, 8) or 0 for i in range(4)] if self.nested else tlb.pdptes
+            at = tlb.cr3 & (ADDRESS | 0xFE0)
+            pdptes = [self.slots.peek(at + 8 * i, 8) or 0 for i in range(4)] if self.nested else tlb.pdptes
             tables += [p & -PAGE if self.nested else p & ADDRESS for p in pdptes if p & 1]  # legacy roots take all of an NPT's PDPTE
         if all(self.slots.host(t) is not None for t in tables):
             raise Violation(f"vcpu {op.vcpu}: triple fault, but cr3 {tlb.cr3:#x} points to memory") from error
