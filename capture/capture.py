@@ -91,7 +91,7 @@ def guests(*sets: str, seeds: Annotated[int, Parameter(validator=validators.Numb
 
 
 @app.command
-def run(name: Annotated[str, Parameter(name="set")], *wanted: str, work: Path = WORK) -> None:
+def run(name: Annotated[str, Parameter(name="set")], *wanted: str, work: Path = WORK) -> int:
     """Boot the kernel, run the guests of a set one after the other, and decode what they leave; a minute or two.
 
     Example: python capture/capture.py run shadow p32_basic pae_cr3
@@ -111,18 +111,19 @@ def run(name: Annotated[str, Parameter(name="set")], *wanted: str, work: Path = 
     scripts = _scripts(work / "guests" / chosen.guests, chosen.only, wanted)
     print(f"{name}: {len(scripts)} guests, QEMU -cpu {chosen.host.cpu}, {chosen.host.arguments}")
     start = time.monotonic()
-    machine.run(work, scripts, chosen.host, work / "raw" / name, _progress(len(scripts)))
+    failures = machine.run(work, scripts, chosen.host, work / "raw" / name, _progress(len(scripts)))
     print(f"ran in {time.monotonic() - start:.0f} s")
     decode(name, work=work)
+    for failure in failures:
+        print(f"not to its end, captured up to there: {failure}", file=sys.stderr)
+    return int(bool(failures))
 
 
 def _scripts(folder: Path, pattern: str, wanted: tuple[str, ...]) -> list[Path]:
     known = {path.stem: path for path in sorted(folder.glob("*.kvs")) if re.search(pattern, path.stem)}
     for name in wanted:
         if name not in known:
-            raise KitError(
-                f"{folder} has no guest {name} for this host: give any of {', '.join(known)}"
-            )
+            raise KitError(f"{folder} has no guest {name} for this host: give any of {', '.join(known)}")
     return [known[name] for name in wanted] if wanted else list(known.values())
 
 
@@ -160,9 +161,9 @@ def decode(*sets: str, work: Path = WORK) -> None:
 
 
 def main(tokens: list[str]) -> int:
-    """Exit code 0, or 2 with one line that says what to do."""
+    """Exit code 0; 1 if a guest did not get to its end; 2 with one line that says what to do."""
     try:
-        app(tokens, print_error=False, exit_on_error=False)
+        return int(app(tokens, print_error=False, exit_on_error=False) or 0)
     except CycloptsError as error:
         return complain(f"{error} Try: python capture/capture.py --help")
     except KitError as error:
@@ -171,7 +172,6 @@ def main(tokens: list[str]) -> int:
         return complain(f"{error.filename or 'a file'}: {error.strerror or error}; give another folder by --work")
     except KeyboardInterrupt:
         return complain("interrupted", 130)
-    return 0
 
 
 def complain(message: str, code: int = 2) -> int:
