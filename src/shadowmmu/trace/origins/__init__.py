@@ -1,0 +1,21 @@
+"""Where each event comes from: the engine's function, the kernel's, and the rule, by the situation it happens in.
+
+The table has a part a file, `row` says what a row is. `origin_of` chooses the row of an event by the events around it.
+"""
+
+from __future__ import annotations
+
+from shadowmmu.trace.events import AnyEvent
+from shadowmmu.trace.origins import entries, given, leaves, pages, roots, walk
+from shadowmmu.trace.origins.row import Around, Case, Origin
+
+CASES: tuple[Case, ...] = (*walk.CASES, *pages.CASES, *leaves.CASES, *entries.CASES, *roots.CASES, *given.CASES)
+"""Of one kind's cases the first that applies is taken; its last applies always."""
+_BY_KIND: dict[type[AnyEvent], list[Case]] = {}
+for _case in CASES:
+    _BY_KIND.setdefault(_case.kind, []).append(_case)
+
+
+def origin_of(around: Around) -> Origin:
+    """The row of the event in the middle."""
+    return next(case.origin for case in _BY_KIND[type(around.event)] if case.applies(around))
