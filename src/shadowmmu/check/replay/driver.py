@@ -52,7 +52,7 @@ class Replay:
         self.host = Host(capture, roots, self.matcher)
         self.vm = self.host.vm
         self.vcpu = self.vm.vcpus[0]
-        self.cpu = Cpu(self.vm, self.vcpu, capture.setup.npt, capture.setup.tdp_mmu)
+        self.cpu = Cpu(self.vm, self.vcpu, capture.setup.npt, capture.setup.tdp_mmu, roots == "special")
         foreign = capture.setup.tdp_mmu
         self.streams = Streams(self.vm, self.matcher, self._on_foreign_tables, foreign, roots == "special", self.operation)
         self.l1 = Programme(capture.guest.ops, capture.setup.npt)
