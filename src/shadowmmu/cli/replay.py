@@ -86,7 +86,9 @@ def _replay_all(found: list[Found], roots: Roots, quiet: bool) -> list[Result]:
         task = progress.add_task("", total=len(found))
         for one in found:
             progress.update(task, description=one.name)
-            results.append(Replay(one.load(), roots).run())
+            result = Replay(one.load(), roots).run()
+            result.argument = one.argument
+            results.append(result)
             progress.advance(task)
     return results
 
@@ -104,14 +106,15 @@ def _show(found: list[Found], roots: Roots, at: int) -> int:
     if len(found) != 1:
         raise BadInput(f"--at needs one capture, not {len(found)}: name it as set/guest, for example {found[0].name}")
     replay = Replay(found[0].load(), roots)
-    if at >= len(replay.events):
-        raise BadInput(f"{found[0].name} has {len(replay.events)} events: choose --at below that")
+    if at > len(replay.events):
+        raise BadInput(f"{found[0].name} has {len(replay.events)} events: choose --at up to that")
     result = replay.run(at)
+    result.argument = found[0].argument
     out = console()
     if result.divergence is not None:
         out.print(draw_results([result], True))
         return 1
     out.print(f"{found[0].name} before event {at}, {replay.operation()}", style="dim")
     out.print(draw_picture(take_picture(replay.vm)))
-    out.print(f"the kernel's next: {to_text(replay.events[at])}")
+    out.print(f"the kernel's next: {to_text(replay.events[at]) if at < len(replay.events) else 'nothing, the capture is over'}")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from shlex import quote
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -11,6 +12,7 @@ from rich.text import Text
 from shadowmmu.check.replay.result import Result, Row
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.text import to_text
+from shadowmmu.view.divergence_rules import draw_rules
 
 FIGURES = ("events", "entries", "dumps", "dump_entries", "counters", "injected", "stores", "loads")
 
@@ -73,7 +75,8 @@ def draw_divergence(result: Result) -> Iterator[RenderableType]:
         page = found.page
         kind = "special page" if page.special else "shadow page"
         yield Text(f"the {kind} at {page.hpa:x}: gfn {page.gfn:x}, role {page.role:x} ({page.text})")
-    command = f"shadowmmu replay {result.capture} --roots {result.roots} --at {found.index}"
+    yield draw_rules(found)
+    command = f"shadowmmu replay {quote(result.argument or result.capture)} --roots {result.roots} --at {found.state_before}"
     yield Text(f"the state just before: {command}", no_wrap=True, overflow="ignore")
 
 

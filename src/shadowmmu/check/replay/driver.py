@@ -20,6 +20,7 @@ from shadowmmu.check.replay.markers import Mark, parse
 from shadowmmu.check.replay.match import Matcher
 from shadowmmu.check.replay.nested import PF_EXIT, compare_exit, leave, vmcb_state
 from shadowmmu.check.replay.observe import Observer
+from shadowmmu.check.replay.origin import with_origins
 from shadowmmu.check.replay.programme import Programme
 from shadowmmu.check.replay.result import Diverged, Divergence, Page, Result
 from shadowmmu.check.replay.streams import Streams
@@ -93,9 +94,9 @@ class Replay:
             self.observer.finish()
         except Diverged as stop:
             self.result.until = self.parted
-            self.result.divergence = None if self.parted else stop.divergence
+            self.result.divergence = None if self.parted else with_origins(stop.divergence, self.events)
         except EngineError as error:
-            self.result.divergence = self.diverge(f"the engine cannot go on: {error}").divergence
+            self.result.divergence = with_origins(self.diverge(f"the engine cannot go on: {error}").divergence, self.events)
         self.result.events = self.streams.compared
         self.result.bugs = self.vm.bugs()
         return self.result

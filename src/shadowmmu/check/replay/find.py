@@ -22,10 +22,21 @@ class Found(msgspec.Struct, frozen=True):
     path: Path
     """Its file, or the folder of its set as the capture kit wrote it."""
 
+    @property
+    def argument(self) -> str:
+        """What the command line has to call it."""
+        if self.path.is_relative_to(SHIPPED):
+            return self.name
+        return str(self.path if self.path.is_file() else self.path / (self.guest + kit.EVENTS))
+
+    @property
+    def guest(self) -> str:
+        return self.name.rsplit("/", 1)[-1]
+
     def load(self) -> capture.Capture:
         if self.path.is_file():
             return capture.load(self.path)
-        return kit.read_capture(self.path, self.name.rsplit("/", 1)[-1])
+        return kit.read_capture(self.path, self.guest)
 
 
 def find(wanted: str | None) -> list[Found]:
@@ -57,6 +68,10 @@ def find_all(wanted: Sequence[str], kit_folder: Path | None, every: bool) -> lis
 
 
 def _under(path: Path) -> Iterator[Found]:
+    path = path.resolve()
+    if path.name.endswith(kit.EVENTS):
+        yield Found(f"{path.parent.name}/{path.name.removesuffix(kit.EVENTS)}", path.parent)
+        return
     if path.is_file():
         yield Found(f"{path.parent.name}/{path.name.removesuffix(capture.SUFFIX)}", path)
         return

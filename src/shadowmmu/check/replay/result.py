@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from shadowmmu.trace.events import AnyEvent
+from shadowmmu.trace.origins.row import Origin
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -37,6 +38,17 @@ class Divergence(msgspec.Struct, frozen=True):
     """What the guest or the host was doing."""
     rows: list[Row] = []
     page: Page | None = None
+    equal_until: int | None = None
+    """Just before this event of the capture nothing had happened yet that differs; None: `index`."""
+    made_by: Origin | None = None
+    """The rule behind what the engine did; None: it did nothing."""
+    wanted_by: Origin | None = None
+    """The rule by which it would have done what the kernel did, if that is another one."""
+
+    @property
+    def state_before(self) -> int:
+        """The event before which the state is the last one that both had."""
+        return self.index if self.equal_until is None else self.equal_until
 
 
 class Result(msgspec.Struct):
@@ -44,6 +56,8 @@ class Result(msgspec.Struct):
 
     capture: str
     roots: str
+    argument: str = ""
+    """What the command line calls the capture; empty: by its name."""
     events: int = 0
     """Events compared."""
     entries: int = 0

@@ -39,6 +39,8 @@ class Streams:
         self.kernel: list[tuple[int, AnyEvent]] = []
         self.engine: list[AnyEvent] = []
         self.past: list[Row] = []
+        self.equal_until = 0
+        """The event of the capture before which both were last found equal."""
         self.compared = 0
 
     # --- growing
@@ -112,6 +114,7 @@ class Streams:
             self.compared += 1
             self.past.append(Row(kernel, engine, False))
         del self.past[:-BEFORE]
+        self.equal_until = index
         self.kernel.clear()
         self.engine.clear()
 
@@ -136,14 +139,14 @@ class Streams:
         return frozenset({"root"}) if isinstance(kernel, e.LoadPgd) and self.foreign_l1() else _NOTHING
 
     def _report(self, at: int, index: int, why: str) -> Divergence:
-        rows = list(self.past)
-        for i in range(max(0, at - BEFORE), at + AFTER):
+        rows = self.past[-BEFORE:]
+        for i in range(at, at + AFTER):
             kernel = self.kernel[i][1] if i < len(self.kernel) else None
             engine = self.engine[i] if i < len(self.engine) else None
             if kernel is not None or engine is not None:
                 rows.append(Row(kernel, engine, i == at))
         shown = self.engine[at] if at < len(self.engine) else None
-        return Divergence(why, index, self.operation(), rows[-(BEFORE + AFTER) :] if at else rows, self.page(shown))
+        return Divergence(why, index, self.operation(), rows, self.page(shown), self.equal_until)
 
     def page(self, event: AnyEvent | None) -> Page | None:
         """The shadow page that an event of the engine concerns."""
