@@ -14,8 +14,8 @@ test: $(VENV)/.tests  ## set up, then pass the tests
 	@$(BIN)/python -m pytest -n 2 --dist worksteal tests
 
 lint: $(VENV)/.tests  ## style and types
-	@$(BIN)/ruff check src tests benchmarks
-	@$(BIN)/ruff format --check src tests benchmarks
+	@$(BIN)/ruff check src tests benchmarks capture
+	@$(BIN)/ruff format --check src tests benchmarks capture
 	@$(BIN)/mypy
 
 bench: $(VENV)/.built  ## the engine against its C twin

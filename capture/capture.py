@@ -22,7 +22,7 @@ from kit import initramfs
 from kit import run as machine
 from kit.decode import decode as decode_run
 from kit.errors import KitError
-from kit.sets import BY_SEED, FIXED, RUNS, guests_of, run_of
+from kit.sets import BY_SEED, FIXED, RUNS, Run, guests_of, run_of
 
 HERE = Path(__file__).resolve().parent
 WORK = HERE.parent / "build" / "capture"
@@ -44,6 +44,7 @@ def fetch(*, cache: Path | None = None, work: Path = WORK) -> None:
     work
         Where all of this is kept.
     """
+    print("fetching a kernel and busybox, 70 MB", flush=True)
     for package in packages.fetch(work / "packages", cache):
         print(f"took {package}")
 
@@ -91,7 +92,12 @@ def guests(*sets: str, seeds: Annotated[int, Parameter(validator=validators.Numb
 
 
 @app.command
-def run(name: Annotated[str, Parameter(name="set")], *wanted: str, work: Path = WORK) -> int:
+def run(
+    name: Annotated[str, Parameter(name="set", show_default=False)],
+    *wanted: Annotated[str, Parameter(name="guests")],
+    like: str = "shadow",
+    work: Path = WORK,
+) -> int:
     """Boot the kernel, run the guests of a set one after the other, and decode what they leave; a minute or two.
 
     Example: python capture/capture.py run shadow p32_basic pae_cr3
@@ -99,13 +105,16 @@ def run(name: Annotated[str, Parameter(name="set")], *wanted: str, work: Path = 
     Parameters
     ----------
     name
-        The set: it says which guests, and what host they get.
+        The set: it says which guests, and what host they get. Or a folder of guests of your own.
     wanted
         Some of its guests; all, if none is named.
+    like
+        For guests of your own: they get the host of this set.
     work
         Where all of this is kept.
     """
-    chosen = run_of(name)
+    own = name not in RUNS and (work / "guests" / name).is_dir()
+    chosen = Run(name, run_of(like).host) if own else run_of(name)
     if not (work / "guests" / chosen.guests).is_dir():
         guests(chosen.guests, work=work)
     scripts = _scripts(work / "guests" / chosen.guests, chosen.only, wanted)
@@ -154,8 +163,7 @@ def decode(*sets: str, work: Path = WORK) -> None:
     work
         Where all of this is kept.
     """
-    for name in sets or [name for name in RUNS if (work / "raw" / name).is_dir()]:
-        run_of(name)
+    for name in sets or sorted(path.name for path in (work / "raw").glob("*")):
         counts = decode_run(work / "raw" / name, work / "captures" / name)
         print(f"{name}: {len(counts)} captures, {sum(counts.values())} events, in {work / 'captures' / name}")
 

@@ -155,7 +155,7 @@ RUNS = {
 
 def run_of(name: str) -> Run:
     if name not in RUNS:
-        raise KitError(f"there is no set {name}: give one of {', '.join(RUNS)}")
+        raise KitError(f"there is no set {name}: give one of {', '.join(RUNS)}, or a folder of guests of your own")
     return RUNS[name]
 
 

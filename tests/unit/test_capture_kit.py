@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import struct
 import sys
 from pathlib import Path
@@ -110,6 +111,14 @@ def test_guests_are_those_of_the_captures(name, tmp_path):
 
 def without_note(op):
     return msgspec.structs.replace(op, note=None)
+
+
+def test_example_of_the_readme_makes_a_guest(tmp_path, monkeypatch):
+    (example,) = re.findall(r"^```python\n(.*?)^```", (SOURCE / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {})
+    read, image = read_guest(tmp_path / "build/capture/guests/mine", "pae_mine")
+    assert [op.op for op in read.ops][:3] == ["rd", "wr", "wr"] and read.ops[-1].op == "end" and image
 
 
 def test_every_set_has_its_guests_beside_it():
