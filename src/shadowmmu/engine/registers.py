@@ -187,10 +187,10 @@ def set_efer(vcpu: cython.pointer(KvmVcpu), value: u64) -> cython.bint:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def is_valid_sregs(kvm: cython.pointer(Kvm), cr0: u64, cr4: u64, efer: u64) -> cython.bint:
-    """kvm_is_valid_sregs: 64-bit mode needs PAE and LMA, any other has no LMA."""
+def is_valid_sregs(kvm: cython.pointer(Kvm), cr0: u64, cr3: u64, cr4: u64, efer: u64) -> cython.bint:
+    """kvm_is_valid_sregs: 64-bit mode needs PAE, LMA and a CR3 without reserved bits, any other has no LMA."""
     if efer & Efer.LME and cr0 & Cr0.PG:
-        if not cr4 & Cr4.PAE or not efer & Efer.LMA:
+        if not cr4 & Cr4.PAE or not efer & Efer.LMA or cr3 & rsvd_bits(kvm.maxphyaddr, 63):
             return False
     elif efer & Efer.LMA:
         return False
@@ -203,7 +203,7 @@ def is_valid_sregs(kvm: cython.pointer(Kvm), cr0: u64, cr4: u64, efer: u64) -> c
 def set_sregs(vcpu: cython.pointer(KvmVcpu), cr0: u64, cr3: u64, cr4: u64, efer: u64) -> cython.bint:
     """KVM_SET_SREGS: take all registers at once, and start over if one is another (or PAE). False: they cannot be together,
     or a PAE CR3 has bad PDPTEs."""
-    if not is_valid_sregs(vcpu.kvm, cr0, cr4, efer):
+    if not is_valid_sregs(vcpu.kvm, cr0, cr3, cr4, efer):
         return False
     changed: cython.bint = vcpu.cr3 != cr3 or vcpu.efer != efer or vcpu.cr0 != cr0 or vcpu.cr4 != cr4
     vcpu.cr3 = cr3

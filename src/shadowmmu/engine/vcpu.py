@@ -11,20 +11,25 @@ from cython.cimports.shadowmmu.engine.nested import NestedPaging, nested_enter, 
 from cython.cimports.shadowmmu.engine.nested_walk import walk_nested
 from cython.cimports.shadowmmu.engine.registers import set_cr0, set_cr3, set_cr4, set_efer, set_sregs
 from cython.cimports.shadowmmu.engine.requests import prepare_entry
-from cython.cimports.shadowmmu.engine.state import PREV_ROOTS, Errno, GuestException, Hpa, Kvm, KvmMmu, PfRet, gpa_t, u64, u8
+from cython.cimports.shadowmmu.engine.state import PAGE_SIZE, PREV_ROOTS, Errno, GuestException, Hpa, Kvm, KvmMmu, PfRet, gpa_t, u64, u8
 from cython.cimports.shadowmmu.engine.tracking import write_emulated
 from cython.cimports.shadowmmu.engine.views import view_mmu
 from cython.cimports.shadowmmu.engine.walker import gva_to_gpa, permission_fault, translate_gpa
 from cython.cimports.shadowmmu.x86.control import Cr0
 
-from shadowmmu.engine.face import Entry, HostFault, MmuView, NestedWalk, OutOfPages, Outcome, PageFaultException, TripleFault
+from shadowmmu.engine.face import EngineError, Entry, HostFault, MmuView, NestedWalk, OutOfPages, Outcome, PageFaultException, TripleFault
 
+_MADE_BY_VM = object()
 _OUTCOMES = {int(outcome): outcome for outcome in Outcome}
 
 
 @cython.cclass
 class Vcpu:
-    """One virtual CPU: its registers as far as paging needs them, and its MMU."""
+    """One virtual CPU: its registers as far as paging needs them, and its MMU. Its `Vm` makes it, in `Vm.vcpus`."""
+
+    def __cinit__(self, key: object = None):
+        if key is not _MADE_BY_VM:
+            raise TypeError("a vCPU is made by its VM: take one of Vm(...).vcpus")
 
     # --- registers
 
@@ -135,10 +140,9 @@ class Vcpu:
         number: u64 = count
         fixed: u64 = 0
         i: u64
-        with cython.nogil:
-            for i in range(number):
-                if mmu_page_fault(self.vcpu, address + i * stride, code) == PfRet.RET_PF_FIXED:
-                    fixed += 1
+        for i in range(number):
+            if mmu_page_fault(self.vcpu, address + i * stride, code) == PfRet.RET_PF_FIXED:
+                fixed += 1
         return fixed
 
     @property
@@ -160,6 +164,7 @@ class Vcpu:
 
         False: an illegal L2 state, L1 gets VMEXIT_INVALID (call `nested_vmexit`).
         """
+        self.must_run(1)
         paging: NestedPaging = NestedPaging.NESTED_NONE if ncr3 is None else NestedPaging.NESTED_NPT
         return nested_enter(self.vcpu, cr0, cr3, cr4, efer, paging, ncr3 or 0, False, 3)
 
@@ -168,6 +173,9 @@ class Vcpu:
 
         Every entry syncs and flushes, as VMRUN does, so INVEPT between two entries has nothing left to do.
         """
+        self.must_run(1)
+        if not 1 <= huge_level <= 3:
+            raise ValueError(f"huge_level is {huge_level}; it must lie between 1 and 3")
         return nested_enter(self.vcpu, cr0, cr3, cr4, efer, NestedPaging.NESTED_EPT, eptp, exec_only, huge_level)
 
     def nested_vmexit(self, *, at_entry: bool = False) -> bool:
@@ -175,7 +183,15 @@ class Vcpu:
 
         `at_entry`: L2 was being entered (an exception that L1 takes was to be delivered), so requests have been served.
         """
+        self.must_run(2)
         return nested_exit_at_entry(self.vcpu) if at_entry else nested_exit(self.vcpu)
+
+    @cython.cfunc
+    def must_run(self, level: cython.int) -> object:
+        """Raise EngineError unless L1 (1) or L2 (2) runs."""
+        if self.vcpu.nested.guest_mode != level - 1:
+            raise EngineError(f"vCPU {self.id}: L{3 - level} runs; {'nested_vmexit' if level == 1 else 'enter an L2'} first")
+        return None
 
     @property
     def guest_mode(self) -> bool:
@@ -235,15 +251,17 @@ class Vcpu:
         inject_page_fault(self.vcpu, cython.address(fault))
 
     def read_emulated(self, gpa: int, size: int) -> bytes | None:
-        """Read within one page; None: no memory there (MMIO)."""
+        """Read up to 64 bytes within one page; None: no memory there (MMIO)."""
         data: cython.uchar[64]
-        if size > 64 or not read_guest(self.vcpu.kvm, self.vcpu.smm, gpa, data, size):
+        check_within_page(gpa, size, 64)
+        if not read_guest(self.vcpu.kvm, self.vcpu.smm, gpa, data, size):
             return None
         return PyBytes_FromStringAndSize(cython.cast(cython.p_char, data), size)
 
     def write_emulated(self, gpa: int, data: bytes) -> bool:
         """Store within one page and let shadowed tables follow; False: no writable memory there (MMIO)."""
         view: cython.const[cython.uchar][:] = data
+        check_within_page(gpa, len(data), PAGE_SIZE)
         return write_emulated(self.vcpu, gpa, cython.cast(cython.pointer(u8), cython.address(view[0])), len(data))
 
     # --- looking at the MMU
@@ -285,7 +303,7 @@ class Vcpu:
 @cython.cfunc
 def make_vcpu(vm: object, kvm: cython.pointer(Kvm), id: cython.int) -> Vcpu:
     """vCPU `id` of `vm`, without paging."""
-    made: Vcpu = Vcpu.__new__(Vcpu)
+    made: Vcpu = Vcpu.__new__(Vcpu, _MADE_BY_VM)
     made.vm = vm
     made.id = id
     made.vcpu = cython.address(kvm.vcpus[id])
@@ -295,6 +313,14 @@ def make_vcpu(vm: object, kvm: cython.pointer(Kvm), id: cython.int) -> Vcpu:
     create_mmus(made.vcpu)
     init_mmu(made.vcpu)
     return made
+
+
+@cython.cfunc
+def check_within_page(gpa: u64, size: u64, most: u64) -> object:
+    """Raise ValueError for an access of no byte, of more than `most`, or across the end of a page."""
+    if not 1 <= size <= most or (gpa & (PAGE_SIZE - 1)) + size > PAGE_SIZE:
+        raise ValueError(f"{size} bytes at {gpa:#x}: an emulated access has 1 to {most} bytes in one page; split it")
+    return None
 
 
 def raise_fault(vcpu: int, gva: int, result: int) -> None:

@@ -7,7 +7,7 @@ control-register writes. Guest memory outside the MMU's knowledge is reached by 
 import cython
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.libc.string import memcmp, memcpy, memset
 from cython.cimports.shadowmmu.engine.dirty import get_dirty_log
 from cython.cimports.shadowmmu.engine.guest_memory import read_guest, write_guest
 from cython.cimports.shadowmmu.engine.host_memory import discard_hva_range, protect_hva_range, unmap_hva_range
@@ -42,6 +42,8 @@ from shadowmmu.engine import state as engine_state
 from shadowmmu.engine.face import GuestMemoryError, MemslotError, ShadowPageView
 
 ROOT_DESIGNS = ("special", "legacy")
+MAX_TABLE_PAGES = 1 << 24  # 64 GiB of shadow tables
+MAX_SLOT_ID = 32763  # KVM_USER_MEM_SLOTS - 1
 _VM_COUNTERS = (
     "mmu_shadow_zapped", "mmu_pte_write", "mmu_pde_zapped", "mmu_flooded", "mmu_recycled", "mmu_cache_miss",
     "mmu_unsync", "pages_4k", "pages_2m", "pages_1g", "nx_lpage_splits", "max_mmu_rmap_size",
@@ -70,6 +72,9 @@ class Vm:
     user_mib      host user memory that memslots can map; 0: as much as `memory_mib`
     max_huge_level, nx_huge_pages   the largest mapping (1-3), and whether huge ones may be executable (iTLB multihit)
     cr4_reserved  CR4 bits that the guest's CPUID does not offer: setting one is #GP
+
+    Arguments out of range raise ValueError, other types TypeError, integers that 64 bits cannot hold OverflowError.
+    A VM and its vCPUs belong to one thread at a time.
     """
 
     def __cinit__(
@@ -96,6 +101,12 @@ class Vm:
         check_range("vcpus", vcpus, 1, 64)
         check_range("memory_mib", memory_mib, 0, 1 << 16)
         check_range("maxphyaddr", maxphyaddr, 32, 51)
+        check_range("host_maxphyaddr", host_maxphyaddr, 36, 52)
+        check_range("max_huge_level", max_huge_level, 1, 3)
+        check_range("user_mib", user_mib, memory_mib if user_mib else 0, 1 << 16)
+        check_range("shadow_pages", shadow_pages, 0, MAX_TABLE_PAGES // 2)
+        check_range("table_pages", table_pages, 0, MAX_TABLE_PAGES)
+        check_range("cr4_reserved", cr4_reserved, 0, (1 << 64) - 1)
         config: Kvm
         memset(cython.address(config), 0, cython.sizeof(Kvm))
         config.nvcpus = vcpus
@@ -159,6 +170,7 @@ class Vm:
         `hva` is the byte offset in the VM's host user memory, by default the same as `gpa`.
         """
         check_range("address_space", address_space, 0, ADDRESS_SPACES - 1)
+        check_range("slot", slot, 0, MAX_SLOT_ID)
         flags: int = (SlotFlag.SLOT_READONLY if readonly else 0) | (SlotFlag.SLOT_LOG_DIRTY if log_dirty else 0)
         if size == 0:
             self.check_slot(slot_delete(self.kvm, address_space, slot), slot)
@@ -170,6 +182,9 @@ class Vm:
             raise MemslotError(
                 f"memslot {slot} ends at user memory {base + size:#x}, of {self.kvm.nhva * PAGE_SIZE:#x}; make the VM with more user_mib"
             )
+        end: u64 = cython.cast(u64, 1) << (self.kvm.host_maxphyaddr if self.kvm.tdp else 52)  # kvm_mmu_max_gfn
+        if gpa + size > end:
+            raise MemslotError(f"memslot {slot} ends at {gpa + size:#x}, addresses end at {end:#x}; put it lower")
         old: cython.pointer(MemSlot) = slot_by_id(self.kvm, address_space, slot)
         if old == cython.NULL:
             self.check_slot(slot_create(self.kvm, address_space, slot, gpa >> 12, size >> 12, base >> 12, flags), slot)
@@ -182,6 +197,7 @@ class Vm:
 
     def read_guest(self, gpa: int, size: int, address_space: int = 0) -> bytes:
         """Read guest physical memory; raises GuestMemoryError outside the memslots."""
+        check_range("address_space", address_space, 0, ADDRESS_SPACES - 1)
         out = bytearray(size)
         view: cython.uchar[:] = out
         at: u64 = 0
@@ -194,6 +210,7 @@ class Vm:
 
     def write_guest(self, gpa: int, data: bytes, address_space: int = 0) -> None:
         """Store into guest physical memory behind the MMU's back, as a loader or the CPU's own store does."""
+        check_range("address_space", address_space, 0, ADDRESS_SPACES - 1)
         view: cython.const[cython.uchar][:] = data
         size: u64 = len(data)
         at: u64 = 0
@@ -251,6 +268,8 @@ class Vm:
         """Back a range of user memory by host pages of `level` (1: 4K, 2: 2M, 3: 1G); aligned to that size."""
         check_range("level", level, 1, 3)
         self.check_hva(hva, size)
+        if (hva | size) % (PAGE_SIZE << 9 * (level - 1)):
+            raise GuestMemoryError(f"user memory {hva:#x}+{size:#x} is not whole host pages of level {level}; align both")
         page: u64
         end: u64 = (hva + size) >> 12
         for page in range(cython.cast(u64, hva >> 12), end):
@@ -277,6 +296,8 @@ class Vm:
 
     def get_dirty_log(self, slot: int, address_space: int = 0) -> bytes:
         """The slot's dirty bitmap, one bit a page, cleared by the call; dirty pages are protected again."""
+        check_range("address_space", address_space, 0, ADDRESS_SPACES - 1)
+        check_range("slot", slot, 0, MAX_SLOT_ID)
         found: cython.pointer(MemSlot) = slot_by_id(self.kvm, address_space, slot)
         if found == cython.NULL:
             raise MemslotError(f"memslot {slot} does not exist; create it with a size first")
@@ -303,6 +324,7 @@ class Vm:
 
     def arm_interleave(self, point: int, gpa: int, value: int, size: int) -> None:
         """Let another CPU store `value` at `gpa` when the next fault passes `point` (InterleavePoint), once."""
+        check_range("size", size, 1, 8)
         self.kvm.interleave.point = point
         self.kvm.interleave.gpa = gpa
         self.kvm.interleave.value = value
@@ -364,6 +386,8 @@ class Vm:
 
     def start_trace(self, capacity: int = 1 << 16) -> None:
         """Record events from now on, up to `capacity` between two calls of `records`."""
+        check_range("capacity", capacity, 1, 1 << 40)
+        self.stop_trace()
         free(self.buffer)
         self.buffer = cython.cast(cython.pointer(EventRecord), calloc(capacity, cython.sizeof(EventRecord)))
         if self.buffer == cython.NULL:
@@ -413,6 +437,8 @@ class Vm:
 
     def rmap(self, gpa: int, level: int = 1, address_space: int = 0) -> list[int]:
         """Host physical addresses of the entries of `level` that map guest address `gpa`."""
+        check_range("level", level, 1, 3)
+        check_range("address_space", address_space, 0, ADDRESS_SPACES - 1)
         slot: cython.pointer(MemSlot) = gfn_to_memslot(self.kvm, address_space, gpa >> 12)
         return [] if slot == cython.NULL else entries_of(self.kvm, gfn_to_rmap(slot, gpa >> 12, level)[0])
 
@@ -423,10 +449,14 @@ class Vm:
         return PyBytes_FromStringAndSize(cython.cast(cython.p_char, self.kvm), self.kvm.arena_size)
 
     def restore(self, state: bytes) -> None:
-        """Go back to a state that `save` of this VM gave."""
+        """Go back to a state that `save` of this VM gave; raises ValueError for anything else."""
         size: u64 = len(state)
         if size != self.kvm.arena_size:
             raise ValueError(f"a state of this VM has {self.kvm.arena_size} bytes, not {size}")
+        saved: cython.pointer(Kvm) = cython.cast(cython.pointer(Kvm), cython.cast(cython.p_char, state))
+        constants: u64 = cython.cast(u64, cython.address(saved.active_mmu_pages)) - cython.cast(u64, saved)
+        if memcmp(self.kvm, saved, constants):
+            raise ValueError("a state of another VM: its pointers lead elsewhere; restore what `save` of this one gave")
         events: cython.pointer(EventRecord) = self.kvm.events
         room: u64 = self.kvm.max_events
         memcpy(self.kvm, cython.cast(cython.p_char, state), self.kvm.arena_size)

@@ -1,0 +1,164 @@
+"""The Python face against its caller: wrong arguments and random calls raise, and never harm the process or the MMU.
+
+What may come out of a call: a value, ValueError for a range, TypeError for a type, OverflowError for an integer that
+64 bits cannot hold, an EngineError for what cannot be done now.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shadowmmu import EngineError, GuestMemoryError, MemslotError, Vcpu, Vm
+from shadowmmu.check.audit import audit
+
+MIB = 1 << 20
+MEMORY = 4 * MIB
+LONG_MODE = (0x80010031, 0x1000, 0x20, 0x500)
+RAISED = (ValueError, TypeError, OverflowError, EngineError)
+
+
+def machine() -> Vm:
+    return Vm(memory_mib=MEMORY // MIB, vcpus=2, tdp=False)
+
+
+# --- one wrong call, one clear error
+
+WRONG_VM = [
+    {"memory_mib": -1}, {"memory_mib": 1 << 17}, {"vcpus": 0}, {"vcpus": 65}, {"roots": "both"}, {"host_levels": 2}, {"vendor": "amd"},
+    {"maxphyaddr": 31}, {"maxphyaddr": 52}, {"host_maxphyaddr": 0}, {"host_maxphyaddr": 200}, {"max_huge_level": 0},
+    {"max_huge_level": 4}, {"shadow_pages": -1}, {"shadow_pages": 1 << 62}, {"table_pages": -1}, {"table_pages": 1 << 62},
+    {"user_mib": -1}, {"user_mib": 1}, {"user_mib": 1 << 56}, {"cr4_reserved": -1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", WRONG_VM, ids=str)
+def test_a_vm_that_cannot_be_is_refused_by_the_argument_s_name(arguments: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=f"^{next(iter(arguments))} is "):
+        Vm(**arguments)
+
+
+WRONG_CALLS: list[tuple[Callable[[Vm], object], type[Exception], str]] = [
+    (lambda vm: vm.read_guest(0, 8, 2), ValueError, "address_space is 2"),
+    (lambda vm: vm.write_guest(0, b"x", 99_999_999), ValueError, "address_space is 99999999"),
+    (lambda vm: vm.read_guest(MEMORY - 4, 8), GuestMemoryError, "no memory at guest physical 0x400000"),
+    (lambda vm: vm.rmap(0, 0), ValueError, "level is 0"),
+    (lambda vm: vm.rmap(0, 4), ValueError, "level is 4"),
+    (lambda vm: vm.rmap(0, 1, -1), ValueError, "address_space is -1"),
+    (lambda vm: vm.get_dirty_log(0, -1), ValueError, "address_space is -1"),
+    (lambda vm: vm.get_dirty_log(7), MemslotError, "memslot 7 does not exist"),
+    (lambda vm: vm.set_memslot(-1, 1 << 30, 4096, 0), ValueError, "slot is -1"),
+    (lambda vm: vm.set_memslot(1, (1 << 52) - 4096, 8192, 0), MemslotError, "addresses end at 0x10000000000000"),
+    (lambda vm: vm.set_host_page_level(0, 4096, 2), GuestMemoryError, "whole host pages of level 2"),
+    (lambda vm: vm.start_trace(0), ValueError, "capacity is 0"),
+    (lambda vm: vm.arm_interleave(1, 0, 0, 9), ValueError, "size is 9"),
+    (lambda vm: vm.restore(bytes(len(vm.save()))), ValueError, "a state of another VM"),
+    (lambda vm: vm.restore(machine().save()), ValueError, "a state of another VM"),
+    (lambda vm: vm.restore(vm.save()[1:]), ValueError, "a state of this VM has"),
+    (lambda vm: vm.vcpus[0].read_emulated(0xFF0, 32), ValueError, "32 bytes at 0xff0"),
+    (lambda vm: vm.vcpus[0].read_emulated(0, 65), ValueError, "65 bytes"),
+    (lambda vm: vm.vcpus[0].write_emulated(0xFFF, bytes(2)), ValueError, "2 bytes at 0xfff"),
+    (lambda vm: vm.vcpus[0].write_emulated(0, b""), ValueError, "0 bytes"),
+    (lambda vm: vm.vcpus[0].nested_vmexit(), EngineError, "vCPU 0: L1 runs; enter an L2 first"),
+    (lambda vm: vm.vcpus[0].set_cr3(-1), OverflowError, "negative"),
+    (lambda vm: vm.vcpus[0].set_cr3("0"), TypeError, "cr3|value"),
+    (lambda vm: Vcpu(), TypeError, "a vCPU is made by its VM"),
+    (lambda vm: Vcpu.__new__(Vcpu), TypeError, "a vCPU is made by its VM"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(WRONG_CALLS)))
+def test_a_wrong_call_raises(number: int) -> None:
+    call, error, message = WRONG_CALLS[number]
+    vm = machine()
+    with pytest.raises(error, match=message):
+        call(vm)
+    assert not audit(vm)
+
+
+def test_an_l2_cannot_be_entered_from_an_l2() -> None:
+    vcpu = machine().vcpus[0]
+    assert vcpu.nested_vmrun(*LONG_MODE)
+    with pytest.raises(EngineError, match="vCPU 0: L2 runs; nested_vmexit first"):
+        vcpu.nested_vmrun(*LONG_MODE)
+    assert vcpu.guest_mode and vcpu.nested_vmexit() and not vcpu.guest_mode
+
+
+def test_long_mode_is_not_set_with_a_cr3_beyond_the_guest_s_addresses() -> None:
+    """kvm_is_valid_sregs: the check of a MOV to CR3, before anything is taken."""
+    vcpu = machine().vcpus[0]
+    cr0, _, cr4, efer = LONG_MODE
+    assert not vcpu.set_sregs(cr0, 1 << 40, cr4, efer) and vcpu.cr3 == 0
+    assert vcpu.set_sregs(cr0, (1 << 40) - 4096, cr4, efer)
+
+
+def test_a_trace_that_finds_no_memory_leaves_none_running() -> None:
+    vm = machine()
+    vm.start_trace(16)
+    with pytest.raises(MemoryError):
+        vm.start_trace(1 << 40)  # 64 TiB of records
+    vm.vcpus[0].enter()
+    vm.vcpus[0].page_fault(0, 0)
+    assert vm.records() == []
+
+
+# --- random calls
+
+EDGES = (0, 1, 7, 8, 64, 0xFFF, 0x1000, 0x1FF8, MEMORY - 1, MEMORY, 1 << 32, (1 << 40) - 1, 1 << 52, (1 << 64) - 1, -1, 1 << 64)
+NUMBER = st.one_of(st.sampled_from(EDGES), st.integers(0, MEMORY), st.integers(0, (1 << 64) - 1))
+SMALL = st.integers(-1, 9)
+REGISTERS = st.tuples(
+    st.sampled_from((0x10, 0x11, 0x80000011, 0x80010011, 1 << 31, (1 << 64) - 1)),
+    st.sampled_from((0, 0x1000, 0x1020, 0x3000, MEMORY, 1 << 40, (1 << 64) - 1)),
+    st.sampled_from((0, 0x10, 0x20, 0xA0, 0x1020, 0x300020, 0x20020, (1 << 64) - 1)),
+    st.sampled_from((0, 0x500, 0xD00, 0x800, 0x100, (1 << 64) - 1)),
+)
+BYTES = st.binary(max_size=16)
+ON_VCPU = st.sampled_from(
+    (
+        ("set_sregs", REGISTERS), ("enter", st.just(())), ("page_fault", st.tuples(NUMBER, st.integers(0, 31) | NUMBER)),
+        ("touch_range", st.tuples(NUMBER, SMALL, NUMBER, st.integers(0, 31))), ("invlpg", st.tuples(NUMBER)),
+        ("set_cr0", st.tuples(NUMBER)), ("set_cr3", st.tuples(NUMBER)), ("set_cr4", st.tuples(NUMBER)), ("set_efer", st.tuples(NUMBER)),
+        ("nested_vmrun", REGISTERS), ("nested_vmrun", st.tuples(REGISTERS, NUMBER).map(lambda both: (*both[0], both[1]))),
+        ("nested_vmexit", st.just(())), ("nested_walk", st.tuples(NUMBER)), ("translate_gpa", st.tuples(NUMBER, NUMBER)),
+        ("gva_to_gpa", st.tuples(NUMBER, NUMBER)), ("mmio_gpa", st.tuples(NUMBER, NUMBER)), ("inject", st.just(())),
+        ("read_emulated", st.tuples(NUMBER, NUMBER)), ("write_emulated", st.tuples(NUMBER, BYTES)),
+    )
+)  # fmt: skip
+ON_VM = st.sampled_from(
+    (
+        ("set_memslot", st.tuples(SMALL, NUMBER, NUMBER, NUMBER)), ("set_memslot", st.tuples(SMALL, st.just(0), st.just(0))),
+        ("set_memslot", st.tuples(SMALL, st.integers(0, 2048).map(lambda gfn: gfn << 12), st.just(0x8000), st.just(0x4000))),
+        ("read_guest", st.tuples(NUMBER, st.integers(-1, 9000), SMALL)), ("write_guest", st.tuples(NUMBER, BYTES, SMALL)),
+        ("read_host", st.tuples(NUMBER, NUMBER)), ("read_host_u64", st.tuples(NUMBER)), ("host_page", st.tuples(NUMBER)),
+        ("set_host_page_level", st.tuples(NUMBER, NUMBER, SMALL)), ("unmap_hva", st.tuples(NUMBER, NUMBER)),
+        ("unmap_hva", st.tuples(st.integers(0, 1000).map(lambda page: page << 12), st.just(0x3000))),
+        ("write_protect_hva", st.tuples(st.integers(0, 1000).map(lambda page: page << 12), st.just(0x3000), st.booleans())),
+        ("get_dirty_log", st.tuples(SMALL, SMALL)), ("zap_all_fast", st.just(())), ("unprotect_page", st.tuples(NUMBER)),
+        ("set_shadow_pages", st.tuples(NUMBER)), ("start_trace", st.tuples(SMALL)), ("records", st.just(())),
+        ("stop_trace", st.just(())), ("shadow_page", st.tuples(NUMBER)), ("rmap", st.tuples(NUMBER, SMALL, SMALL)),
+        ("counters", st.just(())), ("memslots", st.just(())),
+    )
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("roots", ["special", "legacy"])
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_random_calls_raise_or_work_and_leave_a_sound_mmu(roots: str, data: st.DataObject) -> None:
+    """Guest memory is full of entries that lead to one another, so that walks get somewhere."""
+    vm = Vm(memory_mib=MEMORY // MIB, vcpus=2, roots=roots, tdp=data.draw(st.booleans()))
+    for at in range(0, 0x8000, 8):
+        vm.write_guest(at, struct.pack("<Q", (at * 0x9E37 & 0x7000) | 0x67))
+    for _ in range(40):
+        who = data.draw(st.integers(0, 2))
+        name, arguments = data.draw(ON_VCPU if who < 2 else ON_VM)
+        with suppress(RAISED):
+            getattr(vm.vcpus[who] if who < 2 else vm, name)(*data.draw(arguments))
+        assert vm.bugs() == []
+    assert audit(vm) == []
