@@ -8,8 +8,7 @@ import tarfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
-
-import msgspec
+from typing import NamedTuple
 
 from kit.errors import KitError, program
 from kit.initramfs import write_archive
@@ -27,7 +26,7 @@ TIMEOUT = 900
 """Seconds for a boot and all guests; the runner gives a single guest 12."""
 
 
-class Host(msgspec.Struct, frozen=True):
+class Host(NamedTuple):
     """The machine that QEMU shows the captured kernel, and how its KVM is loaded."""
 
     npt: bool = False
@@ -84,15 +83,20 @@ def _boot(work: Path, host: Host, initrd: Path, disk: Path, console: Path, repor
     ]  # fmt: skip
     with (
         console.open("w") as log,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as qemu,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace") as qemu,
     ):
         watchdog = threading.Timer(TIMEOUT, qemu.kill)
         watchdog.start()
         assert qemu.stdout is not None
-        for line in qemu.stdout:
-            log.write(line)
-            report(line.strip())
-        watchdog.cancel()
+        try:
+            for line in qemu.stdout:
+                log.write(line)
+                report(line.strip())
+        except KeyboardInterrupt:
+            qemu.kill()
+            raise
+        finally:
+            watchdog.cancel()
     if qemu.returncode:
         raise KitError(f"QEMU failed or took more than {TIMEOUT} s: {_last_line(console)}; its whole console is {console}")
 
@@ -106,7 +110,12 @@ def _unpack(disk: Path, raw: Path, console: Path) -> None:
     """The system writes its output as a tar onto the bare disk."""
     try:
         with tarfile.open(disk) as archive:
-            archive.extractall(raw, filter="data")
+            for member in archive:
+                content = archive.extractfile(member)
+                if content is not None:
+                    target = raw / member.name
+                    target.parent.mkdir(exist_ok=True)
+                    target.write_bytes(content.read())
     except tarfile.TarError as error:
         raise KitError(f"the captured kernel left nothing: {_last_line(console)}; its whole console is {console}") from error
 
