@@ -28,7 +28,14 @@ HERE = Path(__file__).resolve().parent
 WORK = HERE.parent / "build" / "capture"
 """Where everything is kept, if --work does not say otherwise."""
 SEEDS = 2
-app = App(name="capture.py", help=__doc__, help_format="plaintext", result_action="return_value", version_flags=())
+app = App(
+    name="capture.py",
+    help=__doc__,
+    help_format="plaintext",
+    result_action="return_value",
+    version_flags=(),
+    suppress_keyboard_interrupt=False,
+)
 
 
 @app.command
