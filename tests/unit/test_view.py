@@ -15,6 +15,7 @@ from shadowmmu import Outcome, Vcpu, Vm
 from shadowmmu.engine.role import Role
 from shadowmmu.errors import BadInput
 from shadowmmu.view.address import MAPPED, MMIO, NESTED_END, NOT_YET, OWN_END, follow_address
+from shadowmmu.view.chain import top_chain, whose_root
 from shadowmmu.view.data import Hex, to_json
 from shadowmmu.view.draw_address import draw_address
 from shadowmmu.view.draw_picture import ROWS, Scattered, draw_picture, sum_up
@@ -275,6 +276,36 @@ def test_roots_kept_for_later_and_the_mmu_that_waits() -> None:
     ]
     lines = text(draw_picture(take_picture(vm))).splitlines()
     assert any(line.startswith("kept for nested tables at 20000: l5 passthrough gfn 20") for line in lines)
+
+
+LETTERS = {"s": "★ l{}", "b": "l{} bare", "p": "l{} passthrough", "n": "l{}"}
+
+
+@pytest.mark.parametrize("roots", ["special", "legacy"])
+@pytest.mark.parametrize("row", ROOT_TABLE, ids=lambda row: row.name)
+def test_the_top_of_a_root_is_what_the_table_of_roots_says(row: Row, roots: str) -> None:
+    """Down to the first table that is neither special, bare nor passthrough, for both designs."""
+    vm = start(row, roots)
+    if MODES[row.mode].levels and (row.nested or not row.tdp):
+        assert fault(vm, row) == Outcome.FIXED
+        (mmu,) = [mmu for mmu in vm.vcpus[0].mmus if mmu.in_use]
+        kinds = row.special if roots == "special" else row.legacy
+        names = [LETTERS[kind].format(mmu.levels - i) for i, kind in enumerate(kinds)]
+        assert top_chain(vm, mmu).split(" → ") == names[: kinds.index("n") + 1]
+
+
+@pytest.mark.parametrize(
+    ("number", "whose"),
+    [
+        ("3 pae", "PAE guest"),
+        ("6 tdp", "direct tables"),
+        ("9 npt of a 2-level L1", "L2 on 2-level nested tables"),
+        ("16 nested, no nested paging, pae L2", "PAE L2 without nested paging"),
+    ],
+)
+def test_a_root_is_somebodys(number: str, whose: str) -> None:
+    vcpu = start(next(row for row in ROOT_TABLE if row.name == number), "special").vcpus[0]
+    assert whose_root(vcpu, next(mmu for mmu in vcpu.mmus if mmu.in_use)) == whose
 
 
 # --- one address, all the way

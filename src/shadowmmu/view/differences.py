@@ -12,6 +12,7 @@ from shadowmmu.engine.events import Event
 from shadowmmu.machine.cpu import Exit, ExitKind
 from shadowmmu.machine.loader import Guest
 from shadowmmu.machine.machine import Machine
+from shadowmmu.view.chain import top_chain, whose_root
 from shadowmmu.view.report import GuestRun, Roots, RunReport
 
 ROOT = "A special root is itself a shadow page, made and freed with each root; a legacy root is a bare table."
@@ -34,14 +35,18 @@ FLUSHES = (
 FOLLOWS = "Follows from the above: where other pages are zapped, others are synced and made again."
 
 _FAULTS = (
-    "page fault exits", "pf_taken", "pf_fixed", "pf_spurious", "kvm_mmu_pagetable_walk", "kvm_mmu_paging_element",
-    "kvm_mmu_set_spte", "kvm_mmu_spte_requested",
+    "page fault exits", "nested page fault exits", "pf_taken", "pf_fixed", "pf_spurious", "kvm_mmu_pagetable_walk",
+    "kvm_mmu_paging_element", "kvm_mmu_set_spte", "kvm_mmu_spte_requested",
 )  # fmt: skip
 _PAGES = (
     "kvm_mmu_get_page l2", "mmu_cache_miss", "n_used_mmu_pages", "indirect_shadow_pages", "shadow pages l2",
     "shadow pages l2 direct", "host memory touched", "mmu_shadow_zapped", "mmu_flooded", "mmu_recycled", "zap_oldest",
 )  # fmt: skip
 _LOADS = ("mmu_load", "free_roots", "sync_roots", "mmu_pte_write", "mmu_pde_zapped", "pf_emulate", "instructions emulated")
+
+
+FAULT_EXITS = (ExitKind.PAGE_FAULT.value, ExitKind.NESTED_PAGE_FAULT.value)
+"""Exits of the host's own: how many there are is no business of the guest's."""
 
 
 class Reason(NamedTuple):
@@ -76,16 +81,25 @@ class Figure(msgspec.Struct, kw_only=True):
     why: str = ""
 
 
+class Chain(msgspec.Struct, kw_only=True):
+    """The top of the roots of one sort, as far down as a run saw it: special, bare and passthrough tables, then the first other."""
+
+    whose: str
+    special: str
+    legacy: str
+
+
 class Comparison(msgspec.Struct, kw_only=True):
     """`guest_sees` must be equal: `divergences` are those that are not, `first_line` where the output parts.
 
     `verdicts`: how the runs on special and on legacy roots ended; `broke`: the commands that lead to where the CPU or
-    the engine could not go on, if it came to that.
+    the engine could not go on, if it came to that. `chains`: of each sort of root that the guest, or an L2 of it, had.
     """
 
     guest: str
     broke: list[str]
     verdicts: tuple[str, str]
+    chains: list[Chain]
     guest_sees: list[Figure]
     divergences: list[Figure]
     first_line: tuple[str, str] | None
@@ -100,10 +114,11 @@ class Comparison(msgspec.Struct, kw_only=True):
 
 def compare_designs(guest: Guest, named: str) -> Comparison:
     """Run the guest on both."""
-    special, special_events = _run(guest, named, "special")
-    legacy, legacy_events = _run(guest, named, "legacy")
+    on_special, on_legacy = _Watch(), _Watch()
+    special, legacy = on_special.run(guest, named, "special"), on_legacy.run(guest, named, "legacy")
     seen = _figures(_guest_sees(special), _guest_sees(legacy))
-    work = _figures(_work(special, special_events), _work(legacy, legacy_events))
+    work = _figures(_work(special, on_special.events), _work(legacy, on_legacy.events))
+    sorts = sorted(on_special.chains.keys() | on_legacy.chains.keys())
     differs = [figure for figure in work if figure.special != figure.legacy]
     for figure in differs:
         figure.why = _reason(figure)
@@ -111,6 +126,7 @@ def compare_designs(guest: Guest, named: str) -> Comparison:
         guest=guest.name,
         broke=[report.reproduce for report in (special, legacy) if report.broke],
         verdicts=(_verdict(special), _verdict(legacy)),
+        chains=[Chain(whose=whose, special=on_special.chains.get(whose, ""), legacy=on_legacy.chains.get(whose, "")) for whose in sorts],
         guest_sees=[figure for figure in seen if figure.special == figure.legacy],
         divergences=[figure for figure in seen if figure.special != figure.legacy],
         first_line=_first_difference(_output(special), _output(legacy)),
@@ -119,17 +135,26 @@ def compare_designs(guest: Guest, named: str) -> Comparison:
     )
 
 
-def _run(guest: Guest, named: str, roots: Roots) -> tuple[RunReport, Counter[str]]:
-    """The run, and how often the engine told of each kind of event."""
-    events: Counter[str] = Counter()
+class _Watch:
+    """What is noted of one run besides its report: how often the engine told of each kind of event, and the chains of roots."""
 
-    def count(machine: Machine, _: Exit) -> None:
+    def __init__(self) -> None:
+        self.events: Counter[str] = Counter()
+        self.chains: dict[str, str] = {}
+
+    def run(self, guest: Guest, named: str, roots: Roots) -> RunReport:
+        run = GuestRun(guest, named, roots=roots, on_exit=self.on_exit)
+        run.machine.vm.start_trace()
+        return run.run()
+
+    def on_exit(self, machine: Machine, exit_: Exit) -> None:
         for record in machine.vm.records():
-            events[_event_name(record)] += 1
-
-    run = GuestRun(guest, named, roots=roots, on_exit=count)
-    run.machine.vm.start_trace()
-    return run.run(), events
+            self.events[_event_name(record)] += 1
+        for vcpu in machine.vm.vcpus:
+            if exit_.kind.value in FAULT_EXITS and vcpu.root is not None:
+                mmu = next(mmu for mmu in vcpu.mmus if mmu.in_use)
+                whose = whose_root(vcpu, mmu)
+                self.chains[whose] = max(self.chains.get(whose, ""), top_chain(machine.vm, mmu), key=len)
 
 
 def _event_name(record: tuple[int, ...]) -> str:
@@ -143,12 +168,13 @@ def _verdict(report: RunReport) -> str:
 
 
 def _guest_sees(report: RunReport) -> dict[str, int]:
-    """What a guest can tell, or causes by itself."""
+    """What a guest can tell, or causes by itself; for a hypervisor that includes the exits of its L2 that it is given."""
     result = report.result
     if result is None:
         return {}
     seen = {"lines of output": len(result.output.splitlines())}
-    seen.update({f"exits: {kind}": count for kind, count in sorted(result.exits.items()) if kind != ExitKind.PAGE_FAULT.value})
+    seen.update({f"exits: {kind}": count for kind, count in sorted(result.exits.items()) if kind not in FAULT_EXITS})
+    seen.update({f"exits of L2 to L1: {name}": count for name, count in sorted(result.reflected.items())})
     seen.update({f"delivered: {name}": count for name, count in sorted(result.injected.items())})
     return seen
 
@@ -158,7 +184,8 @@ def _work(report: RunReport, events: Counter[str]) -> dict[str, int]:
     result = report.result
     work: dict[str, int] = {}
     if result is not None:
-        work = {"page fault exits": result.exits.get(ExitKind.PAGE_FAULT.value, 0), "instructions emulated": result.emulated}
+        work = {f"{kind} exits": result.exits[kind] for kind in FAULT_EXITS if kind in result.exits}
+        work["instructions emulated"] = result.emulated
         work["host memory touched"] = result.host_memory
     work.update({name: count for name, count in report.counters.items() if name not in _SAID_TWICE})
     work.update({name: count for name, count in sorted(events.items()) if name not in _SAID_TWICE and name not in work})

@@ -15,10 +15,18 @@ from shadowmmu.view.differences import ORDER, Comparison, Figure
 
 def draw_comparison(comparison: Comparison) -> RenderableType:
     parts: list[RenderableType] = [*_verdict(comparison), _same("equal for the guest", comparison.guest_sees), Text()]
+    parts += [Text("roots, from the top to the first table of the guest", style="italic"), _chains(comparison), Text()]
     for why, figures in groupby(sorted(comparison.differs, key=lambda figure: ORDER.index(figure.why)), key=lambda figure: figure.why):
         parts += [Text(why, style="italic"), Padding(_figures(list(figures)), (0, 0, 0, 2), expand=False), Text()]
     parts.append(_same("equal in the MMU", [figure for figure in comparison.equal if figure.special]))
     return Group(*parts)
+
+
+def _chains(comparison: Comparison) -> RenderableType:
+    table = Table("", "special", "legacy", box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for chain in comparison.chains:
+        table.add_row(chain.whose, chain.special or "·", chain.legacy or "·")
+    return Padding(table, (0, 0, 0, 2), expand=False)
 
 
 def _verdict(comparison: Comparison) -> Iterator[RenderableType]:
