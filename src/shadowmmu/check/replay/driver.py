@@ -94,9 +94,9 @@ class Replay:
             self.observer.finish()
         except Diverged as stop:
             self.result.until = self.parted
-            self.result.divergence = None if self.parted else with_origins(stop.divergence, self.events)
+            self.result.divergence = None if self.parted else with_origins(stop.divergence, self.capture)
         except EngineError as error:
-            self.result.divergence = with_origins(self.diverge(f"the engine cannot go on: {error}").divergence, self.events)
+            self.result.divergence = with_origins(self.diverge(f"the engine cannot go on: {error}").divergence, self.capture)
         self.result.events = self.streams.compared
         self.result.bugs = self.vm.bugs()
         return self.result

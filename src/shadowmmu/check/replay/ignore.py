@@ -7,11 +7,11 @@ from shadowmmu.trace.events import AnyEvent
 
 INPUTS: dict[type[AnyEvent], str] = {
     e.Exit: "what the CPU did is given to the engine, not asked of it",
-    e.VmEntry: "as above; the engine is asked for a root here",
-    e.PageFault: "as above: the address and error code of mmu_page_fault",
+    e.VmEntry: "an input, at which the engine is asked for a root",
+    e.PageFault: "an input; its address and error code are those of mmu_page_fault",
     e.EmulateInsn: "the emulator is driven from the trace; its use of the MMU is compared",
-    e.Msr: "as above",
-    e.Cr: "as above",
+    e.Msr: "an input; only a write of EFER concerns the MMU",
+    e.Cr: "an input; the write itself is taken from the emulated instruction",
     e.MatchMmio: "a cache of the emulator's",
     e.Mmio: "devices belong to user space",
     e.NestedVmenter: "tells when L1 executed VMRUN; what follows is compared",
@@ -31,6 +31,18 @@ NOISE: dict[type[AnyEvent], str] = {
     e.SpecialFree: "ours only",
 }
 """Kinds that are left out on both sides."""
+
+FIELDS = {
+    "vcpu": "captured guests have one vCPU",
+    "spt": "where a page's table lies, which the kernel's tracepoints do not tell",
+}
+"""Fields that are not compared, of whatever kind."""
+
+TDP_FIELDS: dict[type[AnyEvent], tuple[str, str]] = {
+    e.ZapAllFast: ("mmu_used_pages", "it counts the TDP MMU's pages too"),
+    e.LoadPgd: ("root", "while L1 runs the root is the TDP MMU's"),
+}
+"""Of these kinds one field is not compared where the kernel has a TDP MMU."""
 
 ALL_ROOTS = (1 << 64) - 1
 """free_roots with every bit: at set-up and reset the kernel calls it for each of its MMUs, loaded or not."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import get_type_hints
 
-from shadowmmu.check.replay.ignore import CPU_BITS
+from shadowmmu.check.replay.ignore import CPU_BITS, FIELDS
 from shadowmmu.check.replay.rename import Renaming
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
@@ -13,7 +13,6 @@ from shadowmmu.trace.fields import FRAME_BITS, FRAME_ERROR, NO_SLOT, Entry, Fram
 PAGE = 0xFFF
 CURRENT_ROOT = (1 << 64) - 1
 _HINTS = {cls: get_type_hints(cls) for cls in AnyEvent.__args__}
-NOT_COMPARED = frozenset({"vcpu", "spt"})
 
 
 class Matcher:
@@ -31,7 +30,7 @@ class Matcher:
             return ["event"]
         found = []
         for name, kind in _HINTS[type(kernel)].items():
-            if name in NOT_COMPARED or name in skip:
+            if name in FIELDS or name in skip:
                 continue
             if not self._same(kind, kernel, engine, name):
                 found.append(name)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 
+from shadowmmu.check.replay.capture import Capture
 from shadowmmu.check.replay.ignore import INPUTS
 from shadowmmu.check.replay.result import Divergence
 from shadowmmu.trace.events import AnyEvent
@@ -13,21 +12,21 @@ from shadowmmu.trace.origins import origin_of
 from shadowmmu.trace.origins.row import UNRELATED, Around
 
 
-def with_origins(found: Divergence, events: Sequence[AnyEvent]) -> Divergence:
-    """The divergence with the rules behind it. `events` are the capture's: before the divergence they are the engine's too.
+def with_origins(found: Divergence, capture: Capture) -> Divergence:
+    """The divergence with the rules behind it. Before it the capture's events are the engine's too.
 
     Where no event differs, but a table, a value or a counter, the rule is that of the last thing the MMU did before.
     """
-    before = events[: found.index]
+    before, npt = capture.events[: found.index], capture.setup.npt
     here = next((i for i, row in enumerate(found.rows) if row.differs), None)
     if here is None:
         last = next((i for i in range(len(before) - 1, -1, -1) if _is_of_the_mmu(before[i])), None)
-        made = None if last is None else origin_of(Around(before[last], before[:last], before[last + 1 :]))
+        made = None if last is None else origin_of(Around(before[last], before[:last], before[last + 1 :], npt))
         return msgspec.structs.replace(found, made_by=made)
     ours = [row.engine for row in found.rows[here:] if row.engine is not None]
     theirs = [row.kernel for row in found.rows[here:] if row.kernel is not None]
-    made = origin_of(Around(ours[0], before, ours[1:])) if found.rows[here].engine is not None else None
-    wanted = origin_of(Around(theirs[0], before, theirs[1:])) if found.rows[here].kernel is not None else None
+    made = origin_of(Around(ours[0], before, ours[1:], npt)) if found.rows[here].engine is not None else None
+    wanted = origin_of(Around(theirs[0], before, theirs[1:], npt)) if found.rows[here].kernel is not None else None
     return msgspec.structs.replace(found, made_by=made, wanted_by=None if wanted == made else wanted)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from shadowmmu import Vm
-from shadowmmu.check.replay.ignore import ALL_ROOTS, GUEST_VIEW, INPUTS, NOISE
+from shadowmmu.check.replay.ignore import ALL_ROOTS, GUEST_VIEW, INPUTS, NOISE, TDP_FIELDS
 from shadowmmu.check.replay.match import Matcher
 from shadowmmu.check.replay.result import Diverged, Divergence, Page, Row
 from shadowmmu.trace import events as e
@@ -134,9 +134,9 @@ class Streams:
             return _PLACES
         if not self.tdp_mmu:
             return _NOTHING
-        if isinstance(kernel, e.ZapAllFast):
-            return frozenset({"mmu_used_pages"})
-        return frozenset({"root"}) if isinstance(kernel, e.LoadPgd) and self.foreign_l1() else _NOTHING
+        if type(kernel) not in TDP_FIELDS or (isinstance(kernel, e.LoadPgd) and not self.foreign_l1()):
+            return _NOTHING
+        return frozenset({TDP_FIELDS[type(kernel)][0]})
 
     def _report(self, at: int, index: int, why: str) -> Divergence:
         rows = self.past[-BEFORE:]

@@ -39,14 +39,24 @@ def is_misaligned(at: Around) -> bool:
     return bool((offset ^ (offset + length - 1)) & ~(size - 1)) or length < 4
 
 
-def is_below_zapped(at: Around) -> bool:
-    """A page of a higher level was zapped just before."""
+def is_l2_page_below_zapped(at: Around) -> bool:
+    """A page of shadow NPT, and of those zapped just before the nearest of a higher level is L2's too."""
+    if not at.nested_paging:
+        return False
     for event in at.back():
         if not isinstance(event, _ZAPS):
             return False
         if isinstance(event, e.PrepareZapPage) and _level(event) > _level(at.event):
-            return True
+            return bool(event.role & at.event.role & Role.GUEST_MODE)
     return False
+
+
+def is_unsync_below_zapped(at: Around) -> bool:
+    """An unsync page, with nothing but others like it between it and a zapped page of a higher level."""
+    if not at.event.unsync:
+        return False
+    above = next((event for event in at.back() if not isinstance(event, e.SyncPage) and not getattr(event, "unsync", False)), None)
+    return isinstance(above, e.PrepareZapPage) and _level(above) > _level(at.event)
 
 
 def is_synced_in_vain(at: Around) -> bool:
@@ -125,12 +135,12 @@ ZAP = (
     case(
         e.PrepareZapPage, "an unsync page below a zapped one", "zap.prepare_zap", "mmu_zap_unsync_children",
         "Unsync pages are zapped with the page above them: without it the next sync would not find them.",
-        decider="zap.zap_unsync_children", ids="I6", when=lambda at: bool(at.event.unsync) and is_below_zapped(at),
+        decider="zap.zap_unsync_children", ids="I6", when=is_unsync_below_zapped,
     ),
     case(
         e.PrepareZapPage, "L2's page below a zapped one", "zap.prepare_zap", "mmu_page_zap_pte",
         "A page of shadow NPT that has lost its last parent is zapped too: it is unlikely to be used again.",
-        decider="zap.zap_pte", ids="R15", when=lambda at: bool(at.event.role & Role.GUEST_MODE) and is_below_zapped(at),
+        decider="zap.zap_pte", ids="R15", when=is_l2_page_below_zapped,
     ),
     case(
         e.PrepareZapPage, "a misaligned write", "zap.prepare_zap", "kvm_mmu_pte_write",

@@ -8,12 +8,20 @@ from shadowmmu.trace.origins.row import Around, case
 CURRENT = 1
 """KVM_MMU_ROOT_CURRENT; bit i + 1 is previous root i."""
 ALL = (1 << 64) - 1
+SHUTDOWN_EXIT = 0x7F
+"""SVM's exit code of a shutdown (APM vol. 2 appendix C)."""
 MOV_TO_CR = b"\x0f\x22"
 
 
 def is_loading(at: Around) -> bool:
     """A root is being made, and has not been synced and loaded yet."""
-    return isinstance(at.last(e.MmuLoad, e.LoadPgd, e.VmEntry), e.MmuLoad)
+    return isinstance(at.last(e.MmuLoad, e.LoadPgd, e.VmEntry, e.NestedVmexitInject), e.MmuLoad)
+
+
+def is_reset_from_outside(at: Around) -> bool:
+    """User space set the registers, or the CPU shut down and KVM resets it."""
+    cause = at.last(e.Marker, e.Exit)
+    return isinstance(cause, e.Marker) or (isinstance(cause, e.Exit) and cause.exit_reason == SHUTDOWN_EXIT)
 
 
 def control_register(at: Around) -> int | None:
@@ -137,9 +145,9 @@ RESET = (
         decider="registers.cr4_flushes", when=lambda at: control_register(at) == 4,
     ),
     case(
-        e.ResetContext, "registers set by user space", "roots.reset_context", "__set_sregs",
-        "KVM_SET_SREGS starts the MMU over if a register is another, and always with PAE paging.",
-        decider="registers.set_sregs", when=lambda at: isinstance(at.last(e.Marker, e.Exit), e.Marker),
+        e.ResetContext, "registers set from outside", "roots.reset_context", "__set_sregs",
+        "KVM_SET_SREGS, and INIT after a shutdown, start the MMU over if a register is another, and always with PAE paging.",
+        decider="registers.set_sregs", when=is_reset_from_outside,
     ),
     case(
         e.ResetContext, "a write of EFER", "roots.reset_context", "set_efer",

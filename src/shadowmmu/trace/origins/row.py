@@ -36,11 +36,13 @@ class Origin(msgspec.Struct, frozen=True):
 class Around:
     """One event with those before and behind it in the same stream."""
 
-    def __init__(self, event: AnyEvent, before: Sequence[AnyEvent], after: Sequence[AnyEvent] = ()) -> None:
+    def __init__(self, event: AnyEvent, before: Sequence[AnyEvent], after: Sequence[AnyEvent] = (), nested_paging: bool = True) -> None:
         self.event: Any = event
         """A case is asked only about events of its own kind, whose fields it then knows."""
         self.before = before
         self.after = after
+        self.nested_paging = nested_paging
+        """The host has nested paging on, so that L1 may use it for L2."""
 
     def back(self) -> Iterator[AnyEvent]:
         """The events before, the nearest first."""

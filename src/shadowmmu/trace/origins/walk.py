@@ -5,19 +5,23 @@ from __future__ import annotations
 from shadowmmu.trace import events as e
 from shadowmmu.trace.origins.row import Around, case
 
-PRESENT, RESERVED, KEY = 1, 8, 0x20
+PRESENT, RESERVED, KEY, ACCESS = 1, 8, 0x20, 0x17
 """Bits of a #PF error code (SDM vol. 3 section 4.7)."""
 _STEPS = (e.Walk, e.PagingElement, e.SetAccessedBit, e.SetDirtyBit)
 
 
 def of_a_fault(at: Around) -> bool:
-    """A fault under way asked for the walk; a stale mark of MMIO may have been looked at before."""
-    return isinstance(at.cause(e.CheckMmioSpte), e.MmuPageFault)
+    """A fault under way asked for the walk, of its own access; a stale mark of MMIO may have been looked at before.
+
+    Where the fault is one of MMIO that the vCPU remembers, the emulator walks first, to fetch the instruction.
+    """
+    fault = at.cause(e.CheckMmioSpte)
+    return isinstance(fault, e.MmuPageFault) and at.event.pferr == fault.err & ACCESS
 
 
 def of_an_l2_address(at: Around) -> bool:
     """In the middle of the walk of L2's tables, each address of which is L2's."""
-    switch = at.last(e.NestedVmenter, e.NestedVmexitInject)
+    switch = at.last(e.NestedVmenter, e.NestedVmexitInject) if at.nested_paging else None
     return isinstance(switch, e.NestedVmenter) and isinstance(at.cause(), _STEPS)
 
 
