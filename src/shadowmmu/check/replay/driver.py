@@ -13,9 +13,9 @@ from shadowmmu import EngineError, HostFault, Outcome, TripleFault
 from shadowmmu.check.replay.capture import Capture, Op
 from shadowmmu.check.replay.cpu import Cpu
 from shadowmmu.check.replay.host import Host
-from shadowmmu.check.replay.ignore import FLOODED, RECYCLED
+from shadowmmu.check.replay.ignore import FLOODED, FLOODED_HERE, POKED, RECYCLED
 from shadowmmu.check.replay.instructions import control_register_written, immediate_loaded
-from shadowmmu.check.replay.lookahead import GP, efer_written, gets_gp, goes_to_l1, is_emulated, pgd_loaded, rest_of_exit
+from shadowmmu.check.replay.lookahead import GP, efer_written, gets_gp, goes_to_l1, is_emulated, mark_is_old, pgd_loaded, rest_of_exit
 from shadowmmu.check.replay.markers import Mark, parse
 from shadowmmu.check.replay.match import Matcher
 from shadowmmu.check.replay.nested import PF_EXIT, compare_exit, leave, vmcb_state
@@ -211,7 +211,7 @@ class Replay:
         if self.streams.guest_view and code & RSVD and self.cpu.is_unlinked(address):
             # The kernel's CPU met a mark of MMIO. Ours finds nothing yet: it takes a plain fault, and then may meet the mark.
             outcome = self._fault(address, code & ~(RSVD | PRESENT))
-            if outcome != Outcome.EMULATE:
+            if outcome != Outcome.EMULATE or mark_is_old(self.events, self.at):
                 return outcome
             self.cpu.undo_bits(self.streams.forget_engine())
         try:
@@ -289,10 +289,20 @@ class Replay:
         if self._asked_from_outside():
             self.streams.compare(self.at)
             size = min(event.bytes, 8)
+            flooded = self._flooded()
             self.vcpu.write_emulated(event.gpa, (event.val & (1 << 8 * size) - 1).to_bytes(size, "little"))
+            if self.streams.guest_view and self._flooded() > flooded and not self._zaps_now():
+                self.parted = FLOODED_HERE
             self.programme().emulated(self.rip)
             self.writing = True
         self.streams.expect(self.at, event)
+
+    def _flooded(self) -> int:
+        return self.vm.counters()["mmu_flooded"] if self.streams.guest_view else 0
+
+    def _zaps_now(self) -> bool:
+        """Whether the kernel zaps pages in the present exit."""
+        return any(isinstance(ev, e.PrepareZapPage) for ev in rest_of_exit(self.events, self.at))
 
     def on_mmio(self, event: e.Mmio) -> None:
         self.programme().emulated(self.rip)
@@ -401,6 +411,8 @@ class Replay:
         elif mark.action != "dirty":
             if self.result.entries:
                 self.streams.compare(self.at)
+            if mark.action == "poke" and self.streams.guest_view:
+                self.parted = self.parted or POKED
             self.host.act(mark)
 
 

@@ -79,7 +79,7 @@ class LeafComparison:
     """What every address maps to, whatever tables lead there: for two designs of roots, whose upper tables differ.
 
     Ours may lack what hangs below a special page, which links its entries when they are needed, and may then map
-    more at once, as pages about a fault are mapped with it.
+    more at once, as pages about a fault are mapped with it, or by a smaller page, as while the slot's writes are logged.
     """
 
     def __init__(self, vm: Vm, matcher: Matcher, dump: Dump) -> None:
@@ -100,7 +100,8 @@ class LeafComparison:
             self.entries += 1
             if not left[0] or (not right[0] and self._is_unlinked(engine, address)):
                 continue
-            if left[1] != right[1] or not self.matcher.leaf(left[0], right[0], CPU_BITS | LAZY_BITS, MARK_BITS):
+            smaller = LARGE if right[1] < left[1] else 0
+            if right[1] > left[1] or not self.matcher.leaf(left[0], right[0], CPU_BITS | LAZY_BITS | smaller, MARK_BITS):
                 return Difference(f"address {address:x} maps by {left[0]:x} in the kernel, by {right[0]:x} here", engine)
         return None
 

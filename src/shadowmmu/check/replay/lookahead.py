@@ -46,3 +46,8 @@ def is_emulated(events: Sequence[AnyEvent], at: int) -> bool:
         if isinstance(event, e.EmulateInsn | e.MmuPageFaultRet):
             return isinstance(event, e.EmulateInsn)
     return False
+
+
+def mark_is_old(events: Sequence[AnyEvent], at: int) -> bool:
+    """Whether the kernel finds the mark of MMIO to be of another generation, so that it walks the guest's tables after all."""
+    return any(isinstance(ev, e.CheckMmioSpte) and ev.kvm_gen != ev.spte_gen for ev in rest_of_exit(events, at))
