@@ -9,12 +9,14 @@ from contextlib import suppress
 from iced_x86 import Code, Decoder
 
 from shadowmmu.machine.cpu import Cpu, Exit, ExitKind, State
-from shadowmmu.machine.decode import MAX_LENGTH, Fetcher, bitness
+from shadowmmu.machine.decode import Fetcher, bitness
 from shadowmmu.machine.guest_tables import path_of, read_physical
 from shadowmmu.machine.memory import PAGE_SIZE, GuestFault, NestedFault, NoMemory
 from shadowmmu.x86.pferr import Pferr
 
 _FETCH, _WRITE = int(Pferr.FETCH), int(Pferr.WRITE)
+_PART = 64
+"""Bytes of code fetched at a time: an emulated access has no more."""
 _SUSPECT = {ExitKind.PAGE_FAULT: _FETCH, ExitKind.NESTED_PAGE_FAULT: _FETCH | _WRITE}
 """Error-code bits of faults that may come too early."""
 
@@ -57,12 +59,12 @@ def _instruction_in_need(fetcher: Fetcher, state: State, exit_: Exit) -> int | N
     """Linear address of the first instruction that reaches the next page, whose fetch faulted; None: it is the one at RIP."""
     rip = _linear(fetcher, state)
     page = (rip & -PAGE_SIZE) + PAGE_SIZE & fetcher.memory.mask
-    if rip % PAGE_SIZE == 0 or not _is_of(fetcher, page, exit_):
+    if rip % PAGE_SIZE == 0 or page < rip or not _is_of(fetcher, page, exit_):
         return None
-    mode, at = bitness(state, fetcher.memory.vcpu.efer), rip
+    at = rip
     with suppress(GuestFault, NestedFault, NoMemory):
-        while at < page:
-            instruction = Decoder(mode, _code(fetcher, state, at, min(MAX_LENGTH, page - at)), ip=at).decode()
+        code = _code(fetcher, state, rip, page - rip)
+        for instruction in Decoder(bitness(state, fetcher.memory.vcpu.efer), code, ip=rip):
             if instruction.code == Code.INVALID:
                 break
             at = instruction.next_ip
@@ -73,7 +75,8 @@ def _code(fetcher: Fetcher, state: State, at: int, size: int) -> bytes:
     """Code bytes within a page. With nested paging only looked at: the CPU has walked the guest's tables itself."""
     vcpu = fetcher.memory.vcpu
     if not vcpu.vm.tdp:
-        return fetcher.memory.fetch(at, size, state.cpl == 3)
+        parts = range(at, at + size, _PART)
+        return b"".join(fetcher.memory.fetch(part, min(_PART, at + size - part), state.cpl == 3) for part in parts)
     gpa = path_of(vcpu, at).gpa
     code = None if gpa is None else read_physical(vcpu, gpa, size)
     if code is None:
