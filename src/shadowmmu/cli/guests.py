@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from shadowmmu.errors import BadInput
@@ -21,6 +22,6 @@ def find_guest(name: str) -> Guest:
     files = guest_files()
     if name in files:
         return read_guest(files[name])
-    if not Path(name).exists():
+    if not os.path.exists(name):  # False, too, for what can be no path at all
         raise BadInput(f"no guest {name!r}: name one of {', '.join(files) or '(none installed)'}, or the path of a TOML file or image")
     return read_guest(name)

@@ -41,6 +41,8 @@ def make_app(verb: str | None) -> App:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: ends the process with the verb's exit code."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
+    if sys.stdout is None:  # closed by the caller
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     sys.exit(call(tokens))
 
 
@@ -60,6 +62,8 @@ def call(tokens: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        return complain(f"{error.filename or 'the output'}: {error.strerror or error}; look at its path, its rights and the space left")
     except KeyboardInterrupt:
         return complain("interrupted", 130)
 

@@ -14,10 +14,20 @@ from shadowmmu.view.data import to_json
 WIDTH = 100
 
 
+class Output(Console):
+    """Standard output as it is: text means nothing but itself, and a reader that leaves is `main`'s to judge."""
+
+    def __init__(self, width: int | None = None) -> None:
+        super().__init__(width=width, highlight=False, markup=False, emoji=False)
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def console() -> Console:
     """Standard output. A terminal has its own width; a pipe or a file gets WIDTH columns."""
-    out = Console(highlight=False, markup=False, emoji=False)
-    return out if out.is_terminal else Console(width=WIDTH, highlight=False, markup=False, emoji=False)
+    out = Output()
+    return out if out.is_terminal else Output(WIDTH)
 
 
 def print_json(value: Any) -> None:

@@ -49,7 +49,7 @@ class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """Its last line of output, if all is well."""
     load: Annotated[int, msgspec.Meta(ge=0)] = 0x7C00
     """Of a flat image: where its first byte goes, guest physical."""
-    entry: int | None = None
+    entry: Annotated[int, msgspec.Meta(ge=0, le=MASK32)] | None = None
     """Of a flat image: where it starts; by default where it is loaded."""
     start: Literal["real", "protected"] = "real"
     """Of a flat image: in 16-bit real mode, or 32-bit protected mode with flat segments."""
@@ -80,10 +80,7 @@ class Loaded(NamedTuple):
 def read_guest(path: Path | str) -> Guest:
     """A guest from its TOML file, or from a bare multiboot image."""
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"guest {path}: {error.strerror or error}; name a TOML file or a multiboot image") from None
+    data = _read_file(path, f"guest {path}", "name a TOML file or a multiboot image")
     if path.suffix != ".toml":
         return Guest(name=path.stem, image=path.name, directory=str(path.parent), mode="mixed")
     try:
@@ -102,11 +99,19 @@ def read_guest(path: Path | str) -> Guest:
 
 def load_image(guest: Guest) -> Loaded:
     """Read the guest's image and lay it out."""
+    return load_bytes(guest, _read_file(guest.path, f"image {guest.path} of guest {guest.name}", "build it, or mend `image`"))
+
+
+def _read_file(path: Path, what: str, remedy: str) -> bytes:
+    """The bytes of a file. A device or a pipe may never end, so they are refused."""
     try:
-        image = guest.path.read_bytes()
+        if path.exists() and not path.is_file():
+            raise BadInput(f"{what} is no regular file; {remedy}")
+        return path.read_bytes()
     except OSError as error:
-        raise BadInput(f"image {guest.path} of guest {guest.name}: {error.strerror or error}; build it, or mend `image`") from None
-    return load_bytes(guest, image)
+        raise BadInput(f"{what}: {error.strerror or error}; {remedy}") from None
+    except ValueError as error:
+        raise BadInput(f"{what}: {error}; {remedy}") from None
 
 
 def load_bytes(guest: Guest, image: bytes) -> Loaded:
@@ -199,11 +204,12 @@ def _address_fields(guest: Guest, image: bytes, at: int) -> tuple[tuple[Piece, .
     start = at - (header - load)
     if start < 0 or load > header:
         raise BadInput(f"image {guest.path}: multiboot load address {load:#x} lies before the file; mend the header's address fields")
-    data = image[start : start + load_end - load] if load_end else image[start:]
-    if load_end and load_end - load > len(image) - start:
-        raise BadInput(
-            f"image {guest.path}: its header promises {load_end - load} bytes, the file has {len(image) - start}; build it again"
-        )
+    end = load_end or load + len(image) - start
+    if end < load or (bss_end and bss_end < end):
+        raise BadInput(f"image {guest.path}: its load, load end and bss end are {load:#x}, {end:#x}, {bss_end:#x}; put them in that order")
+    if end - load > len(image) - start:
+        raise BadInput(f"image {guest.path}: its header promises {end - load} bytes, the file has {len(image) - start}; build it again")
+    data = image[start : start + end - load]
     return (Piece(load, data, max(len(data), bss_end - load)),), entry
 
 
