@@ -134,7 +134,10 @@ class Cpu:
             return None
         level, _, size, value = last
         offset = (1 << (12 + (10 if size == 4 else 9) * (level - 1))) - 1
-        return (value & (0xFFFF_F000 if size == 4 else ADDRESS) & ~offset) | (gva & offset)
+        if size == 8:
+            return (value & ADDRESS & ~offset) | (gva & offset)
+        high = (value >> 13 & 0xFF) << 32 if level == 2 else 0  # PSE-36
+        return high | (value & 0xFFFF_F000 & ~offset) | (gva & offset)
 
     def guest_refuses(self, gva: int, user: bool) -> bool:
         """With nested paging: whether the guest's own tables forbid a store, so that it faulted without an exit."""

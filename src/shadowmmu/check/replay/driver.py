@@ -59,7 +59,7 @@ class Replay:
         self.l1 = Programme(capture.guest.ops, capture.setup.npt)
         self.l2 = Programme(capture.guest.l2_ops, capture.setup.npt)
         self.at = 0
-        self.rip = 0
+        self.rip = self.exit_reason = 0
         self.l2_exit = False
         self.outcome: Outcome | None = None
         """How the fault under way ended for the engine; None: no fault is under way."""
@@ -137,7 +137,7 @@ class Replay:
     # --- exits and entries
 
     def on_exit(self, event: e.Exit) -> None:
-        self.rip = event.guest_rip
+        self.rip, self.exit_reason = event.guest_rip, event.exit_reason
         self.outcome = None
         self.faulted = self.failed_walk = self.refused = False
         self.switched = None
@@ -309,6 +309,7 @@ class Replay:
         self.observer.expects_value = False
 
     def on_unprotect(self, event: e.UnprotectPage) -> None:
+        self.failed_walk = False  # it was only to find this page, at a fault while an event was delivered
         if self._asked_from_outside():
             self.streams.compare(self.at)
             self.vm.unprotect_page(event.gfn)
@@ -354,10 +355,12 @@ class Replay:
 
     def on_vmexit(self, event: e.NestedVmexitInject) -> None:
         """Back to L1: by an exit of L2, or while L2 was to be entered with an exception that L1 takes, or without a root."""
-        at_entry = event.exit_code == PF_EXIT and (self.faulted or self.failed_walk)
-        if at_entry and self.failed_walk:
+        takes_fault = event.exit_code == PF_EXIT and (self.faulted or self.failed_walk)
+        if takes_fault and self.failed_walk:
             self.vcpu.inject()
-        if at_entry or self.outcome == Outcome.INJECT:
+        # A fault while a double fault was delivered: KVM_REQ_TRIPLE_FAULT, which is served as L2 is entered.
+        at_entry = takes_fault or event.exit_code == SHUTDOWN_EXIT != self.exit_reason
+        if takes_fault or (self.outcome == Outcome.INJECT and not at_entry):
             told = compare_exit(event, self.vcpu.exception)
             if told:
                 raise self.diverge(told)
