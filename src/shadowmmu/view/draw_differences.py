@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
+from textwrap import fill
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -11,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shadowmmu.view.differences import ORDER, Comparison, Figure
+from shadowmmu.view.draw_picture import WIDTH
 
 
 def draw_comparison(comparison: Comparison) -> RenderableType:
@@ -45,8 +47,10 @@ def _verdict(comparison: Comparison) -> Iterator[RenderableType]:
 
 
 def _same(title: str, figures: list[Figure]) -> Text:
+    """All of them in a paragraph, no line of which ends between a name and its number."""
     words = ", ".join(f"{figure.name} {figure.special:,}".replace(" ", "\N{NO-BREAK SPACE}") for figure in figures)
-    return Text.assemble((f"{title}: ", "bold"), words)
+    lines = fill(f"{title}: {words}", WIDTH, break_on_hyphens=False, break_long_words=False).replace("\N{NO-BREAK SPACE}", " ")
+    return Text.assemble((title, "bold"), lines.removeprefix(title))
 
 
 def _figures(figures: list[Figure]) -> Table:
