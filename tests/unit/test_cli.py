@@ -6,10 +6,8 @@ import json
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 
@@ -76,9 +74,6 @@ def test_help_lists_every_verb_and_loads_none() -> None:
         ("show --at", "requires an argument. Try: shadowmmu show --help"),
         ("show nonpaging --at 99999999", "ended after"),
         ("run nonpaging --trace /nowhere/events", "cannot write /nowhere/events"),
-        ("run nonpaging --audit off --trace /dev/full", "No space left on device"),
-        ("run /dev/zero", "/dev/zero is no regular file"),
-        (f"run {'a' * 5000}", "no guest 'aaaa"),
         ("compare --fast", "--fast. Try: shadowmmu compare --help"),
         ("fuzz --modes pae,long", "there is no mode 'long'"),
         ("fuzz --operations none", "--operations"),
@@ -192,19 +187,6 @@ def test_an_engine_that_gives_up_is_told_like_a_violation(monkeypatch: pytest.Mo
     assert "✘ broke off after 0 exits" in out and "HostFault: vCPU 0" in out
     assert "again:  shadowmmu run nonpaging --roots special --audit off --max-exits 1" in out
     assert call(["show", "nonpaging"]) == 1 and call(["compare", "nonpaging"]) == 1
-
-def test_ctrl_c_ends_a_run_between_two_exits(tmp_path: Path) -> None:
-    """Wherever it comes, inside the callbacks of the CPU too, where an exception would be lost."""
-    (tmp_path / "ports.toml").write_text('name = "ports"\nimage = "ports.img"\nformat = "flat"\n')
-    (tmp_path / "ports.img").write_bytes(bytes.fromhex("e680ebfc"))  # again: out 80h, al; jmp again
-    command = [sys.executable, "-m", "shadowmmu", "run", str(tmp_path / "ports.toml"), "--audit", "off"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-        assert running.stdout is not None
-        assert running.stdout.readline().startswith("ports:")
-        time.sleep(0.5)
-        running.send_signal(signal.SIGINT)
-        _, errors = running.communicate(timeout=30)
-    assert (running.returncode, errors) == (130, "shadowmmu: interrupted\n")
 
 
 # --- show

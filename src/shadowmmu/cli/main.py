@@ -32,7 +32,7 @@ Example: shadowmmu run pae
 
 def make_app(verb: str | None) -> App:
     """The command line. Only `verb` is loaded, and has its docstring for help; the others are listed by their summary."""
-    app = App(name="shadowmmu", help=HELP, help_format="plaintext", result_action="return_value")
+    app = App(name="shadowmmu", help=HELP, help_format="plaintext", result_action="return_value", suppress_keyboard_interrupt=False)
     for name, summary in VERBS.items():
         app.command(f"shadowmmu.cli.{name}:{name}", name=name, help=None if name == verb else summary)
     return app

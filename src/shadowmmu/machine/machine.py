@@ -14,6 +14,7 @@ from shadowmmu.machine.decode import UnemulatedInstruction
 from shadowmmu.machine.deliver import TaskSwitch
 from shadowmmu.machine.devices import EXIT_PASS, PortBus
 from shadowmmu.machine.intercepts import EXIT_ON_PAUSE, NESTED_PAGING, SHADOW_PAGING
+from shadowmmu.machine.interrupt import Interrupt
 from shadowmmu.machine.loader import Guest, Loaded, load_image
 from shadowmmu.machine.processor import Processor
 from shadowmmu.machine.reflect import exit_name
@@ -117,12 +118,12 @@ class Machine:
         max_exits          total exits of this machine, counted from its start
         max_quiet_seconds  CPU time, in seconds, that a guest may run without any exit
         """
-        with self._ticking():
-            reason, detail = self._loop(max_exits, max_quiet_seconds)
+        with self._ticking(), Interrupt(self._stop_cpus) as interrupt:
+            reason, detail = self._loop(max_exits, max_quiet_seconds, interrupt)
         self.ports.flush()
         return self._result(reason, detail)
 
-    def _loop(self, max_exits: int, max_quiet_seconds: float) -> tuple[Reason, str]:
+    def _loop(self, max_exits: int, max_quiet_seconds: float, interrupt: Interrupt) -> tuple[Reason, str]:
         self._quiet_since = time.thread_time()
         while not all(processor.halted for processor in self.processors):
             for processor in self._turns():
@@ -132,6 +133,7 @@ class Machine:
                     return Reason.TRIPLE_FAULT, str(end)
                 except (UnemulatedInstruction, TaskSwitch) as end:
                     return Reason.UNEMULATED, str(end)
+                interrupt.check()
                 ended = self._after(processor, exit_, max_quiet_seconds)
                 if ended is not None:
                     return ended
