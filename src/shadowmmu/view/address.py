@@ -17,7 +17,7 @@ from shadowmmu.errors import BadInput
 from shadowmmu.hardware.walk import Features, Paging, TrailEntry, paging, walk
 from shadowmmu.view.data import Hex
 from shadowmmu.view.entries import EntryReader, rights
-from shadowmmu.view.picture import MODES, Table, table_head
+from shadowmmu.view.picture import BARE, MODES, Table, table_head
 from shadowmmu.x86.control import Cr3
 from shadowmmu.x86.pte import Pte
 
@@ -101,7 +101,7 @@ def follow_address(vcpu: Vcpu, address: int) -> AddressPicture:
     host, ends = _end(shadow, through, physical, gpa, mmu)
     return AddressPicture(
         vcpu=vcpu.id, whose=whose, address=Hex(address), own_mode=MODES[mode.levels], own=own, physical=_hex(physical),
-        nested=nested, mode=MODES[mmu.guest_levels], pgd=Hex(mmu.pgd), beside=beside, shadow=shadow, gpa=_hex(gpa),
+        nested=nested, mode=MODES[mmu.guest_levels], pgd=Hex(vcpu.ncr3 or mmu.pgd), beside=beside, shadow=shadow, gpa=_hex(gpa),
         memory=_hex(None if gpa is None else host_of(vcpu.vm, gpa)), host=_hex(host), ends=ends,
         note=_note(vcpu.vm, mmu, shadow[-1]) if host is not None else "",
         allows=(_together(own, physical), _together(beside, gpa), _together(shadow, host)),
@@ -207,22 +207,28 @@ def _shadow(vm: Vm, mmu: MmuView, address: int) -> list[ShadowEntry]:
     entries: list[ShadowEntry] = []
     hpa, level = mmu.root, mmu.levels
     while hpa is not None:
-        index = address >> 12 + 9 * (level - 1) & (3 if level == mmu.levels == 3 else 0x1FF)
-        at = (hpa & ~0xFFF) + 8 * index
-        value = vm.read_host_u64(at)
         pdpte = level == mmu.levels == 3
-        said = rights(value) if value & Spte.MMU_PRESENT and not pdpte else ""
-        entries.append(ShadowEntry(table=table_head(vm, mmu, hpa & ~0xFFF, level), at=Hex(at), value=Hex(value), rights=said))
-        below = value & Spte.MMU_PRESENT and level > 1 and not value & Pte.PAGE_SIZE
+        at = (hpa & ~0xFFF) + 8 * (address >> 12 + 9 * (level - 1) & (3 if pdpte else 0x1FF))
+        value = vm.read_host_u64(at)
+        entry = ShadowEntry(table=table_head(vm, mmu, hpa & ~0xFFF, level), at=Hex(at), value=Hex(value), rights="")
+        entries.append(entry)
+        if _is_present(entry) and not pdpte:
+            entry.rights = rights(value)
+        below = _is_present(entry) and level > 1 and not value & Pte.PAGE_SIZE
         hpa, level = (value & int(Spte.BASE_ADDR) if below else None), level - 1
     return entries
+
+
+def _is_present(entry: ShadowEntry) -> bool:
+    """The MMU made the entry. Those of bare tables do not have KVM's own bit."""
+    return bool(entry.value & (Pte.PRESENT if entry.table.kind == BARE else Spte.MMU_PRESENT))
 
 
 def _end(shadow: list[ShadowEntry], through: int | None, physical: int | None, gpa: int | None, mmu: MmuView) -> tuple[int | None, str]:
     """(host address, how the way ends). What the tables do not map may still be in the shadow, stale, until it is flushed."""
     if shadow and through is not None:
         last = shadow[-1]
-        if last.value & Spte.MMU_PRESENT:
+        if _is_present(last):
             inside = (1 << 12 + 9 * (last.table.level - 1)) - 1
             return last.value & int(Spte.BASE_ADDR) & ~inside | through & inside, MAPPED
         if last.value:
