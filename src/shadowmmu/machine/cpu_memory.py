@@ -25,6 +25,7 @@ _EMULATED = 1 << 62
 """Marks a located address as guest physical, to be reached by the engine's emulated accesses; else it is a host one."""
 _RETRIES = 16  # faults one access may take
 _PRESENT, _LARGE, _ADDRESS = int(Pte.PRESENT), int(Pte.PAGE_SIZE), int(Pte.ADDR)
+_ACCESSED, _DIRTY = int(Pte.ACCESSED), int(Pte.DIRTY)
 _RSVD, _PROTECTION = int(Pferr.RSVD), int(Pferr.PRESENT)
 _RIGHTS = int(Pte.WRITABLE | Pte.USER)
 _PG, _SMAP = int(Cr0.PG), int(Cr4.SMAP)
@@ -91,7 +92,10 @@ class CpuMemory(GuestMemory):
         return outcome
 
     def _walk(self, gva: int, access: int) -> int:
-        """Host physical address, or the complement (~) of the #PF error code. All accesses but a CPL 3 stack's are supervisor's."""
+        """Host physical address, or the complement (~) of the #PF error code. All accesses but a CPL 3 stack's are supervisor's.
+
+        A and D are set on the way as the CPU sets them, in the shadow entries.
+        """
         vcpu = self.vcpu
         table, levels = vcpu.root, vcpu.levels[1]
         code = access & (WRITE | USER)
@@ -99,20 +103,28 @@ class CpuMemory(GuestMemory):
             return ~code
         read, rights = vcpu.vm.read_host_u64, _RIGHTS
         reserved = self._reserved | (_PAE_RESERVED if levels == 3 else 0)
+        unmarked: list[tuple[int, int]] = []
         for level in range(levels, 0, -1):
             shift = 12 + 9 * (level - 1)
-            entry: int = read(table + (gva >> shift & (3 if level == levels == 3 else 511)) * 8)
+            at = table + (gva >> shift & (3 if level == levels == 3 else 511)) * 8
+            entry: int = read(at)
             if not entry & _PRESENT:
                 return ~code
             if entry & reserved:
                 return ~(code | _PROTECTION | _RSVD)
             if level < 3 or levels > 3:
                 rights &= entry
+                if not entry & _ACCESSED:
+                    unmarked.append((at, entry | _ACCESSED))
             if level == 1 or (entry & _LARGE and level <= 3):
                 break
             table = entry & _ADDRESS
         if access & WRITE & ~rights or access & USER & ~rights or self._smap_stops(rights, access):
             return ~(code | _PROTECTION)
+        if access & WRITE and not entry & _DIRTY:
+            unmarked.append((at, entry | _ACCESSED | _DIRTY))
+        for at, marked in unmarked:
+            vcpu.vm.write_host(at, marked.to_bytes(8, "little"))
         return entry & _ADDRESS & -(1 << shift) | gva & (1 << shift) - 1
 
     def _smap_stops(self, rights: int, access: int) -> bool:

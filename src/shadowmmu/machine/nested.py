@@ -141,10 +141,10 @@ def _l2_state(control: Control, save: Save, host: State) -> State:
 # --- exit
 
 
-def vmexit(p: "Processor", code: int, info_1: int, info_2: int, interrupted: Event | None) -> None:
+def vmexit(p: "Processor", code: int, info_1: int, info_2: int, interrupted: Event | None, at_entry: bool) -> None:
     """#VMEXIT: L2's state and the reason go to L1's VMCB, L1 goes on behind its VMRUN.
 
-    `interrupted` is the event that was being delivered.
+    `interrupted` is the event that was being delivered. `at_entry`: as `Vcpu.nested_vmexit` has it.
     """
     nested = p.nested
     assert nested is not None
@@ -153,7 +153,7 @@ def vmexit(p: "Processor", code: int, info_1: int, info_2: int, interrupted: Eve
     _write_exit(p, nested, code, info_1, info_2, event, state)
     p.nested = None
     nested.switch_to_l1(p)
-    if not p.vcpu.nested_vmexit():
+    if not p.vcpu.nested_vmexit(at_entry=at_entry):
         p.shut_down(f"the CR3 of L1, {p.vcpu.cr3:#x}, has become illegal while L2 ran")
     _resume_l1(p, nested, state.gpr, state)
 

@@ -148,10 +148,10 @@ class Processor:
         self.leave_l2(*reflected)
         return True
 
-    def leave_l2(self, code: int, info_1: int = 0, info_2: int = 0, interrupted: Event | None = None) -> None:
-        """#VMEXIT to L1; `interrupted` is the event that was being delivered."""
+    def leave_l2(self, code: int, info_1: int = 0, info_2: int = 0, interrupted: Event | None = None, at_entry: bool = False) -> None:
+        """#VMEXIT to L1; `interrupted` is the event that was being delivered, `at_entry`: KVM does it on the way into L2."""
         self.reflected[code] += 1
-        vmexit(self, code, info_1, info_2, interrupted)
+        vmexit(self, code, info_1, info_2, interrupted, at_entry)
 
     def _leave_by(self, fault: NestedFault, interrupted: Event | None) -> None:
         """L1's nested tables do not allow what L2 does."""
@@ -164,13 +164,17 @@ class Processor:
         code = SvmExit.EXCEPTION + event.vector
         if self.nested is None or not event.is_exception or not self.nested.wants(code):
             return False
-        self.leave_l2(code, event.error_code if event.pushes_error_code else 0, event.cr2 or 0, interrupted)
+        self.leave_l2(code, event.error_code if event.pushes_error_code else 0, event.cr2 or 0, interrupted, self._injects())
+        return True
+
+    def _injects(self) -> bool:
+        """The exception at hand is one that KVM injects on its way into the guest."""
         return True
 
     def shut_down(self, reason: str) -> None:
         """The CPU can go on no longer; of L2 that is L1's affair, if it wants to know."""
         if self.nested is not None and self.nested.wants(SvmExit.SHUTDOWN):
-            self.leave_l2(SvmExit.SHUTDOWN)
+            self.leave_l2(SvmExit.SHUTDOWN, at_entry=True)
         else:
             self.shutdown = reason
 
@@ -259,10 +263,14 @@ class Processor:
                     if merged is not fault.event and self._taken_by_l1(merged, event):
                         return
                     event = merged
+                    self._goes_on_with(event)
         except TripleFaultDelivery as end:
             self.shut_down(str(end))
         except _LeftL2:
             pass  # L1 has had a shutdown exit, and the event is gone with L2's state
+
+    def _goes_on_with(self, event: Event) -> None:
+        """What faulted in a delivery is delivered next, alone or as a double fault."""
 
     # --- emulation
 

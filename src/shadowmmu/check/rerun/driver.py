@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shadowmmu import EngineError
+from shadowmmu import EngineError, TripleFault
 from shadowmmu.check.replay.capture import Capture
 from shadowmmu.check.replay.counters import compare_counters
 from shadowmmu.check.replay.markers import parse
@@ -54,6 +54,8 @@ class Rerun:
         self._dumps = {dump.seq: dump for dump in capture.dumps if dump.tag != FINAL}
         self._counters = {counters.tag: counters.values for counters in capture.counters}
         self._diverged: Diverged | None = None
+        self._rootless = False
+        """The guest ended because no root could be made for it."""
 
     def run(self) -> Result:
         """To the guest's end, or to the first divergence."""
@@ -71,22 +73,31 @@ class Rerun:
     def _run(self) -> None:
         with Watchdog(self.vmm.cpu.stop, lambda: self.result.exits) as watchdog:
             while not self.vmm.ended and self._diverged is None:
-                self.vmm.processor.step()
-                self.vmm.load_registers()
-                self.result.exits += 1
-                if self.vmm.processor.shutdown:
-                    self.vmm.processor.vcpu.enter()
+                if not self._step():
                     self.vmm.tell(Marker(text=f"{SHUTDOWN} rip={self.vmm.cpu.state().rip:x}"))
                     break
+                self.vmm.load_registers()
+                self.result.exits += 1
                 if watchdog.barked or self.result.exits > MOST_EXITS:
                     raise self.diverge(f"the guest goes on after {self.result.exits} exits, where the kernel's has ended")
         if self._diverged is not None:
             raise self._diverged
 
+    def _step(self) -> bool:
+        """One exit of the guest; False: it has shut down, or the kernel finds no root for it."""
+        try:
+            self.vmm.processor.step()
+            if self.vmm.processor.shutdown:
+                self.vmm.processor.vcpu.enter()
+        except TripleFault:
+            self._rootless = True
+            return False
+        return not self.vmm.processor.shutdown
+
     def _finish(self) -> None:
         self._compare(self.vmm.take())
         for dump in self.capture.dumps:
-            if dump.tag == FINAL:
+            if dump.tag == FINAL and not self._rootless:
                 compare_tables(self, dump)
         self._compare_counters(FINAL)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from iced_x86 import Instruction
+from iced_x86 import Instruction, Mnemonic
 
 from shadowmmu import Vcpu
 from shadowmmu.check.rerun.captured_cpu import ACCESSED_PDPTE, CapturedCpu
@@ -13,6 +13,7 @@ from shadowmmu.check.rerun.pdptes import Pdptes
 from shadowmmu.machine.cpu import Exit, ExitKind, State
 from shadowmmu.machine.cpuid import Cpuid
 from shadowmmu.machine.decode import Fetcher
+from shadowmmu.machine.emulation import Emulation
 from shadowmmu.machine.intercepts import NESTED_PAGING, SHADOW_PAGING
 from shadowmmu.machine.memory import READ, USER, Event
 from shadowmmu.machine.msr import Msrs
@@ -20,7 +21,7 @@ from shadowmmu.machine.processor import Processor
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.fields import Word
-from shadowmmu.x86.control import Rflags
+from shadowmmu.x86.control import Cr0, Rflags
 from shadowmmu.x86.vmcb import SvmExit
 
 FEATURES = frozenset(("la57", "svm", "npt"))
@@ -100,7 +101,7 @@ class CaptureProcessor(Processor):
         """Each exit comes by here, before L1 is asked for one of L2."""
         self.pdptes.hide()
         code = self._exit_code(exit_)
-        told = code in TOLD_EXITS
+        told = code in TOLD_EXITS and not self._changes_nothing(exit_)
         if told:
             info = exit_.number if exit_.kind is ExitKind.MSR else 0
             self._tell(e.Exit(exit_reason=Word(code), guest_rip=Word(self.cpu.state().rip), info1=Word(info), info2=Word(0)))
@@ -110,10 +111,27 @@ class CaptureProcessor(Processor):
         self._by_cpu = exit_.kind in _DELIVERIES or (exit_.kind is ExitKind.PAGE_FAULT and self.vcpu.vm.tdp)
         return super()._reflect(exit_)
 
-    def leave_l2(self, code: int, info_1: int = 0, info_2: int = 0, interrupted: Event | None = None) -> None:
+    def _injects(self) -> bool:
+        return not self._by_cpu
+
+    def _changes_nothing(self, exit_: Exit) -> bool:
+        """A write of CR0 that meets no intercept: where the guest's CR0 is the CPU's, KVM keeps only the selective one (svm_set_cr0)."""
+        if exit_.kind is not ExitKind.CR_WRITE or exit_.number:
+            return False
+        cr0 = self.vcpu.cr0
+        own = (cr0 | (0 if self.vcpu.vm.tdp else Cr0.PG | Cr0.WP)) & ~(Cr0.CD | Cr0.NW)
+        self.fetcher.memory = self._fetched
+        state = self.cpu.state()
+        instruction = self.fetcher.decode(state)
+        if own != cr0 or instruction.mnemonic != Mnemonic.MOV:
+            return False
+        value = Emulation(instruction, state, self.memory, self.cpu).value(1)
+        return not (value ^ cr0) & ~(Cr0.TS | Cr0.MP)
+
+    def leave_l2(self, code: int, info_1: int = 0, info_2: int = 0, interrupted: Event | None = None, at_entry: bool = False) -> None:
         returned = self._take_return() if code == SvmExit.NESTED_PAGE_FAULT else None
         self._tell(e.NestedVmexitInject(exit_code=Word(code), exit_info1=Word(info_1), exit_info2=Word(info_2)))
-        super().leave_l2(code, info_1, info_2, interrupted)
+        super().leave_l2(code, info_1, info_2, interrupted, at_entry)
         if returned is not None:  # KVM leaves L2 in the midst of the fault
             self._tell(returned)
 
@@ -147,6 +165,11 @@ class CaptureProcessor(Processor):
             self.enter()
             self._tell_injection(0)
         super().deliver(event)
+
+    def _goes_on_with(self, event: Event) -> None:
+        self._injected = event
+        self.enter()
+        self._tell_injection(0)
 
     def _interrupted(self, gva: int, code: int) -> int:
         """A #PF exit from a delivery: KVM stops shadowing a table there, so that nothing need be emulated (kvm_handle_page_fault)."""
