@@ -113,7 +113,7 @@ def vmrun(p: "Processor", host: State, gpa: int, page: bytes) -> None:
     p.cpu.set_state(_l2_state(control, save, host))
     event = vmcb.injected_event(control.event_inj, save.rip)
     if event is not None:
-        p.deliver(event)
+        p.deliver_from_vmcb(event)
 
 
 def _load_mmu(p: "Processor", control: Control, save: Save) -> bool:

@@ -232,6 +232,10 @@ class Processor:
         if not self._taken_by_l1(event, None):
             self.deliver(event)
 
+    def deliver_from_vmcb(self, event: Event) -> None:
+        """What L1 has VMRUN deliver (EVENTINJ)."""
+        self.deliver(event)
+
     def deliver(self, event: Event) -> None:
         """Deliver an event; what faults on the way is merged with it as the CPU does, or ends it by an exit to L1.
 

@@ -158,6 +158,10 @@ class CaptureProcessor(Processor):
 
     # --- events
 
+    def deliver_from_vmcb(self, event: Event) -> None:
+        self._by_cpu = True
+        super().deliver_from_vmcb(event)
+
     def deliver(self, event: Event) -> None:
         """What KVM injects is part of the guest entry."""
         self._injected = event
