@@ -12,6 +12,7 @@ from shadowmmu.check.replay.capture import SUFFIX, save
 from shadowmmu.check.replay.driver import Replay
 from shadowmmu.check.replay.find import Found, find_all
 from shadowmmu.check.replay.result import Result
+from shadowmmu.check.replay.validate import undoable
 from shadowmmu.cli.output import console, print_json
 from shadowmmu.errors import BadInput
 from shadowmmu.trace.text import to_text, write_text
@@ -86,7 +87,8 @@ def _replay_all(found: list[Found], roots: Roots, quiet: bool) -> list[Result]:
         task = progress.add_task("", total=len(found))
         for one in found:
             progress.update(task, description=one.name)
-            result = Replay(one.load(), roots).run()
+            with undoable(one.argument):
+                result = Replay(one.load(), roots).run()
             result.argument = one.argument
             results.append(result)
             progress.advance(task)
@@ -105,10 +107,11 @@ def _show(found: list[Found], roots: Roots, at: int) -> int:
     """The tables just before one event."""
     if len(found) != 1:
         raise BadInput(f"--at needs one capture, not {len(found)}: name it as set/guest, for example {found[0].name}")
-    replay = Replay(found[0].load(), roots)
-    if at > len(replay.events):
-        raise BadInput(f"{found[0].name} has {len(replay.events)} events: choose --at up to that")
-    result = replay.run(at)
+    with undoable(found[0].argument):
+        replay = Replay(found[0].load(), roots)
+        if at > len(replay.events):
+            raise BadInput(f"{found[0].name} has {len(replay.events)} events: choose --at up to that")
+        result = replay.run(at)
     result.argument = found[0].argument
     out = console()
     if result.divergence is not None:

@@ -41,7 +41,7 @@ class Found(msgspec.Struct, frozen=True):
 
 def find(wanted: str | None) -> list[Found]:
     """Captures that a file, a folder or a pattern names; None: all that come with the source."""
-    if wanted is not None and Path(wanted).exists():
+    if wanted and Path(wanted).exists():
         found = list(_under(Path(wanted)))
         if not found:
             raise BadInput(f"{wanted} holds no capture: neither files *{capture.SUFFIX} nor *{kit.EVENTS} of the capture kit")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from shadowmmu import Vm
 from shadowmmu.check.replay.capture import Capture
@@ -100,9 +100,9 @@ class Host:
 
     def act(self, mark: Mark) -> None:
         """Do what the VMM did."""
-        action = getattr(self, f"_{mark.action}", None)
+        action = _ACTIONS.get(mark.action)
         if action is not None:
-            action(mark)
+            action(self, mark)
 
     def _slot(self, mark: Mark) -> None:
         """KVM_SET_USER_MEMORY_REGION."""
@@ -173,3 +173,12 @@ def wider_ranges(events: Sequence[AnyEvent]) -> Iterator[list[tuple[int, int]] |
 def _relative(size: int, ranges: list[tuple[int, int]]) -> list[tuple[int, int]] | None:
     own = next((start for start, end in reversed(ranges) if end - start == size), None)
     return None if own is None else [(own - start, end - start) for start, end in ranges if end - start != size]
+
+
+_ACTIONS: dict[str, Callable[[Host, Mark], None]] = {
+    "slot": Host._slot,
+    "madvise_dontneed": Host._madvise_dontneed,
+    "mprotect": Host._mprotect,
+    "poke": Host._poke,
+    "set_nr_mmu_pages": Host._set_nr_mmu_pages,
+}

@@ -5,13 +5,15 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from shadowmmu.check.replay.capture import Capture, Counters, Dump, Guest, Op, Setup, Slot, TableEntry
+from shadowmmu.check.replay.capture import Capture, Counters, Dump, Guest, Op, Setup, Slot, TableEntry, checked
 from shadowmmu.errors import BadInput
 from shadowmmu.trace.events import GRAMMAR_VERSION
 from shadowmmu.trace.kernel import from_kernel
@@ -32,19 +34,35 @@ def names(set_dir: Path) -> list[str]:
 
 def read_capture(set_dir: Path, name: str) -> Capture:
     """One capture with its guest; `set_dir` is `.../captures/<set>`."""
-    guest_dir = _guest_dir(set_dir, name)
-    described = json.loads((guest_dir / f"{name}.json").read_text())
-    return Capture(
-        grammar=GRAMMAR_VERSION,
-        set=set_dir.name,
-        setup=_setup(set_dir),
-        guest=_guest(described),
-        image=[(part["gpa"], (guest_dir / part["file"]).read_bytes()) for part in described["image"]],
-        events=[from_kernel(json.loads(line)) for line in gzip.decompress((set_dir / (name + EVENTS)).read_bytes()).splitlines()],
-        dumps=list(_dumps(set_dir / f"{name}.spt.txt")),
-        counters=list(_counters(set_dir / f"{name}.stats.txt")),
-        frames=_frames(set_dir / f"{name}.pfn.txt.gz"),
-    )
+    guest_file = _guest_dir(set_dir, name) / f"{name}.json"
+    with _reading(guest_file):
+        described = json.loads(guest_file.read_text())
+        guest = _guest(described)
+        image = [(part["gpa"], (guest_file.parent / part["file"]).read_bytes()) for part in described["image"]]
+    with _reading(set_dir):
+        setup = _setup(set_dir)
+    with _reading(set_dir / f"{name}.spt.txt") as path:
+        dumps = list(_dumps(path))
+    with _reading(set_dir / f"{name}.stats.txt") as path:
+        counters = list(_counters(path))
+    with _reading(set_dir / f"{name}.pfn.txt.gz") as path:
+        frames = _frames(path)
+    with _reading(set_dir / (name + EVENTS)) as path:
+        events = [from_kernel(json.loads(line)) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    with _reading(set_dir / name):
+        return checked(Capture(GRAMMAR_VERSION, set_dir.name, setup, guest, image, events, dumps, counters, frames))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Path]:
+    """Whatever is wrong with a file of the kit's is said of it, in one line."""
+    try:
+        yield path
+    except OSError as error:
+        raise BadInput(f"{error.filename or path}: {error.strerror or error}; copy the kit's output anew") from error
+    except (EOFError, zlib.error, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else f"is not as the kit writes it ({error})"
+        raise BadInput(f"{path} {what}; copy the kit's output anew") from error
 
 
 def _guest_dir(set_dir: Path, name: str) -> Path:
@@ -83,7 +101,8 @@ def _text(set_dir: Path, name: str) -> str:
 def _setup(set_dir: Path) -> Setup:
     parameters = dict(line.rsplit("/", 1)[-1].split("=", 1) for line in _text(set_dir, "kvm_params").splitlines() if "=" in line)
     cpu = _text(set_dir, "cpuinfo")
-    leaves = _cpuid(_text(set_dir, "guest_cpuid"))
+    with _reading(set_dir / "_guest_cpuid.txt"):
+        leaves = _cpuid(_text(set_dir, "guest_cpuid"))
     physical = re.search(r"address sizes\s*:\s*(\d+) bits physical", cpu)
     reserved = _ALWAYS_RESERVED
     for leaf, register, bit, cr4_bit in _FEATURES:

@@ -26,7 +26,7 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 def parse(marker: Marker) -> Mark:
-    who, *words = marker.text.split()
+    who, *words = marker.text.split() or [""]
     fields: dict[str, int] = {}
     plain = []
     for word in words:

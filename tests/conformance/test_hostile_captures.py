@@ -1,0 +1,203 @@
+"""Captures that are cut off, changed or of another kind: one clear line and exit code 2, or a verdict; never a traceback."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import lzma
+import os
+import random
+from pathlib import Path
+
+import msgspec
+import pytest
+from kit_files import write_kit
+
+from shadowmmu.check.replay.find import find
+from shadowmmu.cli.main import call
+
+NAME = "shadow/np32_dirty"
+MUTATIONS = int(os.environ.get("SHADOWMMU_MUTATIONS", "120"))
+"""Of packed captures and of the kit's files, each; more by hand."""
+LONGEST = 10.0
+"""Seconds that one replay may take; whole ones take a twentieth."""
+
+
+def packed() -> dict:
+    """The shipped capture as plain containers."""
+    return msgspec.msgpack.decode(lzma.decompress(find(NAME)[0].path.read_bytes()))
+
+
+def write(path: Path, content: dict) -> Path:
+    path.write_bytes(lzma.compress(msgspec.msgpack.encode(content), preset=0))
+    return path
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line with which the verb refuses its input."""
+    assert call(["replay", *map(str, arguments)]) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.startswith("shadowmmu: ") and err.count("\n") == 1
+    return err
+
+
+# --- packed files
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c.update(grammar=0), "has events of grammar 0, known is 1: pack it anew"),
+        (lambda c: c["events"].insert(30, {"event": "kvm_new_thing"}), "Invalid value 'kvm_new_thing' - at `$.events[30].event`"),
+        (lambda c: c["events"][30].update(vcpu="x"), "Expected `int`, got `str` - at `$.events[30].vcpu`"),
+        (lambda c: c.pop("setup"), "missing required field `setup`"),
+        (lambda c: c["setup"].update(host_levels=9), "no CPU has 9 levels of paging"),
+        (lambda c: c["setup"].update(maxphyaddr=500), "with 500 and 40 address bits"),
+        (lambda c: c["events"].insert(40, {"event": "print", "text": "H slot"}), "event 40, 'H slot', does not tell id and gpa"),
+        (lambda c: c["events"].insert(40, {"event": "print", "text": "G"}), "event 40, 'G', does not tell seq"),
+        (lambda c: c["events"].insert(40, {"event": "print", "text": "H poke gpa=0 val=0 len=99"}), "stores too much"),
+        (lambda c: c["events"].insert(40, {"event": "print", "text": "H mprotect gpa=-5 size=0 w=0"}), "has a negative number"),
+        (
+            lambda c: c["events"].insert(40, {"event": "print", "text": "H slot id=1 gpa=0 flags=0 size=f00000000000"}),
+            "more than 0x100000000",
+        ),
+        (lambda c: c.update(frames=[[0, 0, 1, 1 << 60]]), "its host frames are more than its memslots have"),
+        (lambda c: c["dumps"][0].update(level=9), "has tables of no level"),
+        (lambda c: c["guest"]["ops"][0].update(size=10**9), "operation 0 of its guest has 1000000000 bytes"),
+        (lambda c: c["guest"].update(host_script=[["stats"]]), "its VMM's script has 'stats'"),
+        (lambda c: c.update(image=[[-5, b"x"]]), "cannot be replayed"),
+    ],
+)
+def test_a_changed_capture_is_refused_with_what_is_wrong(change, said, tmp_path, capsys):
+    content = packed()
+    change(content)
+    path = write(tmp_path / "one.capture", content)
+    line = refused(capsys, path)
+    assert said in line and str(path) in line
+
+
+def test_files_that_are_no_captures(tmp_path, capsys):
+    whole = find(NAME)[0].path.read_bytes()
+    for content in (b"", b"nonsense", whole[: len(whole) // 2], lzma.compress(b"\x93"), lzma.compress(b"")):
+        path = tmp_path / "one.capture"
+        path.write_bytes(content)
+        assert f"{path} is no capture, or a broken one" in refused(capsys, path)
+    (tmp_path / "empty").mkdir()
+    assert "holds no capture" in refused(capsys, tmp_path / "empty")
+    assert "no capture is named" in refused(capsys, tmp_path / "missing")
+    assert "no capture is named" in refused(capsys, "")
+    assert "is no folder" in refused(capsys, "--kit", tmp_path / "missing")
+    assert "has 442 events: choose --at up to that" in refused(capsys, NAME, "--at", 10**9)
+    assert "cannot write" in refused(capsys, NAME, "--pack", path)
+
+
+def test_an_action_that_no_vmm_has_does_nothing(tmp_path, capsys):
+    """The VMM's lines name actions, not whatever a class has of that name."""
+    content = packed()
+    content["events"][40:40] = [{"event": "print", "text": text} for text in ("H lay_out", "H history", "H huge_slots", "", "X")]
+    assert call(["replay", str(write(tmp_path / "one.capture", content))]) == 0
+
+
+# --- the kit's files
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("captures/shadow/np32_dirty.spt.txt", None, "No such file"),
+        ("captures/shadow/np32_dirty.stats.txt", None, "No such file"),
+        ("captures/shadow/np32_dirty.pfn.txt.gz", None, "No such file"),
+        ("captures/shadow/np32_dirty.pfn.txt.gz", b"junk", "Not a gzipped file"),
+        ("captures/shadow/np32_dirty.pfn.txt.gz", gzip.compress(b"1 2\n"), "is not as the kit writes it"),
+        (
+            "captures/shadow/np32_dirty.jsonl.gz",
+            gzip.compress(b'{"ev":"invlpg","gva":"x"}'),
+            "Expected `int`, got `str` - at `$.events[0].gva`",
+        ),
+        ("captures/shadow/np32_dirty.jsonl.gz", gzip.compress(b'{"ev":"invlpg"}'), "is not as the kit writes it"),
+        ("captures/shadow/np32_dirty.jsonl.gz", gzip.compress(b'{"gva":1}'), "lacks 'ev'"),
+        ("captures/shadow/np32_dirty.jsonl.gz", gzip.compress(b"[1]"), "is not as the kit writes it"),
+        ("captures/shadow/np32_dirty.jsonl.gz", gzip.compress(b'{"ev":')[:-9], "ended before the end-of-stream"),
+        ("captures/shadow/_kvm_params.txt", None, "it tells how the host was set up"),
+        ("captures/shadow/_guest_cpuid.txt", b"1.0 x y z w\n", "is not as the kit writes it"),
+        ("guests/shadow/np32_dirty.json", None, "its guest np32_dirty.json is in no folder"),
+        ("guests/shadow/np32_dirty.json", b"{", "is not as the kit writes it"),
+        ("guests/shadow/np32_dirty.json", b"{}", "lacks 'name'"),
+        ("guests/shadow/np32_dirty.json", b'{"name":1,"entry_state":2,"memslots":3,"image":[]}', "is not as the kit writes it"),
+    ],
+)
+def test_a_broken_file_of_the_kit_is_named(file, content, said, tmp_path, capsys):
+    write_kit(find(NAME)[0].load(), tmp_path)
+    path = tmp_path / file
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    line = refused(capsys, "--kit", tmp_path)
+    assert said in line and path.name.partition(".")[0] in line
+
+
+# --- any bytes
+
+
+def flip(data: bytes, chance: random.Random) -> bytes:
+    """One to four changes: a byte, a bit, a cut, or bytes put in."""
+    changed = bytearray(data)
+    for _ in range(chance.randint(1, 4)):
+        at = chance.randrange(len(changed) or 1)
+        kind = chance.randrange(10)
+        if kind < 5 and changed:
+            changed[at] = chance.randrange(256)
+        elif kind < 8 and changed:
+            changed[at] ^= 1 << chance.randrange(8)
+        elif kind == 8:
+            del changed[at : at + chance.randint(1, 64)]
+        else:
+            changed[at:at] = chance.randbytes(chance.randint(1, 9))
+    return bytes(changed)
+
+
+def ends_well(capsys: pytest.CaptureFixture[str], arguments: list[str], what: str) -> int:
+    """Replay and give the exit code: 0, 1 or 2, with one line for 2, and soon."""
+    start = os.times()
+    try:
+        code = call(["replay", *arguments])
+    except BaseException as error:
+        raise AssertionError(f"{what}: {error!r}") from error
+    spent = sum(os.times()[:2]) - sum(start[:2])
+    _, err = capsys.readouterr()
+    assert code in (0, 1, 2), what
+    assert err.count("\n") == (code == 2), f"{what}: {err}"
+    assert spent < LONGEST, f"{what}: {spent:.0f} s"
+    return code
+
+
+def test_packed_captures_with_flipped_bytes(tmp_path, capsys):
+    """The MessagePack inside is changed: most changes of the compressed file end at its check sum."""
+    chance = random.Random(7)
+    whole = find(NAME)[0].path.read_bytes()
+    plain = lzma.decompress(whole)
+    codes = set()
+    for number in range(MUTATIONS):
+        path = tmp_path / "one.capture"
+        path.write_bytes(flip(whole, chance) if number % 10 == 0 else lzma.compress(flip(plain, chance), preset=0))
+        roots = ("legacy", "special")[number % 2]
+        codes.add(ends_well(capsys, [str(path), "--roots", roots], f"packed mutation {number}"))
+    assert codes == {0, 1, 2}
+
+
+def test_files_of_the_kit_with_flipped_bytes(tmp_path, capsys):
+    chance = random.Random(8)
+    folder = write_kit(find(NAME)[0].load(), tmp_path)
+    files = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    codes = set()
+    for number in range(MUTATIONS):
+        path = files[number % len(files)]
+        kept = path.read_bytes()
+        is_compressed = path.suffix == ".gz"
+        changed = flip(gzip.decompress(kept) if is_compressed else kept, chance)
+        path.write_bytes(gzip.compress(changed, 1) if is_compressed else changed)
+        codes.add(ends_well(capsys, ["--kit", str(tmp_path)], f"kit mutation {number} of {path.name}"))
+        path.write_bytes(kept)
+    assert codes == {0, 1, 2}
+    assert json.loads((tmp_path / "guests" / folder.name / f"{NAME.split('/')[1]}.json").read_text())["image"]
