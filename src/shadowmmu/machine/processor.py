@@ -267,14 +267,14 @@ class Processor:
                     if merged is not fault.event and self._taken_by_l1(merged, event):
                         return
                     event = merged
-                    self._goes_on_with(event)
+                    self._goes_on_with(event, fault.event)
         except TripleFaultDelivery as end:
             self.shut_down(str(end))
         except _LeftL2:
             pass  # L1 has had a shutdown exit, and the event is gone with L2's state
 
-    def _goes_on_with(self, event: Event) -> None:
-        """What faulted in a delivery is delivered next, alone or as a double fault."""
+    def _goes_on_with(self, event: Event, fault: Event) -> None:
+        """A delivery ended in `fault`; `event` is delivered next: that, or a double fault."""
 
     # --- emulation
 

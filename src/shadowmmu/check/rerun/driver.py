@@ -76,7 +76,7 @@ class Rerun:
                 if not self._step():
                     self.vmm.tell(Marker(text=f"{SHUTDOWN} rip={self.vmm.cpu.state().rip:x}"))
                     break
-                self.vmm.load_registers()
+                self.vmm.after_exit()
                 self.result.exits += 1
                 if watchdog.barked or self.result.exits > MOST_EXITS:
                     raise self.diverge(f"the guest goes on after {self.result.exits} exits, where the kernel's has ended")

@@ -15,7 +15,7 @@ from shadowmmu.machine.cpuid import Cpuid
 from shadowmmu.machine.decode import Fetcher
 from shadowmmu.machine.emulation import Emulation
 from shadowmmu.machine.intercepts import NESTED_PAGING, SHADOW_PAGING
-from shadowmmu.machine.memory import READ, USER, Event
+from shadowmmu.machine.memory import PF, READ, USER, Event
 from shadowmmu.machine.msr import Msrs
 from shadowmmu.machine.processor import Processor
 from shadowmmu.trace import events as e
@@ -170,10 +170,12 @@ class CaptureProcessor(Processor):
             self._tell_injection(0)
         super().deliver(event)
 
-    def _goes_on_with(self, event: Event) -> None:
+    def _goes_on_with(self, event: Event, fault: Event) -> None:
+        """After a #PF, which leaves the guest, KVM injects what comes of it; after any other fault the CPU goes on by itself."""
         self._injected = event
-        self.enter()
-        self._tell_injection(0)
+        if fault.vector == PF and not self.vcpu.vm.tdp:
+            self.enter()
+            self._tell_injection(0)
 
     def _interrupted(self, gva: int, code: int) -> int:
         """A #PF exit from a delivery: KVM stops shadowing a table there, so that nothing need be emulated (kvm_handle_page_fault)."""

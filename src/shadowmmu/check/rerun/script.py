@@ -23,15 +23,17 @@ class Script:
     def __init__(self, guest: Guest) -> None:
         self.guest = guest
         self.slots = {slot.id: slot for slot in guest.memslots}
+        self._calls = iter(guest.host_script)
 
     def set_up(self) -> Iterator[Mark]:
         """The memslots the guest starts with."""
         for slot in self.guest.memslots:
             yield _slot(slot)
 
-    def call(self, number: int) -> list[str]:
-        """The commands of the guest's call `number`."""
-        return self.guest.host_script[number] if number < len(self.guest.host_script) else []
+    def call(self) -> list[str]:
+        """The commands of the guest's next call. The VMM takes them in order, whatever number the guest tells: an L2 may have died
+        before it called."""
+        return next(self._calls, [])
 
     def mark(self, command: str) -> Mark:
         """What a command other than STATS does. Numbers are hexadecimal, but for slots, lengths and page limits; `state` says itself."""

@@ -109,12 +109,14 @@ class Vmm:
         self._mark(PORTS.get(port, f"port={port:x} val={{:x}}").format(value))
         if port == HOST_CALL:
             self.ended = value == END
-            for command in self.script.call(value):
+            for command in self.script.call():
                 self._do(command)
         self.cpu.stop()
 
-    def load_registers(self) -> None:
-        """KVM_SET_SREGS and KVM_SET_REGS, if user space had them done since the guest last ran."""
+    def after_exit(self) -> None:
+        """An exit has been handled, and the CPU still stands there: take the events with its RIP, and load registers
+        (KVM_SET_SREGS, KVM_SET_REGS) if user space had that done meanwhile."""
+        self._pull()
         if self._registers is None:
             return
         mark, self._registers = self._registers, None
