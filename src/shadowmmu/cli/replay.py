@@ -75,7 +75,7 @@ def replay(
     if json:
         print_json(results)
     else:
-        console().print(draw_results(results, verbose or every or len(results) == 1))
+        console().print(draw_results(results, verbose or every or len(results) == 1), crop=False)
     return int(not all(result.ok for result in results))
 
 
@@ -115,7 +115,7 @@ def _show(found: list[Found], roots: Roots, at: int) -> int:
     result.argument = found[0].argument
     out = console()
     if result.divergence is not None:
-        out.print(draw_results([result], True))
+        out.print(draw_results([result], True), crop=False)
         return 1
     out.print(f"{found[0].name} before event {at}, {replay.operation()}", style="dim")
     out.print(draw_picture(take_picture(replay.vm)))

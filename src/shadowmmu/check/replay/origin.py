@@ -23,11 +23,13 @@ def with_origins(found: Divergence, capture: Capture) -> Divergence:
         last = next((i for i in range(len(before) - 1, -1, -1) if _is_of_the_mmu(before[i])), None)
         made = None if last is None else origin_of(Around(before[last], before[:last], before[last + 1 :], npt))
         return msgspec.structs.replace(found, made_by=made)
+    at = found.rows[here]
     ours = [row.engine for row in found.rows[here:] if row.engine is not None]
     theirs = [row.kernel for row in found.rows[here:] if row.kernel is not None]
-    made = origin_of(Around(ours[0], before, ours[1:], npt)) if found.rows[here].engine is not None else None
-    wanted = origin_of(Around(theirs[0], before, theirs[1:], npt)) if found.rows[here].kernel is not None else None
-    return msgspec.structs.replace(found, made_by=made, wanted_by=None if wanted == made else wanted)
+    made = origin_of(Around(ours[0], before, ours[1:], npt)) if at.engine is not None else None
+    is_other = at.kernel is not None and type(at.kernel) is not type(at.engine)  # else it is the same rule's with another outcome
+    wanted = origin_of(Around(theirs[0], before, theirs[1:], npt)) if is_other else None
+    return msgspec.structs.replace(found, made_by=made, wanted_by=wanted)
 
 
 def _is_of_the_mmu(event: AnyEvent) -> bool:

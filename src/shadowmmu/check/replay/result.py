@@ -43,7 +43,7 @@ class Divergence(msgspec.Struct, frozen=True):
     made_by: Origin | None = None
     """The rule behind what the engine did; None: it did nothing."""
     wanted_by: Origin | None = None
-    """The rule by which it would have done what the kernel did, if that is another one."""
+    """The rule by which it would have done what the kernel did, if that is an event of another kind."""
 
     @property
     def state_before(self) -> int:
