@@ -15,8 +15,9 @@ from test_root_table import MODES, ROWS, chain
 
 from shadowmmu import Vm
 from shadowmmu.check.audit import audit
-from shadowmmu.check.fuzz.guest import L2, DirectMap, Slots
+from shadowmmu.check.fuzz.guest import L2
 from shadowmmu.check.fuzz.ops import GUEST, HOST, PAGE, SLOTS, USER_MIB, WATCHED
+from shadowmmu.check.fuzz.slots import DirectMap, Slots
 from shadowmmu.check.oracle import Oracle
 from shadowmmu.hardware.cpu import Cpu, Done, HostMemory, Result
 from shadowmmu.hardware.walk import PRESENT, USER, WRITE

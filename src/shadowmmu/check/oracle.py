@@ -43,36 +43,17 @@ Known differences of Linux 6.1 from a bare CPU. They are allowed here, unless `s
   may still be used as the other setting reads it: bit 63, bits 52-62, and bit 7 of a 4-byte PDE.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
+from shadowmmu.check.space import Child, GuestMemory, Node, Space
 from shadowmmu.hardware import walk as hw
 from shadowmmu.hardware.cpu import Violation
-from shadowmmu.hardware.walk import Features, Paging, Step, Translation, bits, paging, use_entry, walk
+from shadowmmu.hardware.walk import Features, Paging, Step, Translation, bits, paging, walk
 
 NPT_PDPTE_HIGH = 0xFFF  # bits of a PDPTE's address beyond the physical ones: they lead outside memory
 CR0_CACHE = 0x60000000  # CD, NW: a change reloads PDPTEs (SDM 4.4.1)
 PAGE_FAULT = 14
-
-
-class GuestMemory(Protocol):
-    """The VM's memslots as they are now: what backs an address, whether it may be written; aligned values there."""
-
-    def host(self, gpa: int) -> int | None: ...
-    def writable(self, gpa: int) -> bool: ...
-    def read(self, hpa: int, size: int) -> int: ...
-
-
-Node = tuple[int, int]  # (step of a walk, the address above what its tables index)
-
-
-class Child(NamedTuple):
-    """The entry `at` of the tables of one node: below it lie the watched `pages`, and the node `key`."""
-
-    step: int
-    at: int
-    key: Node
-    pages: tuple[int, ...]
 
 
 class Prediction(NamedTuple):
@@ -121,86 +102,6 @@ class Oracle:
         return self._shapes[mode.levels]
 
 
-class Space:
-    """The sets of one PCID. Global pages found here serve the other PCIDs too (SDM 4.10.2.4)."""
-
-    __slots__ = ("cr3", "depends", "mixed", "pages", "tables", "tlb")
-
-    def __init__(self, tlb: "VirtualTlb", cr3: int) -> None:
-        self.tlb, self.cr3 = tlb, cr3
-        self.mixed = False
-        """It may hold translations of several CR3s: another was loaded with this PCID, keeping them."""
-        self.pages: dict[int, set[Translation]] = {page: set() for page in tlb.oracle.watched}
-        self.tables: dict[Node, set[tuple[int, int]]] = {}
-        self.depends: dict[int, list[tuple[Child, int]]] = {}  # host address of an entry -> where it was reached, rights
-
-    def keep(self, wanted: Callable[..., bool]) -> None:
-        """Drop the pages that are not `wanted` (watched page, translation), then look at all tables again."""
-        self.pages = {page: {t for t in members if wanted(page, t)} for page, members in self.pages.items()}
-        self.rebuild()
-
-    def rebuild(self) -> None:
-        """Forget the tables reached and start again at CR3. Pages stay."""
-        tlb, mode = self.tlb, self.tlb.mode
-        self.depends, self.tables = {}, {key: set() for key in tlb.shape}
-        if mode.levels == 3:
-            self._visit_pdptes()
-        elif mode.levels:
-            self._visit((0, 0), self.cr3 & hw.ADDRESS, hw.ALL)
-
-    def _visit_pdptes(self) -> None:
-        pdptes = self.tlb.pdptes
-        for key in [k for k in self.tlb.shape if k[0] == 0]:
-            pdpte = pdptes[key[1] & 3]
-            if pdpte & 1:
-                self._visit(key, pdpte & hw.ADDRESS, hw.ALL)
-
-    def _visit(self, key: Node, table: int, rights: int) -> None:
-        """The CPU can have reached `table` at this node with `rights`: so all its watched entries count."""
-        if (table, rights) in self.tables[key]:
-            return
-        self.tables[key].add((table, rights))
-        tlb, memory = self.tlb, self.tlb.memory
-        for child in tlb.shape[key]:
-            gpa = table + child.at * tlb.mode.entry_size
-            hpa = memory.host(gpa)
-            if hpa is not None:
-                below = rights if memory.writable(gpa) else rights | hw.ACCESSED
-                self.depends.setdefault(hpa, []).append((child, below))
-                self._use(child, hpa, below)
-
-    def _use(self, child: Child, hpa: int, rights: int) -> None:
-        """Add what the entry at `hpa` leads to now. ACCESSED in `rights`: its table is in a read-only slot."""
-        entry = self.tlb.memory.read(hpa, self.tlb.mode.entry_size)
-        if rights & hw.ACCESSED:
-            entry |= hw.ACCESSED | hw.DIRTY
-        if not entry & hw.ACCESSED:
-            return
-        for mode, steps in self.tlb.views:
-            result = use_entry(mode, steps[child.step], entry, rights & hw.ALL)
-            if isinstance(result, int):
-                continue
-            address, below, leaf = result
-            if leaf:
-                found = Translation(address, steps[child.step].shift, below)
-                for page in child.pages:
-                    self.pages[page].add(found)
-            else:
-                self._visit(child.key, address, below)
-
-    def entries_changed(self, hpa: int, size: int) -> int:
-        """Guest memory changed: entries that lie there lead to something new. Returns how many there are."""
-        width, count = self.tlb.mode.entry_size, 0
-        if self.tlb.nested and self.tlb.mode.levels == 3:
-            self._visit_pdptes()  # no registers hold them, so a store to one counts at once
-        for slot in range(hpa & -width, hpa + size, width):
-            if slot in self.depends:
-                count += 1
-                for child, rights in tuple(self.depends[slot]):
-                    self._use(child, slot, rights)
-        return count
-
-
 class VirtualTlb:
     """Everything that a bare CPU could hold of the guest's tables, for one vCPU."""
 
@@ -212,7 +113,7 @@ class VirtualTlb:
         self._pdptes: tuple[int, ...] = (0, 0, 0, 0)
         self.prediction: Prediction | None = None
         self._set_mode()
-        self.space = Space(self, 0)
+        self.space = Space(self, self.oracle.watched, 0)
         self.spaces = {0: self.space}
 
     # --- what the guest does to its registers and its TLB
@@ -239,7 +140,7 @@ class VirtualTlb:
         if was != now.levels or flips4 & hw.CR4_PGE or flips4 & ~cr4 & hw.CR4_PCIDE:
             self.spaces = {}
         pcid = cr3 & 0xFFF if cr4 & hw.CR4_PCIDE else 0
-        self.space = self.spaces[pcid] = self.spaces.get(pcid) or Space(self, cr3)
+        self.space = self.spaces[pcid] = self.spaces.get(pcid) or Space(self, self.oracle.watched, cr3)
         if mov_cr3:
             self.space.mixed = noflush and (self.space.mixed or self.space.cr3 != self.cr3)
         self.space.cr3 = self.cr3
@@ -258,7 +159,7 @@ class VirtualTlb:
     def flush(self) -> None:
         """Nothing is kept: VMRUN and #VMEXIT, with TLB_CONTROL 1 or between ASIDs (APM 15.16)."""
         self._set_mode()
-        self.space = Space(self, self.cr3)
+        self.space = Space(self, self.oracle.watched, self.cr3)
         self.spaces = {0: self.space}
         self.rebuild()
 

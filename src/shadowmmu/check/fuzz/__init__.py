@@ -5,8 +5,10 @@ are shared between levels, roots and modes, and few shadow pages, and is a pure 
 ``fuzz(seed=s)`` is episode 0 of ``fuzz(seed=s + k)``, so a failure is reported and replayed by its own seed.
 
 * `ops`    an operation is a tuple of plain integers that says everything: lists can be recorded, cut and shrunk
+* `slots`  what backs guest memory, as the fuzzer set it
 * `guest`  a VM in the middle of an episode: does operations, under the eyes of the oracle
-* `author` invents operations, looking at the guest's tables so that they hit something
+* `writer` looks at the guest's tables and writes entries
+* `author` invents operations with it, so that they hit something
 * `run`    `fuzz`, `replay`, `shrink`
 """
 

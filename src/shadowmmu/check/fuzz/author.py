@@ -1,27 +1,19 @@
 """Invents the operations of an episode: mostly what a guest does, sometimes what only a hostile one would."""
 
-from random import Random
-
 from shadowmmu.check.fuzz.guest import CR0_BASE, Guest
 from shadowmmu.check.fuzz.ops import (
-    AC,
-    FRAMES,
-    GUEST,
-    LARGE_FRAMES,
-    LOW,
     MOVED,
     PAGE,
-    ROOTS,
     SLOTS,
     TABLES,
     Kind,
     Op,
     Setup,
 )
+from shadowmmu.check.fuzz.writer import ACCESSES, CR4_PCIDE, NORMAL, Writer
 from shadowmmu.hardware.walk import (
     CR0_PG,
     CR0_WP,
-    CR4_LA57,
     CR4_PAE,
     CR4_PGE,
     CR4_PSE,
@@ -32,32 +24,18 @@ from shadowmmu.hardware.walk import (
     FETCH,
     USER,
     WRITE,
-    Step,
-    TrailEntry,
-    paging,
-    walk,
 )
 
-ACCESSES = (0, 0, WRITE, WRITE, USER, USER, USER | WRITE, USER | WRITE, FETCH, FETCH, USER | FETCH, USER | FETCH)
 PATIENCE = 16  # guest faults in a row (nearly) after which the tables are rebuilt
-CR4_PCIDE = 0x20000
-NORMAL = {0: CR0_PG, 2: CR4_PSE, 3: CR4_PAE, 4: CR4_PAE, 5: CR4_PAE | CR4_LA57}
 
 
-def steps_of(levels: int) -> tuple[Step, ...]:
-    """The levels of a walk in the mode of that many levels, large pages on."""
-    return paging(CR0_PG, NORMAL[levels], EFER_LME if levels > 3 else 0, GUEST).steps
-
-
-class Author:
-    """Writes an episode. Looks at guest memory only through the oracle's eyes."""
+class Author(Writer):
+    """Writes an episode."""
 
     def __init__(self, setup: Setup, guest: Guest) -> None:
-        self.random = random = Random(f"author {setup.seed}")
-        self.guest, self.setup = guest, setup
-        self.pending: list[Op] = []
+        super().__init__(setup, guest)
+        random = self.random
         self.faults = [0, 0]  # for each vCPU: guest faults less successes of late
-        self.recent = [0] * 6  # pages accessed of late, by any vCPU
         weights = {
             self.access: 60.0,
             self.table_store: 8.0,
@@ -126,136 +104,9 @@ class Author:
             self._add(Kind.INVLPG, vcpu, gva)
         self.pending.append(op)
 
-    def _write_entry(self, vcpu: int, gpa: int, entry: int, *, make_way: bool = False) -> None:
-        """A store to a table: through an address that maps it, if one is known, else by an emulated instruction.
-
-        `make_way`: where no address maps it, one is made to.
-        """
-        mode = self.guest.oracle.vcpus[vcpu].mode
-        tried = self.random.sample(self.guest.reach[mode.levels], 8)
-        through = next((g for g in tried if self._maps_table(vcpu, g, WRITE) == gpa >> 12), None)
-        if through is None and make_way:
-            leaves = ((g, trail[-1]) for g in tried if (trail := self._look(vcpu, g)) and trail[-1].step == len(mode.steps) - 1)
-            for g, leaf in leaves:
-                if leaf.pa != gpa:
-                    through = g
-                    self._add(Kind.POKE, vcpu, leaf.pa, mode.entry_size, gpa & ~0xFFF | 0x63)
-                    break
-        if through is None and self.random.random() < 0.3:
-            through = next(iter(self._held(vcpu, gpa >> 12, 1)), None)
-        if through is not None and (make_way or self.random.random() < 0.8):
-            self._add(Kind.ACCESS, vcpu, through | gpa & 0xFFF, WRITE, mode.entry_size, entry)
-            return
-        size, chance = mode.entry_size, self.random.random()
-        if self.guest.nested and chance < 0.6:
-            self._add(Kind.L1_STORE, vcpu, gpa, size, entry)
-            return
-        before = self._read(gpa - size, size)
-        if chance < 0.1 and gpa & 0xFFF and before is not None:  # with the entry before it, in one store
-            self._add(Kind.POKE, vcpu, gpa - size, 2 * size, before | entry << 8 * size)
-        elif chance < 0.2:  # in two pieces, one of them misaligned or short
-            cut = self.random.randrange(1, size)
-            self._add(Kind.POKE, vcpu, gpa, cut, entry & (1 << 8 * cut) - 1)
-            self._add(Kind.POKE, vcpu, gpa + cut, size - cut, entry >> 8 * cut)
-        else:
-            self._add(Kind.POKE, vcpu, gpa, size, entry)
-
     # --- addresses and entries
 
-    def _gva(self, levels: int) -> int:
-        """A watched address that is canonical with that many levels; without paging anything, mostly memory."""
-        if not levels:
-            return self.random.choice((self.random.randrange(FRAMES) << 12, self.random.choice(LOW)))
-        return self.random.choice(self.guest.reach[levels])
-
-    def _levels(self, vcpu: int) -> int:
-        return self.guest.oracle.vcpus[vcpu].mode.levels
-
-    def _read(self, gpa: int, size: int) -> int | None:
-        return self.guest.slots.peek(gpa, size)
-
-    def _look(self, vcpu: int, gva: int) -> list[TrailEntry]:
-        """The entries of a walk of the present tables."""
-        tlb = self.guest.oracle.vcpus[vcpu]
-        trail: list[TrailEntry] = []
-        walk(tlb.mode, self._read, tlb.cr3, gva, pdptes=tlb.pdptes, trail=trail)
-        return trail
-
-    def _maps_table(self, vcpu: int, gva: int, access: int = 0) -> int:
-        """The table page that a small page at `gva` maps now for `access`, or 0."""
-        tlb = self.guest.oracle.vcpus[vcpu]
-        page = walk(tlb.mode, self._read, tlb.cr3, gva, access, pdptes=tlb.pdptes)
-        if isinstance(page, int) or page.shift != 12:
-            return 0
-        return page.page >> 12 if 1 <= page.page >> 12 <= TABLES else 0
-
-    def _held(self, vcpu: int, first: int, pages: int) -> list[int]:
-        """Addresses at which the vCPU may hold a translation to these guest pages, stale ones included."""
-        tlb = self.guest.oracle.vcpus[vcpu]
-        if not tlb.mode.levels:
-            return [(first + self.random.randrange(pages)) << 12]
-        return [g for g in self.guest.reach[tlb.mode.levels] if any(first <= t.address(g) >> 12 < first + pages for t in tlb.possible(g))]
-
-    def _touch(self, first: int, pages: int, count: int, access: int | None = None) -> None:
-        """Accesses of both vCPUs to guest pages that something has just been done to."""
-        for vcpu in (0, 1):
-            held = self._held(vcpu, first, pages)
-            for gva in self.random.sample(held, min(count, len(held))):
-                how = self.random.choice(ACCESSES) if access is None else access
-                self._add(Kind.ACCESS, vcpu, gva, how, 1, self.random.getrandbits(8))
-
-    def _home(self, levels: int, level: int) -> int:
-        """A table page for `level`: each has a level where it is used most."""
-        modulus = max(levels - 1, 1)
-        homes = [t for t in range(ROOTS + 1, TABLES + 1) if t % modulus == level % modulus]
-        return self.random.choice(homes) if self.random.random() < 0.85 else self.random.randint(1, TABLES)
-
-    def _entry(self, levels: int, level: int, hostile: float = 1.0) -> int:
-        """An entry for a table of `level`: mostly sensible, sometimes not."""
-
-        def chance(p: float) -> bool:
-            return random.random() < p
-
-        random = self.random
-        if levels == 3 and level == 3:  # PDPTE: rights are reserved bits there
-            return self._home(levels, 2) << 12 | chance(0.95) | chance(0.01 * hostile) << 1
-        large = level in (2, 3) and chance(0.15 if level == 2 else 0.02)
-        if large:
-            frame = random.choice(LARGE_FRAMES) if level == 2 else 0
-        elif level > 1:
-            frame = self._home(levels, level - 1)
-        else:
-            frame = random.randrange(FRAMES) if chance(0.6) else random.randint(1, TABLES)
-        if chance(0.03 * hostile):
-            frame = random.choice((FRAMES + 3, MOVED + 2, 0x80000, 0xFFFFF))
-        chances = ((0x1, 0.94), (0x2, 0.8), (0x4, 0.8), (0x20, 0.7), (0x40, 0.5), (0x100, 0.1))
-        entry = frame << 12 | sum(bit for bit, p in chances if chance(p))
-        if large:
-            entry |= 0x80 | (random.getrandbits(10) << 12 if chance(0.05 * hostile) else 0)
-        elif chance(0.01 * hostile):
-            entry |= 0x80
-        if levels > 2:
-            entry |= chance(0.15) << 63 | chance(0.02 * hostile) << random.randrange(40, 52)
-        return entry
-
-    def _table_slot(self, levels: int, table: int) -> tuple[int, int]:
-        """(address, level) of an entry of table page `table` that some watched address uses."""
-        gva, steps = self._gva(levels), steps_of(levels)
-        if levels == 3 and table <= ROOTS:
-            return table * PAGE + self.random.randrange(4) * 8, 3
-        step = steps[0] if table <= ROOTS else self.random.choice(steps)
-        home = [s for s in steps if table % max(levels - 1, 1) == s.level % max(levels - 1, 1)]
-        if table > ROOTS and home and self.random.random() < 0.8:
-            step = home[0]
-        return table * PAGE + (gva >> step.shift & step.mask) * (4 if levels == 2 else 8), step.level
-
     # --- kinds of operations; each appends to `pending`
-
-    def _add(self, kind: Kind, vcpu: int, *arguments: int) -> None:
-        self.pending.append(Op(kind, vcpu, *arguments))
-
-    def _how(self) -> int:
-        return self.random.choice(ACCESSES) | (AC if self.random.random() < 0.2 else 0)
 
     def access(self, vcpu: int) -> None:
         """A load, store or fetch at a watched address; blind stores do not go into tables."""
@@ -322,23 +173,6 @@ class Author:
             self._add(Kind.CR3, vcpu, tlb.cr3)
         self._add(Kind.ACCESS, vcpu if random.random() < 0.7 else 1 - vcpu, gva, random.choice(ACCESSES), 8, random.getrandbits(64))
 
-    def _shared_leaf(self, vcpu: int) -> tuple[int, TrailEntry] | None:
-        """An address in use, and the leaf entry through which both vCPUs translate it."""
-        levels = self._levels(vcpu)
-        if not levels or self._levels(1 - vcpu) != levels:
-            return None
-        for gva in [g for g in self.recent if g in self.guest.reach[levels]] + self.random.sample(self.guest.reach[levels], 6):
-            mine, other = self._look(vcpu, gva), self._look(1 - vcpu, gva)
-            if mine and other and mine[-1].pa == other[-1].pa and mine[-1].address:
-                return gva, mine[-1]
-        return None
-
-    def _change_leaf(self, vcpu: int, leaf: TrailEntry) -> None:
-        """Point a leaf elsewhere, or take rights away."""
-        levels = self._levels(vcpu)
-        entry = self._entry(levels, 1, hostile=0) | 0x21 if self.random.random() < 0.6 else leaf.entry & ~self.random.choice((1, 2, 4))
-        self._write_entry(vcpu, leaf.pa, entry, make_way=self.random.random() < 0.8)
-
     def shootdown(self, vcpu: int) -> None:
         """One vCPU holds a translation, the other changes it, perhaps invalidates for itself; the host takes the page."""
         shared = self._shared_leaf(vcpu)
@@ -392,20 +226,6 @@ class Author:
         if tlb.mode.levels:
             self._add(Kind.CR3, vcpu, tlb.cr3)
 
-    def _path(self, vcpu: int, cr3: int, gva: int, levels: int) -> None:
-        """Entries from `cr3` down to a small page at `gva`."""
-        table, size = cr3 & ~0xFFF, 4 if levels == 2 else 8
-        if levels == 3:
-            pdpte = self._home(3, 2) << 12 | 1
-            self._add(Kind.POKE, vcpu, (cr3 & ~31) + (gva >> 30 & 3) * 8, 8, pdpte)
-            table = pdpte & ~0xFFF
-        for step in steps_of(levels):
-            entry = self._entry(levels, step.level, hostile=0) & 0xFFFFF07F | 0x21
-            if step.level > 1 and not 1 <= entry >> 12 <= TABLES:
-                entry = entry & 0xFFF | self._home(levels, step.level - 1) << 12
-            self._add(Kind.POKE, vcpu, table + (gva >> step.shift & step.mask) * size, size, entry)
-            table = entry & ~0xFFF
-
     def emulated(self, vcpu: int) -> None:
         """An instruction that the machine emulates, of any size and alignment."""
         size = self.random.choice((1, 2, 3, 4, 5, 8, 8, 16))
@@ -422,9 +242,6 @@ class Author:
         if tlb.cr4 & CR4_PCIDE:
             cr3 = cr3 & ~0xFFF | self.random.randrange(3) | (self.random.random() < 0.7) << 63
         self._add(Kind.CR3, vcpu, cr3)
-
-    def _root(self) -> int:
-        return self.random.randint(1, ROOTS) * PAGE | (0x20 if self.random.random() < 0.05 else 0)
 
     def pcid(self, vcpu: int) -> None:
         """Process-context identifiers on or off; on only with PCID 0 in CR3 (SDM 4.10.1)."""
@@ -505,16 +322,6 @@ class Author:
         if slot == 0 and flags & 1:
             self._add(Kind.SLOT, vcpu, slot, first, 0, 0)
             self._add(Kind.SLOT, vcpu, slot, first, pages, 0)
-
-    def _used_page(self, vcpu: int) -> int:
-        """A guest page, mostly one that the vCPU has mapped."""
-        gva, tlb = self.random.choice(self.recent), self.guest.oracle.vcpus[vcpu]
-        held = sorted(tlb.possible(gva)) if gva in self.guest.reach[tlb.mode.levels] and tlb.mode.levels else []
-        page = (self.random.choice(held).address(gva) if held else gva) >> 12
-        if self.random.random() < 0.2 or not any(first <= page < first + pages for first, pages in SLOTS.values()):
-            first, pages = SLOTS[self.random.choice(tuple(SLOTS))]
-            page = first + self.random.randrange(pages)
-        return page
 
     def swap(self, vcpu: int) -> None:
         """The host moves a page; the next accesses must find it."""

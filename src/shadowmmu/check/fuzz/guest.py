@@ -23,6 +23,7 @@ from shadowmmu.check.fuzz.ops import (
     Op,
     Setup,
 )
+from shadowmmu.check.fuzz.slots import DirectMap, Slots
 from shadowmmu.check.oracle import Oracle, VirtualTlb
 from shadowmmu.hardware.cpu import Cpu, Done, HostMemory, Violation
 from shadowmmu.hardware.walk import ADDRESS, CR0_PG, EFER_LMA, EFER_LME, FETCH, USER, WRITE, paging
@@ -30,122 +31,7 @@ from shadowmmu.hardware.walk import ADDRESS, CR0_PG, EFER_LMA, EFER_LME, FETCH, 
 CR0_BASE = 0x31  # PE, ET, NE
 L2 = {"cr0": CR0_BASE, "cr3": 0, "cr4": 0, "efer": 0}  # on nested tables L2 runs without paging
 CR4_PCIDE = 0x20000
-MISSING = object()
 REGISTER = {"CR0": 0, "CR3": 1, "CR4": 2, "EFER": 3}
-
-
-class Slots:
-    """The memslots as the fuzzer set them: the oracle's view of what backs guest memory."""
-
-    def __init__(self, vm: Any, memory: HostMemory) -> None:
-        self.vm, self.read = vm, memory.read
-        self.slots: dict[int, tuple[int, int, int, int]] = {}  # slot -> first page, pages, host page, flags
-        self.protected: set[int] = set()  # host pages that the host may not write
-        self.absent: set[int] = set()  # host pages that were taken away and are not written yet
-        self.zeroes = -1  # the frame of zeroes that absent pages share
-        self._cache: dict[int, Any] = {}
-
-    def set(self, slot: int, first: int, pages: int, flags: int) -> None:
-        """Make, change or (no pages) delete a slot, in the VM too."""
-        host = SLOTS[slot][0]
-        if pages or slot in self.slots:
-            self.vm.set_memslot(slot, first * PAGE, pages * PAGE, hva=host * PAGE, readonly=bool(flags & 1), log_dirty=bool(flags & 2))
-        self.slots.pop(slot, None)
-        if pages:
-            self.slots[slot] = first, pages, host, flags
-        self._cache.clear()
-
-    def host_page(self, gfn: int) -> int | None:
-        """The host page (of user memory) that a slot maps to `gfn`."""
-        for first, pages, host, _ in self.slots.values():
-            if first <= gfn < first + pages:
-                return host + gfn - first
-        return None
-
-    def forget(self) -> None:
-        """The host has changed its own mapping."""
-        self._cache.clear()
-
-    def find_zeroes(self, gpa: int) -> None:
-        """Whether absent pages share one frame of zeroes, as a real host's do; tried on two pages that end as they were."""
-        host = self.host_page(gpa >> 12) or 0
-        self.vm.unmap_hva(host * PAGE, 2 * PAGE)
-        self.vm.read_guest(gpa, 2 * PAGE)
-        first, second = self.vm.host_page(host * PAGE), self.vm.host_page((host + 1) * PAGE)
-        self.zeroes = first if first == second else -1
-        self.vm.write_guest(gpa, bytes(2 * PAGE))
-        self.forget()
-
-    def arrivals(self) -> bool:
-        """Whether an absent page has been given a frame since the last call."""
-        arrived = {page for page in self.absent if self.vm.host_page(page * PAGE) not in (None, self.zeroes)}
-        self.absent -= arrived
-        return bool(arrived)
-
-    def _page(self, gfn: int) -> tuple[int, bool] | None:
-        host = self.host_page(gfn)
-        if host is None:
-            return None
-        hpa = self.vm.host_page(host * PAGE)
-        if hpa is None:  # not touched since the host took it away
-            self.vm.read_guest(gfn * PAGE, 1)
-            hpa = self.vm.host_page(host * PAGE)
-        return hpa, hpa != self.zeroes and self.may_store(gfn * PAGE)
-
-    def may_store(self, gpa: int) -> bool:
-        """Neither the slot nor the host forbids a store."""
-        host = self.host_page(gpa >> 12)
-        slot = next((s for s in self.slots.values() if s[0] <= gpa >> 12 < s[0] + s[1]), None)
-        return slot is not None and not slot[3] & 1 and host not in self.protected
-
-    def host(self, gpa: int) -> int | None:
-        gfn = gpa >> 12
-        page = self._cache.get(gfn, MISSING)
-        if page is MISSING:
-            page = self._page(gfn)
-            if page is None or page[0] != self.zeroes:
-                self._cache[gfn] = page
-        return None if page is None else page[0] | gpa & 0xFFF
-
-    def peek(self, gpa: int, size: int) -> int | None:
-        """An aligned value in guest memory, without touching a page that the host has taken away: that is zeroes."""
-        host = self.host_page(gpa >> 12)
-        if host is None:
-            return None
-        hpa = self.vm.host_page(host * PAGE)
-        return 0 if hpa is None else self.read(hpa | gpa & 0xFFF, size)
-
-    def writable(self, gpa: int) -> bool:
-        """A store through a translation may land here; not on the shared zeroes."""
-        self.host(gpa)
-        page = self._cache.get(gpa >> 12)
-        return page is not None and page[1]
-
-
-class DirectMap:
-    """What may be seen of an L1 that stores through the host's nested tables: memory is where the memslots have it."""
-
-    def __init__(self, slots: Slots, oracle: Oracle) -> None:
-        self.slots, self.oracle = slots, oracle
-
-    def completed(self, gva: int, access: int, ac: bool, hpa: int) -> None:
-        if self.slots.host(gva) != hpa or not self.slots.writable(gva):
-            raise Violation(f"L1's store to gpa {gva:#x} went to host {hpa:#x}, the memslots have it at {self.slots.host(gva) or 0:#x}")
-
-    def stored(self, hpa: int, size: int) -> None:
-        self.oracle.stored(hpa, size)
-
-    def emulated_store(self, gpa: int, size: int) -> None:
-        hpa = self.slots.host(gpa)
-        if hpa is not None:
-            self.oracle.stored(hpa, size)
-
-    def before_walk(self, gva: int, access: int, ac: bool) -> None:
-        """No tables of L1's are walked."""
-
-    def after_walk(self, outcome: str, gpa: int | None, exception: tuple[Any, ...] | None) -> None:
-        if exception is not None:
-            raise Violation(f"L1 gets {exception} for a physical address")
 
 
 class Guest:
