@@ -90,7 +90,7 @@ def write_control(p: "Processor", exit_: Exit) -> None:
     if exit_.number == 0 and p.nested is not None and _selective(p, mnemonic, value):
         p.leave_l2(SvmExit.CR0_SELECTIVE)
         return
-    if not _WRITERS[exit_.number](p, value, bitness(state, p.vcpu.efer) == 64):
+    if not p.write_register(_WRITERS[exit_.number], value, bitness(state, p.vcpu.efer) == 64):
         raise GuestFault(GP)
     p.advance(state, e.instruction)
 

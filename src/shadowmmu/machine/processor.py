@@ -190,6 +190,10 @@ class Processor:
         """Make the MMU's walks those of this state."""
         self.vcpu.ac = bool(state.rflags & _AC)
 
+    def write_register(self, write: Callable[["Processor", int, bool], bool], value: int, in_64_bit_code: bool) -> bool:
+        """Write a control register for the guest; False: #GP."""
+        return write(self, value, in_64_bit_code)
+
     def next_rip(self, state: State, instruction: Instruction | None = None) -> int:
         """RIP behind the instruction at RIP."""
         rip: int = (instruction or self.fetcher.decode(state)).next_ip

@@ -143,6 +143,13 @@ class CaptureProcessor(Processor):
             return int(SvmExit.MSR)
         return exit_.number if exit_.kind in (ExitKind.INVLPG, ExitKind.SVM) else NO_CODE
 
+    def write_register(self, write: Callable[[Processor, int, bool], bool], value: int, in_64_bit_code: bool) -> bool:
+        """KVM reads PDPTEs as the captured CPU has left them."""
+        self.pdptes.show()
+        done = super().write_register(write, value, in_64_bit_code)
+        self.pdptes.hide()
+        return done
+
     def next_rip(self, state: State, instruction: Instruction | None = None) -> int:
         """An instruction that is not emulated is decoded in order to be skipped: this CPU does not save the next RIP."""
         if instruction is None:
