@@ -168,6 +168,30 @@ def test_roots_of_l2_are_kept_across_vmexit_and_found_again() -> None:
     assert len(set(made[:4])) == 4
 
 
+@pytest.mark.parametrize("roots", ["special", "legacy"])
+def test_what_goes_with_a_recycled_nested_page_is_not_counted(roots: str) -> None:
+    """mmu_page_zap_pte hands a bool up as a number: a directory's 70 tables count for nothing, and recycling goes on."""
+    vm = Vm(memory_mib=8, tdp=True, roots=roots, shadow_pages=100)
+    vcpu = vm.vcpus[0]
+    root, tables, number = 0x20000, 0x100000, 70
+    for level in range(2):
+        put(vm, root + level * 0x1000, root + (level + 1) * 0x1000 | 7)
+    for i in range(number):
+        put(vm, root + 0x2000 + i * 8, tables + i * 0x1000 | 7)
+        put(vm, tables + i * 0x1000, 0x200000 | 7)
+    assert vcpu.set_sregs(cr3=0, **LONG)
+    assert vcpu.nested_vmrun(cr0=1, cr3=0, cr4=0, efer=0, ncr3=root)
+    vcpu.enter()
+    for i in range(number):
+        assert vcpu.page_fault(i << 21, NPF_WRITE) is Outcome.FIXED
+    before = vm.counters()
+    vm.set_shadow_pages(64)  # the oldest page that is no root is the one below the nested root
+    after = vm.counters()
+    assert before["n_used_mmu_pages"] - after["n_used_mmu_pages"] == number + 2
+    assert after["mmu_recycled"] == 2  # itself, and its directory as True
+    assert audit(vm) == [] and vm.bugs() == []
+
+
 def test_a_nested_fault_names_the_level_it_came_from() -> None:
     """L2's own paging is walked through L1's NPT: a hole in the NPT is L1's fault, a hole in L2's tables is L2's."""
     vm = Vm(memory_mib=8, tdp=True)

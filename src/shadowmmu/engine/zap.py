@@ -53,7 +53,7 @@ from cython.cimports.shadowmmu.engine.unsync import (
 def zap_pte(
     kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), sptep: cython.pointer(spte_t), invalid: cython.pointer(ListHead)
 ) -> u64:
-    """mmu_page_zap_pte: clear one entry, leaf, link or MMIO mark. Returns how many pages were zapped with it.
+    """mmu_page_zap_pte: clear one entry, leaf, link or MMIO mark. Returns 1 if the child was zapped with it.
 
     A child is unlinked, not freed; it stays hashed for reuse. Only L2's pages, unlikely to be used again, are
     zapped once they have no parent, and only with an `invalid` list to put them on (R15: special roots pass
@@ -72,7 +72,7 @@ def zap_pte(
     if kvm.tdp and invalid != cython.NULL and child.role & Role.GUEST_MODE and not child.parent_ptes and not child.root_count:
         zapped: u64 = 0
         prepare_zap(kvm, child, invalid, cython.address(zapped))
-        return zapped
+        return zapped != 0  # kvm_mmu_prepare_zap_page returns a bool, so what went with the child is not counted
     return 0
 
 
