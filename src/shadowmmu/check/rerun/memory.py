@@ -40,9 +40,10 @@ class EmulatorMemory(GuestMemory):
             if known is not None:
                 return known
         self._pdptes.show()
-        gpa = super().translate(gva, access)
-        self._pdptes.hide()
-        return gpa
+        try:
+            return super().translate(gva, access)
+        finally:
+            self._pdptes.hide()
 
     def store_physical(self, gpa: int, data: bytes) -> None:
         """KVM writes a VMCB through a mapping of its own (kvm_vcpu_map), and the MMU does not hear of it."""

@@ -167,6 +167,7 @@ class CaptureProcessor(Processor):
 
     def deliver_from_vmcb(self, event: Event) -> None:
         self._by_cpu = True
+        self.pdptes.hide()
         super().deliver_from_vmcb(event)
 
     def deliver(self, event: Event) -> None:
