@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 from shadowmmu.check.replay import ignore
+from shadowmmu.check.replay.letters import LETTERS
+from shadowmmu.check.replay.rules import RULES
 from shadowmmu.engine.events import Event as Kind
 from shadowmmu.trace import engine
 from shadowmmu.trace import events as e
@@ -49,3 +51,12 @@ def test_what_the_engine_does_not_tell_is_either_left_out_or_compared_otherwise(
     rest = set(AnyEvent.__args__) - told - ignore.INPUTS.keys() - ignore.NOISE.keys()
     assert rest == {e.InjException, e.Marker}
     assert "`kvm_inj_exception` and the markers" in SECTION
+
+
+def test_the_letters_are_those_of_the_code() -> None:
+    """Each difference on special roots stands in the docs as in the code, and each rule belongs to one."""
+    section = PAGE.partition("## On special roots\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\w) \| ([^|]*) \| ([^|]*) \|$", section, flags=re.M)
+    assert rows == [tuple(letter) for letter in LETTERS]
+    assert {letter for letter, _ in RULES} <= {letter.letter for letter in LETTERS}
+    assert all(rule.__doc__ for _, rule in RULES)

@@ -49,8 +49,8 @@ def replay(
     every
         All captures that come with the source, a line each.
     roots
-        The captured kernel has legacy roots, so only these are compared event by event. On special roots all that
-        the guest can notice is compared: walks, faults, values, and what every address maps to.
+        The captured kernel has legacy roots, with which all must be equal. On special roots every event, entry and
+        counter must be equal too, or be explained by one of the known differences, which are counted.
     at
         Stop before this event of the (only) capture, and draw the shadow tables there.
     pack
@@ -118,6 +118,6 @@ def _show(found: list[Found], roots: Roots, at: int) -> int:
         out.print(draw_results([result], True), crop=False)
         return 1
     out.print(f"{found[0].name} before event {at}, {replay.operation()}", style="dim")
-    out.print(draw_picture(take_picture(replay.vm)))
+    out.print(draw_picture(take_picture(replay.seen)))
     out.print(f"the kernel's next: {to_text(replay.events[at]) if at < len(replay.events) else 'nothing, the capture is over'}")
     return 0

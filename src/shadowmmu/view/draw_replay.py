@@ -9,17 +9,27 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from shadowmmu.check.replay.letters import LETTERS
 from shadowmmu.check.replay.result import Result, Row
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.text import to_text
 from shadowmmu.view.divergence_rules import draw_rules
 
-FIGURES = ("events", "entries", "dumps", "dump_entries", "counters", "injected", "stores", "loads")
+FIGURES = {
+    "events": "events", "entries": "entries", "dumps": "dumps", "in dumps": "dump_entries", "counters": "counters",
+    "faults": "injected", "stores": "stores", "loads": "loads",
+}  # fmt: skip
+"""Heads of columns, and the fields of a result that they show."""
+BESIDE_LETTERS = ("events", "dumps", "in dumps")
+"""Those for which there is room beside the differences of special roots."""
 
 
 def draw_results(results: Sequence[Result], verbose: bool) -> RenderableType:
     """The table, then each capture that diverged."""
-    parts: list[RenderableType] = [_table(results, verbose), Text(), _verdict(results)]
+    parts: list[RenderableType] = [_table(results, verbose), Text()]
+    if any(result.roots == "special" for result in results):
+        parts += [_letters(results), Text()]
+    parts.append(_verdict(results))
     for result in results:
         if result.until:
             parts.append(Text(f"{result.capture} was replayed until {result.until}", style="dim"))
@@ -32,15 +42,28 @@ def draw_results(results: Sequence[Result], verbose: bool) -> RenderableType:
 def _table(results: Sequence[Result], verbose: bool) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("capture" if verbose else "set", no_wrap=True)
-    heads = ("events", "entries", "dumps", "in dumps", "counters", "faults", "stores", "loads")
-    for head in heads:
-        table.add_column(head, justify="right")
+    letters = [one.letter for one in LETTERS] if any(result.roots == "special" for result in results) else []
+    heads = BESIDE_LETTERS if letters else tuple(FIGURES)
+    for head in (*heads, *letters):
+        table.add_column(head, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     groups: dict[str, list[Result]] = {}
     for result in results:
         groups.setdefault(result.capture if verbose else result.capture.split("/")[0], []).append(result)
     for name, members in groups.items():
-        table.add_row(name, *(f"{sum(getattr(r, figure) for r in members):,}" for figure in FIGURES), _mark(members))
+        figures = [sum(getattr(r, FIGURES[head]) for r in members) for head in heads]
+        figures += [sum(r.differences.get(letter, 0) for r in members) for letter in letters]
+        table.add_row(name, *(f"{figure:,}" for figure in figures), _mark(members))
+    return table
+
+
+def _letters(results: Sequence[Result]) -> Table:
+    """What is different on special roots, how often, and why."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for head in ("", "different on special roots", "count", "why"):
+        table.add_column(head, justify="right" if head == "count" else "left")
+    for one in LETTERS:
+        table.add_row(one.letter, one.what, f"{sum(result.differences.get(one.letter, 0) for result in results):,}", one.why)
     return table
 
 
@@ -56,7 +79,8 @@ def _verdict(results: Sequence[Result]) -> Text:
     events = sum(result.events for result in results)
     style = "bold green" if good == len(results) else "bold red"
     mark = "✔" if good == len(results) else "✘"
-    return Text(f"{mark} {good} of {len(results)} captures replay exactly, {events:,} events compared", style=style)
+    exactly = "exactly" if not any(result.differences for result in results) else "with no other difference"
+    return Text(f"{mark} {good} of {len(results)} captures replay {exactly}, {events:,} events equal", style=style)
 
 
 def draw_divergence(result: Result) -> Iterator[RenderableType]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from shadowmmu import Vcpu, Vm
-from shadowmmu.trace.events import AnyEvent, LoadPgd, NestedVmexitInject, PagingElement, SetAccessedBit, SetDirtyBit
+from shadowmmu.trace.events import AnyEvent, LoadPgd, NestedVmexitInject, PagingElement
 
 PRESENT, WRITE, USER, LARGE, ACCESSED, DIRTY, ACCESSED_DIRTY = 1, 2, 4, 0x80, 0x20, 0x40, 0x60
 ADDRESS = 0x000F_FFFF_FFFF_F000
@@ -17,15 +17,15 @@ _Read = Callable[[int, int], int | None]
 class Cpu:
     """The processor that runs the guest on the tables of one vCPU's MMU."""
 
-    def __init__(self, vm: Vm, vcpu: Vcpu, nested_paging: bool, foreign_l1: bool, lazy: bool) -> None:
+    def __init__(self, vm: Vm, vcpu: Vcpu, nested_paging: bool, foreign_l1: bool) -> None:
         self.vm = vm
         self.vcpu = vcpu
         self.nested_paging = nested_paging
         """The hardware walks the guest's own tables, and ours below them."""
         self.foreign_l1 = foreign_l1
         """L1 runs on tables of another MMU, which are taken to map all memory."""
-        self.lazy = lazy
-        """Roots are special ones: entries are linked later than in the kernel."""
+        self.poked: Callable[[int, bytes], None] = lambda _hpa, _data: None
+        """Told of what the CPU stores on its own: host physical address, bytes."""
         self.root = 0
         self.level = 0
         self.missed = 0
@@ -79,28 +79,21 @@ class Cpu:
             table = entry
         return None
 
+    def reaches(self, address: int, write: bool, user: bool) -> bool:
+        """The shadow tables lead an access to memory."""
+        return self._shadow(address, write, user) is not None
+
     def is_unlinked(self, address: int) -> bool:
         """Whether the shadow tables have no entry at all for an address, not even a mark of MMIO."""
         return self._shadow(address, False, False) is None and not self.found
 
     def _read_entry(self, gpa: int, size: int) -> int | None:
         """An entry of the guest's tables as the hardware reads it: L2's through shadow NPT."""
-        hpa = self._table_memory(gpa)
+        hpa = self._memory(gpa) if not self.vcpu.guest_mode else self._shadow(gpa, False, False)
         if hpa is None:
             return None
         value: int = int.from_bytes(self.vm.read_host(hpa, size), "little")
         return value
-
-    def _table_memory(self, gpa: int) -> int | None:
-        """Where an entry of the guest's tables lies in the host.
-
-        With special roots a page of L2's tables may not be linked yet that is on the kernel's: the way is then L1's own tables'.
-        """
-        if not self.vcpu.guest_mode:
-            return self._memory(gpa)
-        hpa = self._shadow(gpa, False, False)
-        walk = self.vcpu.nested_walk(gpa) if hpa is None and self.lazy else None
-        return hpa if walk is None or walk.gpa is None else self._memory(walk.gpa)
 
     def path(self, gva: int, read: _Read, pdptrs: tuple[int, ...] = ()) -> Iterable[tuple[int, int, int, int]]:
         """Walk the guest's tables: (level, entry's address, its size, its value), down to the last one there is.
@@ -215,15 +208,8 @@ class Cpu:
         if value is not None:
             self._poke(gpa, 1, value | ACCESSED if accessed else value & ~ACCESSED)
 
-    def undo_bits(self, events: Iterable[AnyEvent]) -> None:
-        """Take A and D bits out of the guest's tables again that a walk set there."""
-        for event in events:
-            if isinstance(event, SetAccessedBit | SetDirtyBit):
-                bit = ACCESSED if isinstance(event, SetAccessedBit) else DIRTY
-                old = self.vm.read_guest(event.gpa, 1)[0]
-                self.vm.write_guest(event.gpa, bytes([old & ~bit]))
-
     def _poke(self, gpa: int, size: int, value: int) -> None:
-        hpa = self._table_memory(gpa)
+        hpa = self._memory(gpa) if not self.vcpu.guest_mode else self._shadow(gpa, False, False)
         if hpa is not None:
             self.vm.write_host(hpa, value.to_bytes(size, "little"))
+            self.poked(hpa, value.to_bytes(size, "little"))

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from shadowmmu import EngineError, HostFault, Outcome, TripleFault
+from shadowmmu import EngineError, Outcome, TripleFault, Vm
 from shadowmmu.check.replay.capture import Capture, Op
-from shadowmmu.check.replay.cpu import Cpu
-from shadowmmu.check.replay.host import Host
-from shadowmmu.check.replay.ignore import FLOODED, FLOODED_HERE, POKED, RECYCLED
+from shadowmmu.check.replay.inputs import Enter, Fault, Inject, Input, Invlpg, Translate, Unprotect, WriteEmulated, answer
 from shadowmmu.check.replay.instructions import control_register_written, immediate_loaded
-from shadowmmu.check.replay.lookahead import GP, efer_written, gets_gp, goes_to_l1, is_emulated, mark_is_old, pgd_loaded, rest_of_exit
+from shadowmmu.check.replay.lookahead import GP, efer_written, gets_gp, goes_to_l1, pgd_loaded, rest_of_exit
 from shadowmmu.check.replay.markers import Mark, parse
 from shadowmmu.check.replay.match import Matcher
 from shadowmmu.check.replay.nested import PF_EXIT, compare_exit, leave, vmcb_state
@@ -23,7 +21,9 @@ from shadowmmu.check.replay.observe import Observer
 from shadowmmu.check.replay.origin import with_origins
 from shadowmmu.check.replay.programme import Programme
 from shadowmmu.check.replay.result import Diverged, Divergence, Page, Result
+from shadowmmu.check.replay.side import Side
 from shadowmmu.check.replay.streams import Streams
+from shadowmmu.check.replay.twin import Parted, Twin
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 
@@ -32,14 +32,10 @@ LME, LMA, PG = 1 << 8, 1 << 10, 1 << 31
 IN_64_BIT_CODE = 1 << 3
 """kvm_emulate_insn's flag: the code segment is a 64-bit one."""
 PF = 14
-PRESENT, WRITE, USER, RSVD = 1, 2, 4, 8
-"""Bits of a #PF error code."""
 SHUTDOWN_EXIT, INIT_CR0 = 0x7F, 0x6000_0010
 """Exit code of the CPU's shutdown, upon which KVM resets the vCPU as INIT does, and CR0 after INIT (APM vol. 2 section 14.1)."""
 SHUTDOWN = 8
 """KVM_EXIT_SHUTDOWN: the guest is over, and its last root is gone."""
-MOST_FAULTS = 12
-"""No access needs more: each level of two nested walks once."""
 
 
 class Replay:
@@ -49,18 +45,14 @@ class Replay:
         self.capture = capture
         self.events = capture.events
         self.result = Result(capture.name, roots)
-        self.matcher = Matcher()
-        self.host = Host(capture, roots, self.matcher)
-        self.vm = self.host.vm
-        self.vcpu = self.vm.vcpus[0]
-        self.cpu = Cpu(self.vm, self.vcpu, capture.setup.npt, capture.setup.tdp_mmu, roots == "special")
-        foreign = capture.setup.tdp_mmu
-        self.streams = Streams(self.vm, self.matcher, self._on_foreign_tables, foreign, roots == "special", self.operation)
+        self.side = Side(capture, "legacy", Matcher())
+        self.host, self.vm, self.vcpu, self.cpu = self.side.host, self.side.vm, self.side.vcpu, self.side.cpu
+        self.streams = Streams(self.vm, self.side.matcher, self._on_foreign_tables, capture.setup.tdp_mmu, self.operation)
+        self.twin = Twin(capture, self.side, self.streams) if roots == "special" else None
         self.l1 = Programme(capture.guest.ops, capture.setup.npt)
         self.l2 = Programme(capture.guest.l2_ops, capture.setup.npt)
         self.at = 0
         self.rip = self.exit_reason = 0
-        self.l2_exit = False
         self.outcome: Outcome | None = None
         """How the fault under way ended for the engine; None: no fault is under way."""
         self.returned: AnyEvent | None = None
@@ -72,10 +64,6 @@ class Replay:
         """A register write was illegal: #GP is to follow."""
         self.switched: bool | None = None
         """Whether VMRUN or #VMEXIT of the present exit found a legal state; None: there was none."""
-        self.parted = ""
-        """Why this VM, with special roots, may go another way than the kernel from now on; empty: it may not."""
-        self.writing = False
-        """The emulator has stored to memory in the present exit."""
         self.vmcb = 0
         self.observer = Observer(self)
 
@@ -83,7 +71,6 @@ class Replay:
 
     def run(self, until: int | None = None) -> Result:
         """Replay to the end, to the first divergence, or until just before event `until`."""
-        self.vm.start_trace(1 << 16)
         end = len(self.events) if until is None else min(until, len(self.events))
         try:
             while self.at < end and self.step():
@@ -93,30 +80,37 @@ class Replay:
             self.streams.compare(self.at)
             self.observer.finish()
         except Diverged as stop:
-            self.result.until = self.parted
-            self.result.divergence = None if self.parted else with_origins(stop.divergence, self.capture)
+            self.result.divergence = with_origins(stop.divergence, self.capture)
+        except Parted as stop:
+            self.result.divergence = with_origins(self._parted(stop), self.capture)
         except EngineError as error:
             self.result.divergence = with_origins(self.diverge(f"the engine cannot go on: {error}").divergence, self.capture)
         self.result.events = self.streams.compared
-        self.result.bugs = self.vm.bugs()
+        self.result.bugs = self.seen.bugs()
+        if self.twin is not None:
+            self.result.events, self.result.until = self.twin.compared, self.twin.until
+            self.result.differences = dict(sorted(self.twin.differences.items()))
         return self.result
+
+    @property
+    def seen(self) -> Vm:
+        """The VM that the replay is about."""
+        return self.vm if self.twin is None else self.twin.side.vm
+
+    def _parted(self, stop: Parted) -> Divergence:
+        at = next((int(getattr(row.engine, "sptep", 0)) for row in stop.rows if row.differs), 0) or stop.table
+        view = self.seen.shadow_page(at) if at else None
+        page = None if view is None else Page(view.hpa, view.gfn, view.role, view.text, view.special)
+        return Divergence(stop.what, self.at, self.operation(), stop.rows, page)
 
     def step(self) -> bool:
         """One event of the capture; False: the end."""
         event = self.events[self.at]
-        self._note_parting(event)
         handler: Callable[[Any], bool | None] | None = _HANDLERS.get(type(event))
         if handler is None:
             self.streams.expect(self.at, event)
             return True
         return handler(self, event) is not False  # type: ignore[call-arg]
-
-    def _note_parting(self, event: AnyEvent) -> None:
-        """Note where what follows depends on how roots are made."""
-        if self.streams.guest_view and isinstance(event, e.ZapOldest):
-            self.parted = RECYCLED
-        elif self.streams.guest_view and isinstance(event, e.PrepareZapPage) and self.writing and event.root_count:
-            self.parted = FLOODED
 
     def diverge(self, what: str, page: Page | None = None) -> Diverged:
         """A difference that is not one of two events."""
@@ -130,6 +124,16 @@ class Replay:
     def _on_foreign_tables(self) -> bool:
         return self.capture.setup.tdp_mmu and not self.vcpu.guest_mode
 
+    def give(self, given: Input[T]) -> T:
+        """Give something to the engine, and to its twin on special roots. What the engine does upon it is compared later."""
+        look = None if self.twin is None else self.twin.look(given)
+        ours = answer(given, self.side)
+        events = self.side.events()
+        self.streams.grow(events)
+        if self.twin is not None and look is not None:
+            self.twin.follow(given, ours, events, look)
+        return ours.get()
+
     def programme(self) -> Programme:
         """That of the guest that runs now."""
         return self.l2 if self.vcpu.guest_mode else self.l1
@@ -141,20 +145,21 @@ class Replay:
         self.outcome = None
         self.faulted = self.failed_walk = self.refused = False
         self.switched = None
-        self.writing = False
+        if self.twin is not None:
+            self.twin.new_exit()
         op = self.programme().seen_at(self.rip)
         if op is not None:
             self.done_without_exit(op)
         if event.exit_reason == SHUTDOWN_EXIT and not goes_to_l1(self.events, self.at):
-            self.vcpu.set_sregs(INIT_CR0, 0, 0, 0)
+            self.give(lambda side: side.vcpu.set_sregs(INIT_CR0, 0, 0, 0))
         efer = efer_written(self.events, self.at)
         if efer is not None:
-            self.refused = not self.vcpu.set_efer(efer & ~LMA | self.vcpu.efer & LMA)
+            self.refused = not self.give(lambda side: side.vcpu.set_efer(efer & ~LMA | side.vcpu.efer & LMA))
 
     def done_without_exit(self, op: Op) -> None:
         """A plain store, or with nested paging a write of CR3, which the hardware then does alone."""
         if op.writes_cr3:
-            self.vcpu.cr3 = op.val
+            self.give(lambda side: setattr(side.vcpu, "cr3", op.val))
         else:
             self.store(op)
 
@@ -163,61 +168,34 @@ class Replay:
         data = (op.val & (1 << 8 * op.size) - 1).to_bytes(op.size, "little")
         if self.cpu.guest_refuses(op.va, op.cpl == 3):
             return
-        if not self.may_fault(lambda: self.cpu.store(op.va, data, op.cpl == 3) or None, op, WRITE):
+        if not self.cpu.store(op.va, data, op.cpl == 3):
             raise self.diverge(f"the guest stored to {op.va:x} without a fault, but our tables do not allow it")
+        if self.twin is not None:
+            self.twin.store(op, data)
         self.result.stores += 1
-
-    def may_fault(self, access: Callable[[], T | None], op: Op, code: int) -> T | None:
-        """Do an access. On other roots than the kernel's the CPU may have to fault first where it did not on those."""
-        for _ in range(MOST_FAULTS if self.streams.guest_view else 0):
-            done = access()
-            if done is not None:
-                return done
-            user = USER if op.cpl == 3 or self.capture.setup.npt else 0
-            if self.vcpu.page_fault(self.cpu.missed, code | user) not in (Outcome.FIXED, Outcome.SPURIOUS, Outcome.RETRY):
-                return None
-            self.streams.forget_engine()
-        return access()
 
     def on_entry(self, event: e.VmEntry) -> None:
         try:
-            entry = self.vcpu.enter()
+            self.give(Enter())
         except TripleFault as error:
             raise self.diverge(f"the kernel enters the guest, the engine shuts it down: {error}") from error
-        self.cpu.root, self.cpu.level = entry.root, entry.level
         self.streams.compare(self.at)
         self.result.entries += 1
 
     def _fail_to_enter(self) -> None:
         """The kernel found no root to enter the guest with: a shutdown, which L1 gets if the guest is its L2."""
         try:
-            self.vcpu.enter()
+            self.give(Enter())
         except TripleFault:
             return
         raise self.diverge("the kernel finds no root for the guest, the engine has one")
 
     def on_fault(self, event: e.MmuPageFault) -> None:
         self.streams.compare(self.at)
-        self.outcome = self._fault(event.addr, event.err)
+        self.outcome = self.give(Fault(event.addr, event.err))
         self.faulted = self.outcome == Outcome.INJECT and self.vcpu.exception is not None and not self.vcpu.exception.nested
-        if self.streams.guest_view and self.outcome in (Outcome.FIXED, Outcome.SPURIOUS) and is_emulated(self.events, self.at):
-            # A write to a table that the kernel shadows since its root was made; ours is not linked, and simply written.
-            self.outcome = Outcome.EMULATE
-        self.streams.pull()
         self.returned = self.streams.take_return()
         self.streams.expect(self.at, event)
-
-    def _fault(self, address: int, code: int) -> Outcome:
-        if self.streams.guest_view and code & RSVD and self.cpu.is_unlinked(address):
-            # The kernel's CPU met a mark of MMIO. Ours finds nothing yet: it takes a plain fault, and then may meet the mark.
-            outcome = self._fault(address, code & ~(RSVD | PRESENT))
-            if outcome != Outcome.EMULATE or mark_is_old(self.events, self.at):
-                return outcome
-            self.cpu.undo_bits(self.streams.forget_engine())
-        try:
-            return self.vcpu.page_fault(address, code)
-        except HostFault:
-            return Outcome.RETRY
 
     def on_fault_return(self, event: e.MmuPageFaultRet) -> None:
         self.streams.compare(self.at)
@@ -238,8 +216,7 @@ class Replay:
             if self.capture.setup.npt:
                 self.failed_walk = not self._translates_nested(event.addr, event.pferr)
             else:
-                self.failed_walk = self.vcpu.gva_to_gpa(event.addr, event.pferr) is None
-            self.streams.pull()
+                self.failed_walk = self.give(Translate(event.addr, event.pferr)) is None
         self.streams.expect(self.at, event)
 
     def _translates_nested(self, gva: int, access: int) -> bool:
@@ -249,7 +226,7 @@ class Replay:
         self.cpu.take_bits(gva, rest, () if refused is None else self.vcpu.pdptrs)
         if refused is not None:
             self.cpu.mark(refused, True)
-        translates = self.vcpu.gva_to_gpa(gva, access) is not None
+        translates = self.give(Translate(gva, access)) is not None
         if refused is not None:
             self.cpu.mark(refused, False)
         return translates
@@ -268,9 +245,9 @@ class Replay:
         value = self._register_operand(event, cr)
         if value is None:
             raise self.diverge(f"MOV to CR{cr} at {event.rip:x}: no operation of the guest tells the value")
-        write = {0: self.vcpu.set_cr0, 3: self.vcpu.set_cr3, 4: self.vcpu.set_cr4}[cr]
-        self.refused = (cr == 0 and self._is_paging_switch_in_64_bit_code(event, value)) or not write(value)
-        self.streams.pull()
+        self.refused = (cr == 0 and self._is_paging_switch_in_64_bit_code(event, value)) or not self.give(
+            lambda side: {0: side.vcpu.set_cr0, 3: side.vcpu.set_cr3, 4: side.vcpu.set_cr4}[cr](value)
+        )
 
     def _is_paging_switch_in_64_bit_code(self, event: e.EmulateInsn, value: int) -> bool:
         """CR0.PG cannot change there; the engine does not know CS, the emulator's event does."""
@@ -289,20 +266,9 @@ class Replay:
         if self._asked_from_outside():
             self.streams.compare(self.at)
             size = min(event.bytes, 8)
-            flooded = self._flooded()
-            self.vcpu.write_emulated(event.gpa, (event.val & (1 << 8 * size) - 1).to_bytes(size, "little"))
-            if self.streams.guest_view and self._flooded() > flooded and not self._zaps_now():
-                self.parted = FLOODED_HERE
+            self.give(WriteEmulated(event.gpa, (event.val & (1 << 8 * size) - 1).to_bytes(size, "little")))
             self.programme().emulated(self.rip)
-            self.writing = True
         self.streams.expect(self.at, event)
-
-    def _flooded(self) -> int:
-        return self.vm.counters()["mmu_flooded"] if self.streams.guest_view else 0
-
-    def _zaps_now(self) -> bool:
-        """Whether the kernel zaps pages in the present exit."""
-        return any(isinstance(ev, e.PrepareZapPage) for ev in rest_of_exit(self.events, self.at))
 
     def on_mmio(self, event: e.Mmio) -> None:
         self.programme().emulated(self.rip)
@@ -312,22 +278,21 @@ class Replay:
         self.failed_walk = False  # it was only to find this page, at a fault while an event was delivered
         if self._asked_from_outside():
             self.streams.compare(self.at)
-            self.vm.unprotect_page(event.gfn)
+            self.give(Unprotect(event.gfn))
         self.streams.expect(self.at, event)
 
     def on_invlpg(self, event: e.Invlpg) -> None:
         if self._asked_from_outside():
             self.streams.compare(self.at)
-            self.vcpu.invlpg(event.gva)
+            self.give(Invlpg(event.gva))
         self.streams.expect(self.at, event)
 
     def on_invalidate(self, event: e.InvalidateGva) -> None:
-        self.streams.pull()
         if self._asked_from_outside() and self.failed_walk:
             self.streams.compare(self.at)
             self.failed_walk = False
             self.faulted = True
-            self.vcpu.inject()
+            self.give(Inject())
         self.streams.expect(self.at, event)
 
     def on_inject(self, event: e.InjException) -> None:
@@ -337,7 +302,7 @@ class Replay:
         if event.exception == PF:
             if self.failed_walk:  # requests may have been served since, which the engine does at entry: nothing to compare yet
                 self.failed_walk = False
-                self.vcpu.inject()
+                self.give(Inject())
             ours = self.vcpu.exception
             if ours is None or ours.error_code != event.error_code:
                 said = "none" if ours is None else f"one with error code {ours.error_code:x}"
@@ -351,13 +316,13 @@ class Replay:
     def on_vmrun(self, event: e.NestedVmenter) -> None:
         self.streams.compare(self.at)
         self.vmcb = event.vmcb
-        self.switched = self.vcpu.nested_vmrun(*vmcb_state(self.vm, event.vmcb))
+        self.switched = self.give(lambda side: side.vcpu.nested_vmrun(*vmcb_state(side.vm, event.vmcb)))
 
     def on_vmexit(self, event: e.NestedVmexitInject) -> None:
         """Back to L1: by an exit of L2, or while L2 was to be entered with an exception that L1 takes, or without a root."""
         takes_fault = event.exit_code == PF_EXIT and (self.faulted or self.failed_walk)
         if takes_fault and self.failed_walk:
-            self.vcpu.inject()
+            self.give(Inject())
         # A fault while a double fault was delivered: KVM_REQ_TRIPLE_FAULT, which is served as L2 is entered.
         at_entry = takes_fault or event.exit_code == SHUTDOWN_EXIT != self.exit_reason
         if takes_fault or (self.outcome == Outcome.INJECT and not at_entry):
@@ -371,8 +336,7 @@ class Replay:
         if not at_entry:
             self.streams.compare(self.at)
         self.l2.faulted(self.rip)
-        leave(self.vm, self.vcpu, self.vmcb)
-        self.switched = self.vcpu.nested_vmexit(at_entry=at_entry)
+        self.switched = self.give(lambda side: leave(side.vm, side.vcpu, self.vmcb, at_entry))
 
     def on_switch_failed(self, event: e.NestedVmenterFailed) -> bool | None:
         """The state that VMRUN or #VMEXIT was to load is illegal. At #VMEXIT that is the end: L1 shuts down."""
@@ -403,9 +367,9 @@ class Replay:
     def _host_does(self, mark: Mark) -> None:
         if mark.action == "set_sregs":
             if not self.result.entries:
-                self.host.load_image()
+                self.give(lambda side: side.host.load_image())
                 self.host.seed_frames()
-            self.vcpu.set_sregs(mark["cr0"], mark["cr3"], mark["cr4"], mark["efer"])
+            self.give(lambda side: side.vcpu.set_sregs(mark["cr0"], mark["cr3"], mark["cr4"], mark["efer"]))
         elif mark.action == "run" and not self.result.entries:
             self.streams.clear()
         elif mark.action == "get_dirty_log":
@@ -414,9 +378,9 @@ class Replay:
         elif mark.action != "dirty":
             if self.result.entries:
                 self.streams.compare(self.at)
-            if mark.action == "poke" and self.streams.guest_view:
-                self.parted = self.parted or POKED
-            self.host.act(mark)
+            if self.twin is not None and mark.action == "poke":
+                self.twin.user_space_writes(mark["gpa"])
+            self.give(lambda side: side.host.act(mark))
 
 
 _HANDLERS: dict[type[AnyEvent], Callable[..., bool | None]] = {

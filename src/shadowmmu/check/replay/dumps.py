@@ -58,9 +58,9 @@ class DumpComparison:
 
     def _entry(self, kernel: int, engine: int, level: int, table: int, index: int) -> Difference | None:
         where = f"level {level} entry {index:03x}"
-        if _is_link(kernel, level):
+        if is_link(kernel, level):
             ignore = self.cpu_bits | (PAE_ROOT_BITS if level == self.dump.level == 3 else 0)
-            if not _is_link(engine, level) or (kernel ^ engine) & ~FRAME_BITS & ~ignore:
+            if not is_link(engine, level) or (kernel ^ engine) & ~FRAME_BITS & ~ignore:
                 return Difference(f"{where} is {kernel:x} in the kernel, {engine:x} here", table)
             return self._table(kernel, engine, level - 1)
         if not self.matcher.leaf(kernel, engine, self.cpu_bits):
@@ -70,7 +70,7 @@ class DumpComparison:
         return None
 
 
-def _is_link(entry: int, level: int) -> bool:
+def is_link(entry: int, level: int) -> bool:
     """An entry that leads to a table: a shadow page's, or of a bare root table (without bit 11)."""
     return bool(entry & P) and level > 1 and not entry & LARGE and (bool(entry & PRESENT) or not entry & _SOFT)
 
@@ -122,7 +122,7 @@ class LeafComparison:
         for index in range(4 if level == self.dump.level == 3 else 512):
             entry = read(table, index)
             at = address + (index << (9 * level + 3))
-            if _is_link(entry, level):
+            if is_link(entry, level):
                 found.update(self._leaves(entry & FRAME_BITS, level - 1, at, read))
             elif entry:
                 found[at] = entry, level

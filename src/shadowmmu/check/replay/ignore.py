@@ -65,21 +65,8 @@ TDP_COUNTERS = frozenset({
 })  # fmt: skip
 """Counters that also count the TDP MMU's work, where there is one."""
 
-GUEST_VIEW = (
-    e.Walk, e.PagingElement, e.SetAccessedBit, e.SetDirtyBit, e.WalkerError, e.MmuPageFault, e.MmuPageFaultRet, e.PteWrite,
-    e.UnprotectPage, e.Invlpg, e.InvalidateGva,
-)  # fmt: skip
-"""Kinds compared when the VM has special roots: the captured kernel makes its roots otherwise, but the guest must not notice.
-
-Marks of MMIO are looked at only where an entry is linked, and special pages link their entries when they are needed.
-"""
-RECYCLED = "the kernel recycles its oldest pages, which are others than ours"
-FLOODED = "the kernel zaps a root's page that is written too often, and keeps it as an invalid root; here it is freed"
-FLOODED_HERE = "a table is written too often and zapped here; the kernel counts anew when it loads a root with that page"
-POKED = "user space changes the guest's tables behind the MMU: what is stale then depends on when an entry was linked"
-"""From there on roots decide what happens next, so a difference then is none between engine and kernel: the replay ends at it."""
 LAZY_BITS = 0x402
 """Writable, and writable as far as the MMU is concerned. With special roots a dump may differ in them: a table that no
 root links is not synced, so it stays writable."""
 MARK_BITS = 2 | 0x7F8 | 0x7FF << 52
-"""As these are, in a mark of MMIO; and the generation it was made in (mmu/spte.h, MMIO_SPTE_GEN_LOW and _HIGH)."""
+"""In a rerun, as these are, in a mark of MMIO; and the generation it was made in (mmu/spte.h, MMIO_SPTE_GEN_LOW and _HIGH)."""

@@ -38,16 +38,3 @@ def gets_gp(events: Sequence[AnyEvent], at: int) -> bool:
 def goes_to_l1(events: Sequence[AnyEvent], at: int) -> bool:
     """Whether the kernel gives the exit of L2 to L1."""
     return any(isinstance(ev, e.NestedVmexitInject) for ev in rest_of_exit(events, at))
-
-
-def is_emulated(events: Sequence[AnyEvent], at: int) -> bool:
-    """Whether the kernel emulates the instruction whose fault is at `at`."""
-    for event in rest_of_exit(events, at):
-        if isinstance(event, e.EmulateInsn | e.MmuPageFaultRet):
-            return isinstance(event, e.EmulateInsn)
-    return False
-
-
-def mark_is_old(events: Sequence[AnyEvent], at: int) -> bool:
-    """Whether the kernel finds the mark of MMIO to be of another generation, so that it walks the guest's tables after all."""
-    return any(isinstance(ev, e.CheckMmioSpte) and ev.kvm_gen != ev.spte_gen for ev in rest_of_exit(events, at))

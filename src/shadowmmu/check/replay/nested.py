@@ -24,10 +24,11 @@ def vmcb_state(vm: Vm, vmcb: int) -> tuple[int, int, int, int, int | None]:
     return (_read(vm, vmcb + CR0), _read(vm, vmcb + CR3), _read(vm, vmcb + CR4), _read(vm, vmcb + EFER) & ~SVME, ncr3)
 
 
-def leave(vm: Vm, vcpu: Vcpu, vmcb: int) -> None:
-    """#VMEXIT stores L2's registers into the VMCB."""
+def leave(vm: Vm, vcpu: Vcpu, vmcb: int, at_entry: bool) -> bool:
+    """#VMEXIT: L2's registers are stored into the VMCB, L1's come back. False: those are illegal."""
     for at, value in ((CR0, vcpu.cr0), (CR3, vcpu.cr3), (CR4, vcpu.cr4), (EFER, vcpu.efer | SVME)):
         vm.write_guest(vmcb + at, struct.pack("<Q", value))
+    return bool(vcpu.nested_vmexit(at_entry=at_entry))
 
 
 def compare_exit(theirs: NestedVmexitInject, ours: PageFaultException | None) -> str:

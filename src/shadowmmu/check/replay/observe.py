@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from shadowmmu.check.replay.capture import Dump
 from shadowmmu.check.replay.counters import compare_counters
 from shadowmmu.check.replay.cpu import ACCESSED_DIRTY
-from shadowmmu.check.replay.dumps import DumpComparison, LeafComparison
+from shadowmmu.check.replay.dumps import DumpComparison
 from shadowmmu.check.replay.markers import Mark, parse
 from shadowmmu.check.replay.result import Page
 from shadowmmu.trace.events import AnyEvent, Marker
@@ -62,7 +62,7 @@ class Observer:
         op = replay.programme().now
         if op is None:
             return
-        data = replay.may_fault(lambda: replay.cpu.load(op.va, min(op.size, 4), op.cpl == 3), op, 0)
+        data = replay.cpu.load(op.va, min(op.size, 4), op.cpl == 3)
         if data is None:
             raise replay.diverge(f"the guest loaded from {op.va:x} without a fault, but our tables do not allow it")
         ours = int.from_bytes(data, "little")
@@ -70,6 +70,8 @@ class Observer:
         allowed = ACCESSED_DIRTY if replay.capture.setup.npt else 0
         if (ours ^ value) & (1 << 8 * min(op.size, 4)) - 1 & ~allowed and not self._is_unknown(op.va):
             raise replay.diverge(f"the guest read {value:x} at {op.va:x}; through our tables there is {ours:x}")
+        if replay.twin is not None:
+            replay.twin.load(op, data)
         replay.result.loads += 1
 
     def _is_unknown(self, gva: int) -> bool:
@@ -94,7 +96,7 @@ class Observer:
         replay = self.replay
         if slot not in replay.host.live:
             return
-        bitmap = replay.vm.get_dirty_log(slot)
+        bitmap = replay.give(lambda side: side.vm.get_dirty_log(slot))
         base = replay.host.live[slot][0] >> 12
         ours = {base + i for i in range(8 * len(bitmap)) if bitmap[i >> 3] >> (i & 7) & 1}
         theirs = set()
@@ -115,27 +117,24 @@ class Observer:
             return
         if dump.level != cpu.level:
             raise replay.diverge(f"dump {dump.tag}: the kernel's root has level {dump.level}, ours {cpu.level}")
-        comparison = self._comparison(dump)
+        comparison = DumpComparison(replay.vm, replay.side.matcher, dump)
         found = comparison.run(cpu.root)
         if found:
             view = replay.vm.shadow_page(found.table)
             page = None if view is None else Page(view.hpa, view.gfn, view.role, view.text, view.special)
             raise replay.diverge(f"dump {dump.tag}: {found.text}", page)
+        entries = comparison.entries if replay.twin is None else replay.twin.compare_tables(dump.tag)
         replay.result.dumps += 1
-        replay.result.dump_entries += comparison.entries
-
-    def _comparison(self, dump: Dump) -> DumpComparison | LeafComparison:
-        kind = LeafComparison if self.replay.streams.guest_view else DumpComparison
-        return kind(self.replay.vm, self.replay.matcher, dump)
+        replay.result.dump_entries += entries
 
     def compare_counters(self, tag: str) -> None:
         replay = self.replay
-        if replay.streams.guest_view:
-            return
         compared, differing = compare_counters(self.counters[tag], replay.vm.counters(), replay.capture.setup.tdp_mmu)
         if differing:
             told = ", ".join(f"{name} {theirs} in the kernel, {ours} here" for name, theirs, ours in differing)
             raise replay.diverge(f"counters at {tag}: {told}")
+        if replay.twin is not None:
+            replay.twin.compare_counters(tag)
         replay.result.counters += compared
 
 

@@ -75,6 +75,8 @@ class Result(msgspec.Struct):
     """Values the guest read, found in our memory through our tables."""
     bugs: list[str] = []
     """WARNs of the kernel that the engine hit."""
+    differences: dict[str, int] = {}
+    """On special roots: letter -> how often that difference from the kernel explained something."""
     until: str = ""
     """Why the replay ended before the capture did; empty: it did not."""
     divergence: Divergence | None = None

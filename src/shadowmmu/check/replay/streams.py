@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from shadowmmu import Vm
-from shadowmmu.check.replay.ignore import ALL_ROOTS, GUEST_VIEW, INPUTS, NOISE, TDP_FIELDS
+from shadowmmu.check.replay.ignore import ALL_ROOTS, INPUTS, NOISE, TDP_FIELDS
 from shadowmmu.check.replay.match import Matcher
 from shadowmmu.check.replay.result import Diverged, Divergence, Page, Row
 from shadowmmu.trace import events as e
-from shadowmmu.trace.engine import from_records
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.fields import Word
 
@@ -18,23 +17,18 @@ BEFORE = 6
 AFTER = 4
 _LEAVES = (e.SetSpte, e.SpteRequested, e.FastPageFault, e.MarkMmioSpte, e.HandleMmioPageFault, e.CheckMmioSpte)
 GUEST_MODE, DIRECT = 1 << 17, 1 << 7
-_PLACES = frozenset({"root", "sptep", "err"})
 _NOTHING: frozenset[str] = frozenset()
 
 
 class Streams:
     """What the kernel did and what the engine did since both were last found equal."""
 
-    def __init__(
-        self, vm: Vm, matcher: Matcher, foreign_l1: Callable[[], bool], tdp_mmu: bool, guest_view: bool, operation: Callable[[], str]
-    ) -> None:
+    def __init__(self, vm: Vm, matcher: Matcher, foreign_l1: Callable[[], bool], tdp_mmu: bool, operation: Callable[[], str]) -> None:
         self.vm = vm
         self.matcher = matcher
         self.foreign_l1 = foreign_l1
         """Whether the vCPU is now on tables of the TDP MMU."""
         self.tdp_mmu = tdp_mmu
-        self.guest_view = guest_view
-        """Only what the guest can notice is compared, as its roots are made otherwise than the kernel's."""
         self.operation = operation
         self.kernel: list[tuple[int, AnyEvent]] = []
         self.engine: list[AnyEvent] = []
@@ -47,21 +41,19 @@ class Streams:
 
     def expect(self, index: int, event: AnyEvent) -> None:
         """The kernel did this; the engine must have or will."""
-        if self._is_compared(event):
+        if self.is_compared(event):
             self.kernel.append((index, event))
 
-    def pull(self) -> None:
-        """Take what the engine did since."""
-        for event in from_records(self.vm.records()):
-            if self._is_compared(event):
+    def grow(self, events: Iterable[AnyEvent]) -> None:
+        """The engine did this."""
+        for event in events:
+            if self.is_compared(event):
                 self.engine.append(event)
             else:
                 self.matcher.follow(event)
 
-    def _is_compared(self, event: AnyEvent) -> bool:
+    def is_compared(self, event: AnyEvent) -> bool:
         if type(event) in INPUTS or type(event) in NOISE:
-            return False
-        if self.guest_view and not isinstance(event, GUEST_VIEW):
             return False
         if isinstance(event, e.FreeRoots):
             return event.roots != ALL_ROOTS
@@ -84,16 +76,8 @@ class Streams:
         last = self.engine[-1] if self.engine else None
         return self.engine.pop() if isinstance(last, e.MmuPageFaultRet) else None
 
-    def forget_engine(self) -> list[AnyEvent]:
-        """Leave out what the engine just did, as the kernel had no cause for it; it is returned."""
-        left_out = from_records(self.vm.records())
-        for event in left_out:
-            self.matcher.follow(event)
-        return left_out
-
     def clear(self) -> None:
         """Leave out what was done so far, as at set-up."""
-        self.pull()
         self.kernel.clear()
         self.engine.clear()
 
@@ -101,7 +85,6 @@ class Streams:
 
     def compare(self, index: int) -> None:
         """Both streams must be equal up to here; then they start anew. Raises Diverged."""
-        self.pull()
         for at in range(max(len(self.kernel), len(self.engine))):
             kernel = self.kernel[at][1] if at < len(self.kernel) else None
             engine = self.engine[at] if at < len(self.engine) else None
@@ -129,9 +112,7 @@ class Streams:
         return f"{kernel.name} differs in {', '.join(fields)}" if fields else ""
 
     def _skipped(self, kernel: AnyEvent) -> frozenset[str]:
-        """Fields that other roots, or the TDP MMU's pages, change."""
-        if self.guest_view:
-            return _PLACES
+        """Fields that the TDP MMU's pages change."""
         if not self.tdp_mmu:
             return _NOTHING
         if type(kernel) not in TDP_FIELDS or (isinstance(kernel, e.LoadPgd) and not self.foreign_l1()):

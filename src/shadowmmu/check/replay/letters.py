@@ -1,0 +1,53 @@
+"""How a VM with special roots differs from the kernel: every difference has a letter, and no other is allowed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Letter(NamedTuple):
+    """A documented difference."""
+
+    letter: str
+    what: str
+    why: str
+
+
+LETTERS = (
+    Letter(
+        "a",
+        "level-2 pages are looked up, linked and synced when they are touched",
+        "a special root starts empty; the kernel looks up all four level-2 pages when it loads a root",
+    ),
+    Letter(
+        "b",
+        "level-2 pages have parents and no root count",
+        "the special page above holds them, not the root: a zapped one is freed at once, and may be recycled",
+    ),
+    Letter(
+        "c",
+        "a PDPTE that names no memory faults when it is used",
+        "the kernel checks all PDPTEs when it loads a root, and shuts the guest down",
+    ),
+    Letter(
+        "d",
+        "a zapped level-2 page costs a PDPTE, not the root",
+        "it is unlinked from the special page above it; the kernel asks the vCPU to load its root anew",
+    ),
+    Letter(
+        "e",
+        "a root is freed as obsolete only if it is",
+        "a bare root has no generation of its own, so any request frees it; needs two vCPUs to show",
+    ),
+    Letter(
+        "f",
+        "a special page is made and freed with its root",
+        "it is a shadow page, neither hashed nor counted; a bare root is a table that is there for good",
+    ),
+    Letter(
+        "g",
+        "an input that meets other tables does what these need",
+        "by a to e the two have other pages, entries or unsync marks where it looks",
+    ),
+)
+"""All of them. A replay counts how often each explains an event, an entry of a dump or a counter."""
