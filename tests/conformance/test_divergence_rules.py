@@ -126,6 +126,12 @@ def test_what_is_no_event_shows_the_last_rule_before():
     assert found.made_by is not None and found.made_by.emitter
 
 
+def test_a_dump_that_no_marker_leads_to_is_not_passed_over():
+    capture = load(BASIC)
+    dumps = [msgspec.structs.replace(capture.dumps[0], seq=9999), *capture.dumps[1:]]
+    assert "was taken at the guest's marker 9999, which never came" in divergence(msgspec.structs.replace(capture, dumps=dumps)).what
+
+
 # --- the command
 
 

@@ -27,14 +27,16 @@ class Observer:
         self.replay = replay
         capture = replay.capture
         self.dumps = {dump.seq: dump for dump in capture.dumps if dump.tag != FINAL}
+        """Those still to come, by the guest's marker that they were taken at."""
         self.last_dump = next((dump for dump in capture.dumps if dump.tag == FINAL), None)
         self.counters = {counters.tag: counters.values for counters in capture.counters}
         self.expects_value = False
         """The value that the guest tells next was loaded from memory by the present operation."""
 
     def guest_says(self, mark: Mark) -> None:
-        if mark["seq"] in self.dumps:
-            self.compare_dump(self.dumps[mark["seq"]])
+        dump = self.dumps.pop(mark["seq"], None)
+        if dump is not None:
+            self.compare_dump(dump)
         if mark.action in ("op", "l2op"):
             programme = self.replay.l1 if mark.action == "op" else self.replay.l2
             late = programme.start(mark[mark.action])
@@ -51,6 +53,9 @@ class Observer:
             self._script(mark["hostcall"])
 
     def finish(self) -> None:
+        missed = next(iter(self.dumps.values()), None)
+        if missed is not None:
+            raise self.replay.diverge(f"dump {missed.tag} was taken at the guest's marker {missed.seq}, which never came")
         if self.last_dump:
             self.compare_dump(self.last_dump)
         if FINAL in self.counters:
