@@ -180,6 +180,9 @@ class Pager:
         for vcpu in self.vcpus:
             vcpu.drop()
 
+    def arm_interleave(self, point: int, gpa: int, value: int, size: int) -> None:
+        """A fault is served in one piece: nothing comes between."""
+
     def bugs(self) -> list[str]:
         return []
 

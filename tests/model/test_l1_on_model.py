@@ -15,7 +15,7 @@ from test_root_table import MODES, ROWS, chain
 
 from shadowmmu import Vm
 from shadowmmu.check.audit import audit
-from shadowmmu.check.fuzz.guest import L2
+from shadowmmu.check.fuzz.guest import L2_UNPAGED
 from shadowmmu.check.fuzz.ops import GUEST, HOST, PAGE, SLOTS, USER_MIB, WATCHED
 from shadowmmu.check.fuzz.slots import DirectMap, Slots
 from shadowmmu.check.oracle import Oracle
@@ -128,7 +128,7 @@ class Hypervisor:
     def vmrun(self, tables: NestedTables, vcpu: int = 0) -> None:
         """VMRUN, which flushes as with TLB_CONTROL 1 (KVM treats every switch between L1 and L2 so)."""
         mode = MODES[self.mode]
-        assert self.vm.vcpus[vcpu].nested_vmrun(**L2, ncr3=tables.ncr3)
+        assert self.vm.vcpus[vcpu].nested_vmrun(*L2_UNPAGED, ncr3=tables.ncr3)
         self.oracle.vcpus[vcpu].vmrun(mode.cr0, tables.ncr3, mode.cr4, mode.efer)
         self.cpus[vcpu].observer = self.oracle.vcpus[vcpu]
         self.checked()

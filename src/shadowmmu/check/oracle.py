@@ -23,10 +23,11 @@ Checked:
    else in them has changed. After a fault nothing has changed.
 5. PDPTEs: a control-register write is refused if and only if a present PDPTE has reserved bits (SDM 4.4.1).
 
-Not checked: addresses that are not watched; protection keys (KVM gives shadow-paged guests none); that an entry which
-is not used has no A bit; memory types; what the guest reads (same host memory, so 1 covers it); that the engine
-faults less than it might. Rule 2 is stricter than the architecture, which also allows stale faults. A PCID counts as
-walked all the time, loaded or not; a #PF for a not-present page drops nothing (a bare CPU drops the address).
+Not checked: addresses that are not watched; emulated accesses of a PAE L2 whose PDPTEs cannot be loaded; protection
+keys (KVM gives shadow-paged guests none); that an entry which is not used has no A bit; memory types; what the guest
+reads (same host memory, so 1 covers it); that the engine faults less than it might. Rule 2 is stricter than the
+architecture, which also allows stale faults. A PCID counts as walked all the time, loaded or not; a #PF for a not-
+present page drops nothing (a bare CPU drops the address).
 
 Known differences of Linux 6.1 from a bare CPU. They are allowed here, unless `strict`:
 * I/D in the error code with EFER.NXE but without CR4.PAE: Linux sets it.
@@ -35,6 +36,7 @@ Known differences of Linux 6.1 from a bare CPU. They are allowed here, unless `s
 * With CR0.WP=0 Linux maps a user page that the supervisor writes, but the guest's entry does not let it, as a
   supervisor page; if EFLAGS.AC allowed that write under SMAP, the page stays within reach after AC is cleared.
 * Linux reports a fetch in the nested fault of an NPT without NX if L1 has CR4.SMEP.
+* A nested fault met while the emulator walks L2's tables is reported at the page, not at the entry or byte in it.
 * Reserved bits of a PDPTE of an NPT are not looked at; those of its address lead outside memory.
 * A #PF drops the address from the shadow of the present CR3 alone. If the guest loads another CR3 with the same PCID
   and keeps its translations (CR3 bit 63), those of the first stay within reach.
@@ -49,7 +51,8 @@ from typing import Any, NamedTuple
 from shadowmmu.check.space import Child, GuestMemory, Node, Space
 from shadowmmu.hardware import walk as hw
 from shadowmmu.hardware.cpu import Violation
-from shadowmmu.hardware.walk import Features, Paging, Step, Translation, bits, paging, walk
+from shadowmmu.hardware.nested import L2
+from shadowmmu.hardware.walk import Features, Npt, Paging, SecondLevelFault, Step, Translation, bits, paging, walk, walk_two_dimensions
 
 NPT_PDPTE_HIGH = 0xFFF  # bits of a PDPTE's address beyond the physical ones: they lead outside memory
 CR0_CACHE = 0x60000000  # CD, NW: a change reloads PDPTEs (SDM 4.4.1)
@@ -63,6 +66,13 @@ class Prediction(NamedTuple):
     access: int
     result: Translation | int
     entries: tuple[tuple[int, int, int, int], ...]
+    address: int  # what a fault reports
+    nested: bool  # it is a nested fault, L1's
+    two_dimensions: bool = False
+
+
+class NotJudged(Exception):
+    """An emulated access of an L2 in PAE mode whose PDPTEs Linux cannot load: it goes on with old ones, a bare CPU faults."""
 
 
 class Oracle:
@@ -110,6 +120,8 @@ class VirtualTlb:
         self.cr0 = self.cr3 = self.cr4 = self.efer = 0
         self.nested = False
         """The tables are L1's NPT below an L2 without paging; `cr3` is nCR3, the other registers are L1's."""
+        self.l2: L2 | None = None
+        """The L2 that runs on nested tables, if it has paging of its own."""
         self._pdptes: tuple[int, ...] = (0, 0, 0, 0)
         self.prediction: Prediction | None = None
         self._set_mode()
@@ -215,6 +227,8 @@ class VirtualTlb:
 
     def completed(self, gva: int, access: int, ac: bool, hpa: int) -> None:
         """Rule 1."""
+        if gva >> 12 not in self.space.pages and self.l2 is not None:
+            return  # L2's tables led to an address that is not watched
         pages = self.possible(gva)
         kernel_pages = not self.mode.wp and not self.oracle.strict
         for page in pages:
@@ -234,26 +248,60 @@ class VirtualTlb:
         if hpa is not None:
             self.oracle.stored(hpa, size)
 
-    def before_walk(self, gva: int, access: int, ac: bool) -> None:
-        """Walk the present tables as a bare CPU would, on a copy of the entries it would mark."""
-        seen: dict[int, tuple[int, int]] = {}
-        marked: dict[int, int] = {}
+    def before_walk(self, gva: int, access: int, ac: bool, emulated: bool = False) -> None:
+        """Walk the present tables as a bare CPU would, on a copy of the entries it would mark; L2's too for its emulator."""
+        seen: dict[tuple[int, int], int] = {}  # (hpa, size) -> value
+        marked: dict[int, int] = {}  # byte by byte: a page can be a table of L2's and of L1's, with entries of two sizes
+
+        def overlay(hpa: int, size: int, value: int) -> int:
+            for at in range(size) if marked else ():
+                if hpa + at in marked:
+                    value = value & ~(0xFF << 8 * at) | marked[hpa + at] << 8 * at
+            return value
 
         def read(gpa: int, size: int) -> int | None:
             hpa = self.memory.host(gpa)
             if hpa is None:
                 return None
-            seen[hpa] = size, self.memory.read(hpa, size)
-            return marked.get(hpa, seen[hpa][1])
+            seen[hpa, size] = value = self.memory.read(hpa, size)
+            return overlay(hpa, size, value)
 
         def write(gpa: int, size: int, value: int) -> None:
             hpa = self.memory.host(gpa)
             if hpa is not None and self.memory.writable(gpa):
-                marked[hpa] = value
+                marked.update((hpa + at, value >> 8 * at & 0xFF) for at in range(size))
 
+        def entries() -> tuple[tuple[int, int, int, int], ...]:
+            return tuple((hpa, size, old, overlay(hpa, size, old)) for (hpa, size), old in seen.items())
+
+        if self.l2 is not None and emulated:
+            found, address, nested = self._walk_l2(self.l2, Npt(self.mode, read, write, self.cr3, self.pdptes), gva, access, ac)
+            self.prediction = Prediction(gva, access, found, entries(), address, nested, True)
+            return
         result = walk(self.mode, read, self.cr3, gva, access, ac, write=write, pdptes=self.pdptes)
-        entries = tuple((hpa, size, old, marked.get(hpa, old)) for hpa, (size, old) in seen.items())
-        self.prediction = Prediction(gva, access, result, entries)
+        self.prediction = Prediction(gva, access, result, entries(), gva, self.nested)
+
+    def _walk_l2(self, l2: L2, npt: Npt, gva: int, access: int, ac: bool) -> tuple[Translation | int, int, bool]:
+        """What an access of L2's comes to: (result, address that a fault reports, whether that is nested)."""
+        try:
+            pdptes = self._pdptes_of_l2(l2, npt) if l2.mode.levels == 3 else None
+            found = walk_two_dimensions(l2.mode, npt, l2.cr3, gva, access, ac, pdptes)
+        except SecondLevelFault as fault:
+            return fault.code & 0xFFFFFFFF, fault.gpa if self.oracle.strict else fault.gpa & ~0xFFF, True
+        if isinstance(found, int):
+            return found, gva, False
+        return Translation(found[1] & ~0xFFF, 12, found[0].rights), gva, False
+
+    def _pdptes_of_l2(self, l2: L2, npt: Npt) -> tuple[int, ...]:
+        """What Linux loads before it walks a PAE L2's tables; raises NotJudged where it keeps old ones instead."""
+        try:
+            at = npt.translate(l2.cr3 & ~0xFFF, 0, True) | l2.cr3 & 0xFE0
+        except SecondLevelFault:
+            raise NotJudged("L2's PDPTEs are not mapped") from None
+        pdptes = tuple(npt.read(at + 8 * i, 8) or 0 for i in range(4))
+        if self.memory.host(at) is None or any(p & 1 and p & l2.mode.pdpte_reserved for p in pdptes):
+            raise NotJudged("L2's PDPTEs have reserved bits, or are not in memory")
+        return pdptes
 
     def after_walk(self, outcome: str, gpa: int | None, exception: tuple[Any, ...] | None) -> None:
         """Rules 2, 3 and 4."""
@@ -264,12 +312,13 @@ class VirtualTlb:
         if exception is not None:
             self._judge_fault(what, expected, exception)
         elif outcome == "TRANSLATED" and (isinstance(expected.result, int) or gpa != expected.result.address(expected.gva)):
-            wanted = self._outcome(expected.result, expected.gva)
+            wanted = self._outcome(expected.result, expected.address)
             raise Violation(f"{what}: translated to gpa {_hex([gpa])} for the emulator, a bare CPU gives {wanted}")
         must = outcome in ("FIXED", "TRANSLATED") and isinstance(expected.result, Translation)
         for hpa, size, old, new in expected.entries:
             now = self.memory.read(hpa, size)
-            if now != new and (must or exception is not None or now != old):
+            half_done = expected.two_dimensions and exception is not None and now == old
+            if now != new and not half_done and (must or exception is not None or now != old):
                 change = f"as {now:#x}, was {old:#x}, a bare CPU makes it {new:#x}"
                 raise Violation(f"{what}: {outcome} left guest entry at host {hpa:#x} {change}")
             if now != old:
@@ -285,16 +334,21 @@ class VirtualTlb:
     def _judge_fault(self, what: str, expected: Prediction, exception: tuple[Any, ...]) -> None:
         vector, code, address = exception[:3]
         nested = len(exception) > 3 and bool(exception[3])
-        if nested != self.nested:
-            raise Violation(f"{what}: the fault is for {'L1' if nested else 'the guest itself'}")
+        if nested != expected.nested:
+            whose = "L1" if nested else "the guest itself"
+            raise Violation(
+                f"{what}: fault {code:#x} at {address:#x} is for {whose}, a bare CPU: {self._outcome(expected.result, expected.address)}"
+            )
         seen = code & 0xFFFFFFFF
-        if self.nested and not self.mode.nx:
+        if nested and not self.mode.nx:
             seen &= ~hw.FETCH
-        if not self.oracle.strict and self.mode.levels == 2 and self.efer & hw.EFER_NXE and expected.access & hw.FETCH:
-            seen = code & ~hw.FETCH | self.mode.code(expected.access) & hw.FETCH
-        if (vector, address, seen) != (PAGE_FAULT, expected.gva, expected.result):
+        own = self.l2 is not None and expected.two_dimensions and not nested  # the fault of L2's own tables
+        mode = self.l2.mode if own and self.l2 is not None else self.mode
+        if not self.oracle.strict and mode.levels == 2 and (own or self.efer & hw.EFER_NXE) and expected.access & hw.FETCH:
+            seen = code & ~hw.FETCH | mode.code(expected.access) & hw.FETCH
+        if (vector, address, seen) != (PAGE_FAULT, expected.address, expected.result):
             got = f"exception {vector} code {code:#x} address {address:#x}"
-            raise Violation(f"{what}: the guest gets {got}, a bare CPU gives {self._outcome(expected.result, expected.gva)}")
+            raise Violation(f"{what}: the guest gets {got}, a bare CPU gives {self._outcome(expected.result, expected.address)}")
 
     # --- words
 

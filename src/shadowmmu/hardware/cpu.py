@@ -74,13 +74,14 @@ class Done(Enum):
     COMPLETED = "completed"  # by the CPU through the shadow tables
     EMULATED = "emulated"  # through gva_to_gpa and the engine's emulated read or write
     INJECTED = "injected"  # the guest gets vcpu.exception
+    L2_FAULT = "faulted in L2"  # by L2's own tables: a #PF without an exit
 
 
 class Result(NamedTuple):
     """The end of one access."""
 
     how: Done
-    value: int | None  # loaded; None after a store, a fault or a read of no memory
+    value: int | None  # loaded, or L2's error code; None after a store, an exit to L1 or a read of no memory
     exits: tuple[str, ...]  # the engine's outcomes on the way
 
 
@@ -90,7 +91,8 @@ class Observer(Protocol):
     def completed(self, gva: int, access: int, ac: bool, hpa: int) -> None: ...  # translated, about to be used
     def stored(self, hpa: int, size: int) -> None: ...  # guest memory has changed
     def emulated_store(self, gpa: int, size: int) -> None: ...  # the same, by the engine's write_emulated
-    def before_walk(self, gva: int, access: int, ac: bool) -> None: ...  # the engine is about to walk the guest's tables
+    # the engine is about to walk the guest's tables; emulated: for `gva_to_gpa`
+    def before_walk(self, gva: int, access: int, ac: bool, emulated: bool = False) -> None: ...
     def after_walk(self, outcome: str, gpa: int | None, exception: tuple[Any, ...] | None) -> None: ...  # page_fault's, or "TRANSLATED"
 
 
@@ -153,36 +155,47 @@ class Cpu:
 
     def access(self, gva: int, access: int, ac: bool, size: int, value: int | None = None) -> Result:
         """Do one load, fetch or store of `size` bytes at `gva`, aligned, to its end."""
-        vcpu = self.vcpu
         exits: list[str] = []
+        hpa = self.find(gva, access, ac, exits, hw.GUEST_FINAL if self.npt_levels else 0)
+        if hpa == "INJECT":
+            return Result(Done.INJECTED, None, tuple(exits))
+        if isinstance(hpa, str):
+            return self.emulate(gva, access, ac, size, value, tuple(exits))
+        return self.finish(hpa, size, value, exits)
+
+    def find(self, gva: int, access: int, ac: bool, exits: list[str], where: int) -> int | str:
+        """The host address that one access goes to, or the outcome (INJECT, EMULATE) that ends it; `where`: for the error code."""
+        vcpu = self.vcpu
         for _ in range(RETRY_LIMIT):
             self.enter()
             hpa = self.translate(gva, access, ac)
             if hpa >= 0:
                 self.observer.completed(gva, access, ac, hpa)
-                if value is None:
-                    return Result(Done.COMPLETED, self.memory.read(hpa, size), tuple(exits))
-                self.memory.write(hpa, size, value)
-                self.observer.stored(hpa, size)
-                return Result(Done.COMPLETED, None, tuple(exits))
+                return hpa
             vcpu.ac = ac
             self.observer.before_walk(gva, access, ac)
-            outcome = str(getattr(vcpu.page_fault(gva, ~hpa | (hw.GUEST_FINAL if self.npt_levels else 0)), "name", None))
+            outcome = str(getattr(vcpu.page_fault(gva, ~hpa | where), "name", None))
             exits.append(outcome)
             self.observer.after_walk(outcome, None, vcpu.exception if outcome == "INJECT" else None)
-            if outcome == "INJECT":
-                return Result(Done.INJECTED, None, tuple(exits))
-            if outcome == "EMULATE":
-                return self.emulate(gva, access, ac, size, value, tuple(exits))
+            if outcome in ("INJECT", "EMULATE"):
+                return outcome
             if outcome not in ("RETRY", "FIXED", "SPURIOUS"):
                 raise Violation(f"page_fault({gva:#x}, {~hpa:#x}) ended in {outcome}")
         raise Violation(f"no progress: access {access:#x} to {gva:#x} took {RETRY_LIMIT} exits: {' '.join(exits)}")
+
+    def finish(self, hpa: int, size: int, value: int | None, exits: Sequence[str]) -> Result:
+        """The load, or the store of `value`, at the host address that was found."""
+        if value is None:
+            return Result(Done.COMPLETED, self.memory.read(hpa, size), tuple(exits))
+        self.memory.write(hpa, size, value)
+        self.observer.stored(hpa, size)
+        return Result(Done.COMPLETED, None, tuple(exits))
 
     def emulate(self, gva: int, access: int, ac: bool, size: int, value: int | None, exits: tuple[str, ...] = ()) -> Result:
         """The same access by the machine's emulator; within one page, of any size and alignment."""
         vcpu = self.vcpu
         vcpu.ac = ac
-        self.observer.before_walk(gva, access, ac)
+        self.observer.before_walk(gva, access, ac, True)
         # The host's own nested tables are the identity. L1's, when L2 runs, are walked by the engine.
         gpa = gva if self.npt_levels and not vcpu.guest_mode else vcpu.gva_to_gpa(gva, access)
         self.observer.after_walk("TRANSLATED", gpa, None if gpa is not None else vcpu.exception)

@@ -266,6 +266,10 @@ class SecondLevelFault(Exception):
         self.gpa, self.code = gpa, code
 
 
+class BeyondNestedTables(Exception):
+    """A guest-physical address of more than 32 bits, which nested tables of 2 or 3 levels have no index for."""
+
+
 class Npt(NamedTuple):
     """Nested tables in the host's own paging format; every nested walk is a user access (APM 15.25.5)."""
 
@@ -273,11 +277,14 @@ class Npt(NamedTuple):
     read: Read
     write: Write
     ncr3: int
+    pdptes: tuple[int, ...] | None = None  # in PAE mode: None reads memory
 
     def translate(self, gpa: int, access: int, table: bool) -> int:
         """The host-physical address of `gpa`; `table`: for a guest table, which counts as written (APM 15.25.6)."""
+        if self.mode.levels < 4 and gpa >> 32:
+            raise BeyondNestedTables(f"L2 physical address {gpa:#x}")
         access = USER | (WRITE if table else access & (WRITE | FETCH))
-        result = walk(self.mode, self.read, self.ncr3, gpa, access, write=self.write)
+        result = walk(self.mode, self.read, self.ncr3, gpa, access, write=self.write, pdptes=self.pdptes)
         if isinstance(result, int):
             raise SecondLevelFault(gpa, result | (GUEST_TABLE if table else GUEST_FINAL))
         return result.address(gpa)

@@ -9,6 +9,7 @@ are shared between levels, roots and modes, and few shadow pages, and is a pure 
 * `guest`  a VM in the middle of an episode: does operations, under the eyes of the oracle
 * `writer` looks at the guest's tables and writes entries
 * `author` invents operations with it, so that they hit something
+* `race`   a store of the other vCPU while a fault is served
 * `run`    `fuzz`, `replay`, `shrink`
 """
 

@@ -2,6 +2,7 @@
 
 from shadowmmu.check.fuzz.guest import CR0_BASE, Guest
 from shadowmmu.check.fuzz.ops import (
+    LOW,
     MOVED,
     PAGE,
     SLOTS,
@@ -54,7 +55,10 @@ class Author(Writer):
             self.zap_all: 0.2,
             self.dirty: 0.8,
             self.build: 0.5,
+            self.race: 3.0,
         }
+        if guest.nested:
+            weights |= {self.l2_mode: 0.6, self.l2_tables: 6.0, self.l2_register: 2.0}
         if guest.amd and not guest.nested:
             weights[self.vmrun] = 1.5
         weights[random.choice(tuple(weights))] *= 4  # the mood of this episode
@@ -76,6 +80,9 @@ class Author(Writer):
         if op.kind != Kind.ACCESS:
             return
         injected = "injected" in outcome
+        if "faulted in L2" in outcome and not self.pending and self.random.random() < 0.7:
+            self._l2_path(op.vcpu, op.a & ~0xFFF)
+            self.pending.append(op)
         self.faults[op.vcpu] = max(0, self.faults[op.vcpu] + (1 if injected else -1))
         if injected and not self.pending and self.random.random() < 0.6:
             self._repair(op.vcpu, op)
@@ -83,6 +90,8 @@ class Author(Writer):
     def _repair(self, vcpu: int, op: Op) -> None:
         """Make the entry that stopped the access let it through, as far as one entry can, and try again."""
         tlb, gva, access = self.guest.oracle.vcpus[vcpu], op.a & ~0xFFF, op.b
+        if tlb.l2 is not None and tlb.prediction is not None:  # what L1 is told: an L2 physical address, perhaps of a table
+            gva, access = tlb.prediction.address & ~0xFFF, tlb.prediction.access | USER | WRITE
         if not tlb.mode.levels or gva not in self.guest.reach[tlb.mode.levels]:
             return
         trail = self._look(vcpu, gva)
@@ -301,6 +310,43 @@ class Author(Writer):
         else:
             cr0, root, cr4, efer = self._other_mode(vcpu)
             self._add(Kind.VMRUN, vcpu, cr0, self.guest.oracle.vcpus[vcpu].cr3 & ~0xFFF if self.random.random() < 0.3 else root, cr4, efer)
+
+    def race(self, vcpu: int) -> None:
+        """The other vCPU stores into an entry on the way of an access while its fault is served."""
+        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
+        gva = self._gva(self._levels(vcpu))
+        trail = self._look(vcpu, gva) if tlb.mode.levels and gva in self.guest.reach[tlb.mode.levels] else []
+        if not trail:
+            return
+        used, size = random.choice((trail[-1], random.choice(trail))), tlb.mode.entry_size
+        entry = self._entry(tlb.mode.levels, tlb.mode.steps[used.step].level, hostile=0.3)
+        if random.random() < 0.3:
+            entry = used.entry ^ random.choice((1, 2, 4))
+        self._add(Kind.INVLPG, vcpu, gva)
+        self._add(Kind.RACE, vcpu, gva, random.choice(ACCESSES) | random.getrandbits(1) << 12 | size << 16, used.pa, entry)
+        self._add(Kind.ACCESS, random.getrandbits(1), gva, random.choice(ACCESSES), 8, 0)
+
+    def l2_mode(self, vcpu: int) -> None:
+        """L1 gives L2 a paging mode, or takes it."""
+        random = self.random
+        levels = random.choice((0, 2, 3, 4, 4, 5 if 5 in self.guest.modes.values() else 4))
+        cr4 = NORMAL[levels] | sum(bit for bit in (CR4_PGE, CR4_SMEP, CR4_SMAP) if random.random() < 0.3)
+        efer = (EFER_NXE if random.random() < 0.7 else 0) | (EFER_LME if levels > 3 else 0)
+        cr0 = CR0_BASE | (CR0_WP if random.random() < 0.7 else 0) | (CR0_PG if levels else 0)
+        self._add(Kind.L2_MODE, vcpu, cr0, random.choice(LOW), cr4, efer)
+
+    def l2_tables(self, vcpu: int) -> None:
+        """L2 stores paths of its own tables, then walks them."""
+        for gva in (self.random.choice(self.recent), self.random.choice(LOW)):
+            self._l2_path(vcpu, gva)
+            self._add(Kind.ACCESS, vcpu, gva, self._how(), 8, 0)
+
+    def l2_register(self, vcpu: int) -> None:
+        """L2 loads CR3 without an exit, or turns a bit of another register."""
+        cr0, _, cr4, efer = self.guest.l2[vcpu]
+        flips = (0, cr0 ^ CR0_WP), (2, cr4 ^ CR4_SMEP), (2, cr4 ^ CR4_SMAP), (2, cr4 ^ CR4_PSE), (3, efer ^ EFER_NXE)
+        number, value = self.random.choice(((1, self.random.choice(LOW)), *flips))
+        self._add(Kind.L2_REGISTER, vcpu, number, value)
 
     def slot(self, vcpu: int) -> None:
         """Delete and make again, move, or change the flags of a slot; tables are not away or read-only for long."""

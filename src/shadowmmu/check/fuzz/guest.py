@@ -23,13 +23,15 @@ from shadowmmu.check.fuzz.ops import (
     Op,
     Setup,
 )
+from shadowmmu.check.fuzz.race import Race
 from shadowmmu.check.fuzz.slots import DirectMap, Slots
-from shadowmmu.check.oracle import Oracle, VirtualTlb
+from shadowmmu.check.oracle import NotJudged, Oracle, VirtualTlb
 from shadowmmu.hardware.cpu import Cpu, Done, HostMemory, Violation
-from shadowmmu.hardware.walk import ADDRESS, CR0_PG, EFER_LMA, EFER_LME, FETCH, USER, WRITE, paging
+from shadowmmu.hardware.nested import L2, access_l2
+from shadowmmu.hardware.walk import ADDRESS, CR0_PG, EFER_LMA, EFER_LME, FETCH, USER, WRITE, BeyondNestedTables, paging
 
 CR0_BASE = 0x31  # PE, ET, NE
-L2 = {"cr0": CR0_BASE, "cr3": 0, "cr4": 0, "efer": 0}  # on nested tables L2 runs without paging
+L2_UNPAGED = CR0_BASE, 0, 0, 0  # CR0, CR3, CR4, EFER of an L2 on nested tables, as it begins
 CR4_PCIDE = 0x20000
 REGISTER = {"CR0": 0, "CR3": 1, "CR4": 2, "EFER": 3}
 
@@ -47,6 +49,7 @@ class Guest:
         self.reach = NPT_REACH if self.nested else REACH
         self.pdptes: list[tuple[int, ...]] = [(), ()]  # of L1's nested tables at the last VMRUN
         self.l1: list[tuple[int, int, int, int] | None] = [None, None]  # L1's registers while an L2 without nested paging runs
+        self.l2 = [L2_UNPAGED, L2_UNPAGED]  # the registers of the L2 on nested tables
         self.setup, self.amd = setup, self.nested or random.random() < 0.7
         self.features = GUEST._replace(amd=self.amd)
         self.vm = make_vm(
@@ -77,6 +80,9 @@ class Guest:
             self._vmrun,
             self._vmexit,
             self._l1_store,
+            self._l2_mode,
+            self._l2_register,
+            self._race,
         )
         self.memory = HostMemory(self.vm.host_regions())
         self.slots = Slots(self.vm, self.memory)
@@ -110,6 +116,8 @@ class Guest:
             self._after_fault(op.vcpu)
             return "no A or D, the host protects the table"
         except Exception as error:
+            if isinstance(error, BeyondNestedTables | NotJudged):
+                return "beyond the nested tables" if isinstance(error, BeyondNestedTables) else "no PDPTEs in L2"
             if type(error).__name__ == "TripleFault":
                 return self._triple_fault(op, error)
             if type(error).__name__ == "HostFault" and self.slots.protected:
@@ -139,18 +147,20 @@ class Guest:
 
     def _address(self, op: Op) -> int:
         """The operation's address if the vCPU's mode can name it, else another, so that any list of operations makes sense."""
-        levels = self.oracle.vcpus[op.vcpu].mode.levels
-        if (op.a & ~0xFFF) in self.reach[levels] or (not levels and not op.a >> 32):
+        tlb = self.oracle.vcpus[op.vcpu]
+        levels = tlb.l2.mode.levels if tlb.l2 else tlb.mode.levels
+        if (op.a & ~0xFFF) in (REACH if tlb.l2 else self.reach)[levels] or (not levels and not op.a >> 32):
             return op.a
         return LOW[(op.a >> 12) % len(LOW)] | op.a & 0xFFF
 
     def _access(self, op: Op) -> str:
         access, size, value = op[3:]
-        access = self._as_seen(access)
+        access = self._as_seen(op.vcpu, access)
         self._reload_pdptes(op.vcpu)
         gva = self._address(op)
-        edits = self.oracle.edits
-        result = self.cpus[op.vcpu].access(gva, access & 0xFF, bool(access & AC), size, value if access & WRITE else None)
+        edits, tlb = self.oracle.edits, self.oracle.vcpus[op.vcpu]
+        how = gva, access & 0xFF, bool(access & AC), size, value if access & WRITE else None
+        result = access_l2(self.cpus[op.vcpu], tlb.l2, tlb.mode.levels, *how) if tlb.l2 else self.cpus[op.vcpu].access(*how)
         if result.how == Done.INJECTED:
             self._after_fault(op.vcpu)
         what = _word(access) + (" of an entry" if access & WRITE and self.oracle.edits != edits else "")
@@ -158,7 +168,7 @@ class Guest:
 
     def _emulated(self, op: Op) -> str:
         access, size, value = op[3:]
-        access = self._as_seen(access)
+        access = self._as_seen(op.vcpu, access)
         self._reload_pdptes(op.vcpu)
         gva = self._address(op)
         self.cpus[op.vcpu].enter()
@@ -172,9 +182,9 @@ class Guest:
         if self.nested and self.setup.roots == "legacy" and self.oracle.vcpus[index].pdptes != self.pdptes[index]:
             self._run_l2(index, *self._registers(index))
 
-    def _as_seen(self, access: int) -> int:
-        """Nested tables are walked for a user's access, whatever L2 does (APM 15.25.5)."""
-        return access & ~AC | USER if self.nested else access
+    def _as_seen(self, index: int, access: int) -> int:
+        """Nested tables are walked for a user's access, whatever an L2 without paging does (APM 15.25.5)."""
+        return access & ~AC | USER if self.nested and self.oracle.vcpus[index].l2 is None else access
 
     def _after_fault(self, index: int) -> None:
         """A fault of nested tables is a #VMEXIT: L1 sees it, and runs L2 again."""
@@ -194,10 +204,61 @@ class Guest:
             vcpu.set_sregs(cr0, 0, cr4, efer | (EFER_LMA if efer & EFER_LME else 0))
         if (vcpu.cr0, vcpu.cr4, vcpu.efer & ~EFER_LMA) != (cr0, cr4, efer):
             raise Violation(f"vcpu {index}: L1 cannot have cr0 {cr0:#x} cr4 {cr4:#x} efer {efer:#x}")
-        if not vcpu.nested_vmrun(**L2, ncr3=ncr3):
+        if not vcpu.nested_vmrun(*self._with_lma(self.l2[index]), ncr3=ncr3):
             raise Violation(f"vcpu {index}: VMRUN with nested tables at {ncr3:#x} refused")
         self.oracle.vcpus[index].vmrun(cr0, ncr3, cr4, efer)
+        self._see_l2(index)
         self.pdptes[index] = self.oracle.vcpus[index].pdptes
+
+    def _with_lma(self, registers: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+        cr0, cr3, cr4, efer = registers
+        return cr0, cr3, cr4, efer | (EFER_LMA if efer & EFER_LME and cr0 & CR0_PG else 0)
+
+    def _see_l2(self, index: int) -> None:
+        """The CPU and the oracle walk L2's tables as its registers say."""
+        cr0, cr3, cr4, efer = self.l2[index]
+        self.oracle.vcpus[index].l2 = L2(paging(cr0, cr4, efer, self.features), cr3) if cr0 & CR0_PG else None
+
+    def _l2_mode(self, op: Op) -> str:
+        if not self.nested:
+            return "not now"
+        self.l2[op.vcpu] = op[2:]
+        self._run_l2(op.vcpu, *self._registers(op.vcpu))
+        return "unpaged" if self.oracle.vcpus[op.vcpu].l2 is None else f"{paging(op.a, op.c, op.d, self.features).levels}-level"
+
+    def _l2_register(self, op: Op) -> str:
+        """CR3 without an exit, as nested paging allows; the others through the engine. Nothing of the nested tables changes."""
+        if not self.nested or self.oracle.vcpus[op.vcpu].l2 is None:
+            return "not now"
+        vcpu, registers = self.vm.vcpus[op.vcpu], list(self.l2[op.vcpu])
+        if op.a == REGISTER["CR3"]:
+            vcpu.cr3 = op.b
+        elif not getattr(vcpu, ("set_cr0", "", "set_cr4", "set_efer")[op.a])(op.b):
+            return "refused"
+        registers[op.a] = op.b
+        self.l2[op.vcpu] = (registers[0], registers[1], registers[2], registers[3])
+        self._see_l2(op.vcpu)
+        return "written"
+
+    def _race(self, op: Op) -> str:
+        """The store comes between walk and lock; the storing vCPU's own way into the MMU waits for the lock, so it follows."""
+        tlb, how, size = self.oracle.vcpus[op.vcpu], op.b & 0xFFF, op.b >> 16
+        gpa, data = op.c & -size, op.d.to_bytes(size, "little")
+        hpa, pdptes = self.slots.host(gpa), self.nested and tlb.mode.levels == 3 and gpa >> 12 == tlb.cr3 >> 12
+        if hpa is None or pdptes or not self.slots.writable(gpa):
+            return "not now"
+        race = Race(tlb, self.memory, hpa, size, op.d)
+        self.vm.arm_interleave(1 + (op.b >> 12 & 1), gpa, op.d, size)
+        self.cpus[op.vcpu].observer = race
+        try:
+            outcome = self._access(Op(Kind.ACCESS, op.vcpu, op.a, how, 1, op.d & 0xFF))
+        finally:
+            self.cpus[op.vcpu].observer = tlb
+            self.vm.arm_interleave(0, 0, 0, 1)
+            if race.fired:
+                self.vm.vcpus[1 - op.vcpu].write_emulated(gpa, data)
+                self.oracle.vcpus[1 - op.vcpu].emulated_store(gpa, size)
+        return f"won, {outcome}" if race.fired else "not reached"
 
     def _l1_store(self, op: Op) -> str:
         """L2 is left, L1 stores through its own direct mapping, as it edits its tables, and runs L2 again."""
@@ -291,7 +352,7 @@ class Guest:
         mixed = bool((vcpu.cr0 ^ saved[0]) & CR0_PG)
         self.l1[op.vcpu] = None
         accepted = vcpu.nested_vmexit()
-        if vcpu.cr4 != saved[2] and not mixed:
+        if accepted and vcpu.cr4 != saved[2] and not mixed:
             raise Violation(f"vcpu {op.vcpu}: L1 gets CR4 {vcpu.cr4:#x} back, it had {saved[2]:#x}")
         self._switch(tlb, (saved[0], saved[1], vcpu.cr4, saved[3]), accepted)
         if accepted and not (vcpu.cr4 & CR4_PCIDE and not vcpu.efer & EFER_LMA):

@@ -52,6 +52,9 @@ class Kind(IntEnum):
     VMRUN = 14  # L1 enters an L2 without nested paging [cr0, cr3, cr4, efer]
     VMEXIT = 15  # back to L1
     L1_STORE = 16  # L1 leaves L2, stores through its own mapping, and runs L2 again [gpa, size, value]
+    L2_MODE = 17  # L1 runs L2 with these registers, on its nested tables [cr0, cr3, cr4, efer]
+    L2_REGISTER = 18  # L2 writes CR0, CR3 (no exit), CR4 or EFER [number from 0, value]
+    RACE = 19  # an access; while its fault is served the other vCPU stores [gva, access | point << 12 | size << 16, gpa, value]
 
 
 class Op(NamedTuple):

@@ -115,7 +115,7 @@ class DirectMap:
         if hpa is not None:
             self.oracle.stored(hpa, size)
 
-    def before_walk(self, gva: int, access: int, ac: bool) -> None:
+    def before_walk(self, gva: int, access: int, ac: bool, emulated: bool = False) -> None:
         """No tables of L1's are walked."""
 
     def after_walk(self, outcome: str, gpa: int | None, exception: tuple[Any, ...] | None) -> None:

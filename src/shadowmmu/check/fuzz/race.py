@@ -1,0 +1,27 @@
+"""A store of another vCPU while a fault is served: seen where it happened, between the engine's walk and its result."""
+
+from typing import Any
+
+from shadowmmu.check.oracle import VirtualTlb
+from shadowmmu.hardware.cpu import HostMemory
+
+
+class Race:
+    """Observes for the oracle a vCPU that is raced by a store of `value` (`size` bytes) to host memory at `hpa`."""
+
+    def __init__(self, tlb: VirtualTlb, memory: HostMemory, hpa: int, size: int, value: int) -> None:
+        self.tlb, self.memory, self.hpa, self.size, self.value = tlb, memory, hpa, size, value
+        self.before = memory.read(hpa, size)
+        self.fired = False
+        self.completed, self.stored = tlb.completed, tlb.stored
+        self.emulated_store, self.before_walk = tlb.emulated_store, tlb.before_walk
+
+    def after_walk(self, outcome: str, gpa: int | None, exception: tuple[Any, ...] | None) -> None:
+        """The store counts from now on; what the raced entry should have become is not judged, all else is."""
+        now = self.memory.read(self.hpa, self.size)
+        if not self.fired and now == self.value != self.before and self.tlb.prediction is not None:
+            self.fired = True
+            self.tlb.stored(self.hpa, self.size)
+            others = tuple(e for e in self.tlb.prediction.entries if e[0] + e[1] <= self.hpa or e[0] >= self.hpa + self.size)
+            self.tlb.prediction = self.tlb.prediction._replace(entries=others)
+        self.tlb.after_walk(outcome, gpa, exception)
