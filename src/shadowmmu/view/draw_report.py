@@ -87,7 +87,7 @@ def _facts(report: RunReport) -> Table:
         table.add_row("audit", Text("off", style="dim"))
     else:
         verdict = Text("no violation", style="green") if not report.violations else Text("violated", style="bold red")
-        table.add_row("audit", Text(f"{report.audits:,} audit{'s' if report.audits > 1 else ''}, ").append_text(verdict))
+        table.add_row("audit", Text(f"{report.audits:,} audit{'' if report.audits == 1 else 's'}, ").append_text(verdict))
     return table
 
 

@@ -11,6 +11,8 @@ import msgspec
 from shadowmmu.check.replay import capture, kit
 from shadowmmu.errors import BadInput
 
+DEPTH = 4
+"""Levels of folders that are looked through: kit folder, captures, set; and one above."""
 SHIPPED = Path(__file__).resolve().parents[4] / "tests" / "conformance" / "captures"
 
 
@@ -41,7 +43,9 @@ class Found(msgspec.Struct, frozen=True):
 
 def find(wanted: str | None) -> list[Found]:
     """Captures that a file, a folder or a pattern names; None: all that come with the source."""
-    if wanted and Path(wanted).exists():
+    if wanted == "":
+        raise BadInput("a capture without a name: give set/guest, a pattern, a set, or a path")
+    if wanted is not None and Path(wanted).exists():
         found = list(_under(Path(wanted)))
         if not found:
             raise BadInput(f"{wanted} holds no capture: neither files *{capture.SUFFIX} nor *{kit.EVENTS} of the capture kit")
@@ -75,8 +79,13 @@ def _under(path: Path) -> Iterator[Found]:
     if path.is_file():
         yield Found(f"{path.parent.name}/{path.name.removesuffix(capture.SUFFIX)}", path)
         return
-    for file in sorted(path.rglob("*" + capture.SUFFIX)):
+    for file in sorted(_files(path, capture.SUFFIX)):
         yield Found(f"{file.parent.name}/{file.name.removesuffix(capture.SUFFIX)}", file)
-    for folder in sorted({file.parent for file in path.rglob("*" + kit.EVENTS)}):
+    for folder in sorted({file.parent for file in _files(path, kit.EVENTS)}):
         for name in kit.names(folder):
             yield Found(f"{folder.name}/{name}", folder)
+
+
+def _files(folder: Path, suffix: str) -> Iterator[Path]:
+    """Those not deeper than in a kit's folder: captures/<set>/NAME. A whole disk is not searched."""
+    return (file for depth in range(DEPTH) for file in folder.glob("*/" * depth + "*" + suffix))

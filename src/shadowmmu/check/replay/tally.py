@@ -17,6 +17,7 @@ EVENTS: dict[str, type[AnyEvent]] = {
     "mmu_pte_write": e.PteWrite,
     "invlpg": e.Invlpg,
 }
+RSVD = 8
 UNCOUNTED = (e.MmuPageFault, e.MmuPageFaultRet, e.CheckMmioSpte, e.HandleMmioPageFault)
 TALLIED = {"pf_taken", *EVENTS, *ANSWERS.values()}
 """Counters that count events or answers; the others count what no event tells."""
@@ -35,9 +36,9 @@ class Tally:
                 if isinstance(event, kind) and not (isinstance(event, e.GetPage) and not event.created):
                     self.lead[name] += sign
 
-    def count_fault(self, outcome: object, events: Iterable[AnyEvent], sign: int) -> None:
+    def count_fault(self, code: int, outcome: object, events: Iterable[AnyEvent], sign: int) -> None:
         """A fault on a mark of MMIO, or on an address that is known to be MMIO, is emulated before it is counted."""
-        if outcome == Outcome.EMULATE and all(isinstance(event, UNCOUNTED) for event in events):
+        if code & RSVD and outcome == Outcome.EMULATE and all(isinstance(event, UNCOUNTED) for event in events):
             return
         self.lead["pf_taken"] += sign
         if isinstance(outcome, Outcome) and outcome in ANSWERS:

@@ -113,7 +113,7 @@ class Twin:
         self.ours.now += 1
         self.tally.count(events, 1)
         if isinstance(given, Fault):
-            self.tally.count_fault(theirs.value, events, 1)
+            self.tally.count_fault(given.code, theirs.value, events, 1)
         if self._native and isinstance(given, Translate | WriteEmulated | Inject):
             self._store_natively(given, events)
             return
@@ -159,7 +159,7 @@ class Twin:
         events = self.side.events()
         self.tally.count(events, -1)
         if isinstance(given, Fault):
-            self.tally.count_fault(ours.value, events, -1)
+            self.tally.count_fault(0 if at.unlinked else given.code, ours.value, events, -1)
         for event in events:
             at.engine.add(event, self._is_compared(event))
 
@@ -168,7 +168,7 @@ class Twin:
         events = self.side.events()
         self.tally.count(events, -1)
         if outcome is not None:
-            self.tally.count_fault(outcome, events, -1)
+            self.tally.count_fault(0, outcome, events, -1)
         for event in events:
             self.ours.follow(event)
             self.parting.part(event, self.theirs, self.ours)

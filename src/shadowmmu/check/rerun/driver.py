@@ -17,6 +17,7 @@ from shadowmmu.check.rerun.watchdog import Watchdog
 from shadowmmu.machine.cpu import CpuError
 from shadowmmu.machine.decode import UnemulatedInstruction
 from shadowmmu.machine.deliver import TaskSwitch
+from shadowmmu.machine.interrupt import Interrupt
 from shadowmmu.trace.events import AnyEvent, Marker
 
 BEFORE, AFTER = 6, 4
@@ -71,11 +72,13 @@ class Rerun:
         return self.result
 
     def _run(self) -> None:
-        with Watchdog(self.vmm.cpu.stop, lambda: self.result.exits) as watchdog:
+        stop = self.vmm.cpu.stop
+        with Watchdog(stop, lambda: self.result.exits) as watchdog, Interrupt(stop) as interrupt:
             while not self.vmm.ended and self._diverged is None:
                 if not self._step():
                     self.vmm.tell(Marker(text=f"{SHUTDOWN} rip={self.vmm.cpu.state().rip:x}"))
                     break
+                interrupt.check()
                 self.vmm.after_exit()
                 self.result.exits += 1
                 if watchdog.barked or self.result.exits > MOST_EXITS:
