@@ -54,6 +54,7 @@ WRONG_CALLS: list[tuple[Callable[[Vm], object], type[Exception], str]] = [
     (lambda vm: vm.get_dirty_log(7), MemslotError, "memslot 7 does not exist"),
     (lambda vm: vm.set_memslot(-1, 1 << 30, 4096, 0), ValueError, "slot is -1"),
     (lambda vm: vm.set_memslot(1, (1 << 52) - 4096, 8192, 0), MemslotError, "addresses end at 0x10000000000000"),
+    (lambda vm: vm.set_memslot(0, 0, MEMORY, readonly=True), MemslotError, "memslot 0 cannot change its size, memory or `readonly`"),
     (lambda vm: vm.set_host_page_level(0, 4096, 2), GuestMemoryError, "whole host pages of level 2"),
     (lambda vm: vm.start_trace(0), ValueError, "capacity is 0"),
     (lambda vm: vm.arm_interleave(1, 0, 0, 9), ValueError, "size is 9"),

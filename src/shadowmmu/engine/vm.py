@@ -188,8 +188,8 @@ class Vm:
         old: cython.pointer(MemSlot) = slot_by_id(self.kvm, address_space, slot)
         if old == cython.NULL:
             self.check_slot(slot_create(self.kvm, address_space, slot, gpa >> 12, size >> 12, base >> 12, flags), slot)
-        elif old.npages != size >> 12 or old.hva != base >> 12:
-            raise MemslotError(f"memslot {slot} cannot change its size or memory; delete it (size 0) and create it anew")
+        elif old.npages != size >> 12 or old.hva != base >> 12 or (old.flags ^ flags) & SlotFlag.SLOT_READONLY:
+            raise MemslotError(f"memslot {slot} cannot change its size, memory or `readonly`; delete it (size 0) and create it anew")
         elif old.base_gfn != gpa >> 12:
             self.check_slot(slot_move(self.kvm, address_space, slot, gpa >> 12, flags), slot)
         elif old.flags != flags:
