@@ -21,8 +21,10 @@ lint: $(VENV)/.tests  ## style and types
 bench: $(VENV)/.built  ## the engine against its C twin
 	@$(BIN)/python benchmarks/run.py
 
-soak: $(VENV)/.built  ## the long random test, a million operations
+soak: $(VENV)/.built  ## the long random tests, a million operations in all modes, and of nested guests on either root design
 	@$(BIN)/shadowmmu fuzz --operations 1000000
+	@$(BIN)/shadowmmu fuzz --operations 1000000 --seed 4000000 --modes npt-2-level,npt-pae,npt-4-level,npt-5-level
+	@$(BIN)/shadowmmu fuzz --operations 1000000 --seed 4000000 --modes npt-2-level,npt-pae,npt-4-level,npt-5-level --roots legacy
 
 guests:  ## build the guest images again (needs nasm)
 	@$(MAKE) -C guests

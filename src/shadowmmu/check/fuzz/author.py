@@ -56,6 +56,7 @@ class Author(Writer):
             self.dirty: 0.8,
             self.build: 0.5,
             self.race: 3.0,
+            self.replaced: 3.0,
         }
         if guest.nested:
             weights |= {self.l2_mode: 0.6, self.l2_tables: 6.0, self.l2_register: 2.0}
@@ -202,6 +203,23 @@ class Author(Writer):
         if self.random.random() < 0.7:
             self._add(Kind.SWAP, vcpu, leaf.address >> 12, 1)
         self._add(Kind.ACCESS, vcpu, gva, how, 8, 0)
+
+    def replaced(self, vcpu: int) -> None:
+        """Both read through a clean leaf; one points it elsewhere and writes there; the first page goes; the other reads again."""
+        shared = self._shared_leaf(vcpu)
+        if shared is None:
+            return
+        gva, leaf = shared
+        user, size = self.random.choice((0, USER)), self.guest.oracle.vcpus[vcpu].mode.entry_size
+        self._add(Kind.POKE, vcpu, leaf.pa, size, (leaf.entry | 0x27) & ~0x40)
+        for v in (vcpu, 1 - vcpu):
+            self._add(Kind.INVLPG, v, gva)
+            self._add(Kind.ACCESS, v, gva, user, 8, 0)
+        entry = self._entry(self._levels(vcpu), 1, hostile=0) | 0x27
+        self._write_entry(1 - vcpu, leaf.pa, entry, make_way=True)
+        self._add(Kind.ACCESS, 1 - vcpu, gva, user | WRITE, 8, 0)
+        self._add(Kind.SWAP, vcpu, leaf.address >> 12, 1)
+        self._add(Kind.ACCESS, vcpu, gva, user, 8, 0)
 
     def dance(self, vcpu: int) -> None:
         """With PCIDs: change an entry, go to another PCID and back keeping translations, some invalidation on the way."""

@@ -238,6 +238,7 @@ class Guest:
         registers[op.a] = op.b
         self.l2[op.vcpu] = (registers[0], registers[1], registers[2], registers[3])
         self._see_l2(op.vcpu)
+        self.oracle.memory_changed()  # PDPTEs of a PAE L2 may have been loaded: A and D on the way to them
         return "written"
 
     def _race(self, op: Op) -> str:
