@@ -58,3 +58,14 @@ def test_all_modes(roots: str) -> None:
 @pytest.mark.parametrize("roots", ROOTS)
 def test_audited_at_every_step(roots: str) -> None:
     check(fuzz(seed=900, operations=4_000, roots=roots, audit_every=1), 4_000)
+
+
+@pytest.mark.parametrize("roots", ROOTS)
+def test_l2_with_tables_of_its_own(roots: str) -> None:
+    """Nested tables alone: L2 gets each paging mode and faults by its own tables, and stores race with faults."""
+    report = fuzz(seed=300, operations=12_000, modes=tuple(NPT), roots=roots, audit_every=100)
+    check(report, 12_000)
+    for outcome in ("l2_mode 2-level", "l2_mode 3-level", "l2_mode 4-level", "l2_register written"):
+        assert report.coverage[outcome], outcome
+    for part in ("faulted in L2", "race won"):
+        assert sum(times for outcome, times in report.coverage.items() if part in outcome) > 5, part
