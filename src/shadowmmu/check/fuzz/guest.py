@@ -234,6 +234,7 @@ class Guest:
         if op.a == REGISTER["CR3"]:
             vcpu.cr3 = op.b
         elif not getattr(vcpu, ("set_cr0", "", "set_cr4", "set_efer")[op.a])(op.b):
+            self.oracle.memory_changed()  # the PDPTEs that are refused have been read: A and D on the way to them
             return "refused"
         registers[op.a] = op.b
         self.l2[op.vcpu] = (registers[0], registers[1], registers[2], registers[3])
