@@ -85,7 +85,7 @@ def test_files_that_are_no_captures(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert "holds no capture" in refused(capsys, tmp_path / "empty")
     assert "no capture is named" in refused(capsys, tmp_path / "missing")
-    assert "no capture is named" in refused(capsys, "")
+    assert "a capture without a name" in refused(capsys, "")
     assert "is no folder" in refused(capsys, "--kit", tmp_path / "missing")
     assert "has 442 events: choose --at up to that" in refused(capsys, NAME, "--at", 10**9)
     assert "cannot write" in refused(capsys, NAME, "--pack", path)
