@@ -61,7 +61,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
             lambda c: c["events"].insert(40, {"event": "print", "text": "H slot id=1 gpa=0 flags=0 size=f00000000000"}),
             "more than 0x100000000",
         ),
-        (lambda c: c.update(frames=[[0, 0, 1, 1 << 60]]), "its host frames are more than its memslots have"),
+        (lambda c: c.update(frames=[[0, 0, 1, 1 << 60]]), "its host frames are negative, or hold more than 0x"),
         (lambda c: c["dumps"][0].update(level=9), "has tables of no level"),
         (lambda c: c["guest"]["ops"][0].update(size=10**9), "operation 0 of its guest has 1000000000 bytes"),
         (lambda c: c["guest"].update(host_script=[["stats"]]), "its VMM's script has 'stats'"),

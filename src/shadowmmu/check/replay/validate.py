@@ -64,8 +64,8 @@ def _wrongs(capture: Capture) -> Iterator[str]:
             memory += mark["size"]
     if memory > MOST_MEMORY:
         yield f"its memslots have {memory:#x} bytes, more than {MOST_MEMORY:#x}"
-    if sum(run[3] for run in capture.frames) > memory >> 12 or any(field < 0 for run in capture.frames for field in run):
-        yield "its host frames are more than its memslots have"
+    if sum(run[3] for run in capture.frames) > MOST_MEMORY >> 12 or any(field < 0 for run in capture.frames for field in run):
+        yield f"its host frames are negative, or hold more than {MOST_MEMORY:#x} bytes"
 
 
 def _setup(capture: Capture) -> Iterator[str]:
