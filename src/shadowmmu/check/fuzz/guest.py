@@ -182,6 +182,13 @@ class Guest:
         if self.nested and self.setup.roots == "legacy" and self.oracle.vcpus[index].pdptes != self.pdptes[index]:
             self._run_l2(index, *self._registers(index))
 
+    def _settle_pdptes(self) -> None:
+        """L1 runs VMRUN before the next store if it has changed PDPTEs: with the old ones cached, tables would be found by a
+        way that is no more, with entries that are new; the oracle knows whole walks only."""
+        for index, tlb in enumerate(self.oracle.vcpus):
+            if self.nested and tlb.pdptes != self.pdptes[index]:
+                self._run_l2(index, *self._registers(index))
+
     def _as_seen(self, index: int, access: int) -> int:
         """Nested tables are walked for a user's access, whatever an L2 without paging does (APM 15.25.5)."""
         return access & ~AC | USER if self.nested and self.oracle.vcpus[index].l2 is None else access
@@ -246,8 +253,8 @@ class Guest:
         """The store comes between walk and lock; the storing vCPU's own way into the MMU waits for the lock, so it follows."""
         tlb, how, size = self.oracle.vcpus[op.vcpu], op.b & 0xFFF, op.b >> 16
         gpa, data = op.c & -size, op.d.to_bytes(size, "little")
-        hpa, pdptes = self.slots.host(gpa), self.nested and tlb.mode.levels == 3 and gpa >> 12 == tlb.cr3 >> 12
-        if hpa is None or pdptes or not self.slots.writable(gpa):
+        hpa, root = self.slots.host(gpa), gpa >> 12 == tlb.cr3 >> 12  # write-protected: a store to it waits for the lock
+        if hpa is None or root or not self.slots.writable(gpa):
             return "not now"
         race = Race(tlb, self.memory, hpa, size, op.d)
         self.vm.arm_interleave(1 + (op.b >> 12 & 1), gpa, op.d, size)
@@ -277,6 +284,7 @@ class Guest:
         return result.how.value
 
     def _poke(self, op: Op) -> str:
+        self._settle_pdptes()
         gpa, size, value = op[2:5]
         gpa = min(gpa, (gpa | 0xFFF) + 1 - size)  # within one page
         if not self.vm.vcpus[op.vcpu].write_emulated(gpa, value.to_bytes(size, "little")):
