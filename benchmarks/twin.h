@@ -1,5 +1,5 @@
 /*
- * What a VM of the C twin is: the structs of src/shadowmmu/engine/state.pxd, fields that no fault reads left out.
+ * What a VM of the C twin is: the structs of src/shadowmmu/engine/arena/state.pxd, fields that no fault reads left out.
  */
 
 #include <stddef.h>

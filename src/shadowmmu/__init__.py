@@ -1,6 +1,6 @@
 """shadowmmu: KVM's x86 shadow MMU, with special shadow pages, as Python that runs real guests."""
 
-from shadowmmu.engine.face import (
+from shadowmmu.engine.face.types import (
     EngineError,
     Entry,
     GuestMemoryError,
@@ -15,8 +15,8 @@ from shadowmmu.engine.face import (
     TripleFault,
     WalkStep,
 )
-from shadowmmu.engine.vcpu import Vcpu
-from shadowmmu.engine.vm import ROOT_DESIGNS, Vm
+from shadowmmu.engine.face.vcpu import Vcpu
+from shadowmmu.engine.face.vm import ROOT_DESIGNS, Vm
 
 __all__ = [
     "ROOT_DESIGNS",

@@ -9,14 +9,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from shadowmmu.check.replay.capture import Capture, save
+from shadowmmu.captures.capture import Capture
+from shadowmmu.captures.find import find
+from shadowmmu.captures.load import save
+from shadowmmu.check.compare.result import Divergence
 from shadowmmu.check.replay.driver import replay
-from shadowmmu.check.replay.find import find
-from shadowmmu.check.replay.result import Divergence
 from shadowmmu.cli.main import call
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
-from shadowmmu.trace.origins.row import Origin
+from shadowmmu.trace.origins.origin import Origin
 
 BASIC = "shadow/p32_basic"
 

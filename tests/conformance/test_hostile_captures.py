@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from kit_files import write_kit
 
-from shadowmmu.check.replay.find import find
+from shadowmmu.captures.find import find
 from shadowmmu.cli.main import call
 
 zipped = partial(gzip.compress, mtime=0)  # the same bytes at each collection

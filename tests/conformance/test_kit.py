@@ -4,10 +4,10 @@ import msgspec
 import pytest
 from kit_files import write_kit
 
-from shadowmmu.check.replay import capture as packed
-from shadowmmu.check.replay import kit
+from shadowmmu.captures import kit, load
+from shadowmmu.captures.capture import Capture
+from shadowmmu.captures.find import find
 from shadowmmu.check.replay.driver import replay
-from shadowmmu.check.replay.find import find
 from shadowmmu.errors import BadInput
 
 
@@ -21,15 +21,15 @@ def written(tmp_path):
 def test_kit_gives_the_same_capture(written):
     folder, original = written
     read = kit.read_capture(folder, original.guest.name)
-    for field in msgspec.structs.fields(packed.Capture):
+    for field in msgspec.structs.fields(Capture):
         assert getattr(read, field.name) == getattr(original, field.name), field.name
     assert replay(read).ok
 
 
 def test_packed_file_gives_the_same_capture(written, tmp_path):
     _, original = written
-    packed.save(original, tmp_path / "one.capture")
-    assert packed.load(tmp_path / "one.capture") == original
+    load.save(original, tmp_path / "one.capture")
+    assert load.load(tmp_path / "one.capture") == original
 
 
 def test_folders_are_found(written):

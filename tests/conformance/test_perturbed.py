@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from shadowmmu.check.replay.capture import Capture, Dump, TableEntry
+from shadowmmu.captures.capture import Capture, Dump, TableEntry
+from shadowmmu.captures.find import find
 from shadowmmu.check.replay.driver import replay
-from shadowmmu.check.replay.find import find
 from shadowmmu.trace import events as e
 
 BASIC, DIRTY, PERM = "shadow/p32_basic", "shadow/p64_dirty", "shadow/pae_perm"

@@ -2,9 +2,9 @@
 
 import pytest
 
+from shadowmmu.captures.find import find
+from shadowmmu.check.compare.result import Result
 from shadowmmu.check.replay.driver import replay
-from shadowmmu.check.replay.find import find
-from shadowmmu.check.replay.result import Result
 from shadowmmu.trace.text import to_text
 
 CAPTURES = [pytest.param(found, id=found.name) for found in find(None)]

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from shadowmmu.check.replay.capture import Capture, Guest
-from shadowmmu.check.replay.find import find
+from shadowmmu.captures.capture import Capture, Guest
+from shadowmmu.captures.find import find
 from shadowmmu.check.rerun import driver
 from shadowmmu.check.rerun.captured_cpu import ACCESSED_PDPTE, CLASSES, NESTED_ACCESSED, RESERVED_WITHOUT_P, CapturedCpu
 from shadowmmu.check.rerun.driver import Rerun, not_rerun, rerun
@@ -25,8 +25,8 @@ from shadowmmu.check.rerun.vmm import PORTS
 from shadowmmu.check.rerun.watchdog import Watchdog
 from shadowmmu.cli.main import call
 from shadowmmu.errors import BadInput
-from shadowmmu.machine import processor as machine_processor
-from shadowmmu.machine.memory import GuestMemory
+from shadowmmu.machine.memory.linear_memory import GuestMemory
+from shadowmmu.machine.vcpu import processor as machine_processor
 from shadowmmu.trace import events as e
 from shadowmmu.trace.text import to_text
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from shadowmmu.check.replay import inputs, rules
-from shadowmmu.check.replay.align import PageMatcher, Parting, Place, Taken
-from shadowmmu.check.replay.capture import Capture
-from shadowmmu.check.replay.census import Census
+from shadowmmu.captures.capture import Capture
+from shadowmmu.captures.find import find
+from shadowmmu.check.compare.result import Result
 from shadowmmu.check.replay.driver import Replay, replay
-from shadowmmu.check.replay.find import find
-from shadowmmu.check.replay.result import Result
+from shadowmmu.check.replayed import inputs
+from shadowmmu.check.special_roots import rules
+from shadowmmu.check.special_roots.align import PageMatcher, Parting, Place, Taken
+from shadowmmu.check.special_roots.page_census import Census
 from shadowmmu.trace import events as e
 
 L2_PAGE = {"gfn": 0x18, "role": 0x3712, "mmu_valid_gen": 0, "root_count": 0, "unsync": False, "spt": 0x1000}

@@ -3,9 +3,9 @@
 import pytest
 
 from shadowmmu import Vm
-from shadowmmu.check.replay.find import find
-from shadowmmu.check.replay.rename import Renaming
-from shadowmmu.engine.events import Event as Kind
+from shadowmmu.captures.find import find
+from shadowmmu.check.compare.rename import Renaming
+from shadowmmu.engine.arena.events import Event as Kind
 from shadowmmu.errors import BadInput
 from shadowmmu.trace import engine, events
 from shadowmmu.trace.binary import read_binary, write_binary

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from shadowmmu.check.replay import ignore
-from shadowmmu.check.replay.letters import LETTERS
-from shadowmmu.check.replay.rules import RULES
-from shadowmmu.engine.events import Event as Kind
+from shadowmmu.check.compare import ignore
+from shadowmmu.check.special_roots.letters import LETTERS
+from shadowmmu.check.special_roots.rules import RULES
+from shadowmmu.engine.arena.events import Event as Kind
 from shadowmmu.trace import engine
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent

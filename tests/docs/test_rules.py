@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 RULES = (ROOT / "docs" / "rules.md").read_text()
 ENGINE = ROOT / "src" / "shadowmmu" / "engine"
 AUDIT = "".join(path.read_text() for path in sorted((ROOT / "src" / "shadowmmu" / "check" / "audit").glob("*.py")))
-TESTS = "".join(path.read_text() for path in sorted((ROOT / "tests" / "unit").glob("test_*.py")))
+TESTS = "".join(path.read_text() for room in ("rules", "unit") for path in sorted((ROOT / "tests" / room).rglob("test_*.py")))
 
 
 @pytest.mark.parametrize("letter", ["R", "I", "H"])
@@ -24,8 +24,7 @@ def test_every_rule_has_a_test_that_names_it(letter: str) -> None:
 
 def test_functions_of_the_engine_that_the_rules_name_exist() -> None:
     for module, function in re.findall(r"`(\w+)\.(\w+)`", RULES):
-        files = [ENGINE / f"{module}.py", ENGINE / f"{module}.pxd"]
-        text = "".join(path.read_text() for path in files if path.exists())
+        text = "".join(path.read_text() for end in ("py", "pxd") for path in ENGINE.rglob(f"{module}.{end}"))
         assert re.search(rf"\b{function}\(", text), f"rules.md names {module}.{function}, which is not there"
 
 

@@ -1,11 +1,11 @@
-"""The table of roots in docs/special-pages.md says what test_root_table.py builds."""
+"""The table of roots in docs/special-pages.md says what tests/helpers/root_table.py builds."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from test_root_table import ROWS
+from root_table import ROWS
 
 PAGE = Path(__file__).parents[2] / "docs" / "special-pages.md"
 LETTERS = {"special": "s", "normal": "n", "bare": "b", "passthrough": "p"}

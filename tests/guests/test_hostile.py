@@ -11,7 +11,7 @@ import pytest
 from hostile import MEMORY, REGISTERS, hostile
 
 from shadowmmu.check.audit import audit
-from shadowmmu.engine.vm import Vm
+from shadowmmu.engine.face.vm import Vm
 from shadowmmu.machine.result import Reason
 
 PAGE = 4096

@@ -6,7 +6,7 @@ import pytest
 
 from shadowmmu import Vm
 from shadowmmu.check.audit import audit
-from shadowmmu.engine.vm import ROOT_DESIGNS
+from shadowmmu.engine.face.vm import ROOT_DESIGNS
 from shadowmmu.machine.loader import read_guest
 from shadowmmu.machine.machine import Machine
 from shadowmmu.machine.result import Result

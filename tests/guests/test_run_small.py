@@ -8,10 +8,10 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from shadowmmu.machine.cpu import Exit
 from shadowmmu.machine.loader import Guest, load_bytes
 from shadowmmu.machine.machine import Machine
 from shadowmmu.machine.result import Reason, Result
+from shadowmmu.machine.seam import Exit
 
 ORIGIN = 0x4000
 

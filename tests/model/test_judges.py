@@ -1,19 +1,13 @@
 """The judges on a pager that is known: they accept it, and catch every fault planted in it."""
 
-import importlib.util
-import sys
 from functools import partial
-from pathlib import Path
 
+import pager
 import pytest
 
 from shadowmmu.check.fuzz import PAGING, Kind, replay, shrink
 from shadowmmu.check.fuzz import fuzz as random_operations
 
-_spec = importlib.util.spec_from_file_location("pager", Path(__file__).with_name("pager.py"))
-assert _spec is not None and _spec.loader is not None
-pager = sys.modules["pager"] = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(pager)
 fuzz = partial(random_operations, modes=tuple(PAGING))  # the pager knows no nesting
 
 

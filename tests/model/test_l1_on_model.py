@@ -11,14 +11,14 @@ of L2, and what L2 and L1 read is compared with what was stored. The chain of th
 from collections.abc import Callable
 
 import pytest
-from test_root_table import MODES, ROWS, chain
+from root_table import MODES, ROWS, chain
 
 from shadowmmu import Vm
 from shadowmmu.check.audit import audit
-from shadowmmu.check.fuzz.guest import L2_UNPAGED
-from shadowmmu.check.fuzz.ops import GUEST, HOST, PAGE, SLOTS, USER_MIB, WATCHED
+from shadowmmu.check.fuzz.episode import L2_UNPAGED
+from shadowmmu.check.fuzz.operations import GUEST, HOST, PAGE, SLOTS, USER_MIB, WATCHED
 from shadowmmu.check.fuzz.slots import DirectMap, Slots
-from shadowmmu.check.oracle import Oracle
+from shadowmmu.check.oracle.oracle import Oracle
 from shadowmmu.hardware.cpu import Cpu, Done, HostMemory, Result
 from shadowmmu.hardware.walk import PRESENT, USER, WRITE
 

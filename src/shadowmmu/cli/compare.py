@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from shadowmmu.cli.guests import find_guest
 from shadowmmu.cli.output import console, print_json
-from shadowmmu.view.differences import compare_designs
+from shadowmmu.runs.compare import compare_designs
 from shadowmmu.view.draw_differences import draw_comparison
 
 

@@ -12,9 +12,9 @@ from shadowmmu.check.fuzz import MODES, shrink
 from shadowmmu.check.fuzz import fuzz as run_fuzz
 from shadowmmu.cli.output import console, print_json
 from shadowmmu.errors import BadInput
+from shadowmmu.runs.fuzz_report import fuzz_report
+from shadowmmu.runs.guest_run import Roots
 from shadowmmu.view.draw_fuzz import draw_fuzz
-from shadowmmu.view.fuzz_report import fuzz_report
-from shadowmmu.view.report import Roots
 
 
 def fuzz(

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from shadowmmu.errors import BadInput
-from shadowmmu.view.data import to_json
+from shadowmmu.look.data import to_json
 
 WIDTH = 100
 

@@ -8,18 +8,18 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from shadowmmu.check.replay.capture import SUFFIX, save
+from shadowmmu.captures.find import Found, find_all
+from shadowmmu.captures.load import SUFFIX, save
+from shadowmmu.captures.validate import undoable
+from shadowmmu.check.compare.result import Result
 from shadowmmu.check.replay.driver import Replay
-from shadowmmu.check.replay.find import Found, find_all
-from shadowmmu.check.replay.result import Result
-from shadowmmu.check.replay.validate import undoable
 from shadowmmu.cli.output import console, print_json
 from shadowmmu.errors import BadInput
+from shadowmmu.look.picture import take_picture
+from shadowmmu.runs.guest_run import Roots
 from shadowmmu.trace.text import to_text, write_text
 from shadowmmu.view.draw_picture import draw_picture
 from shadowmmu.view.draw_replay import draw_results
-from shadowmmu.view.picture import take_picture
-from shadowmmu.view.report import Roots
 
 
 def replay(

@@ -8,13 +8,13 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from shadowmmu.check.replay.find import Found, find_all
+from shadowmmu.captures.find import Found, find_all
 from shadowmmu.check.rerun.driver import Rerun, not_rerun
 from shadowmmu.check.rerun.result import Result
 from shadowmmu.cli.output import console, print_json
 from shadowmmu.errors import BadInput
+from shadowmmu.runs.guest_run import Roots
 from shadowmmu.view.draw_rerun import draw_results
-from shadowmmu.view.report import Roots
 
 
 def rerun(

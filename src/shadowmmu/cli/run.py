@@ -10,10 +10,10 @@ from cyclopts import Parameter, validators
 
 from shadowmmu.cli.guests import find_guest
 from shadowmmu.cli.output import console, open_for_writing, print_json
+from shadowmmu.runs.event_log import EventLog
+from shadowmmu.runs.guest_run import Audit, GuestRun, Roots
 from shadowmmu.view.draw_report import draw_report
-from shadowmmu.view.event_log import EventLog
 from shadowmmu.view.live import LiveRun
-from shadowmmu.view.report import Audit, GuestRun, Roots
 
 Count = Annotated[int | None, Parameter(validator=validators.Number(gte=1))]
 

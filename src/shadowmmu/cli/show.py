@@ -10,14 +10,14 @@ from cyclopts import Parameter, Token, validators
 from shadowmmu.cli.guests import find_guest
 from shadowmmu.cli.output import console, print_json
 from shadowmmu.errors import BadInput
+from shadowmmu.look.address import follow_address
+from shadowmmu.look.picture import take_picture
+from shadowmmu.look.reverse import reverse_maps
 from shadowmmu.machine.machine import Machine
-from shadowmmu.view.address import follow_address
+from shadowmmu.runs.guest_run import GuestRun, Roots, RunReport
 from shadowmmu.view.draw_address import draw_address
 from shadowmmu.view.draw_picture import draw_picture
 from shadowmmu.view.draw_reverse import draw_reverse
-from shadowmmu.view.picture import take_picture
-from shadowmmu.view.report import GuestRun, Roots, RunReport
-from shadowmmu.view.reverse import reverse_maps
 
 
 def read_address(_: Any, tokens: Sequence[Token]) -> int:

@@ -1,6 +1,6 @@
 """What the machine itself wants to see of a guest, with shadow paging and with nested paging."""
 
-from shadowmmu.machine.cpu import MASK32, Intercepts
+from shadowmmu.machine.seam import MASK32, Intercepts
 from shadowmmu.x86.vmcb import Intercept1, Intercept2
 
 _CR0, _CR2, _CR3, _CR4, _CR8 = (1 << register for register in (0, 2, 3, 4, 8))

@@ -15,8 +15,8 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from shadowmmu.errors import BadInput
-from shadowmmu.machine.cpu import MASK32, Reg, Segment, State, System, Table
-from shadowmmu.machine.cpuid import FEATURES
+from shadowmmu.machine.seam import MASK32, Reg, Segment, State, System, Table
+from shadowmmu.machine.vcpu.cpuid import FEATURES
 from shadowmmu.x86.control import Cr0, Rflags
 
 Mode = Literal["nonpaging", "2-level", "pae", "4-level", "5-level", "mixed"]

@@ -6,20 +6,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from shadowmmu.engine.face import TripleFault
-from shadowmmu.engine.vm import Vm
-from shadowmmu.machine.cpu import Exit, ExitKind
-from shadowmmu.machine.cpuid import Cpuid
-from shadowmmu.machine.decode import UnemulatedInstruction
-from shadowmmu.machine.deliver import TaskSwitch
+from shadowmmu.engine.face.types import TripleFault
+from shadowmmu.engine.face.vm import Vm
+from shadowmmu.machine.cpu.unicorn_cpu import UnicornCpu
+from shadowmmu.machine.ctrl_c import Interrupt
 from shadowmmu.machine.devices import EXIT_PASS, PortBus
+from shadowmmu.machine.emulator.decode import UnemulatedInstruction
 from shadowmmu.machine.intercepts import EXIT_ON_PAUSE, NESTED_PAGING, SHADOW_PAGING
-from shadowmmu.machine.interrupt import Interrupt
 from shadowmmu.machine.loader import Guest, Loaded, load_image
-from shadowmmu.machine.processor import Processor
-from shadowmmu.machine.reflect import exit_name
 from shadowmmu.machine.result import Reason, Result, resident_bytes
-from shadowmmu.machine.unicorn_cpu import UnicornCpu
+from shadowmmu.machine.seam import Exit, ExitKind
+from shadowmmu.machine.svm.reflect import exit_name
+from shadowmmu.machine.vcpu.cpuid import Cpuid
+from shadowmmu.machine.vcpu.deliver import TaskSwitch
+from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.x86.control import Cr4
 
 MAX_EXITS = 2_000_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from shadowmmu.engine.events import Event as Kind
+from shadowmmu.engine.arena.events import Event as Kind
 from shadowmmu.trace import events as e
 from shadowmmu.trace.fields import Entry, Leaf, Role, Word
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from shadowmmu.engine.role import describe_role
+from shadowmmu.engine.arena.role import describe_role
 from shadowmmu.trace.events import AnyEvent, Marker, Other
 from shadowmmu.trace.kernel import CLASSES
 

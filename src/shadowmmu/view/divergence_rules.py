@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from shadowmmu.check.replay.result import Divergence
-from shadowmmu.trace.origins.row import Origin
+from shadowmmu.check.compare.result import Divergence
+from shadowmmu.trace.origins.origin import Origin
 
 
 def draw_rules(found: Divergence) -> Table:

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from shadowmmu.view.address import MAPPED, MMIO, NESTED_END, NO_ROOT, NOT_YET, OWN_END, AddressPicture, ShadowEntry, TableEntry
+from shadowmmu.look.address import MAPPED, MMIO, NESTED_END, NO_ROOT, NOT_YET, OWN_END, AddressPicture, ShadowEntry, TableEntry
 from shadowmmu.view.draw_picture import table_name
 
 NONE = "·"

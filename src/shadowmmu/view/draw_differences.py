@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from shadowmmu.view.differences import ORDER, Comparison, Figure
+from shadowmmu.runs.compare import ORDER, Comparison, Figure
 from shadowmmu.view.draw_picture import WIDTH
 
 

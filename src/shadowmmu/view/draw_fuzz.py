@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from shadowmmu.view.fuzz_report import Found, FuzzReport
+from shadowmmu.runs.fuzz_report import Found, FuzzReport
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 STEPS = 40

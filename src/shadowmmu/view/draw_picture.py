@@ -10,8 +10,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
-from shadowmmu.view.entries import CLEAN, STALE
-from shadowmmu.view.picture import BARE, PASSTHROUGH, SPECIAL, KeptRoot, Link, Mmio, MmuPicture, Pages, Picture, Row, Table, VcpuPicture
+from shadowmmu.look.entries import CLEAN, STALE
+from shadowmmu.look.picture import BARE, PASSTHROUGH, SPECIAL, KeptRoot, Link, Mmio, MmuPicture, Pages, Picture, Row, Table, VcpuPicture
 
 WIDTH = 100
 COLUMN = 17

@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from shadowmmu.check.replay.letters import LETTERS
-from shadowmmu.check.replay.result import Result, Row
+from shadowmmu.check.compare.result import Result, Row
+from shadowmmu.check.special_roots.letters import LETTERS
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.text import to_text
 from shadowmmu.view.divergence_rules import draw_rules

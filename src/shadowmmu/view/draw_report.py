@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shadowmmu.machine.result import Reason, Result
-from shadowmmu.view.report import RunReport
+from shadowmmu.runs.guest_run import RunReport
 
 SHOWN = 20
 """Violations shown of one audit."""

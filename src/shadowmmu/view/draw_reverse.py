@@ -8,7 +8,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from shadowmmu.view.reverse import Place, ReverseMap
+from shadowmmu.look.reverse import Place, ReverseMap
 
 PLACES = 3
 """Entries shown of one page."""

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from shadowmmu.machine.cpu import Exit
 from shadowmmu.machine.machine import Machine
+from shadowmmu.machine.seam import Exit
 
 INTERVAL = 0.125
 """Seconds between two looks at the counters."""

@@ -18,7 +18,7 @@ from shadowmmu.check.audit.special_pages import validate_special_pages
 from shadowmmu.check.audit.tables import validate_tables
 from shadowmmu.check.audit.unsync_marks import validate_unsync
 from shadowmmu.check.audit.write_protection import validate_write_protection
-from shadowmmu.engine.vm import Vm
+from shadowmmu.engine.face.vm import Vm
 
 __all__ = ["Violation", "audit"]
 

@@ -1,5 +1,5 @@
 from shadowmmu.check.audit.auditor cimport Auditor
-from shadowmmu.engine.state cimport Kvm, MemSlot, ShadowPage, gfn_t, u64
+from shadowmmu.engine.arena.state cimport Kvm, MemSlot, ShadowPage, gfn_t, u64
 
 cdef bint is_counted(ShadowPage *sp) noexcept
 cdef bint in_slot(MemSlot *slot, ShadowPage *sp) noexcept

@@ -2,10 +2,10 @@
 
 import cython
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.shadowmmu.engine.memslots import slot_shift
-from cython.cimports.shadowmmu.engine.pages import hash_bucket
-from cython.cimports.shadowmmu.engine.role import Role, has_gptes, role_as_id, role_level
-from cython.cimports.shadowmmu.engine.state import (
+from cython.cimports.shadowmmu.engine.memory.memslots import slot_shift
+from cython.cimports.shadowmmu.engine.pages.pages import hash_bucket
+from cython.cimports.shadowmmu.engine.arena.role import Role, has_gptes, role_as_id, role_level
+from cython.cimports.shadowmmu.engine.arena.state import (
     ADDRESS_SPACES,
     MAX_SLOTS,
     Kvm,

@@ -1,8 +1,8 @@
 """I4 and I5: the list of active pages, newest first, and the count of pages in use."""
 
 import cython
-from cython.cimports.shadowmmu.engine.role import Role
-from cython.cimports.shadowmmu.engine.state import Kvm, ListHead, ShadowPage, u64
+from cython.cimports.shadowmmu.engine.arena.role import Role
+from cython.cimports.shadowmmu.engine.arena.state import Kvm, ListHead, ShadowPage, u64
 
 
 def validate_active_list(auditor: Auditor) -> None:

@@ -1,5 +1,5 @@
-from shadowmmu.engine.state cimport ENTRIES, Kvm, PteListDesc, ShadowPage, spte_t, u64
-from shadowmmu.engine.vm cimport Vm
+from shadowmmu.engine.arena.state cimport ENTRIES, Kvm, PteListDesc, ShadowPage, spte_t, u64
+from shadowmmu.engine.face.vm cimport Vm
 
 cdef enum:
     WORDS = ENTRIES // 64                   # of one bit an entry of a table

@@ -5,10 +5,10 @@ from typing import NamedTuple
 import cython
 from cython.cimports.libc.stdlib import calloc, free, malloc
 from cython.cimports.libc.string import memset
-from cython.cimports.shadowmmu.engine.state import PAGE_SHIFT, PteListDesc, ShadowPage, host_pa, spte_t, sptep_to_sp, u64, u8
-from cython.cimports.shadowmmu.engine.vm import Vm
+from cython.cimports.shadowmmu.engine.arena.state import PAGE_SHIFT, PteListDesc, ShadowPage, host_pa, spte_t, sptep_to_sp, u64, u8
+from cython.cimports.shadowmmu.engine.face.vm import Vm
 
-from shadowmmu.engine.role import describe_role
+from shadowmmu.engine.arena.role import describe_role
 
 MAX_VIOLATIONS = 50
 

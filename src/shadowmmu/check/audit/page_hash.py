@@ -1,8 +1,8 @@
 """I3: the hash in which pages are found by gfn and role."""
 
 import cython
-from cython.cimports.shadowmmu.engine.pages import hash_bucket, is_obsolete
-from cython.cimports.shadowmmu.engine.state import Kvm, ShadowPage, u64
+from cython.cimports.shadowmmu.engine.pages.pages import hash_bucket, is_obsolete
+from cython.cimports.shadowmmu.engine.arena.state import Kvm, ShadowPage, u64
 
 
 def validate_hash(auditor: Auditor) -> None:

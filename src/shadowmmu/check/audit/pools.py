@@ -1,9 +1,9 @@
 """I14: every header and every rmap descriptor is in use or free, once. And what the engine itself warned of."""
 
 import cython
-from cython.cimports.shadowmmu.engine.state import Kvm, ListHead, ShadowPage, u64
+from cython.cimports.shadowmmu.engine.arena.state import Kvm, ListHead, ShadowPage, u64
 
-from shadowmmu.engine import state as engine_state
+from shadowmmu.engine.arena import state as engine_state
 
 
 def validate_warnings(auditor: Auditor) -> None:

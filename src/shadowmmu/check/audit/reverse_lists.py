@@ -1,12 +1,12 @@
 """I1 and I2, first halves: what rmaps and parent_ptes name. The second, that every entry is named, is decided in `tables`."""
 
 import cython
-from cython.cimports.shadowmmu.engine.memslots import slot_shift
-from cython.cimports.shadowmmu.engine.pte_list import PteListIter, pte_list_first, pte_list_next
-from cython.cimports.shadowmmu.engine.rmap import sp_gfn_of
-from cython.cimports.shadowmmu.engine.role import Role, role_as_id, role_level
-from cython.cimports.shadowmmu.engine.spte import is_last, is_present
-from cython.cimports.shadowmmu.engine.state import (
+from cython.cimports.shadowmmu.engine.memory.memslots import slot_shift
+from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_list_first, pte_list_next
+from cython.cimports.shadowmmu.engine.memory.rmap import sp_gfn_of
+from cython.cimports.shadowmmu.engine.arena.role import Role, role_as_id, role_level
+from cython.cimports.shadowmmu.engine.arena.spte import is_last, is_present
+from cython.cimports.shadowmmu.engine.arena.state import (
     ADDRESS_SPACES,
     MAX_SLOTS,
     MemSlot,

@@ -1,7 +1,7 @@
 """I5, I11 and I18: what the root slots of all MMUs hold, the current root and those kept for later."""
 
 import cython
-from cython.cimports.shadowmmu.engine.state import PREV_ROOTS, Hpa, Kvm, KvmMmu, RootInfo, ShadowPage, to_shadow_page, u64
+from cython.cimports.shadowmmu.engine.arena.state import PREV_ROOTS, Hpa, Kvm, KvmMmu, RootInfo, ShadowPage, to_shadow_page, u64
 
 
 def validate_roots(auditor: Auditor) -> None:

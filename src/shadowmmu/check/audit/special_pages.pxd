@@ -1,5 +1,5 @@
 from shadowmmu.check.audit.auditor cimport Auditor
-from shadowmmu.engine.state cimport Kvm, KvmMmu, ShadowPage
+from shadowmmu.engine.arena.state cimport Kvm, KvmMmu, ShadowPage
 
 cdef ShadowPage *next_special(Kvm *kvm, ShadowPage *sp) noexcept
 cdef ShadowPage *first_special(Kvm *kvm, KvmMmu *mmu) noexcept

@@ -1,9 +1,9 @@
 """I13: special pages form one chain below each special root, in their own vCPU, with no entry beyond their reach."""
 
 import cython
-from cython.cimports.shadowmmu.engine.role import role_level
-from cython.cimports.shadowmmu.engine.spte import is_present
-from cython.cimports.shadowmmu.engine.state import (
+from cython.cimports.shadowmmu.engine.arena.role import role_level
+from cython.cimports.shadowmmu.engine.arena.spte import is_present
+from cython.cimports.shadowmmu.engine.arena.state import (
     ENTRIES,
     Hpa,
     Kvm,

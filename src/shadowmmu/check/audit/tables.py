@@ -1,11 +1,11 @@
 """I1 and I2, second halves, I9, I10, I11, I16 and I17: every entry of every live table."""
 
 import cython
-from cython.cimports.shadowmmu.engine.memslots import host_mapping, lpage_info, memslot_for_role
-from cython.cimports.shadowmmu.engine.rmap import sp_gfn_of
-from cython.cimports.shadowmmu.engine.role import Role, child_role, role_access, role_level
-from cython.cimports.shadowmmu.engine.spte import is_last, is_mmio_spte, is_present, is_writable, spte_pfn
-from cython.cimports.shadowmmu.engine.state import (
+from cython.cimports.shadowmmu.engine.memory.memslots import host_mapping, lpage_info, memslot_for_role
+from cython.cimports.shadowmmu.engine.memory.rmap import sp_gfn_of
+from cython.cimports.shadowmmu.engine.arena.role import Role, child_role, role_access, role_level
+from cython.cimports.shadowmmu.engine.arena.spte import is_last, is_mmio_spte, is_present, is_writable, spte_pfn
+from cython.cimports.shadowmmu.engine.arena.state import (
     ENTRIES,
     PAGE_SHIFT,
     Kvm,
@@ -20,7 +20,7 @@ from cython.cimports.shadowmmu.engine.state import (
     u64,
 )
 
-from shadowmmu.engine.role import describe_role
+from shadowmmu.engine.arena.role import describe_role
 
 
 def validate_tables(auditor: Auditor) -> None:

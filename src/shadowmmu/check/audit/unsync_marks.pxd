@@ -1,4 +1,4 @@
 from shadowmmu.check.audit.auditor cimport Auditor, next_used
-from shadowmmu.engine.state cimport Kvm, ShadowPage
+from shadowmmu.engine.arena.state cimport Kvm, ShadowPage
 
 cdef bint has_unsync(Kvm *kvm, ShadowPage *sp) noexcept

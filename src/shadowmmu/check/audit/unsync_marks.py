@@ -1,10 +1,10 @@
 """I6, and I7 of unsync pages: the marks on the way down to pages that the guest may write."""
 
 import cython
-from cython.cimports.shadowmmu.engine.pte_list import PteListIter, pte_list_first, pte_list_next
-from cython.cimports.shadowmmu.engine.role import Role, role_level
-from cython.cimports.shadowmmu.engine.spte import is_last, is_present
-from cython.cimports.shadowmmu.engine.state import ENTRIES, Kvm, ShadowPage, spte_index, spte_t, to_shadow_page, u64
+from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_list_first, pte_list_next
+from cython.cimports.shadowmmu.engine.arena.role import Role, role_level
+from cython.cimports.shadowmmu.engine.arena.spte import is_last, is_present
+from cython.cimports.shadowmmu.engine.arena.state import ENTRIES, Kvm, ShadowPage, spte_index, spte_t, to_shadow_page, u64
 
 
 def validate_unsync(auditor: Auditor) -> None:

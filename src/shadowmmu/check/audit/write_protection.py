@@ -1,11 +1,11 @@
 """I8: no writable mapping, of any size and in any address space, of a table that is shadowed and in sync."""
 
 import cython
-from cython.cimports.shadowmmu.engine.memslots import gfn_to_memslot, gfn_to_rmap
-from cython.cimports.shadowmmu.engine.pages import is_obsolete
-from cython.cimports.shadowmmu.engine.pte_list import PteListIter, pte_list_first, pte_list_next
-from cython.cimports.shadowmmu.engine.role import has_gptes
-from cython.cimports.shadowmmu.engine.state import ADDRESS_SPACES, MemSlot, ShadowPage, spte_index, spte_t, sptep_to_sp, u64
+from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot, gfn_to_rmap
+from cython.cimports.shadowmmu.engine.pages.pages import is_obsolete
+from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_list_first, pte_list_next
+from cython.cimports.shadowmmu.engine.arena.role import has_gptes
+from cython.cimports.shadowmmu.engine.arena.state import ADDRESS_SPACES, MemSlot, ShadowPage, spte_index, spte_t, sptep_to_sp, u64
 from cython.cimports.shadowmmu.x86.pte import Pte
 
 

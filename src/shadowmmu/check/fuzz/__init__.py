@@ -13,7 +13,7 @@ are shared between levels, roots and modes, and few shadow pages, and is a pure 
 * `run`    `fuzz`, `replay`, `shrink`
 """
 
-from shadowmmu.check.fuzz.ops import MODES, NPT, PAGING, Kind, Op, Setup, describe
-from shadowmmu.check.fuzz.run import EPISODE, Failure, Report, fuzz, replay, shrink
+from shadowmmu.check.fuzz.operations import MODES, NPT, PAGING, Kind, Op, Setup, describe
+from shadowmmu.check.fuzz.search import EPISODE, Failure, Report, fuzz, replay, shrink
 
 __all__ = ["EPISODE", "MODES", "NPT", "PAGING", "Failure", "Kind", "Op", "Report", "Setup", "describe", "fuzz", "replay", "shrink"]

@@ -1,12 +1,12 @@
 """Invents what the host does in the middle of an episode: memslots, pages that move, rights taken, dirty logs."""
 
-from shadowmmu.check.fuzz.ops import (
+from shadowmmu.check.fuzz.operations import (
     MOVED,
     SLOTS,
     TABLES,
     Kind,
 )
-from shadowmmu.check.fuzz.writer import Writer
+from shadowmmu.check.fuzz.table_writer import Writer
 from shadowmmu.hardware.walk import (
     USER,
     WRITE,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from shadowmmu.check.oracle import VirtualTlb
+from shadowmmu.check.oracle.oracle import VirtualTlb
 from shadowmmu.hardware.cpu import HostMemory
 
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from shadowmmu.check.fuzz.ops import PAGE, SLOTS
-from shadowmmu.check.oracle import Oracle
+from shadowmmu.check.fuzz.operations import PAGE, SLOTS
+from shadowmmu.check.oracle.oracle import Oracle
 from shadowmmu.hardware.cpu import HostMemory, Violation
 
 MISSING = object()

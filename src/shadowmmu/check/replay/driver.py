@@ -10,20 +10,20 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from shadowmmu import EngineError, Outcome, TripleFault, Vm
-from shadowmmu.check.replay.capture import Capture, Op
-from shadowmmu.check.replay.inputs import Enter, Fault, Inject, Input, Invlpg, Translate, Unprotect, WriteEmulated, answer
-from shadowmmu.check.replay.instructions import control_register_written, immediate_loaded
-from shadowmmu.check.replay.lookahead import GP, efer_written, gets_gp, goes_to_l1, pgd_loaded, rest_of_exit
-from shadowmmu.check.replay.markers import Mark, parse
-from shadowmmu.check.replay.match import Matcher
-from shadowmmu.check.replay.nested import PF_EXIT, compare_exit, leave, vmcb_state
+from shadowmmu.captures.capture import Capture, Op
+from shadowmmu.captures.instructions import control_register_written, immediate_loaded
+from shadowmmu.captures.lookahead import GP, efer_written, gets_gp, goes_to_l1, pgd_loaded, rest_of_exit
+from shadowmmu.captures.markers import Mark, parse
+from shadowmmu.captures.programme import Programme
+from shadowmmu.check.compare.match import Matcher
+from shadowmmu.check.compare.origin import with_origins
+from shadowmmu.check.compare.result import Diverged, Divergence, Page, Result
+from shadowmmu.check.compare.streams import Streams
 from shadowmmu.check.replay.observe import Observer
-from shadowmmu.check.replay.origin import with_origins
-from shadowmmu.check.replay.programme import Programme
-from shadowmmu.check.replay.result import Diverged, Divergence, Page, Result
-from shadowmmu.check.replay.side import Side
-from shadowmmu.check.replay.streams import Streams
-from shadowmmu.check.replay.twin import Parted, Twin
+from shadowmmu.check.replayed.inputs import Enter, Fault, Inject, Input, Invlpg, Translate, Unprotect, WriteEmulated, answer
+from shadowmmu.check.replayed.replayed_vm import Side
+from shadowmmu.check.replayed.vmrun import PF_EXIT, compare_exit, leave, vmcb_state
+from shadowmmu.check.special_roots.special_vm import Parted, Twin
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from shadowmmu.check.replay.capture import Dump
-from shadowmmu.check.replay.counters import compare_counters
-from shadowmmu.check.replay.cpu import ACCESSED_DIRTY
-from shadowmmu.check.replay.dumps import DumpComparison
-from shadowmmu.check.replay.markers import Mark, parse
-from shadowmmu.check.replay.result import Page
+from shadowmmu.captures.capture import Dump
+from shadowmmu.captures.markers import Mark, parse
+from shadowmmu.check.compare.counters import compare_counters
+from shadowmmu.check.compare.dumps import DumpComparison
+from shadowmmu.check.compare.result import Page
+from shadowmmu.check.replayed.cpu import ACCESSED_DIRTY
 from shadowmmu.trace.events import AnyEvent, Marker
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from shadowmmu.machine.cpu import Exit, ExitKind
-from shadowmmu.machine.unicorn_cpu import UnicornCpu
+from shadowmmu.machine.cpu.unicorn_cpu import UnicornCpu
+from shadowmmu.machine.seam import Exit, ExitKind
 from shadowmmu.x86.pferr import Pferr
 
 _RSVD, _PRESENT = int(Pferr.RSVD), int(Pferr.PRESENT)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from shadowmmu import EngineError, TripleFault
-from shadowmmu.check.replay.capture import Capture
-from shadowmmu.check.replay.counters import compare_counters
-from shadowmmu.check.replay.markers import parse
-from shadowmmu.check.replay.match import Matcher
-from shadowmmu.check.replay.programme import in_words
-from shadowmmu.check.replay.result import Diverged, Divergence, Row
+from shadowmmu.captures.capture import Capture
+from shadowmmu.captures.markers import parse
+from shadowmmu.captures.programme import in_words
+from shadowmmu.check.compare.counters import compare_counters
+from shadowmmu.check.compare.match import Matcher
+from shadowmmu.check.compare.result import Diverged, Divergence, Row
 from shadowmmu.check.rerun.kernel_stream import SHUTDOWN, Compared, Filter, Stream
 from shadowmmu.check.rerun.result import Result
 from shadowmmu.check.rerun.tables import compare_tables
 from shadowmmu.check.rerun.vmm import Vmm
 from shadowmmu.check.rerun.watchdog import Watchdog
-from shadowmmu.machine.cpu import CpuError
-from shadowmmu.machine.decode import UnemulatedInstruction
-from shadowmmu.machine.deliver import TaskSwitch
-from shadowmmu.machine.interrupt import Interrupt
+from shadowmmu.machine.ctrl_c import Interrupt
+from shadowmmu.machine.emulator.decode import UnemulatedInstruction
+from shadowmmu.machine.seam import CpuError
+from shadowmmu.machine.vcpu.deliver import TaskSwitch
 from shadowmmu.trace.events import AnyEvent, Marker
 
 BEFORE, AFTER = 6, 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from shadowmmu.machine.cpu import MASK32, Reg, Seg, Segment, State, System, Table
+from shadowmmu.machine.seam import MASK32, Reg, Seg, Segment, State, System, Table
 from shadowmmu.x86.control import Rflags
 
 REAL, PROTECTED, LONG = 16, 32, 64

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from shadowmmu.check.replay.capture import Capture
-from shadowmmu.check.replay.ignore import ALL_ROOTS, INPUTS, NOISE
+from shadowmmu.captures.capture import Capture
+from shadowmmu.check.compare.ignore import ALL_ROOTS, INPUTS, NOISE
 from shadowmmu.check.rerun.processor import TOLD_EXITS
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent, Marker

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from shadowmmu import Outcome, Vcpu
 from shadowmmu.check.rerun.pdptes import Pdptes
 from shadowmmu.hardware.walk import SecondLevelFault
-from shadowmmu.machine.cpu_memory import CpuMemory, NestedCpuMemory
-from shadowmmu.machine.memory import FETCH, PAGE_SIZE, READ, SYSTEM, USER, GuestFault, GuestMemory, NoMemory, Span
+from shadowmmu.machine.memory.cpu_memory import CpuMemory, NestedCpuMemory
+from shadowmmu.machine.memory.linear_memory import FETCH, PAGE_SIZE, READ, SYSTEM, USER, GuestFault, GuestMemory, NoMemory, Span
 
 MMIO_BYTE = b"\x5a"
 """What the captures' VMM answers to a load from memory that is not there."""

@@ -10,14 +10,14 @@ from shadowmmu import Vcpu
 from shadowmmu.check.rerun.captured_cpu import ACCESSED_PDPTE, CapturedCpu
 from shadowmmu.check.rerun.memory import DeliveryMemory, EmulatorMemory, FetchedCode, NestedDeliveryMemory
 from shadowmmu.check.rerun.pdptes import Pdptes
-from shadowmmu.machine.cpu import Exit, ExitKind, State
-from shadowmmu.machine.cpuid import Cpuid
-from shadowmmu.machine.decode import Fetcher
-from shadowmmu.machine.emulation import Emulation
+from shadowmmu.machine.emulator.decode import Fetcher
+from shadowmmu.machine.emulator.emulation import Emulation
 from shadowmmu.machine.intercepts import NESTED_PAGING, SHADOW_PAGING
-from shadowmmu.machine.memory import PF, READ, USER, Event
-from shadowmmu.machine.msr import Msrs
-from shadowmmu.machine.processor import Processor
+from shadowmmu.machine.memory.linear_memory import PF, READ, USER, Event
+from shadowmmu.machine.seam import Exit, ExitKind, State
+from shadowmmu.machine.vcpu.cpuid import Cpuid
+from shadowmmu.machine.vcpu.msr import Msrs
+from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.fields import Word

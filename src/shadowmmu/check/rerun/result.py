@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from shadowmmu.check.replay.result import Divergence
+from shadowmmu.check.compare.result import Divergence
 
 
 class Result(msgspec.Struct):

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from shadowmmu.check.replay.capture import Guest, Slot
-from shadowmmu.check.replay.markers import Mark
+from shadowmmu.captures.capture import Guest, Slot
+from shadowmmu.captures.markers import Mark
 from shadowmmu.errors import BadInput
 
 END = 0xFFFF

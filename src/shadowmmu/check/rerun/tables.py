@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shadowmmu.check.replay.capture import Dump
-from shadowmmu.check.replay.dumps import PRESENT, Difference, DumpComparison, LeafComparison
-from shadowmmu.check.replay.result import Diverged, Divergence, Page
+from shadowmmu.captures.capture import Dump
+from shadowmmu.check.compare.dumps import PRESENT, Difference, DumpComparison, LeafComparison
+from shadowmmu.check.compare.result import Diverged, Divergence, Page
 from shadowmmu.check.rerun.captured_cpu import NESTED_ACCESSED
 
 if TYPE_CHECKING:

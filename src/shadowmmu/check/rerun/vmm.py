@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from shadowmmu import Vm
-from shadowmmu.check.replay.capture import Capture
-from shadowmmu.check.replay.host import Host
-from shadowmmu.check.replay.markers import Mark
-from shadowmmu.check.replay.match import Matcher
+from shadowmmu.captures.capture import Capture
+from shadowmmu.captures.markers import Mark
+from shadowmmu.check.compare.match import Matcher
+from shadowmmu.check.replayed.host import Host
 from shadowmmu.check.rerun.captured_cpu import CapturedCpu
 from shadowmmu.check.rerun.entry_state import starting_state
 from shadowmmu.check.rerun.processor import CaptureProcessor

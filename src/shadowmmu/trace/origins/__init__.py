@@ -6,8 +6,9 @@ The table has a part a file, `row` says what a row is. `origin_of` chooses the r
 from __future__ import annotations
 
 from shadowmmu.trace.events import AnyEvent
-from shadowmmu.trace.origins import entries, given, leaves, pages, roots, walk
-from shadowmmu.trace.origins.row import Around, Case, Origin
+from shadowmmu.trace.origins import entries, leaves, pages, roots, walk
+from shadowmmu.trace.origins import outside as given
+from shadowmmu.trace.origins.origin import Around, Case, Origin
 
 CASES: tuple[Case, ...] = (*walk.CASES, *pages.CASES, *leaves.CASES, *entries.CASES, *roots.CASES, *given.CASES)
 """Of one kind's cases the first that applies is taken; its last applies always."""

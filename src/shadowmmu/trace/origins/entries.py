@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shadowmmu.trace import events as e
-from shadowmmu.trace.origins.row import Around, case
+from shadowmmu.trace.origins.origin import Around, case
 
 
 def is_in_fault_or_load(at: Around) -> bool:

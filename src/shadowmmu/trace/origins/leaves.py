@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
-from shadowmmu.trace.origins.row import Around, case
+from shadowmmu.trace.origins.origin import Around, case
 
 _SET = (e.SetSpte, e.MarkMmioSpte)
 _BEGINNINGS = (e.SpteRequested, e.InvalidateGva, e.SyncRoots, e.MmuPageFault)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from shadowmmu.engine.role import Role
+from shadowmmu.engine.arena.role import Role
 from shadowmmu.trace import events as e
-from shadowmmu.trace.origins.row import Around, case
+from shadowmmu.trace.origins.origin import Around, case
 
 _ZAPS = (e.PrepareZapPage, e.SyncPage)
 """What a zap tells while it is under way."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shadowmmu.trace import events as e
-from shadowmmu.trace.origins.row import Around, case
+from shadowmmu.trace.origins.origin import Around, case
 
 CURRENT = 1
 """KVM_MMU_ROOT_CURRENT; bit i + 1 is previous root i."""

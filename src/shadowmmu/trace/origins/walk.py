@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shadowmmu.trace import events as e
-from shadowmmu.trace.origins.row import Around, case
+from shadowmmu.trace.origins.origin import Around, case
 
 PRESENT, RESERVED, KEY, ACCESS = 1, 8, 0x20, 0x17
 """Bits of a #PF error code (SDM vol. 3 section 4.7)."""

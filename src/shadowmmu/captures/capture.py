@@ -1,0 +1,110 @@
+"""A capture: one guest's run on a real kernel, with all that is needed to replay it, in one compressed file.
+
+How captures are made, and what each part means to the kernel, is told in `capture/README.md`; `kit` reads that output.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from shadowmmu.trace.events import AnyEvent
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """The host's side: what module parameters and CPUID decide."""
+
+    npt: bool
+    """Nested paging: L1 runs on direct tables, an L2 on shadow NPT."""
+    tdp_mmu: bool
+    """L1's direct tables belong to the TDP MMU, which is another system than the shadow MMU."""
+    host_levels: int
+    maxphyaddr: int
+    """The guest's physical address width, bits."""
+    host_maxphyaddr: int
+    cr4_reserved: int
+    """CR4 bits that the guest's CPUID does not offer."""
+    nx_huge_pages: bool
+    kernel: str
+
+
+class Slot(msgspec.Struct, frozen=True):
+    id: int
+    gpa: int
+    size: int
+    backing: str = "anon"
+    flags: int = 0
+
+
+class Op(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One step of the guest's programme, as its author wrote it."""
+
+    i: int
+    op: str
+    rip: int = 0
+    """Address of the instruction that does it."""
+    cpl: int = 0
+    va: int = 0
+    val: int = 0
+    size: int = 4
+    note: str | None = None
+
+    @property
+    def writes_cr3(self) -> bool:
+        return self.op.removeprefix("l2_") == "cr3"
+
+
+class Guest(msgspec.Struct, frozen=True):
+    name: str
+    desc: str
+    entry_state: dict[str, int]
+    memslots: list[Slot]
+    ops: list[Op]
+    l2_ops: list[Op] = []
+    host_script: list[list[str]] = []
+
+
+class TableEntry(msgspec.Struct, frozen=True, array_like=True):
+    """One entry of a shadow table that was not zero."""
+
+    level: int
+    table: int
+    index: int
+    value: int
+
+
+class Dump(msgspec.Struct, frozen=True):
+    """The shadow tables as the host's memory held them when the guest wrote marker `seq`."""
+
+    seq: int
+    tag: str
+    root: int
+    level: int
+    entries: list[TableEntry]
+
+
+class Counters(msgspec.Struct, frozen=True):
+    """The kernel's debugfs counters; those that are zero are left out."""
+
+    seq: int
+    tag: str
+    values: dict[str, int]
+
+
+class Capture(msgspec.Struct, frozen=True):
+    """A whole capture."""
+
+    grammar: int
+    set: str
+    setup: Setup
+    guest: Guest
+    image: list[tuple[int, bytes]]
+    """Initial memory: guest physical address, bytes."""
+    events: list[AnyEvent]
+    dumps: list[Dump]
+    counters: list[Counters]
+    frames: list[tuple[int, int, int, int]]
+    """Runs of (slot, gfn, host frame, pages): where guest memory lay at the end."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.set}/{self.guest.name}"

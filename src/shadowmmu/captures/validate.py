@@ -1,0 +1,103 @@
+"""What a capture must be for a replay to begin: sizes that can be, numbers that fit, markers with what they need.
+
+The types are the decoder's to check. What is then still wrong shows at an event, and `undoable` names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from shadowmmu.captures.capture import Capture
+from shadowmmu.captures.markers import Mark, parse
+from shadowmmu.errors import BadInput
+from shadowmmu.trace.events import Marker
+
+MOST_MEMORY = 1 << 32
+"""Bytes of all memslots together; captured guests have a hundredth."""
+LONGEST_STORE = 16
+"""Bytes."""
+NEEDED = {
+    "slot": ("id", "gpa", "size", "flags"),
+    "madvise_dontneed": ("gpa", "size"),
+    "mprotect": ("gpa", "size", "w"),
+    "poke": ("gpa", "val", "len"),
+    "set_sregs": ("cr0", "cr3", "cr4", "efer"),
+    "get_dirty_log": ("slot",),
+    "dirty": ("gfn",),
+}
+"""What the VMM's lines tell."""
+
+
+def validate_capture(capture: Capture, name: str) -> None:
+    """Raises BadInput that names the capture (as `name`), what is wrong with it, and what to do."""
+    for wrong in _wrongs(capture):
+        raise BadInput(f"capture {name}: {wrong}; it was changed or cut off, so copy or pack it anew")
+
+
+@contextmanager
+def undoable(name: str) -> Iterator[None]:
+    """The engine refuses numbers that no kernel can have told: the capture is broken, and its name is `name`."""
+    try:
+        yield
+    except (ValueError, LookupError, OverflowError, MemoryError) as error:
+        raise BadInput(f"capture {name} cannot be replayed: {error}; it was changed or cut off, so copy or pack it anew") from error
+
+
+def _wrongs(capture: Capture) -> Iterator[str]:
+    yield from _setup(capture)
+    yield from _guest(capture)
+    memory, regions = 0, set()
+    for number, event in enumerate(capture.events):
+        if not isinstance(event, Marker):
+            continue
+        mark = parse(event)
+        wrong = _marker(mark)
+        if wrong:
+            yield f"event {number}, {event.text!r}, {wrong}"
+            return
+        if mark.who == "H" and mark.action == "slot" and (mark["id"], mark["size"]) not in regions:
+            regions.add((mark["id"], mark["size"]))
+            memory += mark["size"]
+    if memory > MOST_MEMORY:
+        yield f"its memslots have {memory:#x} bytes, more than {MOST_MEMORY:#x}"
+    if sum(run[3] for run in capture.frames) > MOST_MEMORY >> 12 or any(field < 0 for run in capture.frames for field in run):
+        yield f"its host frames are negative, or hold more than {MOST_MEMORY:#x} bytes"
+
+
+def _setup(capture: Capture) -> Iterator[str]:
+    setup = capture.setup
+    if setup.host_levels not in (4, 5) or not 32 <= setup.maxphyaddr <= 52 or not 36 <= setup.host_maxphyaddr <= 52:
+        yield f"no CPU has {setup.host_levels} levels of paging with {setup.maxphyaddr} and {setup.host_maxphyaddr} address bits"
+    if not 0 <= setup.cr4_reserved < 1 << 64:
+        yield f"CR4 has no bits {setup.cr4_reserved:#x}"
+
+
+def _guest(capture: Capture) -> Iterator[str]:
+    guest = capture.guest
+    for op in (*guest.ops, *guest.l2_ops):
+        if not 0 < op.size <= LONGEST_STORE or op.va < 0:
+            yield f"operation {op.i} of its guest has {op.size} bytes at {op.va:#x}"
+    for command in (command for script in guest.host_script for command in script):
+        word, *arguments = command.split() or [""]
+        if not word or (word in ("stats", "slot") and not arguments) or (word == "slot" and not arguments[0].isdecimal()):
+            yield f"its VMM's script has {command!r}"
+    for dump in capture.dumps:
+        if not 2 <= dump.level <= 5 or any(not 1 <= entry.level <= 5 or not 0 <= entry.index < 512 for entry in dump.entries):
+            yield f"dump {dump.tag} has tables of no level"
+
+
+def _marker(mark: Mark) -> str:
+    """What is wrong with a marker, or nothing."""
+    if mark.who == "G":
+        missing = [] if "seq" in mark else ["seq"]
+        missing += [mark.action] if mark.action in ("op", "l2op", "val", "hostcall") and mark.action not in mark else []
+    else:
+        missing = [name for name in NEEDED.get(mark.action, ()) if name not in mark]
+    if missing:
+        return f"does not tell {' and '.join(missing)}"
+    if any(value < 0 for value in mark.fields.values()) or mark.number < 0:
+        return "has a negative number"
+    if mark.action in ("slot", "madvise_dontneed", "mprotect") and mark["size"] > MOST_MEMORY:
+        return f"is about {mark['size']:#x} bytes, more than {MOST_MEMORY:#x}"
+    return "stores too much" if mark.action == "poke" and not 0 < mark["len"] <= LONGEST_STORE else ""

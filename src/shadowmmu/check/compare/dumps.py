@@ -1,0 +1,129 @@
+"""Compares dumps of the shadow tables with ours, entry by entry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from shadowmmu import Vm
+from shadowmmu.captures.capture import Dump
+from shadowmmu.check.compare.ignore import CPU_BITS, LAZY_BITS, MARK_BITS, PAE_ROOT_BITS
+from shadowmmu.check.compare.match import Matcher
+from shadowmmu.trace.fields import FRAME_BITS
+
+P, LARGE, PRESENT = 1, 0x80, 1 << 11
+_SOFT = 0xFFF0_0000_0000_0000
+"""High bits: MMIO marks have some, links to bare tables none."""
+
+
+class Difference(NamedTuple):
+    text: str
+    table: int
+    """Host physical address of our table."""
+
+
+class DumpComparison:
+    """One dump against the tables below one root."""
+
+    cpu_bits = CPU_BITS
+    """Bits that the captured CPU set on its own, and ours did not: not compared, but taken over."""
+
+    def __init__(self, vm: Vm, matcher: Matcher, dump: Dump) -> None:
+        self.vm = vm
+        self.matcher = matcher
+        self.dump = dump
+        self.theirs: dict[int, dict[int, int]] = {}
+        for entry in dump.entries:
+            self.theirs.setdefault(entry.table & FRAME_BITS, {})[entry.index] = entry.value
+        self.entries = 0
+
+    def run(self, engine: int) -> Difference | None:
+        """The first difference below the dumped root and ours; where there is none the CPU's own bits are taken over."""
+        return self._table(self.dump.root, engine, self.dump.level)
+
+    def _table(self, kernel: int, engine: int, level: int) -> Difference | None:
+        kernel, engine = kernel & FRAME_BITS, engine & FRAME_BITS
+        if not self.matcher.table(kernel, engine):
+            return Difference(f"the kernel's table {kernel:x} is another one here", engine)
+        theirs = self.theirs.get(kernel, {})
+        for index in range(4 if level == self.dump.level == 3 else 512):
+            value, ours = theirs.get(index, 0), self.vm.read_host_u64(engine + 8 * index)
+            if not value and not ours:
+                continue
+            self.entries += 1
+            found = self._entry(value, ours, level, engine, index)
+            if found:
+                return found
+        return None
+
+    def _entry(self, kernel: int, engine: int, level: int, table: int, index: int) -> Difference | None:
+        where = f"level {level} entry {index:03x}"
+        if is_link(kernel, level):
+            ignore = self.cpu_bits | (PAE_ROOT_BITS if level == self.dump.level == 3 else 0)
+            if not is_link(engine, level) or (kernel ^ engine) & ~FRAME_BITS & ~ignore:
+                return Difference(f"{where} is {kernel:x} in the kernel, {engine:x} here", table)
+            return self._table(kernel, engine, level - 1)
+        if not self.matcher.leaf(kernel, engine, self.cpu_bits):
+            return Difference(f"{where} is {kernel:x} in the kernel, {engine:x} here", table)
+        if kernel & PRESENT and kernel & self.cpu_bits & ~engine:
+            self.vm.write_host(table + 8 * index, (engine | kernel & self.cpu_bits).to_bytes(8, "little"))
+        return None
+
+
+def is_link(entry: int, level: int) -> bool:
+    """An entry that leads to a table: a shadow page's, or of a bare root table (without bit 11)."""
+    return bool(entry & P) and level > 1 and not entry & LARGE and (bool(entry & PRESENT) or not entry & _SOFT)
+
+
+class LeafComparison:
+    """What every address maps to, whatever tables lead there: for two designs of roots, whose upper tables differ.
+
+    Ours may lack what hangs below a special page, which links its entries when they are needed, and may then map
+    more at once, as pages about a fault are mapped with it, or by a smaller page, as while the slot's writes are logged.
+    """
+
+    def __init__(self, vm: Vm, matcher: Matcher, dump: Dump) -> None:
+        self.vm = vm
+        self.matcher = matcher
+        self.dump = dump
+        self.entries = 0
+        self.theirs: dict[tuple[int, int], int] = {}
+        for entry in dump.entries:
+            self.theirs[entry.table & FRAME_BITS, entry.index] = entry.value
+
+    def run(self, engine: int) -> Difference | None:
+        """The first address that the two map otherwise, below the dumped root and ours."""
+        kernel = self._leaves(self.dump.root & FRAME_BITS, self.dump.level, 0, lambda table, i: self.theirs.get((table, i), 0))
+        ours = self._leaves(engine & FRAME_BITS, self.dump.level, 0, lambda table, i: self.vm.read_host_u64(table + 8 * i))
+        for address in sorted(kernel.keys() | ours.keys()):
+            left, right = kernel.get(address, (0, 0)), ours.get(address, (0, 0))
+            self.entries += 1
+            if not left[0] or (not right[0] and self._is_unlinked(engine, address)):
+                continue
+            smaller = LARGE if right[1] < left[1] else 0
+            if right[1] > left[1] or not self.matcher.leaf(left[0], right[0], CPU_BITS | LAZY_BITS | smaller, MARK_BITS):
+                return Difference(f"address {address:x} maps by {left[0]:x} in the kernel, by {right[0]:x} here", engine)
+        return None
+
+    def _is_unlinked(self, root: int, address: int) -> bool:
+        """Whether the way to an address ends in a special page, which gets its entries only when they are needed."""
+        table = root & FRAME_BITS
+        for level in range(self.dump.level, 1, -1):
+            view = self.vm.shadow_page(table)
+            entry = self.vm.read_host_u64(table + 8 * (address >> (9 * level + 3) & (3 if level == self.dump.level == 3 else 511)))
+            if not entry & P:
+                return view is not None and bool(view.special)
+            table = entry & FRAME_BITS
+        return False
+
+    def _leaves(self, table: int, level: int, address: int, read: Callable[[int, int], int]) -> dict[int, tuple[int, int]]:
+        """Address -> (entry, level) of every last-level entry below a table."""
+        found: dict[int, tuple[int, int]] = {}
+        for index in range(4 if level == self.dump.level == 3 else 512):
+            entry = read(table, index)
+            at = address + (index << (9 * level + 3))
+            if is_link(entry, level):
+                found.update(self._leaves(entry & FRAME_BITS, level - 1, at, read))
+            elif entry:
+                found[at] = entry, level
+        return found

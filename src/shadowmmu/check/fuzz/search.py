@@ -1,0 +1,140 @@
+"""Runs of the fuzz: to search, to replay a recorded list, to shrink it."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from shadowmmu.check.fuzz.episode import Guest
+from shadowmmu.check.fuzz.guest_author import Author
+from shadowmmu.check.fuzz.operations import MODES, Kind, Op, Setup, describe
+from shadowmmu.hardware.cpu import Violation
+
+EPISODE = 3000  # operations of one VM
+
+
+@dataclass
+class Failure:
+    """The first violation of a run, and how to see it again."""
+
+    setup: Setup
+    operations: list[Op]
+    message: str
+
+    @property
+    def signature(self) -> str:
+        """What kind of violation it is: the message without its numbers and sorts of access."""
+        text = self.message.partition(": ")[2]
+        return re.sub(r"0x[0-9a-f]+|\d+|user|supervisor|read|write|fetch", "", text)[:60]
+
+    @property
+    def command(self) -> str:
+        """The one command that reproduces it."""
+        modes = "" if self.setup.modes == MODES else f" --modes {','.join(self.setup.modes)}"
+        audit = "" if self.setup.audit_every == 1 else f" --audit-every {self.setup.audit_every}"
+        return f"shadowmmu fuzz --seed {self.setup.seed} --operations {len(self.operations)} --roots {self.setup.roots}{modes}{audit}"
+
+
+@dataclass
+class Report:
+    """What a run did. `coverage`: how often each kind of operation had each outcome."""
+
+    operations: int = 0
+    episodes: int = 0
+    coverage: Counter[str] = field(default_factory=Counter)
+    counters: Counter[str] = field(default_factory=Counter)
+    failure: Failure | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.failure is None
+
+
+class _Episode:
+    """One guest, its audit, and what has been done so far."""
+
+    def __init__(self, setup: Setup, report: Report, make_vm: Callable[..., Any] | None) -> None:
+        self.setup, self.report = setup, report
+        self.done: list[Op] = []
+        self.guest = Guest(setup, make_vm or import_module("shadowmmu").Vm)
+        self.audit: Callable[[Any], Sequence[Any]] = import_module("shadowmmu.check.audit").audit if setup.audit_every else list
+
+    def step(self, op: Op) -> str | None:
+        """Do `op`, then audit. None: a violation, which is in the report now."""
+        self.done.append(op)
+        self.report.operations += 1
+        try:
+            outcome = self.guest.do(op)
+            self.report.coverage[f"{Kind(op.kind).name.lower()} {outcome}"] += 1
+            warned = self.guest.vm.bugs()
+            if warned:
+                raise Violation(f"the engine met what it holds impossible: {', '.join(warned)}")
+            if self.setup.audit_every and len(self.done) % self.setup.audit_every == 0:
+                broken = self.audit(self.guest.vm)
+                if broken:
+                    raise Violation(f"audit: {broken[0]}" + (f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""))
+        except Exception as error:
+            message = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+            self.report.failure = Failure(self.setup, self.done, f"operation {len(self.done)}, {describe(op)}: {message}")
+            return None
+        return outcome
+
+
+def fuzz(
+    seed: int = 0,
+    operations: int = 10_000,
+    modes: Sequence[str] = MODES,
+    roots: str = "special",
+    audit_every: int = 1,
+    on_progress: Callable[[Report], None] | None = None,
+    *,
+    make_vm: Callable[..., Any] | None = None,
+) -> Report:
+    """Do `operations` random operations in episodes; stops at the first violation. A pure function of its arguments."""
+    report = Report()
+    while report.operations < operations and report.ok:
+        setup = Setup(seed + report.episodes, roots, tuple(modes), audit_every)
+        episode = _Episode(setup, report, make_vm)
+        author = Author(setup, episode.guest)
+        for _ in range(min(EPISODE, operations - report.operations)):
+            op = author.next()
+            outcome = episode.step(op)
+            if outcome is None:
+                break
+            author.learn(op, outcome)
+        report.episodes += 1
+        report.counters.update(episode.guest.vm.counters())
+        if on_progress is not None:
+            on_progress(report)
+    return report
+
+
+def replay(setup: Setup, ops: Iterable[Op], make_vm: Callable[..., Any] | None = None) -> Failure | None:
+    """Do recorded operations on a new VM: the failure, if there is one."""
+    report = Report()
+    episode = _Episode(setup, report, make_vm)
+    for op in ops:
+        if episode.step(op) is None:
+            break
+    return report.failure
+
+
+def shrink(failure: Failure, runs: int = 400, make_vm: Callable[..., Any] | None = None) -> Failure:
+    """Delta debugging: leave out runs of operations while the same sort of failure remains, in at most `runs` replays."""
+    best, width = failure, max(1, len(failure.operations) // 2)
+    while runs > 0:
+        start, shorter = 0, False
+        while start < len(best.operations) and runs > 0:
+            ops = best.operations[:start] + best.operations[start + width :]
+            runs -= 1
+            found = replay(failure.setup, ops, make_vm)
+            if found is not None and found.signature == failure.signature and len(found.operations) < len(best.operations):
+                best, shorter = found, True
+            else:
+                start += width
+        if width == 1 and not shorter:
+            break
+        width = max(1, width // 2)
+    return best

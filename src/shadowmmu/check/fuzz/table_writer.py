@@ -1,0 +1,245 @@
+"""Looks at the guest's tables, and writes entries: what the author's inventions are made of."""
+
+from random import Random
+
+from shadowmmu.check.fuzz.episode import Guest
+from shadowmmu.check.fuzz.operations import (
+    AC,
+    FRAMES,
+    GUEST,
+    LARGE_FRAMES,
+    LOW,
+    MOVED,
+    PAGE,
+    ROOTS,
+    SLOTS,
+    TABLES,
+    Kind,
+    Op,
+    Setup,
+)
+from shadowmmu.hardware.walk import (
+    ADDRESS,
+    CR0_PG,
+    CR4_LA57,
+    CR4_PAE,
+    CR4_PSE,
+    EFER_LME,
+    FETCH,
+    USER,
+    WRITE,
+    Step,
+    TrailEntry,
+    paging,
+    walk,
+)
+
+ACCESSES = (0, 0, WRITE, WRITE, USER, USER, USER | WRITE, USER | WRITE, FETCH, FETCH, USER | FETCH, USER | FETCH)
+CR4_PCIDE = 0x20000
+NORMAL = {0: CR0_PG, 2: CR4_PSE, 3: CR4_PAE, 4: CR4_PAE, 5: CR4_PAE | CR4_LA57}
+
+
+def steps_of(levels: int) -> tuple[Step, ...]:
+    """The levels of a walk in the mode of that many levels, large pages on."""
+    return paging(CR0_PG, NORMAL[levels], EFER_LME if levels > 3 else 0, GUEST).steps
+
+
+class Writer:
+    """Appends operations to `pending`. Looks at guest memory only through the oracle's eyes."""
+
+    def __init__(self, setup: Setup, guest: Guest) -> None:
+        self.random = Random(f"author {setup.seed}")
+        self.guest = guest
+        self.pending: list[Op] = []
+        self.recent = [0] * 6  # pages accessed of late, by any vCPU
+
+    def _write_entry(self, vcpu: int, gpa: int, entry: int, *, make_way: bool = False) -> None:
+        """A store to a table: through an address that maps it, if one is known, else by an emulated instruction.
+
+        `make_way`: where no address maps it, one is made to.
+        """
+        mode = self.guest.oracle.vcpus[vcpu].mode
+        tried = self.random.sample(self.guest.reach[mode.levels], 8)
+        through = next((g for g in tried if self._maps_table(vcpu, g, WRITE) == gpa >> 12), None)
+        if through is None and make_way:
+            leaves = ((g, trail[-1]) for g in tried if (trail := self._look(vcpu, g)) and trail[-1].step == len(mode.steps) - 1)
+            for g, leaf in leaves:
+                if leaf.pa != gpa:
+                    through = g
+                    self._add(Kind.POKE, vcpu, leaf.pa, mode.entry_size, gpa & ~0xFFF | 0x63)
+                    break
+        if through is None and self.random.random() < 0.3:
+            through = next(iter(self._held(vcpu, gpa >> 12, 1)), None)
+        if through is not None and (make_way or self.random.random() < 0.8):
+            self._add(Kind.ACCESS, vcpu, through | gpa & 0xFFF, WRITE, mode.entry_size, entry)
+            return
+        size, chance = mode.entry_size, self.random.random()
+        if self.guest.nested and chance < 0.6:
+            self._add(Kind.L1_STORE, vcpu, gpa, size, entry)
+            return
+        before = self._read(gpa - size, size)
+        if chance < 0.1 and gpa & 0xFFF and before is not None:  # with the entry before it, in one store
+            self._add(Kind.POKE, vcpu, gpa - size, 2 * size, before | entry << 8 * size)
+        elif chance < 0.2:  # in two pieces, one of them misaligned or short
+            cut = self.random.randrange(1, size)
+            self._add(Kind.POKE, vcpu, gpa, cut, entry & (1 << 8 * cut) - 1)
+            self._add(Kind.POKE, vcpu, gpa + cut, size - cut, entry >> 8 * cut)
+        else:
+            self._add(Kind.POKE, vcpu, gpa, size, entry)
+
+    def _gva(self, levels: int) -> int:
+        """A watched address that is canonical with that many levels; without paging anything, mostly memory."""
+        if not levels:
+            return self.random.choice((self.random.randrange(FRAMES) << 12, self.random.choice(LOW)))
+        return self.random.choice(self.guest.reach[levels])
+
+    def _levels(self, vcpu: int) -> int:
+        return self.guest.oracle.vcpus[vcpu].mode.levels
+
+    def _read(self, gpa: int, size: int) -> int | None:
+        return self.guest.slots.peek(gpa, size)
+
+    def _look(self, vcpu: int, gva: int) -> list[TrailEntry]:
+        """The entries of a walk of the present tables."""
+        tlb = self.guest.oracle.vcpus[vcpu]
+        trail: list[TrailEntry] = []
+        walk(tlb.mode, self._read, tlb.cr3, gva, pdptes=tlb.pdptes, trail=trail)
+        return trail
+
+    def _maps_table(self, vcpu: int, gva: int, access: int = 0) -> int:
+        """The table page that a small page at `gva` maps now for `access`, or 0."""
+        tlb = self.guest.oracle.vcpus[vcpu]
+        page = walk(tlb.mode, self._read, tlb.cr3, gva, access, pdptes=tlb.pdptes)
+        if isinstance(page, int) or page.shift != 12:
+            return 0
+        return page.page >> 12 if 1 <= page.page >> 12 <= TABLES else 0
+
+    def _held(self, vcpu: int, first: int, pages: int) -> list[int]:
+        """Addresses at which the vCPU may hold a translation to these guest pages, stale ones included."""
+        tlb = self.guest.oracle.vcpus[vcpu]
+        if not tlb.mode.levels:
+            return [(first + self.random.randrange(pages)) << 12]
+        return [g for g in self.guest.reach[tlb.mode.levels] if any(first <= t.address(g) >> 12 < first + pages for t in tlb.possible(g))]
+
+    def _home(self, levels: int, level: int) -> int:
+        """A table page for `level`: each has a level where it is used most."""
+        modulus = max(levels - 1, 1)
+        homes = [t for t in range(ROOTS + 1, TABLES + 1) if t % modulus == level % modulus]
+        return self.random.choice(homes) if self.random.random() < 0.85 else self.random.randint(1, TABLES)
+
+    def _entry(self, levels: int, level: int, hostile: float = 1.0) -> int:
+        """An entry for a table of `level`: mostly sensible, sometimes not."""
+
+        def chance(p: float) -> bool:
+            return random.random() < p
+
+        random = self.random
+        if levels == 3 and level == 3:  # PDPTE: rights are reserved bits there
+            return self._home(levels, 2) << 12 | chance(0.95) | chance(0.01 * hostile) << 1
+        large = level in (2, 3) and chance(0.15 if level == 2 else 0.02)
+        if large:
+            frame = random.choice(LARGE_FRAMES) if level == 2 else 0
+        elif level > 1:
+            frame = self._home(levels, level - 1)
+        else:
+            frame = random.randrange(FRAMES) if chance(0.6) else random.randint(1, TABLES)
+        if chance(0.03 * hostile):
+            frame = random.choice((FRAMES + 3, MOVED + 2, 0x80000, 0xFFFFF))
+        chances = ((0x1, 0.94), (0x2, 0.8), (0x4, 0.8), (0x20, 0.7), (0x40, 0.5), (0x100, 0.1))
+        entry = frame << 12 | sum(bit for bit, p in chances if chance(p))
+        if large:
+            entry |= 0x80 | (random.getrandbits(10) << 12 if chance(0.05 * hostile) else 0)
+        elif chance(0.01 * hostile):
+            entry |= 0x80
+        if levels > 2:
+            entry |= chance(0.15) << 63 | chance(0.02 * hostile) << random.randrange(40, 52)
+        return entry
+
+    def _table_slot(self, levels: int, table: int) -> tuple[int, int]:
+        """(address, level) of an entry of table page `table` that some watched address uses."""
+        gva, steps = self._gva(levels), steps_of(levels)
+        if levels == 3 and table <= ROOTS:
+            return table * PAGE + self.random.randrange(4) * 8, 3
+        step = steps[0] if table <= ROOTS else self.random.choice(steps)
+        home = [s for s in steps if table % max(levels - 1, 1) == s.level % max(levels - 1, 1)]
+        if table > ROOTS and home and self.random.random() < 0.8:
+            step = home[0]
+        return table * PAGE + (gva >> step.shift & step.mask) * (4 if levels == 2 else 8), step.level
+
+    def _add(self, kind: Kind, vcpu: int, *arguments: int) -> None:
+        self.pending.append(Op(kind, vcpu, *arguments))
+
+    def _how(self) -> int:
+        return self.random.choice(ACCESSES) | (AC if self.random.random() < 0.2 else 0)
+
+    def _root(self) -> int:
+        return self.random.randint(1, ROOTS) * PAGE | (0x20 if self.random.random() < 0.05 else 0)
+
+    def _path(self, vcpu: int, cr3: int, gva: int, levels: int) -> None:
+        """Entries from `cr3` down to a small page at `gva`."""
+        table, size = cr3 & ~0xFFF, 4 if levels == 2 else 8
+        if levels == 3:
+            pdpte = self._home(3, 2) << 12 | 1
+            self._add(Kind.POKE, vcpu, (cr3 & ~31) + (gva >> 30 & 3) * 8, 8, pdpte)
+            table = pdpte & ~0xFFF
+        for step in steps_of(levels):
+            entry = self._entry(levels, step.level, hostile=0) & 0xFFFFF07F | 0x21
+            if step.level > 1 and not 1 <= entry >> 12 <= TABLES:
+                entry = entry & 0xFFF | self._home(levels, step.level - 1) << 12
+            self._add(Kind.POKE, vcpu, table + (gva >> step.shift & step.mask) * size, size, entry)
+            table = entry & ~0xFFF
+
+    def _shared_leaf(self, vcpu: int) -> tuple[int, TrailEntry] | None:
+        """An address in use, and the leaf entry through which both vCPUs translate it."""
+        levels = self._levels(vcpu)
+        if not levels or self._levels(1 - vcpu) != levels:
+            return None
+        for gva in [g for g in self.recent if g in self.guest.reach[levels]] + self.random.sample(self.guest.reach[levels], 6):
+            mine, other = self._look(vcpu, gva), self._look(1 - vcpu, gva)
+            if mine and other and mine[-1].pa == other[-1].pa and mine[-1].address:
+                return gva, mine[-1]
+        return None
+
+    def _change_leaf(self, vcpu: int, leaf: TrailEntry) -> None:
+        """Point a leaf elsewhere, or take rights away."""
+        levels = self._levels(vcpu)
+        entry = self._entry(levels, 1, hostile=0) | 0x21 if self.random.random() < 0.6 else leaf.entry & ~self.random.choice((1, 2, 4))
+        self._write_entry(vcpu, leaf.pa, entry, make_way=self.random.random() < 0.8)
+
+    def _used_page(self, vcpu: int) -> int:
+        """A guest page, mostly one that the vCPU has mapped."""
+        gva, tlb = self.random.choice(self.recent), self.guest.oracle.vcpus[vcpu]
+        held = sorted(tlb.possible(gva)) if gva in self.guest.reach[tlb.mode.levels] and tlb.mode.levels else []
+        page = (self.random.choice(held).address(gva) if held else gva) >> 12
+        if self.random.random() < 0.2 or not any(first <= page < first + pages for first, pages in SLOTS.values()):
+            first, pages = SLOTS[self.random.choice(tuple(SLOTS))]
+            page = first + self.random.randrange(pages)
+        return page
+
+    def _touch(self, first: int, pages: int, count: int, access: int | None = None) -> None:
+        """Accesses of both vCPUs to guest pages that something has just been done to."""
+        for vcpu in (0, 1):
+            held = self._held(vcpu, first, pages)
+            for gva in self.random.sample(held, min(count, len(held))):
+                how = self.random.choice(ACCESSES) if access is None else access
+                self._add(Kind.ACCESS, vcpu, gva, how, 1, self.random.getrandbits(8))
+
+    def _l2_path(self, vcpu: int, gva: int) -> None:
+        """Entries of L2's own tables down to a page at `gva`, where L1 maps those tables; where it does not, it is made to."""
+        tlb = self.guest.oracle.vcpus[vcpu]
+        if tlb.l2 is None:
+            return
+        levels, table = tlb.l2.mode.levels, tlb.l2.cr3
+        size = tlb.l2.mode.entry_size
+        indexes = [(s.level, gva >> s.shift & s.mask) for s in tlb.l2.mode.steps]
+        for level, index in ([(3, gva >> 30 & 3)] if levels == 3 else []) + indexes:
+            place = walk(tlb.mode, self._read, tlb.cr3, table, USER | WRITE, pdptes=tlb.pdptes)
+            if isinstance(place, int):
+                self._path(vcpu, tlb.cr3, table, tlb.mode.levels)
+                self._add(Kind.CR3, vcpu, tlb.cr3)
+                return
+            entry = self._entry(levels, level, hostile=0.2) & ~(ADDRESS if size == 8 else 0xFFFFF000) | 1
+            frame = self.random.choice(LOW)
+            if place.page >> 12 > TABLES or place.shift > 12 or self.random.random() < 0.1:  # L1's tables are not overwritten often
+                self._add(Kind.POKE, vcpu, place.address(table) + index * size, size, entry | frame)
+            table = frame

@@ -1,0 +1,184 @@
+"""The host around the engine: a VM made as the capture's host was, and the actions of its VMM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from shadowmmu import Vm
+from shadowmmu.captures.capture import Capture
+from shadowmmu.captures.markers import Mark, parse
+from shadowmmu.check.compare.match import Matcher
+from shadowmmu.trace.events import AnyEvent, Marker, Other
+
+TWO_MIB = 2 << 20
+SHADOW_TABLES = 2000
+"""Room for the most shadow pages that can exist; the limit itself follows the memory size, as in the kernel."""
+NOTIFIER = "kvm_unmap_hva_range"
+"""The MMU notifier's event: bytes of host user memory whose translations are gone."""
+FEWEST_PAGES = 64
+"""KVM_MIN_ALLOC_MMU_PAGES: the kernel refuses KVM_SET_NR_MMU_PAGES below, and nothing changes."""
+
+
+class Host:
+    """User memory, memslots, and what the VMM does to them."""
+
+    def __init__(self, capture: Capture, roots: str, matcher: Matcher) -> None:
+        self.capture = capture
+        self.matcher = matcher
+        self._wider = wider_ranges(capture.events)
+        self.regions: dict[tuple[int, int], int] = {}
+        """(slot, size) -> byte offset in user memory. A slot keeps its memory while its size stays."""
+        top = self._lay_out()
+        setup = capture.setup
+        self.vm = Vm(
+            memory_mib=0, user_mib=(top >> 20) + 4, roots=roots, tdp=setup.npt, host_levels=setup.host_levels,
+            maxphyaddr=setup.maxphyaddr, host_maxphyaddr=setup.host_maxphyaddr, cr4_reserved=setup.cr4_reserved,
+            nx_huge_pages=setup.nx_huge_pages, table_pages=SHADOW_TABLES,
+        )  # fmt: skip
+        self.live: dict[int, tuple[int, int, int]] = {}
+        """Slot -> gpa, size, offset in user memory."""
+        self.huge = [(hva, hva + size) for (slot, size), hva in self.regions.items() if slot in self._huge_slots()]
+        """Parts of user memory that are hugetlb, [start, end)."""
+        for start, end in self.huge:
+            self.vm.set_host_page_level(start, end - start, 2)
+
+    def _lay_out(self) -> int:
+        end = 0
+        for event in self.capture.events:
+            mark = parse(event) if isinstance(event, Marker) else None
+            if mark and mark.action == "slot" and mark["size"] and (mark["id"], mark["size"]) not in self.regions:
+                end = (end + TWO_MIB - 1) & -TWO_MIB
+                self.regions[mark["id"], mark["size"]] = end
+                end += mark["size"]
+        return end
+
+    def _huge_slots(self) -> set[int]:
+        """Slots with hugetlb memory: those that the guest began with, and those of the VMM's script (`slot ID FLAGS GPA SIZE BACKING`)."""
+        first = {slot.id for slot in self.capture.guest.memslots if slot.backing == "huge"}
+        words = [command.split() for script in self.capture.guest.host_script for command in script]
+        return first | {int(word[1]) for word in words if word[0] == "slot" and word[-1] == "huge"}
+
+    def seed_frames(self) -> None:
+        """Tell the matcher which frames hold the same guest page. Pages that the host drops are left to be found."""
+        last, dropped = self._history()
+        for slot, gfn, pfn, count in self.capture.frames:
+            if slot not in last:
+                continue
+            gpa, size = last[slot]
+            first = (self.regions[slot, size] + (gfn << 12) - gpa) >> 12
+            for i in range(count):
+                page = None if first + i in dropped else self.vm.host_page((first + i) << 12)
+                if page is not None:
+                    self.matcher.frames.agree(pfn + i, page >> 12)
+
+    def _history(self) -> tuple[dict[int, tuple[int, int]], set[int]]:
+        """Where each slot last was (gpa, size), and the pages of user memory that the host ever dropped."""
+        last: dict[int, tuple[int, int]] = {}
+        dropped: set[int] = set()
+        for event in self.capture.events:
+            mark = parse(event) if isinstance(event, Marker) else None
+            if mark is None:
+                continue
+            if mark.action == "slot" and mark["size"]:
+                last[mark["id"]] = mark["gpa"], mark["size"]
+            elif mark.action == "madvise_dontneed":
+                for slot, (gpa, size) in last.items():
+                    if gpa <= mark["gpa"] < gpa + size:
+                        start = self.regions[slot, size] + mark["gpa"] - gpa
+                        dropped.update(range(start >> 12, (start + mark["size"] + 0xFFF) >> 12))
+        return last, dropped
+
+    def hva(self, gpa: int) -> int | None:
+        for base, size, offset in self.live.values():
+            if base <= gpa < base + size:
+                return offset + gpa - base
+        return None
+
+    def load_image(self) -> None:
+        for gpa, data in self.capture.image:
+            self.vm.write_guest(gpa, data)
+
+    def act(self, mark: Mark) -> None:
+        """Do what the VMM did."""
+        action = _ACTIONS.get(mark.action)
+        if action is not None:
+            action(self, mark)
+
+    def _slot(self, mark: Mark) -> None:
+        """KVM_SET_USER_MEMORY_REGION."""
+        slot, gpa, size, flags = mark["id"], mark["gpa"], mark["size"], mark["flags"]
+        if not size:
+            self.vm.set_memslot(slot, gpa, 0)
+            self.live.pop(slot, None)
+            return
+        hva = self.regions[slot, size]
+        self.vm.set_memslot(slot, gpa, size, hva, log_dirty=bool(flags & 1), readonly=bool(flags & 2))
+        self.live[slot] = gpa, size, hva
+
+    def _madvise_dontneed(self, mark: Mark) -> None:
+        hva, size = self.hva(mark["gpa"]), mark["size"]
+        if hva is None:
+            return
+        huge = any(start <= hva < end for start, end in self.huge)
+        if huge:
+            size = 0 if hva % TWO_MIB else size // TWO_MIB * TWO_MIB  # the host gives back whole huge pages, or refuses
+        for page in range(hva, hva + size, 4096):
+            frame = self.vm.host_page(page)
+            if frame is not None:
+                self.matcher.frames.forget(frame >> 12)
+                if huge:
+                    self.vm.write_host(frame, bytes(4096))
+        if huge:
+            self.vm.write_protect_hva(hva, size, True)  # unmapped from the guest; the next touch brings another huge page
+        else:
+            self.vm.unmap_hva(hva, size)
+
+    def _mprotect(self, mark: Mark) -> None:
+        wider = next(self._wider, None)
+        hva = self.hva(mark["gpa"])
+        if hva is None or wider is None:
+            return
+        region = next(range(start, start + size) for _, size, start in self.live.values() if start <= hva < start + size)
+        for before, size in wider:
+            start, end = max(hva - before, region.start), min(hva - before + size, region.stop)
+            self.vm.invalidate_hva(start, end - start)
+        self.vm.write_protect_hva(hva, mark["size"], bool(mark["w"]))
+
+    def _poke(self, mark: Mark) -> None:
+        self.vm.write_guest(mark["gpa"], (mark["val"] & (1 << 8 * mark["len"]) - 1).to_bytes(mark["len"], "little"))
+
+    def _set_nr_mmu_pages(self, mark: Mark) -> None:
+        if mark.number >= FEWEST_PAGES:
+            self.vm.set_shadow_pages(mark.number)
+
+
+def wider_ranges(events: Sequence[AnyEvent]) -> Iterator[list[tuple[int, int]] | None]:
+    """For each mprotect of the VMM, the other ranges that the MMU notifier then reported: bytes from their start to the protected
+    range, and their size. None: it reported nothing at all, as the protection stays what it is.
+
+    mprotect splits the host's VMA. Where the border lies within 2 MiB of it that could be a huge page, mm/huge_memory.c
+    (`vma_adjust_trans_huge`) has these 2 MiB of user memory invalidated, whether a huge page is there or not.
+    """
+    protected, ranges = None, list[tuple[int, int]]()
+    for event in events:
+        if isinstance(event, Marker):
+            if protected is not None:
+                yield _relative(protected, ranges)
+            mark = parse(event)
+            protected, ranges = (mark["size"] if mark.action == "mprotect" else None), []
+        elif isinstance(event, Other) and event.ev == NOTIFIER:
+            ranges.append((int(event.fields["start"]), int(event.fields["end"])))
+
+
+def _relative(size: int, ranges: list[tuple[int, int]]) -> list[tuple[int, int]] | None:
+    own = next((start for start, end in reversed(ranges) if end - start == size), None)
+    return None if own is None else [(own - start, end - start) for start, end in ranges if end - start != size]
+
+
+_ACTIONS: dict[str, Callable[[Host, Mark], None]] = {
+    "slot": Host._slot,
+    "madvise_dontneed": Host._madvise_dontneed,
+    "mprotect": Host._mprotect,
+    "poke": Host._poke,
+    "set_nr_mmu_pages": Host._set_nr_mmu_pages,
+}

@@ -1,0 +1,114 @@
+"""What a capture gives to the engine: each input is something that can be done to one VM, and answered by it.
+
+An input is any function of a `Side`. Those that a VM with other roots may meet otherwise than the kernel are classes,
+so that the twin (`twin.py`) can tell them apart.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from shadowmmu import EngineError, HostFault, Outcome
+from shadowmmu.check.replayed.replayed_vm import Side
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Input(Protocol[T_co]):
+    """Something that can be done to a VM."""
+
+    def __call__(self, side: Side, /) -> T_co: ...
+
+
+class Answer(Generic[T]):
+    """What a VM gave back: a value, or the error that it raised."""
+
+    def __init__(self, value: T | None, error: EngineError | None) -> None:
+        self.value = value
+        self.error = error
+
+    @property
+    def told(self) -> str:
+        """For people."""
+        return str(self.error) if self.error is not None else self.value.name if isinstance(self.value, Outcome) else str(self.value)
+
+    def get(self) -> T:
+        if self.error is not None:
+            raise self.error
+        return self.value  # type: ignore[return-value]
+
+
+def answer(given: Input[T], side: Side) -> Answer[T]:
+    """Give an input to one VM."""
+    try:
+        return Answer(given(side), None)
+    except EngineError as error:
+        return Answer(None, error)
+
+
+class Enter(NamedTuple):
+    """The guest is entered: requests are served, a root is loaded, the CPU gets it."""
+
+    def __call__(self, side: Side, /) -> None:
+        entry = side.vcpu.enter()
+        side.cpu.root, side.cpu.level = entry.root, entry.level
+
+
+class Fault(NamedTuple):
+    """A #PF of the shadow tables, or a nested page fault."""
+
+    address: int
+    code: int
+
+    def __call__(self, side: Side, /) -> Outcome:
+        try:
+            return side.vcpu.page_fault(self.address, self.code)
+        except HostFault:
+            return Outcome.RETRY
+
+
+class Invlpg(NamedTuple):
+    """INVLPG, emulated."""
+
+    address: int
+
+    def __call__(self, side: Side, /) -> None:
+        side.vcpu.invlpg(self.address)
+
+
+class Unprotect(NamedTuple):
+    """The table at this gfn is no longer to be shadowed; whether it was."""
+
+    gfn: int
+
+    def __call__(self, side: Side, /) -> bool:
+        return bool(side.vm.unprotect_page(self.gfn))
+
+
+class Translate(NamedTuple):
+    """The emulator walks the guest's tables for an access (bits of a #PF error code): the gpa, or None if it faults."""
+
+    gva: int
+    access: int
+
+    def __call__(self, side: Side, /) -> int | None:
+        gpa: int | None = side.vcpu.gva_to_gpa(self.gva, self.access)
+        return gpa
+
+
+class WriteEmulated(NamedTuple):
+    """The emulator stores; whether there is memory."""
+
+    gpa: int
+    data: bytes
+
+    def __call__(self, side: Side, /) -> bool:
+        return bool(side.vcpu.write_emulated(self.gpa, self.data))
+
+
+class Inject(NamedTuple):
+    """The fault that the emulator's walk found goes to the guest."""
+
+    def __call__(self, side: Side, /) -> None:
+        side.vcpu.inject()

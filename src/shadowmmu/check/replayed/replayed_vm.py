@@ -1,0 +1,26 @@
+"""One VM of a replay, with the host around it and the CPU that runs on its tables."""
+
+from __future__ import annotations
+
+from shadowmmu.captures.capture import Capture
+from shadowmmu.check.compare.match import Matcher
+from shadowmmu.check.replayed.cpu import Cpu
+from shadowmmu.check.replayed.host import Host
+from shadowmmu.trace.engine import from_records
+from shadowmmu.trace.events import AnyEvent
+
+
+class Side:
+    """A VM with one design of roots, to which a capture's inputs are given."""
+
+    def __init__(self, capture: Capture, roots: str, matcher: Matcher) -> None:
+        self.matcher = matcher
+        self.host = Host(capture, roots, matcher)
+        self.vm = self.host.vm
+        self.vcpu = self.vm.vcpus[0]
+        self.cpu = Cpu(self.vm, self.vcpu, capture.setup.npt, capture.setup.tdp_mmu)
+        self.vm.start_trace(1 << 16)
+
+    def events(self) -> list[AnyEvent]:
+        """What the engine did since the last call."""
+        return from_records(self.vm.records())

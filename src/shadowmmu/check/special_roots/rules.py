@@ -1,0 +1,320 @@
+"""The rules by which a VM with special roots may differ from the kernel, event by event.
+
+A rule looks at one place of the two streams (`align.Place`), where they differ, and says how many events of each it
+explains, or None. Each belongs to a letter of `letters.py`; what no rule explains is a divergence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from shadowmmu.check.replayed.cpu import ACCESSED_DIRTY
+from shadowmmu.check.replayed.inputs import Enter, Fault, Invlpg, Translate, WriteEmulated
+from shadowmmu.check.special_roots.align import BOTH, OURS, THEIRS, Place, Taken
+from shadowmmu.check.special_roots.fault_path import tables
+from shadowmmu.check.special_roots.page_census import GUEST_MODE, INVALID, Census, key_of
+from shadowmmu.trace import events as e
+from shadowmmu.trace.events import AnyEvent
+
+Rule = Callable[[Place], Taken | None]
+RULES: list[tuple[str, Rule]] = []
+"""(letter, rule), in the order in which they are asked."""
+
+ZAPS = (e.PrepareZapPage, e.SyncPage)
+"""What a zap tells: the page, and that an unsync one is in step again."""
+Zap = e.PrepareZapPage | e.SyncPage
+LOADS = (e.PrepareZapPage, e.MmuLoad, e.GetPage, e.SyncRoots, e.SyncPage, e.MarkMmioSpte, e.LoadPgd)
+"""What a reload of a root tells."""
+WALKS = (e.Walk, e.PagingElement, e.SetAccessedBit, e.SetDirtyBit)
+FIXES = (
+    e.GetPage,
+    e.SyncPage,
+    e.UnsyncPage,
+    e.PrepareZapPage,
+    e.SpteRequested,
+    e.SetSpte,
+    e.FastPageFault,
+    e.MarkMmioSpte,
+    e.CheckMmioSpte,
+    e.HandleMmioPageFault,
+    e.MmuPageFaultRet,
+)
+"""What a fault does to the tables, and how it ends."""
+
+
+def rule(letter: str) -> Callable[[Rule], Rule]:
+    """Enter a rule under its letter."""
+
+    def enter(function: Rule) -> Rule:
+        RULES.append((letter, function))
+        return function
+
+    return enter
+
+
+# --- f: the special page itself
+
+
+@rule("f")
+def special_page(at: Place) -> Taken | None:
+    """A special page is made or freed."""
+    return OURS if isinstance(at.s, e.SpecialAlloc | e.SpecialFree) else None
+
+
+# --- a: level-2 pages when they are touched
+
+
+@rule("a")
+def touched(at: Place) -> Taken | None:
+    """A fault looks up the level-2 page that it needs below a special page."""
+    if isinstance(at.s, e.GetPage) and key_of(at.s).level == 2 and isinstance(at.given, Fault) and at.is_under_special(at.s.spt):
+        at.linked = True
+        at.ours.unvisited.discard(key_of(at.s))
+        at.theirs.unvisited.add(key_of(at.s))
+        return OURS
+    return None
+
+
+@rule("a")
+def loaded(at: Place) -> Taken | None:
+    """The kernel looks up a level-2 page, to make a root of it."""
+    if at.loading and isinstance(at.k, e.GetPage) and key_of(at.k).level == 2:
+        at.ours.unvisited.add(key_of(at.k))
+        at.theirs.unvisited.discard(key_of(at.k))
+        return THEIRS
+    return None
+
+
+@rule("a")
+def synced_later(at: Place) -> Taken | None:
+    """The kernel syncs a table below its root; ours is unsync still, and no root of ours leads there."""
+    if isinstance(at.k, e.SyncPage) and key_of(at.k) in at.ours.unsync and not at.is_reachable(key_of(at.k)):
+        at.part(at.k)
+        at.syncing = True
+        return THEIRS
+    if at.syncing and isinstance(at.k, e.MarkMmioSpte) and not isinstance(at.s, e.MarkMmioSpte):
+        at.part(at.k)
+        return THEIRS
+    return None
+
+
+@rule("a")
+def synced_when_linked(at: Place) -> Taken | None:
+    """A table that was left unsync is synced when it is linked, or when a root leads there again."""
+    if isinstance(at.s, e.SyncPage) and (at.linked or (isinstance(at.given, Enter) and key_of(at.s) not in at.theirs.unsync)):
+        at.part(at.s)
+        return OURS
+    return None
+
+
+@rule("a")
+def code_without_present(at: Place) -> Taken | None:
+    """The entry of a special page is not linked: the fault's code has neither P nor RSVD."""
+    fields = at.differing()
+    if not at.unlinked or fields not in (["err"], ["pferr"]):
+        return None
+    return BOTH if not (getattr(at.k, fields[0]) ^ getattr(at.s, fields[0])) & ~9 else None
+
+
+# --- b, d: a level-2 page is no root
+
+
+@rule("b")
+def root_count(at: Place) -> Taken | None:
+    """The same page, which a root of the kernel's holds and none of ours."""
+    if not isinstance(at.k, e.PageEvent) or at.differing() != ["root_count"]:
+        return None
+    assert isinstance(at.s, e.PageEvent)
+    return BOTH if key_of(at.k).level == 2 and not at.s.root_count else None
+
+
+@rule("b")
+def invalid_freed(at: Place) -> Taken | None:
+    """The kernel frees a root's page that was zapped before; ours is gone since."""
+    k = at.k
+    return THEIRS if isinstance(k, e.PrepareZapPage) and k.role & INVALID and key_of(k).level == 2 else None
+
+
+@rule("b")
+def pages_in_use(at: Place) -> Taken | None:
+    """The number of pages in use, which the events of both tell."""
+    if not isinstance(at.k, e.ZapAllFast) or not isinstance(at.s, e.ZapAllFast) or at.differing() != ["mmu_used_pages"]:
+        return None
+    return BOTH if at.k.mmu_used_pages - at.s.mmu_used_pages == len(at.theirs.live) - len(at.ours.live) else None
+
+
+@rule("d")
+def reloaded(at: Place) -> Taken | None:
+    """The kernel frees its root at guest entry and loads another, as a page of it was zapped."""
+    if not isinstance(at.given, Enter):
+        return None
+    if at.reloading and isinstance(at.k, LOADS):
+        return THEIRS
+    if isinstance(at.k, e.FreeRoots) and not isinstance(at.s, e.FreeRoots):
+        at.reloading = True
+        return THEIRS
+    return None
+
+
+@rule("d")
+def reloaded_too(at: Place) -> Taken | None:
+    """The same where previous roots are freed by both."""
+    if isinstance(at.k, e.FreeRoots) and isinstance(at.s, e.FreeRoots) and at.k.roots & 1 and at.k.roots ^ at.s.roots == 1:
+        at.reloading = True
+        return BOTH
+    return None
+
+
+# --- c: a PDPTE that names no memory
+
+
+@rule("c")
+def loaded_all_the_same(at: Place) -> Taken | None:
+    """The kernel found no root to load; ours waits for the PDPTE to be used."""
+    if at.kernel_shuts_down and at.k is None and isinstance(at.s, e.SyncRoots | e.SyncPage | e.LoadPgd):
+        return OURS
+    return None
+
+
+@rule("c")
+def freed_alone(at: Place) -> Taken | None:
+    """A root goes that the kernel does not have."""
+    return OURS if isinstance(at.s, e.FreeRoots) and at.s.roots == 1 and not at.kernel_has_root else None
+
+
+# --- g: what follows
+
+
+@rule("g")
+def zapped(at: Place) -> Taken | None:
+    """Zaps of the same, each page as far as it is there: the order is that of their births, and unsync children go first."""
+    if not isinstance(at.k, ZAPS) and not isinstance(at.s, ZAPS):
+        return None
+    theirs, ours = _run(at.kernel.ahead), _run(at.engine.ahead)
+    if not any(isinstance(event, e.PrepareZapPage) for event in (*theirs, *ours)):
+        return None
+    alone, left = _unpaired(at, theirs, ours)
+    explained = all(_may_be_alone(at, event, theirs[0], at.ours) for event in alone)
+    if explained and all(_may_be_alone(at, event, ours[0], at.theirs) for event in left):
+        return Taken(len(theirs), len(ours))
+    return None
+
+
+def _run(events: Sequence[AnyEvent]) -> list[Zap]:
+    """The zaps that come next."""
+    found: list[Zap] = []
+    for event in events:
+        if not isinstance(event, e.PrepareZapPage | e.SyncPage):
+            break
+        found.append(event)
+    return found
+
+
+def _unpaired(at: Place, theirs: Sequence[Zap], ours: Sequence[Zap]) -> tuple[list[Zap], list[Zap]]:
+    """What only the kernel and only we zap or sync. A page may be unsync in one of the two, if the censuses say so."""
+    left, alone = list(ours), []
+    for k in theirs:
+        key = key_of(k)
+        may = {"root_count", "unsync"} if (key in at.theirs.unsync) != (key in at.ours.unsync) else {"root_count"}
+        found = next((s for s in left if type(s) is type(k) and not set(at.matcher.differences(k, s)) - may), None)
+        if found is None:
+            alone.append(k)
+        else:
+            left.remove(found)
+    return alone, left
+
+
+def _may_be_alone(at: Place, event: Zap, first: Zap, other: Census) -> bool:
+    """One VM zaps a page, or tells that it is in step again, and the other does not.
+
+    It is not there in the other, or not unsync; it is found when pages run out; it was written to often since it was
+    looked up last, and the other has looked it up since; or it goes with a table zapped before it, as its unsync
+    children do, and what nothing leads to any more of an L2's.
+    """
+    key = key_of(event)
+    below = (at.zapping or event is not first) and bool(event.unsync or key.role & GUEST_MODE)
+    if isinstance(event, e.SyncPage):
+        return key not in other.unsync or below
+    if key not in other.valid or event.role & INVALID or at.recycling:
+        return True
+    return bool(below or (isinstance(at.given, WriteEmulated) and key in at.theirs.unvisited | at.ours.unvisited))
+
+
+@rule("g")
+def recycled(at: Place) -> Taken | None:
+    """One of the two is short of pages sooner than the other, as level-2 pages are made and freed at other times."""
+    if at.recycling and isinstance(at.k, e.ZapOldest):
+        return THEIRS
+    return OURS if at.recycling and isinstance(at.s, e.ZapOldest) else None
+
+
+@rule("g")
+def met_other_tables(at: Place) -> Taken | None:
+    """A fault or INVLPG on an address whose way through the tables, or whose page's shadows, were other ones before it."""
+    if not at.parted or not isinstance(at.given, Fault | Invlpg):
+        return None
+    if isinstance(at.k, WALKS) and not at.ours_walks:
+        return THEIRS
+    if isinstance(at.s, WALKS) and not at.theirs_walk:
+        return OURS
+    taken = _next_fix(at)
+    if taken is not None:
+        for event in (at.k if taken.kernel else None, at.s if taken.special else None):
+            at.part(event)
+    return taken
+
+
+def _next_fix(at: Place) -> Taken | None:
+    k, s = at.k, at.s
+    theirs, ours = isinstance(k, FIXES), isinstance(s, FIXES)
+    if theirs and ours and type(k) is type(s) and k is not None and s is not None:
+        if any(not at.matcher.differences(k, x) for x in at.engine.ahead):
+            return OURS
+        if any(not at.matcher.differences(x, s) for x in at.kernel.ahead):
+            return THEIRS
+        return BOTH if isinstance(k, e.SetSpte | e.FastPageFault | e.MmuPageFaultRet | e.CheckMmioSpte | e.HandleMmioPageFault) else THEIRS
+    if ours and (not theirs or any(type(x) is type(k) for x in at.engine.ahead)):
+        return OURS
+    return THEIRS if theirs else None
+
+
+@rule("g")
+def met_other_neighbours(at: Place) -> Taken | None:
+    """An entry that is mapped with others beside it, in a table, or for a page with shadows, that differed before."""
+    if not isinstance(at.given, Fault):
+        return None
+    k, s = at.k, at.s
+    if isinstance(k, e.SetSpte) and isinstance(s, e.SetSpte) and k.sptep & 0xFFF == s.sptep & 0xFFF:
+        gfn = int(k.gfn)
+        if at.has_parted(k) or tables(at.theirs, gfn) != tables(at.ours, gfn):
+            at.part(k)
+            return BOTH
+    if isinstance(at.k, e.SetSpte) and at.has_parted(at.k) and (at.s is None or not isinstance(at.s, e.SetSpte)):
+        at.part(at.k)
+        return THEIRS
+    if isinstance(at.s, e.SetSpte) and at.has_parted(at.s) and (at.k is None or not isinstance(at.k, e.SetSpte)):
+        at.part(at.s)
+        return OURS
+    return None
+
+
+@rule("g")
+def marked_before(at: Place) -> Taken | None:
+    """A bit of a guest entry that one of the two has set in a fault that the other did not have."""
+    if not isinstance(at.given, Translate | Fault):
+        return None
+    if isinstance(at.k, e.PagingElement) and isinstance(at.s, e.PagingElement) and at.differing() == ["pte"]:
+        at.marked = True
+        return BOTH if not (at.k.pte ^ at.s.pte) & ~ACCESSED_DIRTY else None
+    if at.marked and isinstance(at.k, e.SetAccessedBit | e.SetDirtyBit):
+        return THEIRS
+    return OURS if at.marked and isinstance(at.s, e.SetAccessedBit | e.SetDirtyBit) else None
+
+
+@rule("g")
+def synced_before(at: Place) -> Taken | None:
+    """The kernel syncs a table that ours has synced before, or has not."""
+    if isinstance(at.k, e.SyncPage) and key_of(at.k) not in at.ours.unsync:
+        at.part(at.k)
+        return THEIRS
+    return None

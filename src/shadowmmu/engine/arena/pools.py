@@ -1,0 +1,39 @@
+"""How large a VM's arena is, and what its host memory looks like at first."""
+
+import cython
+from cython.cimports.shadowmmu.engine.arena.state import PAGE_SHIFT, HvaFlag, Kvm, frame_pfn, u64
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def size_pools(config: cython.pointer(Kvm), memory_mib: u64, user_mib: u64, table_pages: u64) -> cython.void:
+    """How many frames, shadow pages and descriptors a VM of this size needs."""
+    pages: u64 = memory_mib << 8
+    config.nhva = user_mib << 8
+    config.user_frames = config.nhva + 64
+    least: u64 = pages // 50 if pages // 50 > 64 else 64
+    config.npages_pool = table_pages if table_pages else 2 * least + 8 * config.nvcpus + 64
+    config.ndesc = config.nhva + 32 * config.npages_pool + 256
+    config.low_frames = 1 + 2 * config.nvcpus
+    config.user_base = config.low_frames
+    config.table_base = config.user_base + config.user_frames
+    config.high_frames = config.user_frames + config.npages_pool + 3 * config.nvcpus
+    config.meta_size = config.nhva * 32 + (1 << 16)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def init_host_memory(kvm: cython.pointer(Kvm)) -> cython.void:
+    """Map user memory to consecutive 4K frames, writable; what is left is the ring of spare frames."""
+    i: u64
+    for i in range(kvm.nhva):
+        pfn: u64 = frame_pfn(kvm, kvm.user_base + i)
+        kvm.hva_map[i] = pfn << PAGE_SHIFT | HvaFlag.HVA_PRESENT | HvaFlag.HVA_WRITABLE | 1 << HvaFlag.HVA_LEVEL_SHIFT
+    # The frame behind user memory holds the shared zeroes.
+    first: u64 = kvm.nhva + 1
+    for i in range(first, kvm.user_frames):
+        kvm.user_free[i - first] = kvm.user_base + i
+    kvm.user_free_count = kvm.user_frames - first
+    kvm.memslot_gen[1] = 1

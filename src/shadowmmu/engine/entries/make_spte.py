@@ -1,0 +1,103 @@
+"""make_spte: the leaf entry for a frame, with the decision whether it may be writable."""
+
+import cython
+from cython.cimports.shadowmmu.engine.memory.memslots import mark_page_dirty
+from cython.cimports.shadowmmu.engine.arena.role import Access, Role, role_level
+from cython.cimports.shadowmmu.engine.arena.spte import (
+    Spte,
+    accessed_mask,
+    dirty_mask,
+    is_last,
+    is_present,
+    is_writable,
+    mark_for_access_track,
+)
+from cython.cimports.shadowmmu.engine.arena.state import (
+    PAGE_SHIFT,
+    Bug,
+    Kvm,
+    KvmMmu,
+    MemSlot,
+    ShadowPage,
+    SlotFlag,
+    SpteMasks,
+    gfn_t,
+    pfn_t,
+    spte_t,
+    warn,
+)
+from cython.cimports.shadowmmu.engine.pages.unsync import try_to_unsync_pages
+from cython.cimports.shadowmmu.x86.ept import Ept
+from cython.cimports.shadowmmu.x86.pte import Pte
+from cython.cimports.shadowmmu.x86.reserved import is_rsvd
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def ad_type(sp: cython.pointer(ShadowPage)) -> spte_t:
+    """Bits 52-53 of the page's entries: 0 unless the hardware has no A/D bits (they are reserved in PAE tables)."""
+    return Spte.AD_DISABLED if sp.role & Role.AD_DISABLED else 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def make_spte(
+    kvm: cython.pointer(Kvm),
+    mmu: cython.pointer(KvmMmu),
+    sp: cython.pointer(ShadowPage),
+    slot: cython.pointer(MemSlot),
+    access: cython.int,
+    gfn: gfn_t,
+    pfn: pfn_t,
+    old: spte_t,
+    prefetch: cython.bint,
+    can_unsync: cython.bint,
+    host_writable: cython.bint,
+    made: cython.pointer(spte_t),
+) -> cython.bint:
+    """Build the entry that maps `gfn` to `pfn` with `access`; True if it had to be write-protected.
+
+    A gfn that holds a shadowed table is writable only if its pages can go unsync. The check is skipped when the
+    old entry was a writable *leaf*: then it has been done before. Linux 6.1 skips it for an MMIO mark with W too,
+    where nothing was checked; here only D is left out then, as there.
+    """
+    level: cython.int = role_level(sp.role)
+    m: cython.pointer(SpteMasks) = cython.address(kvm.masks)
+    wrprot: cython.bint = False
+    spte: spte_t = Spte.MMU_PRESENT | ad_type(sp) | m.present
+    if not prefetch:
+        spte |= accessed_mask(kvm, spte)
+    if level > 1:
+        spte |= Pte.PAGE_SIZE
+        if kvm.nx_huge_pages:
+            access &= ~cython.cast(cython.int, Access.EXEC)
+    spte |= m.x if access & Access.EXEC else m.nx
+    if access & Access.USER:
+        spte |= m.user
+    if m.memtype:
+        spte |= 6 << 3 | Ept.IGNORE_PAT  # write-back
+    if host_writable:
+        spte |= m.host_writable
+    else:
+        access &= ~cython.cast(cython.int, Access.WRITE)
+    spte |= m.me_value | pfn << PAGE_SHIFT
+    if access & Access.WRITE:
+        spte |= Pte.WRITABLE | m.mmu_writable
+        was_writable: cython.bint = is_last(old, level) and is_writable(old)
+        if not (was_writable and is_present(old)) and try_to_unsync_pages(kvm, gfn, can_unsync, prefetch):
+            wrprot = True
+            spte &= ~(m.mmu_writable | Pte.WRITABLE)
+        elif not was_writable:
+            spte |= dirty_mask(kvm, spte)
+    if prefetch:
+        spte = mark_for_access_track(kvm, spte)
+    if is_rsvd(cython.address(mmu.shadow_zero), spte, level):
+        warn(kvm, Bug.BUG_RESERVED_SPTE)
+    if spte & Pte.WRITABLE and slot.flags & SlotFlag.SLOT_LOG_DIRTY:
+        if level > 1:
+            warn(kvm, Bug.BUG_HUGE_DIRTY)
+        mark_page_dirty(slot, gfn)
+    made[0] = spte
+    return wrprot

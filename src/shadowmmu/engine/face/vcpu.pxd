@@ -1,0 +1,10 @@
+from shadowmmu.engine.arena.state cimport Kvm, KvmVcpu
+
+cdef class Vcpu:
+    cdef KvmVcpu *vcpu
+    cdef readonly object vm
+    cdef readonly int id
+    cdef object must_run(self, int level)
+
+
+cdef Vcpu make_vcpu(object vm, Kvm *kvm, int id)

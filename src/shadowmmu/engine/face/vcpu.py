@@ -1,0 +1,354 @@
+"""`Vcpu`: one virtual CPU for Python users. It is made by its `Vm`."""
+
+import cython
+from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
+from cython.cimports.shadowmmu.engine.fault.fault import inject_page_fault, mmu_page_fault
+from cython.cimports.shadowmmu.engine.memory.guest_memory import read_guest
+from cython.cimports.shadowmmu.engine.fault.invlpg import kvm_invlpg
+from cython.cimports.shadowmmu.engine.entries.mmio import mmio_info_in_cache
+from cython.cimports.shadowmmu.engine.guest.mmu import create_mmus, guest_level, init_mmu, root_level
+from cython.cimports.shadowmmu.engine.cpu.nested import NestedPaging, nested_enter, nested_exit, nested_exit_at_entry
+from cython.cimports.shadowmmu.engine.face.nested_walk import walk_nested
+from cython.cimports.shadowmmu.engine.cpu.registers import set_cr0, set_cr3, set_cr4, set_efer, set_sregs
+from cython.cimports.shadowmmu.engine.cpu.requests import prepare_entry
+from cython.cimports.shadowmmu.engine.arena.state import (
+    PAGE_SIZE,
+    PREV_ROOTS,
+    Errno,
+    GuestException,
+    Hpa,
+    Kvm,
+    KvmMmu,
+    PfRet,
+    gpa_t,
+    u64,
+    u8,
+)
+from cython.cimports.shadowmmu.engine.pages.tracking import write_emulated
+from cython.cimports.shadowmmu.engine.face.views import view_mmu
+from cython.cimports.shadowmmu.engine.guest.walker import gva_to_gpa, permission_fault, translate_gpa
+from cython.cimports.shadowmmu.x86.control import Cr0
+
+from shadowmmu.engine.face.types import (
+    EngineError,
+    Entry,
+    HostFault,
+    MmuView,
+    NestedWalk,
+    OutOfPages,
+    Outcome,
+    PageFaultException,
+    TripleFault,
+)
+
+_MADE_BY_VM = object()
+_OUTCOMES = {int(outcome): outcome for outcome in Outcome}
+
+
+@cython.cclass
+class Vcpu:
+    """One virtual CPU: its registers as far as paging needs them, and its MMU. Its `Vm` makes it, in `Vm.vcpus`."""
+
+    def __cinit__(self, key: object = None):
+        if key is not _MADE_BY_VM:
+            raise TypeError("a vCPU is made by its VM: take one of Vm(...).vcpus")
+
+    # --- registers
+
+    def set_sregs(self, cr0: int, cr3: int, cr4: int, efer: int) -> bool:
+        """Take all paging registers at once, as KVM_SET_SREGS does; False if a PAE CR3 has bad PDPTEs."""
+        return set_sregs(self.vcpu, cr0, cr3, cr4, efer)
+
+    def set_cr0(self, value: int) -> bool:
+        """Write CR0; False: the CPU raises #GP(0) and nothing has changed. So for the other registers."""
+        return set_cr0(self.vcpu, value)
+
+    def set_cr3(self, value: int) -> bool:
+        return set_cr3(self.vcpu, value)
+
+    def set_cr4(self, value: int) -> bool:
+        return set_cr4(self.vcpu, value)
+
+    def set_efer(self, value: int) -> bool:
+        return set_efer(self.vcpu, value)
+
+    @property
+    def cr0(self) -> int:
+        return self.vcpu.cr0
+
+    @property
+    def cr2(self) -> int:
+        return self.vcpu.cr2
+
+    @cr2.setter
+    def cr2(self, value: int):
+        self.vcpu.cr2 = value
+
+    @property
+    def cr3(self) -> int:
+        return self.vcpu.cr3
+
+    @cr3.setter
+    def cr3(self, value: int):
+        """The hardware wrote CR3 without an exit, as it may with nested paging: the MMU is not told (svm_cache_reg)."""
+        self.vcpu.cr3 = value
+
+    @property
+    def cr4(self) -> int:
+        return self.vcpu.cr4
+
+    @property
+    def efer(self) -> int:
+        return self.vcpu.efer
+
+    @property
+    def pkru(self) -> int:
+        return self.vcpu.pkru
+
+    @pkru.setter
+    def pkru(self, value: int):
+        self.vcpu.pkru = value
+
+    @property
+    def ac(self) -> bool:
+        """EFLAGS.AC of the guest, which lifts SMAP."""
+        return bool(self.vcpu.ac)
+
+    @ac.setter
+    def ac(self, value: bool):
+        self.vcpu.ac = value
+
+    @property
+    def pdptrs(self) -> tuple[int, int, int, int]:
+        """The PDPTE registers."""
+        p: cython.pointer(u64) = self.vcpu.walk_mmu.pdptrs
+        return (p[0], p[1], p[2], p[3])
+
+    # --- running
+
+    def enter(self) -> Entry:
+        """Serve pending requests and have a root: call before every guest entry.
+
+        Raises TripleFault if CR3 leads outside memory, OutOfPages if no root can be made.
+        """
+        result: cython.int = prepare_entry(self.vcpu)
+        if result == 1:
+            raise TripleFault(f"vCPU {self.id}: CR3 {self.vcpu.cr3:#x} leads outside guest memory")
+        if result < 0:
+            raise OutOfPages(f"vCPU {self.id}: no shadow page for a root; raise shadow_pages")
+        gvas: tuple = ()
+        if self.vcpu.flush_gva_count:
+            gvas = tuple([self.vcpu.flush_gva[i] for i in range(self.vcpu.flush_gva_count)])
+        entry = Entry(self.vcpu.mmu.root.hpa, root_level(self.vcpu.mmu), bool(self.vcpu.flush_hw_all), gvas)
+        self.vcpu.flush_hw_all = False
+        self.vcpu.flush_gva_count = 0
+        return entry
+
+    def page_fault(self, gva: int, error_code: int) -> Outcome:
+        """Handle a #PF exit (or a nested page fault: then a guest physical address) with its error code."""
+        result: cython.int
+        address: u64 = gva
+        code: u64 = error_code
+        result = mmu_page_fault(self.vcpu, address, code)
+        if result < 0:
+            raise_fault(self.id, gva, result)
+        return _OUTCOMES[result]
+
+    def touch_range(self, gva: int, count: int, step: int, error_code: int) -> int:
+        """Handle `count` page faults at addresses `step` bytes apart, without Python in between; how many were FIXED."""
+        address: u64 = gva
+        stride: u64 = step
+        code: u64 = error_code
+        number: u64 = count
+        fixed: u64 = 0
+        i: u64
+        for i in range(number):
+            if mmu_page_fault(self.vcpu, address + i * stride, code) == PfRet.RET_PF_FIXED:
+                fixed += 1
+        return fixed
+
+    @property
+    def exception(self) -> PageFaultException | None:
+        """The fault to deliver after INJECT, or after `gva_to_gpa` gave None."""
+        e: cython.pointer(GuestException) = cython.address(self.vcpu.exception)
+        if not e.pending:
+            return None
+        return PageFaultException(14, e.error_code, e.address, bool(e.nested_page_fault), e.exit_qualification)
+
+    def invlpg(self, gva: int) -> None:
+        """The guest executed INVLPG."""
+        kvm_invlpg(self.vcpu, gva)
+
+    # --- nesting
+
+    def nested_vmrun(self, cr0: int, cr3: int, cr4: int, efer: int, ncr3: int | None = None) -> bool:
+        """L1 executed VMRUN for an L2 with these registers, on the NPT at `ncr3` (None: nested paging off).
+
+        False: an illegal L2 state, L1 gets VMEXIT_INVALID (call `nested_vmexit`).
+        """
+        self.must_run(1)
+        paging: NestedPaging = NestedPaging.NESTED_NONE if ncr3 is None else NestedPaging.NESTED_NPT
+        return nested_enter(self.vcpu, cr0, cr3, cr4, efer, paging, ncr3 or 0, False, 3)
+
+    def nested_vmentry(self, cr0: int, cr3: int, cr4: int, efer: int, eptp: int, *, exec_only: bool = True, huge_level: int = 3) -> bool:
+        """L1 executed VMLAUNCH or VMRESUME with EPT at `eptp`; `exec_only` and `huge_level` are what L1 was promised.
+
+        Every entry syncs and flushes, as VMRUN does, so INVEPT between two entries has nothing left to do.
+        """
+        self.must_run(1)
+        if not 1 <= huge_level <= 3:
+            raise ValueError(f"huge_level is {huge_level}; it must lie between 1 and 3")
+        return nested_enter(self.vcpu, cr0, cr3, cr4, efer, NestedPaging.NESTED_EPT, eptp, exec_only, huge_level)
+
+    def nested_vmexit(self, *, at_entry: bool = False) -> bool:
+        """Back to L1 with the registers it had at entry; False: its CR3 has become illegal, L1 shuts down.
+
+        `at_entry`: L2 was being entered (an exception that L1 takes was to be delivered), so requests have been served.
+        """
+        self.must_run(2)
+        return nested_exit_at_entry(self.vcpu) if at_entry else nested_exit(self.vcpu)
+
+    @cython.cfunc
+    def must_run(self, level: cython.int) -> object:
+        """Raise EngineError unless L1 (1) or L2 (2) runs."""
+        if self.vcpu.nested.guest_mode != level - 1:
+            raise EngineError(f"vCPU {self.id}: L{3 - level} runs; {'nested_vmexit' if level == 1 else 'enter an L2'} first")
+        return None
+
+    @property
+    def guest_mode(self) -> bool:
+        """L2 is running."""
+        return bool(self.vcpu.nested.guest_mode)
+
+    @property
+    def mmu_name(self) -> str:
+        """Which MMU builds the tables in use: "root", or "guest" while L2 runs on a shadow of L1's NPT or EPT."""
+        return "guest" if self.vcpu.mmu.is_guest_mmu else "root"
+
+    @property
+    def ncr3(self) -> int | None:
+        """L1's nested CR3 or EPT pointer while L2 runs with nested paging; None otherwise."""
+        return self.vcpu.nested.ncr3 if self.vcpu.nested.npt else None
+
+    def nested_walk(self, gpa: int) -> NestedWalk | None:
+        """The way of an L2 physical address through L1's tables, looked at without setting A or D; None without nested paging."""
+        return walk_nested(self.vcpu, gpa) if self.vcpu.nested.npt else None
+
+    def translate_gpa(self, gpa: int, access: int) -> int | None:
+        """L1 physical address of an L2 physical one, as an access (Pferr bits) would find it; None: `exception` is for L1.
+
+        Without nested paging addresses are L1 physical already.
+        """
+        found: gpa_t = translate_gpa(self.vcpu, self.vcpu.walk_mmu, gpa, access, cython.address(self.vcpu.exception))
+        if found == Hpa.INVALID_PAGE:
+            self.vcpu.exception.pending = True
+            return None
+        return found
+
+    # --- for an emulator
+
+    def gva_to_gpa(self, gva: int, access: int) -> int | None:
+        """Translate as an access (Pferr WRITE, USER, FETCH bits) would; None: `exception` says why it faults.
+
+        Sets A and D in the guest's tables, as the CPU does.
+        """
+        gpa: gpa_t = gva_to_gpa(self.vcpu, self.vcpu.walk_mmu, gva, access, cython.address(self.vcpu.exception))
+        if gpa == Hpa.INVALID_PAGE:
+            self.vcpu.exception.pending = True
+            return None
+        return gpa
+
+    def mmio_gpa(self, gva: int, access: int) -> int | None:
+        """Where `gva` leads if that is where the last fault found no memory (vcpu_mmio_gva_to_gpa); None: walk the tables."""
+        address: u64 = gva
+        if not mmio_info_in_cache(self.vcpu, address, False):
+            return None
+        if self.vcpu.cr0 & Cr0.PG and permission_fault(self.vcpu, self.vcpu.walk_mmu, self.vcpu.mmio_access, 0, access):
+            return None
+        return self.vcpu.mmio_gfn << 12 | address & 0xFFF
+
+    def inject(self) -> None:
+        """The fault that `gva_to_gpa` reported goes to the guest: drop the shadow of that address first."""
+        fault: GuestException = self.vcpu.exception
+        inject_page_fault(self.vcpu, cython.address(fault))
+
+    def read_emulated(self, gpa: int, size: int) -> bytes | None:
+        """Read up to 64 bytes within one page; None: no memory there (MMIO)."""
+        data: cython.uchar[64]
+        check_within_page(gpa, size, 64)
+        if not read_guest(self.vcpu.kvm, self.vcpu.smm, gpa, data, size):
+            return None
+        return PyBytes_FromStringAndSize(cython.cast(cython.p_char, data), size)
+
+    def write_emulated(self, gpa: int, data: bytes) -> bool:
+        """Store within one page and let shadowed tables follow; False: no writable memory there (MMIO)."""
+        view: cython.const[cython.uchar][:] = data
+        check_within_page(gpa, len(data), PAGE_SIZE)
+        return write_emulated(self.vcpu, gpa, cython.cast(cython.pointer(u8), cython.address(view[0])), len(data))
+
+    # --- looking at the MMU
+
+    @property
+    def root(self) -> int | None:
+        """Host physical address of the loaded root; None while there is none."""
+        return None if self.vcpu.mmu.root.hpa == Hpa.INVALID_PAGE else self.vcpu.mmu.root.hpa
+
+    @property
+    def prev_roots(self) -> tuple[tuple[int, int], ...]:
+        """(CR3, host physical address) of the cached roots."""
+        m: cython.pointer(KvmMmu) = self.vcpu.mmu
+        return tuple([(m.prev_roots[i].pgd, m.prev_roots[i].hpa) for i in range(PREV_ROOTS) if m.prev_roots[i].hpa != Hpa.INVALID_PAGE])
+
+    @property
+    def levels(self) -> tuple[int, int]:
+        """(levels of the guest's tables, levels of the shadow tables)."""
+        return (guest_level(self.vcpu.mmu), root_level(self.vcpu.mmu))
+
+    @property
+    def root_role(self) -> int:
+        return self.vcpu.mmu.root_role
+
+    @property
+    def mmus(self) -> tuple[MmuView, ...]:
+        """The root MMU, and the guest MMU once L1 has run an L2 with nested paging: its roots outlive the L2."""
+        root: object = view_mmu(self.vcpu, cython.address(self.vcpu.root_mmu))
+        if not self.vcpu.guest_mmu.root_role:
+            return (root,)
+        return (root, view_mmu(self.vcpu, cython.address(self.vcpu.guest_mmu)))
+
+    @property
+    def requests(self) -> int:
+        """Pending requests, as `engine.state.Request` bits."""
+        return self.vcpu.requests
+
+
+@cython.cfunc
+def make_vcpu(vm: object, kvm: cython.pointer(Kvm), id: cython.int) -> Vcpu:
+    """vCPU `id` of `vm`, without paging."""
+    made: Vcpu = Vcpu.__new__(Vcpu, _MADE_BY_VM)
+    made.vm = vm
+    made.id = id
+    made.vcpu = cython.address(kvm.vcpus[id])
+    made.vcpu.kvm = kvm
+    made.vcpu.id = id
+    made.vcpu.cr0 = Cr0.ET
+    create_mmus(made.vcpu)
+    init_mmu(made.vcpu)
+    return made
+
+
+@cython.cfunc
+def check_within_page(gpa: u64, size: u64, most: u64) -> object:
+    """Raise ValueError for an access of no byte, of more than `most`, or across the end of a page."""
+    if not 1 <= size <= most or (gpa & (PAGE_SIZE - 1)) + size > PAGE_SIZE:
+        raise ValueError(f"{size} bytes at {gpa:#x}: an emulated access has 1 to {most} bytes in one page; split it")
+    return None
+
+
+def raise_fault(vcpu: int, gva: int, result: int) -> None:
+    """Turn a negative errno of the fault path into its exception."""
+    if result == -int(Errno.EFAULT):
+        raise HostFault(f"vCPU {vcpu}: the host cannot give the page behind {gva:#x}")
+    if result == -int(Errno.EINVAL):
+        raise HostFault(f"vCPU {vcpu}: an entry on the path of {gva:#x} has reserved bits")
+    raise OutOfPages(f"vCPU {vcpu}: no shadow page left for the fault at {gva:#x}; raise shadow_pages")

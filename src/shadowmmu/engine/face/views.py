@@ -1,0 +1,40 @@
+"""Shadow pages and MMUs as Python sees them."""
+
+import cython
+from cython.cimports.shadowmmu.engine.guest.mmu import guest_level
+from cython.cimports.shadowmmu.engine.pages.pages import is_obsolete
+from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_list_first, pte_list_next
+from cython.cimports.shadowmmu.engine.arena.state import PREV_ROOTS, Hpa, Kvm, KvmMmu, KvmVcpu, ShadowPage, host_pa, spte_t, u64
+
+from shadowmmu.engine.face.types import MmuView, ShadowPageView
+
+
+@cython.cfunc
+def entries_of(kvm: cython.pointer(Kvm), head: u64) -> list:
+    """Host physical addresses of the entries in the rmap that begins at `head`."""
+    found = []
+    it: PteListIter
+    sptep: cython.pointer(spte_t) = pte_list_first(head, cython.address(it))
+    while sptep != cython.NULL:
+        found.append(host_pa(kvm, sptep))
+        sptep = pte_list_next(cython.address(it))
+    return found
+
+
+@cython.cfunc
+def view_page(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> object:
+    """The page as it is now, a `ShadowPageView`."""
+    return ShadowPageView(
+        host_pa(kvm, sp.spt), sp.gfn, sp.role, sp.root_count, bool(sp.unsync), sp.unsync_children,
+        bool(sp.special), sp.owner, bool(is_obsolete(kvm, sp)), tuple(entries_of(kvm, sp.parent_ptes)),
+    )  # fmt: skip
+
+
+@cython.cfunc
+def view_mmu(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu)) -> object:
+    """The MMU as it is now, a `MmuView`."""
+    kept: list = [(mmu.prev_roots[i].pgd, mmu.prev_roots[i].hpa) for i in range(PREV_ROOTS) if mmu.prev_roots[i].hpa != Hpa.INVALID_PAGE]
+    return MmuView(
+        "guest" if mmu.is_guest_mmu else "root", vcpu.mmu == mmu, mmu.root_role, guest_level(mmu), mmu.root.pgd,
+        None if mmu.root.hpa == Hpa.INVALID_PAGE else mmu.root.hpa, tuple(kept),
+    )  # fmt: skip

@@ -1,0 +1,478 @@
+"""`Vm`: the engine for Python users, with its vCPUs (`Vcpu`). Addresses are in bytes unless a name says gfn.
+
+A machine calls `Vcpu.enter` before every guest entry, `Vcpu.page_fault` for a #PF exit, and the setters for
+control-register writes. Guest memory outside the MMU's knowledge is reached by `Vm.read_guest` and `write_guest`.
+"""
+
+import cython
+from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
+from cython.cimports.libc.stdlib import calloc, free
+from cython.cimports.libc.string import memcmp, memcpy, memset
+from cython.cimports.shadowmmu.engine.slots.dirty import get_dirty_log
+from cython.cimports.shadowmmu.engine.memory.guest_memory import read_guest, write_guest
+from cython.cimports.shadowmmu.engine.memory.host_memory import discard_hva_range, protect_hva_range, unmap_hva_range
+from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot, gfn_to_rmap, slot_by_id
+from cython.cimports.shadowmmu.engine.arena.pools import init_host_memory, size_pools
+from cython.cimports.shadowmmu.engine.slots.slot_update import SlotResult, slot_create, slot_delete, slot_move, slot_set_flags
+from cython.cimports.shadowmmu.engine.arena.spte import set_masks
+from cython.cimports.shadowmmu.engine.arena.state import (
+    ADDRESS_SPACES,
+    MAX_SLOTS,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    EventRecord,
+    Hpa,
+    HvaFlag,
+    Kvm,
+    MemSlot,
+    ShadowPage,
+    SlotFlag,
+    create,
+    destroy,
+    pfn_memory,
+    to_shadow_page,
+    u64,
+    u8,
+)
+from cython.cimports.shadowmmu.engine.face.vcpu import make_vcpu
+from cython.cimports.shadowmmu.engine.face.views import entries_of, view_page
+from cython.cimports.shadowmmu.engine.pages.zap import change_mmu_pages, unprotect_page, zap_all_fast
+
+from shadowmmu.engine.arena import state as engine_state
+from shadowmmu.engine.face.types import GuestMemoryError, MemslotError, ShadowPageView
+
+ROOT_DESIGNS = ("special", "legacy")
+MAX_TABLE_PAGES = 1 << 24  # 64 GiB of shadow tables
+MAX_SLOT_ID = 32763  # KVM_USER_MEM_SLOTS - 1
+_VM_COUNTERS = (
+    "mmu_shadow_zapped", "mmu_pte_write", "mmu_pde_zapped", "mmu_flooded", "mmu_recycled", "mmu_cache_miss",
+    "mmu_unsync", "pages_4k", "pages_2m", "pages_1g", "nx_lpage_splits", "max_mmu_rmap_size",
+    "max_mmu_page_hash_collisions", "remote_tlb_flush", "remote_tlb_flush_requests", "special_allocated",
+    "special_freed",
+)  # fmt: skip
+_VCPU_COUNTERS = (
+    "pf_taken", "pf_fixed", "pf_emulate", "pf_spurious", "pf_fast", "pf_mmio_spte_created", "pf_guest", "tlb_flush",
+    "invlpg",
+)  # fmt: skip
+
+
+@cython.cclass
+class Vm:
+    """A virtual machine's memory and shadow MMU.
+
+    memory_mib    guest memory in one memslot at 0; 0 makes none
+    vcpus         number of vCPUs
+    roots         "special" or "legacy": how roots without a guest table are made
+    host_levels   3, 4 or 5: levels of the host's own paging, which NPT shares
+    tdp           run L1 on direct tables (nested paging on) instead of shadow paging
+    vendor        "svm" or "vmx": reserved bits, and EPT when `tdp` is set
+    maxphyaddr    the guest's physical address width, bits
+    shadow_pages  limit of shadow pages; 0: the kernel's default, which follows the memory size
+    table_pages   pool of shadow tables, the most that can ever exist; 0: enough for the default limit
+    user_mib      host user memory that memslots can map; 0: as much as `memory_mib`
+    max_huge_level, nx_huge_pages   the largest mapping (1-3), and whether huge ones may be executable (iTLB multihit)
+    cr4_reserved  CR4 bits that the guest's CPUID does not offer: setting one is #GP
+
+    Arguments out of range raise ValueError, other types TypeError, integers that 64 bits cannot hold OverflowError.
+    A VM and its vCPUs belong to one thread at a time.
+    """
+
+    def __cinit__(
+        self,
+        *,
+        memory_mib: int = 32,
+        vcpus: int = 1,
+        roots: str = "special",
+        host_levels: int = 4,
+        tdp: bool = False,
+        vendor: str = "svm",
+        maxphyaddr: int = 40,
+        host_maxphyaddr: int = 46,
+        shadow_pages: int = 0,
+        table_pages: int = 0,
+        user_mib: int = 0,
+        max_huge_level: int = 3,
+        nx_huge_pages: bool = False,
+        cr4_reserved: int = 0,
+    ):
+        check_choice("roots", roots, ROOT_DESIGNS)
+        check_choice("host_levels", host_levels, (3, 4, 5))
+        check_choice("vendor", vendor, ("svm", "vmx"))
+        check_range("vcpus", vcpus, 1, 64)
+        check_range("memory_mib", memory_mib, 0, 1 << 16)
+        check_range("maxphyaddr", maxphyaddr, 32, 51)
+        check_range("host_maxphyaddr", host_maxphyaddr, 36, 52)
+        check_range("max_huge_level", max_huge_level, 1, 3)
+        check_range("user_mib", user_mib, memory_mib if user_mib else 0, 1 << 16)
+        check_range("shadow_pages", shadow_pages, 0, MAX_TABLE_PAGES // 2)
+        check_range("table_pages", table_pages, 0, MAX_TABLE_PAGES)
+        check_range("cr4_reserved", cr4_reserved, 0, (1 << 64) - 1)
+        config: Kvm
+        memset(cython.address(config), 0, cython.sizeof(Kvm))
+        config.nvcpus = vcpus
+        config.special_roots = roots == "special"
+        config.tdp = tdp
+        config.vmx = vendor == "vmx"
+        config.ept = tdp and vendor == "vmx"
+        config.ept_ad = config.ept
+        config.ept_exec_only = config.ept
+        config.host_levels = host_levels
+        config.maxphyaddr = maxphyaddr
+        config.host_maxphyaddr = host_maxphyaddr
+        config.max_huge_level = max_huge_level
+        config.nx_huge_pages = nx_huge_pages
+        config.cr4_reserved = cr4_reserved
+        size_pools(cython.address(config), memory_mib, user_mib or memory_mib, table_pages or 2 * shadow_pages)
+        self.kvm = create(cython.address(config))
+        if self.kvm == cython.NULL:
+            raise MemoryError(f"no memory for an arena of a VM with {memory_mib} MiB; ask for less memory_mib")
+        self.roots = roots
+        self.host_levels = host_levels
+        set_masks(self.kvm)
+        init_host_memory(self.kvm)
+        self.kvm.n_requested_mmu_pages = shadow_pages
+        self.kvm.n_max_mmu_pages = shadow_pages or self.kvm.npages_pool // 2
+        self.vcpus = tuple([make_vcpu(self, self.kvm, i) for i in range(vcpus)])
+        if memory_mib:
+            self.set_memslot(0, 0, memory_mib << 20)
+
+    def __dealloc__(self):
+        if self.kvm != cython.NULL:
+            destroy(self.kvm)
+        free(self.buffer)
+
+    # --- memslots and memory
+
+    @cython.cfunc
+    def check_slot(self, result: cython.int, name: object) -> object:
+        """Raise what a SlotResult other than OK means."""
+        if result == SlotResult.SLOT_OVERLAPS:
+            raise MemslotError(f"memslot {name} overlaps another one; delete or move that first")
+        if result == SlotResult.SLOT_NO_ROOM:
+            raise MemslotError(f"no room for memslot {name}: at most {MAX_SLOTS} slots; delete one first")
+        if result == SlotResult.SLOT_UNKNOWN:
+            raise MemslotError(f"memslot {name} does not exist; create it with a size first")
+        return None
+
+    def set_memslot(
+        self,
+        slot: int,
+        gpa: int,
+        size: int,
+        hva: int | None = None,
+        *,
+        readonly: bool = False,
+        log_dirty: bool = False,
+        address_space: int = 0,
+    ) -> None:
+        """Create, move, re-flag or (size 0) delete a memslot, as KVM_SET_USER_MEMORY_REGION does.
+
+        `hva` is the byte offset in the VM's host user memory, by default the same as `gpa`.
+        """
+        check_range("address_space", address_space, 0, ADDRESS_SPACES - 1)
+        check_range("slot", slot, 0, MAX_SLOT_ID)
+        flags: int = (SlotFlag.SLOT_READONLY if readonly else 0) | (SlotFlag.SLOT_LOG_DIRTY if log_dirty else 0)
+        if size == 0:
+            self.check_slot(slot_delete(self.kvm, address_space, slot), slot)
+            return
+        base: int = gpa if hva is None else hva
+        if (gpa | size | base) % PAGE_SIZE or gpa < 0 or size < 0 or base < 0:
+            raise MemslotError(f"memslot {slot}: gpa, size and hva must be multiples of 4096, not {gpa:#x}, {size:#x}, {base:#x}")
+        if base + size > self.kvm.nhva * PAGE_SIZE:
+            raise MemslotError(
+                f"memslot {slot} ends at user memory {base + size:#x}, of {self.kvm.nhva * PAGE_SIZE:#x}; make the VM with more user_mib"
+            )
+        end: u64 = cython.cast(u64, 1) << (self.kvm.host_maxphyaddr if self.kvm.tdp else 52)  # kvm_mmu_max_gfn
+        if gpa + size > end:
+            raise MemslotError(f"memslot {slot} ends at {gpa + size:#x}, addresses end at {end:#x}; put it lower")
+        old: cython.pointer(MemSlot) = slot_by_id(self.kvm, address_space, slot)
+        if old == cython.NULL:
+            self.check_slot(slot_create(self.kvm, address_space, slot, gpa >> 12, size >> 12, base >> 12, flags), slot)
+        elif old.npages != size >> 12 or old.hva != base >> 12 or (old.flags ^ flags) & SlotFlag.SLOT_READONLY:
+            raise MemslotError(f"memslot {slot} cannot change its size, memory or `readonly`; delete it (size 0) and create it anew")
+        elif old.base_gfn != gpa >> 12:
+            self.check_slot(slot_move(self.kvm, address_space, slot, gpa >> 12, flags), slot)
+        elif old.flags != flags:
+            self.check_slot(slot_set_flags(self.kvm, address_space, slot, flags), slot)
+
+    def read_guest(self, gpa: int, size: int, address_space: int = 0) -> bytes:
+        """Read guest physical memory; raises GuestMemoryError outside the memslots."""
+        check_range("address_space", address_space, 0, ADDRESS_SPACES - 1)
+        out = bytearray(size)
+        view: cython.uchar[:] = out
+        at: u64 = 0
+        while at < size:
+            part: u64 = min(size - at, PAGE_SIZE - (gpa + at) % PAGE_SIZE)
+            if not read_guest(self.kvm, address_space, gpa + at, cython.address(view[at]), part):
+                raise GuestMemoryError(f"no memory at guest physical {gpa + at:#x}")
+            at += part
+        return bytes(out)
+
+    def write_guest(self, gpa: int, data: bytes, address_space: int = 0) -> None:
+        """Store into guest physical memory behind the MMU's back, as a loader or the CPU's own store does."""
+        check_range("address_space", address_space, 0, ADDRESS_SPACES - 1)
+        view: cython.const[cython.uchar][:] = data
+        size: u64 = len(data)
+        at: u64 = 0
+        while at < size:
+            part: u64 = min(size - at, PAGE_SIZE - (gpa + at) % PAGE_SIZE)
+            if not write_guest(self.kvm, address_space, gpa + at, cython.cast(cython.p_void, cython.address(view[at])), part):
+                raise GuestMemoryError(f"no writable memory at guest physical {gpa + at:#x}")
+            at += part
+
+    def host_regions(self) -> list[tuple[int, int, int]]:
+        """Host physical memory as (hpa, size, address in this process), for a CPU to be given."""
+        low: int = self.kvm.low_frames * PAGE_SIZE
+        base: int = cython.cast(u64, self.kvm.frames)
+        return [(0, low, base), (Hpa.HIGH_ZONE, self.kvm.high_frames * PAGE_SIZE, base + low)]
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def frame_memory(self, hpa: u64, size: u64) -> cython.pointer(u8):
+        pfn: u64 = hpa >> PAGE_SHIFT
+        good: cython.bint = pfn < self.kvm.low_frames or 0 <= pfn - (Hpa.HIGH_ZONE >> PAGE_SHIFT) < self.kvm.high_frames
+        if not good or (hpa & (PAGE_SIZE - 1)) + size > PAGE_SIZE:
+            return cython.NULL
+        return pfn_memory(self.kvm, pfn) + (hpa & (PAGE_SIZE - 1))
+
+    def read_host(self, hpa: int, size: int) -> bytes:
+        """Read host physical memory within one page; raises GuestMemoryError where there is none."""
+        at: cython.pointer(u8) = self.frame_memory(hpa, size)
+        if at == cython.NULL:
+            raise GuestMemoryError(f"no host memory at {hpa:#x}+{size}")
+        return PyBytes_FromStringAndSize(cython.cast(cython.p_char, at), size)
+
+    def write_host(self, hpa: int, data: bytes) -> None:
+        """Store into host physical memory within one page, as hardware does when it sets A and D."""
+        view: cython.const[cython.uchar][:] = data
+        at: cython.pointer(u8) = self.frame_memory(hpa, len(data))
+        if at == cython.NULL:
+            raise GuestMemoryError(f"no host memory at {hpa:#x}+{len(data)}")
+        memcpy(at, cython.address(view[0]), len(data))
+
+    def read_host_u64(self, hpa: int) -> int:
+        """One aligned 8-byte word of host memory, e.g. a shadow entry."""
+        at: cython.pointer(u8) = self.frame_memory(hpa, 8)
+        if at == cython.NULL:
+            raise GuestMemoryError(f"no host memory at {hpa:#x}")
+        return cython.cast(cython.pointer(u64), at)[0]
+
+    def host_page(self, hva: int) -> int | None:
+        """Host physical address of the frame that backs byte `hva` of user memory now; None if nothing does."""
+        if not 0 <= hva < self.kvm.nhva * PAGE_SIZE:
+            return None
+        entry: u64 = self.kvm.hva_map[hva >> 12]
+        return (entry >> PAGE_SHIFT) << PAGE_SHIFT if entry & HvaFlag.HVA_PRESENT else None
+
+    def set_host_page_level(self, hva: int, size: int, level: int) -> None:
+        """Back a range of user memory by host pages of `level` (1: 4K, 2: 2M, 3: 1G); aligned to that size."""
+        check_range("level", level, 1, 3)
+        self.check_hva(hva, size)
+        if (hva | size) % (PAGE_SIZE << 9 * (level - 1)):
+            raise GuestMemoryError(f"user memory {hva:#x}+{size:#x} is not whole host pages of level {level}; align both")
+        page: u64
+        end: u64 = (hva + size) >> 12
+        for page in range(cython.cast(u64, hva >> 12), end):
+            self.kvm.hva_map[page] = (self.kvm.hva_map[page] & ~cython.cast(u64, HvaFlag.HVA_LEVEL_MASK)) | level << HvaFlag.HVA_LEVEL_SHIFT
+
+    def unmap_hva(self, hva: int, size: int) -> None:
+        """The host gives the pages back (MADV_DONTNEED); the next read finds zeroes, the next write a new frame."""
+        self.check_hva(hva, size)
+        discard_hva_range(self.kvm, hva >> 12, (hva + size) >> 12)
+
+    def invalidate_hva(self, hva: int, size: int) -> None:
+        """The host's own tables for the range change, its pages do not (a VMA is split, say): translations are found anew."""
+        self.check_hva(hva, size)
+        unmap_hva_range(self.kvm, hva >> 12, (hva + size) >> 12)
+
+    def write_protect_hva(self, hva: int, size: int, writable: bool = False) -> None:
+        """The host changes its right to write the pages (mprotect)."""
+        self.check_hva(hva, size)
+        protect_hva_range(self.kvm, hva >> 12, (hva + size) >> 12, writable)
+
+    def check_hva(self, hva: int, size: int) -> None:
+        if (hva | size) % PAGE_SIZE or hva < 0 or size < 0 or hva + size > self.kvm.nhva * PAGE_SIZE:
+            raise GuestMemoryError(f"user memory {hva:#x}+{size:#x} is not a page range below {self.kvm.nhva * PAGE_SIZE:#x}")
+
+    def get_dirty_log(self, slot: int, address_space: int = 0) -> bytes:
+        """The slot's dirty bitmap, one bit a page, cleared by the call; dirty pages are protected again."""
+        check_range("address_space", address_space, 0, ADDRESS_SPACES - 1)
+        check_range("slot", slot, 0, MAX_SLOT_ID)
+        found: cython.pointer(MemSlot) = slot_by_id(self.kvm, address_space, slot)
+        if found == cython.NULL:
+            raise MemslotError(f"memslot {slot} does not exist; create it with a size first")
+        out = bytearray((found.npages + 63) // 64 * 8)
+        view: cython.uchar[:] = out
+        get_dirty_log(self.kvm, found, cython.cast(cython.pointer(u64), cython.address(view[0])))
+        return bytes(out)
+
+    # --- the MMU as a whole
+
+    def zap_all_fast(self) -> None:
+        """Zap every page by toggling the generation."""
+        zap_all_fast(self.kvm)
+
+    def unprotect_page(self, gfn: int) -> bool:
+        """Stop shadowing the guest table at `gfn`; True if it was shadowed."""
+        return unprotect_page(self.kvm, gfn)
+
+    def set_shadow_pages(self, limit: int) -> None:
+        """KVM_SET_NR_MMU_PAGES: at least 64."""
+        check_range("limit", limit, 64, self.kvm.npages_pool)
+        self.kvm.n_requested_mmu_pages = limit
+        change_mmu_pages(self.kvm, limit)
+
+    def arm_interleave(self, point: int, gpa: int, value: int, size: int) -> None:
+        """Let another CPU store `value` at `gpa` when the next fault passes `point` (InterleavePoint), once."""
+        check_range("size", size, 1, 8)
+        self.kvm.interleave.point = point
+        self.kvm.interleave.gpa = gpa
+        self.kvm.interleave.value = value
+        self.kvm.interleave.size = size
+
+    @property
+    def tdp(self) -> bool:
+        """L1 runs on direct tables: its own page tables are walked by the CPU, and it may be offered nested paging."""
+        return bool(self.kvm.tdp)
+
+    @property
+    def maxphyaddr(self) -> int:
+        return self.kvm.maxphyaddr
+
+    @property
+    def host_maxphyaddr(self) -> int:
+        return self.kvm.host_maxphyaddr
+
+    @property
+    def memory_size(self) -> int:
+        """Bytes of guest memory in the memslots of address space 0."""
+        return self.kvm.nr_memslot_pages * PAGE_SIZE
+
+    @property
+    def generation(self) -> int:
+        """The one-bit generation of shadow pages."""
+        return self.kvm.mmu_valid_gen
+
+    def memslots(self) -> list[tuple[int, int, int, int, int, int]]:
+        """(slot, address space, gpa, size, hva, flags) of each."""
+        found = []
+        for as_id in range(ADDRESS_SPACES):
+            for i in range(MAX_SLOTS):
+                slot: cython.pointer(MemSlot) = cython.address(self.kvm.slots[as_id][i])
+                if slot.npages:
+                    found.append((slot.id, as_id, slot.base_gfn << 12, slot.npages << 12, slot.hva << 12, slot.flags))
+        return found
+
+    def counters(self) -> dict[str, int]:
+        """The debugfs counters by their kernel names; per-vCPU ones are summed."""
+        vm_stats: cython.pointer(u64) = cython.cast(cython.pointer(u64), cython.address(self.kvm.stat))
+        result: dict = {name: vm_stats[i] for i, name in enumerate(_VM_COUNTERS)}
+        result.update(dict.fromkeys(_VCPU_COUNTERS, 0))
+        i: cython.int
+        for i in range(self.kvm.nvcpus):
+            stats: cython.pointer(u64) = cython.cast(cython.pointer(u64), cython.address(self.kvm.vcpus[i].stat))
+            for j, name in enumerate(_VCPU_COUNTERS):
+                result[name] += stats[j]
+        result["n_used_mmu_pages"] = self.kvm.n_used_mmu_pages
+        result["n_max_mmu_pages"] = self.kvm.n_max_mmu_pages
+        result["indirect_shadow_pages"] = self.kvm.indirect_shadow_pages
+        return result
+
+    def bugs(self) -> list[str]:
+        """Names of the kernel's WARNs and BUGs that were hit; empty in a correct engine."""
+        return [bug.name for bug in engine_state.Bug if self.kvm.bugs >> int(bug) & 1]
+
+    # --- events
+
+    def start_trace(self, capacity: int = 1 << 16) -> None:
+        """Record events from now on, up to `capacity` between two calls of `records`."""
+        check_range("capacity", capacity, 1, 1 << 40)
+        self.stop_trace()
+        free(self.buffer)
+        self.buffer = cython.cast(cython.pointer(EventRecord), calloc(capacity, cython.sizeof(EventRecord)))
+        if self.buffer == cython.NULL:
+            raise MemoryError(f"no memory for {capacity} event records; ask for fewer")
+        self.kvm.events = self.buffer
+        self.kvm.max_events = capacity
+        self.kvm.nevents = 0
+        self.kvm.lost_events = 0
+
+    def stop_trace(self) -> None:
+        self.kvm.events = cython.NULL
+        self.kvm.nevents = 0
+
+    def records(self) -> list[tuple[int, int, int, int, int, int, int, int]]:
+        """Events since the last call: (kind, vcpu or -1, six fields); kinds and fields as in `engine.events.Event`."""
+        found = []
+        i: u64
+        for i in range(self.kvm.nevents):
+            e: cython.pointer(EventRecord) = cython.address(self.kvm.events[i])
+            vcpu: cython.int = -1 if e.vcpu == 0xFFFF else e.vcpu
+            found.append((e.kind, vcpu, e.a[0], e.a[1], e.a[2], e.a[3], e.a[4], e.a[5]))
+        self.kvm.nevents = 0
+        return found
+
+    @property
+    def lost_events(self) -> int:
+        """Events that found the buffer full."""
+        return self.kvm.lost_events
+
+    # --- looking at shadow pages
+
+    def shadow_pages(self) -> list[ShadowPageView]:
+        """Every shadow page in existence, special ones and invalid roots included."""
+        found = []
+        i: u64
+        for i in range(self.kvm.npages_pool):
+            if self.kvm.pages[i].live:
+                found.append(view_page(self.kvm, cython.address(self.kvm.pages[i])))
+        return found
+
+    def shadow_page(self, hpa: int) -> ShadowPageView | None:
+        """The shadow page whose table holds the byte at `hpa`; None for bare tables and other memory."""
+        if self.frame_memory(hpa, 1) == cython.NULL:
+            return None
+        sp: cython.pointer(ShadowPage) = to_shadow_page(self.kvm, hpa)
+        return None if sp == cython.NULL else view_page(self.kvm, sp)
+
+    def rmap(self, gpa: int, level: int = 1, address_space: int = 0) -> list[int]:
+        """Host physical addresses of the entries of `level` that map guest address `gpa`."""
+        check_range("level", level, 1, 3)
+        check_range("address_space", address_space, 0, ADDRESS_SPACES - 1)
+        slot: cython.pointer(MemSlot) = gfn_to_memslot(self.kvm, address_space, gpa >> 12)
+        return [] if slot == cython.NULL else entries_of(self.kvm, gfn_to_rmap(slot, gpa >> 12, level)[0])
+
+    # --- whole states
+
+    def save(self) -> bytes:
+        """The whole state as bytes, valid for `restore` on this VM."""
+        return PyBytes_FromStringAndSize(cython.cast(cython.p_char, self.kvm), self.kvm.arena_size)
+
+    def restore(self, state: bytes) -> None:
+        """Go back to a state that `save` of this VM gave; raises ValueError for anything else."""
+        size: u64 = len(state)
+        if size != self.kvm.arena_size:
+            raise ValueError(f"a state of this VM has {self.kvm.arena_size} bytes, not {size}")
+        saved: cython.pointer(Kvm) = cython.cast(cython.pointer(Kvm), cython.cast(cython.p_char, state))
+        constants: u64 = cython.cast(u64, cython.address(saved.active_mmu_pages)) - cython.cast(u64, saved)
+        if memcmp(self.kvm, saved, constants):
+            raise ValueError("a state of another VM: its pointers lead elsewhere; restore what `save` of this one gave")
+        events: cython.pointer(EventRecord) = self.kvm.events
+        room: u64 = self.kvm.max_events
+        memcpy(self.kvm, cython.cast(cython.p_char, state), self.kvm.arena_size)
+        self.kvm.events = events
+        self.kvm.max_events = room
+        self.kvm.nevents = 0
+
+
+# --- helpers
+
+
+def check_choice(name: str, value: object, choices: tuple) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; choose one of {', '.join(map(repr, choices))}")
+
+
+def check_range(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} is {value}; it must lie between {low} and {high}")

@@ -1,4 +1,0 @@
-from shadowmmu.engine.state cimport KvmVcpu, GuestException, gva_t, u64
-
-cdef int mmu_page_fault(KvmVcpu *vcpu, gva_t addr, u64 error_code) noexcept nogil
-cdef void inject_page_fault(KvmVcpu *vcpu, GuestException *fault) noexcept nogil

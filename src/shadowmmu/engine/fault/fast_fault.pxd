@@ -1,0 +1,4 @@
+from shadowmmu.engine.entries.leaf cimport PageFault
+from shadowmmu.engine.arena.state cimport KvmVcpu
+
+cdef int fast_page_fault(KvmVcpu *vcpu, PageFault *fault) noexcept nogil

@@ -1,0 +1,178 @@
+"""Building the shadow of one translation: from the root down to the leaf, a page linked where one is missing."""
+
+import cython
+from cython.cimports.shadowmmu.engine.arena.events import Event, emit
+from cython.cimports.shadowmmu.engine.shadow.get_page import get_child_sp
+from cython.cimports.shadowmmu.engine.memory.guest_memory import InterleavePoint, interleave
+from cython.cimports.shadowmmu.engine.entries.huge import disallowed_hugepage_adjust, hugepage_adjust
+from cython.cimports.shadowmmu.engine.entries.leaf import PageFault, direct_pte_prefetch, pte_prefetch, set_spte
+from cython.cimports.shadowmmu.engine.guest.mmu import guest_level, root_level
+from cython.cimports.shadowmmu.engine.pages.pages import account_huge_nx_page, clear_write_flooding, drop_parent_pte, link_shadow_page
+from cython.cimports.shadowmmu.engine.arena.role import Access, Role, role_access
+from cython.cimports.shadowmmu.engine.entries.shadow_walk import ShadowWalk, walk_init, walk_next, walk_okay
+from cython.cimports.shadowmmu.engine.arena.spte import is_large, is_present
+from cython.cimports.shadowmmu.engine.arena.state import (
+    Bug,
+    Errno,
+    Kvm,
+    KvmVcpu,
+    ListHead,
+    PfRet,
+    ShadowPage,
+    gfn_t,
+    list_init,
+    pages_per_hpage,
+    pfn_t,
+    spte_t,
+    sptep_to_sp,
+    to_shadow_page,
+    warn,
+)
+from cython.cimports.shadowmmu.engine.shadow.sync import sync_children
+from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
+from cython.cimports.shadowmmu.engine.guest.walker import GuestWalker, gpte_changed
+from cython.cimports.shadowmmu.engine.pages.zap import remote_flush_or_zap, zap_pte
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def unlink_present(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t), sp: cython.pointer(ShadowPage)) -> cython.void:
+    """What stands where `sp` is to be linked goes first: a large leaf, or a page that the guest no longer means.
+
+    A direct page that is another one only by its rights is just unlinked (validate_direct_spte): the guest's D bit was set.
+    """
+    invalid: ListHead
+    list_init(cython.address(invalid))
+    if sp.role & Role.DIRECT and not is_large(sptep[0]):
+        child: cython.pointer(ShadowPage) = to_shadow_page(kvm, sptep[0])
+        if role_access(child.role) != role_access(sp.role):
+            drop_parent_pte(kvm, child, sptep)
+            flush_remote_tlbs(kvm)
+            return
+    zap_pte(kvm, sptep_to_sp(kvm, sptep), sptep, cython.address(invalid))
+    remote_flush_or_zap(kvm, cython.address(invalid), True)
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def link_child(vcpu: cython.pointer(KvmVcpu), sptep: cython.pointer(spte_t), sp: cython.pointer(ShadowPage)) -> cython.void:
+    """link_shadow_page."""
+    if is_present(sptep[0]):
+        unlink_present(vcpu.kvm, sptep, sp)
+    link_shadow_page(vcpu.kvm, sptep, sp, root_level(vcpu.mmu))
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def build_upper(vcpu: cython.pointer(KvmVcpu), walker: cython.pointer(GuestWalker), it: cython.pointer(ShadowWalk)) -> cython.bint:
+    """Descend to the level of the guest's leaf, linking a page for each guest table. False: retry.
+
+    Each guest entry is read again *after* the page for the table it is in has been write-protected - the top
+    entry too, because below a special root the top table's page is made right here (H3).
+    """
+    top: cython.int = walker.max_level
+    while walk_okay(it) and it.level > walker.level:
+        clear_write_flooding(vcpu.kvm, it.sptep)
+        index: cython.int = it.level - 2
+        interleave(vcpu.kvm, InterleavePoint.BEFORE_GET_PAGE)
+        # Levels above the guest's own have no table: gfn 0, all rights.
+        above: cython.bint = it.level - 1 > top and guest_level(vcpu.mmu) <= 3
+        gfn: gfn_t = 0 if above else walker.table_gfn[index]
+        access: cython.int = Access.ALL if above else walker.pt_access[index]
+        sp: cython.pointer(ShadowPage) = get_child_sp(vcpu, it.sptep, gfn, False, access)
+        # A table is synced before it is linked: the guest need not flush for an entry that becomes present.
+        if sp != cython.NULL and sp.unsync_children:
+            sync_children(vcpu, sp)
+        if it.level - 1 <= top and gpte_changed(vcpu, vcpu.mmu, walker, it.level - 1):
+            return False
+        if sp != cython.NULL:
+            link_child(vcpu, it.sptep, sp)
+        walk_next(it)
+    return True
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def build_direct(
+    vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), it: cython.pointer(ShadowWalk), access: cython.int, shadow: cython.bint
+) -> cython.bint:
+    """Descend from the guest's leaf (or from the top, without guest tables) to the goal level by direct pages.
+
+    They have the rights of the guest's leaf; other rights mean another page.
+    """
+    kvm: cython.pointer(Kvm) = vcpu.kvm
+    while walk_okay(it):
+        if shadow:
+            clear_write_flooding(kvm, it.sptep)
+        if kvm.nx_huge_pages:
+            disallowed_hugepage_adjust(fault, it.sptep[0], it.level)
+        if it.level == fault.goal_level:
+            return True
+        gfn: gfn_t = fault.gfn & ~(pages_per_hpage(it.level) - 1)
+        sp: cython.pointer(ShadowPage) = get_child_sp(vcpu, it.sptep, gfn, True, access)
+        if sp != cython.NULL:
+            link_child(vcpu, it.sptep, sp)
+            # A guest without paging, under shadow paging, is not counted.
+            if fault.huge_page_disallowed and fault.req_level >= it.level and (shadow or fault.is_tdp):
+                account_huge_nx_page(kvm, sp)
+        walk_next(it)
+    warn(kvm, Bug.BUG_FETCH_LEVEL)
+    return False
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def request_spte(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.void:
+    """Choose the mapping's size and tell what is wanted; a 3-level root has no 1 GiB entries (H10)."""
+    if fault.max_level >= root_level(vcpu.mmu):
+        fault.max_level = root_level(vcpu.mmu) - 1
+    hugepage_adjust(vcpu.kvm, fault)
+    pfn: pfn_t = fault.pfn | (fault.gfn & (pages_per_hpage(fault.goal_level) - 1))
+    emit(vcpu.kvm, vcpu.id, Event.KVM_MMU_SPTE_REQUESTED, fault.gfn, pfn, fault.goal_level)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def fetch(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), walker: cython.pointer(GuestWalker)) -> cython.int:
+    """FNAME(fetch): carry one guest translation over into the shadow tables."""
+    direct_access: cython.int = walker.pte_access
+    if gpte_changed(vcpu, vcpu.mmu, walker, walker.max_level):
+        return PfRet.RET_PF_RETRY
+    it: ShadowWalk
+    walk_init(cython.address(it), vcpu, vcpu.mmu.root.hpa, fault.addr)
+    if not build_upper(vcpu, walker, cython.address(it)):
+        return PfRet.RET_PF_RETRY
+    request_spte(vcpu, fault)
+    if not build_direct(vcpu, fault, cython.address(it), direct_access, True):
+        return -cython.cast(cython.int, Errno.EFAULT)
+    gfn: gfn_t = fault.gfn & ~(pages_per_hpage(it.level) - 1)
+    result: cython.int = set_spte(vcpu, fault.slot, it.sptep, walker.pte_access, gfn, fault.pfn, fault)
+    if result != PfRet.RET_PF_SPURIOUS:
+        pte_prefetch(vcpu, walker, it.sptep)
+    return result
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def direct_map(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.int:
+    """__direct_map."""
+    request_spte(vcpu, fault)
+    it: ShadowWalk
+    walk_init(cython.address(it), vcpu, vcpu.mmu.root.hpa, fault.addr)
+    if not build_direct(vcpu, fault, cython.address(it), Access.ALL, False):
+        return -cython.cast(cython.int, Errno.EFAULT)
+    gfn: gfn_t = fault.gfn & ~(pages_per_hpage(it.level) - 1)
+    result: cython.int = set_spte(vcpu, fault.slot, it.sptep, Access.ALL, gfn, fault.pfn, fault)
+    if result != PfRet.RET_PF_SPURIOUS:
+        direct_pte_prefetch(vcpu, it.sptep)
+    return result

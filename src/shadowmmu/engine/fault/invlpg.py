@@ -1,0 +1,106 @@
+"""INVLPG: the guest drops one translation, so an unsync entry of it must not survive."""
+
+import cython
+from cython.cimports.shadowmmu.engine.arena.events import Event, emit
+from cython.cimports.shadowmmu.engine.entries.leaf import prefetch_gpte
+from cython.cimports.shadowmmu.engine.entries.mmio import clear_mmio_info
+from cython.cimports.shadowmmu.engine.guest.mmu import is_direct, is_noncanonical
+from cython.cimports.shadowmmu.engine.entries.shadow_walk import ShadowWalk, walk_init, walk_next, walk_okay
+from cython.cimports.shadowmmu.engine.arena.spte import is_last, is_present
+from cython.cimports.shadowmmu.engine.arena.state import (
+    PREV_ROOTS,
+    GuestFormat,
+    Hpa,
+    Kvm,
+    KvmMmu,
+    KvmVcpu,
+    ShadowPage,
+    gpa_t,
+    gva_t,
+    hpa_t,
+    spte_index,
+    spte_t,
+    sptep_to_sp,
+    u64,
+)
+from cython.cimports.shadowmmu.engine.shadow.sync import level1_sp_gpa, same_mode
+from cython.cimports.shadowmmu.engine.arena.tlb import flush_hw_gva, flush_remote_tlbs
+from cython.cimports.shadowmmu.engine.guest.walker import entry_size, read_gpte
+from cython.cimports.shadowmmu.engine.pages.zap import CACHE_DESCS, topup_memory_caches, zap_pte
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def zap_unsync_leaf(vcpu: cython.pointer(KvmVcpu), sp: cython.pointer(ShadowPage), sptep: cython.pointer(spte_t)) -> cython.void:
+    """Clear an entry of an unsync page and map what the guest's entry says now, to spare it a fault."""
+    kvm: cython.pointer(Kvm) = vcpu.kvm
+    old: spte_t = sptep[0]
+    gpte: u64 = 0
+    zap_pte(kvm, sp, sptep, cython.NULL)
+    if is_present(old):
+        flush_remote_tlbs(kvm)
+    # A cached root may be of another mode, whose entries this MMU cannot read.
+    if kvm.nfree_descs < CACHE_DESCS or not same_mode(vcpu.mmu, sp):
+        return
+    at: gpa_t = level1_sp_gpa(sp) + spte_index(sptep) * entry_size(vcpu.mmu.format)
+    if read_gpte(vcpu, vcpu.mmu.format, at, cython.address(gpte)):
+        prefetch_gpte(vcpu, sptep, gpte, False)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def invlpg_root(vcpu: cython.pointer(KvmVcpu), gva: gva_t, root: hpa_t) -> cython.void:
+    """FNAME(invlpg): walk one root as long as something below may be unsync."""
+    clear_mmio_info(vcpu, gva)
+    topup_memory_caches(vcpu.kvm)
+    if root == Hpa.INVALID_PAGE:
+        return
+    it: ShadowWalk
+    walk_init(cython.address(it), vcpu, root, gva)
+    while walk_okay(cython.address(it)):
+        sp: cython.pointer(ShadowPage) = sptep_to_sp(vcpu.kvm, it.sptep)
+        if is_last(it.sptep[0], it.level):
+            if sp.unsync:
+                zap_unsync_leaf(vcpu, sp, it.sptep)
+            return
+        if not sp.unsync_children:
+            return
+        walk_next(cython.address(it))
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def invalidate_gva(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), gva: gva_t, root: hpa_t) -> cython.void:
+    """kvm_mmu_invalidate_gva: in the hardware and in one root, or with INVALID_PAGE in the current and all cached.
+
+    Cached roots too: a global page's translation would survive in them. A nonpaging MMU has nothing to
+    invalidate (CVE-2022-1789: the function pointer is NULL there), and L2's own tables are not shadowed.
+    """
+    emit(vcpu.kvm, vcpu.id, Event.INVALIDATE_GVA, gva, root)
+    if not mmu.is_guest_mmu:
+        if is_noncanonical(vcpu, gva):
+            return
+        flush_hw_gva(vcpu, gva)
+    if mmu.format == GuestFormat.FORMAT_NONE or is_direct(mmu) or mmu.is_nested_mmu:
+        return
+    if root != Hpa.INVALID_PAGE:
+        invlpg_root(vcpu, gva, root)
+        return
+    invlpg_root(vcpu, gva, mmu.root.hpa)
+    i: cython.int
+    for i in range(PREV_ROOTS):
+        if mmu.prev_roots[i].hpa != Hpa.INVALID_PAGE:
+            invlpg_root(vcpu, gva, mmu.prev_roots[i].hpa)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def kvm_invlpg(vcpu: cython.pointer(KvmVcpu), gva: gva_t) -> cython.void:
+    """The guest executed INVLPG."""
+    emit(vcpu.kvm, vcpu.id, Event.INVLPG, gva)
+    invalidate_gva(vcpu, vcpu.walk_mmu, gva, Hpa.INVALID_PAGE)
+    vcpu.stat.invlpg += 1

@@ -1,0 +1,175 @@
+"""The host's side: user memory, its page table, and the MMU notifier.
+
+`hva_map` is the host's own page table of the memory that memslots map: frame, present, writable, mapping level.
+A page that was given back reads as zeroes through one shared frame, which a write replaces. Before the host
+changes a mapping, every shadow of it goes, and `mmu_invalidate_seq` tells faults in flight to retry.
+Ranges are host user pages [start, end).
+"""
+
+import cython
+from cython.cimports.libc.string import memset
+from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_rmap
+from cython.cimports.shadowmmu.engine.memory.rmap import zap_all_rmap_sptes
+from cython.cimports.shadowmmu.engine.arena.state import (
+    ADDRESS_SPACES,
+    MAX_SLOTS,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    HvaFlag,
+    Kvm,
+    MemSlot,
+    frame_pfn,
+    gfn_t,
+    pages_per_hpage,
+    pfn_memory,
+    u64,
+    u8,
+)
+from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def unmap_in_slot(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), start: u64, end: u64) -> cython.bint:
+    """Zap every mapping, of every size, of the part of the range that lies in the slot."""
+    first: u64 = start if start > slot.hva else slot.hva
+    last: u64 = end if end < slot.hva + slot.npages else slot.hva + slot.npages
+    any_zapped: cython.bint = False
+    page: u64
+    level: cython.int
+    for page in range(first, last):
+        gfn: gfn_t = slot.base_gfn + page - slot.hva
+        for level in range(1, 4):
+            if zap_all_rmap_sptes(kvm, gfn_to_rmap(slot, gfn, level)):
+                any_zapped = True
+    return any_zapped
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def unmap_hva_range(kvm: cython.pointer(Kvm), start: u64, end: u64) -> cython.void:
+    """invalidate_range_start and _end in one: faults that looked the page up before must retry (mmu_invalidate_seq)."""
+    flush: cython.bint = False
+    as_id: cython.int
+    i: cython.int
+    for as_id in range(ADDRESS_SPACES):
+        for i in range(MAX_SLOTS):
+            slot: cython.pointer(MemSlot) = cython.address(kvm.slots[as_id][i])
+            if slot.npages and start < slot.hva + slot.npages and slot.hva < end and unmap_in_slot(kvm, slot, start, end):
+                flush = True
+    kvm.mmu_invalidate_seq += 1
+    if flush:
+        flush_remote_tlbs(kvm)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def discard_hva_range(kvm: cython.pointer(Kvm), start: u64, end: u64) -> cython.void:
+    """madvise(MADV_DONTNEED): the pages are given back, the next touch finds zeroes."""
+    unmap_hva_range(kvm, start, end)
+    page: u64
+    for page in range(start, end):
+        drop_host_page(kvm, page)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def protect_hva_range(kvm: cython.pointer(Kvm), start: u64, end: u64, writable: cython.bint) -> cython.void:
+    """mprotect: the host's right to write the pages changes. A private huge page becomes writable only by a write."""
+    unmap_hva_range(kvm, start, end)
+    page: u64
+    for page in range(start, end):
+        if writable:
+            kvm.hva_map[page] |= HvaFlag.HVA_WRITABLE | (HvaFlag.HVA_CLEAN if is_huge(kvm.hva_map[page]) else 0)
+        else:
+            kvm.hva_map[page] &= ~cython.cast(u64, HvaFlag.HVA_WRITABLE)
+
+
+# --- the host's own page faults
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def is_huge(entry: u64) -> cython.bint:
+    return (entry & HvaFlag.HVA_LEVEL_MASK) >> HvaFlag.HVA_LEVEL_SHIFT > 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def make_huge_writable(kvm: cython.pointer(Kvm), hva_page: u64) -> cython.void:
+    """A write to a clean huge page: the frame stays, and the whole page, which has one entry, is writable."""
+    level: cython.int = (kvm.hva_map[hva_page] & HvaFlag.HVA_LEVEL_MASK) >> HvaFlag.HVA_LEVEL_SHIFT
+    first: u64 = hva_page & ~(pages_per_hpage(level) - 1)
+    page: u64
+    for page in range(first, first + pages_per_hpage(level)):
+        if page < kvm.nhva:
+            kvm.hva_map[page] &= ~cython.cast(u64, HvaFlag.HVA_CLEAN)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def zero_frame(kvm: cython.pointer(Kvm)) -> u64:
+    """Index of the frame of zeroes that absent pages share: the first behind user memory."""
+    return kvm.user_base + kvm.nhva
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def give_frame(kvm: cython.pointer(Kvm), hva_page: u64, entry: u64) -> u64:
+    """Map a user page to a zeroed frame of its own; without a spare frame the mapping stays as it is."""
+    if not kvm.user_free_count:
+        return entry
+    frame: u64 = kvm.user_free[kvm.user_free_head]
+    kvm.user_free_head = (kvm.user_free_head + 1) % kvm.user_frames
+    kvm.user_free_count -= 1
+    memset(kvm.frames + (frame << PAGE_SHIFT), 0, PAGE_SIZE)
+    entry &= HvaFlag.HVA_WRITABLE | HvaFlag.HVA_LEVEL_MASK
+    kvm.hva_map[hva_page] = frame_pfn(kvm, frame) << PAGE_SHIFT | entry | HvaFlag.HVA_PRESENT
+    return kvm.hva_map[hva_page]
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def map_host_page(kvm: cython.pointer(Kvm), hva_page: u64, write: cython.bint) -> u64:
+    """get_user_pages: the mapping after a host access. A read of an absent page maps the shared zeroes; a write
+    gives the page a frame, and drops shadows of the zeroes first."""
+    entry: u64 = kvm.hva_map[hva_page]
+    if entry & HvaFlag.HVA_PRESENT and not (write and entry & HvaFlag.HVA_NO_WRITE_YET):
+        return entry
+    if entry & HvaFlag.HVA_CLEAN:
+        if entry & HvaFlag.HVA_WRITABLE:
+            make_huge_writable(kvm, hva_page)
+        return kvm.hva_map[hva_page]
+    if write and entry & HvaFlag.HVA_WRITABLE:
+        if entry & HvaFlag.HVA_ZERO:
+            unmap_hva_range(kvm, hva_page, hva_page + 1)
+        return give_frame(kvm, hva_page, entry)
+    entry &= HvaFlag.HVA_WRITABLE | HvaFlag.HVA_LEVEL_MASK
+    entry |= frame_pfn(kvm, zero_frame(kvm)) << PAGE_SHIFT | HvaFlag.HVA_PRESENT | HvaFlag.HVA_ZERO
+    kvm.hva_map[hva_page] = entry
+    return entry
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def drop_host_page(kvm: cython.pointer(Kvm), hva_page: u64) -> cython.void:
+    """Unmap a user page; its frame is poisoned and becomes the last to be reused, so that stale sptes show."""
+    entry: u64 = kvm.hva_map[hva_page]
+    kvm.hva_map[hva_page] = (entry & HvaFlag.HVA_WRITABLE) | 1 << HvaFlag.HVA_LEVEL_SHIFT
+    if not entry & HvaFlag.HVA_PRESENT or entry & HvaFlag.HVA_ZERO:
+        return
+    memory: cython.pointer(u8) = pfn_memory(kvm, entry >> PAGE_SHIFT)
+    memset(memory, 0xDB, PAGE_SIZE)
+    tail: u64 = (kvm.user_free_head + kvm.user_free_count) % kvm.user_frames
+    kvm.user_free[tail] = (memory - kvm.frames) >> PAGE_SHIFT
+    kvm.user_free_count += 1

@@ -1,0 +1,261 @@
+"""Shadow pages: birth and death, hash, active list, accounting, link and unlink. Mechanism, no policy."""
+
+import cython
+from cython.cimports.libc.string import memset
+from cython.cimports.shadowmmu.engine.memory.memslots import memslot_for_role, update_disallow_lpage, update_gfn_track
+from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_list_add, pte_list_first, pte_list_next, pte_list_remove
+from cython.cimports.shadowmmu.engine.memory.rmap import slot_write_protect_gfn
+from cython.cimports.shadowmmu.engine.arena.role import Role, has_gptes, role_level
+from cython.cimports.shadowmmu.engine.arena.spte import make_nonleaf_spte, make_pdpte
+from cython.cimports.shadowmmu.engine.arena.state import (
+    ENTRIES,
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    Bug,
+    Kvm,
+    ListHead,
+    MemSlot,
+    ShadowPage,
+    gfn_t,
+    list_add,
+    list_add_tail,
+    list_del,
+    role_t,
+    spte_index,
+    spte_t,
+    sptep_to_sp,
+    u64,
+    warn,
+)
+from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
+
+# --- the hash
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def hash_insert(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.void:
+    """Newest first: the order in which pages of one gfn go unsync."""
+    head: cython.pointer(cython.pointer(ShadowPage)) = cython.address(kvm.hash[hash_bucket(sp.gfn)])
+    sp.hash_next = head[0]
+    sp.hash_pprev = head
+    if sp.hash_next != cython.NULL:
+        sp.hash_next.hash_pprev = cython.address(sp.hash_next)
+    head[0] = sp
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def hash_remove(sp: cython.pointer(ShadowPage)) -> cython.void:
+    sp.hash_pprev[0] = sp.hash_next
+    if sp.hash_next != cython.NULL:
+        sp.hash_next.hash_pprev = sp.hash_pprev
+
+
+# --- headers and tables
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def take_header(kvm: cython.pointer(Kvm)) -> cython.pointer(ShadowPage):
+    """A zeroed header with its zeroed table. NULL if the pool is empty, which the top-up before each use excludes."""
+    entry: cython.pointer(ListHead) = kvm.free_pages.next
+    if entry == cython.address(kvm.free_pages):
+        warn(kvm, Bug.BUG_OUT_OF_PAGES)
+        return cython.NULL
+    list_del(entry)
+    kvm.nfree_pages -= 1
+    sp: cython.pointer(ShadowPage) = cython.cast(cython.pointer(ShadowPage), entry)
+    memset(sp, 0, cython.sizeof(ShadowPage))
+    sp.live = True
+    sp.owner = -1
+    frame: u64 = kvm.table_base + (sp - kvm.pages)
+    sp.spt = cython.cast(cython.pointer(spte_t), kvm.frames + (frame << PAGE_SHIFT))
+    memset(sp.spt, 0, PAGE_SIZE)
+    kvm.frame_private[frame] = sp
+    return sp
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def give_header(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.void:
+    """Return header and table; the table is poisoned with non-present bytes that no walk may meet."""
+    frame: u64 = kvm.table_base + (sp - kvm.pages)
+    memset(kvm.frames + (frame << PAGE_SHIFT), POISON, PAGE_SIZE)
+    kvm.frame_private[frame] = cython.NULL
+    sp.live = False
+    list_add(cython.address(sp.link), cython.address(kvm.free_pages))
+    kvm.nfree_pages += 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def alloc_shadow_page(kvm: cython.pointer(Kvm), gfn: gfn_t, role: role_t) -> cython.pointer(ShadowPage):
+    """kvm_mmu_alloc_shadow_page: a new page, listed, hashed, counted, its guest table protected."""
+    sp: cython.pointer(ShadowPage) = take_header(kvm)
+    if sp == cython.NULL:
+        return cython.NULL
+    if not role & Role.DIRECT:
+        sp.translation = kvm.translations + (sp - kvm.pages) * ENTRIES
+    sp.mmu_valid_gen = kvm.mmu_valid_gen
+    list_add(cython.address(sp.link), cython.address(kvm.active_mmu_pages))
+    kvm.n_used_mmu_pages += 1
+    sp.gfn = gfn
+    sp.role = role
+    hash_insert(kvm, sp)
+    if has_gptes(role):
+        account_shadowed(kvm, sp)
+    return sp
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def free_shadow_page(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.void:
+    """kvm_mmu_free_shadow_page: the last step, after prepare_zap and the TLB flush."""
+    if sp.root_count:
+        warn(kvm, Bug.BUG_FREE_ROOTED)
+    if not sp.role & Role.INVALID:
+        warn(kvm, Bug.BUG_FREE_VALID)
+    hash_remove(sp)
+    list_del(cython.address(sp.link))
+    give_header(kvm, sp)
+
+
+# --- accounting of shadowed guest tables
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def account_shadowed(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.void:
+    """A guest table is being shadowed: count it and write-protect it everywhere.
+
+    Above level 1 the table stays write-tracked as long as it is shadowed. A level-1 table may go unsync later,
+    so it is only protected now.
+    """
+    slot: cython.pointer(MemSlot) = memslot_for_role(kvm, sp.role, sp.gfn)
+    kvm.indirect_shadow_pages += 1
+    if slot == cython.NULL:
+        return
+    if role_level(sp.role) > 1:
+        update_gfn_track(kvm, slot, sp.gfn, 1)
+    update_disallow_lpage(kvm, slot, sp.gfn, 1)
+    if slot_write_protect_gfn(kvm, slot, sp.gfn, 1):
+        flush_remote_tlbs(kvm)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def unaccount_shadowed(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.void:
+    slot: cython.pointer(MemSlot) = memslot_for_role(kvm, sp.role, sp.gfn)
+    kvm.indirect_shadow_pages -= 1
+    if slot == cython.NULL:
+        return
+    if role_level(sp.role) > 1:
+        update_gfn_track(kvm, slot, sp.gfn, -1)
+    update_disallow_lpage(kvm, slot, sp.gfn, -1)
+
+
+# --- unsync marks on the way up
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def mark_unsync(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t)) -> cython.void:
+    """Something below this entry may be unsync: set the parent's bit and, if it is its first, tell its parents.
+
+    Reaches special pages of every vCPU through parent_ptes (R5).
+    """
+    sp: cython.pointer(ShadowPage) = sptep_to_sp(kvm, sptep)
+    if sp == cython.NULL:
+        return
+    index: cython.int = spte_index(sptep)
+    bit: u64 = cython.cast(u64, 1) << (index & 63)
+    if sp.unsync_child_bitmap[index >> 6] & bit:
+        return
+    sp.unsync_child_bitmap[index >> 6] |= bit
+    sp.unsync_children += 1
+    if sp.unsync_children == 1:
+        mark_parents_unsync(kvm, sp)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def mark_parents_unsync(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.void:
+    it: PteListIter
+    sptep: cython.pointer(spte_t) = pte_list_first(sp.parent_ptes, cython.address(it))
+    while sptep != cython.NULL:
+        mark_unsync(kvm, sptep)
+        sptep = pte_list_next(cython.address(it))
+
+
+# --- link and unlink
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def add_parent_pte(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), parent_pte: cython.pointer(spte_t)) -> cython.void:
+    pte_list_add(kvm, parent_pte, cython.address(sp.parent_ptes))
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def drop_parent_pte(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), parent_pte: cython.pointer(spte_t)) -> cython.void:
+    """Unlink `sp` from one parent entry, which becomes 0."""
+    pte_list_remove(kvm, parent_pte, cython.address(sp.parent_ptes))
+    parent_pte[0] = 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def link_shadow_page(
+    kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t), sp: cython.pointer(ShadowPage), root_level: cython.int
+) -> cython.void:
+    """Point `sptep`, where nothing is present, to `sp`. A PAE root's entries have their own format."""
+    if root_level == 3 and role_level(sp.role) == 2:
+        sptep[0] = make_pdpte(kvm, sp.spt)
+    else:
+        sptep[0] = make_nonleaf_spte(kvm, sp.spt, (sp.role & Role.AD_DISABLED) != 0)
+    add_parent_pte(kvm, sp, sptep)
+    # A level-1 page may be linked unsync: it was synced, but its table was not write-protected.
+    # Anything higher was synced with its children before.
+    if role_level(sp.role) > 1 and sp.unsync_children:
+        warn(kvm, Bug.BUG_LINK_UNSYNC_CHILDREN)
+    if sp.unsync_children or sp.unsync:
+        mark_unsync(kvm, sptep)
+
+
+# --- executable huge pages that were split (iTLB multihit)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def account_huge_nx_page(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.void:
+    """The page exists only because executable huge pages are forbidden."""
+    if sp.lpage_disallowed:
+        return
+    sp.lpage_disallowed = True
+    kvm.stat.nx_lpage_splits += 1
+    list_add_tail(cython.address(sp.lpage_disallowed_link), cython.address(kvm.lpage_disallowed_mmu_pages))
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def unaccount_huge_nx_page(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.void:
+    sp.lpage_disallowed = False
+    kvm.stat.nx_lpage_splits -= 1
+    list_del(cython.address(sp.lpage_disallowed_link))

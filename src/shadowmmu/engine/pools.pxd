@@ -1,4 +1,0 @@
-from shadowmmu.engine.state cimport Kvm, u64
-
-cdef void size_pools(Kvm *config, u64 memory_mib, u64 user_mib, u64 table_pages) noexcept nogil
-cdef void init_host_memory(Kvm *kvm) noexcept nogil

@@ -1,4 +1,0 @@
-from shadowmmu.engine.state cimport KvmVcpu
-
-cdef void serve(KvmVcpu *vcpu) noexcept nogil
-cdef int prepare_entry(KvmVcpu *vcpu) noexcept nogil

@@ -1,0 +1,91 @@
+"""kvm_mmu_get_page: find, sync or make the shadow page of (gfn, role), and the child of an entry."""
+
+import cython
+from cython.cimports.shadowmmu.engine.arena.events import Event, emit_sp
+from cython.cimports.shadowmmu.engine.pages.pages import alloc_shadow_page, first_valid, next_valid
+from cython.cimports.shadowmmu.engine.arena.role import Role, role_level
+from cython.cimports.shadowmmu.engine.shadow.special import alloc_special_page
+from cython.cimports.shadowmmu.engine.arena.state import (
+    Kvm,
+    KvmVcpu,
+    ListHead,
+    ShadowPage,
+    gfn_t,
+    list_init,
+    role_t,
+    spte_t,
+    u64,
+)
+from cython.cimports.shadowmmu.engine.shadow.sync import sync_sp
+from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
+from cython.cimports.shadowmmu.engine.pages.zap import commit_zap, prepare_zap_page
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def find_shadow_page(vcpu: cython.pointer(KvmVcpu), gfn: gfn_t, role: role_t) -> cython.pointer(ShadowPage):
+    """The valid page of (gfn, role), synced, or NULL.
+
+    An unsync page is synced but stays unsync and writable: its content is right at this moment, which is all a
+    walk needs. While an upper-level page of the same gfn is being made, unsync ones are zapped, because the gfn
+    must become write-protected.
+    """
+    kvm: cython.pointer(Kvm) = vcpu.kvm
+    invalid: ListHead
+    list_init(cython.address(invalid))
+    collisions: u64 = 0
+    sp: cython.pointer(ShadowPage) = first_valid(kvm, gfn)
+    while sp != cython.NULL:
+        if sp.gfn != gfn:
+            collisions += 1
+        elif sp.role != role:
+            if role_level(role) > 1 and sp.unsync:
+                prepare_zap_page(kvm, sp, cython.address(invalid))
+        elif sp.role & Role.DIRECT:
+            break
+        else:
+            # A page that needed no change is as good as one that did: only a negative result means rebuild.
+            result: cython.int = sync_sp(vcpu, sp, cython.address(invalid)) if sp.unsync else 0
+            if result < 0:
+                sp = cython.NULL
+                break
+            if result > 0:
+                flush_remote_tlbs(kvm)
+            sp.write_flooding_count = 0
+            break
+        sp = next_valid(kvm, sp.hash_next)
+    if sp == cython.NULL:
+        kvm.stat.mmu_cache_miss += 1
+    commit_zap(kvm, cython.address(invalid))
+    if collisions > kvm.stat.max_mmu_page_hash_collisions:
+        kvm.stat.max_mmu_page_hash_collisions = collisions
+    return sp
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def get_shadow_page(vcpu: cython.pointer(KvmVcpu), gfn: gfn_t, role: role_t) -> cython.pointer(ShadowPage):
+    """kvm_mmu_get_shadow_page: an existing page, or a new one whose guest table is then write-protected."""
+    created: cython.bint = False
+    sp: cython.pointer(ShadowPage) = find_shadow_page(vcpu, gfn, role)
+    if sp == cython.NULL:
+        created = True
+        sp = alloc_shadow_page(vcpu.kvm, gfn, role)
+        if sp == cython.NULL:
+            return cython.NULL
+    emit_sp(vcpu.kvm, Event.KVM_MMU_GET_PAGE, sp, created)
+    return sp
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def make_child_sp(
+    vcpu: cython.pointer(KvmVcpu), parent: cython.pointer(ShadowPage), sptep: cython.pointer(spte_t), gfn: gfn_t, role: role_t
+) -> cython.pointer(ShadowPage):
+    """`get_child_sp` when the right page is not linked: find or make it. A wrong one stays until it is replaced."""
+    if parent.special and role_level(role) >= 3:
+        return alloc_special_page(vcpu, vcpu.mmu, role)
+    return get_shadow_page(vcpu, gfn, role)

@@ -1,1 +1,0 @@
-"""The walk of the shadow tables, from the root down."""

@@ -1,0 +1,152 @@
+"""Changing memslots: KVM_SET_USER_MEMORY_REGION.
+
+A slot that is deleted or moved is first marked invalid, then everything is zapped, then it goes. Each step is a
+new generation of the address space's slots, by which MMIO marks are told valid or old.
+"""
+
+import cython
+from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.shadowmmu.engine.slots.dirty import slot_remove_write_access, zap_collapsible_sptes
+from cython.cimports.shadowmmu.engine.memory.memslots import free_slot, install_slot, prepare_slot, release_slot, slot_by_id
+from cython.cimports.shadowmmu.engine.arena.state import ADDRESS_SPACES, MAX_SLOTS, Gen, Kvm, MemSlot, SlotFlag, gfn_t, u64
+from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
+from cython.cimports.shadowmmu.engine.pages.zap import change_mmu_pages, zap_all_fast
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def next_generation(kvm: cython.pointer(Kvm), as_id: cython.int) -> cython.void:
+    """kvm_swap_active_memslots: generations go up by the number of address spaces, so that no two share one.
+
+    When the part that fits into an entry wraps to 0, marks of long ago would look valid: zap all.
+    """
+    kvm.memslot_gen[as_id] += ADDRESS_SPACES
+    if not kvm.memslot_gen[as_id] & Gen.MMIO_GEN_MASK & ~cython.cast(u64, ADDRESS_SPACES - 1):
+        zap_all_fast(kvm)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def recalculate_limit(kvm: cython.pointer(Kvm)) -> cython.void:
+    """The default number of shadow pages follows the size of memory: a fiftieth of it, 64 at least."""
+    if kvm.n_requested_mmu_pages:
+        return
+    wanted: u64 = kvm.nr_memslot_pages // 50
+    change_mmu_pages(kvm, wanted if wanted > 64 else 64)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def overlaps(kvm: cython.pointer(Kvm), as_id: cython.int, id: cython.int, base_gfn: gfn_t, npages: u64) -> cython.bint:
+    i: cython.int
+    for i in range(MAX_SLOTS):
+        slot: cython.pointer(MemSlot) = cython.address(kvm.slots[as_id][i])
+        if slot.npages and slot.id != id and base_gfn < slot.base_gfn + slot.npages and slot.base_gfn < base_gfn + npages:
+            return True
+    return False
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def invalidate_slot(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot)) -> cython.void:
+    """No new mapping of the slot is made from here on, and every old one goes."""
+    slot.flags |= SlotFlag.SLOT_INVALID
+    next_generation(kvm, slot.as_id)
+    zap_all_fast(kvm)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def describe(
+    slot: cython.pointer(MemSlot), as_id: cython.int, id: cython.int, base_gfn: gfn_t, npages: u64, hva: u64, flags: cython.int
+) -> cython.void:
+    memset(slot, 0, cython.sizeof(MemSlot))
+    slot.as_id = as_id
+    slot.id = id
+    slot.base_gfn = base_gfn
+    slot.npages = npages
+    slot.hva = hva
+    slot.flags = flags
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def slot_create(
+    kvm: cython.pointer(Kvm), as_id: cython.int, id: cython.int, base_gfn: gfn_t, npages: u64, hva: u64, flags: cython.int
+) -> cython.int:
+    made: MemSlot
+    describe(cython.address(made), as_id, id, base_gfn, npages, hva, flags)
+    if overlaps(kvm, as_id, id, base_gfn, npages):
+        return SlotResult.SLOT_OVERLAPS
+    if free_slot(kvm, as_id) == cython.NULL or not prepare_slot(kvm, cython.address(made)):
+        return SlotResult.SLOT_NO_ROOM
+    install_slot(kvm, cython.address(made))
+    next_generation(kvm, as_id)
+    recalculate_limit(kvm)
+    return SlotResult.SLOT_OK
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def slot_delete(kvm: cython.pointer(Kvm), as_id: cython.int, id: cython.int) -> cython.int:
+    slot: cython.pointer(MemSlot) = slot_by_id(kvm, as_id, id)
+    if slot == cython.NULL:
+        return SlotResult.SLOT_UNKNOWN
+    invalidate_slot(kvm, slot)
+    release_slot(kvm, slot)
+    next_generation(kvm, as_id)
+    recalculate_limit(kvm)
+    return SlotResult.SLOT_OK
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def slot_move(kvm: cython.pointer(Kvm), as_id: cython.int, id: cython.int, base_gfn: gfn_t, flags: cython.int) -> cython.int:
+    """Give a slot another guest address, and flags; its memory stays, and its dirty log while logging goes on."""
+    old: cython.pointer(MemSlot) = slot_by_id(kvm, as_id, id)
+    if old == cython.NULL:
+        return SlotResult.SLOT_UNKNOWN
+    if overlaps(kvm, as_id, id, base_gfn, old.npages):
+        return SlotResult.SLOT_OVERLAPS
+    made: MemSlot
+    describe(cython.address(made), as_id, id, base_gfn, old.npages, old.hva, flags)
+    if not prepare_slot(kvm, cython.address(made)):
+        return SlotResult.SLOT_NO_ROOM
+    logging: cython.bint = (flags & old.flags & SlotFlag.SLOT_LOG_DIRTY) != 0
+    invalidate_slot(kvm, old)
+    if logging:
+        memcpy(made.dirty_bitmap, old.dirty_bitmap, (old.npages + 63) // 64 * 8)
+    release_slot(kvm, old)
+    install_slot(kvm, cython.address(made))
+    next_generation(kvm, as_id)
+    return SlotResult.SLOT_OK
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def slot_set_flags(kvm: cython.pointer(Kvm), as_id: cython.int, id: cython.int, flags: cython.int) -> cython.int:
+    """Turn dirty logging on or off (kvm_mmu_slot_apply_flags). A read-only slot has nothing to protect or collapse."""
+    slot: cython.pointer(MemSlot) = slot_by_id(kvm, as_id, id)
+    if slot == cython.NULL:
+        return SlotResult.SLOT_UNKNOWN
+    changed: cython.int = slot.flags ^ flags
+    slot.flags = flags
+    next_generation(kvm, as_id)
+    if not changed & SlotFlag.SLOT_LOG_DIRTY or flags & SlotFlag.SLOT_READONLY:
+        return SlotResult.SLOT_OK
+    if flags & SlotFlag.SLOT_LOG_DIRTY:
+        memset(slot.dirty_bitmap, 0, (slot.npages + 63) // 64 * 8)
+        slot_remove_write_access(kvm, slot, 1)
+        flush_remote_tlbs(kvm)
+    else:
+        zap_collapsible_sptes(kvm, slot)
+    return SlotResult.SLOT_OK

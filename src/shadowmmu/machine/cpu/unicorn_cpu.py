@@ -1,0 +1,380 @@
+"""The default CPU back end: Unicorn 2.1.4 as an AMD EPYC, the guest always under VMRUN. Public API only.
+
+An exit is taken in place: the interrupt hook reads the processor context (the error code does not outlive the hook)
+and stops the engine. A run goes on from there, unless something changed that only VMRUN loads - segments, control
+registers other than CR3 - and then enters the guest anew.
+
+What this processor does otherwise than a real one:
+* a load of CR3 and a flush of one page drop every translation, so a flush that was forgotten may not show;
+* SYSCALL is left to the machine; RDRAND and the debug registers are the engine's own.
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from unicorn import unicorn_const as uc_const
+from unicorn import x86_const
+from unicorn.unicorn_py3 import UcError
+
+from shadowmmu.machine.cpu.unicorn_host import NEVER, SvmHost
+from shadowmmu.machine.cpu.unicorn_layout import SEGMENT_SIZE, layout
+from shadowmmu.machine.intercepts import SHADOW_PAGING
+from shadowmmu.machine.seam import MASK32, Controls, CpuError, Exit, ExitKind, Intercepts, PortGuard, Ports, Segment, State, System, Table
+from shadowmmu.x86.control import Efer, Rflags
+from shadowmmu.x86.pferr import Pferr
+from shadowmmu.x86.vmcb import Intercept1, SvmExit
+
+_RSVD, _PRESENT = int(Pferr.RSVD), int(Pferr.PRESENT)
+_LMA = int(Efer.LMA)
+_INTERRUPT_SHADOW = 1 << 3  # in the mode flags
+_HOOKED = 0x100  # what the hook's number of an SVM exit begins with
+_SEGMENT_ARRAY = struct.Struct("<" + "I4xQII" * 10)
+_PLAIN_EXITS = {
+    SvmExit.SOFTWARE_INTERRUPT: ExitKind.SOFTWARE_INTERRUPT,
+    SvmExit.INVLPG: ExitKind.INVLPG,
+    SvmExit.CPUID: ExitKind.CPUID,
+    SvmExit.RDTSC: ExitKind.RDTSC,
+    SvmExit.RDTSCP: ExitKind.RDTSC,
+    SvmExit.HLT: ExitKind.HLT,
+    SvmExit.PAUSE: ExitKind.PAUSE,
+    SvmExit.INVD: ExitKind.CACHE,
+    SvmExit.WBINVD: ExitKind.CACHE,
+    SvmExit.SHUTDOWN: ExitKind.SHUTDOWN,
+}
+
+
+def _exit_table() -> dict[int, Exit]:
+    """Exits that carry nothing but their number."""
+    table = {int(code): Exit(kind, int(code)) for code, kind in _PLAIN_EXITS.items()}
+    for register in range(16):
+        table[SvmExit.CR_READ + register] = Exit(ExitKind.CR_READ, register)
+        table[SvmExit.CR_WRITE + register] = Exit(ExitKind.CR_WRITE, register)
+    for code in (SvmExit.INVLPGA, *range(SvmExit.VMRUN, SvmExit.SKINIT + 1)):
+        table[code] = Exit(ExitKind.SVM, int(code))
+    for code in (SvmExit.MONITOR, SvmExit.MWAIT, SvmExit.MWAIT_ARMED, SvmExit.XSETBV):
+        table[code] = Exit(ExitKind.UNDEFINED, int(code))
+    return table
+
+
+_EXITS = _exit_table()
+
+
+def _segment(fields: tuple[int, ...], index: int) -> Segment:
+    """A segment of the context; its flags are the descriptor's second word."""
+    selector, base, limit, flags = fields[4 * index : 4 * index + 4]
+    return Segment(selector & 0xFFFF, flags >> 8 & 0xFF | flags >> 12 & 0xF00, limit, base)
+
+
+class UnicornCpu:
+    """One vCPU's processor.
+
+    regions     host memory as (hpa, size, address in this process)
+    ports       the I/O port space
+    guard       asked for IN and OUT outside ring 0, and for all while IOIO is intercepted
+    intercepts  what leaves the guest at first
+    """
+
+    def __init__(
+        self,
+        regions: Sequence[tuple[int, int, int]],
+        ports: Ports,
+        guard: PortGuard,
+        intercepts: Intercepts = SHADOW_PAGING,
+    ) -> None:
+        self._layout = layout()
+        self._host = SvmHost(regions)
+        self._uc: Any = self._host.uc
+        self._ports, self._guard = ports, guard
+        self._intercepts = intercepts
+        self._controls = Controls(0, 0, 0, 0)
+        self._pending: State | None = None  # to be loaded by VMRUN
+        self._captured: State | None = None  # what `state` gave since the last run
+        self._rip = 0
+        self._exit: Exit | None = None
+        self._refused: bytes | None = None  # the context at a port access that was not done
+        self._system_key = b""
+        self._system: System | None = None
+        self._changed_code: list[tuple[int, int]] = []
+        self._unmapped = 0
+        self._window_hook: int | None = None
+        self._add_hooks()
+
+    def _add_hooks(self) -> None:
+        add = self._uc.hook_add
+        add(uc_const.UC_HOOK_INTR, self._on_interrupt)
+        add(uc_const.UC_HOOK_INSN, self._on_in, aux1=x86_const.UC_X86_INS_IN)
+        add(uc_const.UC_HOOK_INSN, self._on_out, aux1=x86_const.UC_X86_INS_OUT)
+        add(uc_const.UC_HOOK_INSN, self._on_syscall, aux1=x86_const.UC_X86_INS_SYSCALL)
+        add(uc_const.UC_HOOK_MEM_UNMAPPED, self._on_unmapped)
+
+    # --- hooks, called while the engine runs
+
+    def _on_interrupt(self, uc: Any, number: int, _data: object) -> None:
+        if self._refused is None:
+            self._host.read_context()
+            self._exit = self._decode(number - _HOOKED)
+        uc.emu_stop()
+
+    def _decode(self, code: int) -> Exit:
+        view = self._host.context
+        if code == SvmExit.PAGE_FAULT:
+            error: int = struct.unpack_from("<I", view, self._layout.error_code)[0]
+            if error & _RSVD:
+                error |= _PRESENT  # which this engine forgets
+            wrap = -1 if self._controls.efer & _LMA else MASK32  # it walks for such an address, and tells the sum it had
+            return Exit(ExitKind.PAGE_FAULT, 14, error, self._host.exit_info_2 & wrap)
+        if code == SvmExit.NESTED_PAGE_FAULT:
+            error = struct.unpack_from("<I", view, self._layout.error_code)[0]
+            return Exit(ExitKind.NESTED_PAGE_FAULT, error_code=error, gva=self._host.exit_info_2)
+        known = _EXITS.get(code)
+        if known is not None:
+            return known
+        error = struct.unpack_from("<I", view, self._layout.error_code)[0]
+        if code == SvmExit.MSR:
+            return Exit(ExitKind.MSR, error & 1)
+        if SvmExit.EXCEPTION <= code < SvmExit.EXCEPTION + 32:
+            return Exit(ExitKind.EXCEPTION, code - SvmExit.EXCEPTION, error)
+        if code < 0:
+            raise CpuError(f"the CPU calls its hook with {code + _HOOKED:#x} and no exit; install unicorn==2.1.4")
+        return Exit(ExitKind.INTERCEPTED, code)
+
+    def _on_syscall(self, uc: Any, _data: object) -> None:
+        self._host.read_context()
+        self._exit = Exit(ExitKind.SYSCALL, gva=uc.reg_read(x86_const.UC_X86_REG_RIP))
+        uc.emu_stop()
+
+    def _on_in(self, uc: Any, port: int, size: int, _data: object) -> int:
+        return self._ports.read(port, size) if self._port_passes(uc, port, size) else 0
+
+    def _on_out(self, uc: Any, port: int, size: int, value: int, _data: object) -> None:
+        if self._port_passes(uc, port, size):
+            self._ports.write(port, size, value)
+
+    def _port_passes(self, uc: Any, port: int, size: int) -> bool:
+        if self._refused is not None:
+            return False
+        if not uc.reg_read(x86_const.UC_X86_REG_CS) & 3 and not self._intercepts.first & Intercept1.IOIO:
+            return True
+        self._host.read_context()
+        self._take_cr3()
+        state = self._capture()
+        state.rip = uc.reg_read(x86_const.UC_X86_REG_RIP)
+        kind = self._guard(state, port, size)
+        if kind is None:
+            return True
+        self._exit = Exit(kind, port, size)
+        struct.pack_into("<Q", self._host.context, self._layout.rip, state.rip)
+        self._refused = bytes(self._host.context)
+        uc.emu_stop()
+        return False
+
+    def _on_instruction(self, uc: Any, _address: int, _size: int, _data: object) -> None:
+        """While VINTR is intercepted, before each instruction: the guest may have become ready for an interrupt."""
+        if uc.reg_read(x86_const.UC_X86_REG_EFLAGS) & Rflags.INTR:
+            self._host.read_context()
+            if not self._host.context[self._layout.hflags] & _INTERRUPT_SHADOW:
+                self._exit = Exit(ExitKind.INTERRUPT_WINDOW, int(SvmExit.VINTR))
+                uc.emu_stop()
+
+    def _watch_for_window(self) -> None:
+        """Have a look before each instruction if VINTR is intercepted; this processor's own way would deliver by itself."""
+        wanted = bool(self._intercepts.first & Intercept1.VINTR)
+        if wanted == (self._window_hook is not None):
+            return
+        if wanted:
+            self._window_hook = self._uc.hook_add(uc_const.UC_HOOK_CODE, self._on_instruction)
+        else:
+            self._uc.hook_del(self._window_hook)
+            self._window_hook = None
+        self.all_code_changed()  # what is translated knows of the hooks there were
+
+    def _on_unmapped(self, _uc: Any, _access: int, address: int, _size: int, _value: int, _data: object) -> bool:
+        self._unmapped = address
+        return False
+
+    # --- registers
+
+    def _capture(self) -> State:
+        """The state in the context that was read last."""
+        where, view = self._layout, self._host.context
+        gpr = list(struct.unpack_from("<16Q", view, where.gpr))
+        rip: int = struct.unpack_from("<Q", view, where.rip)[0]
+        shadow = bool(view[where.hflags] & _INTERRUPT_SHADOW)
+        return State(gpr, rip, self._uc.reg_read(x86_const.UC_X86_REG_EFLAGS), self._capture_system(), interrupt_shadow=shadow)
+
+    def _capture_system(self) -> System:
+        where, view = self._layout, self._host.context
+        cpl = view[where.hflags] & 3
+        debug = bytes(view[where.dr6 : where.dr6 + 16])
+        gs_base = bytes(view[where.kernel_gs_base : where.kernel_gs_base + 8])
+        raw = bytes(view[where.segments : where.segments + 10 * SEGMENT_SIZE])
+        key = b"".join((raw, debug, gs_base, bytes((cpl,))))
+        if self._system is None or key != self._system_key:
+            fields = _SEGMENT_ARRAY.unpack(raw)
+            dr6, dr7 = struct.unpack("<QQ", debug)
+            old = self._system
+            self._system = System(
+                tuple([_segment(fields, i) for i in range(6)]),
+                _segment(fields, 6),
+                _segment(fields, 7),
+                Table(fields[33], fields[34]),
+                Table(fields[37], fields[38]),
+                cpl,
+                dr6,
+                dr7,
+                int.from_bytes(gs_base, "little"),
+                *(old[-4:] if old is not None else (0, 0, 0, 0)),
+            )
+            self._system_key = key
+        return self._system
+
+    def state(self) -> State:
+        """The guest's registers now."""
+        if self._pending is not None:
+            return self._pending.copy()
+        if self._captured is None:
+            self._captured = self._capture()
+            self._captured.rip = self._rip
+        return self._captured.copy()
+
+    def set_state(self, state: State) -> None:
+        """Take over changed registers; changed segments and their like are loaded by the next run."""
+        before = self._captured
+        if self._pending is not None or before is None or state.system != before.system:
+            self._pending = state.copy()
+            return
+        rewritten = state.gpr != before.gpr or state.interrupt_shadow != before.interrupt_shadow
+        if rewritten:
+            struct.pack_into("<16Q", self._host.context, self._layout.gpr, *state.gpr)
+            self._host.context[self._layout.hflags] &= ~_INTERRUPT_SHADOW
+            self._host.context[self._layout.hflags] |= _INTERRUPT_SHADOW if state.interrupt_shadow else 0
+            struct.pack_into("<Q", self._host.context, self._layout.cr3, self._controls.cr3)
+            self._host.write_context()
+        if rewritten or state.rflags != before.rflags:
+            self._uc.reg_write(x86_const.UC_X86_REG_EFLAGS, state.rflags)
+        self._captured = state.copy()
+        self._rip = state.rip
+
+    def vector(self, number: int) -> int:
+        """The 128 bits of an XMM register."""
+        value: int = self._uc.reg_read(x86_const.UC_X86_REG_XMM0 + number)
+        return value
+
+    def set_vector(self, number: int, value: int) -> None:
+        self._uc.reg_write(x86_const.UC_X86_REG_XMM0 + number, value)
+        self._host.read_context()
+
+    def set_controls(self, controls: Controls) -> None:
+        """Real control registers of the next run."""
+        old = self._controls
+        if controls == old:
+            return
+        if self._pending is None:
+            if controls._replace(cr3=old.cr3) == old:
+                self._uc.reg_write(x86_const.UC_X86_REG_CR3, controls.cr3)
+            else:
+                self._pending = self.state()
+        self._controls = controls
+
+    def set_intercepts(self, intercepts: Intercepts) -> None:
+        """What leaves the guest in the next run; only VMRUN loads it."""
+        if intercepts != self._intercepts:
+            self._pending = self.state()
+            self._intercepts = intercepts
+
+    @property
+    def cr3(self) -> int:
+        """CR3 now."""
+        return self._controls.cr3
+
+    # --- translations and code
+
+    def flush_all(self) -> None:
+        """Drop every translation."""
+        if self._pending is None:
+            self._host.flush()
+
+    def flush_page(self, gva: int) -> None:
+        """Drop the translations of one address; here, of all."""
+        self.flush_all()
+
+    def code_changed(self, hpa: int, size: int) -> None:
+        """Translated code of this memory is dropped before the next run."""
+        changed = self._changed_code
+        if changed:
+            last, length = changed[-1]
+            if last <= hpa + size and hpa <= last + length:  # as the pushes of one frame do
+                start = min(last, hpa)
+                changed[-1] = start, max(last + length, hpa + size) - start
+                return
+        changed.append((hpa, size))
+
+    def all_code_changed(self) -> None:
+        """All translated code is dropped."""
+        self._uc.ctl_flush_tb()
+
+    def _forget_code(self) -> None:
+        for hpa, size in self._changed_code:
+            self._host.forget_code(hpa, size)
+        self._changed_code.clear()
+
+    # --- running
+
+    def _prepare(self) -> int:
+        """Bring the engine to where it is to start; the address for it to start at."""
+        where, host = self._layout, self._host
+        if self._pending is not None:
+            state, self._pending = self._pending, None
+            host.read_context()
+            host.restore_host(where.head_end, where.gpr, state.gpr)
+            self._forget_code()
+            host.write_vmcb(state, self._controls, self._intercepts)
+            self._system, self._system_key = state.system, b""
+            return host.stub
+        if self._changed_code:
+            host.read_context()
+            guest = bytes(host.context)
+            host.restore_host(where.head_end, where.gpr, [0] * 16)
+            self._forget_code()
+            host.context[:] = guest
+            host.write_context()
+            host.flush()
+        return self._rip
+
+    def run(self, until: int | None = None) -> Exit:
+        """Run the guest until it exits. It also stops, as if HLT stood there, before an instruction at linear address `until`."""
+        start = self._prepare()
+        self._watch_for_window()
+        self._captured = self._exit = None
+        try:
+            self._uc.emu_start(start, NEVER if until is None else until)
+        except UcError as error:
+            rip, outside = self._uc.reg_read(x86_const.UC_X86_REG_RIP), self._unmapped
+            raise CpuError(f"the CPU stopped at RIP {rip:#x}: {error}; last address outside host memory: {outside:#x}") from error
+        return self._finish()
+
+    def _finish(self) -> Exit:
+        where, host = self._layout, self._host
+        if self._refused is not None:
+            host.context[:] = self._refused
+            host.write_context()
+            self._refused = None
+        elif self._exit is None or self._exit.kind in (ExitKind.SYSCALL, ExitKind.INTERRUPT_WINDOW):
+            host.read_context()
+        self._rip = struct.unpack_from("<Q", host.context, where.rip)[0]
+        if not self._take_cr3():
+            self._pending = self.state()  # so that VMRUN loads the right one
+            return Exit(ExitKind.TASK_SWITCH)
+        return self._exit or Exit(ExitKind.INTERRUPTED)
+
+    def _take_cr3(self) -> bool:
+        """Note the CR3 of the context. False: with shadow paging it is not the guest's to change, but a task switch did."""
+        cr3 = struct.unpack_from("<Q", self._host.context, self._layout.cr3)[0]
+        if self._controls.ncr3:
+            self._controls = self._controls._replace(cr3=cr3)
+        return bool(cr3 == self._controls.cr3)
+
+    def stop(self) -> None:
+        """From another thread: make `run` return INTERRUPTED soon."""
+        self._uc.emu_stop()

@@ -1,0 +1,208 @@
+"""Unicorn as a bare AMD-V processor: an engine in host mode, ready to VMRUN.
+
+Host memory is mapped in place. A small private region holds what a hypervisor needs of its own: the VMCB, the host
+save area, permission maps, host page tables that map everything one to one, and a stub of two instructions.
+Unicorn never does a #VMEXIT: it calls the interrupt hook with 0x100 + exit code and leaves the guest's registers in
+place. So a guest is left by restoring the *head* of the processor context (general registers to CR4) as it was in
+host mode; the rest of the context (FPU, SSE, debug registers) stays the guest's.
+"""
+
+import ctypes
+import mmap
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from unicorn import unicorn_const as uc_const
+from unicorn import x86_const
+from unicorn.unicorn_py3 import Uc, UcError
+from unicorn.unicorn_py3.unicorn import uclib
+
+from shadowmmu.machine.seam import MASK32, Controls, CpuError, Intercepts, Reg, Segment, State, Table
+from shadowmmu.x86.vmcb import Vmcb
+
+PRIVATE_BASE = 0xE000_0000
+"""Host physical address of the private region; the low zone of host memory must end below it."""
+PRIVATE_SIZE = 0x10000
+NEVER = 1 << 63  # not canonical: no guest gets there
+HOST_EFER, HOST_CR0, HOST_CR4 = 0x1D01, 0x80010001, 0x620  # SCE LME LMA NXE SVME; PG WP PE; PAE OSFXSR OSXMMEXCPT
+MSR_EFER, MSR_VM_HSAVE_PA = 0xC0000080, 0xC0010117
+
+# Offsets in the private region.
+_VMCB, _HSAVE, _STUB, _PML4, _PDPT, _IOPM, _MSRPM, _GDT, SCRATCH = 0x0, 0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0x8000, 0xA000, 0xB000
+_STUB_CODE = bytes.fromhex("0f01da 0f01d8")  # vmload rax; vmrun rax
+_SEGMENT_CODE = bytes.fromhex("66b81000 8ed8 8ec0 8ed0 48cb")  # mov ax,16; mov ds,ax; mov es,ax; mov ss,ax; retfq
+_PDPT_ENTRIES = 512
+
+_SEGMENT_FIELDS = (Vmcb.ES, Vmcb.CS, Vmcb.SS, Vmcb.DS, Vmcb.FS, Vmcb.GS)
+_GPR = tuple(
+    getattr(x86_const, f"UC_X86_REG_{name}")
+    for name in ("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", "R8", "R9", "R10", "R11", "R12", "R13", "R14", "R15")
+)
+
+
+class SvmHost:
+    """An engine in host mode. `regions`: host memory as (hpa, size, address in this process)."""
+
+    def __init__(self, regions: Sequence[tuple[int, int, int]]) -> None:
+        self.uc: Any = Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_64, x86_const.UC_CPU_X86_EPYC_ROME)
+        self._private = mmap.mmap(-1, PRIVATE_SIZE)
+        self._map(regions)
+        self._build_private(max((hpa + size for hpa, size, _ in regions), default=0))
+        put = struct.pack_into
+        put("<QQ", self._private, _VMCB + Vmcb.IOPM_BASE, PRIVATE_BASE + _IOPM, PRIVATE_BASE + _MSRPM)
+        put("<I", self._private, _VMCB + Vmcb.GUEST_ASID, 1)
+        self._enter_host_mode()
+        self._stop_exactly()
+        self._context = self.uc.context_save()
+        size = self._context.size
+        address = ctypes.cast(self._context.context, ctypes.c_void_p).value or 0
+        self.context = memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
+        """The processor context as of the last `read_context`."""
+        self._host_context = bytes(self.context)
+
+    def _map(self, regions: Sequence[tuple[int, int, int]]) -> None:
+        private = ctypes.addressof(ctypes.c_char.from_buffer(self._private))
+        for hpa, size, address in (*regions, (PRIVATE_BASE, PRIVATE_SIZE, private)):
+            if hpa < PRIVATE_BASE + PRIVATE_SIZE and hpa + size > PRIVATE_BASE and hpa != PRIVATE_BASE:
+                raise CpuError(
+                    f"host memory {hpa:#x}+{size:#x} covers the CPU's own region at {PRIVATE_BASE:#x}; make the low zone smaller"
+                )
+            self.uc.mem_map_ptr(hpa, size, uc_const.UC_PROT_ALL, address)
+
+    def _build_private(self, top: int) -> None:
+        put = struct.pack_into
+        put("<Q", self._private, _PML4, PRIVATE_BASE + _PDPT | 7)
+        gigabytes = min(_PDPT_ENTRIES, max(4, -(-top >> 30)))
+        for i in range(gigabytes):
+            put("<Q", self._private, _PDPT + 8 * i, i << 30 | 0x87)
+        self._private[_IOPM:_GDT] = b"\xff" * (_GDT - _IOPM)
+        self._private[_STUB : _STUB + len(_STUB_CODE)] = _STUB_CODE
+        put("<QQQ", self._private, _GDT, 0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF)
+
+    def _enter_host_mode(self) -> None:
+        """64-bit mode with real descriptors in CS, DS, ES, SS."""
+        uc = self.uc
+        uc.reg_write(x86_const.UC_X86_REG_CR4, HOST_CR4)
+        uc.msr_write(MSR_EFER, HOST_EFER)
+        uc.msr_write(MSR_VM_HSAVE_PA, PRIVATE_BASE + _HSAVE)
+        uc.reg_write(x86_const.UC_X86_REG_CR3, PRIVATE_BASE + _PML4)
+        uc.reg_write(x86_const.UC_X86_REG_CR0, HOST_CR0)
+        uc.reg_write(x86_const.UC_X86_REG_GDTR, (0, PRIVATE_BASE + _GDT, 0x17, 0))
+        code, stack, end = SCRATCH, SCRATCH + 0x100, PRIVATE_BASE + SCRATCH + 0x80
+        self._private[code : code + len(_SEGMENT_CODE)] = _SEGMENT_CODE
+        struct.pack_into("<QQ", self._private, stack, end, 8)
+        uc.reg_write(x86_const.UC_X86_REG_RSP, PRIVATE_BASE + stack)
+        uc.emu_start(PRIVATE_BASE + code, end)
+
+    def write_scratch(self, data: bytes) -> int:
+        """Put bytes into a spare page of the private region; its host physical address."""
+        self._private[SCRATCH : SCRATCH + len(data)] = data
+        return PRIVATE_BASE + SCRATCH
+
+    @property
+    def identity_root(self) -> int:
+        """Host physical address of the host's own page tables."""
+        return PRIVATE_BASE + _PML4
+
+    # --- the VMCB
+
+    def _put_segment(self, at: int, segment: Segment) -> None:
+        struct.pack_into("<HHIQ", self._private, _VMCB + at, *segment)
+
+    def _put_table(self, at: int, table: Table) -> None:
+        struct.pack_into("<HHIQ", self._private, _VMCB + at, 0, 0, table.limit, table.base)
+
+    def write_vmcb(self, state: State, controls: Controls, intercepts: Intercepts) -> None:
+        """Control area, and the guest state that VMLOAD and VMRUN load; other general registers go by `restore_host`.
+
+        All exceptions are intercepted: they come to the hook in any case, and so with the guest's state as it was.
+        """
+        system, put, private = state.system, struct.pack_into, self._private
+        put("<4H3I", private, _VMCB + Vmcb.CR_READ_INTERCEPTS, *intercepts._replace(exceptions=MASK32))
+        put("<Q", private, _VMCB + Vmcb.INTERRUPT_SHADOW, state.interrupt_shadow)
+        put("<Q", private, _VMCB + Vmcb.NESTED_PAGING, controls.ncr3 != 0)
+        put("<Q", private, _VMCB + Vmcb.N_CR3, controls.ncr3)
+        for at, segment in zip(_SEGMENT_FIELDS, system.segments, strict=True):
+            self._put_segment(at, segment)
+        self._put_segment(Vmcb.LDTR, system.ldtr)
+        self._put_segment(Vmcb.TR, system.tr)
+        self._put_table(Vmcb.GDTR, system.gdtr)
+        self._put_table(Vmcb.IDTR, system.idtr)
+        put("<B", private, _VMCB + Vmcb.CPL, system.cpl)
+        put("<Q", private, _VMCB + Vmcb.EFER, controls.efer)
+        put(
+            "<QQQQQQQ", private, _VMCB + Vmcb.CR4, controls.cr4, controls.cr3, controls.cr0, system.dr7, system.dr6, state.rflags, state.rip
+        )
+        put("<Q", private, _VMCB + Vmcb.RSP, state.gpr[Reg.RSP])
+        put("<QQ", private, _VMCB + Vmcb.RAX, state.gpr[Reg.RAX], system.star)
+        put(
+            "<QQQQ",
+            private,
+            _VMCB + Vmcb.KERNEL_GS_BASE,
+            system.kernel_gs_base,
+            system.sysenter_cs,
+            system.sysenter_esp,
+            system.sysenter_eip,
+        )
+
+    @property
+    def exit_info_2(self) -> int:
+        """EXITINFO2; for a #PF exit the faulting address, for a nested page fault the guest physical one."""
+        value: int = struct.unpack_from("<Q", self._private, _VMCB + Vmcb.EXIT_INFO_2)[0]
+        return value
+
+    # --- the processor context
+
+    def read_context(self) -> None:
+        self.uc.context_update(self._context)
+
+    def write_context(self) -> None:
+        self.uc.context_restore(self._context)
+
+    def restore_host(self, head_end: int, gpr_at: int, gpr: list[int]) -> None:
+        """Host mode again, ready to VMRUN, with the guest's general, FPU and debug registers.
+
+        The context must have been read; general registers lie at `gpr_at` in it, its head ends at `head_end`.
+        """
+        self.context[:head_end] = self._host_context[:head_end]
+        struct.pack_into("<16Q", self.context, gpr_at, *gpr)
+        struct.pack_into("<Q", self.context, gpr_at, PRIVATE_BASE + _VMCB)  # in RAX, for the stub
+        self.write_context()
+        self.flush()
+
+    def set_registers(self, gpr: list[int]) -> None:
+        """The same for an engine whose layout is not known yet."""
+        for register, value in zip(_GPR, gpr, strict=True):
+            self.uc.reg_write(register, value)
+        self.uc.reg_write(_GPR[Reg.RAX], PRIVATE_BASE + _VMCB)
+
+    @property
+    def stub(self) -> int:
+        """Where the engine starts to enter the guest."""
+        return PRIVATE_BASE + _STUB
+
+    def _stop_exactly(self) -> None:
+        """Make a stop asked for in a hook take effect before the next instruction, not at the end of a basic block.
+
+        The engine looks for it after each instruction that a code hook sees; here one in C that does nothing.
+        """
+        nothing = ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p)
+        hook = ctypes.c_size_t()
+        everywhere = ctypes.c_uint64(1), ctypes.c_uint64(0)
+        error = uclib.uc_hook_add(
+            self.uc._uch, ctypes.byref(hook), ctypes.c_int(uc_const.UC_HOOK_CODE), nothing, ctypes.c_void_p(), *everywhere
+        )
+        if error != uc_const.UC_ERR_OK:
+            raise CpuError(f"the CPU cannot be made to stop exactly: error {error}; install unicorn==2.1.4")
+
+    def flush(self) -> None:
+        """Drop every translation."""
+        self.uc.ctl(uc_const.UC_CTL_TLB_FLUSH, uc_const.UC_CTL_IO_WRITE)
+
+    def forget_code(self, hpa: int, size: int) -> None:
+        """Drop code translated from host memory. In host mode only: the engine takes a linear address."""
+        try:
+            self.uc.ctl_remove_cache(hpa, hpa + size)
+        except UcError as error:
+            raise CpuError(f"code at host physical {hpa:#x} cannot be dropped: {error}; report this as a bug") from error

@@ -1,0 +1,141 @@
+"""Where things lie in Unicorn's saved processor context, found by running a guest with telling values.
+
+The context is opaque by contract, and the one public way to a #PF error code and to the hidden parts of segment
+registers. Nothing is assumed of its layout but the shape of a segment; what is not found exactly once is an error.
+"""
+
+import struct
+from dataclasses import dataclass
+from functools import cache
+
+import unicorn
+from unicorn import unicorn_const as uc_const
+
+from shadowmmu.machine.cpu.unicorn_host import HOST_CR0, HOST_CR4, HOST_EFER, NEVER, SvmHost
+from shadowmmu.machine.intercepts import SHADOW_PAGING
+from shadowmmu.machine.seam import Controls, CpuError, Segment, State, System, Table
+
+SEGMENT_SIZE = 24  # u32 selector, 4 bytes of padding, u64 base, u32 limit, u32 flags
+_SEGMENTS = 10  # six segment registers, LDTR, TR, GDTR, IDTR
+_EXIT_GP = 0x14D
+_HFLAGS_SEEN = 0x30C003  # guest mode, SVME, 64-bit code, long mode, CPL 3
+_BAD_SELECTOR = 0xA5D3  # `mov ds, ax` with it raises #GP(0xa5d0)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Byte offsets in the context."""
+
+    gpr: int
+    """Sixteen u64."""
+    rip: int
+    hflags: int
+    """u32; its two lowest bits are the CPL, bit 3 is the interrupt shadow."""
+    segments: int
+    """ES, CS, SS, DS, FS, GS, LDTR, TR, GDTR, IDTR, `SEGMENT_SIZE` each."""
+    cr3: int
+    head_end: int
+    """End of the part that VMRUN saves and loads: everything up to CR4."""
+    dr6: int
+    """DR6, then DR7."""
+    kernel_gs_base: int
+    error_code: int
+    """u32: EXITINFO1 of the last exit."""
+
+
+def _telling_state(code: int) -> State:
+    """A CPL 3 guest with a different value in everything that is to be found."""
+    segments = tuple(
+        Segment(0x1003 + 0x10 * i, 0xCF3 if i != 1 else 0xAFB, 0x1230000 + i, 0 if i == 1 else 0x7A510000 + 0x1000 * i) for i in range(6)
+    )
+    system = System(
+        segments,
+        Segment(0x2008, 0x82, 0x4321, 0x7A5A0000),
+        Segment(0x2018, 0x8B, 0x4322, 0x7A5B0000),
+        Table(0x7A5C0000, 0x33),
+        Table(0x7A5D0000, 0x44),
+        cpl=3,
+        dr6=0xFFFF4FF5,
+        dr7=0x33330400,
+        kernel_gs_base=0x7A5E000011112222,
+    )
+    gpr = [0x5A17C0DE00000000 + i * 0x01010101 for i in range(16)]
+    gpr[0] = 0x111122223333 << 16 | _BAD_SELECTOR
+    return State(gpr, code, 0x202, system)
+
+
+def _segment_bytes(segment: Segment) -> tuple[bytes, bytes, bytes]:
+    """Selector, base and limit as they lie in a context."""
+    return struct.pack("<I", segment.selector), struct.pack("<Q", segment.base), struct.pack("<I", segment.limit)
+
+
+class _Search:
+    """Finds values in one context."""
+
+    def __init__(self, context: bytes) -> None:
+        self.context = context
+
+    def once(self, what: str, wanted: bytes, start: int = 0, end: int | None = None) -> int:
+        """The one offset of `wanted`, aligned to 4 bytes."""
+        end = len(self.context) if end is None else end
+        found = [at for at in range(start, end - len(wanted) + 1, 4) if self.context[at : at + len(wanted)] == wanted]
+        if len(found) != 1:
+            raise CpuError(
+                f"unicorn {unicorn.__version__}: {what} is in its saved context {len(found)} times, not once; install unicorn==2.1.4"
+            )
+        return found[0]
+
+    def segments(self, system: System) -> int:
+        """Offset of the segment array, after a look at each of its members."""
+        start = self.once("the base of ES", struct.pack("<Q", system.segments[0].base)) - 8
+        tables = [Segment(0, 0, table.limit, table.base) for table in (system.gdtr, system.idtr)]
+        for i, segment in enumerate([*system.segments, system.ldtr, system.tr, *tables]):
+            at = start + i * SEGMENT_SIZE
+            selector, base, limit = _segment_bytes(segment)
+            whole = self.context[at : at + SEGMENT_SIZE]
+            if (whole[8:16], whole[16:20]) != (base, limit) or (i < 8 and whole[:4] != selector):
+                raise CpuError(f"unicorn {unicorn.__version__}: segment {i} is not where it belongs; install unicorn==2.1.4")
+        return start
+
+    def hflags(self, start: int, end: int) -> int:
+        found = [at for at in range(start, end, 4) if struct.unpack_from("<I", self.context, at)[0] & _HFLAGS_SEEN == _HFLAGS_SEEN]
+        if len(found) != 1:
+            raise CpuError(f"unicorn {unicorn.__version__}: the mode flags are not in its saved context; install unicorn==2.1.4")
+        return found[0]
+
+
+@cache
+def layout() -> Layout:
+    """The layout of this process's Unicorn, found once."""
+    host = SvmHost([])
+    code = host.write_scratch(bytes.fromhex("8ed8"))  # mov ds, ax
+    state = _telling_state(code)
+    controls = Controls(HOST_CR0, host.identity_root, HOST_CR4, HOST_EFER)
+    exits: list[int] = []
+
+    def on_exit(_uc: object, number: int, _data: object) -> None:
+        exits.append(number)
+        host.read_context()  # here: the error code does not outlive the hook
+        host.uc.emu_stop()
+
+    host.uc.hook_add(uc_const.UC_HOOK_INTR, on_exit)
+    host.write_vmcb(state, controls, SHADOW_PAGING)
+    host.set_registers(state.gpr)
+    host.uc.emu_start(host.stub, NEVER)
+    if exits != [_EXIT_GP]:
+        raise CpuError(f"unicorn {unicorn.__version__}: a guest's #GP gave exits {exits}; install unicorn==2.1.4")
+    search = _Search(bytes(host.context))
+    gpr = search.once("the general registers", struct.pack("<16Q", *state.gpr))
+    segments = search.segments(state.system)
+    cr3 = search.once("CR3", struct.pack("<QQ", controls.cr3, controls.cr4))
+    return Layout(
+        gpr=gpr,
+        rip=search.once("RIP", struct.pack("<Q", code), end=segments),
+        hflags=search.hflags(gpr + 16 * 8, segments),
+        segments=segments,
+        cr3=cr3,
+        head_end=cr3 + 16,
+        dr6=search.once("DR6", struct.pack("<QQ", state.system.dr6, state.system.dr7)),
+        kernel_gs_base=search.once("KERNEL_GS_BASE", struct.pack("<Q", state.system.kernel_gs_base)),
+        error_code=search.once("the error code", struct.pack("<I", _BAD_SELECTOR & ~3)),
+    )

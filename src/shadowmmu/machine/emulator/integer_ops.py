@@ -1,0 +1,181 @@
+"""Handlers of moves and arithmetic, and the 16-byte moves of SSE."""
+
+from collections.abc import Callable
+
+from iced_x86 import Mnemonic, OpKind
+
+from shadowmmu.machine.emulator import alu
+from shadowmmu.machine.emulator.decode import set_general
+from shadowmmu.machine.emulator.emulation import Emulation, NotEmulated, handles
+from shadowmmu.machine.memory.linear_memory import GP, READ, WRITE, GuestFault
+from shadowmmu.machine.seam import Reg
+
+# --- moves
+
+
+@handles(Mnemonic.MOV, Mnemonic.MOVNTI)
+def _mov(e: Emulation) -> None:
+    if e.is_memory(0):
+        e.memory.store(e.locate(0, WRITE), e.value(1) & alu.mask(8 * e.size(0)))
+        return
+    if not e.is_general(0):
+        raise NotEmulated  # a segment register from memory
+    e.set_register(0, e.load(1))
+
+
+@handles(Mnemonic.MOVZX, Mnemonic.MOVSX, Mnemonic.MOVSXD)
+def _mov_extended(e: Emulation) -> None:
+    value = e.load(1)
+    if e.instruction.mnemonic != Mnemonic.MOVZX:
+        value = alu.signed(value, 8 * e.size(1))
+    e.set_register(0, value)
+
+
+_CMOVCC = [
+    getattr(Mnemonic, f"CMOV{cc}") for cc in ("O", "NO", "B", "AE", "E", "NE", "BE", "A", "S", "NS", "P", "NP", "L", "GE", "LE", "G")
+]
+_SETCC = [getattr(Mnemonic, f"SET{cc}") for cc in ("O", "NO", "B", "AE", "E", "NE", "BE", "A", "S", "NS", "P", "NP", "L", "GE", "LE", "G")]
+
+
+@handles(*_CMOVCC)
+def _cmov(e: Emulation) -> None:
+    value = e.load(1)  # read whether the condition holds or not
+    e.set_register(0, value if alu.condition(_CMOVCC.index(e.instruction.mnemonic), e.state.rflags) else e.value(0))
+
+
+@handles(*_SETCC)
+def _setcc(e: Emulation) -> None:
+    value = int(alu.condition(_SETCC.index(e.instruction.mnemonic), e.state.rflags))
+    if e.is_memory(0):
+        e.memory.store(e.locate(0, WRITE), value)
+    else:
+        e.set_register(0, value)
+
+
+@handles(Mnemonic.XCHG)
+def _xchg(e: Emulation) -> None:
+    memory = 0 if e.is_memory(0) else 1
+    other = 1 - memory
+    span = e.locate(memory, WRITE)
+    old = e.memory.load(span)
+    e.memory.store(span, e.value(other))
+    e.set_register(other, old)
+
+
+_ALIGNED = frozenset((Mnemonic.MOVAPS, Mnemonic.MOVAPD, Mnemonic.MOVDQA, Mnemonic.MOVNTPS, Mnemonic.MOVNTPD, Mnemonic.MOVNTDQ))
+
+
+@handles(*_ALIGNED, Mnemonic.MOVUPS, Mnemonic.MOVUPD, Mnemonic.MOVDQU, Mnemonic.MOVQ, Mnemonic.MOVD, Mnemonic.MOVSS)
+def move_vector(e: Emulation) -> None:
+    memory = e.memory_operand()
+    if memory is None or e.vector(1 - memory) is None:
+        raise NotEmulated
+    number = e.vector(1 - memory) or 0
+    if e.instruction.mnemonic in _ALIGNED and e.linear(memory) % 16:
+        raise GuestFault(GP)
+    if memory == 0:
+        e.memory.store(e.locate(0, WRITE), e.cpu.vector(number) & alu.mask(8 * e.size(0)))
+    else:
+        e.cpu.set_vector(number, e.load(1))
+
+
+# --- arithmetic
+
+_BINARY: dict[int, alu.Operation] = {
+    Mnemonic.ADD: alu.add, Mnemonic.ADC: alu.adc, Mnemonic.SUB: alu.sub, Mnemonic.SBB: alu.sbb,
+    Mnemonic.AND: alu.and_, Mnemonic.OR: alu.or_, Mnemonic.XOR: alu.xor,
+    Mnemonic.SHL: alu.shl, Mnemonic.SAL: alu.shl, Mnemonic.SHR: alu.shr, Mnemonic.SAR: alu.sar,
+    Mnemonic.ROL: alu.rol, Mnemonic.ROR: alu.ror, Mnemonic.RCL: alu.rcl, Mnemonic.RCR: alu.rcr,
+}  # fmt: skip
+_UNARY: dict[int, alu.Operation] = {Mnemonic.INC: alu.inc, Mnemonic.DEC: alu.dec, Mnemonic.NEG: alu.neg, Mnemonic.NOT: alu.not_}
+
+
+@handles(*_BINARY)
+def _binary(e: Emulation) -> None:
+    operation, bits, second = _BINARY[e.instruction.mnemonic], 8 * e.size(0), e.load(1)
+    e.update(0, lambda value, flags: operation(value, second, bits, flags))
+
+
+@handles(*_UNARY)
+def _unary(e: Emulation) -> None:
+    operation, bits = _UNARY[e.instruction.mnemonic], 8 * e.size(0)
+    e.update(0, lambda value, flags: operation(value, 0, bits, flags))
+
+
+@handles(Mnemonic.CMP, Mnemonic.TEST)
+def _compare(e: Emulation) -> None:
+    operation = alu.sub if e.instruction.mnemonic == Mnemonic.CMP else alu.and_
+    e.set_flags(operation(e.load(0), e.load(1), 8 * e.size(0), e.state.rflags)[1])
+
+
+@handles(Mnemonic.SHLD, Mnemonic.SHRD)
+def _double_shift(e: Emulation) -> None:
+    shift = alu.shld if e.instruction.mnemonic == Mnemonic.SHLD else alu.shrd
+    bits, filler, count = 8 * e.size(0), e.value(1), e.value(2)
+    e.update(0, lambda value, flags: shift(value, filler, count, bits, flags))
+
+
+@handles(Mnemonic.XADD)
+def _xadd(e: Emulation) -> None:
+    bits, addend = 8 * e.size(0), e.value(1)
+    old: list[int] = []
+
+    def operation(value: int, flags: int) -> tuple[int, int]:
+        old.append(value)
+        return alu.add(value, addend, bits, flags)
+
+    e.update(0, operation)
+    e.set_register(1, old[0])
+
+
+@handles(Mnemonic.CMPXCHG)
+def _cmpxchg(e: Emulation) -> None:
+    size = e.size(0)
+    wanted, new = e.state.gpr[Reg.RAX] & alu.mask(8 * size), e.value(1)
+    span = e.locate(0, WRITE)
+    old = e.memory.load(span)
+    e.memory.store(span, new if old == wanted else old)  # the write is done either way
+    e.set_flags(alu.sub(wanted, old, 8 * size, e.state.rflags)[1])
+    if old != wanted:
+        set_general(e.state, Reg.RAX, size, old)
+
+
+@handles(Mnemonic.CMPXCHG8B, Mnemonic.CMPXCHG16B)
+def _cmpxchg_wide(e: Emulation) -> None:
+    size = 4 if e.instruction.mnemonic == Mnemonic.CMPXCHG8B else 8
+    bits, gpr = 8 * size, e.state.gpr
+    if size == 8 and e.linear(0) % 16:
+        raise GuestFault(GP)
+    half = alu.mask(bits)
+    span = e.locate(0, WRITE)
+    old = e.memory.load(span)
+    equal = old == (gpr[Reg.RDX] & half) << bits | gpr[Reg.RAX] & half
+    e.memory.store(span, (gpr[Reg.RCX] & half) << bits | gpr[Reg.RBX] & half if equal else old)
+    if not equal:
+        set_general(e.state, Reg.RAX, size, old & half)
+        set_general(e.state, Reg.RDX, size, old >> bits)
+    e.set_flags(e.state.rflags & ~alu.ZF | (alu.ZF if equal else 0))
+
+
+_BIT_CHANGES: dict[int, Callable[[int, int], int] | None] = {
+    Mnemonic.BT: None,
+    Mnemonic.BTS: lambda value, bit: value | bit,
+    Mnemonic.BTR: lambda value, bit: value & ~bit,
+    Mnemonic.BTC: lambda value, bit: value ^ bit,
+}
+
+
+@handles(*_BIT_CHANGES)
+def _bit_test(e: Emulation) -> None:
+    """A register bit offset reaches beyond the operand, an immediate one does not. SDM vol. 2, BT."""
+    change, size = _BIT_CHANGES[e.instruction.mnemonic], e.size(0)
+    bits, position = 8 * size, e.value(1)
+    offset = 0
+    if e.instruction.op_kind(1) == OpKind.REGISTER:
+        offset = (alu.signed(position, bits) >> (bits.bit_length() - 1)) * size
+    bit = position % bits
+    span = e.locate(0, WRITE if change else READ, offset=offset)
+    old = e.memory.load(span)
+    if change:
+        e.memory.store(span, change(old, 1 << bit))
+    e.set_flags(e.state.rflags & ~alu.CF | old >> bit & 1)

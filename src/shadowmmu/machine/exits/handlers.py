@@ -1,0 +1,215 @@
+"""What the machine does at each exit. A handler raises GuestFault for an exception of the instruction that exited."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from iced_x86 import Code, Mnemonic
+
+from shadowmmu.engine.face.types import Outcome
+from shadowmmu.machine.emulator.decode import Operands
+from shadowmmu.machine.exits.fault_cause import write_fault_cause
+from shadowmmu.machine.memory.guest_tables import GUEST_FINAL
+from shadowmmu.machine.memory.linear_memory import BP, DB, GP, OF, PF, UD, Event, GuestFault, NestedFault, NoMemory
+from shadowmmu.machine.seam import MASK32, Exit, ExitKind, Reg, Seg, Segment, State
+from shadowmmu.machine.svm.instructions import svm_instruction
+from shadowmmu.machine.vcpu.control_registers import read_control, write_control
+from shadowmmu.machine.vcpu.deliver import TaskSwitch
+from shadowmmu.machine.vcpu.msr import CSTAR, LSTAR, SFMASK, TSC_AUX
+from shadowmmu.x86.control import Cr4, Efer, Rflags
+from shadowmmu.x86.pferr import Pferr
+
+if TYPE_CHECKING:
+    from shadowmmu.machine.vcpu.processor import Processor
+
+_SMAP, _USER = int(Cr4.SMAP), int(Pferr.USER)
+_WRITE = int(Pferr.WRITE)
+_SOFTWARE_INTERRUPTS = frozenset((Code.INT_IMM8, Code.INT3, Code.INTO))
+_SVM_INSTRUCTIONS = frozenset(
+    (Mnemonic.VMRUN, Mnemonic.VMLOAD, Mnemonic.VMSAVE, Mnemonic.STGI, Mnemonic.CLGI, Mnemonic.SKINIT, Mnemonic.INVLPGA)
+)
+_ICEBP = 0xF1
+_CODE_64, _CODE_32, _DATA = 0xA9B, 0xC9B, 0xC93  # flat ring 0 segments, as SYSCALL loads them
+_FLAT = 0xFFFFFFFF
+
+
+def _page_fault(p: "Processor", exit_: Exit) -> None:
+    if p.vcpu.vm.tdp:
+        p.inject(Event(PF, exit_.error_code, exit_.gva))  # of the guest's own tables
+        return
+    if p.vcpu.cr4 & _SMAP and p.capture().cpl == 3 and not exit_.error_code & _USER:
+        p.vcpu.ac = False  # the CPU's own access to a descriptor table
+    outcome = p.vcpu.page_fault(exit_.gva, exit_.error_code)
+    p.outcomes[outcome] += 1
+    if outcome is Outcome.INJECT:
+        fault = p.vcpu.exception
+        p.inject(Event(PF, fault.error_code, fault.cr2))
+    elif outcome is Outcome.EMULATE:
+        p.emulate(exit_.gva)
+
+
+def _nested_page_fault(p: "Processor", exit_: Exit) -> None:
+    """The engine mends it, or the instruction is emulated, or L2 met L1's nested tables."""
+    cause = _fault_cause(p, exit_)
+    outcome = p.vcpu.page_fault(exit_.gva, exit_.error_code | cause)
+    p.outcomes[outcome] += 1
+    if outcome is Outcome.INJECT:
+        raise NestedFault(exit_.gva, p.vcpu.exception.error_code | cause, reported=True)
+    if outcome is Outcome.EMULATE:
+        p.emulate(exit_.gva)
+
+
+def _fault_cause(p: "Processor", exit_: Exit) -> int:
+    """Bit 32 or 33 of EXITINFO1."""
+    if not exit_.error_code & _WRITE:
+        return GUEST_FINAL
+    state = p.capture()
+    instruction = None
+    with suppress(GuestFault, NestedFault, NoMemory):
+        instruction = p.fetcher.decode(state)
+    return write_fault_cause(p.vcpu, state, instruction, exit_.gva)
+
+
+def _exception(p: "Processor", exit_: Exit) -> None:
+    """An exception of the guest's own: it goes to its IDT."""
+    state = p.capture()
+    event = Event(exit_.number, exit_.error_code)
+    if exit_.number == GP and not p.vcpu.efer & Efer.SVME and _is_svm_instruction(p, state):
+        event = Event(UD)  # this CPU has AMD-V on, and so looks at the privilege level first
+    if exit_.number == UD and p.fetcher.peek(state) == _ICEBP:
+        event = Event(DB, next_rip=state.rip + 1)
+    p.inject(event)
+
+
+def _is_svm_instruction(p: "Processor", state: State) -> bool:
+    with suppress(GuestFault, NestedFault, NoMemory):
+        return p.fetcher.decode(state).mnemonic in _SVM_INSTRUCTIONS
+    return False
+
+
+def _software_interrupt(p: "Processor", _exit: Exit) -> None:
+    state = p.capture()
+    instruction = p.fetcher.decode(state, _SOFTWARE_INTERRUPTS)
+    vector = {Mnemonic.INT3: BP, Mnemonic.INTO: OF}.get(instruction.mnemonic)
+    if vector is None:
+        vector = instruction.immediate8
+    p.inject(Event(vector, software=True, next_rip=instruction.next_ip))
+
+
+def _invlpg(p: "Processor", _exit: Exit) -> None:
+    state = p.capture()
+    instruction = p.fetcher.decode(state, (Code.INVLPG_M,))
+    gva = Operands(instruction, state, p.vcpu.efer).linear(0)
+    if p.memory.canonical(gva) or not p.vcpu.efer & Efer.LMA:
+        p.vcpu.invlpg(gva)
+    p.advance(state, instruction)
+
+
+def _cpuid(p: "Processor", _exit: Exit) -> None:
+    state = p.capture()
+    leaf = p.cpuid.read(state.gpr[Reg.RAX] & MASK32, state.gpr[Reg.RCX] & MASK32)
+    state.gpr[Reg.RAX], state.gpr[Reg.RBX], state.gpr[Reg.RCX], state.gpr[Reg.RDX] = leaf
+    p.advance(state)
+
+
+def _msr(p: "Processor", exit_: Exit) -> None:
+    state = p.capture()
+    index, gpr = state.gpr[Reg.RCX] & MASK32, state.gpr
+    if exit_.number:
+        p.msrs.write(index, (gpr[Reg.RDX] & MASK32) << 32 | gpr[Reg.RAX] & MASK32, state, p.tsc)
+    else:
+        value = p.msrs.read(index, state, p.tsc)
+        gpr[Reg.RAX], gpr[Reg.RDX] = value & MASK32, value >> 32
+    p.advance(state)
+
+
+def _rdtsc(p: "Processor", _exit: Exit) -> None:
+    state = p.capture()
+    instruction = p.fetcher.decode(state, (Code.RDTSC, Code.RDTSCP))
+    value = p.tsc + p.msrs.tsc_offset
+    state.gpr[Reg.RAX], state.gpr[Reg.RDX] = value & MASK32, value >> 32 & MASK32
+    if instruction.mnemonic == Mnemonic.RDTSCP:
+        state.gpr[Reg.RCX] = p.msrs[TSC_AUX]
+    p.advance(state, instruction)
+
+
+def _syscall(p: "Processor", exit_: Exit) -> None:
+    """APM vol. 3, SYSCALL. The CPU stands behind the instruction."""
+    state, vcpu = p.capture(), p.vcpu
+    if not vcpu.efer & Efer.SCE:
+        state.rip = exit_.gva
+        p.cpu.set_state(state)
+        raise GuestFault(UD)
+    star = state.system.star
+    selector = star >> 32 & 0xFFFC
+    if vcpu.efer & Efer.LMA:
+        target = p.msrs[LSTAR] if state.cs.long else p.msrs[CSTAR]
+        state.gpr[Reg.RCX], state.gpr[11] = state.rip, state.rflags & ~Rflags.RF
+        clear = p.msrs[SFMASK] | Rflags.RF
+    else:
+        target = star & MASK32
+        state.gpr[Reg.RCX] = state.rip & MASK32
+        clear = Rflags.VM | Rflags.INTR | Rflags.RF
+    code = Segment(selector, _CODE_64 if vcpu.efer & Efer.LMA else _CODE_32, _FLAT, 0)
+    state.set_segments({Seg.CS: code, Seg.SS: Segment(selector + 8, _DATA, _FLAT, 0)})
+    state.system = state.system._replace(cpl=0)
+    state.rip, state.rflags = target, state.rflags & ~clear | Rflags.FIXED
+    p.cpu.set_state(state)
+
+
+def _hlt(p: "Processor", _exit: Exit) -> None:
+    p.halted = True
+
+
+def _pause(p: "Processor", _exit: Exit) -> None:
+    p.yielded = True
+    p.advance(p.capture())
+
+
+def _cache(p: "Processor", _exit: Exit) -> None:
+    p.advance(p.capture())
+
+
+def _interrupt_window(p: "Processor", _exit: Exit) -> None:
+    assert p.nested is not None
+    p.deliver(p.nested.take_interrupt(p))
+
+
+def _undefined(_p: "Processor", _exit: Exit) -> None:
+    raise GuestFault(UD)
+
+
+def _port_denied(_p: "Processor", _exit: Exit) -> None:
+    raise GuestFault(GP)
+
+
+def _task_switch(p: "Processor", _exit: Exit) -> None:
+    raise TaskSwitch(f"a task switch by hardware near RIP {p.cpu.state().rip:#x} is not emulated")
+
+
+def _shutdown(p: "Processor", _exit: Exit) -> None:
+    p.shut_down("the CPU shut down")
+
+
+HANDLERS: dict[ExitKind, Callable[["Processor", Exit], None]] = {
+    ExitKind.PAGE_FAULT: _page_fault,
+    ExitKind.NESTED_PAGE_FAULT: _nested_page_fault,
+    ExitKind.EXCEPTION: _exception,
+    ExitKind.SOFTWARE_INTERRUPT: _software_interrupt,
+    ExitKind.CR_READ: read_control,
+    ExitKind.CR_WRITE: write_control,
+    ExitKind.INVLPG: _invlpg,
+    ExitKind.CPUID: _cpuid,
+    ExitKind.MSR: _msr,
+    ExitKind.RDTSC: _rdtsc,
+    ExitKind.HLT: _hlt,
+    ExitKind.PAUSE: _pause,
+    ExitKind.SYSCALL: _syscall,
+    ExitKind.CACHE: _cache,
+    ExitKind.INTERRUPT_WINDOW: _interrupt_window,
+    ExitKind.SVM: svm_instruction,
+    ExitKind.UNDEFINED: _undefined,
+    ExitKind.PORT_DENIED: _port_denied,
+    ExitKind.TASK_SWITCH: _task_switch,
+    ExitKind.SHUTDOWN: _shutdown,
+}

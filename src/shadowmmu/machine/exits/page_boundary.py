@@ -1,0 +1,84 @@
+"""Faults that come too early: this CPU translates straight-line code ahead of itself, into the next page.
+
+If that page cannot be fetched the fault is raised before the instructions in front of it are done, with the RIP of the
+first of them. A real CPU raises it at the instruction that needs the page. So the CPU is run again, up to that one.
+"""
+
+from contextlib import suppress
+
+from iced_x86 import Code, Decoder
+
+from shadowmmu.machine.emulator.decode import Fetcher, bitness
+from shadowmmu.machine.memory.guest_tables import path_of, read_physical
+from shadowmmu.machine.memory.linear_memory import PAGE_SIZE, GuestFault, NestedFault, NoMemory
+from shadowmmu.machine.seam import Cpu, Exit, ExitKind, State
+from shadowmmu.x86.pferr import Pferr
+
+_FETCH, _WRITE = int(Pferr.FETCH), int(Pferr.WRITE)
+_PART = 64
+"""Bytes of code fetched at a time: an emulated access has no more."""
+_SUSPECT = {ExitKind.PAGE_FAULT: _FETCH, ExitKind.NESTED_PAGE_FAULT: _FETCH | _WRITE}
+"""Error-code bits of faults that may come too early."""
+
+
+def run_exactly(cpu: Cpu, fetcher: Fetcher) -> Exit:
+    """Run the guest until it exits, at the instruction that does."""
+    exit_ = cpu.run()
+    if not exit_.error_code & _SUSPECT.get(exit_.kind, 0):
+        return exit_
+    vcpu = fetcher.memory.vcpu
+    if vcpu.vm.tdp:
+        vcpu.cr3 = cpu.cr3
+    stop = _instruction_in_need(fetcher, cpu.state(), exit_)
+    if stop is None:
+        return exit_
+    exit_ = cpu.run(stop)
+    cpu.all_code_changed()  # what is translated ends there
+    arrived = exit_.kind is ExitKind.HLT and _linear(fetcher, cpu.state()) == stop
+    return cpu.run() if arrived else exit_
+
+
+def _linear(fetcher: Fetcher, state: State) -> int:
+    base = 0 if bitness(state, fetcher.memory.vcpu.efer) == 64 else state.cs.base
+    return base + state.rip & fetcher.memory.mask
+
+
+def _is_of(fetcher: Fetcher, page: int, exit_: Exit) -> bool:
+    """The fault may be that of a fetch from the linear address `page`, the first of its page.
+
+    A nested page fault tells a physical address: that of the page, or of an entry on the way to it (a walk is a write).
+    """
+    if exit_.kind is ExitKind.PAGE_FAULT:
+        return bool(exit_.error_code & _FETCH) and exit_.gva & -PAGE_SIZE == page
+    if exit_.error_code & _FETCH:
+        return exit_.gva % PAGE_SIZE == 0
+    return exit_.gva in path_of(fetcher.memory.vcpu, page).entries
+
+
+def _instruction_in_need(fetcher: Fetcher, state: State, exit_: Exit) -> int | None:
+    """Linear address of the first instruction that reaches the next page, whose fetch faulted; None: it is the one at RIP."""
+    rip = _linear(fetcher, state)
+    page = (rip & -PAGE_SIZE) + PAGE_SIZE & fetcher.memory.mask
+    if rip % PAGE_SIZE == 0 or page < rip or not _is_of(fetcher, page, exit_):
+        return None
+    at = rip
+    with suppress(GuestFault, NestedFault, NoMemory):
+        code = _code(fetcher, state, rip, page - rip)
+        for instruction in Decoder(bitness(state, fetcher.memory.vcpu.efer), code, ip=rip):
+            if instruction.code == Code.INVALID:
+                break
+            at = instruction.next_ip
+    return None if at == rip else at
+
+
+def _code(fetcher: Fetcher, state: State, at: int, size: int) -> bytes:
+    """Code bytes within a page. With nested paging only looked at: the CPU has walked the guest's tables itself."""
+    vcpu = fetcher.memory.vcpu
+    if not vcpu.vm.tdp:
+        parts = range(at, at + size, _PART)
+        return b"".join(fetcher.memory.fetch(part, min(_PART, at + size - part), state.cpl == 3) for part in parts)
+    gpa = path_of(vcpu, at).gpa
+    code = None if gpa is None else read_physical(vcpu, gpa, size)
+    if code is None:
+        raise NoMemory(f"{at:#x}")
+    return code.to_bytes(size, "little")

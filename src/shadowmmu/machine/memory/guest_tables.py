@@ -1,0 +1,58 @@
+"""The guest's own tables, looked at from outside: nothing here changes guest memory."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from shadowmmu.engine.face.types import GuestMemoryError
+from shadowmmu.hardware.walk import Features, Paging, TrailEntry, paging, walk
+from shadowmmu.x86.pferr import Pferr
+
+if TYPE_CHECKING:
+    from shadowmmu import Vcpu
+
+PAGE_SIZE = 4096
+GUEST_FINAL, GUEST_PAGE = int(Pferr.GUEST_FINAL), int(Pferr.GUEST_PAGE)
+_PDPTE_LEVELS = 3
+
+
+class Path(NamedTuple):
+    """What a walk for one linear address reads; all addresses are physical for the guest that runs, L1 or L2."""
+
+    entries: tuple[int, ...]
+    """Where the entries lie, down to where the walk ends."""
+    gpa: int | None
+    """What it leads to; None: it faults."""
+
+
+def paging_of(vcpu: "Vcpu") -> Paging:
+    """The paging mode of the guest that runs."""
+    return paging(vcpu.cr0, vcpu.cr4, vcpu.efer, Features(maxphyaddr=vcpu.vm.maxphyaddr))
+
+
+def read_physical(vcpu: "Vcpu", gpa: int, size: int) -> int | None:
+    """Memory as the guest that runs sees it; None: there is none."""
+    nested = vcpu.nested_walk(gpa)
+    if nested is not None:
+        gpa = nested.gpa
+    try:
+        return None if gpa is None else int.from_bytes(vcpu.vm.read_guest(gpa, size), "little")
+    except GuestMemoryError:
+        return None
+
+
+def path_of(vcpu: "Vcpu", gva: int) -> Path:
+    """The walk for `gva`, rights left aside."""
+    mode = paging_of(vcpu)
+    trail: list[TrailEntry] = []
+    found = walk(mode, lambda gpa, size: read_physical(vcpu, gpa, size), vcpu.cr3, gva, ac=True, trail=trail)
+    entries = tuple(entry.pa for entry in trail)
+    if mode.levels == _PDPTE_LEVELS:
+        entries = ((vcpu.cr3 & 0xFFFFFFE0) + (gva >> 27 & 0x18), *entries)
+    return Path(entries, None if isinstance(found, int) else found.address(gva))
+
+
+def locate_fault(vcpu: "Vcpu", gva: int, gpa: int) -> tuple[int, int]:
+    """(address, bit of EXITINFO1) of a fault that L1's tables raised for the page at `gpa` while `gva` was translated."""
+    for entry in path_of(vcpu, gva).entries:
+        if entry // PAGE_SIZE == gpa // PAGE_SIZE:
+            return entry, GUEST_PAGE
+    return gpa & -PAGE_SIZE | gva % PAGE_SIZE, GUEST_FINAL

@@ -1,0 +1,134 @@
+"""Which exits of L2 are L1's. Sources: APM vol. 2 sections 15.7 to 15.12, and appendix C.
+
+Page faults of shadow paging and nested page faults are the engine's first; what it gives up comes back as an event or
+as L1's nested fault. Exceptions are asked for where they are raised, SVM's own instructions where they are checked.
+Decode assists are not offered, so EXITINFO1 of most exits is zero.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from iced_x86 import Instruction, Mnemonic
+
+from shadowmmu.engine.face.types import GuestMemoryError
+from shadowmmu.machine.emulator.decode import Operands
+from shadowmmu.machine.memory.linear_memory import BP, OF, Event
+from shadowmmu.machine.seam import MASK32, Exit, ExitKind, Reg
+from shadowmmu.x86.vmcb import Intercept1, IoInfo, SvmExit
+
+if TYPE_CHECKING:
+    from shadowmmu.machine.svm.world_switch import Nested
+    from shadowmmu.machine.vcpu.processor import Processor
+
+_PLAIN = frozenset(
+    (
+        ExitKind.INTERRUPT_WINDOW,
+        ExitKind.INVLPG,
+        ExitKind.CPUID,
+        ExitKind.HLT,
+        ExitKind.PAUSE,
+        ExitKind.CACHE,
+        ExitKind.SHUTDOWN,
+        ExitKind.INTERCEPTED,
+    )
+)
+"""Kinds whose `Exit.number` is the exit code."""
+_MSR_RANGES = (0x0, 0xC0000000, 0xC0010000)  # 2 KiB of the permission map each
+_MSRS_OF_A_RANGE = 0x2000
+_STRING = frozenset((Mnemonic.INSB, Mnemonic.INSW, Mnemonic.INSD, Mnemonic.OUTSB, Mnemonic.OUTSW, Mnemonic.OUTSD))
+_INS = frozenset((Mnemonic.INSB, Mnemonic.INSW, Mnemonic.INSD))
+_IN = _INS | {Mnemonic.IN}
+
+
+class Reflected(NamedTuple):
+    """An exit for L1."""
+
+    code: int
+    info_1: int = 0
+    info_2: int = 0
+
+
+def exit_name(code: int) -> str:
+    """An exit code in words: one of `SvmExit`, with the register or vector where it is one of a range."""
+    for first in (SvmExit.CR_READ, SvmExit.CR_WRITE, SvmExit.DR_READ, SvmExit.DR_WRITE):
+        if first <= code < first + 16:
+            which, _, access = first.name.partition("_")
+            return f"{which}{code - int(first)} {access.lower()}"
+    if SvmExit.EXCEPTION <= code < SvmExit.INTR:
+        return Event(code - SvmExit.EXCEPTION).name
+    try:
+        return str(SvmExit(code).name).lower().replace("_", " ")
+    except ValueError:
+        return f"exit {code:#x}"
+
+
+def for_l1(p: "Processor", nested: "Nested", exit_: Exit) -> Reflected | None:
+    """What L1 is told of this exit of L2; None: it did not ask for it."""
+    kind = exit_.kind
+    if kind is ExitKind.PORT:
+        return _port(p, exit_)
+    if kind is ExitKind.MSR:
+        return Reflected(SvmExit.MSR, exit_.number) if _wants_msr(p, nested, exit_.number) else None
+    if kind is ExitKind.CR_READ:
+        code = SvmExit.CR_READ + exit_.number
+    elif kind is ExitKind.CR_WRITE:
+        code = SvmExit.CR_WRITE + exit_.number
+    elif kind is ExitKind.SOFTWARE_INTERRUPT:
+        code = _software_interrupt(p)
+    elif kind is ExitKind.RDTSC:
+        code = int(SvmExit.RDTSCP if p.fetcher.decode(p.capture()).mnemonic == Mnemonic.RDTSCP else SvmExit.RDTSC)
+    elif kind in _PLAIN:
+        code = exit_.number
+    else:
+        return None
+    return Reflected(code) if nested.wants(code) else None
+
+
+def _software_interrupt(p: "Processor") -> int:
+    """INT3 and INTO are intercepted as their exceptions."""
+    vector = {Mnemonic.INT3: BP, Mnemonic.INTO: OF}.get(p.fetcher.decode(p.capture()).mnemonic)
+    return int(SvmExit.SOFTWARE_INTERRUPT) if vector is None else SvmExit.EXCEPTION + vector
+
+
+def _map_bits(p: "Processor", at: int, shift: int, mask: int) -> bool:
+    """Bits of one of L1's permission maps; a map without memory intercepts everything."""
+    try:
+        return bool(int.from_bytes(p.vcpu.vm.read_guest(at, 2), "little") >> shift & mask)
+    except GuestMemoryError:
+        return True
+
+
+def _wants_msr(p: "Processor", nested: "Nested", write: int) -> bool:
+    """By the MSR permission map, two bits a register: read, write. APM vol. 2 section 15.11."""
+    if not nested.control.intercepts.first & Intercept1.MSR:
+        return False
+    index = p.capture().gpr[Reg.RCX] & MASK32
+    for number, start in enumerate(_MSR_RANGES):
+        if start <= index < start + _MSRS_OF_A_RANGE:
+            bit = 2 * (index - start) + write
+            return _map_bits(p, nested.control.msrpm_base + 0x800 * number + bit // 8, bit % 8, 1)
+    return True
+
+
+def wants_port(p: "Processor", nested: "Nested", port: int, size: int) -> bool:
+    """By the I/O permission map, a bit a port. APM vol. 2 section 15.10.1."""
+    if not nested.control.intercepts.first & Intercept1.IOIO:
+        return False
+    return _map_bits(p, nested.control.iopm_base + port // 8, port % 8, (1 << size) - 1)
+
+
+def _port(p: "Processor", exit_: Exit) -> Reflected:
+    """EXITINFO1 describes the access; EXITINFO2 is where the next instruction is. APM vol. 2 section 15.10.2."""
+    state = p.capture()
+    instruction: Instruction = p.fetcher.decode(state)
+    info = exit_.number << IoInfo.PORT_SHIFT | exit_.error_code * IoInfo.SIZE_8
+    if instruction.mnemonic in _IN:
+        info |= IoInfo.IN
+    operands = Operands(instruction, state, p.vcpu.efer)
+    if instruction.mnemonic in _STRING:
+        segment = 0 if instruction.mnemonic in _INS else operands.segment(instruction.memory_segment)
+        address = operands.address_size()
+        info |= IoInfo.STRING | address // 2 * IoInfo.ADDRESS_16 | segment << IoInfo.SEGMENT_SHIFT
+        info |= IoInfo.REP if instruction.has_rep_prefix or instruction.has_repne_prefix else 0
+    else:
+        info |= operands.mode // 16 * IoInfo.ADDRESS_16
+    return Reflected(SvmExit.IOIO, info, p.next_rip(state))

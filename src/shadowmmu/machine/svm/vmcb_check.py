@@ -1,0 +1,67 @@
+"""What VMRUN finds illegal in a VMCB: the guest is not entered, the exit code is VMEXIT_INVALID.
+
+Sources: APM vol. 2 sections 15.5.1 (state), 15.20 (events), 15.25.4 (nested paging).
+"""
+
+from typing import TYPE_CHECKING
+
+from shadowmmu.machine.svm.vmcb import Control, Save
+from shadowmmu.machine.vcpu.control_registers import CR4_OFFERED
+from shadowmmu.machine.vcpu.msr import EFER_OFFERED, is_pat
+from shadowmmu.x86.control import Cr0, Cr4, Efer
+from shadowmmu.x86.vmcb import EventInj, EventType, Intercept1, Intercept2, TlbControl
+
+if TYPE_CHECKING:
+    from shadowmmu import Vcpu
+
+_IOPM_SIZE, _MSRPM_SIZE = 3 << 12, 2 << 12
+_TLB_CONTROLS = frozenset(int(control) for control in TlbControl)
+_EVENT_TYPES = frozenset(int(kind) for kind in EventType)
+_NMI, _LAST_EXCEPTION = 2, 31
+
+
+def is_legal(control: Control, save: Save, vcpu: "Vcpu") -> bool:
+    """Whether VMRUN goes on. `vcpu` still runs L1."""
+    return (
+        _is_legal_control(control, vcpu)
+        and _is_legal_event(control.event_inj)
+        and _is_legal_state(save, vcpu)
+        and (not control.nested_paging or is_pat(save.g_pat))
+    )
+
+
+def _is_legal_control(control: Control, vcpu: "Vcpu") -> bool:
+    if not control.intercepts.second & Intercept2.VMRUN or not control.asid or control.tlb_control not in _TLB_CONTROLS:
+        return False
+    end = 1 << vcpu.vm.maxphyaddr
+    first = control.intercepts.first
+    if first & Intercept1.IOIO and control.iopm_base + _IOPM_SIZE > end:
+        return False
+    if first & Intercept1.MSR and control.msrpm_base + _MSRPM_SIZE > end:
+        return False
+    # Nested tables have the format of L1's own, so L1 must have paging on.
+    return not control.nested_paging or (vcpu.vm.tdp and bool(vcpu.cr0 & Cr0.PG) and control.ncr3 < end)
+
+
+def _is_legal_event(info: int) -> bool:
+    if not info & EventInj.VALID:
+        return True
+    kind, vector = (info & EventInj.TYPE_MASK) >> EventInj.TYPE_SHIFT, info & EventInj.VECTOR
+    return kind in _EVENT_TYPES and (kind != EventType.EXCEPTION or (vector != _NMI and vector <= _LAST_EXCEPTION))
+
+
+def _is_legal_state(save: Save, vcpu: "Vcpu") -> bool:
+    if not save.efer & Efer.SVME or save.efer & ~int(EFER_OFFERED) or save.cr4 & ~offered_cr4(vcpu):
+        return False
+    if save.cr0 >> 32 or save.dr6 >> 32 or save.dr7 >> 32 or save.cr3 >> vcpu.vm.maxphyaddr:
+        return False
+    if save.cr0 & Cr0.NW and not save.cr0 & Cr0.CD:
+        return False
+    if save.efer & Efer.LME and save.cr0 & Cr0.PG:
+        return bool(save.cr4 & Cr4.PAE and save.cr0 & Cr0.PE) and not (save.cs.long and save.cs.big)
+    return True
+
+
+def offered_cr4(vcpu: "Vcpu") -> int:
+    """CR4 bits a guest may set; 5-level paging needs a host with 5 levels where the CPU walks the guest's tables."""
+    return CR4_OFFERED & ~int(Cr4.LA57) if vcpu.vm.tdp and vcpu.vm.host_levels < 5 else CR4_OFFERED

@@ -1,0 +1,127 @@
+"""Model-specific registers of one vCPU. A register or value that does not exist raises #GP(0). Source: APM vol. 2 appendix A."""
+
+from typing import TYPE_CHECKING, Any
+
+from shadowmmu.machine.memory.linear_memory import GP, GuestFault, GuestMemory
+from shadowmmu.machine.seam import MASK32, MASK64, Seg, State
+from shadowmmu.x86.control import Efer
+
+if TYPE_CHECKING:
+    from shadowmmu import Vcpu
+
+TSC, APIC_BASE, UCODE_REVISION = 0x10, 0x1B, 0x8B
+SYSENTER_CS, SYSENTER_ESP, SYSENTER_EIP = 0x174, 0x175, 0x176
+PAT = 0x277
+EFER, STAR, LSTAR, CSTAR, SFMASK = 0xC0000080, 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084
+FS_BASE, GS_BASE, KERNEL_GS_BASE, TSC_AUX = 0xC0000100, 0xC0000101, 0xC0000102, 0xC0000103
+HWCR = 0xC0010015
+VM_CR, VM_HSAVE_PA = 0xC0010114, 0xC0010117
+
+_PAT_RESET = 0x0007040600070406
+_PAT_TYPES = frozenset((0, 1, 4, 5, 6, 7))
+EFER_OFFERED = Efer.SCE | Efer.LME | Efer.LMA | Efer.NXE | Efer.SVME
+_VM_CR_KNOWN, VM_CR_LOCK, SVMDIS = 0x1F, 1 << 3, 1 << 4
+_ADDRESSES = frozenset((LSTAR, CSTAR, SYSENTER_ESP, SYSENTER_EIP, FS_BASE, GS_BASE, KERNEL_GS_BASE))
+"""Registers that hold a linear address, which must be canonical."""
+_SYSTEM_FIELDS = {
+    STAR: "star",
+    SYSENTER_CS: "sysenter_cs",
+    SYSENTER_ESP: "sysenter_esp",
+    SYSENTER_EIP: "sysenter_eip",
+    KERNEL_GS_BASE: "kernel_gs_base",
+}
+"""Registers the CPU uses by itself."""
+
+
+def is_pat(value: int) -> bool:
+    """A legal value of PAT."""
+    return all(value >> 8 * i & 0xFF in _PAT_TYPES for i in range(8))
+
+
+class Msrs:
+    """`svm`: the CPU offers AMD-V. `tsc` is the time-stamp counter now, which the machine keeps so that runs repeat exactly."""
+
+    def __init__(self, vcpu: "Vcpu", memory: GuestMemory, number: int, *, svm: bool) -> None:
+        self.vcpu = vcpu
+        self.memory = memory
+        self.tsc_offset = 0
+        bootstrap = 0x100 if number == 0 else 0
+        self._values = {
+            APIC_BASE: 0xFEE00000 | bootstrap,
+            UCODE_REVISION: 0,
+            PAT: _PAT_RESET,
+            LSTAR: 0,
+            CSTAR: 0,
+            SFMASK: 0,
+            TSC_AUX: number,
+            HWCR: 0,
+        }
+        if svm:
+            self._values |= {VM_CR: 0, VM_HSAVE_PA: 0}
+
+    def __getitem__(self, index: int) -> int:
+        return self._values[index]
+
+    def read(self, index: int, state: State, tsc: int) -> int:
+        system = state.system
+        if index == EFER:
+            return int(self.vcpu.efer)
+        if index == TSC:
+            return tsc + self.tsc_offset & MASK64
+        if index in (FS_BASE, GS_BASE):
+            return system.segments[Seg.FS if index == FS_BASE else Seg.GS].base
+        if index in _SYSTEM_FIELDS:
+            value: int = getattr(system, _SYSTEM_FIELDS[index])
+            return value
+        if index not in self._values:
+            raise GuestFault(GP)
+        return self._values[index]
+
+    def write(self, index: int, value: int, state: State, tsc: int) -> None:
+        """Changes `state` for what the CPU keeps."""
+        if index in _ADDRESSES and not self.memory.canonical(value):
+            raise GuestFault(GP)
+        if index == EFER:
+            if value & ~self._efer_offered() or not self.vcpu.set_efer(value):
+                raise GuestFault(GP)
+        elif index == TSC:
+            self.tsc_offset = value - tsc
+        elif index in (FS_BASE, GS_BASE):
+            which = Seg.FS if index == FS_BASE else Seg.GS
+            state.set_segments({which: state.system.segments[which]._replace(base=value)})
+        elif index in _SYSTEM_FIELDS:
+            change: dict[str, Any] = {_SYSTEM_FIELDS[index]: value & MASK32 if index == SYSENTER_CS else value}
+            state.system = state.system._replace(**change)
+        elif index in self._values:
+            self._write_plain(index, value)
+        else:
+            raise GuestFault(GP)
+
+    def _efer_offered(self) -> int:
+        offered = int(EFER_OFFERED)
+        return offered if not self._values.get(VM_CR, SVMDIS) & SVMDIS else offered & ~int(Efer.SVME)
+
+    def _write_plain(self, index: int, value: int) -> None:
+        if (index == PAT and not is_pat(value)) or index == UCODE_REVISION:
+            raise GuestFault(GP)
+        if index == VM_CR:
+            value = self._checked_vm_cr(value)
+        if index == VM_HSAVE_PA and (value & 0xFFF or value >> self.vcpu.vm.maxphyaddr):
+            raise GuestFault(GP)
+        self._values[index] = value & MASK32 if index in (SFMASK, TSC_AUX) else value
+
+    def _checked_vm_cr(self, value: int) -> int:
+        """VM_CR: LOCK keeps itself and SVMDIS as they are; AMD-V cannot be disabled while it is on. APM vol. 2 section 15.30.1."""
+        old = self._values[VM_CR]
+        if value & ~_VM_CR_KNOWN or (value & SVMDIS and self.vcpu.efer & Efer.SVME):
+            raise GuestFault(GP)
+        kept = VM_CR_LOCK | SVMDIS if old & VM_CR_LOCK else 0
+        return value & ~kept | old & kept
+
+    def set_pat(self, value: int) -> None:
+        """VMRUN and #VMEXIT switch PAT with nested paging; `value` is legal."""
+        self._values[PAT] = value
+
+    def set_syscall(self, lstar: int, cstar: int, sfmask: int) -> None:
+        """VMLOAD loads these unchecked."""
+        self._values |= {LSTAR: lstar, CSTAR: cstar, SFMASK: sfmask}

@@ -1,0 +1,148 @@
+"""One run of a guest as data: what the machine counted, what the audit said, what is left in the shadow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Literal
+
+import msgspec
+
+from shadowmmu import EngineError, Vm
+from shadowmmu.errors import BadInput
+from shadowmmu.look.picture import count_tables
+from shadowmmu.machine.loader import Guest
+from shadowmmu.machine.machine import MAX_EXITS, Machine
+from shadowmmu.machine.result import Reason, Result
+from shadowmmu.machine.seam import CpuError, Exit
+from shadowmmu.runs.event_log import EventLog
+
+Roots = Literal["special", "legacy"]
+Audit = Literal["every", "exit", "off"]
+
+
+class Violated(Exception):
+    """The audit found something; the run ends here."""
+
+    def __init__(self, violations: list[str]) -> None:
+        super().__init__(violations[0])
+        self.violations = violations
+
+
+class Reached(Exception):
+    """What a run was to go on to has come; the run ends here, and may be taken up again."""
+
+
+class RunReport(msgspec.Struct, kw_only=True):
+    """One run. `result` is None if it was cut short: `violations` of the audit, or what `broke` the CPU or the engine."""
+
+    guest: str
+    roots: str
+    exits: int
+    result: Result | None
+    audit: Audit
+    audits: int
+    violations: list[str]
+    broke: str
+    tables: dict[str, int]
+    counters: dict[str, int]
+    as_expected: bool
+    """The guest passed, or stopped by itself where no verdict of its own was to come, and no audit failed."""
+    reproduce: str = ""
+    """The command that leads there again, if the run was cut short."""
+
+
+class Auditor:
+    """Audits a VM, counts how often, and raises `Violated` at the first violation."""
+
+    def __init__(self, when: Audit) -> None:
+        self.when, self.count = when, 0
+        if when != "off":
+            self._audit: Callable[[Vm], list[Any]] = import_module("shadowmmu.check.audit").audit
+
+    def __call__(self, vm: Vm) -> None:
+        self.count += 1
+        found = self._audit(vm)
+        if found:
+            raise Violated([str(violation) for violation in found])
+
+
+class GuestRun:
+    """A guest in a machine, to be run once or in parts; `machine` may be looked at in between and afterwards.
+
+    named   what to call the guest by on a command line
+    audit   after "every" exit of the guest, once at its "exit", or "off"
+    log     where the engine's events go, if they are wanted
+    """
+
+    def __init__(
+        self,
+        guest: Guest,
+        named: str,
+        *,
+        roots: Roots = "special",
+        audit: Audit = "off",
+        on_output: Callable[[str], None] | None = None,
+        on_exit: Callable[[Machine, Exit], None] | None = None,
+        log: EventLog | None = None,
+    ) -> None:
+        self.guest, self.named, self.auditor = guest, named, Auditor(audit)
+        hooks = [hook for hook in (log and log.on_exit, on_exit) if hook]
+
+        def after_exit(machine: Machine, exit_: Exit) -> None:
+            for hook in hooks:
+                hook(machine, exit_)
+            if audit == "every":
+                self.auditor(machine.vm)
+            if self.until is not None and self.until(machine):
+                raise Reached
+
+        self.until: Callable[[Machine], bool] | None = None
+        try:
+            self.machine = Machine(guest, roots=roots, on_output=on_output, on_exit=after_exit)
+        except CpuError as error:
+            raise BadInput(str(error)) from None
+        if log is not None:
+            self.machine.vm.start_trace()
+
+    def run(self, max_exits: int | None = None, until: Callable[[Machine], bool] | None = None) -> RunReport:
+        """Run to the guest's end, or to exit number `max_exits`, which then is no failure, or to the exit where `until` holds."""
+        self.until = until
+        result: Result | None = None
+        violations: list[str] = []
+        broke = ""
+        try:
+            result = self.machine.run(max_exits=max_exits or MAX_EXITS)
+            if self.auditor.when == "exit":
+                self.auditor(self.machine.vm)
+        except Violated as violated:
+            violations = violated.violations
+        except Reached:
+            pass
+        except (CpuError, EngineError) as error:
+            broke = f"{type(error).__name__}: {error}"
+        vm, when = self.machine.vm, self.auditor.when
+        return RunReport(
+            guest=self.guest.name,
+            roots=vm.roots,
+            exits=self.machine.exits,
+            result=result,
+            audit=when,
+            audits=self.auditor.count,
+            violations=violations,
+            broke=broke,
+            tables=count_tables(vm.shadow_pages()),
+            counters=vm.counters(),
+            as_expected=result is not None and not violations and _ended_well(self.guest, result.reason, max_exits),
+            reproduce=self._command(self.machine.exits + bool(broke)) if violations or broke else "",
+        )
+
+    def _command(self, exits: int) -> str:
+        """The command that runs as far as `exits`."""
+        return f"shadowmmu run {self.named} --roots {self.machine.vm.roots} --audit {self.auditor.when} --max-exits {exits}"
+
+
+def _ended_well(guest: Guest, reason: Reason, max_exits: int | None) -> bool:
+    if reason is Reason.EXIT_LIMIT:
+        return max_exits is not None
+    return reason is Reason.PASSED or (reason is Reason.HALTED and not guest.expect)

@@ -1,0 +1,298 @@
+"""The capture kit without QEMU: its guests, the archives it packs, what it decodes, and how it complains."""
+
+import io
+import json
+import re
+import struct
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from elftools.elf.elffile import ELFFile
+from iced_x86 import Code, Decoder, Mnemonic
+
+from shadowmmu.captures import capture as packed
+from shadowmmu.captures import find as shipped
+from shadowmmu.captures import kit as reader
+from shadowmmu.trace import events as e
+
+SOURCE = Path(__file__).resolve().parents[3] / "capture"
+sys.path.insert(0, str(SOURCE))
+
+import capture as driver  # noqa: E402
+from kit import initramfs  # noqa: E402
+from kit.decode import decode  # noqa: E402
+from kit.normal import Normaliser  # noqa: E402
+from kit.ringbuffer import ROLE_BITS, role  # noqa: E402
+from kit.sets import BY_SEED, FIXED, RUNS, guests_of  # noqa: E402
+
+SEEDS = range(2)
+DONE_BY = {
+    "rd": Mnemonic.MOV, "wr": Mnemonic.MOV, "call": Mnemonic.CALL, "invlpg": Mnemonic.INVLPG, "cr0": Mnemonic.MOV, "cr3": Mnemonic.MOV,
+    "cr4": Mnemonic.MOV, "wrmsr": Mnemonic.WRMSR, "vmrun": Mnemonic.VMRUN, "vmmcall": Mnemonic.VMMCALL, "invlpga": Mnemonic.INVLPGA,
+    "leave_user": Mnemonic.INT, "enter_user": Mnemonic.PUSH, "host": Mnemonic.MOV, "end": None,
+}  # fmt: skip
+"""The instruction at each operation's rip; the end of L1 and of L2 are told in different ways."""
+
+
+def saved(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def read_guest(folder, name):
+    """A guest as the replay's reader takes it, and its image."""
+    described = json.loads((folder / f"{name}.json").read_text())
+    return reader._guest(described), [(part["gpa"], (folder / part["file"]).read_bytes()) for part in described["image"]]
+
+
+@pytest.fixture(scope="module", params=[*FIXED, *BY_SEED])
+def guest_set(request, tmp_path_factory):
+    """All guests of a set, written."""
+    folder = tmp_path_factory.mktemp(request.param)
+    guests = guests_of(request.param, SEEDS)
+    for guest in guests:
+        guest.save(folder)
+    return request.param, folder, guests
+
+
+def test_guests_are_the_same_each_time(guest_set, tmp_path):
+    name, folder, _ = guest_set
+    for guest in guests_of(name, SEEDS):
+        guest.save(tmp_path)
+    assert saved(tmp_path) == saved(folder)
+
+
+def test_operations_lie_where_the_list_says(guest_set):
+    """The list is what replay works from: each rip holds the instruction of its operation."""
+    _, folder, guests = guest_set
+    for guest in guests:
+        read, image = read_guest(folder, guest.name)
+        for ops, bits in ((read.ops, guest.bits), (read.l2_ops, 32)):
+            assert [op.i for op in ops] == list(range(len(ops)))
+            for op in ops:
+                gpa, data = next((gpa, data) for gpa, data in image if gpa <= op.rip < gpa + len(data))
+                instruction = next(iter(Decoder(bits, data[op.rip - gpa :][:15], ip=op.rip)))
+                kind = op.op.removeprefix("l2_")
+                assert instruction.code != Code.INVALID and DONE_BY[kind] in (None, instruction.mnemonic), (guest.name, op)
+
+
+def test_scripts_name_what_the_runner_knows(guest_set):
+    """Every word of every script is a command of runner.c, and every file it loads is there."""
+    _, folder, guests = guest_set
+    commands = set((SOURCE / "runner.c").read_text().split('{ "')[1:])
+    known = {command.split('"')[0] for command in commands} | {"run"}
+    for guest in guests:
+        lines = [line.split() for line in (folder / f"{guest.name}.kvs").read_text().splitlines()]
+        assert {words[0] for words in lines} <= known
+        assert all((folder / words[2]).is_file() for words in lines if words[0] == "load")
+        assert [words[0] for words in lines].count("run") == len(guest.script) + 1
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_guests_are_those_of_the_captures(name, tmp_path):
+    """A guest that is captured here already is made anew to the byte: code, tables, registers, operations."""
+    captured = {found.name: found for found in shipped.find(None)}
+    compared = 0
+    for guest in guests_of(name, SEEDS):
+        found = captured.get(f"{name}/{guest.name}")
+        if found is None:
+            continue
+        guest.save(tmp_path)
+        read, image = read_guest(tmp_path, guest.name)
+        original = found.load()
+        assert image == original.image, guest.name
+        assert (read.entry_state, read.memslots) == (original.guest.entry_state, original.guest.memslots)
+        for ours, theirs in ((read.ops, original.guest.ops), (read.l2_ops, original.guest.l2_ops)):
+            assert [without_note(op) for op in ours] == [without_note(op) for op in theirs], guest.name
+        compared += 1
+    assert compared == len(guests_of(name, SEEDS))
+
+
+def without_note(op):
+    return msgspec.structs.replace(op, note=None)
+
+
+def test_example_of_the_readme_makes_a_guest(tmp_path, monkeypatch):
+    (example,) = re.findall(r"^```python\n(.*?)^```", (SOURCE / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {})
+    read, image = read_guest(tmp_path / "build/capture/guests/mine", "pae_mine")
+    assert [op.op for op in read.ops][:3] == ["rd", "wr", "wr"] and read.ops[-1].op == "end" and image
+
+
+def test_every_set_has_its_guests_beside_it():
+    """The replay's reader finds guests in the folder whose name the captures' folder begins with."""
+    for name, run in RUNS.items():
+        assert name.startswith(run.guests) and (run.guests in FIXED or run.guests in BY_SEED)
+
+
+def test_archive_holds_its_members(tmp_path):
+    """The newc form, read by its own description: magic, 13 fields, name, content, each part padded to 4 bytes."""
+    members = {"init": b"#!/bin/sh\n", "modules/kvm.ko": b"abcde", "guests/a.kvs": b""}
+    initramfs.write_archive(tmp_path / "one", members)
+    initramfs.write_archive(tmp_path / "two", members)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    data, at, read = initramfs.gzip.decompress((tmp_path / "one").read_bytes()), 0, {}
+    while at < len(data):
+        assert data[at : at + 6] == b"070701"
+        fields = [int(data[at + 6 + 8 * n : at + 14 + 8 * n], 16) for n in range(13)]
+        name = data[at + 110 : at + 110 + fields[11] - 1].decode()
+        at = at + 110 + fields[11] + 3 & ~3
+        read[name] = (fields[1], data[at : at + fields[6]])
+        at = at + fields[6] + 3 & ~3
+    assert read.pop("TRAILER!!!") == (0, b"")
+    assert list(read) == ["guests", "modules", *members]  # folders come before what they hold
+    assert {name: content for name, (mode, content) in read.items() if mode == initramfs.FILE} == members
+
+
+def test_runner_compiles_into_the_archive(tmp_path):
+    """Linked statically: there is no C library where it runs."""
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    for name in ("vmlinuz", "busybox", *(f"{Path(module).name}.ko" for module in initramfs.MODULES)):
+        (folder / name).write_bytes(b"x")
+    initramfs.build(SOURCE, folder, tmp_path / "initrd.gz")
+    runner = (tmp_path / "runner").read_bytes()
+    assert "PT_INTERP" not in [segment["p_type"] for segment in ELFFile(io.BytesIO(runner)).iter_segments()]
+    assert runner in initramfs.gzip.decompress((tmp_path / "initrd.gz").read_bytes())
+
+
+# --- decoding
+
+LAYOUTS = {
+    "ftrace.print": (5, ["field:unsigned long ip;\toffset:8;\tsize:8;\tsigned:0;", "field:char buf[];\toffset:16;\tsize:0;\tsigned:0;"]),
+    "kv.mmu_page_fault_ret": (900, ["field:s32 ret;\toffset:8;\tsize:4;\tsigned:1;"]),
+    "kvmmmu.kvm_mmu_unsync_page": (
+        901,
+        [
+            "field:__u8 mmu_valid_gen;\toffset:8;\tsize:1;\tsigned:0;",
+            "field:__u64 gfn;\toffset:16;\tsize:8;\tsigned:0;",
+            "field:__u32 role;\toffset:24;\tsize:4;\tsigned:0;",
+            "field:__u32 root_count;\toffset:28;\tsize:4;\tsigned:0;",
+            "field:bool unsync;\toffset:32;\tsize:1;\tsigned:0;",
+        ],
+    ),
+}
+COMMON = "\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n"
+
+
+def record(number, body, delta=1):
+    """An event with its data: a 4-byte header, of which 5 bits are the length in words."""
+    data = struct.pack("<HHI", number, 0, 0) + body
+    data += bytes(-len(data) % 4)
+    return struct.pack("<I", len(data) // 4 | delta << 5) + data
+
+
+def page_of(time, *records):
+    body = b"".join(records)
+    return (struct.pack("<QQ", time, len(body)) + body).ljust(4096, b"\0")
+
+
+@pytest.fixture
+def raw_run(tmp_path):
+    """What a run leaves: two pages of the ring buffer, and the files beside it."""
+    raw = tmp_path / "raw" / "shadow"
+    (raw / "format").mkdir(parents=True)
+    for name, (number, fields) in LAYOUTS.items():
+        text = f"name: {name.split('.')[1]}\nID: {number}\nformat:\n{COMMON}" + "".join(f"\t{field}\n" for field in fields)
+        (raw / "format" / f"{name}.txt").write_text(text)
+    marker = record(5, bytes(8) + b"H create vm\n\0")
+    unsync = record(901, struct.pack("<B7xQIIB3x", 1, 0x19, 0x3711, 0, 1))
+    extended = struct.pack("<II", 30 | 5 << 5, 1) + record(900, struct.pack("<i", -14))
+    long_marker = b"G seq=1 op=0 " + b"x" * 120 + b"\0"
+    by_length = struct.pack("<II", 7 << 5, 4 + 16 + len(long_marker) + -len(long_marker) % 4) + struct.pack("<HHI8x", 5, 0, 0)
+    by_length += long_marker + bytes(-len(long_marker) % 4)
+    padding = struct.pack("<II", 29, 0)
+    (raw / "a.raw").write_bytes(page_of(1000, marker, unsync, extended) + page_of(9000, by_length, padding))
+    (raw / "a.trace.txt").write_text("# tracer: nop\n" + "an event\n" * 4)
+    (raw / "a.pfn.txt").write_text("19 5000 0\n1a 0 0\n")
+    (raw / "a.spt.txt").write_text("DUMP seq=1 tag=before-op-0 root=7000 level=2\n L2 7000[001] = 8027\n   L1 8000[000] = 5000a25\n")
+    (raw / "a.stats.txt").write_text("STATS seq=1 tag=final\n mmu_unsync=1\n vcpu0/pf_taken=2\n")
+    (raw / "a.cpuid.txt").write_text("80000008.0 00003028 0 0 0\n")
+    (raw / "kvm_params.txt").write_text("/sys/module/kvm/parameters/tdp_mmu=Y\n/sys/module/kvm_amd/parameters/npt=N\n")
+    (raw / "cpuinfo.txt").write_text("flags : fpu\naddress sizes\t: 40 bits physical, 48 bits virtual\n")
+    for name in ("uname", "cmdline"):
+        (raw / f"{name}.txt").write_text("Linux 6.1\n")
+    return raw
+
+
+def test_decoded_run_is_what_the_replay_reads(raw_run, tmp_path):
+    target = tmp_path / "captures" / "shadow"
+    assert decode(raw_run, target) == {"a": 4}
+    guest = guests_of("shadow", SEEDS)[0]
+    guest.name = "a"
+    guest.save(tmp_path / "guests" / "shadow")
+    read = reader.read_capture(target, "a")
+    marker, unsync, returned, long_marker = read.events
+    assert marker == e.Marker(text="H create vm") and long_marker.text.startswith("G seq=1 op=0 xxx")
+    assert (unsync.gfn, unsync.role, unsync.unsync) == (0x19, 0x3711, True)
+    assert returned.ret == -14
+    assert read.frames == [(0, 0x19, 0x5000, 1)]
+    assert read.dumps[0].entries == [packed.TableEntry(2, 0x7000, 1, 0x8027), packed.TableEntry(1, 0x8000, 0, 0x5000A25)]
+    assert read.counters[0].values == {"mmu_unsync": 1, "pf_taken": 2}
+    assert not read.setup.npt and read.guest.ops[0].op == "rd"
+    times = [json.loads(line)["ts"] for line in reader.gzip.decompress((target / "a.jsonl.gz").read_bytes()).splitlines()]
+    assert times == [1001, 1002, 1002 + 5 + (1 << 27) + 1, 9007]
+
+
+def test_cut_trace_is_refused(raw_run, tmp_path, capsys):
+    (raw_run / "a.trace.txt").write_text("one event\n")
+    assert driver.main(["decode", "shadow", "--work", str(tmp_path)]) == 2
+    assert "a: the kernel printed 1 events, the buffer gives 4" in capsys.readouterr().err
+
+
+def test_role_has_every_bit_once():
+    word = 0x3711
+    assert role(word) == {"word": word} | {name: word >> low & (1 << bits) - 1 for name, low, bits in ROLE_BITS}
+    assert role(word)["level"] == 1 and role(word)["four_byte"] == 1 and role(word)["access"] == 7 and role(word)["cr0_wp"] == 1
+    covered = [low + bit for _, low, bits in ROLE_BITS for bit in range(bits)]
+    assert len(covered) == len(set(covered))
+
+
+def test_lines_name_frames_and_shadow_pages():
+    lines = Normaliser({0x5000: 0x19})
+    spte = {"ev": "kvm_mmu_set_spte", "gfn": 0x19, "spte": 0x5000A25, "sptep": 0x8008, "level": 1, "r": 1}
+    assert lines.line(spte) == "kvm_mmu_set_spte gfn=19 spte=g19|a25 level=1 at=S0[001]"
+    assert lines.line({"ev": "load_pgd", "root": 0x7000, "level": 4}) == "load_pgd root=S1 level=4"
+    assert lines.line(spte | {"spte": 0x7000027}).split()[2] == "spte=S2|27"  # no guest frame: another shadow page
+    page = {"ev": "kvm_mmu_get_page", "gfn": 0x18, "role": role(0x3712), "mmu_valid_gen": 0, "root_count": 0, "unsync": 0, "created": 1}
+    assert lines.line(page).startswith("kvm_mmu_get_page gfn=18 level=2 gpte=4 quad=0 access=wux [efer_nx cr0_wp] role=3712")
+
+
+# --- the driver's complaints: one line, exit code 2
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["run", "nosuch"], "there is no set nosuch: give one of shadow, extra"),
+        (["guests", "nosuch"], "there are no guests nosuch: give any of shadow"),
+        (["run", "shadow", "p32_nosuch"], "has no guest p32_nosuch for this host: give any of np32_basic"),
+        (["run", "nestedsp"], "initrd.gz: run capture.py build"),
+        (["build"], "run capture.py fetch"),
+        (["decode", "shadow"], "holds no run: run capture.py run shadow"),
+        (["nosuch"], "Try: python capture/capture.py --help"),
+        (["guests", "--seeds", "0"], "Try: python capture/capture.py --help"),
+    ],
+)
+def test_errors_are_one_line(words, says, tmp_path, capsys):
+    work = [] if words == ["nosuch"] else ["--work", str(tmp_path)]
+    assert driver.main([*words, *work]) == 2
+    err = capsys.readouterr().err
+    assert says in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "program", "package"),
+    [(["fetch"], "apt-get", "apt"), (["build"], "gcc", "gcc"), (["run", "nestedsp"], "qemu-system-x86_64", "qemu-system-x86")],
+)
+def test_missing_programs_are_named(words, program, package, tmp_path, capsys, monkeypatch):
+    (tmp_path / "packages").mkdir()
+    for name in ("packages/vmlinuz", "packages/busybox", "initrd.gz"):
+        (tmp_path / name).write_bytes(b"x")
+    if words == ["fetch"]:
+        monkeypatch.setattr("kit.fetch._newest_kernel", lambda: "linux-image")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert driver.main([*words, "--work", str(tmp_path)]) == 2
+    assert f"no {program}: apt install {package}" in capsys.readouterr().err

@@ -1,0 +1,293 @@
+"""The Unicorn back end by itself: entry with any state, exits, state in and out, ports, code that changes."""
+
+import ctypes
+import mmap
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from shadowmmu.machine.cpu.unicorn_cpu import UnicornCpu
+from shadowmmu.machine.cpu.unicorn_layout import layout
+from shadowmmu.machine.seam import Controls, CpuError, ExitKind, Reg, Seg, Segment, State, System, Table
+from shadowmmu.machine.vcpu.cpuid import FEATURES, ON_REQUEST, Cpuid
+
+HIGH = 1 << 32
+SIZE = 4 << 20
+CODE, STACK, DATA = 0x10000, 0x20000, 0x30000
+TABLES = 0x100000
+CONTROLS = Controls(0x80010033, HIGH + TABLES, 0x660, 0x1D01)
+
+
+class Ports:
+    def __init__(self) -> None:
+        self.log: list[tuple[int, ...]] = []
+
+    def read(self, port: int, size: int) -> int:
+        self.log.append((port, size))
+        return 0x1234567890 & (1 << 8 * size) - 1
+
+    def write(self, port: int, size: int, value: int) -> None:
+        self.log.append((port, size, value))
+
+
+class Bench:
+    """A CPU on memory whose first 4 MiB of linear addresses map host memory above 4 GiB."""
+
+    def __init__(self) -> None:
+        self.ram = mmap.mmap(-1, SIZE)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self.ram))
+        self.ports = Ports()
+        self.allowed = True
+        self.cpu = UnicornCpu([(HIGH, SIZE, address)], self.ports, lambda state, port, size: None if self.allowed else ExitKind.PORT_DENIED)
+        self.put(TABLES, HIGH + TABLES + 0x1007, 8)
+        self.put(TABLES + 0x1000, HIGH + TABLES + 0x2007, 8)
+        for i in range(2):
+            self.put(TABLES + 0x2000 + 8 * i, HIGH + i * 0x200000 | 0x87, 8)
+
+    def put(self, at: int, value: int, size: int) -> None:
+        self.ram[at : at + size] = value.to_bytes(size, "little")
+
+    def state(self, code: str, *, user: bool = False) -> State:
+        raw = bytes.fromhex(code)
+        self.ram[CODE : CODE + len(raw)] = raw
+        dpl = 0x60 if user else 0
+        data = Segment(0x20 | (3 if user else 0), 0xC93 | dpl, 0xFFFFFFFF, 0)
+        cs = Segment(0x28 | (3 if user else 0), 0xA9B | dpl, 0xFFFFFFFF, 0)
+        fs, gs = data._replace(base=0x1111_2222_3333), data._replace(base=0x4444_5555_6666)
+        system = System(
+            (data, cs, data, data, fs, gs),
+            Segment(0x48, 0x82, 0x77, 0x5000),
+            Segment(0x40, 0x8B, 0x67, 0x6000),
+            Table(0x7000, 0x3F),
+            Table(0x8000, 0xFFF),
+            3 if user else 0,
+            0xFFFF0FF0,
+            0x400,
+            0x7777_8888_9999,
+            0x0013000800000000,
+            0x10,
+            0x20,
+            0x30,
+        )
+        gpr = [0x0101010101010101 * i for i in range(16)]
+        gpr[Reg.RSP], gpr[Reg.RDI] = STACK, DATA
+        return State(gpr, CODE, 0x246, system)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    yield Bench()
+
+
+def test_the_layout_is_found() -> None:
+    found = layout()
+    assert found is layout()
+    assert found.gpr < found.rip < found.segments < found.cr3 < found.head_end < found.error_code
+
+
+def test_a_state_goes_in_and_comes_out(bench: Bench) -> None:
+    state = bench.state("0fa2")
+    bench.cpu.set_state(state)
+    bench.cpu.set_controls(CONTROLS)
+    assert bench.cpu.run().kind is ExitKind.CPUID
+    seen = bench.cpu.state()
+    assert (seen.gpr, seen.rip, seen.rflags, seen.system) == (state.gpr, CODE, 0x246, state.system)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "number"),
+    [
+        ("0fa2", ExitKind.CPUID, None),
+        ("f4", ExitKind.HLT, None),
+        ("0f013f", ExitKind.INVLPG, None),
+        ("0f32", ExitKind.MSR, 0),
+        ("0f30", ExitKind.MSR, 1),
+        ("0f31", ExitKind.RDTSC, None),
+        ("0f01f9", ExitKind.RDTSC, None),
+        ("0f20c0", ExitKind.CR_READ, 0),
+        ("0f20d0", ExitKind.CR_READ, 2),
+        ("0f20d8", ExitKind.CR_READ, 3),
+        ("0f20e0", ExitKind.CR_READ, 4),
+        ("440f20c0", ExitKind.CR_READ, 8),
+        ("0f22c0", ExitKind.CR_WRITE, 0),
+        ("0f22d8", ExitKind.CR_WRITE, 3),
+        ("0f22e0", ExitKind.CR_WRITE, 4),
+        ("0f06", ExitKind.CR_WRITE, 0),
+        ("0f01f0", ExitKind.CR_WRITE, 0),
+        ("0f01e0", ExitKind.CR_READ, 0),
+        ("cd80", ExitKind.SOFTWARE_INTERRUPT, None),
+        ("cc", ExitKind.SOFTWARE_INTERRUPT, None),
+        ("0f0b", ExitKind.EXCEPTION, 6),
+        ("31c9f7f1", ExitKind.EXCEPTION, 0),
+        ("0f09", ExitKind.CACHE, None),
+        ("0f01d8", ExitKind.SVM, None),
+        ("0f01d9", ExitKind.SVM, None),
+        ("0f01da", ExitKind.SVM, None),
+        ("0f01dd", ExitKind.SVM, None),
+        ("0f01c8", ExitKind.UNDEFINED, None),
+        ("0f05", ExitKind.SYSCALL, None),
+    ],
+)
+def test_exits(bench: Bench, code: str, kind: ExitKind, number: int | None) -> None:
+    state = bench.state(code)
+    state.gpr[Reg.RCX] = 0  # which MONITOR demands
+    bench.cpu.set_state(state)
+    bench.cpu.set_controls(CONTROLS)
+    exit_ = bench.cpu.run()
+    assert exit_.kind is kind
+    assert number is None or exit_.number == number
+
+
+@pytest.mark.parametrize(
+    ("code", "user", "gva", "error"),
+    [
+        ("488b8700004000", False, 0x430000, 0),  # mov rax, [rdi+0x400000]
+        ("48898700004000", True, 0x430000, 6),
+        ("ffa700004000", False, 0x430000, 0),
+        ("48c7c000004000ffe0", True, 0x400000, 0x14),
+    ],
+)
+def test_page_faults_tell_address_and_error_code(bench: Bench, code: str, user: bool, gva: int, error: int) -> None:
+    bench.cpu.set_state(bench.state(code, user=user))
+    bench.cpu.set_controls(CONTROLS)
+    exit_ = bench.cpu.run()
+    assert (exit_.kind, exit_.gva, exit_.error_code) == (ExitKind.PAGE_FAULT, gva, error)
+
+
+def test_a_reserved_bit_fault_has_the_present_bit(bench: Bench) -> None:
+    bench.put(TABLES + 0x2008, 1 << 51 | HIGH | 0x87, 8)
+    bench.cpu.set_state(bench.state("488b8700002000"))
+    bench.cpu.set_controls(CONTROLS)
+    assert bench.cpu.run().error_code == 9
+
+
+def test_error_codes_of_other_exceptions(bench: Bench) -> None:
+    state = bench.state("8ed8")  # mov ds, eax
+    state.gpr[Reg.RAX] = 0x5678
+    bench.cpu.set_state(state)
+    bench.cpu.set_controls(CONTROLS)
+    exit_ = bench.cpu.run()
+    assert (exit_.kind, exit_.number, exit_.error_code) == (ExitKind.EXCEPTION, 13, 0x5678)
+
+
+def test_registers_changed_at_an_exit(bench: Bench) -> None:
+    """In place, and with a change of segments, which enters the guest anew; XMM registers stay."""
+    bench.cpu.set_state(bench.state("0fa2 4801c1 0fa2 4801c1 0fa2"))  # cpuid; add rcx, rax; ...
+    bench.cpu.set_controls(CONTROLS)
+    bench.cpu.run()
+    bench.cpu.set_vector(3, 0xABCDEF << 64 | 0x12345)
+    for anew in (False, True):
+        state = bench.cpu.state()
+        state.rip += 2
+        state.gpr[Reg.RAX], state.gpr[Reg.RCX], state.rflags = 5, 7, 0x203
+        if anew:
+            state.set_segments({Seg.DS: Segment(0, 0, 0, 0)})
+        bench.cpu.set_state(state)
+        assert bench.cpu.run().kind is ExitKind.CPUID
+        state = bench.cpu.state()
+        assert (state.gpr[Reg.RCX], state.rflags & 1, bench.cpu.vector(3)) == (12, 0, 0xABCDEF << 64 | 0x12345)
+    assert state.system.segments[Seg.DS].selector == 0
+
+
+def test_a_new_cr3_and_stale_translations(bench: Bench) -> None:
+    bench.put(DATA, 0xAA, 1)
+    bench.put(0x200000 + DATA, 0xBB, 1)
+    bench.cpu.set_state(bench.state("8a07 0fa2 8a07 0fa2"))
+    bench.cpu.set_controls(CONTROLS)
+    bench.cpu.run()
+    assert bench.cpu.state().gpr[Reg.RAX] & 0xFF == 0xAA
+    second = TABLES + 0x8000
+    bench.ram[second : second + 0x3000] = bench.ram[TABLES : TABLES + 0x3000]
+    bench.put(second, HIGH + second + 0x1007, 8)
+    bench.put(second + 0x1000, HIGH + second + 0x2007, 8)
+    bench.put(second + 0x2000, HIGH + 0x200000 | 0x87, 8)
+    bench.ram[0x200000 + CODE : 0x200000 + CODE + 8] = bench.ram[CODE : CODE + 8]
+    state = bench.cpu.state()
+    state.rip += 2
+    bench.cpu.set_state(state)
+    bench.cpu.set_controls(CONTROLS._replace(cr3=HIGH + second))
+    bench.cpu.run()
+    assert bench.cpu.state().gpr[Reg.RAX] & 0xFF == 0xBB
+
+
+def test_code_changed_by_others_is_translated_anew(bench: Bench) -> None:
+    bench.cpu.set_state(bench.state("b801000000 0fa2"))
+    bench.cpu.set_controls(CONTROLS)
+    bench.cpu.run()
+    for value, anew in ((2, False), (3, True)):
+        bench.ram[CODE + 1] = value
+        bench.cpu.code_changed(HIGH + CODE + 1, 1)
+        state = bench.cpu.state()
+        state.rip = CODE
+        if anew:
+            state.set_segments({Seg.ES: Segment(0, 0, 0, 0)})
+        bench.cpu.set_state(state)
+        bench.cpu.run()
+        assert bench.cpu.state().gpr[Reg.RAX] == value
+
+
+def test_ports(bench: Bench) -> None:
+    bench.cpu.set_state(bench.state("e460 ed e680 ef f4"))  # in al, 0x60; in eax, dx; out 0x80, al; out dx, eax; hlt
+    bench.cpu.set_controls(CONTROLS)
+    assert bench.cpu.run().kind is ExitKind.HLT
+    assert bench.ports.log == [(0x60, 1), (0x0202, 4), (0x80, 1, 0x90), (0x0202, 4, 0x34567890)]
+
+
+def test_a_port_that_is_denied(bench: Bench) -> None:
+    bench.allowed = False
+    state = bench.state("b055 e680 b077 0fa2", user=True)
+    bench.cpu.set_state(state)
+    bench.cpu.set_controls(CONTROLS)
+    assert bench.cpu.run().kind is ExitKind.PORT_DENIED
+    seen = bench.cpu.state()
+    assert (seen.rip, seen.gpr[Reg.RAX], bench.ports.log) == (CODE + 2, 0x55, [])
+
+
+def test_an_address_outside_host_memory_is_an_error_of_the_machine(bench: Bench) -> None:
+    bench.put(TABLES + 0x2008, 0x7000000000 | 0x87, 8)
+    bench.cpu.set_state(bench.state("488b8700002000"))
+    bench.cpu.set_controls(CONTROLS)
+    with pytest.raises(CpuError, match="outside host memory: 0x7000030000"):
+        bench.cpu.run()
+
+
+def test_host_memory_that_covers_the_cpus_own_region() -> None:
+    with pytest.raises(CpuError, match="make the low zone smaller"):
+        UnicornCpu([(0xDFFFF000, 0x2000, 0)], Ports(), lambda state, port, size: True)
+
+
+@pytest.mark.parametrize(
+    ("controls", "attr"),
+    [
+        (Controls(0x80010011, HIGH // 2 + 0, 0x60, 0x1801), 0xC9B),  # PAE, 32-bit code
+        (Controls(0x80010010, HIGH // 2 + 0, 0x60, 0x1801), 0x09B),  # paged real mode
+    ],
+)
+def test_legacy_modes(controls: Controls, attr: int) -> None:
+    b = Bench()
+    low = mmap.mmap(-1, 0x1000)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(low))
+    ram = ctypes.addressof(ctypes.c_char.from_buffer(b.ram))
+    cpu = UnicornCpu([(HIGH // 2, 0x1000, address), (HIGH, SIZE, ram)], b.ports, lambda state, port, size: True)
+    struct.pack_into("<Q", low, 0, HIGH + TABLES + 0x2001)
+    state = b.state("6631c0 0fa2" if attr == 0x09B else "31c0 0fa2")
+    base = CODE if attr == 0x09B else 0
+    state.set_segments({Seg.CS: Segment(CODE >> 4, attr, 0xFFFF if base else 0xFFFFFFFF, base)})
+    state.rip = CODE - base
+    cpu.set_state(state)
+    cpu.set_controls(controls)
+    assert cpu.run().kind is ExitKind.CPUID
+    assert cpu.state().gpr[Reg.RAX] == 0
+
+
+def test_cpuid_offers_what_it_says() -> None:
+    leaves = Cpuid(0, 1, 40)
+    for name, (leaf, register, bit) in FEATURES.items():
+        assert bool(leaves.read(leaf, 0)[register] >> bit & 1) == (name not in ON_REQUEST), name
+    assert Cpuid(0, 1, 40, frozenset(("la57",))).read(7, 0).ecx >> 16 & 1
+    assert not leaves.read(0x80000001, 0).ecx >> 2 & 1, "no SVM"
+    assert not leaves.read(1, 0).ecx >> 17 & 1, "no PCID"
+    assert not leaves.read(7, 0).ecx >> 3 & 1, "no protection keys"
+    assert leaves.read(0x80000008, 0).eax == 48 << 8 | 40
+    assert leaves.read(0x12345, 0) == (0, 0, 0, 0)

@@ -1,0 +1,144 @@
+"""Guests from TOML and images: what is loaded where, and that bad input gives one clear error."""
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from shadowmmu.errors import BadInput
+from shadowmmu.machine.loader import Guest, load_bytes, load_image, read_guest
+from shadowmmu.machine.seam import Reg
+
+MAGIC = 0x1BADB002
+TOML = 'name = "x"\nimage = "x.img"\n'
+
+
+def header(flags: int, *fields: int) -> bytes:
+    return struct.pack("<III", MAGIC, flags, -(MAGIC + flags) & 0xFFFFFFFF) + b"".join(struct.pack("<I", f) for f in fields)
+
+
+def guest(**fields: object) -> Guest:
+    return Guest(**{"name": "x", "image": "x.img", **fields})  # type: ignore[arg-type]
+
+
+# --- TOML
+
+
+def test_a_guest_from_toml(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text(TOML + 'mode = "pae"\nfeatures = ["nx", "smep"]\nmemory_mib = 16\nexpect = "DONE"\n')
+    found = read_guest(tmp_path / "x.toml")
+    assert (found.mode, found.features, found.memory_mib, found.expect) == ("pae", ("nx", "smep"), 16, "DONE")
+    assert found.path == tmp_path / "x.img"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name = ", "is not TOML"),
+        ("image = 'x.img'", "missing required field `name`"),
+        (TOML + "memory_mib = 'much'", "Expected `int`, got `str` - at `$.memory_mib`"),
+        (TOML + "memory_mib = 0", "`$.memory_mib`"),
+        (TOML + "mode = 'fast'", "`$.mode`"),
+        (TOML + "features = [1]", "`$.features[0]`"),
+        (TOML + "features = ['pku']", "this machine has no pku"),
+        (TOML + "colour = 'red'", "unknown field `colour`"),
+    ],
+)
+def test_bad_toml(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(text)
+    with pytest.raises(BadInput) as error:
+        read_guest(path)
+    assert message in str(error.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"nothing\.toml: No such file or directory; name a TOML file"):
+        read_guest(tmp_path / "nothing.toml")
+    with pytest.raises(BadInput, match=r"x\.img of guest x: No such file or directory; build it"):
+        load_image(guest(directory=str(tmp_path)))
+
+
+def test_a_bare_image_is_a_guest(tmp_path: Path) -> None:
+    (tmp_path / "mine.img").write_bytes(header(0))
+    assert read_guest(tmp_path / "mine.img").name == "mine"
+
+
+# --- flat images
+
+
+def test_a_flat_image_starts_in_real_mode() -> None:
+    loaded = load_bytes(guest(format="flat"), b"\xf4")
+    assert loaded.pieces == ((0x7C00, b"\xf4", 1),)
+    assert (loaded.state.rip, loaded.cr0 & 1, loaded.state.cs.base) == (0x7C00, 0, 0)
+
+
+def test_a_flat_image_in_protected_mode() -> None:
+    loaded = load_bytes(guest(format="flat", load=0x100000, entry=0x100010, start="protected"), b"\xf4" * 32)
+    assert (loaded.state.rip, loaded.cr0 & 1, loaded.state.cs.limit) == (0x100010, 1, 0xFFFFFFFF)
+
+
+@pytest.mark.parametrize(
+    ("fields", "image", "message"),
+    [
+        ({}, b"", "is empty; build it"),
+        ({"load": 0x200000}, b"\xf4", "out of reach in real mode"),
+        ({"load": 0x3FFFFF0, "start": "protected"}, b"\xf4" * 32, "raise memory_mib or link it lower"),
+    ],
+)
+def test_bad_flat_images(fields: dict[str, object], image: bytes, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        load_bytes(guest(format="flat", memory_mib=64, **fields), image)
+
+
+# --- multiboot
+
+
+def test_address_fields() -> None:
+    image = b"junk" + header(1 << 16, 0x100004, 0x100000, 0x100028, 0x101000, 0x100024) + b"\xf4" * 16
+    loaded = load_bytes(guest(), image)
+    info, piece = loaded.pieces
+    assert (piece.gpa, piece.data, piece.size) == (0x100000, image[:0x28], 0x1000)
+    assert (loaded.state.rip, loaded.state.gpr[Reg.RAX], loaded.state.gpr[Reg.RBX]) == (0x100024, 0x2BADB002, info.gpa)
+    flags, lower, upper = struct.unpack_from("<III", info.data)
+    assert (flags & 0x41, lower, upper) == (0x41, 640, 31 * 1024)
+
+
+def elf(machine: int = 3, address: int = 0x100000, segments: int = 1) -> bytes:
+    """A 32-bit ELF executable of one segment that holds a multiboot header."""
+    code = header(0) + b"\xf4"
+    start = struct.pack("<4sBBB9x", b"\x7fELF", 1, 1, 1)
+    start += struct.pack("<HHIIIIIHHHHHH", 2, machine, 1, address + 12, 52, 0, 0, 52, 32, segments, 0, 0, 0)
+    program_header = struct.pack("<8I", 1, 84, 0xC0000000, address, len(code), len(code) + 100, 7, 4)
+    return start + (program_header if segments else bytes(32)) + code
+
+
+def test_elf() -> None:
+    loaded = load_bytes(guest(), elf())
+    assert loaded.pieces[1].gpa == 0x100000, "the physical address counts"
+    assert loaded.pieces[1].size == len(loaded.pieces[1].data) + 100
+    assert loaded.state.rip == 0x10000C
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (b"\0" * 9000, "has no multiboot header in its first 8192 bytes"),
+        (struct.pack("<III", MAGIC, 0, 0), "has no multiboot header"),
+        (header(1 << 3), "asks for features 0x8"),
+        (header(1 << 16), "is cut off"),
+        (header(1 << 16, 0x1000, 0x2000, 0, 0, 0), "lies before the file"),
+        (header(1 << 16, 0x100000, 0x100000, 0x200000, 0, 0), "promises 1048576 bytes"),
+        (header(1 << 16, 0xF0000000, 0xF0000000, 0, 0, 0xF0000000), "raise memory_mib"),
+        (header(0), "is no ELF file"),
+        (elf(machine=40), "is ELF for ARM; build it for x86"),
+        (elf(segments=0), "has nothing to load"),
+    ],
+)
+def test_bad_multiboot_images(image: bytes, message: str) -> None:
+    with pytest.raises(BadInput) as error:
+        load_bytes(guest(), image)
+    assert message in str(error.value)
+    assert "x.img" in str(error.value)
