@@ -9,6 +9,7 @@ cpdef enum GateBits:                        # which of the CPU's features change
 cdef struct RsvdBits:
     unsigned long long mask[2][5]           # [bit 7 of the entry][level - 1]
     unsigned long long bad_mt_xwr           # EPT: bad values of the low six bits, one bit each
+ctypedef RsvdBits *RsvdBitsPtr
 
 
 cdef inline bint is_rsvd(RsvdBits *rsvd, unsigned long long entry, int level) noexcept nogil:

@@ -8,9 +8,6 @@ import cython
 from cython.cimports.libc.string import memset
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def rsvd_bits(low: cython.int, high: cython.int) -> cython.ulonglong:
     """A mask of bits `low` to `high`, both included; 0 when high < low."""
     if high < low:
@@ -20,10 +17,7 @@ def rsvd_bits(low: cython.int, high: cython.int) -> cython.ulonglong:
     return (ones >> (63 - (high - low))) << low
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def legacy_rsvd_bits(rsvd: cython.pointer(RsvdBits), levels: cython.int, maxphyaddr: cython.int, gates: cython.int) -> cython.void:
+def legacy_rsvd_bits(rsvd: RsvdBitsPtr, levels: cython.int, maxphyaddr: cython.int, gates: cython.int) -> cython.void:
     """Masks of 2-level (2), PAE (3), 4- and 5-level tables."""
     i: cython.int
     memset(rsvd, 0, cython.sizeof(RsvdBits))
@@ -55,10 +49,7 @@ def legacy_rsvd_bits(rsvd: cython.pointer(RsvdBits), levels: cython.int, maxphya
     rsvd.mask[1][0] = rsvd.mask[0][0]
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def ept_rsvd_bits(rsvd: cython.pointer(RsvdBits), maxphyaddr: cython.int, huge_level: cython.int, exec_only: cython.bint) -> cython.void:
+def ept_rsvd_bits(rsvd: RsvdBitsPtr, maxphyaddr: cython.int, huge_level: cython.int, exec_only: cython.bint) -> cython.void:
     """Masks of EPT tables, and the bad combinations of memory type and rights."""
     base: cython.ulonglong = rsvd_bits(maxphyaddr, 51)
     rsvd.mask[0][4] = base | rsvd_bits(3, 7)

@@ -2,24 +2,24 @@
 
 import cython
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.shadowmmu.engine.memory.memslots import slot_shift
-from cython.cimports.shadowmmu.engine.pages.pages import hash_bucket
 from cython.cimports.shadowmmu.engine.arena.role import Role, has_gptes, role_as_id, role_level
 from cython.cimports.shadowmmu.engine.arena.state import (
     ADDRESS_SPACES,
     MAX_SLOTS,
-    Kvm,
-    MemSlot,
-    ShadowPage,
+    KvmPtr,
+    MemSlotPtr,
+    ShadowPagePtr,
     gfn_t,
     pages_per_hpage,
     u64,
 )
+from cython.cimports.shadowmmu.engine.memory.memslots import slot_shift
+from cython.cimports.shadowmmu.engine.pages.pages import hash_bucket
 
 
 def validate_accounting(auditor: Auditor) -> None:
     """I7: the count of pages that shadow guest tables, then what each memslot counts."""
-    kvm: cython.pointer(Kvm) = auditor.kvm
+    kvm: KvmPtr = auditor.kvm
     indirect: u64 = 0
     i: u64
     for i in range(auditor.nlive):
@@ -39,24 +39,24 @@ def validate_accounting(auditor: Auditor) -> None:
 
 @cython.cfunc
 @cython.exceptval(check=False)
-def is_counted(sp: cython.pointer(ShadowPage)) -> cython.bint:
+def is_counted(sp: ShadowPagePtr) -> cython.bint:
     """A page that shadows a guest table, and has not been zapped."""
     return not sp.special and not sp.role & Role.INVALID and has_gptes(sp.role)
 
 
 @cython.cfunc
 @cython.exceptval(check=False)
-def in_slot(slot: cython.pointer(MemSlot), sp: cython.pointer(ShadowPage)) -> cython.bint:
+def in_slot(slot: MemSlotPtr, sp: ShadowPagePtr) -> cython.bint:
     """The guest table that the page shadows lies in this memslot."""
     return role_as_id(sp.role) == slot.as_id and sp.gfn - slot.base_gfn < slot.npages
 
 
 @cython.cfunc
 @cython.exceptval(check=False)
-def upper_tables(kvm: cython.pointer(Kvm), as_id: cython.int, gfn: gfn_t) -> cython.int:
+def upper_tables(kvm: KvmPtr, as_id: cython.int, gfn: gfn_t) -> cython.int:
     """How many pages shadow the guest table at `gfn` above level 1: those are never unsync, so its writes are tracked."""
     count: cython.int = 0
-    sp: cython.pointer(ShadowPage) = kvm.hash[hash_bucket(gfn)]
+    sp: ShadowPagePtr = kvm.hash[hash_bucket(gfn)]
     while sp != cython.NULL:
         count += sp.gfn == gfn and role_as_id(sp.role) == as_id and role_level(sp.role) > 1 and is_counted(sp)
         sp = sp.hash_next
@@ -64,26 +64,26 @@ def upper_tables(kvm: cython.pointer(Kvm), as_id: cython.int, gfn: gfn_t) -> cyt
 
 
 @cython.cfunc
-def validate_tracking(auditor: Auditor, slot: cython.pointer(MemSlot)) -> object:
+def validate_tracking(auditor: Auditor, slot: MemSlotPtr) -> object:
     """I7: each gfn's write-tracking count is the number of upper-level tables in it."""
     n: u64
     for n in range(slot.npages):
         if slot.gfn_write_track[n] and slot.gfn_write_track[n] != upper_tables(auditor.kvm, slot.as_id, slot.base_gfn + n):
             auditor.say("I7", f"gfn {slot.base_gfn + n:#x} has write-tracking count {slot.gfn_write_track[n]}")
     for n in range(auditor.nlive):
-        sp: cython.pointer(ShadowPage) = auditor.live[n]
+        sp: ShadowPagePtr = auditor.live[n]
         if is_counted(sp) and role_level(sp.role) > 1 and in_slot(slot, sp) and not slot.gfn_write_track[sp.gfn - slot.base_gfn]:
             auditor.say("I7", f"gfn {sp.gfn:#x} holds an upper-level table and is not write-tracked")
     return None
 
 
 @cython.cfunc
-def validate_causes(auditor: Auditor, slot: cython.pointer(MemSlot), level: cython.int) -> object:
+def validate_causes(auditor: Auditor, slot: MemSlotPtr, level: cython.int) -> object:
     """I7: the causes against each large page of `level` are the tables in it, and one for where the slot cannot have it."""
     shift: cython.int = slot_shift(level)
     first: u64 = slot.base_gfn >> shift
     count: u64 = ((slot.base_gfn + slot.npages - 1) >> shift) - first + 1
-    due: cython.pointer(cython.int) = cython.cast(cython.pointer(cython.int), calloc(count, cython.sizeof(cython.int)))
+    due: cython.p_int = cython.cast(cython.pointer(cython.int), calloc(count, cython.sizeof(cython.int)))
     if due == cython.NULL:
         raise MemoryError(f"no memory to audit a memslot of {slot.npages} pages")
     n: u64
@@ -101,7 +101,7 @@ def validate_causes(auditor: Auditor, slot: cython.pointer(MemSlot), level: cyth
 
 @cython.cfunc
 @cython.exceptval(check=False)
-def edge_cause(slot: cython.pointer(MemSlot), level: cython.int, n: u64, count: u64) -> cython.bint:
+def edge_cause(slot: MemSlotPtr, level: cython.int, n: u64, count: u64) -> cython.bint:
     """One for the head and the tail of the slot, and for all of one whose host address is aligned otherwise. Set, not added."""
     mask: u64 = pages_per_hpage(level) - 1
     skewed: cython.bint = ((slot.base_gfn ^ slot.hva) & mask) != 0

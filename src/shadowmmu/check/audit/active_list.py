@@ -2,18 +2,18 @@
 
 import cython
 from cython.cimports.shadowmmu.engine.arena.role import Role
-from cython.cimports.shadowmmu.engine.arena.state import Kvm, ListHead, ShadowPage, u64
+from cython.cimports.shadowmmu.engine.arena.state import KvmPtr, ListHeadPtr, ShadowPagePtr, u64
 
 
 def validate_active_list(auditor: Auditor) -> None:
     """I4: newest generation first; what is listed may be, and the count of used pages agrees."""
-    kvm: cython.pointer(Kvm) = auditor.kvm
+    kvm: KvmPtr = auditor.kvm
     valid: u64 = 0
     steps: u64 = 0
     old: cython.bint = False
-    entry: cython.pointer(ListHead) = kvm.active_mmu_pages.next
+    entry: ListHeadPtr = kvm.active_mmu_pages.next
     while entry != cython.address(kvm.active_mmu_pages):
-        sp: cython.pointer(ShadowPage) = cython.cast(cython.pointer(ShadowPage), entry)
+        sp: ShadowPagePtr = cython.cast(ShadowPagePtr, entry)
         steps += 1
         if steps > kvm.npages_pool:
             auditor.say("I4", "the active list has a loop")
@@ -29,7 +29,7 @@ def validate_active_list(auditor: Auditor) -> None:
 
 
 @cython.cfunc
-def validate_listed(auditor: Auditor, sp: cython.pointer(ShadowPage)) -> object:
+def validate_listed(auditor: Auditor, sp: ShadowPagePtr) -> object:
     """I4, I5, I13: a page of the active list is live, valid and not special."""
     if not sp.live:
         auditor.say("I4", f"{auditor.page_name(sp)} is listed but not live")
@@ -43,7 +43,7 @@ def validate_listed(auditor: Auditor, sp: cython.pointer(ShadowPage)) -> object:
 @cython.cfunc
 def validate_used(auditor: Auditor, valid: u64) -> object:
     """I4: `valid` pages are on the active list; with the invalid roots, which are on none, they are all but the special ones."""
-    kvm: cython.pointer(Kvm) = auditor.kvm
+    kvm: KvmPtr = auditor.kvm
     expected: u64 = 0
     count: u64 = valid
     i: u64

@@ -5,7 +5,17 @@ from typing import NamedTuple
 import cython
 from cython.cimports.libc.stdlib import calloc, free, malloc
 from cython.cimports.libc.string import memset
-from cython.cimports.shadowmmu.engine.arena.state import PAGE_SHIFT, PteListDesc, ShadowPage, host_pa, spte_t, sptep_to_sp, u64, u8
+from cython.cimports.shadowmmu.engine.arena.state import (
+    PAGE_SHIFT,
+    PteListDescPtr,
+    ShadowPagePtr,
+    host_pa,
+    p_spte,
+    p_u8,
+    p_u64,
+    sptep_to_sp,
+    u64,
+)
 from cython.cimports.shadowmmu.engine.face.vm import Vm
 
 from shadowmmu.engine.arena.role import describe_role
@@ -33,10 +43,10 @@ class Auditor:
         self.kvm = vm.kvm
         self.found = []
         pages: u64 = self.kvm.npages_pool
-        self.live = cython.cast(cython.pointer(cython.pointer(ShadowPage)), malloc(pages * cython.sizeof(cython.pointer(ShadowPage))))
-        self.listed = cython.cast(cython.pointer(u64), malloc(pages * WORDS * cython.sizeof(u64)))
-        self.held = cython.cast(cython.pointer(cython.int), malloc(pages * cython.sizeof(cython.int)))
-        self.descs = cython.cast(cython.pointer(u64), calloc(self.kvm.ndesc // 64 + 1, cython.sizeof(u64)))
+        self.live = cython.cast(cython.pointer(ShadowPagePtr), malloc(pages * cython.sizeof(ShadowPagePtr)))
+        self.listed = cython.cast(p_u64, malloc(pages * WORDS * cython.sizeof(u64)))
+        self.held = cython.cast(cython.p_int, malloc(pages * cython.sizeof(cython.int)))
+        self.descs = cython.cast(p_u64, calloc(self.kvm.ndesc // 64 + 1, cython.sizeof(u64)))
         if self.live == cython.NULL or self.listed == cython.NULL or self.held == cython.NULL or self.descs == cython.NULL:
             raise MemoryError(f"no memory to audit {pages} shadow pages")
         self.find_live()
@@ -67,30 +77,30 @@ class Auditor:
             self.found.append(Violation(id, text))
 
     @cython.cfunc
-    def page_name(self, sp: cython.pointer(ShadowPage)) -> object:
+    def page_name(self, sp: ShadowPagePtr) -> object:
         return f"page {host_pa(self.kvm, sp.spt):#x} (gfn {sp.gfn:#x} {describe_role(sp.role)})"
 
     @cython.cfunc
-    def entry_name(self, sp: cython.pointer(ShadowPage), index: cython.int) -> object:
+    def entry_name(self, sp: ShadowPagePtr, index: cython.int) -> object:
         return f"entry {index:#x} = {sp.spt[index]:#x} of {self.page_name(sp)}"
 
     # --- reverse lists
 
     @cython.cfunc
     @cython.exceptval(check=False)
-    def owner(self, sptep: cython.pointer(spte_t)) -> cython.pointer(ShadowPage):
+    def owner(self, sptep: p_spte) -> ShadowPagePtr:
         """The live page that holds an entry, or NULL, whatever the pointer is."""
-        at: cython.pointer(u8) = cython.cast(cython.pointer(u8), sptep)
+        at: p_u8 = cython.cast(p_u8, sptep)
         if at < self.kvm.frames or at >= self.kvm.frames + ((self.kvm.low_frames + self.kvm.high_frames) << PAGE_SHIFT):
             return cython.NULL
-        sp: cython.pointer(ShadowPage) = sptep_to_sp(self.kvm, sptep)
+        sp: ShadowPagePtr = sptep_to_sp(self.kvm, sptep)
         return sp if sp != cython.NULL and sp.live else cython.NULL
 
     @cython.cfunc
     @cython.exceptval(check=False)
-    def mark(self, sp: cython.pointer(ShadowPage), index: cython.int) -> cython.bint:
+    def mark(self, sp: ShadowPagePtr, index: cython.int) -> cython.bint:
         """A reverse list names this entry. False: one named it before."""
-        word: cython.pointer(u64) = cython.address(self.listed[(sp - self.kvm.pages) * WORDS + (index >> 6)])
+        word: p_u64 = cython.address(self.listed[(sp - self.kvm.pages) * WORDS + (index >> 6)])
         bit: u64 = cython.cast(u64, 1) << (index & 63)
         first: cython.bint = not word[0] & bit
         word[0] |= bit
@@ -98,7 +108,7 @@ class Auditor:
 
     @cython.cfunc
     @cython.exceptval(check=False)
-    def claim(self, desc: cython.pointer(PteListDesc)) -> cython.bint:
+    def claim(self, desc: PteListDescPtr) -> cython.bint:
         """A reverse list has this descriptor (NULL: it needs none). False: it is none of the pool's, or another list has it."""
         if desc == cython.NULL:
             return True

@@ -1,8 +1,8 @@
 """I3: the hash in which pages are found by gfn and role."""
 
 import cython
+from cython.cimports.shadowmmu.engine.arena.state import KvmPtr, ShadowPagePtr, u64
 from cython.cimports.shadowmmu.engine.pages.pages import hash_bucket, is_obsolete
-from cython.cimports.shadowmmu.engine.arena.state import Kvm, ShadowPage, u64
 
 
 def validate_hash(auditor: Auditor) -> None:
@@ -14,12 +14,12 @@ def validate_hash(auditor: Auditor) -> None:
 
 
 @cython.cfunc
-def validate_bucket(auditor: Auditor, sp: cython.pointer(ShadowPage)) -> object:
+def validate_bucket(auditor: Auditor, sp: ShadowPagePtr) -> object:
     """I3: the bucket of this page has it once, no valid one like it, and no page that must not be there."""
-    kvm: cython.pointer(Kvm) = auditor.kvm
+    kvm: KvmPtr = auditor.kvm
     times: cython.int = 0
     steps: u64 = 0
-    other: cython.pointer(ShadowPage) = kvm.hash[hash_bucket(sp.gfn)]
+    other: ShadowPagePtr = kvm.hash[hash_bucket(sp.gfn)]
     while other != cython.NULL and steps <= kvm.npages_pool:
         steps += 1
         if other == sp:

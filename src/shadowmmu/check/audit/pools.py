@@ -1,7 +1,7 @@
 """I14: every header and every rmap descriptor is in use or free, once. And what the engine itself warned of."""
 
 import cython
-from cython.cimports.shadowmmu.engine.arena.state import Kvm, ListHead, ShadowPage, u64
+from cython.cimports.shadowmmu.engine.arena.state import KvmPtr, ListHeadPtr, ShadowPagePtr, u64
 
 from shadowmmu.engine.arena import state as engine_state
 
@@ -17,11 +17,11 @@ def validate_warnings(auditor: Auditor) -> None:
 
 def validate_headers(auditor: Auditor) -> None:
     """I14, of headers: live, or on the free list. Zapped pages do not wait to be freed when the zapping is over."""
-    kvm: cython.pointer(Kvm) = auditor.kvm
+    kvm: KvmPtr = auditor.kvm
     free: u64 = 0
-    entry: cython.pointer(ListHead) = kvm.free_pages.next
+    entry: ListHeadPtr = kvm.free_pages.next
     while entry != cython.address(kvm.free_pages) and free <= kvm.npages_pool:
-        sp: cython.pointer(ShadowPage) = cython.cast(cython.pointer(ShadowPage), entry)
+        sp: ShadowPagePtr = cython.cast(ShadowPagePtr, entry)
         if sp.live:
             auditor.say("I14", f"{auditor.page_name(sp)} is live and on the free list")
         free += 1

@@ -1,21 +1,22 @@
 """I1 and I2, first halves: what rmaps and parent_ptes name. The second, that every entry is named, is decided in `tables`."""
 
 import cython
-from cython.cimports.shadowmmu.engine.memory.memslots import slot_shift
-from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_list_first, pte_list_next
-from cython.cimports.shadowmmu.engine.memory.rmap import sp_gfn_of
 from cython.cimports.shadowmmu.engine.arena.role import Role, role_as_id, role_level
 from cython.cimports.shadowmmu.engine.arena.spte import is_last, is_present
 from cython.cimports.shadowmmu.engine.arena.state import (
     ADDRESS_SPACES,
     MAX_SLOTS,
-    MemSlot,
-    ShadowPage,
+    MemSlotPtr,
+    ShadowPagePtr,
+    p_spte,
+    p_u64,
     spte_index,
-    spte_t,
     to_shadow_page,
     u64,
 )
+from cython.cimports.shadowmmu.engine.memory.memslots import slot_shift
+from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_list_first, pte_list_next
+from cython.cimports.shadowmmu.engine.memory.rmap import sp_gfn_of
 
 
 def validate_rmaps(auditor: Auditor) -> None:
@@ -29,12 +30,12 @@ def validate_rmaps(auditor: Auditor) -> None:
 
 
 @cython.cfunc
-def validate_slot_rmaps(auditor: Auditor, slot: cython.pointer(MemSlot)) -> object:
+def validate_slot_rmaps(auditor: Auditor, slot: MemSlotPtr) -> object:
     """I1: the rmaps of one memslot, of all levels."""
     level: cython.int
     for level in range(1, 4):
         shift: cython.int = slot_shift(level)
-        heads: cython.pointer(u64) = slot.rmap[level - 1]
+        heads: p_u64 = slot.rmap[level - 1]
         first: u64 = slot.base_gfn >> shift
         count: u64 = ((slot.base_gfn + slot.npages - 1) >> shift) - first + 1
         n: u64 = next_used(heads, 0, count)
@@ -45,12 +46,12 @@ def validate_slot_rmaps(auditor: Auditor, slot: cython.pointer(MemSlot)) -> obje
 
 
 @cython.cfunc
-def validate_rmap(auditor: Auditor, slot: cython.pointer(MemSlot), level: cython.int, number: u64, head: u64) -> object:
+def validate_rmap(auditor: Auditor, slot: MemSlotPtr, level: cython.int, number: u64, head: u64) -> object:
     """I1: one rmap, of page `number` of the level's size. I14: its descriptors are its own."""
     it: PteListIter
-    sptep: cython.pointer(spte_t) = pte_list_first(head, cython.address(it))
+    sptep: p_spte = pte_list_first(head, cython.address(it))
     while sptep != cython.NULL:
-        sp: cython.pointer(ShadowPage) = auditor.owner(sptep)
+        sp: ShadowPagePtr = auditor.owner(sptep)
         if sp == cython.NULL:
             auditor.say("I1", f"the {rmap_name(level, number)} names an entry in no live table")
             return None
@@ -81,14 +82,14 @@ def validate_parents(auditor: Auditor) -> None:
 
 
 @cython.cfunc
-def validate_parents_of(auditor: Auditor, sp: cython.pointer(ShadowPage)) -> object:
+def validate_parents_of(auditor: Auditor, sp: ShadowPagePtr) -> object:
     """I2, I17: the parent_ptes of one page. I14: its descriptors are its own."""
     if sp.role & Role.INVALID:
         auditor.say("I17", f"invalid {auditor.page_name(sp)} is linked")
     it: PteListIter
-    sptep: cython.pointer(spte_t) = pte_list_first(sp.parent_ptes, cython.address(it))
+    sptep: p_spte = pte_list_first(sp.parent_ptes, cython.address(it))
     while sptep != cython.NULL:
-        parent: cython.pointer(ShadowPage) = auditor.owner(sptep)
+        parent: ShadowPagePtr = auditor.owner(sptep)
         if parent == cython.NULL:
             auditor.say("I2", f"parent_ptes of {auditor.page_name(sp)} names an entry in no live table")
             return None

@@ -1,19 +1,19 @@
 """I5, I11 and I18: what the root slots of all MMUs hold, the current root and those kept for later."""
 
 import cython
-from cython.cimports.shadowmmu.engine.arena.state import PREV_ROOTS, Hpa, Kvm, KvmMmu, RootInfo, ShadowPage, to_shadow_page, u64
+from cython.cimports.shadowmmu.engine.arena.state import PREV_ROOTS, Hpa, KvmMmuPtr, KvmPtr, RootInfoPtr, ShadowPagePtr, to_shadow_page, u64
 
 
 def validate_roots(auditor: Auditor) -> None:
     """I5: root_count is the number of root slots that hold the page. I18: kept roots are ordinary pages, each CR3 once."""
-    kvm: cython.pointer(Kvm) = auditor.kvm
+    kvm: KvmPtr = auditor.kvm
     v: cython.int
     for v in range(kvm.nvcpus):
         validate_slots(auditor, cython.address(kvm.vcpus[v].root_mmu))
         validate_slots(auditor, cython.address(kvm.vcpus[v].guest_mmu))
     i: u64
     for i in range(auditor.nlive):
-        sp: cython.pointer(ShadowPage) = auditor.live[i]
+        sp: ShadowPagePtr = auditor.live[i]
         held: cython.int = auditor.held[sp - kvm.pages]
         if sp.special and sp.root_count:
             auditor.say("I5", f"special {auditor.page_name(sp)} has a root_count")
@@ -22,13 +22,13 @@ def validate_roots(auditor: Auditor) -> None:
 
 
 @cython.cfunc
-def validate_slots(auditor: Auditor, mmu: cython.pointer(KvmMmu)) -> object:
+def validate_slots(auditor: Auditor, mmu: KvmMmuPtr) -> object:
     """I18: the root slots of one MMU."""
     i: cython.int
     j: cython.int
     hold_current(auditor, mmu)
     for i in range(PREV_ROOTS):
-        kept: cython.pointer(RootInfo) = cython.address(mmu.prev_roots[i])
+        kept: RootInfoPtr = cython.address(mmu.prev_roots[i])
         if kept.hpa == Hpa.INVALID_PAGE:
             continue
         hold_kept(auditor, kept.hpa)
@@ -43,11 +43,11 @@ def validate_slots(auditor: Auditor, mmu: cython.pointer(KvmMmu)) -> object:
 
 
 @cython.cfunc
-def hold_current(auditor: Auditor, mmu: cython.pointer(KvmMmu)) -> object:
+def hold_current(auditor: Auditor, mmu: KvmMmuPtr) -> object:
     """I18: the current root holds a page, or if it is a bare legacy table the four level-2 pages below it."""
     if mmu.root.hpa == Hpa.INVALID_PAGE:
         return None
-    sp: cython.pointer(ShadowPage) = to_shadow_page(auditor.kvm, mmu.root.hpa)
+    sp: ShadowPagePtr = to_shadow_page(auditor.kvm, mmu.root.hpa)
     if sp != cython.NULL:
         return None if sp.live and sp.special else hold(auditor, sp)
     if auditor.kvm.special_roots or mmu.pae_root == cython.NULL:
@@ -63,7 +63,7 @@ def hold_current(auditor: Auditor, mmu: cython.pointer(KvmMmu)) -> object:
 @cython.cfunc
 def hold_kept(auditor: Auditor, hpa: u64) -> object:
     """I18: a root that is kept for later is a page, and no special one."""
-    sp: cython.pointer(ShadowPage) = to_shadow_page(auditor.kvm, hpa)
+    sp: ShadowPagePtr = to_shadow_page(auditor.kvm, hpa)
     if sp == cython.NULL:
         auditor.say("I18", f"root slot holds {hpa:#x}, which is no shadow page")
     elif sp.live and sp.special:
@@ -74,7 +74,7 @@ def hold_kept(auditor: Auditor, hpa: u64) -> object:
 
 
 @cython.cfunc
-def hold(auditor: Auditor, sp: cython.pointer(ShadowPage)) -> object:
+def hold(auditor: Auditor, sp: ShadowPagePtr) -> object:
     """I11: a root slot, or a PDPTE of a bare root, leads to a page that exists, and counts for it."""
     if sp == cython.NULL or not sp.live:
         auditor.say("I11", "a root slot or a PDPTE of a bare root leads to a page that is freed")

@@ -6,10 +6,10 @@ from cython.cimports.shadowmmu.engine.arena.spte import is_present
 from cython.cimports.shadowmmu.engine.arena.state import (
     ENTRIES,
     Hpa,
-    Kvm,
-    KvmMmu,
-    KvmVcpu,
-    ShadowPage,
+    KvmMmuPtr,
+    KvmPtr,
+    KvmVcpuPtr,
+    ShadowPagePtr,
     host_pa,
     sptep_to_sp,
     to_shadow_page,
@@ -20,43 +20,43 @@ from cython.cimports.shadowmmu.x86.pte import Pte
 
 def validate_special_pages(auditor: Auditor) -> None:
     """I13: each special page of a root, and that there are no others."""
-    kvm: cython.pointer(Kvm) = auditor.kvm
+    kvm: KvmPtr = auditor.kvm
     v: cython.int
     for v in range(kvm.nvcpus):
         validate_chain(auditor, cython.address(kvm.vcpus[v].root_mmu), v)
         validate_chain(auditor, cython.address(kvm.vcpus[v].guest_mmu), v)
     i: u64
     for i in range(auditor.nlive):
-        sp: cython.pointer(ShadowPage) = auditor.live[i]
+        sp: ShadowPagePtr = auditor.live[i]
         if sp.special and not belongs(kvm, sp):
             auditor.say("I13", f"special {auditor.page_name(sp)} belongs to no root of its vCPU")
 
 
 @cython.cfunc
 @cython.exceptval(check=False)
-def first_special(kvm: cython.pointer(Kvm), mmu: cython.pointer(KvmMmu)) -> cython.pointer(ShadowPage):
+def first_special(kvm: KvmPtr, mmu: KvmMmuPtr) -> ShadowPagePtr:
     """The root, if it is special, or NULL."""
     if mmu.root.hpa == Hpa.INVALID_PAGE:
         return cython.NULL
-    sp: cython.pointer(ShadowPage) = to_shadow_page(kvm, mmu.root.hpa)
+    sp: ShadowPagePtr = to_shadow_page(kvm, mmu.root.hpa)
     return sp if sp != cython.NULL and sp.special else cython.NULL
 
 
 @cython.cfunc
 @cython.exceptval(check=False)
-def next_special(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.pointer(ShadowPage):
+def next_special(kvm: KvmPtr, sp: ShadowPagePtr) -> ShadowPagePtr:
     """The special page below a special page, or NULL: entry 0 leads there, down to level 3."""
     if role_level(sp.role) <= 3 or not is_present(sp.spt[0]):
         return cython.NULL
-    child: cython.pointer(ShadowPage) = to_shadow_page(kvm, sp.spt[0])
+    child: ShadowPagePtr = to_shadow_page(kvm, sp.spt[0])
     return child if child != cython.NULL and child.special else cython.NULL
 
 
 @cython.cfunc
 @cython.exceptval(check=False)
-def is_reached(kvm: cython.pointer(Kvm), mmu: cython.pointer(KvmMmu), sp: cython.pointer(ShadowPage)) -> cython.bint:
+def is_reached(kvm: KvmPtr, mmu: KvmMmuPtr, sp: ShadowPagePtr) -> cython.bint:
     """The page is in the chain of this MMU's root."""
-    link: cython.pointer(ShadowPage) = first_special(kvm, mmu)
+    link: ShadowPagePtr = first_special(kvm, mmu)
     while link != cython.NULL and link != sp:
         link = next_special(kvm, link)
     return link != cython.NULL
@@ -64,18 +64,18 @@ def is_reached(kvm: cython.pointer(Kvm), mmu: cython.pointer(KvmMmu), sp: cython
 
 @cython.cfunc
 @cython.exceptval(check=False)
-def belongs(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.bint:
+def belongs(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.bint:
     """The special page is in a chain of its own vCPU."""
     if not 0 <= sp.owner < kvm.nvcpus:
         return False
-    vcpu: cython.pointer(KvmVcpu) = cython.address(kvm.vcpus[sp.owner])
+    vcpu: KvmVcpuPtr = cython.address(kvm.vcpus[sp.owner])
     return is_reached(kvm, cython.address(vcpu.root_mmu), sp) or is_reached(kvm, cython.address(vcpu.guest_mmu), sp)
 
 
 @cython.cfunc
-def validate_chain(auditor: Auditor, mmu: cython.pointer(KvmMmu), vcpu: cython.int) -> object:
+def validate_chain(auditor: Auditor, mmu: KvmMmuPtr, vcpu: cython.int) -> object:
     """I13: the special pages of one root."""
-    sp: cython.pointer(ShadowPage) = first_special(auditor.kvm, mmu)
+    sp: ShadowPagePtr = first_special(auditor.kvm, mmu)
     top: cython.int = role_level(sp.role) if sp != cython.NULL else 0
     while sp != cython.NULL:
         validate_special(auditor, sp, vcpu, top)
@@ -85,9 +85,9 @@ def validate_chain(auditor: Auditor, mmu: cython.pointer(KvmMmu), vcpu: cython.i
 
 
 @cython.cfunc
-def validate_special(auditor: Auditor, sp: cython.pointer(ShadowPage), vcpu: cython.int, top: cython.int) -> object:
+def validate_special(auditor: Auditor, sp: ShadowPagePtr, vcpu: cython.int, top: cython.int) -> object:
     """I13: its owner, its fields, its frame; below 4 GiB if hardware walks three levels (`top`), above if more."""
-    kvm: cython.pointer(Kvm) = auditor.kvm
+    kvm: KvmPtr = auditor.kvm
     if sp.owner != vcpu:
         auditor.say("I13", f"special {auditor.page_name(sp)} of vCPU {sp.owner} is in a root of vCPU {vcpu}")
     if role_level(sp.role) < 3 or sp.gfn or sp.translation != cython.NULL or sp.unsync:
@@ -100,7 +100,7 @@ def validate_special(auditor: Auditor, sp: cython.pointer(ShadowPage), vcpu: cyt
 
 
 @cython.cfunc
-def validate_reach(auditor: Auditor, sp: cython.pointer(ShadowPage), top: cython.int) -> object:
+def validate_reach(auditor: Auditor, sp: ShadowPagePtr, top: cython.int) -> object:
     """I13: four entries at level 3, one above; in the four PDPTEs of a 3-level walk no bit that is reserved there.
 
     A CPU model may set A in a PDPTE, where a real one reserves it; KVM itself never does.

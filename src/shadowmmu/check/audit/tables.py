@@ -1,16 +1,14 @@
 """I1 and I2, second halves, I9, I10, I11, I16 and I17: every entry of every live table."""
 
 import cython
-from cython.cimports.shadowmmu.engine.memory.memslots import host_mapping, lpage_info, memslot_for_role
-from cython.cimports.shadowmmu.engine.memory.rmap import sp_gfn_of
 from cython.cimports.shadowmmu.engine.arena.role import Role, child_role, role_access, role_level
 from cython.cimports.shadowmmu.engine.arena.spte import is_last, is_mmio_spte, is_present, is_writable, spte_pfn
 from cython.cimports.shadowmmu.engine.arena.state import (
     ENTRIES,
     PAGE_SHIFT,
-    Kvm,
-    MemSlot,
-    ShadowPage,
+    KvmPtr,
+    MemSlotPtr,
+    ShadowPagePtr,
     SlotFlag,
     gfn_t,
     pages_per_hpage,
@@ -19,6 +17,8 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     to_shadow_page,
     u64,
 )
+from cython.cimports.shadowmmu.engine.memory.memslots import host_mapping, lpage_info, memslot_for_role
+from cython.cimports.shadowmmu.engine.memory.rmap import sp_gfn_of
 
 from shadowmmu.engine.arena.role import describe_role
 
@@ -27,7 +27,7 @@ def validate_tables(auditor: Auditor) -> None:
     """I1, I2, I9, I10, I11, I16, I17: every entry that is not 0."""
     i: u64
     for i in range(auditor.nlive):
-        sp: cython.pointer(ShadowPage) = auditor.live[i]
+        sp: ShadowPagePtr = auditor.live[i]
         index: u64 = next_used(sp.spt, 0, ENTRIES)
         while index < ENTRIES:
             validate_entry(auditor, sp, index)
@@ -35,7 +35,7 @@ def validate_tables(auditor: Auditor) -> None:
 
 
 @cython.cfunc
-def validate_entry(auditor: Auditor, sp: cython.pointer(ShadowPage), index: cython.int) -> object:
+def validate_entry(auditor: Auditor, sp: ShadowPagePtr, index: cython.int) -> object:
     """I16: present, or an MMIO mark. I1, I2: if present, in one reverse list (a second naming is seen where lists are read)."""
     spte: spte_t = sp.spt[index]
     if not is_present(spte):
@@ -51,16 +51,16 @@ def validate_entry(auditor: Auditor, sp: cython.pointer(ShadowPage), index: cyth
 
 
 @cython.cfunc
-def validate_leaf(auditor: Auditor, sp: cython.pointer(ShadowPage), index: cython.int) -> object:
+def validate_leaf(auditor: Auditor, sp: ShadowPagePtr, index: cython.int) -> object:
     """I9: W only with MMU-writable, that only with host-writable; the frame of its gfn. I16: no MMIO mark."""
-    kvm: cython.pointer(Kvm) = auditor.kvm
+    kvm: KvmPtr = auditor.kvm
     spte: spte_t = sp.spt[index]
     if is_mmio_spte(kvm, spte) and not kvm.ept:
         auditor.say("I16", f"{auditor.entry_name(sp, index)} is an MMIO mark and present")
     if (is_writable(spte) and not spte & kvm.masks.mmu_writable) or (spte & kvm.masks.mmu_writable and not spte & kvm.masks.host_writable):
         auditor.say("I9", f"{auditor.entry_name(sp, index)} has W without MMU-writable, or that without host-writable")
     gfn: gfn_t = sp_gfn_of(sp, index)
-    slot: cython.pointer(MemSlot) = memslot_for_role(kvm, sp.role, gfn)
+    slot: MemSlotPtr = memslot_for_role(kvm, sp.role, gfn)
     if slot == cython.NULL:
         auditor.say("I9", f"{auditor.entry_name(sp, index)} maps gfn {gfn:#x}, which is in no memslot")
         return None
@@ -72,9 +72,7 @@ def validate_leaf(auditor: Auditor, sp: cython.pointer(ShadowPage), index: cytho
 
 
 @cython.cfunc
-def validate_large(
-    auditor: Auditor, sp: cython.pointer(ShadowPage), index: cython.int, gfn: gfn_t, slot: cython.pointer(MemSlot)
-) -> object:
+def validate_large(auditor: Auditor, sp: ShadowPagePtr, index: cython.int, gfn: gfn_t, slot: MemSlotPtr) -> object:
     """I9: a large page is aligned, not MMU-writable where large pages are forbidden, not writable while dirty pages are logged."""
     spte: spte_t = sp.spt[index]
     level: cython.int = role_level(sp.role)
@@ -89,9 +87,9 @@ def validate_large(
 
 
 @cython.cfunc
-def validate_link(auditor: Auditor, sp: cython.pointer(ShadowPage), index: cython.int) -> object:
+def validate_link(auditor: Auditor, sp: ShadowPagePtr, index: cython.int) -> object:
     """I10, I11, I17: a link leads to a live, valid page one level down, of the same kind, with the quadrant of its entry."""
-    child: cython.pointer(ShadowPage) = to_shadow_page(auditor.kvm, sp.spt[index])
+    child: ShadowPagePtr = to_shadow_page(auditor.kvm, sp.spt[index])
     if child == cython.NULL or not child.live:
         auditor.say("I11", f"{auditor.entry_name(sp, index)} leads to no live page")
         return None

@@ -1,10 +1,10 @@
 """I6, and I7 of unsync pages: the marks on the way down to pages that the guest may write."""
 
 import cython
-from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_list_first, pte_list_next
 from cython.cimports.shadowmmu.engine.arena.role import Role, role_level
 from cython.cimports.shadowmmu.engine.arena.spte import is_last, is_present
-from cython.cimports.shadowmmu.engine.arena.state import ENTRIES, Kvm, ShadowPage, spte_index, spte_t, to_shadow_page, u64
+from cython.cimports.shadowmmu.engine.arena.state import ENTRIES, KvmPtr, ShadowPagePtr, p_spte, spte_index, to_shadow_page, u64
+from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_list_first, pte_list_next
 
 
 def validate_unsync(auditor: Auditor) -> None:
@@ -12,7 +12,7 @@ def validate_unsync(auditor: Auditor) -> None:
     total: u64 = 0
     i: u64
     for i in range(auditor.nlive):
-        sp: cython.pointer(ShadowPage) = auditor.live[i]
+        sp: ShadowPagePtr = auditor.live[i]
         validate_bitmap(auditor, sp)
         if sp.unsync:
             total += 1
@@ -25,7 +25,7 @@ def validate_unsync(auditor: Auditor) -> None:
 
 
 @cython.cfunc
-def validate_bitmap(auditor: Auditor, sp: cython.pointer(ShadowPage)) -> object:
+def validate_bitmap(auditor: Auditor, sp: ShadowPagePtr) -> object:
     """I6: the count of unsync children is the number of bits set."""
     bits: cython.uint = 0
     i: cython.int
@@ -40,12 +40,12 @@ def validate_bitmap(auditor: Auditor, sp: cython.pointer(ShadowPage)) -> object:
 
 
 @cython.cfunc
-def validate_ancestors(auditor: Auditor, sp: cython.pointer(ShadowPage)) -> object:
+def validate_ancestors(auditor: Auditor, sp: ShadowPagePtr) -> object:
     """I6: each parent of a page that is unsync, or has such a page below, marks the entry that leads there."""
     it: PteListIter
-    sptep: cython.pointer(spte_t) = pte_list_first(sp.parent_ptes, cython.address(it))
+    sptep: p_spte = pte_list_first(sp.parent_ptes, cython.address(it))
     while sptep != cython.NULL:
-        parent: cython.pointer(ShadowPage) = auditor.owner(sptep)
+        parent: ShadowPagePtr = auditor.owner(sptep)
         index: cython.int = spte_index(sptep)
         marked: cython.bint = parent == cython.NULL or parent.unsync_child_bitmap[index >> 6] >> (index & 63) & 1
         # Marks below may be stale; only a real unsync page must be known above.
@@ -58,7 +58,7 @@ def validate_ancestors(auditor: Auditor, sp: cython.pointer(ShadowPage)) -> obje
 
 @cython.cfunc
 @cython.exceptval(check=False)
-def has_unsync(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.bint:
+def has_unsync(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.bint:
     """The page is unsync, or one below it is."""
     if sp.unsync:
         return True

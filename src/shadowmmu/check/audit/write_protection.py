@@ -1,11 +1,11 @@
 """I8: no writable mapping, of any size and in any address space, of a table that is shadowed and in sync."""
 
 import cython
-from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot, gfn_to_rmap
-from cython.cimports.shadowmmu.engine.pages.pages import is_obsolete
-from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_list_first, pte_list_next
 from cython.cimports.shadowmmu.engine.arena.role import has_gptes
-from cython.cimports.shadowmmu.engine.arena.state import ADDRESS_SPACES, MemSlot, ShadowPage, spte_index, spte_t, sptep_to_sp, u64
+from cython.cimports.shadowmmu.engine.arena.state import ADDRESS_SPACES, MemSlotPtr, ShadowPagePtr, p_spte, spte_index, sptep_to_sp, u64
+from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot, gfn_to_rmap
+from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_list_first, pte_list_next
+from cython.cimports.shadowmmu.engine.pages.pages import is_obsolete
 from cython.cimports.shadowmmu.x86.pte import Pte
 
 
@@ -15,21 +15,21 @@ def validate_write_protection(auditor: Auditor) -> None:
     as_id: cython.int
     level: cython.int
     for i in range(auditor.nlive):
-        sp: cython.pointer(ShadowPage) = auditor.live[i]
+        sp: ShadowPagePtr = auditor.live[i]
         if sp.special or sp.unsync or is_obsolete(auditor.kvm, sp) or not has_gptes(sp.role):
             continue
         for as_id in range(ADDRESS_SPACES):
-            slot: cython.pointer(MemSlot) = gfn_to_memslot(auditor.kvm, as_id, sp.gfn)
+            slot: MemSlotPtr = gfn_to_memslot(auditor.kvm, as_id, sp.gfn)
             if slot != cython.NULL:
                 for level in range(1, 4):
                     validate_protected(auditor, sp, gfn_to_rmap(slot, sp.gfn, level)[0])
 
 
 @cython.cfunc
-def validate_protected(auditor: Auditor, sp: cython.pointer(ShadowPage), head: u64) -> object:
+def validate_protected(auditor: Auditor, sp: ShadowPagePtr, head: u64) -> object:
     """I8: the entries of one rmap, which all map the table that `sp` shadows."""
     it: PteListIter
-    sptep: cython.pointer(spte_t) = pte_list_first(head, cython.address(it))
+    sptep: p_spte = pte_list_first(head, cython.address(it))
     while sptep != cython.NULL:
         if sptep[0] & (auditor.kvm.masks.mmu_writable | Pte.WRITABLE):
             entry: object = auditor.entry_name(sptep_to_sp(auditor.kvm, sptep), spte_index(sptep))

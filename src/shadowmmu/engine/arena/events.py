@@ -1,18 +1,15 @@
 """Events: fixed-size records in a buffer outside the arena. Kinds and fields are in ``events.pxd``."""
 
 import cython
-from cython.cimports.shadowmmu.engine.arena.state import EventRecord, Kvm, ShadowPage, host_pa, u64
+from cython.cimports.shadowmmu.engine.arena.state import EventRecordPtr, KvmPtr, ShadowPagePtr, host_pa, u64
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def record(kvm: cython.pointer(Kvm), vcpu: cython.int, kind: Event, a0: u64, a1: u64, a2: u64, a3: u64, a4: u64, a5: u64) -> cython.void:
+def record(kvm: KvmPtr, vcpu: cython.int, kind: Event, a0: u64, a1: u64, a2: u64, a3: u64, a4: u64, a5: u64) -> cython.void:
     """Append one record; when the buffer is full the event is counted as lost instead."""
     if kvm.nevents == kvm.max_events:
         kvm.lost_events += 1
         return
-    entry: cython.pointer(EventRecord) = cython.address(kvm.events[kvm.nevents])
+    entry: EventRecordPtr = cython.address(kvm.events[kvm.nevents])
     kvm.nevents += 1
     entry.kind = kind
     entry.vcpu = vcpu
@@ -24,10 +21,7 @@ def record(kvm: cython.pointer(Kvm), vcpu: cython.int, kind: Event, a0: u64, a1:
     entry.a[5] = a5
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def emit_sp(kvm: cython.pointer(Kvm), kind: Event, sp: cython.pointer(ShadowPage), created: cython.int) -> cython.void:
+def emit_sp(kvm: KvmPtr, kind: Event, sp: ShadowPagePtr, created: cython.int) -> cython.void:
     """Tell of a shadow page: gfn, role, packed state, root_count, table address."""
     if kvm.events == cython.NULL:
         return

@@ -1,13 +1,10 @@
 """How large a VM's arena is, and what its host memory looks like at first."""
 
 import cython
-from cython.cimports.shadowmmu.engine.arena.state import PAGE_SHIFT, HvaFlag, Kvm, frame_pfn, u64
+from cython.cimports.shadowmmu.engine.arena.state import PAGE_SHIFT, HvaFlag, KvmPtr, frame_pfn, u64
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def size_pools(config: cython.pointer(Kvm), memory_mib: u64, user_mib: u64, table_pages: u64) -> cython.void:
+def size_pools(config: KvmPtr, memory_mib: u64, user_mib: u64, table_pages: u64) -> cython.void:
     """How many frames, shadow pages and descriptors a VM of this size needs."""
     pages: u64 = memory_mib << 8
     config.nhva = user_mib << 8
@@ -22,10 +19,7 @@ def size_pools(config: cython.pointer(Kvm), memory_mib: u64, user_mib: u64, tabl
     config.meta_size = config.nhva * 32 + (1 << 16)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def init_host_memory(kvm: cython.pointer(Kvm)) -> cython.void:
+def init_host_memory(kvm: KvmPtr) -> cython.void:
     """Map user memory to consecutive 4K frames, writable; what is left is the ring of spare frames."""
     i: u64
     for i in range(kvm.nhva):

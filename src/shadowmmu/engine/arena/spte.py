@@ -6,17 +6,14 @@ ignores bits 9-11, so the same test serves special level-3 pages.
 
 import cython
 from cython.cimports.shadowmmu.engine.arena.role import Access
-from cython.cimports.shadowmmu.engine.arena.state import Kvm, SpteMasks, gfn_t, host_pa, spte_t, u64
+from cython.cimports.shadowmmu.engine.arena.state import KvmPtr, SpteMasksPtr, gfn_t, host_pa, p_spte, spte_t, u64
 from cython.cimports.shadowmmu.x86.ept import Ept
 from cython.cimports.shadowmmu.x86.pte import Pte
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def set_masks(kvm: cython.pointer(Kvm)) -> cython.void:
+def set_masks(kvm: KvmPtr) -> cython.void:
     """The kernel's shadow_*_mask values: the legacy format, or EPT's (kvm_mmu_set_ept_masks)."""
-    m: cython.pointer(SpteMasks) = cython.address(kvm.masks)
+    m: SpteMasksPtr = cython.address(kvm.masks)
     if kvm.ept:
         m.user = Ept.READ
         m.accessed = Ept.ACCESSED if kvm.ept_ad else 0
@@ -48,54 +45,36 @@ def set_masks(kvm: cython.pointer(Kvm)) -> cython.void:
     m.mmio_access = Access.WRITE | Access.USER
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def restore_acc_track(kvm: cython.pointer(Kvm), spte: spte_t) -> spte_t:
+def restore_acc_track(kvm: KvmPtr, spte: spte_t) -> spte_t:
     """Give back the rights that `mark_for_access_track` saved."""
     saved: u64 = (spte >> SpteShift.ACC_TRACK_SHIFT) & (Ept.READ | Ept.EXEC)
     return (spte & ~cython.cast(u64, kvm.masks.acc_track | Spte.ACC_TRACK_SAVED)) | saved
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def make_nonleaf_spte(kvm: cython.pointer(Kvm), child_pt: cython.pointer(spte_t), ad_disabled: cython.bint) -> spte_t:
+def make_nonleaf_spte(kvm: KvmPtr, child_pt: p_spte, ad_disabled: cython.bint) -> spte_t:
     """An entry that leads to a lower table: all rights, the leaf decides."""
-    m: cython.pointer(SpteMasks) = cython.address(kvm.masks)
+    m: SpteMasksPtr = cython.address(kvm.masks)
     spte: spte_t = Spte.MMU_PRESENT | host_pa(kvm, child_pt) | m.present | Pte.WRITABLE | m.user | m.x | m.me_value
     return spte | (Spte.AD_DISABLED if ad_disabled else m.accessed)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def make_pdpte(kvm: cython.pointer(Kvm), child_pt: cython.pointer(spte_t)) -> spte_t:
+def make_pdpte(kvm: KvmPtr, child_pt: p_spte) -> spte_t:
     """A PDPTE of PAE paging: W, U, A and NX are reserved there (SDM vol. 3 table 4-8; hazard H11)."""
     return Spte.MMU_PRESENT | host_pa(kvm, child_pt) | Pte.PRESENT | kvm.masks.me_value
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def make_mmio_spte(kvm: cython.pointer(Kvm), gfn: gfn_t, access: cython.int, gen: u64) -> spte_t:
+def make_mmio_spte(kvm: KvmPtr, gfn: gfn_t, access: cython.int, gen: u64) -> spte_t:
     """A mark that makes the hardware report a reserved bit (or misconfiguration): no memory at `gfn`."""
     spte: spte_t = (gen << SpteShift.MMIO_GEN_LOW_SHIFT) & Spte.MMIO_GEN_LOW
     spte |= ((gen >> 8) << SpteShift.MMIO_GEN_HIGH_SHIFT) & Spte.MMIO_GEN_HIGH
     return spte | kvm.masks.mmio_value | (access & kvm.masks.mmio_access) | ((gfn << 12) & Spte.BASE_ADDR)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def mmio_spte_gen(spte: spte_t) -> u64:
     """The memslot generation (19 bits) an MMIO mark was made under."""
     low: u64 = (spte & Spte.MMIO_GEN_LOW) >> SpteShift.MMIO_GEN_LOW_SHIFT
     return low | ((spte & Spte.MMIO_GEN_HIGH) >> SpteShift.MMIO_GEN_HIGH_SHIFT) << 8
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def mmio_spte_gfn(kvm: cython.pointer(Kvm), spte: spte_t) -> gfn_t:
+def mmio_spte_gfn(kvm: KvmPtr, spte: spte_t) -> gfn_t:
     return (spte & Spte.BASE_ADDR & ~kvm.masks.mmio_mask) >> 12

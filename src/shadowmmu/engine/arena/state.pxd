@@ -5,16 +5,22 @@ from shadowmmu.x86.pte cimport Pte
 from shadowmmu.x86.reserved cimport RsvdBits
 
 ctypedef unsigned char u8
+ctypedef u8 *p_u8
 ctypedef unsigned short u16
+ctypedef u16 *p_u16
 ctypedef unsigned int u32
+ctypedef u32 *p_u32
 ctypedef unsigned long long u64
+ctypedef u64 *p_u64
 
 ctypedef u64 gva_t          # guest virtual address, bytes
 ctypedef u64 gpa_t          # guest physical address, bytes
 ctypedef u64 hpa_t          # host physical address, bytes
+ctypedef hpa_t *p_hpa
 ctypedef u64 gfn_t          # guest frame number
 ctypedef u64 pfn_t          # host frame number
 ctypedef u64 spte_t         # a shadow page-table entry
+ctypedef spte_t *p_spte
 ctypedef u32 role_t         # the kernel's kvm_mmu_page_role word (see role.pxd)
 
 cdef extern from *:
@@ -118,11 +124,13 @@ cpdef enum Bug:                             # what WARNs and BUGs guard, in the 
 cdef struct ListHead:
     ListHead *next
     ListHead *prev
+ctypedef ListHead *ListHeadPtr
 
 cdef struct PteListDesc:                    # pte_list_desc: up to 14 sptes of one rmap
     PteListDesc *more
     u64 spte_count
     spte_t *sptes[PTE_LIST_EXT]
+ctypedef PteListDesc *PteListDescPtr
 
 cdef struct ShadowPage:                     # struct kvm_mmu_page
     ListHead link                           # active_mmu_pages, or an invalid list; must stay first
@@ -144,6 +152,7 @@ cdef struct ShadowPage:                     # struct kvm_mmu_page
     u8 live                                 # allocated (0: on the free list)
     u8 lpage_disallowed
     u64 unsync_child_bitmap[8]
+ctypedef ShadowPage *ShadowPagePtr
 
 cdef struct MemSlot:
     gfn_t base_gfn
@@ -158,10 +167,12 @@ cdef struct MemSlot:
     u64 *dirty_bitmap
     u64 meta_at                             # where the metadata lies in the VM's pool, bytes
     u64 meta_size
+ctypedef MemSlot *MemSlotPtr
 
 cdef struct RootInfo:
     u64 pgd
     hpa_t hpa
+ctypedef RootInfo *RootInfoPtr
 
 cdef struct KvmMmu:
     RootInfo root
@@ -180,6 +191,7 @@ cdef struct KvmMmu:
     u32 pkru_mask
     RsvdBits guest_rsvd
     RsvdBits shadow_zero
+ctypedef KvmMmu *KvmMmuPtr
 
 cdef struct GuestException:                 # x86_exception: a #PF to deliver, or a nested fault for L1
     u8 pending
@@ -187,6 +199,7 @@ cdef struct GuestException:                 # x86_exception: a #PF to deliver, o
     u64 error_code
     u64 address
     u64 exit_qualification
+ctypedef GuestException *GuestExceptionPtr
 
 cdef struct VcpuStat:
     u64 pf_taken
@@ -233,12 +246,14 @@ cdef struct SpteMasks:                      # the kernel's shadow_*_mask
     u64 mmio_value
     u64 mmio_mask
     u64 mmio_access
+ctypedef SpteMasks *SpteMasksPtr
 
 cdef struct NestedState:                    # what L1 gave VMRUN, and what #VMEXIT restores
     u8 guest_mode
     u8 npt
     u64 ncr3                                # L1's nested CR3 or EPTP
     u64 l1_cr0, l1_cr3, l1_cr4, l1_efer
+ctypedef NestedState *NestedStatePtr
 
 cdef struct KvmVcpu:
     Kvm *kvm
@@ -263,6 +278,7 @@ cdef struct KvmVcpu:
     int flush_gva_count
     gva_t flush_gva[MAX_GVA_FLUSHES]
     VcpuStat stat
+ctypedef KvmVcpu *KvmVcpuPtr
 
 cdef struct Interleave:                     # one guest store of another CPU, at a named point of the fault path
     int point
@@ -275,6 +291,7 @@ cdef struct EventRecord:
     u16 vcpu
     u32 reserved
     u64 a[6]
+ctypedef EventRecord *EventRecordPtr
 
 cdef struct Kvm:
     # --- configuration, constant after the VM is made
@@ -334,6 +351,7 @@ cdef struct Kvm:
     # --- not state: where events go
     EventRecord *events                     # NULL: tracing is off
     u64 nevents, max_events, lost_events
+ctypedef Kvm *KvmPtr
 
 
 cdef inline u64 frame_index(Kvm *kvm, void *at) noexcept nogil:

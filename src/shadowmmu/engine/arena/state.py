@@ -14,18 +14,12 @@ from cython.cimports.libc.string import memcpy
 from cython.cimports.posix.mman import MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def list_init(head: cython.pointer(ListHead)) -> cython.void:
+def list_init(head: ListHeadPtr) -> cython.void:
     head.next = head
     head.prev = head
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def list_add(entry: cython.pointer(ListHead), head: cython.pointer(ListHead)) -> cython.void:
+def list_add(entry: ListHeadPtr, head: ListHeadPtr) -> cython.void:
     """Insert `entry` first."""
     entry.next = head.next
     entry.prev = head
@@ -33,18 +27,12 @@ def list_add(entry: cython.pointer(ListHead), head: cython.pointer(ListHead)) ->
     head.next = entry
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def list_add_tail(entry: cython.pointer(ListHead), head: cython.pointer(ListHead)) -> cython.void:
+def list_add_tail(entry: ListHeadPtr, head: ListHeadPtr) -> cython.void:
     """Insert `entry` last."""
     list_add(entry, head.prev)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def list_del(entry: cython.pointer(ListHead)) -> cython.void:
+def list_del(entry: ListHeadPtr) -> cython.void:
     entry.prev.next = entry.next
     entry.next.prev = entry.prev
     entry.next = cython.NULL
@@ -54,17 +42,14 @@ def list_del(entry: cython.pointer(ListHead)) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def carve(at: cython.pointer(u64), count: u64, size: u64, align: u64) -> u64:
+def carve(at: p_u64, count: u64, size: u64, align: u64) -> u64:
     """Reserve `count` objects of `size` bytes behind `*at`; returns their offset in bytes."""
     start: u64 = (at[0] + align - 1) & ~(align - 1)
     at[0] = start + count * size
     return start
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def create(config: cython.pointer(Kvm)) -> cython.pointer(Kvm):
+def create(config: KvmPtr) -> KvmPtr:
     """Map an arena for the VM that `config` describes (its constants only) and lay it out. NULL: no memory."""
     at: u64 = cython.sizeof(Kvm)
     frames: u64 = config.low_frames + config.high_frames
@@ -81,19 +66,19 @@ def create(config: cython.pointer(Kvm)) -> cython.pointer(Kvm):
     block: cython.p_void = mmap(cython.NULL, at, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     if block == MAP_FAILED:
         return cython.NULL
-    base: cython.pointer(u8) = cython.cast(cython.pointer(u8), block)
-    kvm: cython.pointer(Kvm) = cython.cast(cython.pointer(Kvm), block)
+    base: p_u8 = cython.cast(p_u8, block)
+    kvm: KvmPtr = cython.cast(KvmPtr, block)
     memcpy(kvm, config, cython.sizeof(Kvm))
     kvm.arena_size = at
-    kvm.vcpus = cython.cast(cython.pointer(KvmVcpu), base + vcpus)
-    kvm.hash = cython.cast(cython.pointer(cython.pointer(ShadowPage)), base + buckets)
-    kvm.pages = cython.cast(cython.pointer(ShadowPage), base + pages)
-    kvm.descs = cython.cast(cython.pointer(PteListDesc), base + descs)
-    kvm.frame_private = cython.cast(cython.pointer(cython.pointer(ShadowPage)), base + private)
-    kvm.hva_map = cython.cast(cython.pointer(u64), base + hva)
-    kvm.user_free = cython.cast(cython.pointer(u32), base + ring)
+    kvm.vcpus = cython.cast(KvmVcpuPtr, base + vcpus)
+    kvm.hash = cython.cast(cython.pointer(ShadowPagePtr), base + buckets)
+    kvm.pages = cython.cast(ShadowPagePtr, base + pages)
+    kvm.descs = cython.cast(PteListDescPtr, base + descs)
+    kvm.frame_private = cython.cast(cython.pointer(ShadowPagePtr), base + private)
+    kvm.hva_map = cython.cast(p_u64, base + hva)
+    kvm.user_free = cython.cast(p_u32, base + ring)
     kvm.meta = base + meta
-    kvm.translations = cython.cast(cython.pointer(u64), base + translations)
+    kvm.translations = cython.cast(p_u64, base + translations)
     kvm.frames = base + memory
     init_pools(kvm)
     return kvm
@@ -102,7 +87,7 @@ def create(config: cython.pointer(Kvm)) -> cython.pointer(Kvm):
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def init_pools(kvm: cython.pointer(Kvm)) -> cython.void:
+def init_pools(kvm: KvmPtr) -> cython.void:
     """Put every shadow page and rmap descriptor on its free list; the lists of live pages are empty."""
     list_init(cython.address(kvm.active_mmu_pages))
     list_init(cython.address(kvm.zapped_obsolete_pages))
@@ -118,8 +103,5 @@ def init_pools(kvm: cython.pointer(Kvm)) -> cython.void:
     kvm.nfree_descs = kvm.ndesc
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def destroy(kvm: cython.pointer(Kvm)) -> cython.void:
+def destroy(kvm: KvmPtr) -> cython.void:
     munmap(kvm, kvm.arena_size)

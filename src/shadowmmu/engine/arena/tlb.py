@@ -5,33 +5,24 @@ The engine never touches hardware: it notes what must be flushed and the machine
 """
 
 import cython
-from cython.cimports.shadowmmu.engine.arena.state import MAX_GVA_FLUSHES, Kvm, KvmVcpu, Request, gva_t
+from cython.cimports.shadowmmu.engine.arena.state import MAX_GVA_FLUSHES, KvmPtr, KvmVcpuPtr, Request, gva_t
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def make_all_request(kvm: cython.pointer(Kvm), request: Request) -> cython.void:
+def make_all_request(kvm: KvmPtr, request: Request) -> cython.void:
     """kvm_make_all_cpus_request."""
     i: cython.int
     for i in range(kvm.nvcpus):
         make_request(cython.address(kvm.vcpus[i]), request)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def flush_remote_tlbs(kvm: cython.pointer(Kvm)) -> cython.void:
+def flush_remote_tlbs(kvm: KvmPtr) -> cython.void:
     """Every vCPU drops all translations before it runs again."""
     kvm.stat.remote_tlb_flush_requests += 1
     kvm.stat.remote_tlb_flush += 1
     make_all_request(kvm, Request.REQ_TLB_FLUSH)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def flush_hw_gva(vcpu: cython.pointer(KvmVcpu), gva: gva_t) -> cython.void:
+def flush_hw_gva(vcpu: KvmVcpuPtr, gva: gva_t) -> cython.void:
     """The vCPU's own TLB entry of one address; many of them become a full flush."""
     if vcpu.flush_gva_count == MAX_GVA_FLUSHES:
         vcpu.flush_hw_all = True
@@ -40,8 +31,5 @@ def flush_hw_gva(vcpu: cython.pointer(KvmVcpu), gva: gva_t) -> cython.void:
     vcpu.flush_gva_count += 1
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def flush_hw_all(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
+def flush_hw_all(vcpu: KvmVcpuPtr) -> cython.void:
     vcpu.flush_hw_all = True

@@ -8,12 +8,12 @@ the switch asks the root itself (hazard H1).
 """
 
 import cython
-from cython.cimports.shadowmmu.engine.guest.mmu import init_mmu, init_shadow_ept, init_shadow_npt
+from cython.cimports.shadowmmu.engine.arena.state import Hpa, KvmVcpuPtr, NestedStatePtr, Request, u64
+from cython.cimports.shadowmmu.engine.arena.tlb import make_request
 from cython.cimports.shadowmmu.engine.cpu.registers import reload_pdptrs
 from cython.cimports.shadowmmu.engine.cpu.requests import serve
+from cython.cimports.shadowmmu.engine.guest.mmu import init_mmu, init_shadow_ept, init_shadow_npt
 from cython.cimports.shadowmmu.engine.roots.roots import mmu_load, new_pgd
-from cython.cimports.shadowmmu.engine.arena.state import Hpa, KvmVcpu, NestedState, Request, u64
-from cython.cimports.shadowmmu.engine.arena.tlb import make_request
 from cython.cimports.shadowmmu.x86.control import Cr0, Cr4, paging_levels
 from cython.cimports.shadowmmu.x86.reserved import rsvd_bits
 
@@ -21,7 +21,7 @@ from cython.cimports.shadowmmu.x86.reserved import rsvd_bits
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def transition_flush(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
+def transition_flush(vcpu: KvmVcpuPtr) -> cython.void:
     """nested_svm_transition_tlb_flush: L1 and L2 share an ASID here, so every switch syncs and flushes."""
     make_request(vcpu, Request.REQ_MMU_SYNC)
     make_request(vcpu, Request.REQ_TLB_FLUSH_CURRENT)
@@ -30,7 +30,7 @@ def transition_flush(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def load_cr3(vcpu: cython.pointer(KvmVcpu), cr3: u64, nested_paging: cython.bint) -> cython.bint:
+def load_cr3(vcpu: KvmVcpuPtr, cr3: u64, nested_paging: cython.bint) -> cython.bint:
     """nested_svm_load_cr3: take CR3 and the roles of the registers already loaded. False: an illegal CR3 or PDPTE."""
     if cr3 & rsvd_bits(vcpu.kvm.maxphyaddr, 63):
         return False
@@ -46,7 +46,7 @@ def load_cr3(vcpu: cython.pointer(KvmVcpu), cr3: u64, nested_paging: cython.bint
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def use_nested_paging(vcpu: cython.pointer(KvmVcpu), paging: NestedPaging, exec_only: cython.bint, huge_level: cython.int) -> cython.void:
+def use_nested_paging(vcpu: KvmVcpuPtr, paging: NestedPaging, exec_only: cython.bint, huge_level: cython.int) -> cython.void:
     """Shadow L1's nested tables from now on; their format follows L1's registers (NPT) or the EPT pointer."""
     vcpu.mmu = cython.address(vcpu.guest_mmu)
     if paging == NestedPaging.NESTED_EPT:
@@ -61,7 +61,7 @@ def use_nested_paging(vcpu: cython.pointer(KvmVcpu), paging: NestedPaging, exec_
 @cython.nogil
 @cython.exceptval(check=False)
 def nested_enter(
-    vcpu: cython.pointer(KvmVcpu),
+    vcpu: KvmVcpuPtr,
     cr0: u64,
     cr3: u64,
     cr4: u64,
@@ -72,7 +72,7 @@ def nested_enter(
     huge_level: cython.int,
 ) -> cython.bint:
     """enter_svm_guest_mode: L2 runs with these registers, on the nested tables at `root`. False: invalid L2 state."""
-    nested: cython.pointer(NestedState) = cython.address(vcpu.nested)
+    nested: NestedStatePtr = cython.address(vcpu.nested)
     nested.l1_cr0 = vcpu.cr0
     nested.l1_cr3 = vcpu.cr3
     nested.l1_cr4 = vcpu.cr4
@@ -92,13 +92,13 @@ def nested_enter(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def l1_cr4_after_exit(vcpu: cython.pointer(KvmVcpu)) -> u64:
+def l1_cr4_after_exit(vcpu: KvmVcpuPtr) -> u64:
     """The CR4 that L1 gets back: its own, but for a quirk of Linux 6.1 that is kept.
 
     Under shadow paging, when only one of L1 and L2 has paging on, svm_set_cr0 rewrites the CR4 of the VMCB that is
     loaded, by then L1's, from the vCPU's CR4, still L2's; svm_set_cr4 reads it back. A 2-level L1 comes back with PAE.
     """
-    nested: cython.pointer(NestedState) = cython.address(vcpu.nested)
+    nested: NestedStatePtr = cython.address(vcpu.nested)
     if vcpu.kvm.tdp or vcpu.kvm.vmx or not (vcpu.cr0 ^ nested.l1_cr0) & Cr0.PG:
         return nested.l1_cr4
     if nested.l1_cr0 & Cr0.PG:
@@ -106,12 +106,9 @@ def l1_cr4_after_exit(vcpu: cython.pointer(KvmVcpu)) -> u64:
     return (vcpu.cr4 | Cr4.PAE) & ~cython.cast(u64, Cr4.SMEP | Cr4.SMAP | Cr4.PKE)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def nested_exit(vcpu: cython.pointer(KvmVcpu)) -> cython.bint:
+def nested_exit(vcpu: KvmVcpuPtr) -> cython.bint:
     """nested_svm_vmexit: back to L1 and its registers. False: L1's own CR3 has become illegal (it shuts down)."""
-    nested: cython.pointer(NestedState) = cython.address(vcpu.nested)
+    nested: NestedStatePtr = cython.address(vcpu.nested)
     nested.guest_mode = False
     nested.npt = False
     cr4: u64 = l1_cr4_after_exit(vcpu)
@@ -124,10 +121,7 @@ def nested_exit(vcpu: cython.pointer(KvmVcpu)) -> cython.bint:
     return load_cr3(vcpu, nested.l1_cr3, False)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def nested_exit_at_entry(vcpu: cython.pointer(KvmVcpu)) -> cython.bint:
+def nested_exit_at_entry(vcpu: KvmVcpuPtr) -> cython.bint:
     """`nested_exit` while L2 is being entered: an exception for it that L1 takes, or no root can be made for it.
 
     vcpu_enter_guest has served requests by then, and loads a root before it sees those of the exit (a sync and a flush).

@@ -4,11 +4,11 @@ raises #GP(0); then nothing has changed. Rules: SDM vol. 3 sections 2.5, 4.1 and
 
 import cython
 from cython.cimports.libc.string import memcmp, memcpy
-from cython.cimports.shadowmmu.engine.guest.mmu import init_mmu
-from cython.cimports.shadowmmu.engine.roots.roots import RootMask, free_roots, mmu_unload, new_pgd, reset_context
-from cython.cimports.shadowmmu.engine.arena.state import PREV_ROOTS, Kvm, KvmMmu, KvmVcpu, Request, u64
+from cython.cimports.shadowmmu.engine.arena.state import PREV_ROOTS, KvmMmuPtr, KvmPtr, KvmVcpuPtr, Request, u64
 from cython.cimports.shadowmmu.engine.arena.tlb import make_request
+from cython.cimports.shadowmmu.engine.guest.mmu import init_mmu
 from cython.cimports.shadowmmu.engine.guest.walker import load_pdptrs
+from cython.cimports.shadowmmu.engine.roots.roots import RootMask, free_roots, mmu_unload, new_pgd, reset_context
 from cython.cimports.shadowmmu.x86.control import Cr0, Cr3, Cr4, Efer, paging_levels
 from cython.cimports.shadowmmu.x86.reserved import rsvd_bits
 
@@ -16,16 +16,13 @@ from cython.cimports.shadowmmu.x86.reserved import rsvd_bits
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def is_pae_paging(vcpu: cython.pointer(KvmVcpu)) -> cython.bint:
+def is_pae_paging(vcpu: KvmVcpuPtr) -> cython.bint:
     return paging_levels(vcpu.cr0, vcpu.cr4, vcpu.efer) == 3
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def reload_pdptrs(vcpu: cython.pointer(KvmVcpu), cr3: u64) -> cython.bint:
+def reload_pdptrs(vcpu: KvmVcpuPtr, cr3: u64) -> cython.bint:
     """load_pdptrs of a register write. Other values than before mean another root, even if CR3 is the same."""
-    mmu: cython.pointer(KvmMmu) = vcpu.walk_mmu
+    mmu: KvmMmuPtr = vcpu.walk_mmu
     old: u64[4]
     memcpy(old, mmu.pdptrs, 32)
     if not load_pdptrs(vcpu, cr3):
@@ -35,10 +32,7 @@ def reload_pdptrs(vcpu: cython.pointer(KvmVcpu), cr3: u64) -> cython.bint:
     return True
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def set_cr0(vcpu: cython.pointer(KvmVcpu), value: u64) -> cython.bint:
+def set_cr0(vcpu: KvmVcpuPtr, value: u64) -> cython.bint:
     """kvm_set_cr0, with EFER.LMA following CR0.PG when EFER.LME is set."""
     old: u64 = vcpu.cr0
     value |= Cr0.ET
@@ -71,7 +65,7 @@ def set_cr0(vcpu: cython.pointer(KvmVcpu), value: u64) -> cython.bint:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def invalidate_pcid(vcpu: cython.pointer(KvmVcpu), pcid: u64) -> cython.void:
+def invalidate_pcid(vcpu: KvmVcpuPtr, pcid: u64) -> cython.void:
     """kvm_invalidate_pcid: a CR3 write flushes one PCID. Roots cached for it would be stale when they come back."""
     if vcpu.kvm.tdp:
         make_request(vcpu, Request.REQ_TLB_FLUSH_GUEST)
@@ -90,10 +84,7 @@ def invalidate_pcid(vcpu: cython.pointer(KvmVcpu), pcid: u64) -> cython.void:
     free_roots(vcpu.kvm, vcpu.mmu, mask)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def set_cr3(vcpu: cython.pointer(KvmVcpu), value: u64) -> cython.bint:
+def set_cr3(vcpu: KvmVcpuPtr, value: u64) -> cython.bint:
     """kvm_set_cr3. PAE: the PDPTEs are loaded always, and it is they that make a new root, not the address."""
     flush: cython.bint = True
     pcid: u64 = 0
@@ -116,7 +107,7 @@ def set_cr3(vcpu: cython.pointer(KvmVcpu), value: u64) -> cython.bint:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def is_valid_cr4(kvm: cython.pointer(Kvm), value: u64) -> cython.bint:
+def is_valid_cr4(kvm: KvmPtr, value: u64) -> cython.bint:
     """kvm_is_valid_cr4: no bit that the engine does not know or the guest's CPUID does not offer.
 
     An L1's nested page table has the levels of its own paging, so with a 4-level NPT no guest is offered LA57.
@@ -134,7 +125,7 @@ def is_valid_cr4(kvm: cython.pointer(Kvm), value: u64) -> cython.bint:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def cr4_flushes(vcpu: cython.pointer(KvmVcpu), old: u64, value: u64) -> cython.void:
+def cr4_flushes(vcpu: KvmVcpuPtr, old: u64, value: u64) -> cython.void:
     """kvm_post_set_cr4: role changes drop all roots; PGE and PCIDE off flush everything, PAE and SMEP on this context."""
     role_bits: u64 = Cr4.PSE | Cr4.PAE | Cr4.LA57 | Cr4.SMEP | Cr4.SMAP | Cr4.PKE
     if (value ^ old) & role_bits:
@@ -148,10 +139,7 @@ def cr4_flushes(vcpu: cython.pointer(KvmVcpu), old: u64, value: u64) -> cython.v
         make_request(vcpu, Request.REQ_TLB_FLUSH_CURRENT)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def set_cr4(vcpu: cython.pointer(KvmVcpu), value: u64) -> cython.bint:
+def set_cr4(vcpu: KvmVcpuPtr, value: u64) -> cython.bint:
     """kvm_set_cr4."""
     old: u64 = vcpu.cr4
     if not is_valid_cr4(vcpu.kvm, value):
@@ -169,10 +157,7 @@ def set_cr4(vcpu: cython.pointer(KvmVcpu), value: u64) -> cython.bint:
     return True
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def set_efer(vcpu: cython.pointer(KvmVcpu), value: u64) -> cython.bint:
+def set_efer(vcpu: KvmVcpuPtr, value: u64) -> cython.bint:
     """set_efer: LME cannot change while paging is on; LMA is the CPU's. LME starts the MMU over although no role has it."""
     old: u64 = vcpu.efer
     known: u64 = Efer.SCE | Efer.LME | Efer.LMA | Efer.NXE | Efer.SVME | Efer.LMSLE | Efer.FFXSR
@@ -187,7 +172,7 @@ def set_efer(vcpu: cython.pointer(KvmVcpu), value: u64) -> cython.bint:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def is_valid_sregs(kvm: cython.pointer(Kvm), cr0: u64, cr3: u64, cr4: u64, efer: u64) -> cython.bint:
+def is_valid_sregs(kvm: KvmPtr, cr0: u64, cr3: u64, cr4: u64, efer: u64) -> cython.bint:
     """kvm_is_valid_sregs: 64-bit mode needs PAE, LMA and a CR3 without reserved bits, any other has no LMA."""
     if efer & Efer.LME and cr0 & Cr0.PG:
         if not cr4 & Cr4.PAE or not efer & Efer.LMA or cr3 & rsvd_bits(kvm.maxphyaddr, 63):
@@ -197,10 +182,7 @@ def is_valid_sregs(kvm: cython.pointer(Kvm), cr0: u64, cr3: u64, cr4: u64, efer:
     return is_valid_cr4(kvm, cr4)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def set_sregs(vcpu: cython.pointer(KvmVcpu), cr0: u64, cr3: u64, cr4: u64, efer: u64) -> cython.bint:
+def set_sregs(vcpu: KvmVcpuPtr, cr0: u64, cr3: u64, cr4: u64, efer: u64) -> cython.bint:
     """KVM_SET_SREGS: take all registers at once, and start over if one is another (or PAE). False: they cannot be together,
     or a PAE CR3 has bad PDPTEs."""
     if not is_valid_sregs(vcpu.kvm, cr0, cr3, cr4, efer):

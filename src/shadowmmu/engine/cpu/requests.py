@@ -2,15 +2,15 @@
 
 import cython
 from cython.cimports.shadowmmu.engine.arena.events import Event, emit
-from cython.cimports.shadowmmu.engine.roots.roots import free_obsolete_roots, load_pgd, mmu_load, sync_prev_roots, sync_roots
-from cython.cimports.shadowmmu.engine.arena.state import Hpa, KvmVcpu, Request, u32
+from cython.cimports.shadowmmu.engine.arena.state import Hpa, KvmVcpuPtr, Request, u32
 from cython.cimports.shadowmmu.engine.arena.tlb import flush_hw_all, test_request
+from cython.cimports.shadowmmu.engine.roots.roots import free_obsolete_roots, load_pgd, mmu_load, sync_prev_roots, sync_roots
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def take(vcpu: cython.pointer(KvmVcpu), request: Request) -> cython.bint:
+def take(vcpu: KvmVcpuPtr, request: Request) -> cython.bint:
     """kvm_check_request: was it asked for? It is not any more."""
     if not test_request(vcpu, request):
         return False
@@ -21,7 +21,7 @@ def take(vcpu: cython.pointer(KvmVcpu), request: Request) -> cython.bint:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def flush_guest(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
+def flush_guest(vcpu: KvmVcpuPtr) -> cython.void:
     """kvm_vcpu_flush_tlb_guest: the guest flushed everything, so cached roots must not bring anything stale back."""
     emit(vcpu.kvm, vcpu.id, Event.GUEST_TLB_FLUSH)
     vcpu.stat.tlb_flush += 1
@@ -31,10 +31,7 @@ def flush_guest(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
     flush_hw_all(vcpu)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def serve(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
+def serve(vcpu: KvmVcpuPtr) -> cython.void:
     """vcpu_enter_guest's order: roots are freed before they are synced, synced before they are loaded, and the TLB last."""
     if take(vcpu, Request.REQ_MMU_FREE_OBSOLETE_ROOTS):
         free_obsolete_roots(vcpu)
@@ -53,10 +50,7 @@ def serve(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
         flush_guest(vcpu)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def prepare_entry(vcpu: cython.pointer(KvmVcpu)) -> cython.int:
+def prepare_entry(vcpu: KvmVcpuPtr) -> cython.int:
     """Ready to run: 0. The guest shuts down: 1. Out of pages or memory: a negative errno, and no root is left.
 
     Loading a root can itself ask for a flush, so requests are served until none is pending.

@@ -1,16 +1,24 @@
 """Large pages: how big a mapping may be."""
 
 import cython
-from cython.cimports.shadowmmu.engine.entries.leaf import PageFault
-from cython.cimports.shadowmmu.engine.memory.memslots import host_mapping, lpage_info
 from cython.cimports.shadowmmu.engine.arena.spte import is_large, is_present
-from cython.cimports.shadowmmu.engine.arena.state import Bug, HvaFlag, Kvm, MemSlot, SlotFlag, gfn_t, pages_per_hpage, spte_t, u64, warn
+from cython.cimports.shadowmmu.engine.arena.state import (
+    Bug,
+    HvaFlag,
+    KvmPtr,
+    MemSlotPtr,
+    SlotFlag,
+    gfn_t,
+    pages_per_hpage,
+    spte_t,
+    u64,
+    warn,
+)
+from cython.cimports.shadowmmu.engine.entries.leaf import PageFaultPtr
+from cython.cimports.shadowmmu.engine.memory.memslots import host_mapping, lpage_info
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def max_mapping_level(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), gfn: gfn_t, max_level: cython.int) -> cython.int:
+def max_mapping_level(kvm: KvmPtr, slot: MemSlotPtr, gfn: gfn_t, max_level: cython.int) -> cython.int:
     """The largest level (1-3) that hardware, slot, shadowed tables below it and the host's own mapping allow."""
     level: cython.int = max_level if max_level < kvm.max_huge_level else kvm.max_huge_level
     while level > 1 and lpage_info(slot, gfn, level)[0]:
@@ -21,10 +29,7 @@ def max_mapping_level(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), g
     return host if host < level else level
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def choose_hugepage(kvm: cython.pointer(Kvm), fault: cython.pointer(PageFault)) -> cython.void:
+def choose_hugepage(kvm: KvmPtr, fault: PageFaultPtr) -> cython.void:
     """kvm_mmu_hugepage_adjust: choose the goal level and round the frame to it.
 
     While the slot logs dirty pages only 4K is mapped, so that each write is seen.
@@ -42,10 +47,7 @@ def choose_hugepage(kvm: cython.pointer(Kvm), fault: cython.pointer(PageFault)) 
     fault.pfn &= ~mask
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def disallowed_hugepage_adjust(fault: cython.pointer(PageFault), spte: spte_t, level: cython.int) -> cython.void:
+def disallowed_hugepage_adjust(fault: PageFaultPtr, spte: spte_t, level: cython.int) -> cython.void:
     """A small table stands where a huge page was the goal (it was split for executability): keep it, go one deeper."""
     if level > 1 and level == fault.goal_level and is_present(spte) and not is_large(spte):
         mask: u64 = pages_per_hpage(level) - pages_per_hpage(level - 1)

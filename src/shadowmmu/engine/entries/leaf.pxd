@@ -18,6 +18,7 @@ cdef struct PageFault:                      # struct kvm_page_fault
     pfn_t pfn
     u64 hva                                 # host user page
     u64 mmu_seq
+ctypedef PageFault *PageFaultPtr
 
 cdef int set_spte(KvmVcpu *vcpu, MemSlot *slot, spte_t *sptep, int access, gfn_t gfn, pfn_t pfn, PageFault *fault) noexcept nogil
 cdef bint prefetch_gpte(KvmVcpu *vcpu, spte_t *sptep, u64 gpte, bint no_dirty_log) noexcept nogil

@@ -2,27 +2,22 @@
 
 import cython
 from cython.cimports.shadowmmu.engine.arena.events import Event, emit
-from cython.cimports.shadowmmu.engine.memory.host_memory import host_writable
-from cython.cimports.shadowmmu.engine.entries.make_spte import make_spte
-from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot, host_mapping
-from cython.cimports.shadowmmu.engine.entries.mmio import mark_mmio_spte
-from cython.cimports.shadowmmu.engine.pages.pages import drop_parent_pte
-from cython.cimports.shadowmmu.engine.memory.rmap import drop_spte, rmap_add, set_access, sp_gfn_of, spte_update
 from cython.cimports.shadowmmu.engine.arena.role import Access, Role, role_access, role_level
 from cython.cimports.shadowmmu.engine.arena.spte import is_large, is_present, spte_pfn
 from cython.cimports.shadowmmu.engine.arena.state import (
     PAGE_SHIFT,
     PREFETCH,
     HvaFlag,
-    Kvm,
-    KvmMmu,
-    KvmVcpu,
-    MemSlot,
+    KvmMmuPtr,
+    KvmPtr,
+    KvmVcpuPtr,
+    MemSlotPtr,
     PfRet,
-    ShadowPage,
+    ShadowPagePtr,
     SlotFlag,
     gfn_t,
     host_pa,
+    p_spte,
     pfn_t,
     spte_index,
     spte_t,
@@ -30,16 +25,22 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     to_shadow_page,
     u64,
 )
-from cython.cimports.shadowmmu.engine.shadow.sync import prefetch_invalid_gpte
 from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
-from cython.cimports.shadowmmu.engine.guest.walker import GuestWalker, gpte_access, gpte_gfn, protect_clean_gpte
+from cython.cimports.shadowmmu.engine.entries.make_spte import make_spte
+from cython.cimports.shadowmmu.engine.entries.mmio import mark_mmio_spte
+from cython.cimports.shadowmmu.engine.guest.walker import GuestWalkerPtr, gpte_access, gpte_gfn, protect_clean_gpte
+from cython.cimports.shadowmmu.engine.memory.host_memory import host_writable
+from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot, host_mapping
+from cython.cimports.shadowmmu.engine.memory.rmap import drop_spte, rmap_add, set_access, sp_gfn_of, spte_update
+from cython.cimports.shadowmmu.engine.pages.pages import drop_parent_pte
+from cython.cimports.shadowmmu.engine.shadow.sync import prefetch_invalid_gpte
 
 
 @cython.cfunc
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def drop_other(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t), level: cython.int, pfn: pfn_t) -> cython.int:
+def drop_other(kvm: KvmPtr, sptep: p_spte, level: cython.int, pfn: pfn_t) -> cython.int:
     """Clear a present entry that is not a leaf of `pfn`. 0: it stays (was mapped), 1: dropped, a flush is due."""
     if level > 1 and not is_large(sptep[0]):
         drop_parent_pte(kvm, to_shadow_page(kvm, sptep[0]), sptep)
@@ -53,7 +54,7 @@ def drop_other(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t), level: c
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def set_mmio(vcpu: cython.pointer(KvmVcpu), sptep: cython.pointer(spte_t), level: cython.int, gfn: gfn_t, access: cython.int) -> cython.int:
+def set_mmio(vcpu: KvmVcpuPtr, sptep: p_spte, level: cython.int, gfn: gfn_t, access: cython.int) -> cython.int:
     """Put an MMIO mark; a present entry goes first, or its rmap entry would be lost (CVE-2026-23401)."""
     if is_present(sptep[0]):
         drop_other(vcpu.kvm, sptep, level, Pfn.PFN_NOSLOT)
@@ -63,21 +64,18 @@ def set_mmio(vcpu: cython.pointer(KvmVcpu), sptep: cython.pointer(spte_t), level
     return PfRet.RET_PF_EMULATE
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def set_spte(
-    vcpu: cython.pointer(KvmVcpu),
-    slot: cython.pointer(MemSlot),
-    sptep: cython.pointer(spte_t),
+    vcpu: KvmVcpuPtr,
+    slot: MemSlotPtr,
+    sptep: p_spte,
     access: cython.int,
     gfn: gfn_t,
     pfn: pfn_t,
-    fault: cython.pointer(PageFault),
+    fault: PageFaultPtr,
 ) -> cython.int:
     """mmu_set_spte: map `gfn` at `sptep`. `fault` is NULL while prefetching, which has only writable frames."""
-    kvm: cython.pointer(Kvm) = vcpu.kvm
-    sp: cython.pointer(ShadowPage) = sptep_to_sp(kvm, sptep)
+    kvm: KvmPtr = vcpu.kvm
+    sp: ShadowPagePtr = sptep_to_sp(kvm, sptep)
     level: cython.int = role_level(sp.role)
     prefetch: cython.bint = fault == cython.NULL
     host_writable: cython.bint = prefetch or fault.map_writable
@@ -117,9 +115,9 @@ def set_spte(
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def prefetch_slot(vcpu: cython.pointer(KvmVcpu), gfn: gfn_t, no_dirty_log: cython.bint) -> cython.pointer(MemSlot):
+def prefetch_slot(vcpu: KvmVcpuPtr, gfn: gfn_t, no_dirty_log: cython.bint) -> MemSlotPtr:
     """gfn_to_memslot_dirty_bitmap: a slot that may be mapped without a fault, or NULL."""
-    slot: cython.pointer(MemSlot) = gfn_to_memslot(vcpu.kvm, vcpu.smm, gfn)
+    slot: MemSlotPtr = gfn_to_memslot(vcpu.kvm, vcpu.smm, gfn)
     if slot == cython.NULL or slot.flags & SlotFlag.SLOT_INVALID:
         return cython.NULL
     if no_dirty_log and slot.flags & SlotFlag.SLOT_LOG_DIRTY:
@@ -131,24 +129,21 @@ def prefetch_slot(vcpu: cython.pointer(KvmVcpu), gfn: gfn_t, no_dirty_log: cytho
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def mapped_for_write(vcpu: cython.pointer(KvmVcpu), slot: cython.pointer(MemSlot), gfn: gfn_t) -> cython.bint:
+def mapped_for_write(vcpu: KvmVcpuPtr, slot: MemSlotPtr, gfn: gfn_t) -> cython.bint:
     """The host has a writable frame for `gfn` already: nothing has to be waited for."""
     entry: u64 = host_mapping(vcpu.kvm, slot, gfn)
     return not slot.flags & SlotFlag.SLOT_READONLY and entry & HvaFlag.HVA_PRESENT and host_writable(entry)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def prefetch_gpte(vcpu: cython.pointer(KvmVcpu), sptep: cython.pointer(spte_t), gpte: u64, no_dirty_log: cython.bint) -> cython.bint:
+def prefetch_gpte(vcpu: KvmVcpuPtr, sptep: p_spte, gpte: u64, no_dirty_log: cython.bint) -> cython.bint:
     """FNAME(prefetch_gpte): map what a guest entry says, if that needs nobody's help. False: it does."""
-    mmu: cython.pointer(KvmMmu) = vcpu.mmu
+    mmu: KvmMmuPtr = vcpu.mmu
     if prefetch_invalid_gpte(vcpu, sptep, gpte):
         return False
     gfn: gfn_t = gpte_gfn(mmu.format, gpte)
     access: cython.int = role_access(sptep_to_sp(vcpu.kvm, sptep).role) & gpte_access(mmu.format, gpte)
     access = protect_clean_gpte(mmu, access, gpte)
-    slot: cython.pointer(MemSlot) = prefetch_slot(vcpu, gfn, no_dirty_log and (access & Access.WRITE) != 0)
+    slot: MemSlotPtr = prefetch_slot(vcpu, gfn, no_dirty_log and (access & Access.WRITE) != 0)
     if slot == cython.NULL or not mapped_for_write(vcpu, slot, gfn):
         return False
     set_spte(vcpu, slot, sptep, access, gfn, host_mapping(vcpu.kvm, slot, gfn) >> PAGE_SHIFT, cython.NULL)
@@ -158,11 +153,11 @@ def prefetch_gpte(vcpu: cython.pointer(KvmVcpu), sptep: cython.pointer(spte_t), 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def prefetch_run(vcpu: cython.pointer(KvmVcpu), sp: cython.pointer(ShadowPage), start: cython.int, end: cython.int) -> cython.bint:
+def prefetch_run(vcpu: KvmVcpuPtr, sp: ShadowPagePtr, start: cython.int, end: cython.int) -> cython.bint:
     """direct_pte_prefetch_many: map absent entries [start, end) of a direct page; False ends the prefetching."""
     access: cython.int = role_access(sp.role)
     gfn: gfn_t = sp_gfn_of(sp, start)
-    slot: cython.pointer(MemSlot) = prefetch_slot(vcpu, gfn, (access & Access.WRITE) != 0)
+    slot: MemSlotPtr = prefetch_slot(vcpu, gfn, (access & Access.WRITE) != 0)
     if slot == cython.NULL or gfn + (end - start) > slot.base_gfn + slot.npages:
         return False
     i: cython.int = start
@@ -173,12 +168,9 @@ def prefetch_run(vcpu: cython.pointer(KvmVcpu), sp: cython.pointer(ShadowPage), 
     return i > start
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def direct_pte_prefetch(vcpu: cython.pointer(KvmVcpu), sptep: cython.pointer(spte_t)) -> cython.void:
+def direct_pte_prefetch(vcpu: KvmVcpuPtr, sptep: p_spte) -> cython.void:
     """Prefetch around an entry of a direct level-1 page; needs A bits, to tell used from prefetched."""
-    sp: cython.pointer(ShadowPage) = sptep_to_sp(vcpu.kvm, sptep)
+    sp: ShadowPagePtr = sptep_to_sp(vcpu.kvm, sptep)
     if sp.role & Role.AD_DISABLED or role_level(sp.role) > 1 or vcpu.kvm.mmu_invalidate_in_progress:
         return
     first: cython.int = spte_index(sptep) & ~(PREFETCH - 1)
@@ -195,12 +187,9 @@ def direct_pte_prefetch(vcpu: cython.pointer(KvmVcpu), sptep: cython.pointer(spt
         prefetch_run(vcpu, sp, start, first + PREFETCH)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def pte_prefetch(vcpu: cython.pointer(KvmVcpu), walker: cython.pointer(GuestWalker), sptep: cython.pointer(spte_t)) -> cython.void:
+def pte_prefetch(vcpu: KvmVcpuPtr, walker: GuestWalkerPtr, sptep: p_spte) -> cython.void:
     """FNAME(pte_prefetch): map neighbours as the guest entries say that were read with the faulting one."""
-    sp: cython.pointer(ShadowPage) = sptep_to_sp(vcpu.kvm, sptep)
+    sp: ShadowPagePtr = sptep_to_sp(vcpu.kvm, sptep)
     if role_level(sp.role) > 1 or vcpu.kvm.mmu_invalidate_in_progress:
         return
     if sp.role & Role.DIRECT:
@@ -209,7 +198,7 @@ def pte_prefetch(vcpu: cython.pointer(KvmVcpu), walker: cython.pointer(GuestWalk
     first: cython.int = spte_index(sptep) & ~(PREFETCH - 1)
     i: cython.int
     for i in range(PREFETCH):
-        at: cython.pointer(spte_t) = cython.address(sp.spt[first + i])
+        at: p_spte = cython.address(sp.spt[first + i])
         if at == sptep or is_present(at[0]):
             continue
         if not prefetch_gpte(vcpu, at, walker.prefetch_ptes[i], True):

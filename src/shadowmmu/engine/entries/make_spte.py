@@ -1,7 +1,6 @@
 """make_spte: the leaf entry for a frame, with the decision whether it may be writable."""
 
 import cython
-from cython.cimports.shadowmmu.engine.memory.memslots import mark_page_dirty
 from cython.cimports.shadowmmu.engine.arena.role import Access, Role, role_level
 from cython.cimports.shadowmmu.engine.arena.spte import (
     Spte,
@@ -15,17 +14,19 @@ from cython.cimports.shadowmmu.engine.arena.spte import (
 from cython.cimports.shadowmmu.engine.arena.state import (
     PAGE_SHIFT,
     Bug,
-    Kvm,
-    KvmMmu,
-    MemSlot,
-    ShadowPage,
+    KvmMmuPtr,
+    KvmPtr,
+    MemSlotPtr,
+    ShadowPagePtr,
     SlotFlag,
-    SpteMasks,
+    SpteMasksPtr,
     gfn_t,
+    p_spte,
     pfn_t,
     spte_t,
     warn,
 )
+from cython.cimports.shadowmmu.engine.memory.memslots import mark_page_dirty
 from cython.cimports.shadowmmu.engine.pages.unsync import try_to_unsync_pages
 from cython.cimports.shadowmmu.x86.ept import Ept
 from cython.cimports.shadowmmu.x86.pte import Pte
@@ -35,7 +36,7 @@ from cython.cimports.shadowmmu.x86.reserved import is_rsvd
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def ad_type(sp: cython.pointer(ShadowPage)) -> spte_t:
+def ad_type(sp: ShadowPagePtr) -> spte_t:
     """Bits 52-53 of the page's entries: 0 unless the hardware has no A/D bits (they are reserved in PAE tables)."""
     return Spte.AD_DISABLED if sp.role & Role.AD_DISABLED else 0
 
@@ -44,10 +45,10 @@ def ad_type(sp: cython.pointer(ShadowPage)) -> spte_t:
 @cython.nogil
 @cython.exceptval(check=False)
 def make_spte(
-    kvm: cython.pointer(Kvm),
-    mmu: cython.pointer(KvmMmu),
-    sp: cython.pointer(ShadowPage),
-    slot: cython.pointer(MemSlot),
+    kvm: KvmPtr,
+    mmu: KvmMmuPtr,
+    sp: ShadowPagePtr,
+    slot: MemSlotPtr,
     access: cython.int,
     gfn: gfn_t,
     pfn: pfn_t,
@@ -55,7 +56,7 @@ def make_spte(
     prefetch: cython.bint,
     can_unsync: cython.bint,
     host_writable: cython.bint,
-    made: cython.pointer(spte_t),
+    made: p_spte,
 ) -> cython.bint:
     """Build the entry that maps `gfn` to `pfn` with `access`; True if it had to be write-protected.
 
@@ -64,7 +65,7 @@ def make_spte(
     where nothing was checked; here only D is left out then, as there.
     """
     level: cython.int = role_level(sp.role)
-    m: cython.pointer(SpteMasks) = cython.address(kvm.masks)
+    m: SpteMasksPtr = cython.address(kvm.masks)
     wrprot: cython.bint = False
     spte: spte_t = Spte.MMU_PRESENT | ad_type(sp) | m.present
     if not prefetch:

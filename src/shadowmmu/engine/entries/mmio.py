@@ -2,8 +2,6 @@
 
 import cython
 from cython.cimports.shadowmmu.engine.arena.events import Event, emit
-from cython.cimports.shadowmmu.engine.guest.mmu import is_direct
-from cython.cimports.shadowmmu.engine.entries.shadow_walk import ShadowWalk, walk_init, walk_next, walk_okay
 from cython.cimports.shadowmmu.engine.arena.spte import is_mmio_spte, is_present, make_mmio_spte, mmio_spte_gen, mmio_spte_gfn
 from cython.cimports.shadowmmu.engine.arena.state import (
     PAGE_SHIFT,
@@ -11,42 +9,36 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     Bug,
     Errno,
     Gen,
-    Kvm,
-    KvmVcpu,
+    KvmPtr,
+    KvmVcpuPtr,
     PfRet,
     gfn_t,
     gva_t,
     host_pa,
+    p_spte,
     spte_t,
     u64,
     warn,
 )
+from cython.cimports.shadowmmu.engine.entries.shadow_walk import ShadowWalk, walk_init, walk_next, walk_okay
+from cython.cimports.shadowmmu.engine.guest.mmu import is_direct
 from cython.cimports.shadowmmu.x86.reserved import is_rsvd
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def mmio_generation(vcpu: cython.pointer(KvmVcpu)) -> u64:
+def mmio_generation(vcpu: KvmVcpuPtr) -> u64:
     """The generation of the vCPU's memslots, as far as an entry can hold it (19 bits)."""
     return vcpu.kvm.memslot_gen[vcpu.smm] & Gen.MMIO_GEN_MASK
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def mark_mmio_spte(vcpu: cython.pointer(KvmVcpu), sptep: cython.pointer(spte_t), gfn: gfn_t, access: cython.int) -> cython.void:
-    kvm: cython.pointer(Kvm) = vcpu.kvm
+def mark_mmio_spte(vcpu: KvmVcpuPtr, sptep: p_spte, gfn: gfn_t, access: cython.int) -> cython.void:
+    kvm: KvmPtr = vcpu.kvm
     gen: u64 = mmio_generation(vcpu)
     spte: spte_t = make_mmio_spte(kvm, gfn, access, gen)
     emit(kvm, vcpu.id, Event.MARK_MMIO_SPTE, host_pa(kvm, sptep), gfn, spte & 7, gen)
     sptep[0] = spte
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def sync_mmio_spte(vcpu: cython.pointer(KvmVcpu), sptep: cython.pointer(spte_t), gfn: gfn_t, access: cython.int) -> cython.bint:
+def sync_mmio_spte(vcpu: KvmVcpuPtr, sptep: p_spte, gfn: gfn_t, access: cython.int) -> cython.bint:
     """While syncing: an MMIO mark is renewed, or dropped if the guest entry now means another gfn. False: no mark."""
     if not is_mmio_spte(vcpu.kvm, sptep[0]):
         return False
@@ -57,10 +49,7 @@ def sync_mmio_spte(vcpu: cython.pointer(KvmVcpu), sptep: cython.pointer(spte_t),
     return True
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def check_mmio_spte(vcpu: cython.pointer(KvmVcpu), spte: spte_t) -> cython.bint:
+def check_mmio_spte(vcpu: KvmVcpuPtr, spte: spte_t) -> cython.bint:
     """The mark is of the present memslots. While they are being updated none is trusted."""
     if vcpu.kvm.memslot_gen[vcpu.smm] & Gen.GEN_UPDATE_IN_PROGRESS:
         return False
@@ -70,10 +59,7 @@ def check_mmio_spte(vcpu: cython.pointer(KvmVcpu), spte: spte_t) -> cython.bint:
     return now == then
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def cache_mmio_info(vcpu: cython.pointer(KvmVcpu), gva: gva_t, gfn: gfn_t, access: cython.int) -> cython.void:
+def cache_mmio_info(vcpu: KvmVcpuPtr, gva: gva_t, gfn: gfn_t, access: cython.int) -> cython.void:
     """vcpu_cache_mmio_info: remember the access for the emulator; not while memslots are being updated."""
     if vcpu.kvm.memslot_gen[vcpu.smm] & Gen.GEN_UPDATE_IN_PROGRESS:
         return
@@ -83,19 +69,13 @@ def cache_mmio_info(vcpu: cython.pointer(KvmVcpu), gva: gva_t, gfn: gfn_t, acces
     vcpu.mmio_gen = vcpu.kvm.memslot_gen[vcpu.smm]
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def clear_mmio_info(vcpu: cython.pointer(KvmVcpu), gva: gva_t) -> cython.void:
+def clear_mmio_info(vcpu: KvmVcpuPtr, gva: gva_t) -> cython.void:
     """Forget the cached access, if it is to this address (MMIO_GVA_ANY: in any case)."""
     if gva == AllGva.MMIO_GVA_ANY or vcpu.mmio_gva == gva & ~cython.cast(u64, PAGE_SIZE - 1):
         vcpu.mmio_gva = 0
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def mmio_info_in_cache(vcpu: cython.pointer(KvmVcpu), addr: u64, direct: cython.bint) -> cython.bint:
+def mmio_info_in_cache(vcpu: KvmVcpuPtr, addr: u64, direct: cython.bint) -> cython.bint:
     """The access is the cached one: by frame for direct tables, by address otherwise."""
     if vcpu.mmio_gen != vcpu.kvm.memslot_gen[vcpu.smm]:
         return False
@@ -107,7 +87,7 @@ def mmio_info_in_cache(vcpu: cython.pointer(KvmVcpu), addr: u64, direct: cython.
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def find_mmio_spte(vcpu: cython.pointer(KvmVcpu), addr: u64, spte: cython.pointer(spte_t)) -> cython.bint:
+def find_mmio_spte(vcpu: KvmVcpuPtr, addr: u64, spte: p_spte) -> cython.bint:
     """get_mmio_spte: the last entry on the path of `addr`. True: a present entry on it has reserved bits, a bug of ours (H11)."""
     reserved: cython.bint = False
     it: ShadowWalk
@@ -121,10 +101,7 @@ def find_mmio_spte(vcpu: cython.pointer(KvmVcpu), addr: u64, spte: cython.pointe
     return reserved
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def handle_mmio_page_fault(vcpu: cython.pointer(KvmVcpu), addr: u64) -> cython.int:
+def handle_mmio_page_fault(vcpu: KvmVcpuPtr, addr: u64) -> cython.int:
     """A reserved-bit fault: an MMIO mark of this generation means emulate; an old one, handle as a normal fault."""
     direct: cython.bint = is_direct(vcpu.mmu)
     if mmio_info_in_cache(vcpu, addr, direct):

@@ -9,6 +9,7 @@ cdef struct ShadowWalk:                     # kvm_shadow_walk_iterator
     spte_t *sptep                           # entry of `addr` in it, set by walk_okay
     int level                               # 0: the walk is over
     bint special                            # the root is a special page
+ctypedef ShadowWalk *ShadowWalkPtr
 
 cdef void legacy_walk_start(KvmVcpu *vcpu, u64 addr, int *level, spte_t **table) noexcept nogil
 

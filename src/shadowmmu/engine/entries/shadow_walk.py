@@ -4,15 +4,10 @@ Its steps, `walk_init`, `walk_okay` and `walk_next`, are inline in the .pxd: the
 """
 
 import cython
-from cython.cimports.shadowmmu.engine.arena.state import KvmVcpu, spte_t, to_shadow_page, u64
+from cython.cimports.shadowmmu.engine.arena.state import KvmVcpuPtr, p_spte, to_shadow_page, u64
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def legacy_walk_start(
-    vcpu: cython.pointer(KvmVcpu), addr: u64, level: cython.p_int, table: cython.pointer(cython.pointer(spte_t))
-) -> cython.void:
+def legacy_walk_start(vcpu: KvmVcpuPtr, addr: u64, level: cython.p_int, table: cython.pointer(p_spte)) -> cython.void:
     """Begin below the bare tables: at the level-2 page of the address's gigabyte; no such page ends the walk."""
     link: u64 = vcpu.mmu.pae_root[(addr >> 30) & 3]
     if not link:

@@ -1,11 +1,11 @@
 """A look at the way of an L2 physical address: through L1's NPT or EPT, then through the memslots. Changes nothing."""
 
 import cython
-from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot
-from cython.cimports.shadowmmu.engine.guest.mmu import get_pdptr, guest_level
 from cython.cimports.shadowmmu.engine.arena.role import Ext
-from cython.cimports.shadowmmu.engine.arena.state import PAGE_SHIFT, GuestFormat, KvmMmu, KvmVcpu, MemSlot, gpa_t, u64
+from cython.cimports.shadowmmu.engine.arena.state import PAGE_SHIFT, GuestFormat, KvmMmuPtr, KvmVcpuPtr, MemSlotPtr, gpa_t, u64
+from cython.cimports.shadowmmu.engine.guest.mmu import get_pdptr, guest_level
 from cython.cimports.shadowmmu.engine.guest.walker import entry_size, gpte_gfn, gpte_present, read_gpte
+from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot
 from cython.cimports.shadowmmu.x86.control import Cr3
 from cython.cimports.shadowmmu.x86.pte import Pte, PteShift
 
@@ -13,7 +13,7 @@ from shadowmmu.engine.face.types import NestedWalk, WalkStep
 
 
 @cython.cfunc
-def is_leaf(mmu: cython.pointer(KvmMmu), level: cython.int, entry: u64) -> cython.bint:
+def is_leaf(mmu: KvmMmuPtr, level: cython.int, entry: u64) -> cython.bint:
     if level == 1:
         return True
     if not entry & Pte.PAGE_SIZE:
@@ -24,7 +24,7 @@ def is_leaf(mmu: cython.pointer(KvmMmu), level: cython.int, entry: u64) -> cytho
 
 
 @cython.cfunc
-def landing(mmu: cython.pointer(KvmMmu), entry: u64, shift: cython.int, gpa: gpa_t) -> u64:
+def landing(mmu: KvmMmuPtr, entry: u64, shift: cython.int, gpa: gpa_t) -> u64:
     """L1 physical address that a leaf of 2**shift bytes maps `gpa` to."""
     page: u64 = gpte_gfn(mmu.format, entry) << PAGE_SHIFT
     if mmu.format == GuestFormat.FORMAT_PT32 and shift > PAGE_SHIFT:
@@ -34,15 +34,15 @@ def landing(mmu: cython.pointer(KvmMmu), entry: u64, shift: cython.int, gpa: gpa
 
 
 @cython.cfunc
-def hva_of(vcpu: cython.pointer(KvmVcpu), gpa: gpa_t) -> object:
-    slot: cython.pointer(MemSlot) = gfn_to_memslot(vcpu.kvm, vcpu.smm, gpa >> PAGE_SHIFT)
+def hva_of(vcpu: KvmVcpuPtr, gpa: gpa_t) -> object:
+    slot: MemSlotPtr = gfn_to_memslot(vcpu.kvm, vcpu.smm, gpa >> PAGE_SHIFT)
     return None if slot == cython.NULL else ((slot.hva - slot.base_gfn) << PAGE_SHIFT) + gpa
 
 
 @cython.cfunc
-def walk_nested(vcpu: cython.pointer(KvmVcpu), gpa: gpa_t) -> object:
+def walk_nested(vcpu: KvmVcpuPtr, gpa: gpa_t) -> object:
     """A `NestedWalk`; the vCPU must be in guest mode with nested paging."""
-    mmu: cython.pointer(KvmMmu) = cython.address(vcpu.guest_mmu)
+    mmu: KvmMmuPtr = cython.address(vcpu.guest_mmu)
     bits: cython.int = 10 if mmu.format == GuestFormat.FORMAT_PT32 else 9
     level: cython.int = guest_level(mmu)
     table: u64 = vcpu.nested.ncr3

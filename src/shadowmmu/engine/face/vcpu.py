@@ -2,31 +2,33 @@
 
 import cython
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
-from cython.cimports.shadowmmu.engine.fault.fault import inject_page_fault, mmu_page_fault
-from cython.cimports.shadowmmu.engine.memory.guest_memory import read_guest
-from cython.cimports.shadowmmu.engine.fault.invlpg import kvm_invlpg
-from cython.cimports.shadowmmu.engine.entries.mmio import mmio_info_in_cache
-from cython.cimports.shadowmmu.engine.guest.mmu import create_mmus, guest_level, init_mmu, root_level
-from cython.cimports.shadowmmu.engine.cpu.nested import NestedPaging, nested_enter, nested_exit, nested_exit_at_entry
-from cython.cimports.shadowmmu.engine.face.nested_walk import walk_nested
-from cython.cimports.shadowmmu.engine.cpu.registers import set_cr0, set_cr3, set_cr4, set_efer, set_sregs
-from cython.cimports.shadowmmu.engine.cpu.requests import prepare_entry
 from cython.cimports.shadowmmu.engine.arena.state import (
     PAGE_SIZE,
     PREV_ROOTS,
     Errno,
     GuestException,
+    GuestExceptionPtr,
     Hpa,
-    Kvm,
-    KvmMmu,
+    KvmMmuPtr,
+    KvmPtr,
     PfRet,
     gpa_t,
+    p_u8,
+    p_u64,
     u64,
-    u8,
 )
-from cython.cimports.shadowmmu.engine.pages.tracking import write_emulated
+from cython.cimports.shadowmmu.engine.cpu.nested import NestedPaging, nested_enter, nested_exit, nested_exit_at_entry
+from cython.cimports.shadowmmu.engine.cpu.registers import set_cr0, set_cr3, set_cr4, set_efer, set_sregs
+from cython.cimports.shadowmmu.engine.cpu.requests import prepare_entry
+from cython.cimports.shadowmmu.engine.entries.mmio import mmio_info_in_cache
+from cython.cimports.shadowmmu.engine.face.nested_walk import walk_nested
 from cython.cimports.shadowmmu.engine.face.views import view_mmu
+from cython.cimports.shadowmmu.engine.fault.fault import inject_page_fault, mmu_page_fault
+from cython.cimports.shadowmmu.engine.fault.invlpg import kvm_invlpg
+from cython.cimports.shadowmmu.engine.guest.mmu import create_mmus, guest_level, init_mmu, root_level
 from cython.cimports.shadowmmu.engine.guest.walker import gva_to_gpa, permission_fault, translate_gpa
+from cython.cimports.shadowmmu.engine.memory.guest_memory import read_guest
+from cython.cimports.shadowmmu.engine.pages.tracking import write_emulated
 from cython.cimports.shadowmmu.x86.control import Cr0
 
 from shadowmmu.engine.face.types import (
@@ -35,8 +37,8 @@ from shadowmmu.engine.face.types import (
     HostFault,
     MmuView,
     NestedWalk,
-    OutOfPages,
     Outcome,
+    OutOfPages,
     PageFaultException,
     TripleFault,
 )
@@ -121,7 +123,7 @@ class Vcpu:
     @property
     def pdptrs(self) -> tuple[int, int, int, int]:
         """The PDPTE registers."""
-        p: cython.pointer(u64) = self.vcpu.walk_mmu.pdptrs
+        p: p_u64 = self.vcpu.walk_mmu.pdptrs
         return (p[0], p[1], p[2], p[3])
 
     # --- running
@@ -170,7 +172,7 @@ class Vcpu:
     @property
     def exception(self) -> PageFaultException | None:
         """The fault to deliver after INJECT, or after `gva_to_gpa` gave None."""
-        e: cython.pointer(GuestException) = cython.address(self.vcpu.exception)
+        e: GuestExceptionPtr = cython.address(self.vcpu.exception)
         if not e.pending:
             return None
         return PageFaultException(14, e.error_code, e.address, bool(e.nested_page_fault), e.exit_qualification)
@@ -284,7 +286,7 @@ class Vcpu:
         """Store within one page and let shadowed tables follow; False: no writable memory there (MMIO)."""
         view: cython.const[cython.uchar][:] = data
         check_within_page(gpa, len(data), PAGE_SIZE)
-        return write_emulated(self.vcpu, gpa, cython.cast(cython.pointer(u8), cython.address(view[0])), len(data))
+        return write_emulated(self.vcpu, gpa, cython.cast(p_u8, cython.address(view[0])), len(data))
 
     # --- looking at the MMU
 
@@ -296,7 +298,7 @@ class Vcpu:
     @property
     def prev_roots(self) -> tuple[tuple[int, int], ...]:
         """(CR3, host physical address) of the cached roots."""
-        m: cython.pointer(KvmMmu) = self.vcpu.mmu
+        m: KvmMmuPtr = self.vcpu.mmu
         return tuple([(m.prev_roots[i].pgd, m.prev_roots[i].hpa) for i in range(PREV_ROOTS) if m.prev_roots[i].hpa != Hpa.INVALID_PAGE])
 
     @property
@@ -323,7 +325,7 @@ class Vcpu:
 
 
 @cython.cfunc
-def make_vcpu(vm: object, kvm: cython.pointer(Kvm), id: cython.int) -> Vcpu:
+def make_vcpu(vm: object, kvm: KvmPtr, id: cython.int) -> Vcpu:
     """vCPU `id` of `vm`, without paging."""
     made: Vcpu = Vcpu.__new__(Vcpu, _MADE_BY_VM)
     made.vm = vm

@@ -1,20 +1,20 @@
 """Shadow pages and MMUs as Python sees them."""
 
 import cython
+from cython.cimports.shadowmmu.engine.arena.state import PREV_ROOTS, Hpa, KvmMmuPtr, KvmPtr, KvmVcpuPtr, ShadowPagePtr, host_pa, p_spte, u64
 from cython.cimports.shadowmmu.engine.guest.mmu import guest_level
-from cython.cimports.shadowmmu.engine.pages.pages import is_obsolete
 from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_list_first, pte_list_next
-from cython.cimports.shadowmmu.engine.arena.state import PREV_ROOTS, Hpa, Kvm, KvmMmu, KvmVcpu, ShadowPage, host_pa, spte_t, u64
+from cython.cimports.shadowmmu.engine.pages.pages import is_obsolete
 
 from shadowmmu.engine.face.types import MmuView, ShadowPageView
 
 
 @cython.cfunc
-def entries_of(kvm: cython.pointer(Kvm), head: u64) -> list:
+def entries_of(kvm: KvmPtr, head: u64) -> list:
     """Host physical addresses of the entries in the rmap that begins at `head`."""
     found = []
     it: PteListIter
-    sptep: cython.pointer(spte_t) = pte_list_first(head, cython.address(it))
+    sptep: p_spte = pte_list_first(head, cython.address(it))
     while sptep != cython.NULL:
         found.append(host_pa(kvm, sptep))
         sptep = pte_list_next(cython.address(it))
@@ -22,7 +22,7 @@ def entries_of(kvm: cython.pointer(Kvm), head: u64) -> list:
 
 
 @cython.cfunc
-def view_page(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> object:
+def view_page(kvm: KvmPtr, sp: ShadowPagePtr) -> object:
     """The page as it is now, a `ShadowPageView`."""
     return ShadowPageView(
         host_pa(kvm, sp.spt), sp.gfn, sp.role, sp.root_count, bool(sp.unsync), sp.unsync_children,
@@ -31,7 +31,7 @@ def view_page(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> objec
 
 
 @cython.cfunc
-def view_mmu(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu)) -> object:
+def view_mmu(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr) -> object:
     """The MMU as it is now, a `MmuView`."""
     kept: list = [(mmu.prev_roots[i].pgd, mmu.prev_roots[i].hpa) for i in range(PREV_ROOTS) if mmu.prev_roots[i].hpa != Hpa.INVALID_PAGE]
     return MmuView(

@@ -8,12 +8,7 @@ import cython
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
 from cython.cimports.libc.stdlib import calloc, free
 from cython.cimports.libc.string import memcmp, memcpy, memset
-from cython.cimports.shadowmmu.engine.slots.dirty import get_dirty_log
-from cython.cimports.shadowmmu.engine.memory.guest_memory import read_guest, write_guest
-from cython.cimports.shadowmmu.engine.memory.host_memory import discard_hva_range, protect_hva_range, unmap_hva_range
-from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot, gfn_to_rmap, slot_by_id
 from cython.cimports.shadowmmu.engine.arena.pools import init_host_memory, size_pools
-from cython.cimports.shadowmmu.engine.slots.slot_update import SlotResult, slot_create, slot_delete, slot_move, slot_set_flags
 from cython.cimports.shadowmmu.engine.arena.spte import set_masks
 from cython.cimports.shadowmmu.engine.arena.state import (
     ADDRESS_SPACES,
@@ -21,22 +16,30 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     PAGE_SHIFT,
     PAGE_SIZE,
     EventRecord,
+    EventRecordPtr,
     Hpa,
     HvaFlag,
     Kvm,
-    MemSlot,
-    ShadowPage,
+    KvmPtr,
+    MemSlotPtr,
+    ShadowPagePtr,
     SlotFlag,
     create,
     destroy,
+    p_u8,
+    p_u64,
     pfn_memory,
     to_shadow_page,
     u64,
-    u8,
 )
 from cython.cimports.shadowmmu.engine.face.vcpu import make_vcpu
 from cython.cimports.shadowmmu.engine.face.views import entries_of, view_page
+from cython.cimports.shadowmmu.engine.memory.guest_memory import read_guest, write_guest
+from cython.cimports.shadowmmu.engine.memory.host_memory import discard_hva_range, protect_hva_range, unmap_hva_range
+from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot, gfn_to_rmap, slot_by_id
 from cython.cimports.shadowmmu.engine.pages.zap import change_mmu_pages, unprotect_page, zap_all_fast
+from cython.cimports.shadowmmu.engine.slots.dirty import get_dirty_log
+from cython.cimports.shadowmmu.engine.slots.slot_update import SlotResult, slot_create, slot_delete, slot_move, slot_set_flags
 
 from shadowmmu.engine.arena import state as engine_state
 from shadowmmu.engine.face.types import GuestMemoryError, MemslotError, ShadowPageView
@@ -185,7 +188,7 @@ class Vm:
         end: u64 = cython.cast(u64, 1) << (self.kvm.host_maxphyaddr if self.kvm.tdp else 52)  # kvm_mmu_max_gfn
         if gpa + size > end:
             raise MemslotError(f"memslot {slot} ends at {gpa + size:#x}, addresses end at {end:#x}; put it lower")
-        old: cython.pointer(MemSlot) = slot_by_id(self.kvm, address_space, slot)
+        old: MemSlotPtr = slot_by_id(self.kvm, address_space, slot)
         if old == cython.NULL:
             self.check_slot(slot_create(self.kvm, address_space, slot, gpa >> 12, size >> 12, base >> 12, flags), slot)
         elif old.npages != size >> 12 or old.hva != base >> 12 or (old.flags ^ flags) & SlotFlag.SLOT_READONLY:
@@ -228,7 +231,7 @@ class Vm:
 
     @cython.cfunc
     @cython.exceptval(check=False)
-    def frame_memory(self, hpa: u64, size: u64) -> cython.pointer(u8):
+    def frame_memory(self, hpa: u64, size: u64) -> p_u8:
         pfn: u64 = hpa >> PAGE_SHIFT
         good: cython.bint = pfn < self.kvm.low_frames or 0 <= pfn - (Hpa.HIGH_ZONE >> PAGE_SHIFT) < self.kvm.high_frames
         if not good or (hpa & (PAGE_SIZE - 1)) + size > PAGE_SIZE:
@@ -237,7 +240,7 @@ class Vm:
 
     def read_host(self, hpa: int, size: int) -> bytes:
         """Read host physical memory within one page; raises GuestMemoryError where there is none."""
-        at: cython.pointer(u8) = self.frame_memory(hpa, size)
+        at: p_u8 = self.frame_memory(hpa, size)
         if at == cython.NULL:
             raise GuestMemoryError(f"no host memory at {hpa:#x}+{size}")
         return PyBytes_FromStringAndSize(cython.cast(cython.p_char, at), size)
@@ -245,17 +248,17 @@ class Vm:
     def write_host(self, hpa: int, data: bytes) -> None:
         """Store into host physical memory within one page, as hardware does when it sets A and D."""
         view: cython.const[cython.uchar][:] = data
-        at: cython.pointer(u8) = self.frame_memory(hpa, len(data))
+        at: p_u8 = self.frame_memory(hpa, len(data))
         if at == cython.NULL:
             raise GuestMemoryError(f"no host memory at {hpa:#x}+{len(data)}")
         memcpy(at, cython.address(view[0]), len(data))
 
     def read_host_u64(self, hpa: int) -> int:
         """One aligned 8-byte word of host memory, e.g. a shadow entry."""
-        at: cython.pointer(u8) = self.frame_memory(hpa, 8)
+        at: p_u8 = self.frame_memory(hpa, 8)
         if at == cython.NULL:
             raise GuestMemoryError(f"no host memory at {hpa:#x}")
-        return cython.cast(cython.pointer(u64), at)[0]
+        return cython.cast(p_u64, at)[0]
 
     def host_page(self, hva: int) -> int | None:
         """Host physical address of the frame that backs byte `hva` of user memory now; None if nothing does."""
@@ -298,12 +301,12 @@ class Vm:
         """The slot's dirty bitmap, one bit a page, cleared by the call; dirty pages are protected again."""
         check_range("address_space", address_space, 0, ADDRESS_SPACES - 1)
         check_range("slot", slot, 0, MAX_SLOT_ID)
-        found: cython.pointer(MemSlot) = slot_by_id(self.kvm, address_space, slot)
+        found: MemSlotPtr = slot_by_id(self.kvm, address_space, slot)
         if found == cython.NULL:
             raise MemslotError(f"memslot {slot} does not exist; create it with a size first")
         out = bytearray((found.npages + 63) // 64 * 8)
         view: cython.uchar[:] = out
-        get_dirty_log(self.kvm, found, cython.cast(cython.pointer(u64), cython.address(view[0])))
+        get_dirty_log(self.kvm, found, cython.cast(p_u64, cython.address(view[0])))
         return bytes(out)
 
     # --- the MMU as a whole
@@ -358,19 +361,19 @@ class Vm:
         found = []
         for as_id in range(ADDRESS_SPACES):
             for i in range(MAX_SLOTS):
-                slot: cython.pointer(MemSlot) = cython.address(self.kvm.slots[as_id][i])
+                slot: MemSlotPtr = cython.address(self.kvm.slots[as_id][i])
                 if slot.npages:
                     found.append((slot.id, as_id, slot.base_gfn << 12, slot.npages << 12, slot.hva << 12, slot.flags))
         return found
 
     def counters(self) -> dict[str, int]:
         """The debugfs counters by their kernel names; per-vCPU ones are summed."""
-        vm_stats: cython.pointer(u64) = cython.cast(cython.pointer(u64), cython.address(self.kvm.stat))
+        vm_stats: p_u64 = cython.cast(p_u64, cython.address(self.kvm.stat))
         result: dict = {name: vm_stats[i] for i, name in enumerate(_VM_COUNTERS)}
         result.update(dict.fromkeys(_VCPU_COUNTERS, 0))
         i: cython.int
         for i in range(self.kvm.nvcpus):
-            stats: cython.pointer(u64) = cython.cast(cython.pointer(u64), cython.address(self.kvm.vcpus[i].stat))
+            stats: p_u64 = cython.cast(p_u64, cython.address(self.kvm.vcpus[i].stat))
             for j, name in enumerate(_VCPU_COUNTERS):
                 result[name] += stats[j]
         result["n_used_mmu_pages"] = self.kvm.n_used_mmu_pages
@@ -389,7 +392,7 @@ class Vm:
         check_range("capacity", capacity, 1, 1 << 40)
         self.stop_trace()
         free(self.buffer)
-        self.buffer = cython.cast(cython.pointer(EventRecord), calloc(capacity, cython.sizeof(EventRecord)))
+        self.buffer = cython.cast(EventRecordPtr, calloc(capacity, cython.sizeof(EventRecord)))
         if self.buffer == cython.NULL:
             raise MemoryError(f"no memory for {capacity} event records; ask for fewer")
         self.kvm.events = self.buffer
@@ -406,7 +409,7 @@ class Vm:
         found = []
         i: u64
         for i in range(self.kvm.nevents):
-            e: cython.pointer(EventRecord) = cython.address(self.kvm.events[i])
+            e: EventRecordPtr = cython.address(self.kvm.events[i])
             vcpu: cython.int = -1 if e.vcpu == 0xFFFF else e.vcpu
             found.append((e.kind, vcpu, e.a[0], e.a[1], e.a[2], e.a[3], e.a[4], e.a[5]))
         self.kvm.nevents = 0
@@ -432,14 +435,14 @@ class Vm:
         """The shadow page whose table holds the byte at `hpa`; None for bare tables and other memory."""
         if self.frame_memory(hpa, 1) == cython.NULL:
             return None
-        sp: cython.pointer(ShadowPage) = to_shadow_page(self.kvm, hpa)
+        sp: ShadowPagePtr = to_shadow_page(self.kvm, hpa)
         return None if sp == cython.NULL else view_page(self.kvm, sp)
 
     def rmap(self, gpa: int, level: int = 1, address_space: int = 0) -> list[int]:
         """Host physical addresses of the entries of `level` that map guest address `gpa`."""
         check_range("level", level, 1, 3)
         check_range("address_space", address_space, 0, ADDRESS_SPACES - 1)
-        slot: cython.pointer(MemSlot) = gfn_to_memslot(self.kvm, address_space, gpa >> 12)
+        slot: MemSlotPtr = gfn_to_memslot(self.kvm, address_space, gpa >> 12)
         return [] if slot == cython.NULL else entries_of(self.kvm, gfn_to_rmap(slot, gpa >> 12, level)[0])
 
     # --- whole states
@@ -453,11 +456,11 @@ class Vm:
         size: u64 = len(state)
         if size != self.kvm.arena_size:
             raise ValueError(f"a state of this VM has {self.kvm.arena_size} bytes, not {size}")
-        saved: cython.pointer(Kvm) = cython.cast(cython.pointer(Kvm), cython.cast(cython.p_char, state))
+        saved: KvmPtr = cython.cast(KvmPtr, cython.cast(cython.p_char, state))
         constants: u64 = cython.cast(u64, cython.address(saved.active_mmu_pages)) - cython.cast(u64, saved)
         if memcmp(self.kvm, saved, constants):
             raise ValueError("a state of another VM: its pointers lead elsewhere; restore what `save` of this one gave")
-        events: cython.pointer(EventRecord) = self.kvm.events
+        events: EventRecordPtr = self.kvm.events
         room: u64 = self.kvm.max_events
         memcpy(self.kvm, cython.cast(cython.p_char, state), self.kvm.arena_size)
         self.kvm.events = events

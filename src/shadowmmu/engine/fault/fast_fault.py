@@ -2,18 +2,18 @@
 
 import cython
 from cython.cimports.shadowmmu.engine.arena.events import Event, emit
-from cython.cimports.shadowmmu.engine.entries.leaf import PageFault
-from cython.cimports.shadowmmu.engine.memory.memslots import mark_page_dirty
-from cython.cimports.shadowmmu.engine.entries.shadow_walk import ShadowWalk, walk_init, walk_next, walk_okay
 from cython.cimports.shadowmmu.engine.arena.spte import is_access_track, is_last, is_present, is_writable, restore_acc_track
-from cython.cimports.shadowmmu.engine.arena.state import Kvm, KvmVcpu, PfRet, SlotFlag, host_pa, spte_t, u64
+from cython.cimports.shadowmmu.engine.arena.state import KvmPtr, KvmVcpuPtr, PfRet, SlotFlag, host_pa, p_spte, spte_t, u64
+from cython.cimports.shadowmmu.engine.entries.leaf import PageFaultPtr
+from cython.cimports.shadowmmu.engine.entries.shadow_walk import ShadowWalk, walk_init, walk_next, walk_okay
+from cython.cimports.shadowmmu.engine.memory.memslots import mark_page_dirty
 from cython.cimports.shadowmmu.x86.pte import Pte
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def can_be_fast(kvm: cython.pointer(Kvm), fault: cython.pointer(PageFault)) -> cython.bint:
+def can_be_fast(kvm: KvmPtr, fault: PageFaultPtr) -> cython.bint:
     """page_fault_can_be_fast: neither an MMIO mark nor an executability fault; a protected write, or access tracking."""
     if fault.rsvd or (fault.fetch and fault.present):
         return False
@@ -23,7 +23,7 @@ def can_be_fast(kvm: cython.pointer(Kvm), fault: cython.pointer(PageFault)) -> c
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def is_allowed(kvm: cython.pointer(Kvm), fault: cython.pointer(PageFault), spte: spte_t) -> cython.bint:
+def is_allowed(kvm: KvmPtr, fault: PageFaultPtr, spte: spte_t) -> cython.bint:
     """is_access_allowed: the entry permits the access already."""
     if fault.fetch:
         return (spte & kvm.masks.x) != 0 if kvm.masks.x else (spte & kvm.masks.nx) == 0
@@ -35,10 +35,10 @@ def is_allowed(kvm: cython.pointer(Kvm), fault: cython.pointer(PageFault), spte:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def last_sptep(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), level: cython.p_int) -> cython.pointer(spte_t):
+def last_sptep(vcpu: KvmVcpuPtr, fault: PageFaultPtr, level: cython.p_int) -> p_spte:
     """The last entry on the path of the fault, with its level."""
     it: ShadowWalk
-    found: cython.pointer(spte_t) = cython.NULL
+    found: p_spte = cython.NULL
     walk_init(cython.address(it), vcpu, vcpu.mmu.root.hpa, fault.addr)
     while walk_okay(cython.address(it)):
         found = it.sptep
@@ -50,7 +50,7 @@ def last_sptep(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def fix_spte(kvm: cython.pointer(Kvm), fault: cython.pointer(PageFault), sptep: cython.pointer(spte_t), level: cython.int) -> cython.int:
+def fix_spte(kvm: KvmPtr, fault: PageFaultPtr, sptep: p_spte, level: cython.int) -> cython.int:
     """Restore what may be restored; INVALID hands the fault to the slow path."""
     old: spte_t = sptep[0]
     made: spte_t = old
@@ -69,16 +69,13 @@ def fix_spte(kvm: cython.pointer(Kvm), fault: cython.pointer(PageFault), sptep: 
     return PfRet.RET_PF_FIXED
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def fast_page_fault(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.int:
+def fast_page_fault(vcpu: KvmVcpuPtr, fault: PageFaultPtr) -> cython.int:
     """RET_PF_FIXED or SPURIOUS if no lock was needed, else INVALID."""
-    kvm: cython.pointer(Kvm) = vcpu.kvm
+    kvm: KvmPtr = vcpu.kvm
     if not can_be_fast(kvm, fault):
         return PfRet.RET_PF_INVALID
     level: cython.int = 0
-    sptep: cython.pointer(spte_t) = last_sptep(vcpu, fault, cython.address(level))
+    sptep: p_spte = last_sptep(vcpu, fault, cython.address(level))
     result: cython.int = PfRet.RET_PF_INVALID
     old: spte_t = sptep[0] if sptep != cython.NULL else 0
     if is_present(old) and is_last(old, level):

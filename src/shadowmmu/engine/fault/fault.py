@@ -7,29 +7,17 @@
 import cython
 from cython.cimports.libc.string import memset
 from cython.cimports.shadowmmu.engine.arena.events import Event, emit
-from cython.cimports.shadowmmu.engine.fault.fast_fault import fast_page_fault
-from cython.cimports.shadowmmu.engine.fault.fetch import direct_map, fetch
-from cython.cimports.shadowmmu.engine.memory.guest_memory import InterleavePoint, interleave
-from cython.cimports.shadowmmu.engine.memory.host_memory import fault_in_host_page, host_writable
-from cython.cimports.shadowmmu.engine.fault.invlpg import invalidate_gva
-from cython.cimports.shadowmmu.engine.entries.leaf import PageFault, Pfn
-from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot, is_write_tracked
-from cython.cimports.shadowmmu.engine.entries.mmio import cache_mmio_info, handle_mmio_page_fault
-from cython.cimports.shadowmmu.engine.guest.mmu import is_direct, root_level
-from cython.cimports.shadowmmu.engine.pages.pages import clear_write_flooding
 from cython.cimports.shadowmmu.engine.arena.role import Access, Ext, Role
-from cython.cimports.shadowmmu.engine.roots.roots import is_root_stale
-from cython.cimports.shadowmmu.engine.entries.shadow_walk import ShadowWalk, walk_init, walk_next, walk_okay
 from cython.cimports.shadowmmu.engine.arena.state import (
     PAGE_SHIFT,
     Errno,
-    GuestException,
+    GuestExceptionPtr,
     Hpa,
     HvaFlag,
-    Kvm,
-    KvmMmu,
-    KvmVcpu,
-    MemSlot,
+    KvmMmuPtr,
+    KvmPtr,
+    KvmVcpuPtr,
+    MemSlotPtr,
     PfRet,
     SlotFlag,
     gfn_t,
@@ -37,8 +25,20 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     pages_per_hpage,
     u64,
 )
-from cython.cimports.shadowmmu.engine.guest.walker import GuestWalker, walk_addr
+from cython.cimports.shadowmmu.engine.entries.leaf import PageFault, PageFaultPtr, Pfn
+from cython.cimports.shadowmmu.engine.entries.mmio import cache_mmio_info, handle_mmio_page_fault
+from cython.cimports.shadowmmu.engine.entries.shadow_walk import ShadowWalk, walk_init, walk_next, walk_okay
+from cython.cimports.shadowmmu.engine.fault.fast_fault import fast_page_fault
+from cython.cimports.shadowmmu.engine.fault.fetch import direct_map, fetch
+from cython.cimports.shadowmmu.engine.fault.invlpg import invalidate_gva
+from cython.cimports.shadowmmu.engine.guest.mmu import is_direct, root_level
+from cython.cimports.shadowmmu.engine.guest.walker import GuestWalker, GuestWalkerPtr, walk_addr
+from cython.cimports.shadowmmu.engine.memory.guest_memory import InterleavePoint, interleave
+from cython.cimports.shadowmmu.engine.memory.host_memory import fault_in_host_page, host_writable
+from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot, is_write_tracked
+from cython.cimports.shadowmmu.engine.pages.pages import clear_write_flooding
 from cython.cimports.shadowmmu.engine.pages.zap import make_pages_available, topup_memory_caches, unprotect_page
+from cython.cimports.shadowmmu.engine.roots.roots import is_root_stale
 from cython.cimports.shadowmmu.x86.pferr import Pferr
 
 
@@ -46,7 +46,7 @@ from cython.cimports.shadowmmu.x86.pferr import Pferr
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def init_fault(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), addr: gva_t, error_code: u64) -> cython.void:
+def init_fault(vcpu: KvmVcpuPtr, fault: PageFaultPtr, addr: gva_t, error_code: u64) -> cython.void:
     memset(fault, 0, cython.sizeof(PageFault))
     fault.addr = addr
     fault.error_code = error_code
@@ -61,16 +61,13 @@ def init_fault(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), 
     fault.goal_level = 1
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def inject_page_fault(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(GuestException)) -> cython.void:
+def inject_page_fault(vcpu: KvmVcpuPtr, fault: GuestExceptionPtr) -> cython.void:
     """kvm_inject_emulated_page_fault: the fault is the guest's own, or for L1 if L1's tables caused it.
 
     The translation that faulted is dropped first: if the shadow had it, the guest's handler would find the same
     fault again, and a CPU drops it too.
     """
-    mmu: cython.pointer(KvmMmu) = vcpu.mmu if fault.nested_page_fault else vcpu.walk_mmu
+    mmu: KvmMmuPtr = vcpu.mmu if fault.nested_page_fault else vcpu.walk_mmu
     if fault.error_code & Pferr.PRESENT and not fault.error_code & Pferr.RSVD:
         invalidate_gva(vcpu, mmu, fault.address, mmu.root.hpa)
     if not fault.nested_page_fault:
@@ -87,11 +84,11 @@ def inject_page_fault(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(Guest
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def faultin_pfn(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.int:
+def faultin_pfn(vcpu: KvmVcpuPtr, fault: PageFaultPtr) -> cython.int:
     """kvm_faultin_pfn: make the host map the page and note its frame. CONTINUE, or how the fault ends here."""
-    kvm: cython.pointer(Kvm) = vcpu.kvm
+    kvm: KvmPtr = vcpu.kvm
     fault.mmu_seq = kvm.mmu_invalidate_seq
-    slot: cython.pointer(MemSlot) = fault.slot
+    slot: MemSlotPtr = fault.slot
     if slot == cython.NULL:
         fault.pfn = Pfn.PFN_NOSLOT
         return PfRet.RET_PF_CONTINUE
@@ -113,12 +110,12 @@ def faultin_pfn(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault))
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def resolve_pfn(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), access: cython.int) -> cython.int:
+def resolve_pfn(vcpu: KvmVcpuPtr, fault: PageFaultPtr, access: cython.int) -> cython.int:
     """`faultin_pfn`, and for a gfn without memory: note the MMIO access, and emulate at once if no mark can be set."""
     result: cython.int = faultin_pfn(vcpu, fault)
     if result != PfRet.RET_PF_CONTINUE or fault.slot != cython.NULL:
         return result
-    kvm: cython.pointer(Kvm) = vcpu.kvm
+    kvm: KvmPtr = vcpu.kvm
     gva: gva_t = 0 if fault.is_tdp else fault.addr
     cache_mmio_info(vcpu, gva, fault.gfn, access & kvm.masks.mmio_access)
     bits: cython.int = kvm.host_maxphyaddr if kvm.tdp else 52
@@ -131,13 +128,13 @@ def resolve_pfn(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault),
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def is_stale(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.bint:
+def is_stale(vcpu: KvmVcpuPtr, fault: PageFaultPtr) -> cython.bint:
     """is_page_fault_stale: the root is obsolete, or the host took the page away since it was looked up."""
     if is_root_stale(vcpu):
         return True
     if fault.slot == cython.NULL:
         return False
-    kvm: cython.pointer(Kvm) = vcpu.kvm
+    kvm: KvmPtr = vcpu.kvm
     if kvm.mmu_invalidate_in_progress and kvm.mmu_invalidate_start <= fault.hva < kvm.mmu_invalidate_end:
         return True
     return kvm.mmu_invalidate_seq != fault.mmu_seq
@@ -147,7 +144,7 @@ def is_stale(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) ->
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def may_build(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.int:
+def may_build(vcpu: KvmVcpuPtr, fault: PageFaultPtr) -> cython.int:
     """Pages are available and the root is still good - asked in this order: making room may zap the root (CVE-2026-64561)."""
     result: cython.int = make_pages_available(vcpu.kvm)
     if result:
@@ -159,7 +156,7 @@ def may_build(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def is_tracked_write(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.bint:
+def is_tracked_write(vcpu: KvmVcpuPtr, fault: PageFaultPtr) -> cython.bint:
     """page_fault_handle_page_track: a write to a mapped page that holds an upper-level table cannot be let through."""
     if fault.rsvd or not fault.present or not fault.write:
         return False
@@ -172,7 +169,7 @@ def is_tracked_write(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFa
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def is_self_change(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), walker: cython.pointer(GuestWalker)) -> cython.bint:
+def is_self_change(vcpu: KvmVcpuPtr, fault: PageFaultPtr, walker: GuestWalkerPtr) -> cython.bint:
     """The access could write one of the tables that map it: a large page would be split again at once.
 
     Also notes whether the very frame written is such a table (then retrying by unprotecting it would not help).
@@ -195,9 +192,7 @@ def is_self_change(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFaul
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def lift_write_protection(
-    vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), walker: cython.pointer(GuestWalker)
-) -> cython.void:
+def lift_write_protection(vcpu: KvmVcpuPtr, fault: PageFaultPtr, walker: GuestWalkerPtr) -> cython.void:
     """CR0.WP=0 lets a supervisor write a read-only page, but the hardware runs with WP=1: map it writable, for
     the supervisor alone; with SMEP it must not be executable there, as the page is the user's."""
     if not fault.write or walker.pte_access & Access.WRITE or vcpu.mmu.cpu_role & Role.CR0_WP or fault.user or fault.slot == cython.NULL:
@@ -211,7 +206,7 @@ def lift_write_protection(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def clear_flood(vcpu: cython.pointer(KvmVcpu), addr: gva_t) -> cython.void:
+def clear_flood(vcpu: KvmVcpuPtr, addr: gva_t) -> cython.void:
     """shadow_page_table_clear_flood: tables on the path of an emulated write are in use as tables."""
     it: ShadowWalk
     walk_init(cython.address(it), vcpu, vcpu.mmu.root.hpa, addr)
@@ -223,7 +218,7 @@ def clear_flood(vcpu: cython.pointer(KvmVcpu), addr: gva_t) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def shadow_page_fault(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.int:
+def shadow_page_fault(vcpu: KvmVcpuPtr, fault: PageFaultPtr) -> cython.int:
     """FNAME(page_fault)."""
     walker: GuestWalker
     access: u64 = fault.error_code & (Pferr.PRESENT | Pferr.WRITE | Pferr.USER | Pferr.FETCH)
@@ -257,7 +252,7 @@ def shadow_page_fault(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageF
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def direct_page_fault(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.int:
+def direct_page_fault(vcpu: KvmVcpuPtr, fault: PageFaultPtr) -> cython.int:
     """nonpaging_page_fault and kvm_tdp_page_fault: the address is guest physical."""
     if not fault.is_tdp:
         fault.max_level = 2
@@ -289,7 +284,7 @@ def direct_page_fault(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageF
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def do_page_fault(vcpu: cython.pointer(KvmVcpu), addr: gva_t, error_code: u64) -> cython.int:
+def do_page_fault(vcpu: KvmVcpuPtr, addr: gva_t, error_code: u64) -> cython.int:
     """kvm_mmu_do_page_fault: one fault, counted by its outcome."""
     fault: PageFault
     init_fault(vcpu, cython.address(fault), addr, error_code & ~cython.cast(u64, Pferr.GUEST_FINAL | Pferr.GUEST_PAGE))
@@ -311,7 +306,7 @@ def do_page_fault(vcpu: cython.pointer(KvmVcpu), addr: gva_t, error_code: u64) -
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def classify(vcpu: cython.pointer(KvmVcpu), addr: gva_t, error_code: u64) -> cython.int:
+def classify(vcpu: KvmVcpuPtr, addr: gva_t, error_code: u64) -> cython.int:
     """kvm_mmu_page_fault: MMIO or a normal fault, and the nested write that only needs its page unprotected."""
     result: cython.int = PfRet.RET_PF_INVALID
     if error_code & Pferr.RSVD:
@@ -327,10 +322,7 @@ def classify(vcpu: cython.pointer(KvmVcpu), addr: gva_t, error_code: u64) -> cyt
     return result
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def mmu_page_fault(vcpu: cython.pointer(KvmVcpu), addr: gva_t, error_code: u64) -> cython.int:
+def mmu_page_fault(vcpu: KvmVcpuPtr, addr: gva_t, error_code: u64) -> cython.int:
     """A #PF exit of the shadow tables, or a nested page fault: RET_PF_*, RET_PF_INJECT, or a negative errno."""
     emit(vcpu.kvm, vcpu.id, Event.MMU_PAGE_FAULT, addr, error_code)
     if vcpu.mmu.root.hpa == Hpa.INVALID_PAGE:

@@ -2,42 +2,42 @@
 
 import cython
 from cython.cimports.shadowmmu.engine.arena.events import Event, emit
-from cython.cimports.shadowmmu.engine.shadow.get_page import get_child_sp
-from cython.cimports.shadowmmu.engine.memory.guest_memory import InterleavePoint, interleave
-from cython.cimports.shadowmmu.engine.entries.huge import disallowed_hugepage_adjust, hugepage_adjust
-from cython.cimports.shadowmmu.engine.entries.leaf import PageFault, direct_pte_prefetch, pte_prefetch, set_spte
-from cython.cimports.shadowmmu.engine.guest.mmu import guest_level, root_level
-from cython.cimports.shadowmmu.engine.pages.pages import account_huge_nx_page, clear_write_flooding, drop_parent_pte, link_shadow_page
 from cython.cimports.shadowmmu.engine.arena.role import Access, Role, role_access
-from cython.cimports.shadowmmu.engine.entries.shadow_walk import ShadowWalk, walk_init, walk_next, walk_okay
 from cython.cimports.shadowmmu.engine.arena.spte import is_large, is_present
 from cython.cimports.shadowmmu.engine.arena.state import (
     Bug,
     Errno,
-    Kvm,
-    KvmVcpu,
+    KvmPtr,
+    KvmVcpuPtr,
     ListHead,
     PfRet,
-    ShadowPage,
+    ShadowPagePtr,
     gfn_t,
     list_init,
+    p_spte,
     pages_per_hpage,
     pfn_t,
-    spte_t,
     sptep_to_sp,
     to_shadow_page,
     warn,
 )
-from cython.cimports.shadowmmu.engine.shadow.sync import sync_children
 from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
-from cython.cimports.shadowmmu.engine.guest.walker import GuestWalker, gpte_changed
+from cython.cimports.shadowmmu.engine.entries.huge import disallowed_hugepage_adjust, hugepage_adjust
+from cython.cimports.shadowmmu.engine.entries.leaf import PageFaultPtr, direct_pte_prefetch, pte_prefetch, set_spte
+from cython.cimports.shadowmmu.engine.entries.shadow_walk import ShadowWalk, ShadowWalkPtr, walk_init, walk_next, walk_okay
+from cython.cimports.shadowmmu.engine.guest.mmu import guest_level, root_level
+from cython.cimports.shadowmmu.engine.guest.walker import GuestWalkerPtr, gpte_changed
+from cython.cimports.shadowmmu.engine.memory.guest_memory import InterleavePoint, interleave
+from cython.cimports.shadowmmu.engine.pages.pages import account_huge_nx_page, clear_write_flooding, drop_parent_pte, link_shadow_page
 from cython.cimports.shadowmmu.engine.pages.zap import remote_flush_or_zap, zap_pte
+from cython.cimports.shadowmmu.engine.shadow.get_page import get_child_sp
+from cython.cimports.shadowmmu.engine.shadow.sync import sync_children
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def unlink_present(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t), sp: cython.pointer(ShadowPage)) -> cython.void:
+def unlink_present(kvm: KvmPtr, sptep: p_spte, sp: ShadowPagePtr) -> cython.void:
     """What stands where `sp` is to be linked goes first: a large leaf, or a page that the guest no longer means.
 
     A direct page that is another one only by its rights is just unlinked (validate_direct_spte): the guest's D bit was set.
@@ -45,7 +45,7 @@ def unlink_present(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t), sp: 
     invalid: ListHead
     list_init(cython.address(invalid))
     if sp.role & Role.DIRECT and not is_large(sptep[0]):
-        child: cython.pointer(ShadowPage) = to_shadow_page(kvm, sptep[0])
+        child: ShadowPagePtr = to_shadow_page(kvm, sptep[0])
         if role_access(child.role) != role_access(sp.role):
             drop_parent_pte(kvm, child, sptep)
             flush_remote_tlbs(kvm)
@@ -58,7 +58,7 @@ def unlink_present(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t), sp: 
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def link_child(vcpu: cython.pointer(KvmVcpu), sptep: cython.pointer(spte_t), sp: cython.pointer(ShadowPage)) -> cython.void:
+def link_child(vcpu: KvmVcpuPtr, sptep: p_spte, sp: ShadowPagePtr) -> cython.void:
     """link_shadow_page."""
     if is_present(sptep[0]):
         unlink_present(vcpu.kvm, sptep, sp)
@@ -68,7 +68,7 @@ def link_child(vcpu: cython.pointer(KvmVcpu), sptep: cython.pointer(spte_t), sp:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def build_upper(vcpu: cython.pointer(KvmVcpu), walker: cython.pointer(GuestWalker), it: cython.pointer(ShadowWalk)) -> cython.bint:
+def build_upper(vcpu: KvmVcpuPtr, walker: GuestWalkerPtr, it: ShadowWalkPtr) -> cython.bint:
     """Descend to the level of the guest's leaf, linking a page for each guest table. False: retry.
 
     Each guest entry is read again *after* the page for the table it is in has been write-protected - the top
@@ -83,7 +83,7 @@ def build_upper(vcpu: cython.pointer(KvmVcpu), walker: cython.pointer(GuestWalke
         above: cython.bint = it.level - 1 > top and guest_level(vcpu.mmu) <= 3
         gfn: gfn_t = 0 if above else walker.table_gfn[index]
         access: cython.int = Access.ALL if above else walker.pt_access[index]
-        sp: cython.pointer(ShadowPage) = get_child_sp(vcpu, it.sptep, gfn, False, access)
+        sp: ShadowPagePtr = get_child_sp(vcpu, it.sptep, gfn, False, access)
         # A table is synced before it is linked: the guest need not flush for an entry that becomes present.
         if sp != cython.NULL and sp.unsync_children:
             sync_children(vcpu, sp)
@@ -99,14 +99,12 @@ def build_upper(vcpu: cython.pointer(KvmVcpu), walker: cython.pointer(GuestWalke
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def build_direct(
-    vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), it: cython.pointer(ShadowWalk), access: cython.int, shadow: cython.bint
-) -> cython.bint:
+def build_direct(vcpu: KvmVcpuPtr, fault: PageFaultPtr, it: ShadowWalkPtr, access: cython.int, shadow: cython.bint) -> cython.bint:
     """Descend from the guest's leaf (or from the top, without guest tables) to the goal level by direct pages.
 
     They have the rights of the guest's leaf; other rights mean another page.
     """
-    kvm: cython.pointer(Kvm) = vcpu.kvm
+    kvm: KvmPtr = vcpu.kvm
     while walk_okay(it):
         if shadow:
             clear_write_flooding(kvm, it.sptep)
@@ -115,7 +113,7 @@ def build_direct(
         if it.level == fault.goal_level:
             return True
         gfn: gfn_t = fault.gfn & ~(pages_per_hpage(it.level) - 1)
-        sp: cython.pointer(ShadowPage) = get_child_sp(vcpu, it.sptep, gfn, True, access)
+        sp: ShadowPagePtr = get_child_sp(vcpu, it.sptep, gfn, True, access)
         if sp != cython.NULL:
             link_child(vcpu, it.sptep, sp)
             # A guest without paging, under shadow paging, is not counted.
@@ -130,7 +128,7 @@ def build_direct(
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def request_spte(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.void:
+def request_spte(vcpu: KvmVcpuPtr, fault: PageFaultPtr) -> cython.void:
     """Choose the mapping's size and tell what is wanted; a 3-level root has no 1 GiB entries (H10)."""
     if fault.max_level >= root_level(vcpu.mmu):
         fault.max_level = root_level(vcpu.mmu) - 1
@@ -139,10 +137,7 @@ def request_spte(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)
     emit(vcpu.kvm, vcpu.id, Event.KVM_MMU_SPTE_REQUESTED, fault.gfn, pfn, fault.goal_level)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def fetch(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), walker: cython.pointer(GuestWalker)) -> cython.int:
+def fetch(vcpu: KvmVcpuPtr, fault: PageFaultPtr, walker: GuestWalkerPtr) -> cython.int:
     """FNAME(fetch): carry one guest translation over into the shadow tables."""
     direct_access: cython.int = walker.pte_access
     if gpte_changed(vcpu, vcpu.mmu, walker, walker.max_level):
@@ -161,10 +156,7 @@ def fetch(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault), walke
     return result
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def direct_map(vcpu: cython.pointer(KvmVcpu), fault: cython.pointer(PageFault)) -> cython.int:
+def direct_map(vcpu: KvmVcpuPtr, fault: PageFaultPtr) -> cython.int:
     """__direct_map."""
     request_spte(vcpu, fault)
     it: ShadowWalk

@@ -2,39 +2,40 @@
 
 import cython
 from cython.cimports.shadowmmu.engine.arena.events import Event, emit
-from cython.cimports.shadowmmu.engine.entries.leaf import prefetch_gpte
-from cython.cimports.shadowmmu.engine.entries.mmio import clear_mmio_info
-from cython.cimports.shadowmmu.engine.guest.mmu import is_direct, is_noncanonical
-from cython.cimports.shadowmmu.engine.entries.shadow_walk import ShadowWalk, walk_init, walk_next, walk_okay
 from cython.cimports.shadowmmu.engine.arena.spte import is_last, is_present
 from cython.cimports.shadowmmu.engine.arena.state import (
     PREV_ROOTS,
     GuestFormat,
     Hpa,
-    Kvm,
-    KvmMmu,
-    KvmVcpu,
-    ShadowPage,
+    KvmMmuPtr,
+    KvmPtr,
+    KvmVcpuPtr,
+    ShadowPagePtr,
     gpa_t,
     gva_t,
     hpa_t,
+    p_spte,
     spte_index,
     spte_t,
     sptep_to_sp,
     u64,
 )
-from cython.cimports.shadowmmu.engine.shadow.sync import level1_sp_gpa, same_mode
 from cython.cimports.shadowmmu.engine.arena.tlb import flush_hw_gva, flush_remote_tlbs
+from cython.cimports.shadowmmu.engine.entries.leaf import prefetch_gpte
+from cython.cimports.shadowmmu.engine.entries.mmio import clear_mmio_info
+from cython.cimports.shadowmmu.engine.entries.shadow_walk import ShadowWalk, walk_init, walk_next, walk_okay
+from cython.cimports.shadowmmu.engine.guest.mmu import is_direct, is_noncanonical
 from cython.cimports.shadowmmu.engine.guest.walker import entry_size, read_gpte
 from cython.cimports.shadowmmu.engine.pages.zap import CACHE_DESCS, topup_memory_caches, zap_pte
+from cython.cimports.shadowmmu.engine.shadow.sync import level1_sp_gpa, same_mode
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def zap_unsync_leaf(vcpu: cython.pointer(KvmVcpu), sp: cython.pointer(ShadowPage), sptep: cython.pointer(spte_t)) -> cython.void:
+def zap_unsync_leaf(vcpu: KvmVcpuPtr, sp: ShadowPagePtr, sptep: p_spte) -> cython.void:
     """Clear an entry of an unsync page and map what the guest's entry says now, to spare it a fault."""
-    kvm: cython.pointer(Kvm) = vcpu.kvm
+    kvm: KvmPtr = vcpu.kvm
     old: spte_t = sptep[0]
     gpte: u64 = 0
     zap_pte(kvm, sp, sptep, cython.NULL)
@@ -51,7 +52,7 @@ def zap_unsync_leaf(vcpu: cython.pointer(KvmVcpu), sp: cython.pointer(ShadowPage
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def invlpg_root(vcpu: cython.pointer(KvmVcpu), gva: gva_t, root: hpa_t) -> cython.void:
+def invlpg_root(vcpu: KvmVcpuPtr, gva: gva_t, root: hpa_t) -> cython.void:
     """FNAME(invlpg): walk one root as long as something below may be unsync."""
     clear_mmio_info(vcpu, gva)
     topup_memory_caches(vcpu.kvm)
@@ -60,7 +61,7 @@ def invlpg_root(vcpu: cython.pointer(KvmVcpu), gva: gva_t, root: hpa_t) -> cytho
     it: ShadowWalk
     walk_init(cython.address(it), vcpu, root, gva)
     while walk_okay(cython.address(it)):
-        sp: cython.pointer(ShadowPage) = sptep_to_sp(vcpu.kvm, it.sptep)
+        sp: ShadowPagePtr = sptep_to_sp(vcpu.kvm, it.sptep)
         if is_last(it.sptep[0], it.level):
             if sp.unsync:
                 zap_unsync_leaf(vcpu, sp, it.sptep)
@@ -70,10 +71,7 @@ def invlpg_root(vcpu: cython.pointer(KvmVcpu), gva: gva_t, root: hpa_t) -> cytho
         walk_next(cython.address(it))
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def invalidate_gva(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), gva: gva_t, root: hpa_t) -> cython.void:
+def invalidate_gva(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, gva: gva_t, root: hpa_t) -> cython.void:
     """kvm_mmu_invalidate_gva: in the hardware and in one root, or with INVALID_PAGE in the current and all cached.
 
     Cached roots too: a global page's translation would survive in them. A nonpaging MMU has nothing to
@@ -96,10 +94,7 @@ def invalidate_gva(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), g
             invlpg_root(vcpu, gva, mmu.prev_roots[i].hpa)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def kvm_invlpg(vcpu: cython.pointer(KvmVcpu), gva: gva_t) -> cython.void:
+def kvm_invlpg(vcpu: KvmVcpuPtr, gva: gva_t) -> cython.void:
     """The guest executed INVLPG."""
     emit(vcpu.kvm, vcpu.id, Event.INVLPG, gva)
     invalidate_gva(vcpu, vcpu.walk_mmu, gva, Hpa.INVALID_PAGE)

@@ -7,27 +7,26 @@ the NPT or EPT that L1 made for L2. `nested_mmu` builds nothing: it walks L2's o
 """
 
 import cython
-from cython.cimports.shadowmmu.engine.memory.guest_memory import read_guest
 from cython.cimports.shadowmmu.engine.arena.role import Access, Ext, Role, RoleShift, set_level
 from cython.cimports.shadowmmu.engine.arena.state import (
     PAGE_SHIFT,
     PREV_ROOTS,
     GuestFormat,
     Hpa,
-    Kvm,
-    KvmMmu,
-    KvmVcpu,
+    KvmMmuPtr,
+    KvmPtr,
+    KvmVcpuPtr,
     gpa_t,
+    p_spte,
     role_t,
-    spte_t,
     u32,
     u64,
 )
+from cython.cimports.shadowmmu.engine.memory.guest_memory import read_guest
 from cython.cimports.shadowmmu.x86.control import Cr0, Cr3, Cr4, Efer, paging_levels
 from cython.cimports.shadowmmu.x86.ept import Eptp
 from cython.cimports.shadowmmu.x86.pferr import Pferr
 from cython.cimports.shadowmmu.x86.reserved import GateBits, ept_rsvd_bits, legacy_rsvd_bits
-
 
 # --- roles
 
@@ -35,7 +34,7 @@ from cython.cimports.shadowmmu.x86.reserved import GateBits, ept_rsvd_bits, lega
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def calc_cpu_role(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), cr0: u64, cr4: u64, efer: u64) -> cython.void:
+def calc_cpu_role(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, cr0: u64, cr4: u64, efer: u64) -> cython.void:
     """kvm_calc_cpu_role: how these registers make the CPU read the guest's tables."""
     role: role_t = cython.cast(role_t, Access.ALL) << RoleShift.ACCESS_SHIFT
     role |= cython.cast(role_t, vcpu.smm) << RoleShift.SMM_SHIFT
@@ -67,7 +66,7 @@ def calc_cpu_role(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), cr
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def tdp_level(kvm: cython.pointer(Kvm)) -> cython.int:
+def tdp_level(kvm: KvmPtr) -> cython.int:
     """kvm_mmu_get_tdp_level: NPT has the levels of the host's paging; EPT needs no fifth below 49 address bits."""
     if kvm.ept and kvm.host_levels == 5 and kvm.maxphyaddr <= 48:
         return 4
@@ -77,7 +76,7 @@ def tdp_level(kvm: cython.pointer(Kvm)) -> cython.int:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def tdp_role(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu)) -> role_t:
+def tdp_role(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr) -> role_t:
     """kvm_calc_tdp_mmu_root_page_role: direct tables, nothing of the guest's paging in them."""
     role: role_t = mmu.cpu_role & (Role.SMM | Role.GUEST_MODE)
     role |= Role.DIRECT | Role.CR0_WP | Role.EFER_NX | cython.cast(role_t, Access.ALL) << RoleShift.ACCESS_SHIFT
@@ -89,7 +88,7 @@ def tdp_role(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu)) -> role
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def shadow_role(mmu: cython.pointer(KvmMmu)) -> role_t:
+def shadow_role(mmu: KvmMmuPtr) -> role_t:
     """The root role of shadow paging: at least 3 levels, and NX always on in the hardware."""
     level: cython.int = guest_level(mmu)
     return set_level(mmu.cpu_role, level if level > 3 else 3) | Role.EFER_NX
@@ -101,7 +100,7 @@ def shadow_role(mmu: cython.pointer(KvmMmu)) -> role_t:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def update_permissions(mmu: cython.pointer(KvmMmu), ept: cython.bint) -> cython.void:
+def update_permissions(mmu: KvmMmuPtr, ept: cython.bint) -> cython.void:
     """update_permission_bitmask: for each error code (its bits 4-1) the set of access values that fault.
 
     Bit 3 of the code, RSVD, stands in the index for "EFLAGS.AC overrides SMAP".
@@ -132,7 +131,7 @@ def update_permissions(mmu: cython.pointer(KvmMmu), ept: cython.bint) -> cython.
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def update_pkru_mask(mmu: cython.pointer(KvmMmu)) -> cython.void:
+def update_pkru_mask(mmu: KvmMmuPtr) -> cython.void:
     """For each error code (bits 4-1, RSVD's place taken by the page's U) which of PKRU's AD and WD bits fault."""
     mmu.pkru_mask = 0
     if not mmu.cpu_ext & Ext.CR4_PKE:
@@ -151,7 +150,7 @@ def update_pkru_mask(mmu: cython.pointer(KvmMmu)) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def guest_gates(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu)) -> cython.int:
+def guest_gates(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr) -> cython.int:
     gates: cython.int = GateBits.HUGE_1G | GateBits.PSE36
     if not vcpu.kvm.vmx:
         gates |= GateBits.AMD
@@ -165,7 +164,7 @@ def guest_gates(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu)) -> c
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def reset_guest_paging_metadata(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu)) -> cython.void:
+def reset_guest_paging_metadata(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr) -> cython.void:
     """The walker's tables: format, reserved bits, permissions, protection keys."""
     if mmu.cpu_role & Role.DIRECT:
         mmu.format = GuestFormat.FORMAT_NONE
@@ -179,9 +178,9 @@ def reset_guest_paging_metadata(vcpu: cython.pointer(KvmVcpu), mmu: cython.point
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def reset_shadow_zero_bits(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), ept: cython.bint) -> cython.void:
+def reset_shadow_zero_bits(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, ept: cython.bint) -> cython.void:
     """What no shadow entry may have: the hardware reserves it in tables of this height."""
-    kvm: cython.pointer(Kvm) = vcpu.kvm
+    kvm: KvmPtr = vcpu.kvm
     if ept:
         ept_rsvd_bits(cython.address(mmu.shadow_zero), kvm.host_maxphyaddr, kvm.max_huge_level, kvm.ept_exec_only)
         return
@@ -195,18 +194,15 @@ def reset_shadow_zero_bits(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(Kv
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def set_roles(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), root_role: role_t) -> cython.void:
+def set_roles(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, root_role: role_t) -> cython.void:
     mmu.root_role = root_role
     reset_guest_paging_metadata(vcpu, mmu)
     reset_shadow_zero_bits(vcpu, mmu, False)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def init_mmu(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
+def init_mmu(vcpu: KvmVcpuPtr) -> cython.void:
     """kvm_init_mmu: derive the roles of the MMU in use from the vCPU's registers. Loads and frees no root."""
-    mmu: cython.pointer(KvmMmu) = cython.address(vcpu.root_mmu)
+    mmu: KvmMmuPtr = cython.address(vcpu.root_mmu)
     if vcpu.walk_mmu == cython.address(vcpu.nested_mmu):
         mmu = cython.address(vcpu.nested_mmu)
         calc_cpu_role(vcpu, mmu, vcpu.cr0, vcpu.cr4, vcpu.efer)
@@ -221,16 +217,13 @@ def init_mmu(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
     set_roles(vcpu, mmu, shadow_role(mmu))
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def init_shadow_npt(vcpu: cython.pointer(KvmVcpu), cr4: u64, efer: u64) -> cython.void:
+def init_shadow_npt(vcpu: KvmVcpuPtr, cr4: u64, efer: u64) -> cython.void:
     """kvm_init_shadow_npt_mmu: roles for L1's NPT, read as L1's own registers say.
 
     Of CR0 only PG counts, and there are no protection keys; levels are the host's. A 4-level NPT on a 5-level host
     gets a level-5 page that shadows nothing: `passthrough`.
     """
-    mmu: cython.pointer(KvmMmu) = cython.address(vcpu.guest_mmu)
+    mmu: KvmMmuPtr = cython.address(vcpu.guest_mmu)
     calc_cpu_role(vcpu, mmu, Cr0.PG, cr4 & ~cython.cast(u64, Cr4.PKE), efer)
     level: cython.int = vcpu.kvm.host_levels
     role: role_t = set_level(mmu.cpu_role, level)
@@ -239,12 +232,9 @@ def init_shadow_npt(vcpu: cython.pointer(KvmVcpu), cr4: u64, efer: u64) -> cytho
     set_roles(vcpu, mmu, role)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def init_shadow_ept(vcpu: cython.pointer(KvmVcpu), eptp: u64, exec_only: cython.bint, huge_level: cython.int) -> cython.void:
+def init_shadow_ept(vcpu: KvmVcpuPtr, eptp: u64, exec_only: cython.bint, huge_level: cython.int) -> cython.void:
     """kvm_init_shadow_ept_mmu: roles for L1's EPT; everything comes from the EPT pointer, nothing from CRs."""
-    mmu: cython.pointer(KvmMmu) = cython.address(vcpu.guest_mmu)
+    mmu: KvmMmuPtr = cython.address(vcpu.guest_mmu)
     level: role_t = ((eptp & Eptp.WALK_LENGTH_MASK) >> Eptp.WALK_LENGTH_SHIFT) + 1
     role: role_t = level | Role.GUEST_MODE | cython.cast(role_t, Access.ALL) << RoleShift.ACCESS_SHIFT
     role |= cython.cast(role_t, vcpu.smm) << RoleShift.SMM_SHIFT
@@ -263,23 +253,20 @@ def init_shadow_ept(vcpu: cython.pointer(KvmVcpu), eptp: u64, exec_only: cython.
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def low_table(kvm: cython.pointer(Kvm), index: cython.int) -> cython.pointer(spte_t):
+def low_table(kvm: KvmPtr, index: cython.int) -> p_spte:
     """A table page below 4 GiB; frame 0 stays unused."""
-    return cython.cast(cython.pointer(spte_t), kvm.frames + (cython.cast(u64, 1 + index) << PAGE_SHIFT))
+    return cython.cast(p_spte, kvm.frames + (cython.cast(u64, 1 + index) << PAGE_SHIFT))
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def high_table(kvm: cython.pointer(Kvm), index: cython.int) -> cython.pointer(spte_t):
+def high_table(kvm: KvmPtr, index: cython.int) -> p_spte:
     """A root table page above 4 GiB, behind the shadow pages' tables."""
-    return cython.cast(cython.pointer(spte_t), kvm.frames + ((kvm.table_base + kvm.npages_pool + index) << PAGE_SHIFT))
+    return cython.cast(p_spte, kvm.frames + ((kvm.table_base + kvm.npages_pool + index) << PAGE_SHIFT))
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def create_mmus(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
+def create_mmus(vcpu: KvmVcpuPtr) -> cython.void:
     """kvm_mmu_create: no root anywhere; bare tables where a 3-level root needs one below 4 GiB.
 
     nested_mmu never has a root, and its address stays 0, as in the kernel.
@@ -287,8 +274,8 @@ def create_mmus(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
     The legacy design also needs pml4_root and pml5_root, and a pae_root that may lie anywhere, to shadow a
     32-bit L1's NPT on a 64-bit host.
     """
-    kvm: cython.pointer(Kvm) = vcpu.kvm
-    mmus: cython.pointer(KvmMmu)[2]
+    kvm: KvmPtr = vcpu.kvm
+    mmus: KvmMmuPtr[2]
     mmus[0] = cython.address(vcpu.root_mmu)
     mmus[1] = cython.address(vcpu.guest_mmu)
     i: cython.int
@@ -314,10 +301,7 @@ def create_mmus(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
 # --- reading the guest's top level
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def read_pdptr(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), index: cython.int) -> u64:
+def read_pdptr(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, index: cython.int) -> u64:
     """`get_pdptr` of the NPT that L1 made, from memory."""
     value: u64 = 0
     table: gpa_t = vcpu.nested.ncr3 & Cr3.PAE_TABLE_MASK
@@ -326,10 +310,7 @@ def read_pdptr(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), index
     return value
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def is_noncanonical(vcpu: cython.pointer(KvmVcpu), gva: u64) -> cython.bint:
+def is_noncanonical(vcpu: KvmVcpuPtr, gva: u64) -> cython.bint:
     """The upper bits do not repeat the highest implemented one: 48 bits, 57 with CR4.LA57."""
     shift: cython.int = 7 if vcpu.cr4 & Cr4.LA57 else 16
     return cython.cast(cython.ulonglong, cython.cast(cython.longlong, gva << shift) >> shift) != gva

@@ -16,6 +16,7 @@ cdef struct GuestWalker:                    # struct guest_walker; arrays are in
     gfn_t gfn
     u64 prefetch_ptes[8]
     GuestException fault
+ctypedef GuestWalker *GuestWalkerPtr
 
 cpdef enum Walk:
     WALK_MAPPED

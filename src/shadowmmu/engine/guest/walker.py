@@ -8,36 +8,37 @@ sections 5.2-5.6 and 15.25.
 import cython
 from cython.cimports.libc.string import memcpy
 from cython.cimports.shadowmmu.engine.arena.events import Event, emit
-from cython.cimports.shadowmmu.engine.memory.guest_memory import guest_bytes, read_guest
-from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot, mark_page_dirty
-from cython.cimports.shadowmmu.engine.guest.mmu import get_pdptr, guest_level, guest_pgd
 from cython.cimports.shadowmmu.engine.arena.role import Access, Ext, Role
 from cython.cimports.shadowmmu.engine.arena.state import (
     PAGE_SHIFT,
     PAGE_SIZE,
     PREFETCH,
     GuestException,
+    GuestExceptionPtr,
     GuestFormat,
     Hpa,
-    KvmMmu,
-    KvmVcpu,
-    MemSlot,
+    KvmMmuPtr,
+    KvmVcpuPtr,
+    MemSlotPtr,
     Request,
     SlotFlag,
     gfn_t,
     gpa_t,
     gva_t,
+    p_u8,
+    p_u32,
+    p_u64,
     pages_per_hpage,
-    u32,
     u64,
-    u8,
 )
 from cython.cimports.shadowmmu.engine.arena.tlb import make_request
+from cython.cimports.shadowmmu.engine.guest.mmu import get_pdptr, guest_level, guest_pgd
+from cython.cimports.shadowmmu.engine.memory.guest_memory import guest_bytes, read_guest
+from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot, mark_page_dirty
 from cython.cimports.shadowmmu.x86.ept import Ept
 from cython.cimports.shadowmmu.x86.pferr import Pferr
 from cython.cimports.shadowmmu.x86.pte import Pte, PteShift
 from cython.cimports.shadowmmu.x86.reserved import is_rsvd, rsvd_bits
-
 
 # --- entries of each format
 
@@ -45,7 +46,7 @@ from cython.cimports.shadowmmu.x86.reserved import is_rsvd, rsvd_bits
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def is_last_gpte(mmu: cython.pointer(KvmMmu), level: cython.int, gpte: u64) -> cython.bint:
+def is_last_gpte(mmu: KvmMmuPtr, level: cython.int, gpte: u64) -> cython.bint:
     """The entry maps a page. In 2-level tables bit 7 counts only with CR4.PSE."""
     if level == 1:
         return True
@@ -56,12 +57,9 @@ def is_last_gpte(mmu: cython.pointer(KvmMmu), level: cython.int, gpte: u64) -> c
     return level <= 3
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def read_gpte(vcpu: cython.pointer(KvmVcpu), format: GuestFormat, gpa: gpa_t, gpte: cython.pointer(u64)) -> cython.bint:
+def read_gpte(vcpu: KvmVcpuPtr, format: GuestFormat, gpa: gpa_t, gpte: p_u64) -> cython.bint:
     """Read one entry of a guest table. False: no memory there."""
-    at: cython.pointer(u8) = guest_bytes(vcpu.kvm, vcpu.smm, gpa, False)
+    at: p_u8 = guest_bytes(vcpu.kvm, vcpu.smm, gpa, False)
     if at == cython.NULL:
         return False
     gpte[0] = read_entry(format, at)
@@ -71,12 +69,7 @@ def read_gpte(vcpu: cython.pointer(KvmVcpu), format: GuestFormat, gpa: gpa_t, gp
 # --- rights
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def permission_fault(
-    vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), pte_access: cython.int, pkey: cython.int, access: u64
-) -> u64:
+def permission_fault(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, pte_access: cython.int, pkey: cython.int, access: u64) -> u64:
     """0 if `access` (Pferr bits) is allowed by `pte_access`, else the error code's P, and PK where a key forbids it."""
     index: cython.int = (access & (Pferr.WRITE | Pferr.USER | Pferr.FETCH)) >> 1
     # EFLAGS.AC lifts SMAP for explicit accesses; the CPU's own (GDT, IDT, TSS) cannot be lifted.
@@ -100,9 +93,9 @@ def permission_fault(
 @cython.nogil
 @cython.exceptval(check=False)
 def walk_fault(
-    vcpu: cython.pointer(KvmVcpu),
-    mmu: cython.pointer(KvmMmu),
-    walker: cython.pointer(GuestWalker),
+    vcpu: KvmVcpuPtr,
+    mmu: KvmMmuPtr,
+    walker: GuestWalkerPtr,
     addr: gva_t,
     access: u64,
     code: u64,
@@ -112,7 +105,7 @@ def walk_fault(
     code |= access & (Pferr.WRITE | Pferr.USER)
     if access & Pferr.FETCH and (mmu.cpu_role & Role.EFER_NX or mmu.cpu_ext & Ext.CR4_SMEP):
         code |= Pferr.FETCH
-    fault: cython.pointer(GuestException) = cython.address(walker.fault)
+    fault: GuestExceptionPtr = cython.address(walker.fault)
     fault.pending = True
     fault.error_code = code
     fault.address = addr
@@ -129,24 +122,24 @@ def walk_fault(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def store_entry(vcpu: cython.pointer(KvmVcpu), format: GuestFormat, gpa: gpa_t, old: u64, pte: u64) -> Stored:
+def store_entry(vcpu: KvmVcpuPtr, format: GuestFormat, gpa: gpa_t, old: u64, pte: u64) -> Stored:
     """Exchange an entry if it is still `old`.
 
     Compare and exchange at the entry itself, so that a store of another CPU is not lost (CVE-2022-1158).
     """
     gfn: gfn_t = gpa >> PAGE_SHIFT
-    slot: cython.pointer(MemSlot) = gfn_to_memslot(vcpu.kvm, vcpu.smm, gfn)
+    slot: MemSlotPtr = gfn_to_memslot(vcpu.kvm, vcpu.smm, gfn)
     if slot == cython.NULL or slot.flags & SlotFlag.SLOT_READONLY:
         return Stored.STORE_READONLY_SLOT
-    at: cython.pointer(u8) = guest_bytes(vcpu.kvm, vcpu.smm, gpa, True)
+    at: p_u8 = guest_bytes(vcpu.kvm, vcpu.smm, gpa, True)
     if at == cython.NULL:
         return Stored.STORE_HOST_READONLY
     if read_entry(format, at) != old:
         return Stored.STORE_CHANGED
     if entry_size(format) == 4:
-        cython.cast(cython.pointer(u32), at)[0] = pte
+        cython.cast(p_u32, at)[0] = pte
     else:
-        cython.cast(cython.pointer(u64), at)[0] = pte
+        cython.cast(p_u64, at)[0] = pte
     mark_page_dirty(slot, gfn)
     return Stored.STORE_DONE
 
@@ -154,9 +147,7 @@ def store_entry(vcpu: cython.pointer(KvmVcpu), format: GuestFormat, gpa: gpa_t, 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def update_accessed_dirty(
-    vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker), write: cython.bint
-) -> Stored:
+def update_accessed_dirty(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, walker: GuestWalkerPtr, write: cython.bint) -> Stored:
     """Set A in every entry walked and, for a write, D in the leaf. An entry in a read-only slot is left alone."""
     stored: Stored
     level: cython.int = walker.max_level
@@ -183,7 +174,7 @@ def update_accessed_dirty(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def leaf_gfn(mmu: cython.pointer(KvmMmu), pte: u64, level: cython.int, addr: gva_t) -> gfn_t:
+def leaf_gfn(mmu: KvmMmuPtr, pte: u64, level: cython.int, addr: gva_t) -> gfn_t:
     """The frame that a leaf maps at `addr`, within its large page too; with PSE-36 bits 13-16 are address bits 32-35."""
     mask: u64 = pages_per_hpage(level) - 1
     if mmu.format == GuestFormat.FORMAT_PT32 and level == 2:
@@ -198,9 +189,9 @@ def leaf_gfn(mmu: cython.pointer(KvmMmu), pte: u64, level: cython.int, addr: gva
 @cython.nogil
 @cython.exceptval(check=False)
 def read_table(
-    vcpu: cython.pointer(KvmVcpu),
-    mmu: cython.pointer(KvmMmu),
-    walker: cython.pointer(GuestWalker),
+    vcpu: KvmVcpuPtr,
+    mmu: KvmMmuPtr,
+    walker: GuestWalkerPtr,
     level: cython.int,
     table: u64,
     addr: gva_t,
@@ -220,7 +211,7 @@ def read_table(
         if gpa == Hpa.INVALID_PAGE:
             return TableRead.READ_NESTED_FAULT
     walker.real_gpa[level - 1] = gpa + offset
-    at: cython.pointer(u8) = guest_bytes(vcpu.kvm, vcpu.smm, gpa + offset, False)
+    at: p_u8 = guest_bytes(vcpu.kvm, vcpu.smm, gpa + offset, False)
     if at == cython.NULL:
         return TableRead.READ_NO_MEMORY
     walker.ptes[level - 1] = read_entry(format, at)
@@ -230,9 +221,7 @@ def read_table(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def walk_once(
-    vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker), addr: gva_t, access: u64
-) -> Walk:
+def walk_once(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, walker: GuestWalkerPtr, addr: gva_t, access: u64) -> Walk:
     """One attempt of `walk_addr`."""
     level: cython.int = guest_level(mmu)
     pte: u64 = guest_pgd(vcpu, mmu)
@@ -300,12 +289,7 @@ def walk_once(
     return Walk.WALK_MAPPED if updated == Stored.STORE_DONE else Walk.WALK_AGAIN
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def walk_addr(
-    vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker), addr: gva_t, access: u64
-) -> cython.bint:
+def walk_addr(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, walker: GuestWalkerPtr, addr: gva_t, access: u64) -> cython.bint:
     """FNAME(walk_addr): translate `addr` for `access` (Pferr bits). False: `walker.fault` is what the CPU raises."""
     emit(vcpu.kvm, vcpu.id, Event.KVM_MMU_PAGETABLE_WALK, addr, access)
     walker.fault.pending = False
@@ -322,14 +306,11 @@ def walk_addr(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def pdptr_reserved(vcpu: cython.pointer(KvmVcpu)) -> u64:
+def pdptr_reserved(vcpu: KvmVcpuPtr) -> u64:
     return rsvd_bits(vcpu.kvm.maxphyaddr, 63) | rsvd_bits(5, 8) | rsvd_bits(1, 2)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def load_pdptrs(vcpu: cython.pointer(KvmVcpu), cr3: u64) -> cython.bint:
+def load_pdptrs(vcpu: KvmVcpuPtr, cr3: u64) -> cython.bint:
     """Load the four PDPTE registers. False: they cannot be read, or a present one has reserved bits; the old ones stay.
 
     Shadow paging loads them with CR3. An AMD CPU under nested paging keeps none but reads memory at each walk, so a
@@ -355,12 +336,7 @@ def load_pdptrs(vcpu: cython.pointer(KvmVcpu), cr3: u64) -> cython.bint:
     return True
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def gva_to_gpa(
-    vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), gva: gva_t, access: u64, fault: cython.pointer(GuestException)
-) -> gpa_t:
+def gva_to_gpa(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, gva: gva_t, access: u64, fault: GuestExceptionPtr) -> gpa_t:
     """Translate as a CPU access would, A/D bits included; INVALID_PAGE with `*fault` set where it faults."""
     walker: GuestWalker
     if mmu.format == GuestFormat.FORMAT_NONE:
@@ -371,27 +347,19 @@ def gva_to_gpa(
     return Hpa.INVALID_PAGE
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def translate_gpa(
-    vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), gpa: gpa_t, access: u64, fault: cython.pointer(GuestException)
-) -> gpa_t:
+def translate_gpa(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, gpa: gpa_t, access: u64, fault: GuestExceptionPtr) -> gpa_t:
     """kvm_translate_gpa: an L2 physical address through L1's tables; any other is physical already."""
     if not mmu.is_nested_mmu:
         return gpa
     return gva_to_gpa(vcpu, vcpu.mmu, gpa, access | Pferr.USER, fault)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def group_changed(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), walker: cython.pointer(GuestWalker)) -> cython.bint:
+def group_changed(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, walker: GuestWalkerPtr) -> cython.bint:
     """The entry of `level` is no longer what the walk read. At level 1 its block of 8 is read, for prefetching."""
     size: cython.int = entry_size(mmu.format)
     gpa: gpa_t = walker.pte_gpa[0]
     base: gpa_t = gpa & ~cython.cast(u64, PREFETCH * size - 1)
-    at: cython.pointer(u8) = guest_bytes(vcpu.kvm, vcpu.smm, base, False)
+    at: p_u8 = guest_bytes(vcpu.kvm, vcpu.smm, base, False)
     if at == cython.NULL:
         return True
     i: cython.int

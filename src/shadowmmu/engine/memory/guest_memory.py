@@ -2,15 +2,23 @@
 
 import cython
 from cython.cimports.libc.string import memcpy
+from cython.cimports.shadowmmu.engine.arena.state import (
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    HvaFlag,
+    KvmPtr,
+    MemSlotPtr,
+    SlotFlag,
+    gpa_t,
+    p_u8,
+    pfn_memory,
+    u64,
+)
 from cython.cimports.shadowmmu.engine.memory.host_memory import fault_in_host_page, host_writable
 from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot, mark_page_dirty
-from cython.cimports.shadowmmu.engine.arena.state import PAGE_SHIFT, PAGE_SIZE, HvaFlag, Kvm, MemSlot, SlotFlag, gpa_t, pfn_memory, u64, u8
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def fault_in_guest_bytes(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), gpa: gpa_t, write: cython.bint) -> cython.pointer(u8):
+def fault_in_guest_bytes(kvm: KvmPtr, slot: MemSlotPtr, gpa: gpa_t, write: cython.bint) -> p_u8:
     """`guest_bytes` where slot or host have something to say about it."""
     if slot.flags & SlotFlag.SLOT_INVALID or (write and slot.flags & SlotFlag.SLOT_READONLY):
         return cython.NULL
@@ -20,24 +28,18 @@ def fault_in_guest_bytes(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot)
     return pfn_memory(kvm, entry >> PAGE_SHIFT) + (gpa & (PAGE_SIZE - 1))
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def read_guest(kvm: cython.pointer(Kvm), as_id: cython.int, gpa: gpa_t, into: cython.p_void, size: u64) -> cython.bint:
+def read_guest(kvm: KvmPtr, as_id: cython.int, gpa: gpa_t, into: cython.p_void, size: u64) -> cython.bint:
     """Copy `size` bytes that lie in one page. False: no memory there."""
-    at: cython.pointer(u8) = guest_bytes(kvm, as_id, gpa, False)
+    at: p_u8 = guest_bytes(kvm, as_id, gpa, False)
     if at == cython.NULL:
         return False
     memcpy(into, at, size)
     return True
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def write_guest(kvm: cython.pointer(Kvm), as_id: cython.int, gpa: gpa_t, data: cython.p_void, size: u64) -> cython.bint:
+def write_guest(kvm: KvmPtr, as_id: cython.int, gpa: gpa_t, data: cython.p_void, size: u64) -> cython.bint:
     """Store `size` bytes that lie in one page and log the page dirty. False: no memory there, or not writable."""
-    at: cython.pointer(u8) = guest_bytes(kvm, as_id, gpa, True)
+    at: p_u8 = guest_bytes(kvm, as_id, gpa, True)
     if at == cython.NULL:
         return False
     memcpy(at, data, size)

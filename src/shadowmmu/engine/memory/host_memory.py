@@ -8,30 +8,30 @@ Ranges are host user pages [start, end).
 
 import cython
 from cython.cimports.libc.string import memset
-from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_rmap
-from cython.cimports.shadowmmu.engine.memory.rmap import zap_all_rmap_sptes
 from cython.cimports.shadowmmu.engine.arena.state import (
     ADDRESS_SPACES,
     MAX_SLOTS,
     PAGE_SHIFT,
     PAGE_SIZE,
     HvaFlag,
-    Kvm,
-    MemSlot,
+    KvmPtr,
+    MemSlotPtr,
     frame_pfn,
     gfn_t,
+    p_u8,
     pages_per_hpage,
     pfn_memory,
     u64,
-    u8,
 )
 from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
+from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_rmap
+from cython.cimports.shadowmmu.engine.memory.rmap import zap_all_rmap_sptes
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def unmap_in_slot(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), start: u64, end: u64) -> cython.bint:
+def unmap_in_slot(kvm: KvmPtr, slot: MemSlotPtr, start: u64, end: u64) -> cython.bint:
     """Zap every mapping, of every size, of the part of the range that lies in the slot."""
     first: u64 = start if start > slot.hva else slot.hva
     last: u64 = end if end < slot.hva + slot.npages else slot.hva + slot.npages
@@ -46,17 +46,14 @@ def unmap_in_slot(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), start
     return any_zapped
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def unmap_hva_range(kvm: cython.pointer(Kvm), start: u64, end: u64) -> cython.void:
+def unmap_hva_range(kvm: KvmPtr, start: u64, end: u64) -> cython.void:
     """invalidate_range_start and _end in one: faults that looked the page up before must retry (mmu_invalidate_seq)."""
     flush: cython.bint = False
     as_id: cython.int
     i: cython.int
     for as_id in range(ADDRESS_SPACES):
         for i in range(MAX_SLOTS):
-            slot: cython.pointer(MemSlot) = cython.address(kvm.slots[as_id][i])
+            slot: MemSlotPtr = cython.address(kvm.slots[as_id][i])
             if slot.npages and start < slot.hva + slot.npages and slot.hva < end and unmap_in_slot(kvm, slot, start, end):
                 flush = True
     kvm.mmu_invalidate_seq += 1
@@ -64,10 +61,7 @@ def unmap_hva_range(kvm: cython.pointer(Kvm), start: u64, end: u64) -> cython.vo
         flush_remote_tlbs(kvm)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def discard_hva_range(kvm: cython.pointer(Kvm), start: u64, end: u64) -> cython.void:
+def discard_hva_range(kvm: KvmPtr, start: u64, end: u64) -> cython.void:
     """madvise(MADV_DONTNEED): the pages are given back, the next touch finds zeroes."""
     unmap_hva_range(kvm, start, end)
     page: u64
@@ -75,10 +69,7 @@ def discard_hva_range(kvm: cython.pointer(Kvm), start: u64, end: u64) -> cython.
         drop_host_page(kvm, page)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def protect_hva_range(kvm: cython.pointer(Kvm), start: u64, end: u64, writable: cython.bint) -> cython.void:
+def protect_hva_range(kvm: KvmPtr, start: u64, end: u64, writable: cython.bint) -> cython.void:
     """mprotect: the host's right to write the pages changes. A private huge page becomes writable only by a write."""
     unmap_hva_range(kvm, start, end)
     page: u64
@@ -102,7 +93,7 @@ def is_huge(entry: u64) -> cython.bint:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def make_huge_writable(kvm: cython.pointer(Kvm), hva_page: u64) -> cython.void:
+def make_huge_writable(kvm: KvmPtr, hva_page: u64) -> cython.void:
     """A write to a clean huge page: the frame stays, and the whole page, which has one entry, is writable."""
     level: cython.int = (kvm.hva_map[hva_page] & HvaFlag.HVA_LEVEL_MASK) >> HvaFlag.HVA_LEVEL_SHIFT
     first: u64 = hva_page & ~(pages_per_hpage(level) - 1)
@@ -115,7 +106,7 @@ def make_huge_writable(kvm: cython.pointer(Kvm), hva_page: u64) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def zero_frame(kvm: cython.pointer(Kvm)) -> u64:
+def zero_frame(kvm: KvmPtr) -> u64:
     """Index of the frame of zeroes that absent pages share: the first behind user memory."""
     return kvm.user_base + kvm.nhva
 
@@ -123,7 +114,7 @@ def zero_frame(kvm: cython.pointer(Kvm)) -> u64:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def give_frame(kvm: cython.pointer(Kvm), hva_page: u64, entry: u64) -> u64:
+def give_frame(kvm: KvmPtr, hva_page: u64, entry: u64) -> u64:
     """Map a user page to a zeroed frame of its own; without a spare frame the mapping stays as it is."""
     if not kvm.user_free_count:
         return entry
@@ -136,10 +127,7 @@ def give_frame(kvm: cython.pointer(Kvm), hva_page: u64, entry: u64) -> u64:
     return kvm.hva_map[hva_page]
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def map_host_page(kvm: cython.pointer(Kvm), hva_page: u64, write: cython.bint) -> u64:
+def map_host_page(kvm: KvmPtr, hva_page: u64, write: cython.bint) -> u64:
     """get_user_pages: the mapping after a host access. A read of an absent page maps the shared zeroes; a write
     gives the page a frame, and drops shadows of the zeroes first."""
     entry: u64 = kvm.hva_map[hva_page]
@@ -162,13 +150,13 @@ def map_host_page(kvm: cython.pointer(Kvm), hva_page: u64, write: cython.bint) -
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def drop_host_page(kvm: cython.pointer(Kvm), hva_page: u64) -> cython.void:
+def drop_host_page(kvm: KvmPtr, hva_page: u64) -> cython.void:
     """Unmap a user page; its frame is poisoned and becomes the last to be reused, so that stale sptes show."""
     entry: u64 = kvm.hva_map[hva_page]
     kvm.hva_map[hva_page] = (entry & HvaFlag.HVA_WRITABLE) | 1 << HvaFlag.HVA_LEVEL_SHIFT
     if not entry & HvaFlag.HVA_PRESENT or entry & HvaFlag.HVA_ZERO:
         return
-    memory: cython.pointer(u8) = pfn_memory(kvm, entry >> PAGE_SHIFT)
+    memory: p_u8 = pfn_memory(kvm, entry >> PAGE_SHIFT)
     memset(memory, 0xDB, PAGE_SIZE)
     tail: u64 = (kvm.user_free_head + kvm.user_free_count) % kvm.user_frames
     kvm.user_free[tail] = (memory - kvm.frames) >> PAGE_SHIFT

@@ -12,37 +12,33 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     ADDRESS_SPACES,
     MAX_SLOTS,
     Bug,
-    Kvm,
+    KvmPtr,
     MemSlot,
+    MemSlotPtr,
     SlotFlag,
     gfn_t,
+    p_u8,
+    p_u16,
+    p_u64,
     pages_per_hpage,
     role_t,
-    u16,
     u64,
-    u8,
     warn,
 )
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def search_memslots(kvm: cython.pointer(Kvm), as_id: cython.int, gfn: gfn_t) -> cython.pointer(MemSlot):
+def search_memslots(kvm: KvmPtr, as_id: cython.int, gfn: gfn_t) -> MemSlotPtr:
     """`gfn_to_memslot` when the last slot was not it."""
     i: cython.int
     for i in range(MAX_SLOTS):
-        slot: cython.pointer(MemSlot) = cython.address(kvm.slots[as_id][i])
+        slot: MemSlotPtr = cython.address(kvm.slots[as_id][i])
         if gfn - slot.base_gfn < slot.npages:
             kvm.last_slot[as_id] = slot
             return slot
     return cython.NULL
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def slot_by_id(kvm: cython.pointer(Kvm), as_id: cython.int, id: cython.int) -> cython.pointer(MemSlot):
+def slot_by_id(kvm: KvmPtr, as_id: cython.int, id: cython.int) -> MemSlotPtr:
     i: cython.int
     for i in range(MAX_SLOTS):
         if kvm.slots[as_id][i].npages and kvm.slots[as_id][i].id == id:
@@ -50,35 +46,23 @@ def slot_by_id(kvm: cython.pointer(Kvm), as_id: cython.int, id: cython.int) -> c
     return cython.NULL
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def memslot_for_role(kvm: cython.pointer(Kvm), role: role_t, gfn: gfn_t) -> cython.pointer(MemSlot):
+def memslot_for_role(kvm: KvmPtr, role: role_t, gfn: gfn_t) -> MemSlotPtr:
     """The slot in the address space that a shadow page with `role` maps."""
     return gfn_to_memslot(kvm, role_as_id(role), gfn)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def is_visible_gfn(kvm: cython.pointer(Kvm), as_id: cython.int, gfn: gfn_t) -> cython.bint:
+def is_visible_gfn(kvm: KvmPtr, as_id: cython.int, gfn: gfn_t) -> cython.bint:
     """kvm_is_visible_gfn: there is memory, and it is not being taken away."""
-    slot: cython.pointer(MemSlot) = gfn_to_memslot(kvm, as_id, gfn)
+    slot: MemSlotPtr = gfn_to_memslot(kvm, as_id, gfn)
     return slot != cython.NULL and not slot.flags & SlotFlag.SLOT_INVALID
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def lpage_info(slot: cython.pointer(MemSlot), gfn: gfn_t, level: cython.int) -> cython.p_int:
+def lpage_info(slot: MemSlotPtr, gfn: gfn_t, level: cython.int) -> cython.p_int:
     """disallow_lpage of the page of `level` (2 or 3) around `gfn`."""
     return cython.address(slot.disallow_lpage[level - 2][(gfn >> slot_shift(level)) - (slot.base_gfn >> slot_shift(level))])
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def update_disallow_lpage(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), gfn: gfn_t, count: cython.int) -> cython.void:
+def update_disallow_lpage(kvm: KvmPtr, slot: MemSlotPtr, gfn: gfn_t, count: cython.int) -> cython.void:
     level: cython.int
     for level in range(2, 4):
         info: cython.p_int = lpage_info(slot, gfn, level)
@@ -87,10 +71,7 @@ def update_disallow_lpage(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot
             warn(kvm, Bug.BUG_DISALLOW_LPAGE)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def update_gfn_track(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), gfn: gfn_t, count: cython.int) -> cython.void:
+def update_gfn_track(kvm: KvmPtr, slot: MemSlotPtr, gfn: gfn_t, count: cython.int) -> cython.void:
     """Write tracking: while the count is not zero no writable spte may map the gfn."""
     value: cython.int = slot.gfn_write_track[gfn - slot.base_gfn] + count
     if value < 0 or value > 0xFFFF:
@@ -105,7 +86,7 @@ def update_gfn_track(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), gf
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def find_meta(kvm: cython.pointer(Kvm), size: u64) -> u64:
+def find_meta(kvm: KvmPtr, size: u64) -> u64:
     """First gap of `size` bytes among the slots' metadata; meta_size when there is none."""
     at: u64 = 0
     moved: cython.bint = True
@@ -115,7 +96,7 @@ def find_meta(kvm: cython.pointer(Kvm), size: u64) -> u64:
         i: cython.int
         for as_id in range(ADDRESS_SPACES):
             for i in range(MAX_SLOTS):
-                slot: cython.pointer(MemSlot) = cython.address(kvm.slots[as_id][i])
+                slot: MemSlotPtr = cython.address(kvm.slots[as_id][i])
                 if slot.npages and slot.meta_at < at + size and at < slot.meta_at + slot.meta_size:
                     at = slot.meta_at + slot.meta_size
                     moved = True
@@ -134,26 +115,26 @@ def level_count(base_gfn: gfn_t, npages: u64, level: cython.int) -> u64:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def place_meta(slot: cython.pointer(MemSlot), base: cython.pointer(u8)) -> u64:
+def place_meta(slot: MemSlotPtr, base: p_u8) -> u64:
     """Point the slot's arrays into metadata that begins at `base`; returns their size, a multiple of 8 bytes."""
     at: u64 = 0
     level: cython.int
     for level in range(1, 4):
-        slot.rmap[level - 1] = cython.cast(cython.pointer(u64), base + at)
+        slot.rmap[level - 1] = cython.cast(p_u64, base + at)
         at += 8 * level_count(slot.base_gfn, slot.npages, level)
-    slot.dirty_bitmap = cython.cast(cython.pointer(u64), base + at)
+    slot.dirty_bitmap = cython.cast(p_u64, base + at)
     at += (slot.npages + 63) // 64 * 8
     for level in range(2, 4):
         slot.disallow_lpage[level - 2] = cython.cast(cython.p_int, base + at)
         at += (4 * level_count(slot.base_gfn, slot.npages, level) + 7) & ~cython.cast(u64, 7)
-    slot.gfn_write_track = cython.cast(cython.pointer(u16), base + at)
+    slot.gfn_write_track = cython.cast(p_u16, base + at)
     return at + ((2 * slot.npages + 7) & ~cython.cast(u64, 7))
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def init_lpage_info(slot: cython.pointer(MemSlot)) -> cython.void:
+def init_lpage_info(slot: MemSlotPtr) -> cython.void:
     """Forbid large pages at unaligned ends, and everywhere if gfn and host address are not aligned alike."""
     level: cython.int
     for level in range(2, 4):
@@ -170,10 +151,7 @@ def init_lpage_info(slot: cython.pointer(MemSlot)) -> cython.void:
                 info[i] = 1
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def free_slot(kvm: cython.pointer(Kvm), as_id: cython.int) -> cython.pointer(MemSlot):
+def free_slot(kvm: KvmPtr, as_id: cython.int) -> MemSlotPtr:
     i: cython.int
     for i in range(MAX_SLOTS):
         if not kvm.slots[as_id][i].npages:
@@ -181,10 +159,7 @@ def free_slot(kvm: cython.pointer(Kvm), as_id: cython.int) -> cython.pointer(Mem
     return cython.NULL
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def prepare_slot(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot)) -> cython.bint:
+def prepare_slot(kvm: KvmPtr, slot: MemSlotPtr) -> cython.bint:
     """Find metadata space for a slot described by its first fields and clear it. False: none is left."""
     slot.meta_size = place_meta(slot, kvm.meta)
     slot.meta_at = find_meta(kvm, slot.meta_size)
@@ -196,10 +171,7 @@ def prepare_slot(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot)) -> cyt
     return True
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def install_slot(kvm: cython.pointer(Kvm), prepared: cython.pointer(MemSlot)) -> cython.void:
+def install_slot(kvm: KvmPtr, prepared: MemSlotPtr) -> cython.void:
     """Make a prepared slot visible; the caller has seen that an entry is free."""
     free_slot(kvm, prepared.as_id)[0] = prepared[0]
     kvm.nslots[prepared.as_id] += 1
@@ -207,10 +179,7 @@ def install_slot(kvm: cython.pointer(Kvm), prepared: cython.pointer(MemSlot)) ->
         kvm.nr_memslot_pages += prepared.npages
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def release_slot(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot)) -> cython.void:
+def release_slot(kvm: KvmPtr, slot: MemSlotPtr) -> cython.void:
     """Forget a slot; its pages must have been zapped before."""
     if slot.as_id == 0:
         kvm.nr_memslot_pages -= slot.npages

@@ -5,22 +5,22 @@ chain (bit 0 set), each descriptor holding up to 14 entries.
 """
 
 import cython
-from cython.cimports.shadowmmu.engine.arena.state import PTE_LIST_EXT, Bug, Kvm, PteListDesc, spte_t, u64, warn
+from cython.cimports.shadowmmu.engine.arena.state import PTE_LIST_EXT, Bug, KvmPtr, PteListDescPtr, p_spte, p_u64, u64, warn
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def desc_of(head: u64) -> cython.pointer(PteListDesc):
-    return cython.cast(cython.pointer(PteListDesc), head & ~cython.cast(u64, 1))
+def desc_of(head: u64) -> PteListDescPtr:
+    return cython.cast(PteListDescPtr, head & ~cython.cast(u64, 1))
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def alloc_desc(kvm: cython.pointer(Kvm)) -> cython.pointer(PteListDesc):
+def alloc_desc(kvm: KvmPtr) -> PteListDescPtr:
     """A descriptor from the pool; the top-up at the start of each fault keeps enough of them."""
-    desc: cython.pointer(PteListDesc) = kvm.free_descs
+    desc: PteListDescPtr = kvm.free_descs
     if desc == cython.NULL:
         warn(kvm, Bug.BUG_OUT_OF_DESCS)
         return cython.NULL
@@ -34,27 +34,24 @@ def alloc_desc(kvm: cython.pointer(Kvm)) -> cython.pointer(PteListDesc):
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def free_desc(kvm: cython.pointer(Kvm), desc: cython.pointer(PteListDesc)) -> cython.void:
+def free_desc(kvm: KvmPtr, desc: PteListDescPtr) -> cython.void:
     desc.spte_count = 0
     desc.more = kvm.free_descs
     kvm.free_descs = desc
     kvm.nfree_descs += 1
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def pte_list_add(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t), head: cython.pointer(u64)) -> u64:
+def pte_list_add(kvm: KvmPtr, sptep: p_spte, head: p_u64) -> u64:
     """Add an entry; returns how many the list held before, as far as it was walked."""
     if not head[0]:
         head[0] = cython.cast(u64, sptep)
         return 0
-    desc: cython.pointer(PteListDesc)
+    desc: PteListDescPtr
     if not head[0] & 1:
         desc = alloc_desc(kvm)
         if desc == cython.NULL:
             return 0
-        desc.sptes[0] = cython.cast(cython.pointer(spte_t), head[0])
+        desc.sptes[0] = cython.cast(p_spte, head[0])
         desc.sptes[1] = sptep
         desc.spte_count = 2
         head[0] = cython.cast(u64, desc) | 1
@@ -78,11 +75,11 @@ def pte_list_add(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t), head: 
 @cython.nogil
 @cython.exceptval(check=False)
 def remove_from_desc(
-    kvm: cython.pointer(Kvm),
-    head: cython.pointer(u64),
-    desc: cython.pointer(PteListDesc),
+    kvm: KvmPtr,
+    head: p_u64,
+    desc: PteListDescPtr,
     i: u64,
-    prev: cython.pointer(PteListDesc),
+    prev: PteListDescPtr,
 ) -> cython.void:
     """Fill the hole with the last entry of the same descriptor; an empty descriptor leaves the chain."""
     desc.spte_count -= 1
@@ -98,10 +95,7 @@ def remove_from_desc(
     free_desc(kvm, desc)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def pte_list_remove(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t), head: cython.pointer(u64)) -> cython.void:
+def pte_list_remove(kvm: KvmPtr, sptep: p_spte, head: p_u64) -> cython.void:
     """Remove an entry that must be there: a missing one is the kernel's BUG."""
     if not head[0] & 1:
         if head[0] != cython.cast(u64, sptep):
@@ -109,8 +103,8 @@ def pte_list_remove(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t), hea
             return
         head[0] = 0
         return
-    prev: cython.pointer(PteListDesc) = cython.NULL
-    desc: cython.pointer(PteListDesc) = desc_of(head[0])
+    prev: PteListDescPtr = cython.NULL
+    desc: PteListDescPtr = desc_of(head[0])
     while desc != cython.NULL:
         i: u64
         for i in range(desc.spte_count):
@@ -122,37 +116,28 @@ def pte_list_remove(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t), hea
     warn(kvm, Bug.BUG_RMAP_ENTRY_MISSING)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def pte_list_count(head: u64) -> u64:
     if not head & 1:
         return 1 if head else 0
     count: u64 = 0
-    desc: cython.pointer(PteListDesc) = desc_of(head)
+    desc: PteListDescPtr = desc_of(head)
     while desc != cython.NULL:
         count += desc.spte_count
         desc = desc.more
     return count
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def pte_list_first(head: u64, it: cython.pointer(PteListIter)) -> cython.pointer(spte_t):
+def pte_list_first(head: u64, it: PteListIterPtr) -> p_spte:
     """Begin a walk over the list; NULL at the end. Removing an entry ends the walk's validity."""
     it.desc = cython.NULL
     it.pos = 0
     if not head & 1:
-        return cython.cast(cython.pointer(spte_t), head)
+        return cython.cast(p_spte, head)
     it.desc = desc_of(head)
     return it.desc.sptes[0]
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def pte_list_next(it: cython.pointer(PteListIter)) -> cython.pointer(spte_t):
+def pte_list_next(it: PteListIterPtr) -> p_spte:
     if it.desc == cython.NULL:
         return cython.NULL
     it.pos += 1

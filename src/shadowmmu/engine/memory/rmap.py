@@ -5,17 +5,17 @@ space (invariant I1). What may change an entry goes through here, so that flush 
 """
 
 import cython
-from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_rmap, memslot_for_role
-from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_list_add, pte_list_first, pte_list_next, pte_list_remove
 from cython.cimports.shadowmmu.engine.arena.role import Access, role_access, role_level
 from cython.cimports.shadowmmu.engine.arena.spte import is_accessed, is_dirty, is_present, is_writable, spte_pfn
 from cython.cimports.shadowmmu.engine.arena.state import (
     RMAP_RECYCLE_THRESHOLD,
     Bug,
-    Kvm,
-    MemSlot,
-    ShadowPage,
+    KvmPtr,
+    MemSlotPtr,
+    ShadowPagePtr,
     gfn_t,
+    p_spte,
+    p_u64,
     spte_index,
     spte_t,
     sptep_to_sp,
@@ -23,22 +23,18 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     warn,
 )
 from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
+from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_rmap, memslot_for_role
+from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_list_add, pte_list_first, pte_list_next, pte_list_remove
 from cython.cimports.shadowmmu.x86.pte import Pte
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def sp_access_of(sp: cython.pointer(ShadowPage), index: cython.int) -> cython.int:
+def sp_access_of(sp: ShadowPagePtr, index: cython.int) -> cython.int:
     if sp.translation != cython.NULL:
         return sp.translation[index] & Access.ALL
     return role_access(sp.role)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def spte_update(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t), value: spte_t) -> cython.bint:
+def spte_update(kvm: KvmPtr, sptep: p_spte, value: spte_t) -> cython.bint:
     """mmu_spte_update: change a leaf in place; True if stale TLB entries would be more than the new value allows.
 
     The test is on MMU-writable, not on W: an entry may be read-only already while a TLB still holds the W that
@@ -58,10 +54,7 @@ def spte_update(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t), value: 
     return flush
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def clear_track_bits(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t)) -> u64:
+def clear_track_bits(kvm: KvmPtr, sptep: p_spte) -> u64:
     """mmu_spte_clear_track_bits: clear a leaf and its page statistics; returns what it was."""
     old: spte_t = sptep[0]
     sptep[0] = 0
@@ -70,34 +63,26 @@ def clear_track_bits(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t)) ->
     return old
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def drop_spte(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t)) -> cython.void:
+def drop_spte(kvm: KvmPtr, sptep: p_spte) -> cython.void:
     """Clear a leaf and take it out of its gfn's rmap; an MMIO mark is just cleared."""
     if not is_present(clear_track_bits(kvm, sptep)):
         return
-    sp: cython.pointer(ShadowPage) = sptep_to_sp(kvm, sptep)
+    sp: ShadowPagePtr = sptep_to_sp(kvm, sptep)
     gfn: gfn_t = sp_gfn_of(sp, spte_index(sptep))
-    slot: cython.pointer(MemSlot) = memslot_for_role(kvm, sp.role, gfn)
+    slot: MemSlotPtr = memslot_for_role(kvm, sp.role, gfn)
     if slot == cython.NULL:
         warn(kvm, Bug.BUG_RMAP_ENTRY_MISSING)
         return
     pte_list_remove(kvm, sptep, gfn_to_rmap(slot, gfn, role_level(sp.role)))
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def rmap_add(
-    kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), sptep: cython.pointer(spte_t), gfn: gfn_t, access: cython.int
-) -> cython.void:
+def rmap_add(kvm: KvmPtr, slot: MemSlotPtr, sptep: p_spte, gfn: gfn_t, access: cython.int) -> cython.void:
     """Enter a new leaf into its gfn's rmap; a gfn mapped more than a thousand times is unmapped everywhere."""
-    sp: cython.pointer(ShadowPage) = sptep_to_sp(kvm, sptep)
+    sp: ShadowPagePtr = sptep_to_sp(kvm, sptep)
     level: cython.int = role_level(sp.role)
     set_translation(kvm, sp, spte_index(sptep), gfn, access)
     update_page_stats(kvm, level, 1)
-    head: cython.pointer(u64) = gfn_to_rmap(slot, gfn, level)
+    head: p_u64 = gfn_to_rmap(slot, gfn, level)
     count: u64 = pte_list_add(kvm, sptep, head)
     if count > kvm.stat.max_mmu_rmap_size:
         kvm.stat.max_mmu_rmap_size = count
@@ -106,10 +91,7 @@ def rmap_add(
         flush_remote_tlbs(kvm)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def spte_write_protect(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t), pt_protect: cython.bint) -> cython.bint:
+def spte_write_protect(kvm: KvmPtr, sptep: p_spte, pt_protect: cython.bint) -> cython.bint:
     """Take W away; for a page table (`pt_protect`) MMU-writable too, so that the fast path cannot give it back."""
     spte: spte_t = sptep[0]
     if not is_writable(spte) and not (pt_protect and spte & kvm.masks.mmu_writable):
@@ -119,14 +101,11 @@ def spte_write_protect(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t), 
     return spte_update(kvm, sptep, spte & ~cython.cast(u64, Pte.WRITABLE))
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def rmap_write_protect(kvm: cython.pointer(Kvm), head: cython.pointer(u64), pt_protect: cython.bint) -> cython.bint:
+def rmap_write_protect(kvm: KvmPtr, head: p_u64, pt_protect: cython.bint) -> cython.bint:
     """Write-protect every mapping in a list; True if a TLB flush is due."""
     flush: cython.bint = False
     it: PteListIter
-    sptep: cython.pointer(spte_t) = pte_list_first(head[0], cython.address(it))
+    sptep: p_spte = pte_list_first(head[0], cython.address(it))
     while sptep != cython.NULL:
         if spte_write_protect(kvm, sptep, pt_protect):
             flush = True
@@ -134,10 +113,7 @@ def rmap_write_protect(kvm: cython.pointer(Kvm), head: cython.pointer(u64), pt_p
     return flush
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def slot_write_protect_gfn(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), gfn: gfn_t, min_level: cython.int) -> cython.bint:
+def slot_write_protect_gfn(kvm: KvmPtr, slot: MemSlotPtr, gfn: gfn_t, min_level: cython.int) -> cython.bint:
     """kvm_mmu_slot_gfn_write_protect: no mapping of `gfn`, of any size from `min_level`, stays writable."""
     flush: cython.bint = False
     level: cython.int
@@ -147,15 +123,12 @@ def slot_write_protect_gfn(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlo
     return flush
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def zap_all_rmap_sptes(kvm: cython.pointer(Kvm), head: cython.pointer(u64)) -> cython.bint:
+def zap_all_rmap_sptes(kvm: KvmPtr, head: p_u64) -> cython.bint:
     """Clear every mapping in a list; True if there was one."""
     any_zapped: cython.bint = False
     it: PteListIter
     while head[0]:
-        sptep: cython.pointer(spte_t) = pte_list_first(head[0], cython.address(it))
+        sptep: p_spte = pte_list_first(head[0], cython.address(it))
         clear_track_bits(kvm, sptep)
         pte_list_remove(kvm, sptep, head)
         any_zapped = True

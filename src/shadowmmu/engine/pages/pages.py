@@ -2,9 +2,6 @@
 
 import cython
 from cython.cimports.libc.string import memset
-from cython.cimports.shadowmmu.engine.memory.memslots import memslot_for_role, update_disallow_lpage, update_gfn_track
-from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_list_add, pte_list_first, pte_list_next, pte_list_remove
-from cython.cimports.shadowmmu.engine.memory.rmap import slot_write_protect_gfn
 from cython.cimports.shadowmmu.engine.arena.role import Role, has_gptes, role_level
 from cython.cimports.shadowmmu.engine.arena.spte import make_nonleaf_spte, make_pdpte
 from cython.cimports.shadowmmu.engine.arena.state import (
@@ -12,22 +9,26 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     PAGE_SHIFT,
     PAGE_SIZE,
     Bug,
-    Kvm,
-    ListHead,
-    MemSlot,
+    KvmPtr,
+    ListHeadPtr,
+    MemSlotPtr,
     ShadowPage,
+    ShadowPagePtr,
     gfn_t,
     list_add,
     list_add_tail,
     list_del,
+    p_spte,
     role_t,
     spte_index,
-    spte_t,
     sptep_to_sp,
     u64,
     warn,
 )
 from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
+from cython.cimports.shadowmmu.engine.memory.memslots import memslot_for_role, update_disallow_lpage, update_gfn_track
+from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_list_add, pte_list_first, pte_list_next, pte_list_remove
+from cython.cimports.shadowmmu.engine.memory.rmap import slot_write_protect_gfn
 
 # --- the hash
 
@@ -35,9 +36,9 @@ from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def hash_insert(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.void:
+def hash_insert(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
     """Newest first: the order in which pages of one gfn go unsync."""
-    head: cython.pointer(cython.pointer(ShadowPage)) = cython.address(kvm.hash[hash_bucket(sp.gfn)])
+    head: cython.pointer(ShadowPagePtr) = cython.address(kvm.hash[hash_bucket(sp.gfn)])
     sp.hash_next = head[0]
     sp.hash_pprev = head
     if sp.hash_next != cython.NULL:
@@ -48,7 +49,7 @@ def hash_insert(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cyt
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def hash_remove(sp: cython.pointer(ShadowPage)) -> cython.void:
+def hash_remove(sp: ShadowPagePtr) -> cython.void:
     sp.hash_pprev[0] = sp.hash_next
     if sp.hash_next != cython.NULL:
         sp.hash_next.hash_pprev = sp.hash_pprev
@@ -57,32 +58,26 @@ def hash_remove(sp: cython.pointer(ShadowPage)) -> cython.void:
 # --- headers and tables
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def take_header(kvm: cython.pointer(Kvm)) -> cython.pointer(ShadowPage):
+def take_header(kvm: KvmPtr) -> ShadowPagePtr:
     """A zeroed header with its zeroed table. NULL if the pool is empty, which the top-up before each use excludes."""
-    entry: cython.pointer(ListHead) = kvm.free_pages.next
+    entry: ListHeadPtr = kvm.free_pages.next
     if entry == cython.address(kvm.free_pages):
         warn(kvm, Bug.BUG_OUT_OF_PAGES)
         return cython.NULL
     list_del(entry)
     kvm.nfree_pages -= 1
-    sp: cython.pointer(ShadowPage) = cython.cast(cython.pointer(ShadowPage), entry)
+    sp: ShadowPagePtr = cython.cast(ShadowPagePtr, entry)
     memset(sp, 0, cython.sizeof(ShadowPage))
     sp.live = True
     sp.owner = -1
     frame: u64 = kvm.table_base + (sp - kvm.pages)
-    sp.spt = cython.cast(cython.pointer(spte_t), kvm.frames + (frame << PAGE_SHIFT))
+    sp.spt = cython.cast(p_spte, kvm.frames + (frame << PAGE_SHIFT))
     memset(sp.spt, 0, PAGE_SIZE)
     kvm.frame_private[frame] = sp
     return sp
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def give_header(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.void:
+def give_header(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
     """Return header and table; the table is poisoned with non-present bytes that no walk may meet."""
     frame: u64 = kvm.table_base + (sp - kvm.pages)
     memset(kvm.frames + (frame << PAGE_SHIFT), POISON, PAGE_SIZE)
@@ -92,12 +87,9 @@ def give_header(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cyt
     kvm.nfree_pages += 1
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def alloc_shadow_page(kvm: cython.pointer(Kvm), gfn: gfn_t, role: role_t) -> cython.pointer(ShadowPage):
+def alloc_shadow_page(kvm: KvmPtr, gfn: gfn_t, role: role_t) -> ShadowPagePtr:
     """kvm_mmu_alloc_shadow_page: a new page, listed, hashed, counted, its guest table protected."""
-    sp: cython.pointer(ShadowPage) = take_header(kvm)
+    sp: ShadowPagePtr = take_header(kvm)
     if sp == cython.NULL:
         return cython.NULL
     if not role & Role.DIRECT:
@@ -113,10 +105,7 @@ def alloc_shadow_page(kvm: cython.pointer(Kvm), gfn: gfn_t, role: role_t) -> cyt
     return sp
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def free_shadow_page(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.void:
+def free_shadow_page(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
     """kvm_mmu_free_shadow_page: the last step, after prepare_zap and the TLB flush."""
     if sp.root_count:
         warn(kvm, Bug.BUG_FREE_ROOTED)
@@ -133,13 +122,13 @@ def free_shadow_page(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def account_shadowed(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.void:
+def account_shadowed(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
     """A guest table is being shadowed: count it and write-protect it everywhere.
 
     Above level 1 the table stays write-tracked as long as it is shadowed. A level-1 table may go unsync later,
     so it is only protected now.
     """
-    slot: cython.pointer(MemSlot) = memslot_for_role(kvm, sp.role, sp.gfn)
+    slot: MemSlotPtr = memslot_for_role(kvm, sp.role, sp.gfn)
     kvm.indirect_shadow_pages += 1
     if slot == cython.NULL:
         return
@@ -150,11 +139,8 @@ def account_shadowed(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -
         flush_remote_tlbs(kvm)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def unaccount_shadowed(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.void:
-    slot: cython.pointer(MemSlot) = memslot_for_role(kvm, sp.role, sp.gfn)
+def unaccount_shadowed(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
+    slot: MemSlotPtr = memslot_for_role(kvm, sp.role, sp.gfn)
     kvm.indirect_shadow_pages -= 1
     if slot == cython.NULL:
         return
@@ -166,15 +152,12 @@ def unaccount_shadowed(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage))
 # --- unsync marks on the way up
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def mark_unsync(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t)) -> cython.void:
+def mark_unsync(kvm: KvmPtr, sptep: p_spte) -> cython.void:
     """Something below this entry may be unsync: set the parent's bit and, if it is its first, tell its parents.
 
     Reaches special pages of every vCPU through parent_ptes (R5).
     """
-    sp: cython.pointer(ShadowPage) = sptep_to_sp(kvm, sptep)
+    sp: ShadowPagePtr = sptep_to_sp(kvm, sptep)
     if sp == cython.NULL:
         return
     index: cython.int = spte_index(sptep)
@@ -187,12 +170,9 @@ def mark_unsync(kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t)) -> cyth
         mark_parents_unsync(kvm, sp)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def mark_parents_unsync(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.void:
+def mark_parents_unsync(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
     it: PteListIter
-    sptep: cython.pointer(spte_t) = pte_list_first(sp.parent_ptes, cython.address(it))
+    sptep: p_spte = pte_list_first(sp.parent_ptes, cython.address(it))
     while sptep != cython.NULL:
         mark_unsync(kvm, sptep)
         sptep = pte_list_next(cython.address(it))
@@ -201,28 +181,17 @@ def mark_parents_unsync(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)
 # --- link and unlink
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def add_parent_pte(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), parent_pte: cython.pointer(spte_t)) -> cython.void:
+def add_parent_pte(kvm: KvmPtr, sp: ShadowPagePtr, parent_pte: p_spte) -> cython.void:
     pte_list_add(kvm, parent_pte, cython.address(sp.parent_ptes))
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def drop_parent_pte(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), parent_pte: cython.pointer(spte_t)) -> cython.void:
+def drop_parent_pte(kvm: KvmPtr, sp: ShadowPagePtr, parent_pte: p_spte) -> cython.void:
     """Unlink `sp` from one parent entry, which becomes 0."""
     pte_list_remove(kvm, parent_pte, cython.address(sp.parent_ptes))
     parent_pte[0] = 0
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def link_shadow_page(
-    kvm: cython.pointer(Kvm), sptep: cython.pointer(spte_t), sp: cython.pointer(ShadowPage), root_level: cython.int
-) -> cython.void:
+def link_shadow_page(kvm: KvmPtr, sptep: p_spte, sp: ShadowPagePtr, root_level: cython.int) -> cython.void:
     """Point `sptep`, where nothing is present, to `sp`. A PAE root's entries have their own format."""
     if root_level == 3 and role_level(sp.role) == 2:
         sptep[0] = make_pdpte(kvm, sp.spt)
@@ -240,10 +209,7 @@ def link_shadow_page(
 # --- executable huge pages that were split (iTLB multihit)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def account_huge_nx_page(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.void:
+def account_huge_nx_page(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
     """The page exists only because executable huge pages are forbidden."""
     if sp.lpage_disallowed:
         return
@@ -252,10 +218,7 @@ def account_huge_nx_page(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage
     list_add_tail(cython.address(sp.lpage_disallowed_link), cython.address(kvm.lpage_disallowed_mmu_pages))
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def unaccount_huge_nx_page(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.void:
+def unaccount_huge_nx_page(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
     sp.lpage_disallowed = False
     kvm.stat.nx_lpage_splits -= 1
     list_del(cython.address(sp.lpage_disallowed_link))

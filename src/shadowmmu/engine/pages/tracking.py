@@ -3,25 +3,25 @@
 import cython
 from cython.cimports.libc.string import memcpy
 from cython.cimports.shadowmmu.engine.arena.events import Event, emit
-from cython.cimports.shadowmmu.engine.memory.guest_memory import read_guest, write_guest
-from cython.cimports.shadowmmu.engine.pages.pages import first_with_gptes, next_with_gptes
 from cython.cimports.shadowmmu.engine.arena.role import Role, RoleShift, role_level
 from cython.cimports.shadowmmu.engine.arena.spte import is_present
 from cython.cimports.shadowmmu.engine.arena.state import (
     PAGE_SHIFT,
     PAGE_SIZE,
-    Kvm,
-    KvmVcpu,
+    KvmPtr,
+    KvmVcpuPtr,
     ListHead,
-    ShadowPage,
+    ShadowPagePtr,
     gfn_t,
     gpa_t,
     list_init,
+    p_spte,
+    p_u8,
     role_t,
-    spte_t,
     u64,
-    u8,
 )
+from cython.cimports.shadowmmu.engine.memory.guest_memory import read_guest, write_guest
+from cython.cimports.shadowmmu.engine.pages.pages import first_with_gptes, next_with_gptes
 from cython.cimports.shadowmmu.engine.pages.zap import prepare_zap_page, remote_flush_or_zap, zap_pte
 from cython.cimports.shadowmmu.x86.control import Cr4
 
@@ -29,7 +29,7 @@ from cython.cimports.shadowmmu.x86.control import Cr4
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def is_misaligned(sp: cython.pointer(ShadowPage), gpa: gpa_t, bytes: cython.int) -> cython.bint:
+def is_misaligned(sp: ShadowPagePtr, gpa: gpa_t, bytes: cython.int) -> cython.bint:
     """detect_write_misaligned: the write is not to one entry: the page is data now, or is being cleared.
 
     A single byte at the start of an entry is an ordinary change of flag bits.
@@ -44,7 +44,7 @@ def is_misaligned(sp: cython.pointer(ShadowPage), gpa: gpa_t, bytes: cython.int)
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def is_flooded(sp: cython.pointer(ShadowPage)) -> cython.bint:
+def is_flooded(sp: ShadowPagePtr) -> cython.bint:
     """detect_write_flooding: the third write in a row to an upper-level table that nobody walked meanwhile."""
     if role_level(sp.role) == 1:
         return False
@@ -55,7 +55,7 @@ def is_flooded(sp: cython.pointer(ShadowPage)) -> cython.bint:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def written_sptes(sp: cython.pointer(ShadowPage), gpa: gpa_t, count: cython.p_int) -> cython.pointer(spte_t):
+def written_sptes(sp: ShadowPagePtr, gpa: gpa_t, count: cython.p_int) -> p_spte:
     """get_written_sptes: the entries that shadow the guest entry at `gpa`, or NULL if another quadrant's page has them.
 
     A 4-byte entry at offset x is shadowed at 2x. A 4 MB directory entry is shadowed by two 2 MB ones.
@@ -77,10 +77,10 @@ def written_sptes(sp: cython.pointer(ShadowPage), gpa: gpa_t, count: cython.p_in
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def zap_written(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), gpa: gpa_t, gentry: u64) -> cython.bint:
+def zap_written(kvm: KvmPtr, sp: ShadowPagePtr, gpa: gpa_t, gentry: u64) -> cython.bint:
     """Clear the entries that shadow the written one; the next fault makes them anew. True: a flush is due."""
     count: cython.int = 0
-    sptep: cython.pointer(spte_t) = written_sptes(sp, gpa, cython.address(count))
+    sptep: p_spte = written_sptes(sp, gpa, cython.address(count))
     if sptep == cython.NULL:
         return False
     flush: cython.bint = False
@@ -94,12 +94,9 @@ def zap_written(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), gpa: g
     return flush
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def pte_write(vcpu: cython.pointer(KvmVcpu), gpa: gpa_t, bytes: cython.int) -> cython.void:
+def pte_write(vcpu: KvmVcpuPtr, gpa: gpa_t, bytes: cython.int) -> cython.void:
     """kvm_mmu_pte_write: `bytes` bytes at `gpa` have been stored by the emulator."""
-    kvm: cython.pointer(Kvm) = vcpu.kvm
+    kvm: KvmPtr = vcpu.kvm
     if not kvm.indirect_shadow_pages:
         return
     invalid: ListHead
@@ -114,7 +111,7 @@ def pte_write(vcpu: cython.pointer(KvmVcpu), gpa: gpa_t, bytes: cython.int) -> c
     kvm.stat.mmu_pte_write += 1
     flush: cython.bint = False
     gfn: gfn_t = gpa >> PAGE_SHIFT
-    sp: cython.pointer(ShadowPage) = first_with_gptes(kvm, gfn)
+    sp: ShadowPagePtr = first_with_gptes(kvm, gfn)
     while sp != cython.NULL:
         if is_misaligned(sp, gpa, bytes) or is_flooded(sp):
             prepare_zap_page(kvm, sp, cython.address(invalid))
@@ -125,10 +122,7 @@ def pte_write(vcpu: cython.pointer(KvmVcpu), gpa: gpa_t, bytes: cython.int) -> c
     remote_flush_or_zap(kvm, cython.address(invalid), flush)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def write_emulated(vcpu: cython.pointer(KvmVcpu), gpa: gpa_t, data: cython.pointer(u8), bytes: cython.int) -> cython.bint:
+def write_emulated(vcpu: KvmVcpuPtr, gpa: gpa_t, data: p_u8, bytes: cython.int) -> cython.bint:
     """emulator_write_phys: store within one page, then tell the MMU. False: no writable memory there."""
     if not write_guest(vcpu.kvm, vcpu.smm, gpa, data, bytes):
         return False

@@ -12,10 +12,12 @@ cdef struct PathEntry:
 cdef struct PageVec:                        # kvm_mmu_pages: unsync pages with the paths that lead to them
     PathEntry page[PAGE_ARRAY_NR]
     int nr
+ctypedef PageVec *PageVecPtr
 
 cdef struct Parents:                        # mmu_page_path: the path of the page at hand
     ShadowPage *parent[5]
     int index[5]
+ctypedef Parents *ParentsPtr
 
 cdef int unsync_walk(Kvm *kvm, ShadowPage *sp, PageVec *vec) noexcept nogil
 cdef int pages_first(PageVec *vec, Parents *parents) noexcept nogil

@@ -6,11 +6,10 @@ a walk clears those. Bits are set on the way up by `pages.mark_unsync`, through 
 
 import cython
 from cython.cimports.shadowmmu.engine.arena.events import Event, emit_sp
-from cython.cimports.shadowmmu.engine.pages.pages import first_with_gptes, mark_parents_unsync, next_with_gptes
 from cython.cimports.shadowmmu.engine.arena.role import role_level
 from cython.cimports.shadowmmu.engine.arena.spte import is_large, is_present
-from cython.cimports.shadowmmu.engine.arena.state import Bug, Errno, Kvm, ShadowPage, gfn_t, spte_t, to_shadow_page, u64, warn
-
+from cython.cimports.shadowmmu.engine.arena.state import Bug, Errno, KvmPtr, ShadowPagePtr, gfn_t, spte_t, to_shadow_page, u64, warn
+from cython.cimports.shadowmmu.engine.pages.pages import first_with_gptes, mark_parents_unsync, next_with_gptes
 
 # --- which pages below are unsync
 
@@ -18,7 +17,7 @@ from cython.cimports.shadowmmu.engine.arena.state import Bug, Errno, Kvm, Shadow
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def clear_child_bit(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), index: cython.int) -> cython.void:
+def clear_child_bit(kvm: KvmPtr, sp: ShadowPagePtr, index: cython.int) -> cython.void:
     bit: u64 = cython.cast(u64, 1) << (index & 63)
     if not sp.unsync_child_bitmap[index >> 6] & bit or not sp.unsync_children:
         warn(kvm, Bug.BUG_UNSYNC_COUNT)
@@ -30,7 +29,7 @@ def clear_child_bit(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), in
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def pages_add(vec: cython.pointer(PageVec), sp: cython.pointer(ShadowPage), index: cython.int) -> cython.bint:
+def pages_add(vec: PageVecPtr, sp: ShadowPagePtr, index: cython.int) -> cython.bint:
     """Append to the path vector; an unsync page is entered once. True: the vector is full now."""
     i: cython.int
     if sp.unsync:
@@ -46,13 +45,13 @@ def pages_add(vec: cython.pointer(PageVec), sp: cython.pointer(ShadowPage), inde
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def walk_entry(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), i: cython.int, vec: cython.pointer(PageVec)) -> cython.int:
+def walk_entry(kvm: KvmPtr, sp: ShadowPagePtr, i: cython.int, vec: PageVecPtr) -> cython.int:
     """One marked entry of `sp`: number of unsync pages found below, -ENOSPC when the vector is full."""
     spte: spte_t = sp.spt[i]
     if not is_present(spte) or is_large(spte):
         clear_child_bit(kvm, sp, i)
         return 0
-    child: cython.pointer(ShadowPage) = to_shadow_page(kvm, spte)
+    child: ShadowPagePtr = to_shadow_page(kvm, spte)
     if child.unsync_children:
         if pages_add(vec, child, i):
             return -cython.cast(cython.int, Errno.ENOSPC)
@@ -69,7 +68,7 @@ def walk_entry(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), i: cyth
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def walk_bits(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), vec: cython.pointer(PageVec)) -> cython.int:
+def walk_bits(kvm: KvmPtr, sp: ShadowPagePtr, vec: PageVecPtr) -> cython.int:
     """__mmu_unsync_walk: collect unsync pages along the set bits, clearing bits that lead nowhere."""
     total: cython.int = 0
     word: cython.int
@@ -87,10 +86,7 @@ def walk_bits(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), vec: cyt
     return total
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def unsync_walk(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), vec: cython.pointer(PageVec)) -> cython.int:
+def unsync_walk(kvm: KvmPtr, sp: ShadowPagePtr, vec: PageVecPtr) -> cython.int:
     """Up to 16 path entries to unsync pages below `sp`; 0 when there is none."""
     vec.nr = 0
     if not sp.unsync_children:
@@ -99,14 +95,11 @@ def unsync_walk(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), vec: c
     return walk_bits(kvm, sp, vec)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def pages_next(vec: cython.pointer(PageVec), parents: cython.pointer(Parents), i: cython.int) -> cython.int:
+def pages_next(vec: PageVecPtr, parents: ParentsPtr, i: cython.int) -> cython.int:
     """Index of the next level-1 page in the vector, with `parents` set to its path."""
     n: cython.int = i + 1
     while n < vec.nr:
-        sp: cython.pointer(ShadowPage) = vec.page[n].sp
+        sp: ShadowPagePtr = vec.page[n].sp
         level: cython.int = role_level(sp.role)
         parents.index[level - 1] = vec.page[n].index
         if level == 1:
@@ -116,10 +109,7 @@ def pages_next(vec: cython.pointer(PageVec), parents: cython.pointer(Parents), i
     return n
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def pages_first(vec: cython.pointer(PageVec), parents: cython.pointer(Parents)) -> cython.int:
+def pages_first(vec: PageVecPtr, parents: ParentsPtr) -> cython.int:
     if not vec.nr:
         return 0
     level: cython.int = role_level(vec.page[0].sp.role)
@@ -128,14 +118,11 @@ def pages_first(vec: cython.pointer(PageVec), parents: cython.pointer(Parents)) 
     return pages_next(vec, parents, 0)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def clear_parents(kvm: cython.pointer(Kvm), parents: cython.pointer(Parents)) -> cython.void:
+def clear_parents(kvm: KvmPtr, parents: ParentsPtr) -> cython.void:
     """The page at hand is in sync again: clear its path's bits upward as long as counters reach zero."""
     level: cython.int = 0
     while True:
-        sp: cython.pointer(ShadowPage) = parents.parent[level]
+        sp: ShadowPagePtr = parents.parent[level]
         if sp == cython.NULL:
             return
         clear_child_bit(kvm, sp, parents.index[level])
@@ -147,10 +134,7 @@ def clear_parents(kvm: cython.pointer(Kvm), parents: cython.pointer(Parents)) ->
 # --- in and out of the state
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def unlink_unsync_page(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.void:
+def unlink_unsync_page(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
     """kvm_unlink_unsync_page: the page counts as in sync; the caller makes that true."""
     emit_sp(kvm, Event.KVM_MMU_SYNC_PAGE, sp, 0)
     sp.unsync = False
@@ -160,24 +144,21 @@ def unlink_unsync_page(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage))
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def unsync_page(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.void:
+def unsync_page(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
     emit_sp(kvm, Event.KVM_MMU_UNSYNC_PAGE, sp, 0)
     kvm.stat.mmu_unsync += 1
     sp.unsync = True
     mark_parents_unsync(kvm, sp)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def unsync_pages(kvm: cython.pointer(Kvm), gfn: gfn_t, can_unsync: cython.bint, prefetch: cython.bint) -> cython.int:
+def unsync_pages(kvm: KvmPtr, gfn: gfn_t, can_unsync: cython.bint, prefetch: cython.bint) -> cython.int:
     """mmu_try_to_unsync_pages: may `gfn` become writable? 0, or -1 when it must stay write-protected.
 
     A write-tracked gfn never (it holds an upper-level table). A shadowed level-1 table yes, its pages go
     unsync - but not while syncing (`can_unsync` False: the guest's flush is not complete yet), and not for a
     mere prefetch.
     """
-    sp: cython.pointer(ShadowPage) = first_with_gptes(kvm, gfn)
+    sp: ShadowPagePtr = first_with_gptes(kvm, gfn)
     while sp != cython.NULL:
         if not can_unsync:
             return -1

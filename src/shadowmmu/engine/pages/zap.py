@@ -7,6 +7,29 @@ unlinking of their children through parent_ptes (R5).
 
 import cython
 from cython.cimports.shadowmmu.engine.arena.events import Event, emit, emit_sp
+from cython.cimports.shadowmmu.engine.arena.role import Role, has_gptes, role_level
+from cython.cimports.shadowmmu.engine.arena.spte import is_last, is_mmio_spte, is_present
+from cython.cimports.shadowmmu.engine.arena.state import (
+    ENTRIES,
+    Errno,
+    KvmPtr,
+    ListHead,
+    ListHeadPtr,
+    Request,
+    ShadowPagePtr,
+    gfn_t,
+    list_add,
+    list_del,
+    list_init,
+    p_spte,
+    p_u64,
+    spte_t,
+    to_shadow_page,
+    u64,
+)
+from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs, make_all_request
+from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_list_first
+from cython.cimports.shadowmmu.engine.memory.rmap import drop_spte
 from cython.cimports.shadowmmu.engine.pages.pages import (
     drop_parent_pte,
     first_with_gptes,
@@ -16,26 +39,6 @@ from cython.cimports.shadowmmu.engine.pages.pages import (
     unaccount_huge_nx_page,
     unaccount_shadowed,
 )
-from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_list_first
-from cython.cimports.shadowmmu.engine.memory.rmap import drop_spte
-from cython.cimports.shadowmmu.engine.arena.role import Role, has_gptes, role_level
-from cython.cimports.shadowmmu.engine.arena.spte import is_last, is_mmio_spte, is_present
-from cython.cimports.shadowmmu.engine.arena.state import (
-    ENTRIES,
-    Errno,
-    Kvm,
-    ListHead,
-    Request,
-    ShadowPage,
-    gfn_t,
-    list_add,
-    list_del,
-    list_init,
-    spte_t,
-    to_shadow_page,
-    u64,
-)
-from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs, make_all_request
 from cython.cimports.shadowmmu.engine.pages.unsync import (
     PageVec,
     Parents,
@@ -47,12 +50,7 @@ from cython.cimports.shadowmmu.engine.pages.unsync import (
 )
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def zap_pte(
-    kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), sptep: cython.pointer(spte_t), invalid: cython.pointer(ListHead)
-) -> u64:
+def zap_pte(kvm: KvmPtr, sp: ShadowPagePtr, sptep: p_spte, invalid: ListHeadPtr) -> u64:
     """mmu_page_zap_pte: clear one entry, leaf, link or MMIO mark. Returns 1 if the child was zapped with it.
 
     A child is unlinked, not freed; it stays hashed for reuse. Only L2's pages, unlikely to be used again, are
@@ -67,7 +65,7 @@ def zap_pte(
     if is_last(spte, role_level(sp.role)):
         drop_spte(kvm, sptep)
         return 0
-    child: cython.pointer(ShadowPage) = to_shadow_page(kvm, spte)
+    child: ShadowPagePtr = to_shadow_page(kvm, spte)
     drop_parent_pte(kvm, child, sptep)
     if kvm.tdp and invalid != cython.NULL and child.role & Role.GUEST_MODE and not child.parent_ptes and not child.root_count:
         zapped: u64 = 0
@@ -79,7 +77,7 @@ def zap_pte(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def zap_unsync_children(kvm: cython.pointer(Kvm), parent: cython.pointer(ShadowPage), invalid: cython.pointer(ListHead)) -> u64:
+def zap_unsync_children(kvm: KvmPtr, parent: ShadowPagePtr, invalid: ListHeadPtr) -> u64:
     """Zap every unsync page below: without its parent it could not be found for the next sync."""
     if role_level(parent.role) == 1:
         return 0
@@ -100,19 +98,14 @@ def zap_unsync_children(kvm: cython.pointer(Kvm), parent: cython.pointer(ShadowP
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def unlink_parents(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.void:
+def unlink_parents(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
     """Clear every entry that points to the page, in special pages of any vCPU too (R5)."""
     it: PteListIter
     while sp.parent_ptes:
         drop_parent_pte(kvm, sp, pte_list_first(sp.parent_ptes, cython.address(it)))
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def prepare_zap(
-    kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), invalid: cython.pointer(ListHead), zapped: cython.pointer(u64)
-) -> cython.bint:
+def prepare_zap(kvm: KvmPtr, sp: ShadowPagePtr, invalid: ListHeadPtr, zapped: p_u64) -> cython.bint:
     """__kvm_mmu_prepare_zap_page. `*zapped`: pages put on the list. True: the active list changed under the caller."""
     emit_sp(kvm, Event.KVM_MMU_PREPARE_ZAP_PAGE, sp, 0)
     kvm.stat.mmu_shadow_zapped += 1
@@ -149,31 +142,22 @@ def prepare_zap(
     return unstable
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def prepare_zap_page(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage), invalid: cython.pointer(ListHead)) -> cython.bint:
+def prepare_zap_page(kvm: KvmPtr, sp: ShadowPagePtr, invalid: ListHeadPtr) -> cython.bint:
     """`prepare_zap` for callers that do not count."""
     zapped: u64 = 0
     return prepare_zap(kvm, sp, invalid, cython.address(zapped))
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def commit_zap(kvm: cython.pointer(Kvm), invalid: cython.pointer(ListHead)) -> cython.void:
+def commit_zap(kvm: KvmPtr, invalid: ListHeadPtr) -> cython.void:
     """kvm_mmu_commit_zap_page: flush all vCPUs, then free what was prepared."""
     if invalid.next == invalid:
         return
     flush_remote_tlbs(kvm)
     while invalid.next != invalid:
-        free_shadow_page(kvm, cython.cast(cython.pointer(ShadowPage), invalid.next))
+        free_shadow_page(kvm, cython.cast(ShadowPagePtr, invalid.next))
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def remote_flush_or_zap(kvm: cython.pointer(Kvm), invalid: cython.pointer(ListHead), flush: cython.bint) -> cython.void:
+def remote_flush_or_zap(kvm: KvmPtr, invalid: ListHeadPtr, flush: cython.bint) -> cython.void:
     if invalid.next != invalid:
         commit_zap(kvm, invalid)
     elif flush:
@@ -183,18 +167,15 @@ def remote_flush_or_zap(kvm: cython.pointer(Kvm), invalid: cython.pointer(ListHe
 # --- running out of pages
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def zap_oldest_pages(kvm: cython.pointer(Kvm), nr_to_zap: u64) -> u64:
+def zap_oldest_pages(kvm: KvmPtr, nr_to_zap: u64) -> u64:
     """Recycle from the tail, oldest first; roots stay, zapping them would only make vCPUs build new ones."""
     invalid: ListHead
     list_init(cython.address(invalid))
     total: u64 = 0
     emit(kvm, -1, Event.ZAP_OLDEST, nr_to_zap)
-    entry: cython.pointer(ListHead) = kvm.active_mmu_pages.prev
+    entry: ListHeadPtr = kvm.active_mmu_pages.prev
     while entry != cython.address(kvm.active_mmu_pages) and total < nr_to_zap:
-        sp: cython.pointer(ShadowPage) = cython.cast(cython.pointer(ShadowPage), entry)
+        sp: ShadowPagePtr = cython.cast(ShadowPagePtr, entry)
         entry = entry.prev
         if sp.root_count:
             continue
@@ -207,10 +188,7 @@ def zap_oldest_pages(kvm: cython.pointer(Kvm), nr_to_zap: u64) -> u64:
     return total
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def recycle_pages(kvm: cython.pointer(Kvm)) -> cython.int:
+def recycle_pages(kvm: KvmPtr) -> cython.int:
     """make_mmu_pages_available: recycle when fewer than 5 pages are left. 0 or -ENOSPC."""
     available: u64 = available_pages(kvm)
     if available >= MIN_FREE_PAGES:
@@ -219,10 +197,7 @@ def recycle_pages(kvm: cython.pointer(Kvm)) -> cython.int:
     return 0 if available_pages(kvm) else -cython.cast(cython.int, Errno.ENOSPC)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def refill_memory_caches(kvm: cython.pointer(Kvm)) -> cython.int:
+def refill_memory_caches(kvm: KvmPtr) -> cython.int:
     """The pools run low: the oldest pages give their memory back. 0 or -ENOMEM."""
     while kvm.nfree_pages < CACHE_PAGES or kvm.nfree_descs < CACHE_DESCS:
         if not zap_oldest_pages(kvm, REFILL_PAGES):
@@ -230,10 +205,7 @@ def refill_memory_caches(kvm: cython.pointer(Kvm)) -> cython.int:
     return 0
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def change_mmu_pages(kvm: cython.pointer(Kvm), goal: u64) -> cython.void:
+def change_mmu_pages(kvm: KvmPtr, goal: u64) -> cython.void:
     """kvm_mmu_change_mmu_pages: set the limit, zapping down to it."""
     if goal > kvm.npages_pool - MIN_FREE_PAGES:
         goal = kvm.npages_pool - MIN_FREE_PAGES
@@ -249,12 +221,12 @@ def change_mmu_pages(kvm: cython.pointer(Kvm), goal: u64) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def zap_obsolete_pages(kvm: cython.pointer(Kvm)) -> cython.void:
+def zap_obsolete_pages(kvm: KvmPtr) -> cython.void:
     """Zap from the oldest page to the first of the new generation; the list is first in, first out."""
-    invalid: cython.pointer(ListHead) = cython.address(kvm.zapped_obsolete_pages)
-    entry: cython.pointer(ListHead) = kvm.active_mmu_pages.prev
+    invalid: ListHeadPtr = cython.address(kvm.zapped_obsolete_pages)
+    entry: ListHeadPtr = kvm.active_mmu_pages.prev
     while entry != cython.address(kvm.active_mmu_pages):
-        sp: cython.pointer(ShadowPage) = cython.cast(cython.pointer(ShadowPage), entry)
+        sp: ShadowPagePtr = cython.cast(ShadowPagePtr, entry)
         if not is_obsolete(kvm, sp):
             break
         entry = entry.prev
@@ -263,10 +235,7 @@ def zap_obsolete_pages(kvm: cython.pointer(Kvm)) -> cython.void:
     commit_zap(kvm, invalid)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def zap_all_fast(kvm: cython.pointer(Kvm)) -> cython.void:
+def zap_all_fast(kvm: KvmPtr) -> cython.void:
     """kvm_mmu_zap_all_fast: toggle the one-bit generation, make every vCPU drop obsolete roots, zap the old pages.
 
     A run is complete before the next begins, so at most one obsolete generation exists. Special pages of the
@@ -279,16 +248,13 @@ def zap_all_fast(kvm: cython.pointer(Kvm)) -> cython.void:
     zap_obsolete_pages(kvm)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def unprotect_page(kvm: cython.pointer(Kvm), gfn: gfn_t) -> cython.bint:
+def unprotect_page(kvm: KvmPtr, gfn: gfn_t) -> cython.bint:
     """kvm_mmu_unprotect_page: stop shadowing the table at `gfn`. True if it was shadowed."""
     emit(kvm, -1, Event.UNPROTECT_PAGE, gfn)
     invalid: ListHead
     list_init(cython.address(invalid))
     found: cython.bint = False
-    sp: cython.pointer(ShadowPage) = first_with_gptes(kvm, gfn)
+    sp: ShadowPagePtr = first_with_gptes(kvm, gfn)
     while sp != cython.NULL:
         found = True
         prepare_zap_page(kvm, sp, cython.address(invalid))

@@ -5,53 +5,48 @@ path that meets a root has to know: that is what `special` replaces. Kept beside
 """
 
 import cython
-from cython.cimports.shadowmmu.engine.shadow.get_page import get_shadow_page
-from cython.cimports.shadowmmu.engine.memory.memslots import is_visible_gfn
-from cython.cimports.shadowmmu.engine.guest.mmu import get_pdptr, guest_level, root_level
 from cython.cimports.shadowmmu.engine.arena.role import Role, RoleShift, set_level
 from cython.cimports.shadowmmu.engine.arena.state import (
     PAGE_SHIFT,
     Bug,
     Hpa,
-    Kvm,
-    KvmMmu,
-    KvmVcpu,
-    ListHead,
-    ShadowPage,
+    KvmMmuPtr,
+    KvmPtr,
+    KvmVcpuPtr,
+    ListHeadPtr,
+    ShadowPagePtr,
     gfn_t,
     host_pa,
-    hpa_t,
+    p_hpa,
+    p_spte,
+    p_u64,
     role_t,
-    spte_t,
     to_shadow_page,
     u64,
     warn,
 )
-from cython.cimports.shadowmmu.engine.shadow.sync import sync_children
+from cython.cimports.shadowmmu.engine.guest.mmu import get_pdptr, guest_level, root_level
+from cython.cimports.shadowmmu.engine.memory.memslots import is_visible_gfn
 from cython.cimports.shadowmmu.engine.pages.zap import prepare_zap_page
+from cython.cimports.shadowmmu.engine.shadow.get_page import get_shadow_page
+from cython.cimports.shadowmmu.engine.shadow.sync import sync_children
 from cython.cimports.shadowmmu.x86.pte import Pte
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def alloc_root(vcpu: cython.pointer(KvmVcpu), gfn: gfn_t, quadrant: cython.int, level: cython.int) -> cython.pointer(ShadowPage):
+def alloc_root(vcpu: KvmVcpuPtr, gfn: gfn_t, quadrant: cython.int, level: cython.int) -> ShadowPagePtr:
     """mmu_alloc_root: a shadow page that a root slot holds."""
     role: role_t = set_level(vcpu.mmu.root_role, level) | cython.cast(role_t, quadrant) << RoleShift.QUADRANT_SHIFT
-    sp: cython.pointer(ShadowPage) = get_shadow_page(vcpu, gfn, role)
+    sp: ShadowPagePtr = get_shadow_page(vcpu, gfn, role)
     if sp != cython.NULL:
         sp.root_count += 1
     return sp
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def put_root_page(kvm: cython.pointer(Kvm), root: cython.pointer(hpa_t), invalid: cython.pointer(ListHead)) -> cython.void:
+def put_root_page(kvm: KvmPtr, root: p_hpa, invalid: ListHeadPtr) -> cython.void:
     """mmu_free_root_page: a root slot lets go; a page zapped meanwhile is freed with its last slot."""
     if root[0] == Hpa.INVALID_PAGE:
         return
-    sp: cython.pointer(ShadowPage) = to_shadow_page(kvm, root[0])
+    sp: ShadowPagePtr = to_shadow_page(kvm, root[0])
     sp.root_count -= 1
     if not sp.root_count and sp.role & Role.INVALID:
         prepare_zap_page(kvm, sp, invalid)
@@ -61,19 +56,16 @@ def put_root_page(kvm: cython.pointer(Kvm), root: cython.pointer(hpa_t), invalid
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def set_slot(vcpu: cython.pointer(KvmVcpu), i: cython.int, gfn: gfn_t, quadrant: cython.int, bits: u64) -> cython.void:
+def set_slot(vcpu: KvmVcpuPtr, i: cython.int, gfn: gfn_t, quadrant: cython.int, bits: u64) -> cython.void:
     """Fill one of the four PDPTEs with a new level-2 root."""
-    mmu: cython.pointer(KvmMmu) = vcpu.mmu
+    mmu: KvmMmuPtr = vcpu.mmu
     if mmu.pae_root[i]:
         warn(vcpu.kvm, Bug.BUG_PAE_ROOT_VALID)
-    sp: cython.pointer(ShadowPage) = alloc_root(vcpu, gfn, quadrant, 2)
+    sp: ShadowPagePtr = alloc_root(vcpu, gfn, quadrant, 2)
     mmu.pae_root[i] = host_pa(vcpu.kvm, sp.spt) | bits if sp != cython.NULL else 0
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def legacy_load_direct(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
+def legacy_load_direct(vcpu: KvmVcpuPtr) -> cython.void:
     """Four direct level-2 pages, a gigabyte each, made at once."""
     i: cython.int
     for i in range(4):
@@ -81,10 +73,7 @@ def legacy_load_direct(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
     vcpu.mmu.root.hpa = host_pa(vcpu.kvm, vcpu.mmu.pae_root)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def legacy_read_pdptrs(vcpu: cython.pointer(KvmVcpu), pdptrs: cython.pointer(u64)) -> cython.int:
+def legacy_read_pdptrs(vcpu: KvmVcpuPtr, pdptrs: p_u64) -> cython.int:
     """Read the guest's PDPTEs before the load; 1 if a present one leads outside memory (then: triple fault).
 
     The whole entry counts as its address: nobody checked the reserved bits of an NPT's PDPTE before.
@@ -97,15 +86,12 @@ def legacy_read_pdptrs(vcpu: cython.pointer(KvmVcpu), pdptrs: cython.pointer(u64
     return 0
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def legacy_load_shadow(vcpu: cython.pointer(KvmVcpu), root_gfn: gfn_t, pdptrs: cython.pointer(u64)) -> cython.void:
+def legacy_load_shadow(vcpu: KvmVcpuPtr, root_gfn: gfn_t, pdptrs: p_u64) -> cython.void:
     """A level-2 page for each PDPTE of a PAE guest, or for each quadrant of a 2-level one's directory."""
-    mmu: cython.pointer(KvmMmu) = vcpu.mmu
-    kvm: cython.pointer(Kvm) = vcpu.kvm
+    mmu: KvmMmuPtr = vcpu.mmu
+    kvm: KvmPtr = vcpu.kvm
     bits: u64 = Pte.PRESENT | kvm.masks.me_value
-    top: cython.pointer(spte_t) = mmu.pae_root
+    top: p_spte = mmu.pae_root
     if root_level(mmu) >= 4:
         bits |= Pte.ACCESSED | Pte.WRITABLE | Pte.USER
         mmu.pml4_root[0] = host_pa(kvm, mmu.pae_root) | bits
@@ -124,10 +110,7 @@ def legacy_load_shadow(vcpu: cython.pointer(KvmVcpu), root_gfn: gfn_t, pdptrs: c
     mmu.root.hpa = host_pa(kvm, top)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def legacy_free(kvm: cython.pointer(Kvm), mmu: cython.pointer(KvmMmu), invalid: cython.pointer(ListHead)) -> cython.void:
+def legacy_free(kvm: KvmPtr, mmu: KvmMmuPtr, invalid: ListHeadPtr) -> cython.void:
     """Let go of the four level-2 roots."""
     i: cython.int
     for i in range(4):
@@ -136,10 +119,7 @@ def legacy_free(kvm: cython.pointer(Kvm), mmu: cython.pointer(KvmMmu), invalid: 
             mmu.pae_root[i] = 0
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def legacy_sync(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
+def legacy_sync(vcpu: KvmVcpuPtr) -> cython.void:
     i: cython.int
     for i in range(4):
         if vcpu.mmu.pae_root[i]:

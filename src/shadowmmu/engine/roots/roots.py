@@ -7,6 +7,36 @@ know that there are two.
 
 import cython
 from cython.cimports.shadowmmu.engine.arena.events import Event, emit
+from cython.cimports.shadowmmu.engine.arena.role import Role
+from cython.cimports.shadowmmu.engine.arena.state import (
+    PAGE_SHIFT,
+    PREV_ROOTS,
+    Bug,
+    Errno,
+    Hpa,
+    KvmMmuPtr,
+    KvmPtr,
+    KvmVcpuPtr,
+    ListHead,
+    ListHeadPtr,
+    Request,
+    RootInfo,
+    RootInfoPtr,
+    ShadowPagePtr,
+    gfn_t,
+    host_pa,
+    hpa_t,
+    list_init,
+    to_shadow_page,
+    u64,
+    warn,
+)
+from cython.cimports.shadowmmu.engine.arena.tlb import flush_hw_all, make_request
+from cython.cimports.shadowmmu.engine.entries.mmio import AllGva, clear_mmio_info
+from cython.cimports.shadowmmu.engine.guest.mmu import guest_level, guest_pgd, init_mmu, is_direct, root_level
+from cython.cimports.shadowmmu.engine.memory.memslots import is_visible_gfn
+from cython.cimports.shadowmmu.engine.pages.pages import is_obsolete
+from cython.cimports.shadowmmu.engine.pages.zap import commit_zap, make_pages_available, topup_memory_caches
 from cython.cimports.shadowmmu.engine.roots.legacy_roots import (
     alloc_root,
     legacy_free,
@@ -16,37 +46,8 @@ from cython.cimports.shadowmmu.engine.roots.legacy_roots import (
     legacy_sync,
     put_root_page,
 )
-from cython.cimports.shadowmmu.engine.memory.memslots import is_visible_gfn
-from cython.cimports.shadowmmu.engine.entries.mmio import AllGva, clear_mmio_info
-from cython.cimports.shadowmmu.engine.guest.mmu import guest_level, guest_pgd, init_mmu, is_direct, root_level
-from cython.cimports.shadowmmu.engine.pages.pages import is_obsolete
-from cython.cimports.shadowmmu.engine.arena.role import Role
 from cython.cimports.shadowmmu.engine.shadow.special import alloc_special_page, free_special_root, wants_special_root
-from cython.cimports.shadowmmu.engine.arena.state import (
-    PAGE_SHIFT,
-    PREV_ROOTS,
-    Bug,
-    Errno,
-    Hpa,
-    Kvm,
-    KvmMmu,
-    KvmVcpu,
-    ListHead,
-    Request,
-    RootInfo,
-    ShadowPage,
-    gfn_t,
-    host_pa,
-    hpa_t,
-    list_init,
-    to_shadow_page,
-    u64,
-    warn,
-)
 from cython.cimports.shadowmmu.engine.shadow.sync import sync_children
-from cython.cimports.shadowmmu.engine.arena.tlb import flush_hw_all, make_request
-from cython.cimports.shadowmmu.engine.pages.zap import commit_zap, make_pages_available, topup_memory_caches
-
 
 # --- loading
 
@@ -54,7 +55,7 @@ from cython.cimports.shadowmmu.engine.pages.zap import commit_zap, make_pages_av
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def install_root(vcpu: cython.pointer(KvmVcpu), sp: cython.pointer(ShadowPage)) -> cython.int:
+def install_root(vcpu: KvmVcpuPtr, sp: ShadowPagePtr) -> cython.int:
     """`sp` is the root; what hangs below is made by the first faults. NULL: no memory was left for it."""
     if sp == cython.NULL:
         return -cython.cast(cython.int, Errno.ENOMEM)
@@ -65,7 +66,7 @@ def install_root(vcpu: cython.pointer(KvmVcpu), sp: cython.pointer(ShadowPage)) 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def alloc_direct_roots(vcpu: cython.pointer(KvmVcpu)) -> cython.int:
+def alloc_direct_roots(vcpu: KvmVcpuPtr) -> cython.int:
     """mmu_alloc_direct_roots: for a nonpaging guest, or L1 under NPT."""
     result: cython.int = make_pages_available(vcpu.kvm)
     if result < 0:
@@ -84,12 +85,12 @@ def alloc_direct_roots(vcpu: cython.pointer(KvmVcpu)) -> cython.int:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def alloc_shadow_roots(vcpu: cython.pointer(KvmVcpu)) -> cython.int:
+def alloc_shadow_roots(vcpu: KvmVcpuPtr) -> cython.int:
     """mmu_alloc_shadow_roots: 0, a negative errno, or 1 if CR3 leads outside memory: the guest gets a triple fault.
 
     A special root reads no PDPTE here, so a PDPTE outside memory is a fault of the access that uses it.
     """
-    mmu: cython.pointer(KvmMmu) = vcpu.mmu
+    mmu: KvmMmuPtr = vcpu.mmu
     pgd: u64 = guest_pgd(vcpu, mmu)
     gfn: gfn_t = pgd >> PAGE_SHIFT
     special: cython.bint = wants_special_root(vcpu.kvm, mmu)
@@ -114,19 +115,13 @@ def alloc_shadow_roots(vcpu: cython.pointer(KvmVcpu)) -> cython.int:
     return result
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def load_pgd(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
+def load_pgd(vcpu: KvmVcpuPtr) -> cython.void:
     """Give the root to the hardware at the next entry."""
     if vcpu.mmu.root.hpa != Hpa.INVALID_PAGE:
         emit(vcpu.kvm, vcpu.id, Event.LOAD_PGD, vcpu.mmu.root.hpa, root_level(vcpu.mmu))
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def mmu_load(vcpu: cython.pointer(KvmVcpu)) -> cython.int:
+def mmu_load(vcpu: KvmVcpuPtr) -> cython.int:
     """kvm_mmu_load: build a root, sync it, hand it over, flush. On an error no root is left (H17, H18)."""
     emit(vcpu.kvm, vcpu.id, Event.MMU_LOAD)
     result: cython.int = topup_memory_caches(vcpu.kvm)
@@ -147,9 +142,9 @@ def mmu_load(vcpu: cython.pointer(KvmVcpu)) -> cython.int:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def free_current(kvm: cython.pointer(Kvm), mmu: cython.pointer(KvmMmu), invalid: cython.pointer(ListHead)) -> cython.void:
+def free_current(kvm: KvmPtr, mmu: KvmMmuPtr, invalid: ListHeadPtr) -> cython.void:
     """Free the current root as what it is, whatever the MMU's mode has become since (H1)."""
-    sp: cython.pointer(ShadowPage) = to_shadow_page(kvm, mmu.root.hpa)
+    sp: ShadowPagePtr = to_shadow_page(kvm, mmu.root.hpa)
     if sp == cython.NULL:
         legacy_free(kvm, mmu, invalid)
     elif sp.special:
@@ -160,10 +155,7 @@ def free_current(kvm: cython.pointer(Kvm), mmu: cython.pointer(KvmMmu), invalid:
     mmu.root.pgd = 0
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def free_roots(kvm: cython.pointer(Kvm), mmu: cython.pointer(KvmMmu), mask: u64) -> cython.void:
+def free_roots(kvm: KvmPtr, mmu: KvmMmuPtr, mask: u64) -> cython.void:
     """kvm_mmu_free_roots: drop the slots in `mask` (RootMask)."""
     emit(kvm, -1, Event.FREE_ROOTS, mask)
     invalid: ListHead
@@ -177,10 +169,7 @@ def free_roots(kvm: cython.pointer(Kvm), mmu: cython.pointer(KvmMmu), mask: u64)
     commit_zap(kvm, cython.address(invalid))
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def mmu_unload(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
+def mmu_unload(vcpu: KvmVcpuPtr) -> cython.void:
     """kvm_mmu_unload: no root is left."""
     free_roots(vcpu.kvm, cython.address(vcpu.root_mmu), RootMask.ROOTS_ALL)
     free_roots(vcpu.kvm, cython.address(vcpu.guest_mmu), RootMask.ROOTS_ALL)
@@ -189,10 +178,7 @@ def mmu_unload(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
     clear_mmio_info(vcpu, AllGva.MMIO_GVA_ANY)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def reset_context(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
+def reset_context(vcpu: KvmVcpuPtr) -> cython.void:
     """kvm_mmu_reset_context: the paging mode changed; drop every root, then take the new roles."""
     emit(vcpu.kvm, vcpu.id, Event.RESET_CONTEXT)
     mmu_unload(vcpu)
@@ -202,18 +188,18 @@ def reset_context(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def is_obsolete_root(kvm: cython.pointer(Kvm), root: hpa_t) -> cython.bint:
+def is_obsolete_root(kvm: KvmPtr, root: hpa_t) -> cython.bint:
     """Legacy tables have no generation, so they count as obsolete; special pages have one and are asked (R11)."""
     if root == Hpa.INVALID_PAGE:
         return False
-    sp: cython.pointer(ShadowPage) = to_shadow_page(kvm, root)
+    sp: ShadowPagePtr = to_shadow_page(kvm, root)
     return sp == cython.NULL or is_obsolete(kvm, sp)
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def free_obsolete_roots_of(kvm: cython.pointer(Kvm), mmu: cython.pointer(KvmMmu)) -> cython.void:
+def free_obsolete_roots_of(kvm: KvmPtr, mmu: KvmMmuPtr) -> cython.void:
     mask: u64 = 0
     i: cython.int
     if is_obsolete_root(kvm, mmu.root.hpa):
@@ -225,19 +211,13 @@ def free_obsolete_roots_of(kvm: cython.pointer(Kvm), mmu: cython.pointer(KvmMmu)
         free_roots(kvm, mmu, mask)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def free_obsolete_roots(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
+def free_obsolete_roots(vcpu: KvmVcpuPtr) -> cython.void:
     """kvm_mmu_free_obsolete_roots: what zap_all_fast, or the zap of a root, asks of each vCPU."""
     free_obsolete_roots_of(vcpu.kvm, cython.address(vcpu.root_mmu))
     free_obsolete_roots_of(vcpu.kvm, cython.address(vcpu.guest_mmu))
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def free_guest_mode_roots(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu)) -> cython.void:
+def free_guest_mode_roots(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr) -> cython.void:
     """kvm_mmu_free_guest_mode_roots: drop cached roots that were made for L2."""
     mask: u64 = 0
     i: cython.int
@@ -254,7 +234,7 @@ def free_guest_mode_roots(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(Kvm
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def is_root_usable(kvm: cython.pointer(Kvm), mmu: cython.pointer(KvmMmu), root: cython.pointer(RootInfo), pgd: u64) -> cython.bint:
+def is_root_usable(kvm: KvmPtr, mmu: KvmMmuPtr, root: RootInfoPtr, pgd: u64) -> cython.bint:
     """The slot holds a root for this CR3 and the MMU's role; a zapped one has role.invalid and never matches."""
     if root.hpa == Hpa.INVALID_PAGE or (not is_direct(mmu) and root.pgd != pgd):
         return False
@@ -264,7 +244,7 @@ def is_root_usable(kvm: cython.pointer(Kvm), mmu: cython.pointer(KvmMmu), root: 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def swap_roots(one: cython.pointer(RootInfo), other: cython.pointer(RootInfo)) -> cython.void:
+def swap_roots(one: RootInfoPtr, other: RootInfoPtr) -> cython.void:
     kept: RootInfo = one[0]
     one[0] = other[0]
     other[0] = kept
@@ -273,7 +253,7 @@ def swap_roots(one: cython.pointer(RootInfo), other: cython.pointer(RootInfo)) -
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def find_and_keep_current(kvm: cython.pointer(Kvm), mmu: cython.pointer(KvmMmu), pgd: u64) -> cython.bint:
+def find_and_keep_current(kvm: KvmPtr, mmu: KvmMmuPtr, pgd: u64) -> cython.bint:
     """Rotate through the cache: the current root becomes the first previous one, the least recently used drops out."""
     if is_root_usable(kvm, mmu, cython.address(mmu.root), pgd):
         return True
@@ -289,7 +269,7 @@ def find_and_keep_current(kvm: cython.pointer(Kvm), mmu: cython.pointer(KvmMmu),
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def find_without_current(kvm: cython.pointer(Kvm), mmu: cython.pointer(KvmMmu), pgd: u64) -> cython.bint:
+def find_without_current(kvm: KvmPtr, mmu: KvmMmuPtr, pgd: u64) -> cython.bint:
     i: cython.int
     for i in range(PREV_ROOTS):
         if is_root_usable(kvm, mmu, cython.address(mmu.prev_roots[i]), pgd):
@@ -307,10 +287,10 @@ def find_without_current(kvm: cython.pointer(Kvm), mmu: cython.pointer(KvmMmu), 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def fast_pgd_switch(kvm: cython.pointer(Kvm), mmu: cython.pointer(KvmMmu), pgd: u64) -> cython.bint:
+def fast_pgd_switch(kvm: KvmPtr, mmu: KvmMmuPtr, pgd: u64) -> cython.bint:
     """A root for `pgd` from the cache; special and legacy roots never go into it (R9)."""
     if mmu.root.hpa != Hpa.INVALID_PAGE:
-        sp: cython.pointer(ShadowPage) = to_shadow_page(kvm, mmu.root.hpa)
+        sp: ShadowPagePtr = to_shadow_page(kvm, mmu.root.hpa)
         if sp == cython.NULL or sp.special:
             free_roots(kvm, mmu, RootMask.ROOT_CURRENT)
     if mmu.root.hpa != Hpa.INVALID_PAGE:
@@ -318,12 +298,9 @@ def fast_pgd_switch(kvm: cython.pointer(Kvm), mmu: cython.pointer(KvmMmu), pgd: 
     return find_without_current(kvm, mmu, pgd)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def new_pgd(vcpu: cython.pointer(KvmVcpu), pgd: u64) -> cython.void:
+def new_pgd(vcpu: KvmVcpuPtr, pgd: u64) -> cython.void:
     """kvm_mmu_new_pgd: CR3 (or its nested kin) changed, with the MMU's role already the new one."""
-    mmu: cython.pointer(KvmMmu) = vcpu.mmu
+    mmu: KvmMmuPtr = vcpu.mmu
     emit(vcpu.kvm, vcpu.id, Event.NEW_PGD, pgd)
     if not fast_pgd_switch(vcpu.kvm, mmu, pgd):
         return
@@ -339,34 +316,28 @@ def new_pgd(vcpu: cython.pointer(KvmVcpu), pgd: u64) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def is_unsync_root(kvm: cython.pointer(Kvm), root: hpa_t) -> cython.bint:
+def is_unsync_root(kvm: KvmPtr, root: hpa_t) -> cython.bint:
     if root == Hpa.INVALID_PAGE:
         return False
-    sp: cython.pointer(ShadowPage) = to_shadow_page(kvm, root)
+    sp: ShadowPagePtr = to_shadow_page(kvm, root)
     return sp != cython.NULL and (sp.unsync or sp.unsync_children)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def sync_roots(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
+def sync_roots(vcpu: KvmVcpuPtr) -> cython.void:
     """kvm_mmu_sync_roots: the guest flushed its TLB, so shadow tables must agree with its tables again."""
     emit(vcpu.kvm, vcpu.id, Event.SYNC_ROOTS)
-    mmu: cython.pointer(KvmMmu) = vcpu.mmu
+    mmu: KvmMmuPtr = vcpu.mmu
     if is_direct(mmu) or mmu.root.hpa == Hpa.INVALID_PAGE:
         return
     clear_mmio_info(vcpu, AllGva.MMIO_GVA_ANY)
-    root: cython.pointer(ShadowPage) = to_shadow_page(vcpu.kvm, mmu.root.hpa)
+    root: ShadowPagePtr = to_shadow_page(vcpu.kvm, mmu.root.hpa)
     if root == cython.NULL:
         legacy_sync(vcpu)
     elif is_unsync_root(vcpu.kvm, mmu.root.hpa):
         sync_children(vcpu, root)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def sync_prev_roots(vcpu: cython.pointer(KvmVcpu)) -> cython.void:
+def sync_prev_roots(vcpu: KvmVcpuPtr) -> cython.void:
     """Cached roots with something unsync below are freed, which is as good as syncing them."""
     emit(vcpu.kvm, vcpu.id, Event.SYNC_PREV_ROOTS)
     mask: u64 = 0

@@ -2,40 +2,40 @@
 
 import cython
 from cython.cimports.shadowmmu.engine.arena.events import Event, emit_sp
-from cython.cimports.shadowmmu.engine.pages.pages import alloc_shadow_page, first_valid, next_valid
 from cython.cimports.shadowmmu.engine.arena.role import Role, role_level
-from cython.cimports.shadowmmu.engine.shadow.special import alloc_special_page
 from cython.cimports.shadowmmu.engine.arena.state import (
-    Kvm,
-    KvmVcpu,
+    KvmPtr,
+    KvmVcpuPtr,
     ListHead,
-    ShadowPage,
+    ShadowPagePtr,
     gfn_t,
     list_init,
+    p_spte,
     role_t,
-    spte_t,
     u64,
 )
-from cython.cimports.shadowmmu.engine.shadow.sync import sync_sp
 from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
+from cython.cimports.shadowmmu.engine.pages.pages import alloc_shadow_page, first_valid, next_valid
 from cython.cimports.shadowmmu.engine.pages.zap import commit_zap, prepare_zap_page
+from cython.cimports.shadowmmu.engine.shadow.special import alloc_special_page
+from cython.cimports.shadowmmu.engine.shadow.sync import sync_sp
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def find_shadow_page(vcpu: cython.pointer(KvmVcpu), gfn: gfn_t, role: role_t) -> cython.pointer(ShadowPage):
+def find_shadow_page(vcpu: KvmVcpuPtr, gfn: gfn_t, role: role_t) -> ShadowPagePtr:
     """The valid page of (gfn, role), synced, or NULL.
 
     An unsync page is synced but stays unsync and writable: its content is right at this moment, which is all a
     walk needs. While an upper-level page of the same gfn is being made, unsync ones are zapped, because the gfn
     must become write-protected.
     """
-    kvm: cython.pointer(Kvm) = vcpu.kvm
+    kvm: KvmPtr = vcpu.kvm
     invalid: ListHead
     list_init(cython.address(invalid))
     collisions: u64 = 0
-    sp: cython.pointer(ShadowPage) = first_valid(kvm, gfn)
+    sp: ShadowPagePtr = first_valid(kvm, gfn)
     while sp != cython.NULL:
         if sp.gfn != gfn:
             collisions += 1
@@ -63,13 +63,10 @@ def find_shadow_page(vcpu: cython.pointer(KvmVcpu), gfn: gfn_t, role: role_t) ->
     return sp
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def get_shadow_page(vcpu: cython.pointer(KvmVcpu), gfn: gfn_t, role: role_t) -> cython.pointer(ShadowPage):
+def get_shadow_page(vcpu: KvmVcpuPtr, gfn: gfn_t, role: role_t) -> ShadowPagePtr:
     """kvm_mmu_get_shadow_page: an existing page, or a new one whose guest table is then write-protected."""
     created: cython.bint = False
-    sp: cython.pointer(ShadowPage) = find_shadow_page(vcpu, gfn, role)
+    sp: ShadowPagePtr = find_shadow_page(vcpu, gfn, role)
     if sp == cython.NULL:
         created = True
         sp = alloc_shadow_page(vcpu.kvm, gfn, role)
@@ -79,12 +76,7 @@ def get_shadow_page(vcpu: cython.pointer(KvmVcpu), gfn: gfn_t, role: role_t) -> 
     return sp
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def make_child_sp(
-    vcpu: cython.pointer(KvmVcpu), parent: cython.pointer(ShadowPage), sptep: cython.pointer(spte_t), gfn: gfn_t, role: role_t
-) -> cython.pointer(ShadowPage):
+def make_child_sp(vcpu: KvmVcpuPtr, parent: ShadowPagePtr, sptep: p_spte, gfn: gfn_t, role: role_t) -> ShadowPagePtr:
     """`get_child_sp` when the right page is not linked: find or make it. A wrong one stays until it is replaced."""
     if parent.special and role_level(role) >= 3:
         return alloc_special_page(vcpu, vcpu.mmu, role)

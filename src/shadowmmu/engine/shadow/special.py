@@ -20,18 +20,16 @@ modes change before roots are freed (hazard H1).
 import cython
 from cython.cimports.libc.string import memset
 from cython.cimports.shadowmmu.engine.arena.events import Event, emit
-from cython.cimports.shadowmmu.engine.guest.mmu import guest_level, is_direct, root_level
-from cython.cimports.shadowmmu.engine.pages.pages import give_header, take_header
 from cython.cimports.shadowmmu.engine.arena.role import role_level
 from cython.cimports.shadowmmu.engine.arena.spte import is_present
 from cython.cimports.shadowmmu.engine.arena.state import (
     ENTRIES,
     PAGE_SIZE,
     Bug,
-    Kvm,
-    KvmMmu,
-    KvmVcpu,
-    ShadowPage,
+    KvmMmuPtr,
+    KvmPtr,
+    KvmVcpuPtr,
+    ShadowPagePtr,
     frame_index,
     host_pa,
     role_t,
@@ -39,13 +37,12 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     to_shadow_page,
     warn,
 )
+from cython.cimports.shadowmmu.engine.guest.mmu import guest_level, is_direct, root_level
+from cython.cimports.shadowmmu.engine.pages.pages import give_header, take_header
 from cython.cimports.shadowmmu.engine.pages.zap import zap_pte
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def wants_special_root(kvm: cython.pointer(Kvm), mmu: cython.pointer(KvmMmu)) -> cython.bint:
+def wants_special_root(kvm: KvmPtr, mmu: KvmMmuPtr) -> cython.bint:
     """The root to be made for these roles has no guest table: 3 shadow levels, or above 32-bit NPT (R1)."""
     if not kvm.special_roots:
         return False
@@ -55,7 +52,7 @@ def wants_special_root(kvm: cython.pointer(Kvm), mmu: cython.pointer(KvmMmu)) ->
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def use_pae_root(kvm: cython.pointer(Kvm), mmu: cython.pointer(KvmMmu), sp: cython.pointer(ShadowPage)) -> cython.void:
+def use_pae_root(kvm: KvmPtr, mmu: KvmMmuPtr, sp: ShadowPagePtr) -> cython.void:
     """Put a level-3 root's table where a 32-bit CR3 reaches it, zeroed: freed entries must not come back (H5)."""
     kvm.frame_private[frame_index(kvm, sp.spt)] = cython.NULL
     sp.spt = mmu.pae_root
@@ -63,13 +60,10 @@ def use_pae_root(kvm: cython.pointer(Kvm), mmu: cython.pointer(KvmMmu), sp: cyth
     kvm.frame_private[frame_index(kvm, sp.spt)] = sp
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def alloc_special_page(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu), role: role_t) -> cython.pointer(ShadowPage):
+def alloc_special_page(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, role: role_t) -> ShadowPagePtr:
     """A special page with `role`, owned by the vCPU: gfn 0, no translations, the present generation (R2, R3)."""
-    kvm: cython.pointer(Kvm) = vcpu.kvm
-    sp: cython.pointer(ShadowPage) = take_header(kvm)
+    kvm: KvmPtr = vcpu.kvm
+    sp: ShadowPagePtr = take_header(kvm)
     if sp == cython.NULL:
         return cython.NULL
     sp.special = True
@@ -87,7 +81,7 @@ def alloc_special_page(vcpu: cython.pointer(KvmVcpu), mmu: cython.pointer(KvmMmu
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def free_special_page(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) -> cython.void:
+def free_special_page(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
     """Unlink every child, then give the page back at once; pae_root stays, but no longer points to us (H7).
 
     All 512 entries are looked at: children keep a pointer to each entry that is not unlinked (H2). No invalid
@@ -103,16 +97,13 @@ def free_special_page(kvm: cython.pointer(Kvm), sp: cython.pointer(ShadowPage)) 
     give_header(kvm, sp)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def free_special_root(kvm: cython.pointer(Kvm), root: cython.pointer(ShadowPage)) -> cython.void:
+def free_special_root(kvm: KvmPtr, root: ShadowPagePtr) -> cython.void:
     """Free a special root: levels 5 and 4 down to 3, each before its child (R14).
 
     A level-3 page is made on demand, so the chain may end early; then nothing below is touched (H16). The
     level-2 children survive, parentless, in the hash.
     """
-    sp: cython.pointer(ShadowPage) = root
+    sp: ShadowPagePtr = root
     while role_level(sp.role) > 3:
         link: spte_t = sp.spt[0]
         free_special_page(kvm, sp)

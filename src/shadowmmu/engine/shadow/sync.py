@@ -1,38 +1,29 @@
 """Syncing: make an unsync page agree with the guest table again, when the guest flushes its TLB."""
 
 import cython
-from cython.cimports.shadowmmu.engine.entries.make_spte import make_spte
-from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot
-from cython.cimports.shadowmmu.engine.entries.mmio import sync_mmio_spte
-from cython.cimports.shadowmmu.engine.guest.mmu import is_direct
-from cython.cimports.shadowmmu.engine.memory.rmap import drop_spte, set_access, slot_write_protect_gfn, sp_gfn_of, spte_update
 from cython.cimports.shadowmmu.engine.arena.role import Role, RoleShift, role_access
 from cython.cimports.shadowmmu.engine.arena.spte import spte_pfn
 from cython.cimports.shadowmmu.engine.arena.state import (
     ENTRIES,
     PAGE_SHIFT,
-    Kvm,
-    KvmMmu,
-    KvmVcpu,
+    KvmMmuPtr,
+    KvmPtr,
+    KvmVcpuPtr,
     ListHead,
-    MemSlot,
-    ShadowPage,
+    ListHeadPtr,
+    MemSlotPtr,
+    ShadowPagePtr,
     gfn_t,
     gpa_t,
     list_init,
+    p_spte,
     role_t,
     spte_t,
     u64,
 )
-from cython.cimports.shadowmmu.engine.pages.unsync import (
-    PageVec,
-    Parents,
-    clear_parents,
-    pages_first,
-    pages_next,
-    unlink_unsync_page,
-    unsync_walk,
-)
+from cython.cimports.shadowmmu.engine.entries.make_spte import make_spte
+from cython.cimports.shadowmmu.engine.entries.mmio import sync_mmio_spte
+from cython.cimports.shadowmmu.engine.guest.mmu import is_direct
 from cython.cimports.shadowmmu.engine.guest.walker import (
     entry_size,
     gpte_access,
@@ -40,13 +31,23 @@ from cython.cimports.shadowmmu.engine.guest.walker import (
     protect_clean_gpte,
     read_gpte,
 )
+from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot
+from cython.cimports.shadowmmu.engine.memory.rmap import drop_spte, set_access, slot_write_protect_gfn, sp_gfn_of, spte_update
+from cython.cimports.shadowmmu.engine.pages.unsync import (
+    PageVec,
+    PageVecPtr,
+    Parents,
+    ParentsPtr,
+    clear_parents,
+    pages_first,
+    pages_next,
+    unlink_unsync_page,
+    unsync_walk,
+)
 from cython.cimports.shadowmmu.engine.pages.zap import prepare_zap_page, remote_flush_or_zap
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def level1_sp_gpa(sp: cython.pointer(ShadowPage)) -> gpa_t:
+def level1_sp_gpa(sp: ShadowPagePtr) -> gpa_t:
     """Guest address of what entry 0 of a level-1 page shadows: the second half of a 4-byte table for quadrant 1."""
     offset: gpa_t = 0
     if sp.role & Role.HAS_4_BYTE_GPTE:
@@ -57,11 +58,11 @@ def level1_sp_gpa(sp: cython.pointer(ShadowPage)) -> gpa_t:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def sync_spte(vcpu: cython.pointer(KvmVcpu), sp: cython.pointer(ShadowPage), i: cython.int, gpte: u64) -> cython.bint:
+def sync_spte(vcpu: KvmVcpuPtr, sp: ShadowPagePtr, i: cython.int, gpte: u64) -> cython.bint:
     """Make entry `i` say what the guest entry says. True if remote TLBs must be flushed."""
-    kvm: cython.pointer(Kvm) = vcpu.kvm
-    mmu: cython.pointer(KvmMmu) = vcpu.mmu
-    sptep: cython.pointer(spte_t) = cython.address(sp.spt[i])
+    kvm: KvmPtr = vcpu.kvm
+    mmu: KvmMmuPtr = vcpu.mmu
+    sptep: p_spte = cython.address(sp.spt[i])
     if prefetch_invalid_gpte(vcpu, sptep, gpte):
         return True
     gfn: gfn_t = gpte_gfn(mmu.format, gpte)
@@ -76,16 +77,13 @@ def sync_spte(vcpu: cython.pointer(KvmVcpu), sp: cython.pointer(ShadowPage), i: 
     set_access(kvm, sp, i, access)
     old: spte_t = sptep[0]
     made: spte_t = 0
-    slot: cython.pointer(MemSlot) = gfn_to_memslot(kvm, vcpu.smm, gfn)
+    slot: MemSlotPtr = gfn_to_memslot(kvm, vcpu.smm, gfn)
     host_writable: cython.bint = (old & kvm.masks.host_writable) != 0
     make_spte(kvm, mmu, sp, slot, access, gfn, spte_pfn(old), old, True, False, host_writable, cython.address(made))
     return spte_update(kvm, sptep, made)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def same_mode(mmu: cython.pointer(KvmMmu), sp: cython.pointer(ShadowPage)) -> cython.bint:
+def same_mode(mmu: KvmMmuPtr, sp: ShadowPagePtr) -> cython.bint:
     """The page was made in the mode that the MMU is in now, so that its guest table means the same."""
     ignored: role_t = Role.LEVEL | Role.ACCESS | Role.QUADRANT | Role.PASSTHROUGH
     return not (sp.role ^ mmu.root_role) & ~ignored
@@ -94,9 +92,9 @@ def same_mode(mmu: cython.pointer(KvmMmu), sp: cython.pointer(ShadowPage)) -> cy
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def sync_page(vcpu: cython.pointer(KvmVcpu), sp: cython.pointer(ShadowPage)) -> cython.int:
+def sync_page(vcpu: KvmVcpuPtr, sp: ShadowPagePtr) -> cython.int:
     """FNAME(sync_page): 1 flush needed, 0 not, -1 the page cannot be synced in this MMU's mode."""
-    mmu: cython.pointer(KvmMmu) = vcpu.mmu
+    mmu: KvmMmuPtr = vcpu.mmu
     if is_direct(mmu) or sp.role & Role.DIRECT or not same_mode(mmu, sp):
         return -1
     flush: cython.int = 0
@@ -114,10 +112,7 @@ def sync_page(vcpu: cython.pointer(KvmVcpu), sp: cython.pointer(ShadowPage)) -> 
     return flush
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def sync_sp(vcpu: cython.pointer(KvmVcpu), sp: cython.pointer(ShadowPage), invalid: cython.pointer(ListHead)) -> cython.int:
+def sync_sp(vcpu: KvmVcpuPtr, sp: ShadowPagePtr, invalid: ListHeadPtr) -> cython.int:
     """kvm_sync_page: sync, or zap what cannot be synced (then -1)."""
     result: cython.int = sync_page(vcpu, sp)
     if result < 0:
@@ -128,25 +123,22 @@ def sync_sp(vcpu: cython.pointer(KvmVcpu), sp: cython.pointer(ShadowPage), inval
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def protect_all(vcpu: cython.pointer(KvmVcpu), vec: cython.pointer(PageVec), parents: cython.pointer(Parents)) -> cython.bint:
+def protect_all(vcpu: KvmVcpuPtr, vec: PageVecPtr, parents: ParentsPtr) -> cython.bint:
     """Write-protect the guest tables of all pages collected, before any is read. True if a mapping changed."""
     protected: cython.bint = False
     i: cython.int = pages_first(vec, parents)
     while i < vec.nr:
         gfn: gfn_t = vec.page[i].sp.gfn
-        slot: cython.pointer(MemSlot) = gfn_to_memslot(vcpu.kvm, vcpu.smm, gfn)
+        slot: MemSlotPtr = gfn_to_memslot(vcpu.kvm, vcpu.smm, gfn)
         if slot != cython.NULL and slot_write_protect_gfn(vcpu.kvm, slot, gfn, 1):
             protected = True
         i = pages_next(vec, parents, i)
     return protected
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def sync_children(vcpu: cython.pointer(KvmVcpu), parent: cython.pointer(ShadowPage)) -> cython.int:
+def sync_children(vcpu: KvmVcpuPtr, parent: ShadowPagePtr) -> cython.int:
     """mmu_sync_children: sync every unsync page below `parent`, a batch at a time. Always 0: nothing preempts us."""
-    kvm: cython.pointer(Kvm) = vcpu.kvm
+    kvm: KvmPtr = vcpu.kvm
     invalid: ListHead
     list_init(cython.address(invalid))
     vec: PageVec

@@ -2,28 +2,25 @@
 
 import cython
 from cython.cimports.shadowmmu.engine.arena.events import Event, emit
+from cython.cimports.shadowmmu.engine.arena.role import Role, role_level
+from cython.cimports.shadowmmu.engine.arena.state import LEVEL_BITS, KvmPtr, MemSlotPtr, ShadowPagePtr, p_spte, p_u64, sptep_to_sp, u64
+from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
 from cython.cimports.shadowmmu.engine.entries.huge import max_mapping_level
 from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_rmap
 from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_list_first, pte_list_next
 from cython.cimports.shadowmmu.engine.memory.rmap import drop_spte, rmap_write_protect
-from cython.cimports.shadowmmu.engine.arena.role import Role, role_level
-from cython.cimports.shadowmmu.engine.arena.state import LEVEL_BITS, Kvm, MemSlot, ShadowPage, spte_t, sptep_to_sp, u64
-from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def heads_of(slot: cython.pointer(MemSlot), level: cython.int) -> u64:
+def heads_of(slot: MemSlotPtr, level: cython.int) -> u64:
     """Number of rmap heads of a level."""
     shift: cython.int = LEVEL_BITS * (level - 1)
     return ((slot.base_gfn + slot.npages - 1) >> shift) - (slot.base_gfn >> shift) + 1
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def slot_remove_write_access(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), start_level: cython.int) -> cython.void:
+def slot_remove_write_access(kvm: KvmPtr, slot: MemSlotPtr, start_level: cython.int) -> cython.void:
     """kvm_mmu_slot_remove_write_access: W goes, MMU-writable stays, so that the fast path can give it back."""
     emit(kvm, -1, Event.SLOT_REMOVE_WRITE, slot.id, start_level)
     level: cython.int
@@ -36,19 +33,19 @@ def slot_remove_write_access(kvm: cython.pointer(Kvm), slot: cython.pointer(MemS
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def collapsible(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), sptep: cython.pointer(spte_t)) -> cython.bint:
+def collapsible(kvm: KvmPtr, slot: MemSlotPtr, sptep: p_spte) -> cython.bint:
     """A direct page's entry that could be part of a larger mapping. An indirect page follows the guest's size."""
-    sp: cython.pointer(ShadowPage) = sptep_to_sp(kvm, sptep)
+    sp: ShadowPagePtr = sptep_to_sp(kvm, sptep)
     return sp.role & Role.DIRECT and role_level(sp.role) < max_mapping_level(kvm, slot, sp.gfn, 3)
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def zap_collapsible_in(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), head: cython.pointer(u64)) -> cython.bint:
+def zap_collapsible_in(kvm: KvmPtr, slot: MemSlotPtr, head: p_u64) -> cython.bint:
     any_zapped: cython.bint = False
     it: PteListIter
-    sptep: cython.pointer(spte_t) = pte_list_first(head[0], cython.address(it))
+    sptep: p_spte = pte_list_first(head[0], cython.address(it))
     while sptep != cython.NULL:
         if collapsible(kvm, slot, sptep):
             drop_spte(kvm, sptep)
@@ -59,10 +56,7 @@ def zap_collapsible_in(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), 
     return any_zapped
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def zap_collapsible_sptes(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot)) -> cython.void:
+def zap_collapsible_sptes(kvm: KvmPtr, slot: MemSlotPtr) -> cython.void:
     """kvm_mmu_zap_collapsible_sptes: logging is off, let the next faults map large pages again."""
     emit(kvm, -1, Event.ZAP_COLLAPSIBLE, slot.id)
     flush: cython.bint = False
@@ -76,10 +70,7 @@ def zap_collapsible_sptes(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot
         flush_remote_tlbs(kvm)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def write_protect_pt_masked(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), offset: u64, mask: u64) -> cython.void:
+def write_protect_pt_masked(kvm: KvmPtr, slot: MemSlotPtr, offset: u64, mask: u64) -> cython.void:
     """kvm_mmu_write_protect_pt_masked: protect again the 4K pages whose bits were read from the log."""
     emit(kvm, -1, Event.WRITE_PROTECT_PT_MASKED, slot.id, offset, mask)
     bit: cython.int
@@ -88,10 +79,7 @@ def write_protect_pt_masked(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSl
             rmap_write_protect(kvm, gfn_to_rmap(slot, slot.base_gfn + offset + bit, 1), False)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def get_dirty_log(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot), into: cython.pointer(u64)) -> cython.void:
+def get_dirty_log(kvm: KvmPtr, slot: MemSlotPtr, into: p_u64) -> cython.void:
     """KVM_GET_DIRTY_LOG: hand out the bitmap, clear it, protect what was dirty, flush."""
     flush: cython.bint = False
     word: u64

@@ -6,17 +6,17 @@ new generation of the address space's slots, by which MMIO marks are told valid 
 
 import cython
 from cython.cimports.libc.string import memcpy, memset
-from cython.cimports.shadowmmu.engine.slots.dirty import slot_remove_write_access, zap_collapsible_sptes
-from cython.cimports.shadowmmu.engine.memory.memslots import free_slot, install_slot, prepare_slot, release_slot, slot_by_id
-from cython.cimports.shadowmmu.engine.arena.state import ADDRESS_SPACES, MAX_SLOTS, Gen, Kvm, MemSlot, SlotFlag, gfn_t, u64
+from cython.cimports.shadowmmu.engine.arena.state import ADDRESS_SPACES, MAX_SLOTS, Gen, KvmPtr, MemSlot, MemSlotPtr, SlotFlag, gfn_t, u64
 from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
+from cython.cimports.shadowmmu.engine.memory.memslots import free_slot, install_slot, prepare_slot, release_slot, slot_by_id
 from cython.cimports.shadowmmu.engine.pages.zap import change_mmu_pages, zap_all_fast
+from cython.cimports.shadowmmu.engine.slots.dirty import slot_remove_write_access, zap_collapsible_sptes
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def next_generation(kvm: cython.pointer(Kvm), as_id: cython.int) -> cython.void:
+def next_generation(kvm: KvmPtr, as_id: cython.int) -> cython.void:
     """kvm_swap_active_memslots: generations go up by the number of address spaces, so that no two share one.
 
     When the part that fits into an entry wraps to 0, marks of long ago would look valid: zap all.
@@ -29,7 +29,7 @@ def next_generation(kvm: cython.pointer(Kvm), as_id: cython.int) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def recalculate_limit(kvm: cython.pointer(Kvm)) -> cython.void:
+def recalculate_limit(kvm: KvmPtr) -> cython.void:
     """The default number of shadow pages follows the size of memory: a fiftieth of it, 64 at least."""
     if kvm.n_requested_mmu_pages:
         return
@@ -40,10 +40,10 @@ def recalculate_limit(kvm: cython.pointer(Kvm)) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def overlaps(kvm: cython.pointer(Kvm), as_id: cython.int, id: cython.int, base_gfn: gfn_t, npages: u64) -> cython.bint:
+def overlaps(kvm: KvmPtr, as_id: cython.int, id: cython.int, base_gfn: gfn_t, npages: u64) -> cython.bint:
     i: cython.int
     for i in range(MAX_SLOTS):
-        slot: cython.pointer(MemSlot) = cython.address(kvm.slots[as_id][i])
+        slot: MemSlotPtr = cython.address(kvm.slots[as_id][i])
         if slot.npages and slot.id != id and base_gfn < slot.base_gfn + slot.npages and slot.base_gfn < base_gfn + npages:
             return True
     return False
@@ -52,7 +52,7 @@ def overlaps(kvm: cython.pointer(Kvm), as_id: cython.int, id: cython.int, base_g
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def invalidate_slot(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot)) -> cython.void:
+def invalidate_slot(kvm: KvmPtr, slot: MemSlotPtr) -> cython.void:
     """No new mapping of the slot is made from here on, and every old one goes."""
     slot.flags |= SlotFlag.SLOT_INVALID
     next_generation(kvm, slot.as_id)
@@ -62,9 +62,7 @@ def invalidate_slot(kvm: cython.pointer(Kvm), slot: cython.pointer(MemSlot)) -> 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def describe(
-    slot: cython.pointer(MemSlot), as_id: cython.int, id: cython.int, base_gfn: gfn_t, npages: u64, hva: u64, flags: cython.int
-) -> cython.void:
+def describe(slot: MemSlotPtr, as_id: cython.int, id: cython.int, base_gfn: gfn_t, npages: u64, hva: u64, flags: cython.int) -> cython.void:
     memset(slot, 0, cython.sizeof(MemSlot))
     slot.as_id = as_id
     slot.id = id
@@ -74,12 +72,7 @@ def describe(
     slot.flags = flags
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def slot_create(
-    kvm: cython.pointer(Kvm), as_id: cython.int, id: cython.int, base_gfn: gfn_t, npages: u64, hva: u64, flags: cython.int
-) -> cython.int:
+def slot_create(kvm: KvmPtr, as_id: cython.int, id: cython.int, base_gfn: gfn_t, npages: u64, hva: u64, flags: cython.int) -> cython.int:
     made: MemSlot
     describe(cython.address(made), as_id, id, base_gfn, npages, hva, flags)
     if overlaps(kvm, as_id, id, base_gfn, npages):
@@ -92,11 +85,8 @@ def slot_create(
     return SlotResult.SLOT_OK
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def slot_delete(kvm: cython.pointer(Kvm), as_id: cython.int, id: cython.int) -> cython.int:
-    slot: cython.pointer(MemSlot) = slot_by_id(kvm, as_id, id)
+def slot_delete(kvm: KvmPtr, as_id: cython.int, id: cython.int) -> cython.int:
+    slot: MemSlotPtr = slot_by_id(kvm, as_id, id)
     if slot == cython.NULL:
         return SlotResult.SLOT_UNKNOWN
     invalidate_slot(kvm, slot)
@@ -106,12 +96,9 @@ def slot_delete(kvm: cython.pointer(Kvm), as_id: cython.int, id: cython.int) -> 
     return SlotResult.SLOT_OK
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def slot_move(kvm: cython.pointer(Kvm), as_id: cython.int, id: cython.int, base_gfn: gfn_t, flags: cython.int) -> cython.int:
+def slot_move(kvm: KvmPtr, as_id: cython.int, id: cython.int, base_gfn: gfn_t, flags: cython.int) -> cython.int:
     """Give a slot another guest address, and flags; its memory stays, and its dirty log while logging goes on."""
-    old: cython.pointer(MemSlot) = slot_by_id(kvm, as_id, id)
+    old: MemSlotPtr = slot_by_id(kvm, as_id, id)
     if old == cython.NULL:
         return SlotResult.SLOT_UNKNOWN
     if overlaps(kvm, as_id, id, base_gfn, old.npages):
@@ -130,12 +117,9 @@ def slot_move(kvm: cython.pointer(Kvm), as_id: cython.int, id: cython.int, base_
     return SlotResult.SLOT_OK
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def slot_set_flags(kvm: cython.pointer(Kvm), as_id: cython.int, id: cython.int, flags: cython.int) -> cython.int:
+def slot_set_flags(kvm: KvmPtr, as_id: cython.int, id: cython.int, flags: cython.int) -> cython.int:
     """Turn dirty logging on or off (kvm_mmu_slot_apply_flags). A read-only slot has nothing to protect or collapse."""
-    slot: cython.pointer(MemSlot) = slot_by_id(kvm, as_id, id)
+    slot: MemSlotPtr = slot_by_id(kvm, as_id, id)
     if slot == cython.NULL:
         return SlotResult.SLOT_UNKNOWN
     changed: cython.int = slot.flags ^ flags
