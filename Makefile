@@ -3,25 +3,27 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(shell find src -name '*.py' -o -name '*.pxd' 2>/dev/null)
+COMPILED := $(shell find src -name '*.pxd')
+COMPILED += $(wildcard $(COMPILED:.pxd=.py))
+READY := $(VENV)/.built $(VENV)/.packages
 
 .PHONY: run test lint bench soak guests clean help
 
-run: $(VENV)/.built  ## set up, then run the PAE guest on special shadow pages
+run: $(READY)  ## set up, then run the PAE guest on special shadow pages
 	@$(BIN)/shadowmmu run
 
-test: $(VENV)/.tests  ## set up, then pass the tests
+test: $(READY) $(VENV)/.tests  ## set up, then pass the tests
 	@$(BIN)/python -m pytest -n 2 --dist worksteal tests
 
-lint: $(VENV)/.tests  ## style and types
-	@$(BIN)/ruff check src tests benchmarks capture
-	@$(BIN)/ruff format --check src tests benchmarks capture
+lint: $(READY) $(VENV)/.tests  ## style and types
+	@$(BIN)/ruff check src tests benchmarks capture setup.py
+	@$(BIN)/ruff format --check src tests benchmarks capture setup.py
 	@$(BIN)/mypy
 
-bench: $(VENV)/.built  ## the engine against its C twin
+bench: $(READY)  ## the engine against its C twin
 	@$(BIN)/python benchmarks/run.py
 
-soak: $(VENV)/.built  ## the long random tests, a million operations in all modes, and of nested guests on either root design
+soak: $(READY)  ## the long random tests, a million operations in all modes, and of nested guests on either root design
 	@$(BIN)/shadowmmu fuzz --operations 1000000
 	@$(BIN)/shadowmmu fuzz --operations 1000000 --seed 4000000 --modes npt-2-level,npt-pae,npt-4-level,npt-5-level
 	@$(BIN)/shadowmmu fuzz --operations 1000000 --seed 4000000 --modes npt-2-level,npt-pae,npt-4-level,npt-5-level --roots legacy
@@ -30,14 +32,13 @@ guests:  ## build the guest images again (needs nasm)
 	@$(MAKE) -C guests
 
 clean:  ## remove what was built
-	rm -rf $(VENV) build src/*.egg-info
+	rm -rf $(VENV) build dist src/*.egg-info
 	find src -name '*.so' -delete
-	find src -name '*.c' -path '*shadowmmu*' -delete
 
 help:  ## list the recipes
 	@awk -F ':.*##' '/^[a-z]+:.*##/ {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# --- set-up: a virtual environment, its packages, the compiled modules
+# --- set-up: a virtual environment, the compiled modules, the packages; each is done again when what it is made of has changed
 
 $(VENV)/.venv:
 	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON): install Python 3.11 or newer (apt install python3)"; exit 2; }
@@ -47,14 +48,20 @@ $(VENV)/.venv:
 	@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || { echo "no Python.h: apt install python3-dev"; exit 2; }
 	@echo "setting up $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --upgrade pip setuptools 'cython>=3.1,<4'
+	@$(BIN)/python -m pip install --quiet 'setuptools>=77' 'cython>=3.2,<4'
 	@touch $@
 
-$(VENV)/.built: $(VENV)/.venv pyproject.toml setup.py $(SOURCES)
+$(VENV)/.built: $(VENV)/.venv setup.py $(COMPILED)
 	@echo "building the engine"
-	@$(BIN)/python -m pip install --quiet --no-build-isolation -e . > $(VENV)/build.log 2>&1 || { tail -n 40 $(VENV)/build.log; echo "the build failed; the whole log is $(VENV)/build.log"; exit 2; }
+	@$(BIN)/python setup.py -q build_ext --inplace || { echo "the build failed: mend the error above, and make goes on from there"; exit 2; }
 	@touch $@
 
-$(VENV)/.tests: $(VENV)/.built
+$(VENV)/.packages: pyproject.toml setup.py | $(VENV)/.built
+	@echo "installing packages"
+	@$(BIN)/python -m pip install --quiet --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.tests: $(VENV)/.packages | $(VENV)/.built
+	@$(BIN)/python -m pip install --quiet --upgrade pip
 	@$(BIN)/python -m pip install --quiet --group test --group lint
 	@touch $@

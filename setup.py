@@ -1,19 +1,84 @@
-"""Build of the compiled rooms: every module that has a .pxd beside it."""
+"""Build of the compiled rooms: every module that has a .pxd beside it goes to C in `build/`, then to a shared object."""
 
+import itertools
+import os
+import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
+from setuptools.modified import newer
 
 SRC = Path("src")
-FLAGS = ["-O2", "-fno-strict-aliasing", "-fno-semantic-interposition"]
+UTILITIES = "shadowmmu._cyutility"
+"""What Cython would otherwise put into each module, so that it is compiled once."""
+C = Path("build/c")
+STAMP = C / "translated"
+"""As old as the last whole translation: one by other rules than this file's is done again."""
+FLAGS = ["-O2", "-g0", "-fno-strict-aliasing", "-fno-semantic-interposition"]
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": False,
+    "wraparound": False,
+    "cdivision": True,
+    "initializedcheck": False,
+}
 
 
 def extensions() -> list[Extension]:
-    """One extension a module, named by its path below src."""
+    """One extension a module, named by its path below src, and one for what they share."""
     modules = sorted(pxd.with_suffix(".py") for pxd in SRC.glob("shadowmmu/**/*.pxd") if pxd.stem != "__init__")
-    return [Extension(".".join(m.relative_to(SRC).with_suffix("").parts), [str(m)], extra_compile_args=FLAGS) for m in modules]
+    shared = Path(SRC, *UTILITIES.split(".")).with_suffix(".c")
+    return [
+        Extension(".".join(file.relative_to(SRC).with_suffix("").parts), [str(file)], extra_compile_args=FLAGS, depends=["setup.py"])
+        for file in (*modules, shared)
+    ]
+
+
+class Build(build_ext):
+    """Translates and compiles what changed and what cimports it, as many at a time as there are CPUs, and counts."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count() or 1
+
+    def run(self) -> None:
+        self.translate()
+        self.done = itertools.count(1)
+        super(build_ext, self).run()  # where they belong, also in place: setuptools would build elsewhere, always, and copy
+        self.tell("done\n")
+
+    def translate(self) -> None:
+        """To C, outside the packages; a wheel's modules go without the names of what is static."""
+        self.tell("translating to C")
+        force = self.force or newer("setup.py", STAMP)
+        translated = cythonize(
+            self.extensions,
+            build_dir=str(C),
+            include_path=[str(SRC)],
+            compiler_directives=DIRECTIVES,
+            shared_utility_qualified_name=UTILITIES,
+            nthreads=self.parallel,
+            force=force,
+            quiet=True,
+        )
+        if force:
+            STAMP.touch()
+        sources = {extension.name: extension.sources for extension in translated}
+        for extension in self.extensions:
+            extension.sources = sources[extension.name]
+            extension.extra_link_args = [] if self.inplace else ["-s"]
+
+    def build_extension(self, extension: Extension) -> None:
+        super().build_extension(extension)
+        self.tell(f"{next(self.done)} of {len(self.extensions)} modules compiled")
+
+    def tell(self, text: str) -> None:
+        """One line on a terminal, written over and over."""
+        if sys.stdout.isatty():
+            print(f"\r\033[Kbuilding the engine: {text}", end="", flush=True)
 
 
 class BuildWithGuests(build_py):
@@ -28,18 +93,4 @@ class BuildWithGuests(build_py):
                 self.copy_file(str(file), str(place / file.name))
 
 
-setup(
-    cmdclass={"build_py": BuildWithGuests},
-    ext_modules=cythonize(
-        extensions(),
-        include_path=[str(SRC)],
-        nthreads=2,
-        compiler_directives={
-            "language_level": 3,
-            "boundscheck": False,
-            "wraparound": False,
-            "cdivision": True,
-            "initializedcheck": False,
-        },
-    ),
-)
+setup(cmdclass={"build_ext": Build, "build_py": BuildWithGuests}, ext_modules=extensions())
