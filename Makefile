@@ -3,11 +3,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 COMPILED := $(shell find src -name '*.pxd')
 COMPILED += $(wildcard $(COMPILED:.pxd=.py))
 READY := $(VENV)/.built $(VENV)/.packages
 
-.PHONY: run test lint bench soak guests clean help
+.PHONY: run test lint bench soak guests package lock clean help
 
 run: $(READY)  ## set up, then run the PAE guest on special shadow pages
 	@$(BIN)/shadowmmu run
@@ -31,6 +32,20 @@ soak: $(READY)  ## the long random tests, a million operations in all modes, and
 guests:  ## build the guest images again (needs nasm)
 	@$(MAKE) -C guests
 
+package: $(READY) $(VENV)/.tests  ## the wheel and the source archive, in dist/; then the one is installed and used, the other unpacked and tested
+	@rm -rf dist build/tried
+	@$(BIN)/python -m build --no-isolation > build/package.log || { tail -n 40 build/package.log; exit 2; }
+	@ls -l dist
+	@$(PYTHON) -m venv build/tried
+	@build/tried/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	@cd build/tried && bin/shadowmmu run && bin/shadowmmu replay && bin/shadowmmu rerun
+	@tar xzf dist/*.tar.gz -C build/tried && $(MAKE) -C build/tried/shadowmmu-* test
+
+lock:  ## take the newest versions of all packages that pyproject.toml allows into constraints.txt
+	@$(PIP) uv
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-annotate --custom-compile-command "make lock" \
+		--group build --group test --group lint pyproject.toml --output-file constraints.txt
+
 clean:  ## remove what was built
 	rm -rf $(VENV) build dist src/*.egg-info
 	find src -name '*.so' -delete
@@ -48,7 +63,7 @@ $(VENV)/.venv:
 	@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || { echo "no Python.h: apt install python3-dev"; exit 2; }
 	@echo "setting up $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet 'setuptools>=77' 'cython>=3.2,<4'
+	@$(PIP) setuptools cython
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.venv setup.py $(COMPILED)
@@ -56,12 +71,12 @@ $(VENV)/.built: $(VENV)/.venv setup.py $(COMPILED)
 	@$(BIN)/python setup.py -q build_ext --inplace || { echo "the build failed: mend the error above, and make goes on from there"; exit 2; }
 	@touch $@
 
-$(VENV)/.packages: pyproject.toml setup.py | $(VENV)/.built
+$(VENV)/.packages: pyproject.toml constraints.txt setup.py | $(VENV)/.built
 	@echo "installing packages"
-	@$(BIN)/python -m pip install --quiet --no-build-isolation -e .
+	@$(PIP) --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.packages | $(VENV)/.built
-	@$(BIN)/python -m pip install --quiet --upgrade pip
-	@$(BIN)/python -m pip install --quiet --group test --group lint
+	@$(PIP) --upgrade pip
+	@$(PIP) --group build --group test --group lint
 	@touch $@

@@ -3,6 +3,7 @@
 import itertools
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -18,6 +19,9 @@ C = Path("build/c")
 STAMP = C / "translated"
 """As old as the last whole translation: one by other rules than this file's is done again."""
 FLAGS = ["-O2", "-g0", "-fno-strict-aliasing", "-fno-semantic-interposition"]
+CAPTURES = Path("tests/conformance/captures")
+STARTING_SETS = ("shadow", "nested", "nestedsp", "p57")
+"""What `replay` and `rerun` find once installed: all paging modes, L2s on nested tables and without. The rest is in the source."""
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": False,
@@ -81,16 +85,22 @@ class Build(build_ext):
             print(f"\r\033[Kbuilding the engine: {text}", end="", flush=True)
 
 
-class BuildWithGuests(build_py):
-    """Packages, and the guests as data beside them: `shadowmmu/guests`. In the checkout they are found where they are."""
+class BuildWithData(build_py):
+    """Packages, with guests and some captures beside their readers. In the checkout these are found where they are."""
 
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
-            place = Path(self.build_lib, "shadowmmu", "guests")
-            self.mkpath(str(place))
-            for file in [*Path("guests").glob("*.toml"), *Path("guests").glob("*.img")]:
-                self.copy_file(str(file), str(place / file.name))
+            self.ship("guests", Path("guests").glob("*.toml"))
+            self.ship("guests", Path("guests").glob("*.img"))
+            for name in STARTING_SETS:
+                self.ship(f"captures/shipped/{name}", CAPTURES.joinpath(name).glob("*.capture"))
+
+    def ship(self, place: str, files: Iterable[Path]) -> None:
+        target = Path(self.build_lib, "shadowmmu", place)
+        self.mkpath(str(target))
+        for file in sorted(files):
+            self.copy_file(str(file), str(target / file.name))
 
 
-setup(cmdclass={"build_ext": Build, "build_py": BuildWithGuests}, ext_modules=extensions())
+setup(cmdclass={"build_ext": Build, "build_py": BuildWithData}, ext_modules=extensions())

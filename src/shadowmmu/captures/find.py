@@ -1,4 +1,4 @@
-"""Finds captures: by path, or by name among those that come with the source."""
+"""Finds captures: by path, or by name among those that come with the package or, all of them, with the source."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from shadowmmu.errors import BadInput
 
 DEPTH = 4
 """Levels of folders that are looked through: kit folder, captures, set; and one above."""
-SHIPPED = Path(__file__).resolve().parents[3] / "tests" / "conformance" / "captures"
+PLACES = (Path(__file__).resolve().parent / "shipped", Path(__file__).resolve().parents[3] / "tests" / "conformance" / "captures")
+SHIPPED = next((place for place in PLACES if place.is_dir()), PLACES[0])
+"""What an installed package has, or what the checkout has that it runs from."""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -43,7 +45,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 def find(wanted: str | None) -> list[Found]:
-    """Captures that a file, a folder or a pattern names; None: all that come with the source."""
+    """Captures that a file, a folder or a pattern names; None: all that are shipped."""
     if wanted == "":
         raise BadInput("a capture without a name: give set/guest, a pattern, a set, or a path")
     if wanted is not None and Path(wanted).exists():
@@ -53,7 +55,7 @@ def find(wanted: str | None) -> list[Found]:
         return found
     every = list(_under(SHIPPED)) if SHIPPED.is_dir() else []
     if not every:
-        raise BadInput(f"no captures at {SHIPPED}: name a file or folder, or work in a checkout of the source")
+        raise BadInput(f"no captures at {SHIPPED}: name a file or folder, or install the package again")
     if wanted is None:
         return every
     found = [one for one in every if fnmatch(one.name, wanted) or one.name.split("/")[0] == wanted or one.name.split("/")[1] == wanted]
@@ -63,7 +65,7 @@ def find(wanted: str | None) -> list[Found]:
 
 
 def find_all(wanted: Sequence[str], kit_folder: Path | None, every: bool) -> list[Found]:
-    """What a command names, with a folder of the capture kit's; without any name, or with `every`, all that come with the source."""
+    """What a command names, with a folder of the capture kit's; without any name, or with `every`, all that are shipped."""
     if kit_folder is not None and not kit_folder.is_dir():
         raise BadInput(f"{kit_folder} is no folder: give the one that holds captures/ and guests/")
     found = [one for name in wanted for one in find(name)]
