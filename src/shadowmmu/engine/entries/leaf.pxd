@@ -1,5 +1,4 @@
 from shadowmmu.engine.arena.state cimport KvmVcpu, MemSlot, gfn_t, gva_t, hpa_t, pfn_t, spte_t, u64
-from shadowmmu.engine.guest.walker cimport GuestWalker
 
 cpdef enum Pfn:
     PFN_NOSLOT = 0x8000000000000000         # no memory there
@@ -21,6 +20,3 @@ cdef struct PageFault:                      # struct kvm_page_fault
 ctypedef PageFault *PageFaultPtr
 
 cdef int set_spte(KvmVcpu *vcpu, MemSlot *slot, spte_t *sptep, int access, gfn_t gfn, pfn_t pfn, PageFault *fault) noexcept nogil
-cdef bint prefetch_gpte(KvmVcpu *vcpu, spte_t *sptep, u64 gpte, bint no_dirty_log) noexcept nogil
-cdef void pte_prefetch(KvmVcpu *vcpu, GuestWalker *walker, spte_t *sptep) noexcept nogil
-cdef void direct_pte_prefetch(KvmVcpu *vcpu, spte_t *sptep) noexcept nogil

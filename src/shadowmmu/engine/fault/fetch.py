@@ -23,7 +23,8 @@ from cython.cimports.shadowmmu.engine.arena.state import (
 )
 from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
 from cython.cimports.shadowmmu.engine.entries.huge import disallowed_hugepage_adjust, hugepage_adjust
-from cython.cimports.shadowmmu.engine.entries.leaf import PageFaultPtr, direct_pte_prefetch, pte_prefetch, set_spte
+from cython.cimports.shadowmmu.engine.entries.leaf import PageFaultPtr, set_spte
+from cython.cimports.shadowmmu.engine.entries.prefetch import direct_pte_prefetch, pte_prefetch
 from cython.cimports.shadowmmu.engine.entries.shadow_walk import ShadowWalk, ShadowWalkPtr, walk_init, walk_next, walk_okay
 from cython.cimports.shadowmmu.engine.guest.mmu import guest_level, root_level
 from cython.cimports.shadowmmu.engine.guest.walker import GuestWalkerPtr, gpte_changed

@@ -21,8 +21,8 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     u64,
 )
 from cython.cimports.shadowmmu.engine.arena.tlb import flush_hw_gva, flush_remote_tlbs
-from cython.cimports.shadowmmu.engine.entries.leaf import prefetch_gpte
 from cython.cimports.shadowmmu.engine.entries.mmio import clear_mmio_info
+from cython.cimports.shadowmmu.engine.entries.prefetch import prefetch_gpte
 from cython.cimports.shadowmmu.engine.entries.shadow_walk import ShadowWalk, walk_init, walk_next, walk_okay
 from cython.cimports.shadowmmu.engine.guest.mmu import is_direct, is_noncanonical
 from cython.cimports.shadowmmu.engine.guest.walker import entry_size, read_gpte

@@ -23,6 +23,7 @@ from cython.cimports.shadowmmu.engine.arena.state import (
 )
 from cython.cimports.shadowmmu.engine.entries.make_spte import make_spte
 from cython.cimports.shadowmmu.engine.entries.mmio import sync_mmio_spte
+from cython.cimports.shadowmmu.engine.entries.prefetch import prefetch_invalid_gpte
 from cython.cimports.shadowmmu.engine.guest.mmu import is_direct
 from cython.cimports.shadowmmu.engine.guest.walker import (
     entry_size,
