@@ -158,7 +158,7 @@ def with_drawings(text: str) -> str:
     """The page with its drawings made anew: each is a mermaid block after a line `<!-- drawn by tools/floors.py: PACKAGE -->`."""
     graph = imports()
     return re.sub(
-        r"(<!-- drawn by tools/floors\.py: ([\w.]+) -->\n```mermaid\n).*?\n```",
+        r"(<!-- drawn by tools/floors\.py: ([\w.]+) -->\n```mermaid\n).*?```",
         lambda found: f"{found[1]}{draw(graph, found[2])}\n```",
         text,
         flags=re.S,

@@ -70,9 +70,9 @@ def key(origin: Origin | None) -> tuple[str, str] | None:
     ("name", "kind", "number", "field", "change", "rule"),
     [
         (BASIC, e.SetSpte, 0, "spte", 2, ("make_spte.make_spte", "of a fault")),
-        ("random/p32_rnd0", e.SetSpte, 3, "spte", 2, ("leaf.pte_prefetch", "prefetched")),
+        ("random/p32_rnd0", e.SetSpte, 3, "spte", 2, ("prefetch.pte_prefetch", "prefetched")),
         ("shadow/np32_basic", e.SetSpte, 0, "spte", 2, ("fetch.direct_map", "of a direct fault")),
-        ("shadow/np32_basic", e.SetSpte, 1, "level", 2, ("leaf.direct_pte_prefetch", "prefetched by a direct fault")),
+        ("shadow/np32_basic", e.SetSpte, 1, "level", 2, ("prefetch.direct_pte_prefetch", "prefetched by a direct fault")),
         (BASIC, e.GetPage, 0, "role", 0x2000, ("pages.alloc_shadow_page", "a new page for a guest table")),
         ("shadow/np32_basic", e.GetPage, 0, "role", 0x2000, ("fetch.build_direct", "a new direct page")),
         (BASIC, e.UnsyncPage, 0, "gfn", 1, ("unsync.unsync_pages", "")),

@@ -2,6 +2,8 @@
 
 Sources: SDM vol. 3 tables 4-1 to 4-20 and 28-1 to 28-6; APM vol. 2 section 5.3.
 `RsvdBits.mask[bit 7 of the entry][level - 1]`: bit 7 selects the leaf form above level 1.
+
+Inline in the .pxd, since it runs in every fault: `is_rsvd`.
 """
 
 import cython

@@ -1,4 +1,7 @@
-"""What all checks share: the VM, its live pages, what reverse lists were seen to name, and the violations found."""
+"""What all checks share: the VM, its live pages, what reverse lists were seen to name, and the violations found.
+
+Inline in the .pxd, since they run for every entry: `is_listed`, `next_used`.
+"""
 
 from typing import NamedTuple
 

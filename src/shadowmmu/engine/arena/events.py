@@ -1,4 +1,7 @@
-"""Events: fixed-size records in a buffer outside the arena. Kinds and fields are in ``events.pxd``."""
+"""Events: fixed-size records in a buffer outside the arena. Kinds and fields are in ``events.pxd``.
+
+Inline in the .pxd, since it runs in every fault: `emit`.
+"""
 
 import cython
 from cython.cimports.shadowmmu.engine.arena.state import EventRecordPtr, KvmPtr, ShadowPagePtr, host_pa, u64

@@ -1,4 +1,8 @@
-"""The role word: with the gfn, what makes two shadow pages the same. Layout and enums are in ``role.pxd``."""
+"""The role word: with the gfn, what makes two shadow pages the same. Layout and enums are in ``role.pxd``.
+
+Inline in the .pxd, since they run in every fault: `role_level`, `role_access`, `role_as_id`, `set_level`,
+`has_gptes`, `child_role`.
+"""
 
 _ACCESS_TEXT = ("---", "--x", "w--", "w-x", "-u-", "-ux", "wu-", "wux")
 _FLAGS = (

@@ -2,6 +2,10 @@
 
 Every present entry has bit 11 (`Spte.MMU_PRESENT`), which no hardware format uses; a PDPTE of PAE paging
 ignores bits 9-11, so the same test serves special level-3 pages.
+
+Inline in the .pxd, since they run in every fault: `is_present`, `is_last`, `is_writable`, `is_large`, `spte_pfn`,
+`is_mmio_spte`, `ad_enabled`, `accessed_mask`, `dirty_mask`, `is_access_track`, `is_accessed`, `is_dirty`,
+`mark_for_access_track`.
 """
 
 import cython

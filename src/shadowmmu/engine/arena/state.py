@@ -7,6 +7,9 @@ memcpy. Nothing is allocated after `create`.
 Host physical memory (`Kvm.frames`) has two zones. The low zone, below 4 GiB, holds only the `pae_root` pages,
 because a CPU in PAE mode has a 32-bit CR3. Guest memory and every other shadow table lie above 4 GiB, so that
 a root in the wrong zone cannot work by luck.
+
+Inline in the .pxd, since they run in every fault: `frame_index`, `frame_pfn`, `pfn_memory`, `host_pa`,
+`to_shadow_page`, `sptep_to_sp`, `spte_index`, `pages_per_hpage`, `warn`.
 """
 
 import cython

@@ -2,6 +2,8 @@
 
 A request kicks the vCPU out of the guest and is served before it enters again, in the order of `requests`.
 The engine never touches hardware: it notes what must be flushed and the machine does it at guest entry.
+
+Inline in the .pxd, since they run in every fault: `make_request`, `test_request`.
 """
 
 import cython

@@ -1,4 +1,7 @@
-"""Large pages: how big a mapping may be."""
+"""Large pages: how big a mapping may be.
+
+Inline in the .pxd, since it runs in every fault: `hugepage_adjust`.
+"""
 
 import cython
 from cython.cimports.shadowmmu.engine.arena.spte import is_large, is_present

@@ -4,6 +4,8 @@ A vCPU has three MMUs. `root_mmu` serves the guest itself, and L2 when nested pa
 the NPT or EPT that L1 made for L2. `nested_mmu` builds nothing: it walks L2's own tables for the emulator.
 
 `cpu_role` says how the guest's tables are read, `root_role` what the shadow tables are.
+
+Inline in the .pxd, since they run in every fault: `guest_level`, `root_level`, `is_direct`, `guest_pgd`, `get_pdptr`.
 """
 
 import cython

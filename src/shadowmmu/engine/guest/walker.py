@@ -3,6 +3,9 @@
 One walker serves 4-byte, 8-byte and EPT entries. L2's own tables are walked in two dimensions: each table
 address of theirs goes through L1's tables first. Rules: SDM vol. 3 sections 4.3-4.8 and 28.3; APM vol. 2
 sections 5.2-5.6 and 15.25.
+
+Inline in the .pxd, since they run in every fault: `entry_size`, `gpte_present`, `gpte_access`, `gpte_gfn`, `have_ad`,
+`accessed_bit`, `dirty_bit`, `protect_clean_gpte`, `read_entry`, `gpte_changed`.
 """
 
 import cython
@@ -355,7 +358,7 @@ def translate_gpa(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, gpa: gpa_t, access: u64, fau
 
 
 def group_changed(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, walker: GuestWalkerPtr) -> cython.bint:
-    """The entry of `level` is no longer what the walk read. At level 1 its block of 8 is read, for prefetching."""
+    """The level-1 entry is no longer what the walk read. Its aligned block of 8 is kept, for prefetching."""
     size: cython.int = entry_size(mmu.format)
     gpa: gpa_t = walker.pte_gpa[0]
     base: gpa_t = gpa & ~cython.cast(u64, PREFETCH * size - 1)

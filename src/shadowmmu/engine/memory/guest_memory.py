@@ -1,4 +1,7 @@
-"""Guest physical memory as the hypervisor itself reads and writes it."""
+"""Guest physical memory as the hypervisor itself reads and writes it.
+
+Inline in the .pxd, since they run in every fault: `guest_bytes`, `interleave`.
+"""
 
 import cython
 from cython.cimports.libc.string import memcpy

@@ -4,6 +4,8 @@
 A page that was given back reads as zeroes through one shared frame, which a write replaces. Before the host
 changes a mapping, every shadow of it goes, and `mmu_invalidate_seq` tells faults in flight to retry.
 Ranges are host user pages [start, end).
+
+Inline in the .pxd, since they run in every fault: `host_writable`, `fault_in_host_page`.
 """
 
 import cython

@@ -2,6 +2,8 @@
 
 Every present leaf is in exactly one rmap list, that of (its gfn, its level) in the memslot of its address
 space (invariant I1). What may change an entry goes through here, so that flush rules live in one place.
+
+Inline in the .pxd, since they run in every fault: `sp_gfn_of`, `set_translation`, `set_access`, `update_page_stats`.
 """
 
 import cython

@@ -1,4 +1,8 @@
-"""Shadow pages: birth and death, hash, active list, accounting, link and unlink. Mechanism, no policy."""
+"""Shadow pages: birth and death, hash, active list, accounting, link and unlink. Mechanism, no policy.
+
+Inline in the .pxd, since they run in every fault: `hash_bucket`, `is_obsolete`, `clear_write_flooding`, `next_valid`,
+`first_valid`, `next_with_gptes`, `first_with_gptes`.
+"""
 
 import cython
 from cython.cimports.libc.string import memset

@@ -2,6 +2,8 @@
 
 Every ancestor of an unsync page has the bit of the path set (invariant I6); bits may be set without need,
 a walk clears those. Bits are set on the way up by `pages.mark_unsync`, through all parents.
+
+Inline in the .pxd, since it runs in every fault: `try_to_unsync_pages`.
 """
 
 import cython

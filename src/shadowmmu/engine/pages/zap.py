@@ -3,6 +3,8 @@
 Prepared pages wait on an invalid list until remote TLBs are flushed; only then is their memory freed (I11).
 Special pages are on no list and in no hash, so nothing here ever finds one (R4, R8); what reaches them is the
 unlinking of their children through parent_ptes (R5).
+
+Inline in the .pxd, since they run in every fault: `available_pages`, `topup_memory_caches`, `make_pages_available`.
 """
 
 import cython

@@ -3,6 +3,8 @@
 A root of 4 or 5 guest levels is an ordinary shadow page held by a root slot, and the last three are kept in
 prev_roots. The others come in two designs, `special` and `legacy_roots`; only this file and the start of a walk
 know that there are two.
+
+Inline in the .pxd, since it runs in every fault: `is_root_stale`.
 """
 
 import cython

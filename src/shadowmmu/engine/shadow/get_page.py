@@ -2,8 +2,10 @@
 
 import cython
 from cython.cimports.shadowmmu.engine.arena.events import Event, emit_sp
-from cython.cimports.shadowmmu.engine.arena.role import Role, role_level
+from cython.cimports.shadowmmu.engine.arena.role import Role, child_role, role_level
+from cython.cimports.shadowmmu.engine.arena.spte import is_large, is_present
 from cython.cimports.shadowmmu.engine.arena.state import (
+    Bug,
     KvmPtr,
     KvmVcpuPtr,
     ListHead,
@@ -12,7 +14,12 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     list_init,
     p_spte,
     role_t,
+    spte_index,
+    sptep_to_sp,
+    to_shadow_page,
     u64,
+    unlikely,
+    warn,
 )
 from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
 from cython.cimports.shadowmmu.engine.pages.pages import alloc_shadow_page, first_valid, next_valid
@@ -76,8 +83,23 @@ def get_shadow_page(vcpu: KvmVcpuPtr, gfn: gfn_t, role: role_t) -> ShadowPagePtr
     return sp
 
 
-def make_child_sp(vcpu: KvmVcpuPtr, parent: ShadowPagePtr, sptep: p_spte, gfn: gfn_t, role: role_t) -> ShadowPagePtr:
-    """`get_child_sp` when the right page is not linked: find or make it. A wrong one stays until it is replaced."""
+def get_child_sp(vcpu: KvmVcpuPtr, sptep: p_spte, gfn: gfn_t, direct: cython.bint, access: cython.int) -> ShadowPagePtr:
+    """kvm_mmu_get_child_sp: the page to link at `sptep`, or NULL if the right one is linked already.
+
+    A present entry is right only if its child's gfn and role are what would be asked for now. A PDPT is not
+    write-protected, so the guest may have changed it since (H4); tables in use as two kinds change meaning
+    (CVE-2026-46113, CVE-2026-53359). A wrong one stays until it is replaced.
+
+    Below a special page, levels 3 and above are special too (R13): no hash, no trace, no statistics.
+    """
+    parent: ShadowPagePtr = sptep_to_sp(vcpu.kvm, sptep)
+    if unlikely(parent.role & Role.INVALID):
+        warn(vcpu.kvm, Bug.BUG_INVALID_CHILD)
+    role: role_t = child_role(parent.role, spte_index(sptep), direct, access)
+    if is_present(sptep[0]) and not is_large(sptep[0]):
+        child: ShadowPagePtr = to_shadow_page(vcpu.kvm, sptep[0])
+        if child.gfn == gfn and child.role == role:
+            return cython.NULL
     if parent.special and role_level(role) >= 3:
         return alloc_special_page(vcpu, vcpu.mmu, role)
     return get_shadow_page(vcpu, gfn, role)

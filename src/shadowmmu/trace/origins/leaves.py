@@ -49,12 +49,12 @@ CASES = (
     case(
         e.SetSpte, "prefetched by a direct fault", "leaf.set_spte", "direct_pte_prefetch",
         "Empty neighbours in the aligned group of eight are mapped in runs, if one slot holds them and the host has mapped them writable.",
-        decider="leaf.direct_pte_prefetch", ids="I9", when=is_direct_fault,
+        decider="prefetch.direct_pte_prefetch", ids="I9", when=is_direct_fault,
     ),
     case(
         e.SetSpte, "prefetched", "leaf.set_spte", "FNAME(pte_prefetch)",
         "The seven neighbours in the aligned group of eight are mapped too, if they are empty and nothing has to be waited for.",
-        decider="leaf.pte_prefetch", ids="I9",
+        decider="prefetch.pte_prefetch", ids="I9",
     ),
     case(
         e.MarkMmioSpte, "of a fault", "mmio.mark_mmio_spte", "mmu_set_spte",

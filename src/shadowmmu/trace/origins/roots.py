@@ -165,7 +165,7 @@ SPECIAL = (
     case(
         e.SpecialAlloc, "below a special root", "special.alloc_special_page", "",
         "At level 3 or more below a special root the page to link is special too, made when it is first needed.",
-        decider="get_page.make_child_sp", ids="R1 R13",
+        decider="get_page.get_child_sp", ids="R1 R13",
     ),
     case(
         e.SpecialFree, "", "special.free_special_page", "",
