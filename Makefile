@@ -20,6 +20,7 @@ lint: $(READY) $(VENV)/.tests  ## style and types
 	@$(BIN)/ruff check src tests benchmarks capture setup.py
 	@$(BIN)/ruff format --check src tests benchmarks capture setup.py
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
 
 bench: $(READY)  ## the engine against its C twin
 	@$(BIN)/python benchmarks/run.py
