@@ -17,8 +17,8 @@ test: $(READY) $(VENV)/.tests  ## set up, then pass the tests
 	@$(BIN)/python -m pytest -n 2 --dist worksteal tests
 
 lint: $(READY) $(VENV)/.tests  ## style and types
-	@$(BIN)/ruff check src tests benchmarks capture setup.py
-	@$(BIN)/ruff format --check src tests benchmarks capture setup.py
+	@$(BIN)/ruff check src tests benchmarks capture tools setup.py
+	@$(BIN)/ruff format --check src tests benchmarks capture tools setup.py
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
 
