@@ -128,8 +128,9 @@ def between(graph: Graph, rooms: list[str]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {room: set() for room in rooms}
     for module, targets in graph.items():
         here = room_of(module, rooms)
-        for there in {room_of(target, rooms) for target in targets} - {None, here} if here else ():
-            found[here].add(there)
+        for there in (room_of(target, rooms) for target in targets):
+            if here and there and there != here:
+                found[here].add(there)
     return found
 
 
