@@ -106,7 +106,7 @@ def test_events_that_change_places_show_both_rules():
     assert isinstance(capture.events[index + 1], e.SetSpte)
     found = divergence(swapped(capture, index))
     assert key(found.made_by) == ("huge.choose_hugepage", "")
-    assert found.wanted_by is not None and found.wanted_by.decider.startswith("leaf.")
+    assert found.wanted_by is not None and found.wanted_by.decider.startswith("prefetch.")
 
 
 def test_an_event_that_only_the_kernel_has_shows_its_rule():
