@@ -1,10 +1,12 @@
 """shadowmmu: KVM's x86 shadow MMU, with special shadow pages, as Python that runs real guests."""
 
+from shadowmmu.engine.face.config import ROOT_DESIGNS, VmConfig
 from shadowmmu.engine.face.types import (
     EngineError,
     Entry,
     GuestMemoryError,
     HostFault,
+    Memslot,
     MemslotError,
     MmuView,
     NestedWalk,
@@ -16,7 +18,7 @@ from shadowmmu.engine.face.types import (
     WalkStep,
 )
 from shadowmmu.engine.face.vcpu import Vcpu
-from shadowmmu.engine.face.vm import ROOT_DESIGNS, Vm
+from shadowmmu.engine.face.vm import Vm
 
 __all__ = [
     "ROOT_DESIGNS",
@@ -24,6 +26,7 @@ __all__ = [
     "Entry",
     "GuestMemoryError",
     "HostFault",
+    "Memslot",
     "MemslotError",
     "MmuView",
     "NestedWalk",
@@ -34,5 +37,6 @@ __all__ = [
     "TripleFault",
     "Vcpu",
     "Vm",
+    "VmConfig",
     "WalkStep",
 ]

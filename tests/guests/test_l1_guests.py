@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from shadowmmu import Vm
+from shadowmmu import ROOT_DESIGNS, Vm
 from shadowmmu.check.audit import audit
-from shadowmmu.engine.face.vm import ROOT_DESIGNS
 from shadowmmu.machine.loader import read_guest
 from shadowmmu.machine.machine import Machine
 from shadowmmu.machine.result import Result

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from shadowmmu.engine.face.vm import ROOT_DESIGNS
+from shadowmmu import ROOT_DESIGNS
 from shadowmmu.machine.loader import read_guest
 from shadowmmu.machine.machine import Machine
 

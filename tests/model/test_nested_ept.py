@@ -205,10 +205,7 @@ class Machine:
 
     def hpa(self, gpa: int) -> int | None:
         """Where the host has the page of an L1 physical address; None: no memslot."""
-        for _, _, base, size, hva, _ in self.vm.memslots():
-            if base <= gpa < base + size:
-                return self.vm.host_page(hva + (gpa & -PAGE) - base)
-        return None
+        return self.vm.host_address(gpa & -PAGE)
 
     # --- operations
 

@@ -102,7 +102,7 @@ def follow_address(vcpu: Vcpu, address: int) -> AddressPicture:
     return AddressPicture(
         vcpu=vcpu.id, whose=whose, address=Hex(address), own_mode=MODES[mode.levels], own=own, physical=_hex(physical),
         nested=nested, mode=MODES[mmu.guest_levels], pgd=Hex(vcpu.ncr3 or mmu.pgd), beside=beside, shadow=shadow, gpa=_hex(gpa),
-        memory=_hex(None if gpa is None else host_of(vcpu.vm, gpa)), host=_hex(host), ends=ends,
+        memory=_hex(None if gpa is None else vcpu.vm.host_address(gpa)), host=_hex(host), ends=ends,
         note=_note(vcpu.vm, mmu, shadow[-1]) if host is not None else "",
         allows=(_together(own, physical), _together(beside, gpa), _together(shadow, host)),
     )  # fmt: skip
@@ -118,15 +118,6 @@ def check_address(address: int, mode: Paging, who: str) -> None:
             f"address {address:#x} is out of range: a {who} has canonical addresses of {width} bits; "
             f"give one below {1 << width - 1:#x} or from {(1 << 64) - (1 << width - 1):#x} on"
         )
-
-
-def host_of(vm: Vm, gpa: int) -> int | None:
-    """Host physical address that the memslots and the host's own mapping give `gpa` now."""
-    for _, address_space, base, size, hva, _ in vm.memslots():
-        if not address_space and base <= gpa < base + size:
-            page = vm.host_page(hva + gpa - base)
-            return None if page is None else page | gpa & 0xFFF
-    return None
 
 
 def _hex(value: int | None) -> Hex | None:
@@ -179,7 +170,7 @@ def _reader(vm: Vm, to_l1: Callable[[int], int | None]) -> Callable[[int, int], 
 
     def read(at: int, size: int) -> int | None:
         gpa = to_l1(at)
-        if gpa is None or host_of(vm, gpa) is None:
+        if gpa is None or vm.host_address(gpa) is None:
             return None
         return int.from_bytes(vm.read_guest(gpa, size), "little")
 

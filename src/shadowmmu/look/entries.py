@@ -14,7 +14,6 @@ import msgspec
 from shadowmmu import GuestMemoryError, MmuView, ShadowPageView, Vm
 from shadowmmu.engine.arena.role import Access, Role, RoleShift, describe_role
 from shadowmmu.engine.arena.spte import Spte, SpteShift
-from shadowmmu.engine.arena.state import SlotFlag
 from shadowmmu.look.data import Hex
 from shadowmmu.x86.control import Cr3
 from shadowmmu.x86.pte import Pte, PteShift
@@ -73,7 +72,7 @@ class EntryReader:
     def __init__(self, vm: Vm, pages: Sequence[ShadowPageView]) -> None:
         self.vm = vm
         self.gfns = _frames(vm)
-        self.readonly = [(gpa >> 12, gpa + size >> 12) for _, _, gpa, size, _, flags in vm.memslots() if flags & SlotFlag.SLOT_READONLY]
+        self.readonly = [(slot.gpa >> 12, slot.gpa + slot.size >> 12) for slot in vm.memslots() if slot.readonly]
         self.tracked: dict[int, set[int]] = {}
         for page in pages:
             if shadows_table(page) and not page.unsync and not page.role & Role.INVALID:
@@ -171,9 +170,9 @@ def _generation(entry: int) -> int:
 def _frames(vm: Vm) -> dict[int, list[int]]:
     """Host frame -> the gfns that it backs, of every memslot."""
     gfns: dict[int, list[int]] = {}
-    for _, _, gpa, size, hva, _ in vm.memslots():
-        for offset in range(0, size, 4096):
-            hpa = vm.host_page(hva + offset)
+    for slot in vm.memslots():
+        for gpa in range(slot.gpa, slot.gpa + slot.size, 4096):
+            hpa = vm.host_address(gpa, slot.address_space)
             if hpa is not None:
-                gfns.setdefault(hpa >> 12, []).append(gpa + offset >> 12)
+                gfns.setdefault(hpa >> 12, []).append(gpa >> 12)
     return gfns

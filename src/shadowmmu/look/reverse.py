@@ -45,13 +45,13 @@ def reverse_maps(vm: Vm) -> list[ReverseMap]:
 
 def _mapped(vm: Vm, tables: dict[int, ShadowPageView]) -> Iterator[tuple[int, Hex, list[Place]]]:
     """(address space, gfn, entries) of each gfn and level that has any."""
-    for _, address_space, gpa, size, _, _ in vm.memslots():
+    for slot in vm.memslots():
         for level in (1, 2, 3):
             step = 4096 << 9 * (level - 1)
-            for at in range(gpa + -gpa % step, gpa + size, step):
-                entries = vm.rmap(at, level, address_space)
+            for at in range(slot.gpa + -slot.gpa % step, slot.gpa + slot.size, step):
+                entries = vm.rmap(at, level, slot.address_space)
                 if entries:
-                    yield address_space, Hex(at >> 12), sorted((_place(tables, hpa) for hpa in entries), key=lambda place: place.hpa)
+                    yield slot.address_space, Hex(at >> 12), sorted((_place(tables, hpa) for hpa in entries), key=lambda place: place.hpa)
 
 
 def _place(tables: dict[int, ShadowPageView], hpa: int) -> Place:

@@ -90,12 +90,9 @@ class Machine:
 
     def _stored(self, gpa: int, size: int) -> None:
         """The emulator stored there; CPUs may have translated code from it."""
-        for _, address_space, base, length, hva, _ in self.vm.memslots():
-            if address_space == 0 and base <= gpa < base + length:
-                page = self.vm.host_page(hva + gpa - base)
-                if page is not None:
-                    self._host_stored(page | gpa & 0xFFF, size)
-                return
+        hpa = self.vm.host_address(gpa)
+        if hpa is not None:
+            self._host_stored(hpa, size)
 
     def _host_stored(self, hpa: int, size: int) -> None:
         for processor in self.processors:

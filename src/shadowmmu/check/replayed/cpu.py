@@ -45,16 +45,9 @@ class Cpu:
     def _nested(self, gpa: int, write: bool) -> int | None:
         if self.foreign_l1 and not self.vcpu.guest_mode:
             self.passed = []
-            return self._memory(gpa)
+            hpa: int | None = self.vm.host_address(gpa)
+            return hpa
         return self._shadow(gpa, write, False)
-
-    def _memory(self, gpa: int) -> int | None:
-        """Where guest memory lies in the host."""
-        for _, space, base, size, hva, _flags in self.vm.memslots():
-            if not space and base <= gpa < base + size:
-                page = self.vm.host_page(hva + gpa - base)
-                return None if page is None else int(page) + gpa % 4096
-        return None
 
     def _shadow(self, address: int, write: bool, user: bool) -> int | None:
         """Walk the loaded shadow tables. Rights come from every level, but not from PDPTEs of PAE paging."""
@@ -89,7 +82,7 @@ class Cpu:
 
     def _read_entry(self, gpa: int, size: int) -> int | None:
         """An entry of the guest's tables as the hardware reads it: L2's through shadow NPT."""
-        hpa = self._memory(gpa) if not self.vcpu.guest_mode else self._shadow(gpa, False, False)
+        hpa = self.vm.host_address(gpa) if not self.vcpu.guest_mode else self._shadow(gpa, False, False)
         if hpa is None:
             return None
         value: int = int.from_bytes(self.vm.read_host(hpa, size), "little")
@@ -209,7 +202,7 @@ class Cpu:
             self._poke(gpa, 1, value | ACCESSED if accessed else value & ~ACCESSED)
 
     def _poke(self, gpa: int, size: int, value: int) -> None:
-        hpa = self._memory(gpa) if not self.vcpu.guest_mode else self._shadow(gpa, False, False)
+        hpa = self.vm.host_address(gpa) if not self.vcpu.guest_mode else self._shadow(gpa, False, False)
         if hpa is not None:
             self.vm.write_host(hpa, value.to_bytes(size, "little"))
             self.poked(hpa, value.to_bytes(size, "little"))

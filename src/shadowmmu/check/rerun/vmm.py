@@ -151,10 +151,9 @@ class Vmm:
     # --- stores that the CPU does not do itself
 
     def _stored(self, gpa: int, size: int) -> None:
-        hva = self.host.hva(gpa)
-        page = None if hva is None else self.vm.host_page(hva)
-        if page is not None:
-            self._host_stored(page | gpa & 0xFFF, size)
+        hpa = self.vm.host_address(gpa)
+        if hpa is not None:
+            self._host_stored(hpa, size)
 
     def _host_stored(self, hpa: int, size: int) -> None:
         self.cpu.code_changed(hpa, size)

@@ -92,8 +92,8 @@ class TwinTables:
 
     def _gfn(self, entry: int) -> int | None:
         """The frame of guest memory that an entry maps."""
-        for _, space, base, size, hva, _flags in self.special.vm.memslots():
-            for offset in range(0, 0 if space else size, 4096):
-                if self.special.vm.host_page(hva + offset) == entry & FRAME_BITS:
-                    return int(base) + offset >> 12
+        for slot in self.special.vm.memslots():
+            for gpa in range(slot.gpa, slot.gpa + (0 if slot.address_space else slot.size), 4096):
+                if self.special.vm.host_address(gpa) == entry & FRAME_BITS:
+                    return gpa >> 12
         return None

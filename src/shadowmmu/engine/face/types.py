@@ -46,6 +46,23 @@ class PageFaultException(NamedTuple):
     """EPT violations: what was tried and what the entries allow (SDM vol. 3 table 27-7)."""
 
 
+class Memslot(NamedTuple):
+    """A range of guest physical memory, and the host user memory behind it (KVM_SET_USER_MEMORY_REGION)."""
+
+    slot: int
+    """Its number within the address space."""
+    address_space: int
+    """0, or 1 for SMM."""
+    gpa: int
+    """Where it begins, guest physical, bytes."""
+    size: int
+    """Bytes, whole pages."""
+    hva: int
+    """Where its memory begins in the VM's host user memory, bytes."""
+    readonly: bool
+    log_dirty: bool
+
+
 class ShadowPageView(NamedTuple):
     """One shadow page, as it is now."""
 

@@ -1,12 +1,25 @@
-"""Shadow pages and MMUs as Python sees them."""
+"""Shadow pages, MMUs and memslots as Python sees them."""
 
 import cython
-from cython.cimports.shadowmmu.engine.arena.state import PREV_ROOTS, Hpa, KvmMmuPtr, KvmPtr, KvmVcpuPtr, ShadowPagePtr, host_pa, p_spte, u64
+from cython.cimports.shadowmmu.engine.arena.state import (
+    PAGE_SHIFT,
+    PREV_ROOTS,
+    Hpa,
+    KvmMmuPtr,
+    KvmPtr,
+    KvmVcpuPtr,
+    MemSlotPtr,
+    ShadowPagePtr,
+    SlotFlag,
+    host_pa,
+    p_spte,
+    u64,
+)
 from cython.cimports.shadowmmu.engine.guest.mmu import guest_level
 from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_list_first, pte_list_next
 from cython.cimports.shadowmmu.engine.pages.pages import is_obsolete
 
-from shadowmmu.engine.face.types import MmuView, ShadowPageView
+from shadowmmu.engine.face.types import Memslot, MmuView, ShadowPageView
 
 
 @cython.cfunc
@@ -37,4 +50,13 @@ def view_mmu(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr) -> object:
     return MmuView(
         "guest" if mmu.is_guest_mmu else "root", vcpu.mmu == mmu, mmu.root_role, guest_level(mmu), mmu.root.pgd,
         None if mmu.root.hpa == Hpa.INVALID_PAGE else mmu.root.hpa, tuple(kept),
+    )  # fmt: skip
+
+
+@cython.cfunc
+def view_slot(slot: MemSlotPtr) -> object:
+    """The memslot as it is now, a `Memslot`."""
+    return Memslot(
+        slot.id, slot.as_id, slot.base_gfn << PAGE_SHIFT, slot.npages << PAGE_SHIFT, slot.hva << PAGE_SHIFT,
+        bool(slot.flags & SlotFlag.SLOT_READONLY), bool(slot.flags & SlotFlag.SLOT_LOG_DIRTY),
     )  # fmt: skip

@@ -4,7 +4,6 @@ cdef class Vm:
     cdef Kvm *kvm
     cdef EventRecord *buffer
     cdef readonly tuple vcpus
-    cdef readonly str roots
-    cdef readonly int host_levels
+    cdef readonly object config
     cdef object check_slot(self, int result, object name)
     cdef u8 *frame_memory(self, u64 hpa, u64 size) noexcept

@@ -7,9 +7,7 @@ control-register writes. Guest memory outside the MMU's knowledge is reached by 
 import cython
 from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.libc.string import memcmp, memcpy, memset
-from cython.cimports.shadowmmu.engine.arena.pools import init_host_memory, size_pools
-from cython.cimports.shadowmmu.engine.arena.spte import set_masks
+from cython.cimports.libc.string import memcmp, memcpy
 from cython.cimports.shadowmmu.engine.arena.state import (
     ADDRESS_SPACES,
     MAX_SLOTS,
@@ -19,125 +17,51 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     EventRecordPtr,
     Hpa,
     HvaFlag,
-    Kvm,
     KvmPtr,
     MemSlotPtr,
     ShadowPagePtr,
     SlotFlag,
-    create,
     destroy,
+    gpa_t,
     p_u8,
     p_u64,
     pfn_memory,
     to_shadow_page,
     u64,
 )
+from cython.cimports.shadowmmu.engine.face.create_vm import create_vm
 from cython.cimports.shadowmmu.engine.face.vcpu import make_vcpu
-from cython.cimports.shadowmmu.engine.face.views import entries_of, view_page
+from cython.cimports.shadowmmu.engine.face.views import entries_of, view_page, view_slot
 from cython.cimports.shadowmmu.engine.memory.guest_memory import read_guest, write_guest
 from cython.cimports.shadowmmu.engine.memory.host_memory import discard_hva_range, protect_hva_range, unmap_hva_range
-from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot, gfn_to_rmap, slot_by_id
+from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot, gfn_to_rmap, host_mapping, slot_by_id
 from cython.cimports.shadowmmu.engine.pages.zap import change_mmu_pages, unprotect_page, zap_all_fast
 from cython.cimports.shadowmmu.engine.slots.dirty import get_dirty_log
 from cython.cimports.shadowmmu.engine.slots.slot_update import SlotResult, slot_create, slot_delete, slot_move, slot_set_flags
+from cython.cimports.shadowmmu.x86.pte import Pte
 
 from shadowmmu.engine.arena import state as engine_state
-from shadowmmu.engine.face.types import GuestMemoryError, MemslotError, ShadowPageView
+from shadowmmu.engine.face.config import VmConfig, check_range
+from shadowmmu.engine.face.types import GuestMemoryError, Memslot, MemslotError, ShadowPageView
 
-ROOT_DESIGNS = ("special", "legacy")
-MAX_TABLE_PAGES = 1 << 24  # 64 GiB of shadow tables
 MAX_SLOT_ID = 32763  # KVM_USER_MEM_SLOTS - 1
-_VM_COUNTERS = (
-    "mmu_shadow_zapped", "mmu_pte_write", "mmu_pde_zapped", "mmu_flooded", "mmu_recycled", "mmu_cache_miss",
-    "mmu_unsync", "pages_4k", "pages_2m", "pages_1g", "nx_lpage_splits", "max_mmu_rmap_size",
-    "max_mmu_page_hash_collisions", "remote_tlb_flush", "remote_tlb_flush_requests", "special_allocated",
-    "special_freed",
-)  # fmt: skip
-_VCPU_COUNTERS = (
-    "pf_taken", "pf_fixed", "pf_emulate", "pf_spurious", "pf_fast", "pf_mmio_spte_created", "pf_guest", "tlb_flush",
-    "invlpg",
-)  # fmt: skip
 
 
 @cython.cclass
 class Vm:
     """A virtual machine's memory and shadow MMU.
 
-    memory_mib    guest memory in one memslot at 0; 0 makes none
-    vcpus         number of vCPUs
-    roots         "special" or "legacy": how roots without a guest table are made
-    host_levels   3, 4 or 5: levels of the host's own paging, which NPT shares
-    tdp           run L1 on direct tables (nested paging on) instead of shadow paging
-    vendor        "svm" or "vmx": reserved bits, and EPT when `tdp` is set
-    maxphyaddr    the guest's physical address width, bits
-    shadow_pages  limit of shadow pages; 0: the kernel's default, which follows the memory size
-    table_pages   pool of shadow tables, the most that can ever exist; 0: enough for the default limit
-    user_mib      host user memory that memslots can map; 0: as much as `memory_mib`
-    max_huge_level, nx_huge_pages   the largest mapping (1-3), and whether huge ones may be executable (iTLB multihit)
-    cr4_reserved  CR4 bits that the guest's CPUID does not offer: setting one is #GP
-
-    Arguments out of range raise ValueError, other types TypeError, integers that 64 bits cannot hold OverflowError.
+    Its keyword arguments are the fields of `VmConfig`, which `config` keeps. Arguments out of range raise ValueError,
+    other types TypeError, integers that 64 bits cannot hold OverflowError.
     A VM and its vCPUs belong to one thread at a time.
     """
 
-    def __cinit__(
-        self,
-        *,
-        memory_mib: int = 32,
-        vcpus: int = 1,
-        roots: str = "special",
-        host_levels: int = 4,
-        tdp: bool = False,
-        vendor: str = "svm",
-        maxphyaddr: int = 40,
-        host_maxphyaddr: int = 46,
-        shadow_pages: int = 0,
-        table_pages: int = 0,
-        user_mib: int = 0,
-        max_huge_level: int = 3,
-        nx_huge_pages: bool = False,
-        cr4_reserved: int = 0,
-    ):
-        check_choice("roots", roots, ROOT_DESIGNS)
-        check_choice("host_levels", host_levels, (3, 4, 5))
-        check_choice("vendor", vendor, ("svm", "vmx"))
-        check_range("vcpus", vcpus, 1, 64)
-        check_range("memory_mib", memory_mib, 0, 1 << 16)
-        check_range("maxphyaddr", maxphyaddr, 32, 51)
-        check_range("host_maxphyaddr", host_maxphyaddr, 36, 52)
-        check_range("max_huge_level", max_huge_level, 1, 3)
-        check_range("user_mib", user_mib, memory_mib if user_mib else 0, 1 << 16)
-        check_range("shadow_pages", shadow_pages, 0, MAX_TABLE_PAGES // 2)
-        check_range("table_pages", table_pages, 0, MAX_TABLE_PAGES)
-        check_range("cr4_reserved", cr4_reserved, 0, (1 << 64) - 1)
-        config: Kvm
-        memset(cython.address(config), 0, cython.sizeof(Kvm))
-        config.nvcpus = vcpus
-        config.special_roots = roots == "special"
-        config.tdp = tdp
-        config.vmx = vendor == "vmx"
-        config.ept = tdp and vendor == "vmx"
-        config.ept_ad = config.ept
-        config.ept_exec_only = config.ept
-        config.host_levels = host_levels
-        config.maxphyaddr = maxphyaddr
-        config.host_maxphyaddr = host_maxphyaddr
-        config.max_huge_level = max_huge_level
-        config.nx_huge_pages = nx_huge_pages
-        config.cr4_reserved = cr4_reserved
-        size_pools(cython.address(config), memory_mib, user_mib or memory_mib, table_pages or 2 * shadow_pages)
-        self.kvm = create(cython.address(config))
-        if self.kvm == cython.NULL:
-            raise MemoryError(f"no memory for an arena of a VM with {memory_mib} MiB; ask for less memory_mib")
-        self.roots = roots
-        self.host_levels = host_levels
-        set_masks(self.kvm)
-        init_host_memory(self.kvm)
-        self.kvm.n_requested_mmu_pages = shadow_pages
-        self.kvm.n_max_mmu_pages = shadow_pages or self.kvm.npages_pool // 2
-        self.vcpus = tuple([make_vcpu(self, self.kvm, i) for i in range(vcpus)])
-        if memory_mib:
-            self.set_memslot(0, 0, memory_mib << 20)
+    def __cinit__(self, **options: object):
+        self.config = VmConfig(**options)
+        self.kvm = create_vm(self.config)
+        self.vcpus = tuple([make_vcpu(self, self.kvm, i) for i in range(self.config.vcpus)])
+        if self.config.memory_mib:
+            self.set_memslot(0, 0, self.config.memory_mib << 20)
 
     def __dealloc__(self):
         if self.kvm != cython.NULL:
@@ -267,6 +191,16 @@ class Vm:
         entry: u64 = self.kvm.hva_map[hva >> 12]
         return (entry >> PAGE_SHIFT) << PAGE_SHIFT if entry & HvaFlag.HVA_PRESENT else None
 
+    def host_address(self, gpa: int, address_space: int = 0) -> int | None:
+        """Host physical address of the byte at guest physical `gpa` now; None: no memslot, or the host has no page there."""
+        check_range("address_space", address_space, 0, ADDRESS_SPACES - 1)
+        at: gpa_t = gpa
+        slot: MemSlotPtr = gfn_to_memslot(self.kvm, address_space, at >> PAGE_SHIFT)
+        if slot == cython.NULL:
+            return None
+        entry: u64 = host_mapping(self.kvm, slot, at >> PAGE_SHIFT)
+        return (entry & Pte.ADDR) | (at & (PAGE_SIZE - 1)) if entry & HvaFlag.HVA_PRESENT else None
+
     def set_host_page_level(self, hva: int, size: int, level: int) -> None:
         """Back a range of user memory by host pages of `level` (1: 4K, 2: 2M, 3: 1G); aligned to that size."""
         check_range("level", level, 1, 3)
@@ -339,6 +273,16 @@ class Vm:
         return bool(self.kvm.tdp)
 
     @property
+    def roots(self) -> str:
+        """The root design: one of `ROOT_DESIGNS`."""
+        return self.config.roots
+
+    @property
+    def host_levels(self) -> int:
+        """Levels of the host's own paging."""
+        return self.config.host_levels
+
+    @property
     def maxphyaddr(self) -> int:
         return self.kvm.maxphyaddr
 
@@ -356,26 +300,23 @@ class Vm:
         """The one-bit generation of shadow pages."""
         return self.kvm.mmu_valid_gen
 
-    def memslots(self) -> list[tuple[int, int, int, int, int, int]]:
-        """(slot, address space, gpa, size, hva, flags) of each."""
-        found = []
-        for as_id in range(ADDRESS_SPACES):
-            for i in range(MAX_SLOTS):
-                slot: MemSlotPtr = cython.address(self.kvm.slots[as_id][i])
-                if slot.npages:
-                    found.append((slot.id, as_id, slot.base_gfn << 12, slot.npages << 12, slot.hva << 12, slot.flags))
-        return found
+    def memslots(self) -> list[Memslot]:
+        """Those of all address spaces."""
+        return [
+            view_slot(cython.address(self.kvm.slots[as_id][i]))
+            for as_id in range(ADDRESS_SPACES)
+            for i in range(MAX_SLOTS)
+            if self.kvm.slots[as_id][i].npages
+        ]
 
     def counters(self) -> dict[str, int]:
-        """The debugfs counters by their kernel names; per-vCPU ones are summed."""
-        vm_stats: p_u64 = cython.cast(p_u64, cython.address(self.kvm.stat))
-        result: dict = {name: vm_stats[i] for i, name in enumerate(_VM_COUNTERS)}
-        result.update(dict.fromkeys(_VCPU_COUNTERS, 0))
+        """The debugfs counters by their kernel names, which are the fields of VmStat and VcpuStat; the latter are summed."""
+        result: dict = self.kvm.stat
         i: cython.int
         for i in range(self.kvm.nvcpus):
-            stats: p_u64 = cython.cast(p_u64, cython.address(self.kvm.vcpus[i].stat))
-            for j, name in enumerate(_VCPU_COUNTERS):
-                result[name] += stats[j]
+            counted: dict = self.kvm.vcpus[i].stat
+            for name, value in counted.items():
+                result[name] = result.get(name, 0) + value
         result["n_used_mmu_pages"] = self.kvm.n_used_mmu_pages
         result["n_max_mmu_pages"] = self.kvm.n_max_mmu_pages
         result["indirect_shadow_pages"] = self.kvm.indirect_shadow_pages
@@ -466,16 +407,3 @@ class Vm:
         self.kvm.events = events
         self.kvm.max_events = room
         self.kvm.nevents = 0
-
-
-# --- helpers
-
-
-def check_choice(name: str, value: object, choices: tuple) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}; choose one of {', '.join(map(repr, choices))}")
-
-
-def check_range(name: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name} is {value}; it must lie between {low} and {high}")

@@ -1,0 +1,50 @@
+"""From a `VmConfig` to an arena: kvm_create_vm and what kvm_mmu_init_vm sets, with memory as the host has it at first."""
+
+import cython
+from cython.cimports.libc.string import memset
+from cython.cimports.shadowmmu.engine.arena.pools import init_host_memory, size_pools
+from cython.cimports.shadowmmu.engine.arena.spte import set_masks
+from cython.cimports.shadowmmu.engine.arena.state import Kvm, KvmPtr, create
+
+
+@cython.cfunc
+def describe_guest(kvm: KvmPtr, config: object) -> object:
+    """The constants of the guest."""
+    kvm.nvcpus = config.vcpus
+    kvm.maxphyaddr = config.maxphyaddr
+    kvm.cr4_reserved = config.cr4_reserved
+    return None
+
+
+@cython.cfunc
+def describe_host(kvm: KvmPtr, config: object) -> object:
+    """The constants of the host's CPU and of KVM on it."""
+    kvm.vmx = config.vendor == "vmx"
+    kvm.tdp = bool(config.tdp)
+    kvm.ept = kvm.tdp and kvm.vmx
+    kvm.ept_ad = kvm.ept
+    kvm.ept_exec_only = kvm.ept
+    kvm.host_levels = config.host_levels
+    kvm.host_maxphyaddr = config.host_maxphyaddr
+    kvm.special_roots = config.roots == "special"
+    kvm.max_huge_level = config.max_huge_level
+    kvm.nx_huge_pages = bool(config.nx_huge_pages)
+    return None
+
+
+def create_vm(config: object) -> KvmPtr:
+    """The arena of a VM without memslots and with vCPUs that are not yet made. Raises MemoryError."""
+    constants: Kvm
+    memset(cython.address(constants), 0, cython.sizeof(Kvm))
+    describe_guest(cython.address(constants), config)
+    describe_host(cython.address(constants), config)
+    user_mib: object = config.user_mib or config.memory_mib
+    size_pools(cython.address(constants), config.memory_mib, user_mib, config.table_pages or 2 * config.shadow_pages)
+    kvm: KvmPtr = create(cython.address(constants))
+    if kvm == cython.NULL:
+        raise MemoryError(f"no memory for an arena of a VM with {config.memory_mib} MiB; ask for less memory_mib")
+    set_masks(kvm)
+    init_host_memory(kvm)
+    kvm.n_requested_mmu_pages = config.shadow_pages
+    kvm.n_max_mmu_pages = config.shadow_pages or kvm.npages_pool // 2
+    return kvm
