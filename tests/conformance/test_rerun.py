@@ -18,15 +18,16 @@ from shadowmmu.check.rerun.driver import Rerun, not_rerun, rerun
 from shadowmmu.check.rerun.kernel_stream import Stream
 from shadowmmu.check.rerun.memory import EmulatorMemory
 from shadowmmu.check.rerun.pdptes import Pdptes
-from shadowmmu.check.rerun.processor import CaptureProcessor
 from shadowmmu.check.rerun.result import Result
 from shadowmmu.check.rerun.script import Script
 from shadowmmu.check.rerun.vmm import PORTS
 from shadowmmu.check.rerun.watchdog import Watchdog
 from shadowmmu.cli.main import call
 from shadowmmu.errors import BadInput
+from shadowmmu.machine.loop import vcpu_loop
+from shadowmmu.machine.loop.injection import Injection
 from shadowmmu.machine.memory.linear_memory import GuestMemory
-from shadowmmu.machine.vcpu import processor as machine_processor
+from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.trace import events as e
 from shadowmmu.trace.text import to_text
 
@@ -271,10 +272,10 @@ def plain_run(cpu, _fetcher):
     [
         (MMIO, CapturedCpu, "error_code", lambda _cpu, code: code),
         (MMIO, EmulatorMemory, "translate", GuestMemory.translate),
-        (PERM, CaptureProcessor, "_interrupted", lambda _processor, _gva, code: code),
-        ("shadow/p64_smep", CaptureProcessor, "_look_from", lambda processor, _state: setattr(processor.vcpu, "ac", True)),
-        ("random_modes/p32_modes1", machine_processor, "run_exactly", plain_run),
-        ("random/p32_rnd0", CaptureProcessor, "_inject_again", lambda processor: processor.enter()),
+        (PERM, Injection, "_unprotect", lambda _injection, _gva: None),
+        ("shadow/p64_smep", Processor, "look_from", lambda processor, _state: setattr(processor.vcpu, "ac", True)),
+        ("random_modes/p32_modes1", vcpu_loop, "run_exactly", plain_run),
+        ("random/p32_rnd0", Injection, "reenter", lambda injection: injection._enter()),
         ("nested_tdp0/n64_basic", EmulatorMemory, "store_physical", GuestMemory.store_physical),
         ("nested_tdp0/npae_basic", Pdptes, "entered", lambda _pdptes, _rip: None),
     ],

@@ -1,15 +1,19 @@
 """A virtual machine around the engine: CPU, exits, event delivery, instruction emulation, nested SVM, loader, few devices.
 
-* `cpu`          the seam: what a CPU back end gives (`Cpu`), and the registers and exits that pass through it
-* `unicorn_cpu`  the default back end: Unicorn as an AMD-V processor, the guest always under VMRUN; `unicorn_host`,
-                 `unicorn_layout`, and `page_boundary`, which corrects it
-* `processor`    one vCPU: enter, run, handle the exit
-* `exits`, `control_registers`, `msr`, `cpuid`, `intercepts`   the handlers, and what is intercepted
-* `deliver`      events through the guest's own IDT, in every mode; `cpu_memory` is memory as the CPU reaches it then
-* `decode`, `emulate`   instructions that touch shadowed tables or memory that is not there
-* `svm`          VMRUN and its kin, for a guest that is a hypervisor (L1); `vmcb` and `vmcb_check` read what it asks for
-* `nested`       L2: entry and #VMEXIT; `reflect` says which exits are L1's
-* `guest_tables`, `fault_cause`   whose fault a nested page fault is: the final access, or a walk of the guest's tables
+Each room imports only from those above it:
+
+* `seam`       what a CPU back end gives (`Cpu`), and the registers and exits that pass through it; `intercepts`,
+               `real_controls`: what it is told to run with
+* `cpu`        the default back end: Unicorn as an AMD-V processor, the guest always under VMRUN
+* `memory`     guest memory as an instruction reaches it, and as the CPU itself does while it delivers an event
+* `emulator`   instructions that touch shadowed tables or memory that is not there
+* `vcpu`       `processor`, one vCPU's state and what handlers do with it: MSRs, CPUID, the event that is pending, the L2
+               that runs; `deliver` takes an event through the guest's own IDT, in every mode; a `witness` is told of all
+* `svm`        VMRUN and its kin, for a guest that is a hypervisor (L1): `world_switch` to L2 and back, `reflect` says
+               which exits are L1's
+* `exits`      the handlers; `page_boundary` corrects where the CPU stopped, `fault_cause` says whose fault a nested
+               page fault is
+* `loop`       enter the guest, run it, handle the exit, deliver what comes of it
 * `loader`, `devices`, `machine`   guests, ports, and the whole
 
 A guest asks for AMD-V by the feature ``svm``. With ``npt`` it is offered nested paging, and runs on direct tables

@@ -12,10 +12,13 @@ from shadowmmu.machine.cpu.unicorn_cpu import UnicornCpu
 from shadowmmu.machine.ctrl_c import Interrupt
 from shadowmmu.machine.devices import EXIT_PASS, PortBus
 from shadowmmu.machine.emulator.decode import UnemulatedInstruction
+from shadowmmu.machine.exits.ports import guard_port
 from shadowmmu.machine.intercepts import EXIT_ON_PAUSE, NESTED_PAGING, SHADOW_PAGING
 from shadowmmu.machine.loader import Guest, Loaded, load_image
+from shadowmmu.machine.loop.vcpu_loop import VcpuLoop
+from shadowmmu.machine.memory.linear_memory import GuestMemory
 from shadowmmu.machine.result import Reason, Result, resident_bytes
-from shadowmmu.machine.seam import Exit, ExitKind
+from shadowmmu.machine.seam import Exit, ExitKind, State
 from shadowmmu.machine.svm.reflect import exit_name
 from shadowmmu.machine.vcpu.cpuid import Cpuid
 from shadowmmu.machine.vcpu.deliver import TaskSwitch
@@ -71,22 +74,26 @@ class Machine:
         loaded = loaded or load_image(guest)
         for piece in loaded.pieces:
             self.vm.write_guest(piece.gpa, piece.data + bytes(piece.size - len(piece.data)))
-        self.processors = tuple(self._processor(number, loaded) for number in range(guest.vcpus))
+        self._loops = tuple(self._vcpu_loop(number, loaded) for number in range(guest.vcpus))
+        self.processors = tuple(loop.processor for loop in self._loops)
         self._quiet_since = 0.0
         self._turn = 0
 
-    def _processor(self, number: int, loaded: Loaded) -> Processor:
+    def _vcpu_loop(self, number: int, loaded: Loaded) -> VcpuLoop:
         vcpu = self.vm.vcpus[number]
         cpuid = Cpuid(number, self.guest.vcpus, self.vm.maxphyaddr, frozenset(self.guest.features))
         intercepts = NESTED_PAGING if self.vm.tdp else SHADOW_PAGING
         if self.guest.vcpus > 1:
             intercepts |= EXIT_ON_PAUSE
-        processor = Processor(vcpu, cpuid, intercepts, self._stored, self._host_stored)
-        cpu = UnicornCpu(self.vm.host_regions(), self.ports, processor.guard_port, intercepts)
+
+        def guard(state: State, port: int, size: int) -> ExitKind | None:
+            return guard_port(processor, state, port, size)
+
+        cpu = UnicornCpu(self.vm.host_regions(), self.ports, guard, intercepts)
         cpu.set_state(loaded.state)
+        processor = Processor(vcpu, cpu, cpuid, intercepts, GuestMemory(vcpu, self._stored))
         vcpu.set_sregs(loaded.cr0, 0, 0, 0)
-        processor.attach(cpu)
-        return processor
+        return VcpuLoop(processor, self._stored, self._host_stored)
 
     def _stored(self, gpa: int, size: int) -> None:
         """The emulator stored there; CPUs may have translated code from it."""
@@ -123,24 +130,25 @@ class Machine:
     def _loop(self, max_exits: int, max_quiet_seconds: float, interrupt: Interrupt) -> tuple[Reason, str]:
         self._quiet_since = time.thread_time()
         while not all(processor.halted for processor in self.processors):
-            for processor in self._turns():
+            for loop in self._turns():
                 try:
-                    exit_ = processor.step()
+                    exit_ = loop.step()
                 except TripleFault as end:
                     return Reason.TRIPLE_FAULT, str(end)
                 except (UnemulatedInstruction, TaskSwitch) as end:
                     return Reason.UNEMULATED, str(end)
                 interrupt.check()
-                ended = self._after(processor, exit_, max_quiet_seconds)
+                ended = self._after(loop.processor, exit_, max_quiet_seconds)
                 if ended is not None:
                     return ended
                 if self.exits >= max_exits:
                     return Reason.EXIT_LIMIT, f"{self.exits} exits"
         return Reason.HALTED, f"HLT at RIP {self.processors[0].cpu.state().rip:#x}"
 
-    def _turns(self) -> Iterator[Processor]:
-        """The vCPU whose turn it is, over and over, as long as its turn lasts."""
-        processor = self.processors[self._turn % len(self.processors)]
+    def _turns(self) -> Iterator[VcpuLoop]:
+        """The loop of the vCPU whose turn it is, over and over, as long as its turn lasts."""
+        loop = self._loops[self._turn % len(self._loops)]
+        processor = loop.processor
         self._turn += 1
         if processor.halted:
             return
@@ -149,7 +157,7 @@ class Machine:
         processor.yielded = False
         last = self.exits + _TURN
         while not (processor.halted or processor.yielded) and (len(self.processors) == 1 or self.exits < last):
-            yield processor
+            yield loop
 
     def _after(self, processor: Processor, exit_: Exit, max_quiet_seconds: float) -> tuple[Reason, str] | None:
         """Count, call the hooks, and see whether that was the end."""

@@ -16,7 +16,7 @@ import pytest
 from shadowmmu import HostFault, Vm
 from shadowmmu.cli import guests
 from shadowmmu.cli.main import VERBS, call
-from shadowmmu.machine.vcpu.processor import Processor
+from shadowmmu.machine.loop.vcpu_loop import VcpuLoop
 from shadowmmu.trace.events import Marker
 from shadowmmu.trace.text import read_text
 
@@ -181,7 +181,7 @@ def broken_enter(self: object) -> None:
 
 
 def test_an_engine_that_gives_up_is_told_like_a_violation(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(Processor, "step", broken_enter)
+    monkeypatch.setattr(VcpuLoop, "step", broken_enter)
     assert call(QUICK) == 1
     out = capsys.readouterr().out
     assert "✘ broke off after 0 exits" in out and "HostFault: vCPU 0" in out

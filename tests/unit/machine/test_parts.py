@@ -134,7 +134,7 @@ def test_unknown_msr_reads() -> None:
 
 
 class Shadow:
-    """A vCPU without paging, and its memory as a delivery sees it."""
+    """A vCPU without paging, and its memory as a delivery sees it; the exits of one are only given to the engine."""
 
     def __init__(self) -> None:
         self.vm = Vm(memory_mib=1)
@@ -143,9 +143,17 @@ class Shadow:
         self.vcpu.enter()
         self.outcomes: list[Outcome] = []
         self.stored: list[int] = []
-        self.memory = CpuMemory(
-            self.vcpu, lambda gpa, size: None, lambda hpa, size: self.stored.append(hpa), self.outcomes.append, lambda: self.vcpu.enter()
-        )
+        self.memory = CpuMemory(self.vcpu, lambda gpa, size: None, lambda hpa, size: self.stored.append(hpa), self)
+
+    def page_fault(self, gva: int, access: int, code: int) -> Outcome:
+        self.outcomes.append(self.vcpu.page_fault(gva, code))
+        return self.outcomes[-1]
+
+    def nested_page_fault(self, gpa: int, code: int) -> Outcome:
+        raise AssertionError("there are no nested tables")
+
+    def reenter(self) -> None:
+        self.vcpu.enter()
 
 
 def test_the_first_access_faults_into_the_engine_and_the_next_does_not() -> None:

@@ -88,14 +88,15 @@ class Rerun:
 
     def _step(self) -> bool:
         """One exit of the guest; False: it has shut down, or the kernel finds no root for it."""
+        vcpu = self.vmm.vcpu
         try:
-            self.vmm.processor.step()
-            if self.vmm.processor.shutdown:
-                self.vmm.processor.vcpu.enter()
+            vcpu.step()
+            if vcpu.processor.shutdown:
+                vcpu.processor.vcpu.enter()
         except TripleFault:
             self._rootless = True
             return False
-        return not self.vmm.processor.shutdown
+        return not vcpu.processor.shutdown
 
     def _finish(self) -> None:
         self._compare(self.vmm.take())

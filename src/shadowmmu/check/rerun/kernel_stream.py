@@ -9,7 +9,7 @@ import msgspec
 
 from shadowmmu.captures.capture import Capture
 from shadowmmu.check.compare.ignore import ALL_ROOTS, INPUTS, NOISE
-from shadowmmu.check.rerun.processor import TOLD_EXITS
+from shadowmmu.check.rerun.kvm_witness import TOLD_EXITS
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent, Marker
 from shadowmmu.trace.fields import Word

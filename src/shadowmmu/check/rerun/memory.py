@@ -1,14 +1,14 @@
-"""Guest memory as KVM's emulator, the CPU in a delivery, and the CPU's own fetch see it in a rerun."""
+"""Guest memory as KVM's emulator and the CPU's own fetch see it in a rerun."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from shadowmmu import Outcome, Vcpu
+from shadowmmu import Vcpu
 from shadowmmu.check.rerun.pdptes import Pdptes
 from shadowmmu.hardware.walk import SecondLevelFault
-from shadowmmu.machine.memory.cpu_memory import CpuMemory, NestedCpuMemory
-from shadowmmu.machine.memory.linear_memory import FETCH, PAGE_SIZE, READ, SYSTEM, USER, GuestFault, GuestMemory, NoMemory, Span
+from shadowmmu.machine.memory.cpu_walk import walk_nested_tables, walk_shadow_tables
+from shadowmmu.machine.memory.linear_memory import FETCH, PAGE_SIZE, READ, SYSTEM, USER, GuestMemory, NoMemory, Span
 
 MMIO_BYTE = b"\x5a"
 """What the captures' VMM answers to a load from memory that is not there."""
@@ -70,41 +70,19 @@ class EmulatorMemory(GuestMemory):
             data = data[size:]
 
 
-class DeliveryMemory(CpuMemory):
-    """Memory as the CPU reaches it while it delivers an event, with shadow paging."""
-
-    interrupted: Callable[[int, int], int]
-    """(address, error code) of a #PF exit in the middle of it -> the error code that the captured CPU gives."""
-
-    def _page_fault(self, gva: int, access: int, code: int) -> Outcome:
-        return super()._page_fault(gva, access, self.interrupted(gva, code))
-
-    def find_code(self, gva: int, user: bool) -> int | None:
-        """Host physical address of code that the tables in use map."""
-        place = self._walk(gva, USER if user else READ)
-        return None if place < 0 else place
-
-
-class NestedDeliveryMemory(NestedCpuMemory):
-    """The same with nested paging."""
-
-    def find_code(self, gva: int, user: bool) -> int | None:
-        try:
-            return self._two_dimensional(gva, USER if user else READ)
-        except (GuestFault, SecondLevelFault):
-            return None
-
-
 class FetchedCode(GuestMemory):
     """Code that the CPU has just fetched by itself, read as it did: the MMU hears nothing of it."""
 
-    def __init__(self, vcpu: Vcpu, find: Callable[[int, bool], int | None]) -> None:
+    def __init__(self, vcpu: Vcpu) -> None:
         super().__init__(vcpu, lambda _gpa, _size: None)
-        self._find = find
+        self._walk = walk_nested_tables if vcpu.vm.tdp else walk_shadow_tables
 
     def fetch(self, gva: int, size: int, user: bool) -> bytes:
-        place = self._find(gva, user)
-        if place is None:
+        try:
+            place = self._walk(self.vcpu, gva, USER if user else READ)
+        except SecondLevelFault:
+            place = -1
+        if place < 0:
             raise NoMemory(f"{gva:#x}")
         code: bytes = self.vcpu.vm.read_host(place, size)
         return code

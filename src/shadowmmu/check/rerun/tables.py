@@ -31,8 +31,8 @@ class NestedComparison(DumpComparison):
 
 def compare_tables(run: Rerun, dump: Dump) -> None:
     """Raises Diverged; with special roots only what each address maps to is compared."""
-    root, level = run.vmm.processor.entered
-    if run.capture.setup.tdp_mmu and not run.vmm.processor.vcpu.guest_mode:
+    root, level = run.vmm.vcpu.witness.entered_on
+    if run.capture.setup.tdp_mmu and not run.vmm.vm.vcpus[0].guest_mode:
         return  # the TDP MMU's
     if not dump.root or root is None or (run.stream.guest_view and run.stream.recycled):
         return

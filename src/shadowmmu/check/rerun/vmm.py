@@ -9,10 +9,9 @@ from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.markers import Mark
 from shadowmmu.check.compare.match import Matcher
 from shadowmmu.check.replayed.host import Host
-from shadowmmu.check.rerun.captured_cpu import CapturedCpu
 from shadowmmu.check.rerun.entry_state import starting_state
-from shadowmmu.check.rerun.processor import CaptureProcessor
 from shadowmmu.check.rerun.script import END, STATS, Script
+from shadowmmu.check.rerun.vcpu import CapturedVcpu
 from shadowmmu.trace import events as e
 from shadowmmu.trace.engine import from_records
 from shadowmmu.trace.events import AnyEvent, Marker
@@ -60,10 +59,9 @@ class Vmm:
         self.host.seed_frames()
         state, vcpu = self.capture.guest.entry_state, self.vm.vcpus[0]
         vcpu.set_sregs(state["cr0"], state["cr3"], state["cr4"], state["efer"])
-        self.processor = CaptureProcessor(vcpu, self._stored, self._host_stored, self._mmio, self.tell, self._take_return)
-        self.cpu = CapturedCpu(self.vm.host_regions(), self, self.processor.guard_port, self.processor.intercepts)
+        self.vcpu = CapturedVcpu(vcpu, self, self._stored, self._host_stored, self._mmio, self.tell, self._take_return)
+        self.cpu = self.vcpu.cpu
         self.cpu.set_state(starting_state(state))
-        self.processor.attach(self.cpu)
         self.vm.start_trace(1 << 16)
 
     # --- events
@@ -120,7 +118,7 @@ class Vmm:
         if self._registers is None:
             return
         mark, self._registers = self._registers, None
-        self.processor.vcpu.set_sregs(mark["cr0"], mark["cr3"], mark["cr4"], mark["efer"])
+        self.vm.vcpus[0].set_sregs(mark["cr0"], mark["cr3"], mark["cr4"], mark["efer"])
         self.cpu.set_state(starting_state(mark.fields))
 
     def _do(self, command: str) -> None:

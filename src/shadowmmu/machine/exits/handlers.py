@@ -2,25 +2,26 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from iced_x86 import Code, Mnemonic
 
 from shadowmmu.engine.face.types import Outcome
 from shadowmmu.machine.emulator.decode import Operands
+from shadowmmu.machine.exits.control_registers import read_control, write_control
+from shadowmmu.machine.exits.emulated_access import emulate
 from shadowmmu.machine.exits.fault_cause import write_fault_cause
 from shadowmmu.machine.memory.guest_tables import GUEST_FINAL
 from shadowmmu.machine.memory.linear_memory import BP, DB, GP, OF, PF, UD, Event, GuestFault, NestedFault, NoMemory
 from shadowmmu.machine.seam import MASK32, Exit, ExitKind, Reg, Seg, Segment, State
 from shadowmmu.machine.svm.instructions import svm_instruction
-from shadowmmu.machine.vcpu.control_registers import read_control, write_control
+from shadowmmu.machine.svm.reflect import shut_down
+from shadowmmu.machine.svm.world_switch import take_interrupt
 from shadowmmu.machine.vcpu.deliver import TaskSwitch
 from shadowmmu.machine.vcpu.msr import CSTAR, LSTAR, SFMASK, TSC_AUX
+from shadowmmu.machine.vcpu.pending import Origin
+from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.x86.control import Cr4, Efer, Rflags
 from shadowmmu.x86.pferr import Pferr
-
-if TYPE_CHECKING:
-    from shadowmmu.machine.vcpu.processor import Processor
 
 _SMAP, _USER = int(Cr4.SMAP), int(Pferr.USER)
 _WRITE = int(Pferr.WRITE)
@@ -33,9 +34,9 @@ _CODE_64, _CODE_32, _DATA = 0xA9B, 0xC9B, 0xC93  # flat ring 0 segments, as SYSC
 _FLAT = 0xFFFFFFFF
 
 
-def _page_fault(p: "Processor", exit_: Exit) -> None:
+def _page_fault(p: Processor, exit_: Exit) -> None:
     if p.vcpu.vm.tdp:
-        p.inject(Event(PF, exit_.error_code, exit_.gva))  # of the guest's own tables
+        p.queue(Event(PF, exit_.error_code, exit_.gva), Origin.CPU)  # of the guest's own tables
         return
     if p.vcpu.cr4 & _SMAP and p.capture().cpl == 3 and not exit_.error_code & _USER:
         p.vcpu.ac = False  # the CPU's own access to a descriptor table
@@ -43,12 +44,12 @@ def _page_fault(p: "Processor", exit_: Exit) -> None:
     p.outcomes[outcome] += 1
     if outcome is Outcome.INJECT:
         fault = p.vcpu.exception
-        p.inject(Event(PF, fault.error_code, fault.cr2))
+        p.queue(Event(PF, fault.error_code, fault.cr2))
     elif outcome is Outcome.EMULATE:
-        p.emulate(exit_.gva)
+        emulate(p, exit_.gva)
 
 
-def _nested_page_fault(p: "Processor", exit_: Exit) -> None:
+def _nested_page_fault(p: Processor, exit_: Exit) -> None:
     """The engine mends it, or the instruction is emulated, or L2 met L1's nested tables."""
     cause = _fault_cause(p, exit_)
     outcome = p.vcpu.page_fault(exit_.gva, exit_.error_code | cause)
@@ -56,10 +57,10 @@ def _nested_page_fault(p: "Processor", exit_: Exit) -> None:
     if outcome is Outcome.INJECT:
         raise NestedFault(exit_.gva, p.vcpu.exception.error_code | cause, reported=True)
     if outcome is Outcome.EMULATE:
-        p.emulate(exit_.gva)
+        emulate(p, exit_.gva)
 
 
-def _fault_cause(p: "Processor", exit_: Exit) -> int:
+def _fault_cause(p: Processor, exit_: Exit) -> int:
     """Bit 32 or 33 of EXITINFO1."""
     if not exit_.error_code & _WRITE:
         return GUEST_FINAL
@@ -70,7 +71,7 @@ def _fault_cause(p: "Processor", exit_: Exit) -> int:
     return write_fault_cause(p.vcpu, state, instruction, exit_.gva)
 
 
-def _exception(p: "Processor", exit_: Exit) -> None:
+def _exception(p: Processor, exit_: Exit) -> None:
     """An exception of the guest's own: it goes to its IDT."""
     state = p.capture()
     event = Event(exit_.number, exit_.error_code)
@@ -78,25 +79,25 @@ def _exception(p: "Processor", exit_: Exit) -> None:
         event = Event(UD)  # this CPU has AMD-V on, and so looks at the privilege level first
     if exit_.number == UD and p.fetcher.peek(state) == _ICEBP:
         event = Event(DB, next_rip=state.rip + 1)
-    p.inject(event)
+    p.queue(event, Origin.CPU)
 
 
-def _is_svm_instruction(p: "Processor", state: State) -> bool:
+def _is_svm_instruction(p: Processor, state: State) -> bool:
     with suppress(GuestFault, NestedFault, NoMemory):
         return p.fetcher.decode(state).mnemonic in _SVM_INSTRUCTIONS
     return False
 
 
-def _software_interrupt(p: "Processor", _exit: Exit) -> None:
+def _software_interrupt(p: Processor, _exit: Exit) -> None:
     state = p.capture()
     instruction = p.fetcher.decode(state, _SOFTWARE_INTERRUPTS)
     vector = {Mnemonic.INT3: BP, Mnemonic.INTO: OF}.get(instruction.mnemonic)
     if vector is None:
         vector = instruction.immediate8
-    p.inject(Event(vector, software=True, next_rip=instruction.next_ip))
+    p.queue(Event(vector, software=True, next_rip=instruction.next_ip), Origin.CPU)
 
 
-def _invlpg(p: "Processor", _exit: Exit) -> None:
+def _invlpg(p: Processor, _exit: Exit) -> None:
     state = p.capture()
     instruction = p.fetcher.decode(state, (Code.INVLPG_M,))
     gva = Operands(instruction, state, p.vcpu.efer).linear(0)
@@ -105,14 +106,14 @@ def _invlpg(p: "Processor", _exit: Exit) -> None:
     p.advance(state, instruction)
 
 
-def _cpuid(p: "Processor", _exit: Exit) -> None:
+def _cpuid(p: Processor, _exit: Exit) -> None:
     state = p.capture()
     leaf = p.cpuid.read(state.gpr[Reg.RAX] & MASK32, state.gpr[Reg.RCX] & MASK32)
     state.gpr[Reg.RAX], state.gpr[Reg.RBX], state.gpr[Reg.RCX], state.gpr[Reg.RDX] = leaf
     p.advance(state)
 
 
-def _msr(p: "Processor", exit_: Exit) -> None:
+def _msr(p: Processor, exit_: Exit) -> None:
     state = p.capture()
     index, gpr = state.gpr[Reg.RCX] & MASK32, state.gpr
     if exit_.number:
@@ -123,7 +124,7 @@ def _msr(p: "Processor", exit_: Exit) -> None:
     p.advance(state)
 
 
-def _rdtsc(p: "Processor", _exit: Exit) -> None:
+def _rdtsc(p: Processor, _exit: Exit) -> None:
     state = p.capture()
     instruction = p.fetcher.decode(state, (Code.RDTSC, Code.RDTSCP))
     value = p.tsc + p.msrs.tsc_offset
@@ -133,7 +134,7 @@ def _rdtsc(p: "Processor", _exit: Exit) -> None:
     p.advance(state, instruction)
 
 
-def _syscall(p: "Processor", exit_: Exit) -> None:
+def _syscall(p: Processor, exit_: Exit) -> None:
     """APM vol. 3, SYSCALL. The CPU stands behind the instruction."""
     state, vcpu = p.capture(), p.vcpu
     if not vcpu.efer & Efer.SCE:
@@ -157,41 +158,42 @@ def _syscall(p: "Processor", exit_: Exit) -> None:
     p.cpu.set_state(state)
 
 
-def _hlt(p: "Processor", _exit: Exit) -> None:
+def _hlt(p: Processor, _exit: Exit) -> None:
     p.halted = True
 
 
-def _pause(p: "Processor", _exit: Exit) -> None:
+def _pause(p: Processor, _exit: Exit) -> None:
     p.yielded = True
     p.advance(p.capture())
 
 
-def _cache(p: "Processor", _exit: Exit) -> None:
+def _cache(p: Processor, _exit: Exit) -> None:
     p.advance(p.capture())
 
 
-def _interrupt_window(p: "Processor", _exit: Exit) -> None:
+def _interrupt_window(p: Processor, _exit: Exit) -> None:
     assert p.nested is not None
-    p.deliver(p.nested.take_interrupt(p))
+    p.queue(take_interrupt(p, p.nested))
 
 
-def _undefined(_p: "Processor", _exit: Exit) -> None:
+def _undefined(_p: Processor, _exit: Exit) -> None:
     raise GuestFault(UD)
 
 
-def _port_denied(_p: "Processor", _exit: Exit) -> None:
+def _port_denied(_p: Processor, _exit: Exit) -> None:
     raise GuestFault(GP)
 
 
-def _task_switch(p: "Processor", _exit: Exit) -> None:
+def _task_switch(p: Processor, _exit: Exit) -> None:
     raise TaskSwitch(f"a task switch by hardware near RIP {p.cpu.state().rip:#x} is not emulated")
 
 
-def _shutdown(p: "Processor", _exit: Exit) -> None:
-    p.shut_down("the CPU shut down")
+def _shutdown(p: Processor, _exit: Exit) -> None:
+    shut_down(p, "the CPU shut down")
 
 
-HANDLERS: dict[ExitKind, Callable[["Processor", Exit], None]] = {
+Handler = Callable[[Processor, Exit], None]
+HANDLERS: dict[ExitKind, Handler] = {
     ExitKind.PAGE_FAULT: _page_fault,
     ExitKind.NESTED_PAGE_FAULT: _nested_page_fault,
     ExitKind.EXCEPTION: _exception,

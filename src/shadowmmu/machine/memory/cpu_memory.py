@@ -3,51 +3,51 @@
 On hardware with AMD-V, delivery is the CPU's work: its accesses to the IDT, GDT, TSS and stack walk the shadow
 tables, and where those do not allow one there is a #PF exit in the middle of the delivery. The same is done here, so
 that what the engine sees - faults, counters, stores it is not told of - is what it would see then.
-Walk: APM vol. 2 chapter 5.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from shadowmmu.engine.face.types import Outcome
-from shadowmmu.hardware.walk import Features, Npt, SecondLevelFault, paging, walk
-from shadowmmu.machine.memory.guest_tables import paging_of
-from shadowmmu.machine.memory.linear_memory import PAGE_SIZE, PF, SYSTEM, USER, WRITE, GuestFault, GuestMemory, NestedFault, Span
+from shadowmmu.hardware.walk import SecondLevelFault
+from shadowmmu.machine.memory.cpu_walk import walk_nested_tables, walk_shadow_tables
+from shadowmmu.machine.memory.linear_memory import PAGE_SIZE, PF, GuestFault, GuestMemory, NestedFault, Span
 from shadowmmu.machine.seam import CpuError
-from shadowmmu.x86.control import Cr0, Cr4, Efer
 from shadowmmu.x86.pferr import Pferr
-from shadowmmu.x86.pte import Pte
 
 if TYPE_CHECKING:
-    from shadowmmu import Vcpu, Vm
+    from shadowmmu import Vcpu
 
 _EMULATED = 1 << 62
 """Marks a located address as guest physical, to be reached by the engine's emulated accesses; else it is a host one."""
 _RETRIES = 16  # faults one access may take
-_PRESENT, _LARGE, _ADDRESS = int(Pte.PRESENT), int(Pte.PAGE_SIZE), int(Pte.ADDR)
-_ACCESSED, _DIRTY = int(Pte.ACCESSED), int(Pte.DIRTY)
-_RSVD, _PROTECTION = int(Pferr.RSVD), int(Pferr.PRESENT)
-_RIGHTS = int(Pte.WRITABLE | Pte.USER)
-_PG, _SMAP = int(Cr0.PG), int(Cr4.SMAP)
 _CAUSE = int(Pferr.GUEST_FINAL | Pferr.GUEST_PAGE)
-_LONG_MODE = int(Cr0.PG), int(Cr4.PAE), int(Efer.LME | Efer.NXE)
-_PAE_RESERVED = 0x7FF << 52  # under PAE paging also bits 52-62 are
+
+
+class DeliveryExits(Protocol):
+    """What happens where the CPU leaves the guest in the midst of a delivery."""
+
+    def page_fault(self, gva: int, access: int, code: int) -> Outcome:
+        """A #PF of the shadow tables."""
+
+    def nested_page_fault(self, gpa: int, code: int) -> Outcome: ...
+
+    def reenter(self) -> None:
+        """It is mended."""
 
 
 class CpuMemory(GuestMemory):
-    """With shadow paging. `on_fault(outcome)` counts the exits a delivery takes; `reenter()` does what every guest entry does."""
+    """With shadow paging. `on_host_store(hpa, size)` hears of stores to host memory."""
 
     def __init__(
         self,
         vcpu: "Vcpu",
         on_store: Callable[[int, int], None],
         on_host_store: Callable[[int, int], None],
-        on_fault: Callable[[Outcome], None],
-        reenter: Callable[[], None],
+        exits: DeliveryExits,
     ) -> None:
         super().__init__(vcpu, on_store)
-        self._on_host_store, self._on_fault, self._reenter = on_host_store, on_fault, reenter
-        self._reserved = ((1 << 52) - 1) & ~((1 << vcpu.vm.host_maxphyaddr) - 1)
+        self._on_host_store, self._exits = on_host_store, exits
         self._pages: dict[tuple[int, int], int] = {}
 
     def begin(self) -> None:
@@ -65,73 +65,22 @@ class CpuMemory(GuestMemory):
 
     def _find(self, gva: int, access: int) -> int:
         for _ in range(_RETRIES):
-            place = self._walk(gva, access)
+            place = walk_shadow_tables(self.vcpu, gva, access)
             if place >= 0:
                 return place
             self._pages.clear()
-            outcome = self._page_fault(gva, access, ~place)
+            outcome = self._exits.page_fault(gva, access, ~place)
             if outcome is Outcome.INJECT:
                 fault = self.vcpu.exception
                 raise GuestFault(PF, fault.error_code, fault.cr2, reported=True)
             if outcome is Outcome.EMULATE:
                 return super().translate(gva, access) | _EMULATED
-            self._reenter()
+            self._exits.reenter()
         raise self._no_progress(gva)
 
     @staticmethod
     def _no_progress(gva: int) -> CpuError:
         return CpuError(f"the engine makes no progress with an access to {gva:#x} in an event delivery; report this as a bug")
-
-    def _page_fault(self, gva: int, access: int, code: int) -> Outcome:
-        """A #PF exit in the middle of the delivery."""
-        lifts_smap = self.vcpu.ac
-        self.vcpu.ac = lifts_smap and not access & SYSTEM
-        outcome: Outcome = self.vcpu.page_fault(gva, code)
-        self.vcpu.ac = lifts_smap
-        self._on_fault(outcome)
-        return outcome
-
-    def _walk(self, gva: int, access: int) -> int:
-        """Host physical address, or the complement (~) of the #PF error code. All accesses but a CPL 3 stack's are supervisor's.
-
-        A and D are set on the way as the CPU sets them, in the shadow entries.
-        """
-        vcpu = self.vcpu
-        table, levels = vcpu.root, vcpu.levels[1]
-        code = access & (WRITE | USER)
-        if table is None:
-            return ~code
-        read, rights = vcpu.vm.read_host_u64, _RIGHTS
-        reserved = self._reserved | (_PAE_RESERVED if levels == 3 else 0)
-        unmarked: list[tuple[int, int]] = []
-        for level in range(levels, 0, -1):
-            shift = 12 + 9 * (level - 1)
-            at = table + (gva >> shift & (3 if level == levels == 3 else 511)) * 8
-            entry: int = read(at)
-            if not entry & _PRESENT:
-                return ~code
-            if entry & reserved:
-                return ~(code | _PROTECTION | _RSVD)
-            if level < 3 or levels > 3:
-                rights &= entry
-                if not entry & _ACCESSED:
-                    unmarked.append((at, entry | _ACCESSED))
-            if level == 1 or (entry & _LARGE and level <= 3):
-                break
-            table = entry & _ADDRESS
-        if access & WRITE & ~rights or access & USER & ~rights or self._smap_stops(rights, access):
-            return ~(code | _PROTECTION)
-        if access & WRITE and not entry & _DIRTY:
-            unmarked.append((at, entry | _ACCESSED | _DIRTY))
-        for at, marked in unmarked:
-            vcpu.vm.write_host(at, marked.to_bytes(8, "little"))
-        return entry & _ADDRESS & -(1 << shift) | gva & (1 << shift) - 1
-
-    def _smap_stops(self, rights: int, access: int) -> bool:
-        if not rights & USER or access & USER:
-            return False
-        vcpu = self.vcpu
-        return bool(vcpu.cr4 & _SMAP and vcpu.cr0 & _PG and (access & SYSTEM or not vcpu.ac))
 
     def load(self, span: Span) -> int:
         if span[0][0] & _EMULATED or span[-1][0] & _EMULATED:
@@ -160,43 +109,20 @@ class NestedCpuMemory(CpuMemory):
     def _find(self, gva: int, access: int) -> int:
         for _ in range(_RETRIES):
             try:
-                return self._two_dimensional(gva, access)
+                place = walk_nested_tables(self.vcpu, gva, access)
             except SecondLevelFault as fault:
                 self._pages.clear()
-                outcome: Outcome = self.vcpu.page_fault(fault.gpa, fault.code)
-                self._on_fault(outcome)
+                outcome = self._exits.nested_page_fault(fault.gpa, fault.code)
                 if outcome is Outcome.INJECT:
                     raise NestedFault(fault.gpa, fault.code & _CAUSE | self.vcpu.exception.error_code, reported=True) from None
                 if outcome is Outcome.EMULATE:
                     return GuestMemory.translate(self, gva, access) | _EMULATED
-                self._reenter()
+                self._exits.reenter()
+                continue
+            if place < 0:
+                raise GuestFault(PF, ~place, gva, reported=True)
+            return place
         raise self._no_progress(gva)
-
-    def _two_dimensional(self, gva: int, access: int) -> int:
-        """Host physical address; raises the guest's #PF, or SecondLevelFault."""
-        vcpu, vm = self.vcpu, self.vcpu.vm
-        mode = paging(*_LONG_MODE, Features(maxphyaddr=vm.host_maxphyaddr))
-        nested = Npt(mode, _host_reader(vm), _host_writer(vm), vcpu.root)
-
-        def read(gpa: int, size: int) -> int:
-            return int.from_bytes(vm.read_host(nested.translate(gpa, WRITE, table=True), size), "little")
-
-        def write(gpa: int, size: int, value: int) -> None:
-            vm.write_host(nested.translate(gpa, WRITE, table=True), value.to_bytes(size, "little"))
-
-        lifts_smap = bool(vcpu.ac) and not access & SYSTEM
-        found = walk(paging_of(vcpu), read, vcpu.cr3, gva, access & (WRITE | USER), lifts_smap, write=write)
-        if isinstance(found, int):
-            raise GuestFault(PF, found, gva, reported=True)
-        return nested.translate(found.address(gva), access, table=False)
-
-
-def _host_reader(vm: "Vm") -> Callable[[int, int], int]:
-    return lambda hpa, size: int.from_bytes(vm.read_host(hpa, size), "little")
-
-
-def _host_writer(vm: "Vm") -> Callable[[int, int, int], None]:
-    return lambda hpa, size, value: vm.write_host(hpa, value.to_bytes(size, "little"))
 
 
 def _offsets(span: Span) -> list[tuple[int, tuple[int, int]]]:

@@ -1,25 +1,22 @@
 """AMD-V as the guest sees it: its registers, and the instructions VMRUN, VMLOAD, VMSAVE, STGI, CLGI, INVLPGA, VMMCALL.
 
-Entry of L2 and exit from it are in `nested`. Sources: APM vol. 2 chapter 15, vol. 3 (system instructions).
+Entry of L2 and exit from it are in `world_switch`. Sources: APM vol. 2 chapter 15, vol. 3 (system instructions).
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from iced_x86 import Code
 
 from shadowmmu.engine.face.types import GuestMemoryError
 from shadowmmu.machine.memory.linear_memory import GP, UD, WRITE, GuestFault, NestedFault
 from shadowmmu.machine.seam import MASK32, Exit, Reg, Seg, State
-from shadowmmu.machine.svm import vmcb
-from shadowmmu.machine.svm.world_switch import vmrun
+from shadowmmu.machine.svm.world_switch import vmexit, vmrun
+from shadowmmu.machine.vcpu import vmcb
 from shadowmmu.machine.vcpu.msr import CSTAR, LSTAR, SFMASK
+from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.x86.control import Cr0, Efer, Rflags
 from shadowmmu.x86.pferr import Pferr
 from shadowmmu.x86.vmcb import VMCB_SIZE, SvmExit
-
-if TYPE_CHECKING:
-    from shadowmmu.machine.vcpu.processor import Processor
 
 _ADDRESS_SIZES: dict[int, int] = {
     Code.VMRUNW: 2, Code.VMRUND: 4, Code.VMRUNQ: 8, Code.VMLOADW: 2, Code.VMLOADD: 4, Code.VMLOADQ: 8,
@@ -28,7 +25,7 @@ _ADDRESS_SIZES: dict[int, int] = {
 """Bytes of rAX that count."""
 
 
-def svm_instruction(p: "Processor", exit_: Exit) -> None:
+def svm_instruction(p: Processor, exit_: Exit) -> None:
     """One of the instructions, by its exit code. Exceptions come before L1's intercepts."""
     state = p.capture()
     if not p.vcpu.efer & Efer.SVME or not p.vcpu.cr0 & Cr0.PE or state.rflags & Rflags.VM:
@@ -36,17 +33,17 @@ def svm_instruction(p: "Processor", exit_: Exit) -> None:
     if state.cpl and exit_.number != SvmExit.VMMCALL:
         raise GuestFault(GP)
     if p.nested is not None and p.nested.wants(exit_.number):
-        p.leave_l2(exit_.number)
+        vmexit(p, exit_.number)
         return
     _INSTRUCTIONS[exit_.number](p, state)
 
 
-def _operand(p: "Processor", state: State) -> int:
+def _operand(p: Processor, state: State) -> int:
     """The value of rAX, as wide as the instruction's address size."""
     return state.gpr[Reg.RAX] & (1 << 8 * _ADDRESS_SIZES[p.fetcher.decode(state, _ADDRESS_SIZES).code]) - 1
 
 
-def _vmcb_address(p: "Processor", state: State, access: int) -> int:
+def _vmcb_address(p: Processor, state: State, access: int) -> int:
     """L1 physical address of the VMCB that rAX names. #GP: not the start of a page, or no memory there.
 
     L2, where L1 lets it, names a physical address of its own.
@@ -60,7 +57,7 @@ def _vmcb_address(p: "Processor", state: State, access: int) -> int:
     return gpa
 
 
-def read_page(p: "Processor", gpa: int) -> bytes:
+def read_page(p: Processor, gpa: int) -> bytes:
     """A VMCB; #GP where there is no memory, as KVM does."""
     try:
         return bytes(p.vcpu.vm.read_guest(gpa, VMCB_SIZE))
@@ -68,14 +65,14 @@ def read_page(p: "Processor", gpa: int) -> bytes:
         raise GuestFault(GP) from None
 
 
-def _vmrun(p: "Processor", state: State) -> None:
+def _vmrun(p: Processor, state: State) -> None:
     gpa = _vmcb_address(p, state, 0)
     page = read_page(p, gpa)
     state.rip = p.next_rip(state)
     vmrun(p, state, gpa, page)
 
 
-def _vmload(p: "Processor", state: State) -> None:
+def _vmload(p: Processor, state: State) -> None:
     hidden = vmcb.read_hidden(read_page(p, _vmcb_address(p, state, 0)))
     state.set_segments({Seg.FS: hidden.fs, Seg.GS: hidden.gs})
     state.system = state.system._replace(
@@ -91,7 +88,7 @@ def _vmload(p: "Processor", state: State) -> None:
     p.advance(state)
 
 
-def _vmsave(p: "Processor", state: State) -> None:
+def _vmsave(p: Processor, state: State) -> None:
     gpa = _vmcb_address(p, state, WRITE)
     page, system, msrs = bytearray(read_page(p, gpa)), state.system, p.msrs
     hidden = vmcb.Hidden(
@@ -113,28 +110,28 @@ def _vmsave(p: "Processor", state: State) -> None:
     p.advance(state)
 
 
-def _stgi(p: "Processor", state: State) -> None:
+def _stgi(p: Processor, state: State) -> None:
     p.gif = True
     p.advance(state)
 
 
-def _clgi(p: "Processor", state: State) -> None:
+def _clgi(p: Processor, state: State) -> None:
     p.gif = False
     p.advance(state)
 
 
-def _invlpga(p: "Processor", state: State) -> None:
+def _invlpga(p: Processor, state: State) -> None:
     """As KVM does: whatever the ASID, the address is dropped here; every VMRUN drops all of L2's."""
     p.vcpu.invlpg(_operand(p, state))
     p.advance(state)
 
 
-def _undefined(_p: "Processor", _state: State) -> None:
+def _undefined(_p: Processor, _state: State) -> None:
     """VMMCALL that nobody intercepts, and SKINIT, which is not offered."""
     raise GuestFault(UD)
 
 
-_INSTRUCTIONS: dict[int, Callable[["Processor", State], None]] = {
+_INSTRUCTIONS: dict[int, Callable[[Processor, State], None]] = {
     SvmExit.VMRUN: _vmrun,
     SvmExit.VMLOAD: _vmload,
     SvmExit.VMSAVE: _vmsave,

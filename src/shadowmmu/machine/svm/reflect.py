@@ -5,19 +5,19 @@ as L1's nested fault. Exceptions are asked for where they are raised, SVM's own 
 Decode assists are not offered, so EXITINFO1 of most exits is zero.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from iced_x86 import Instruction, Mnemonic
 
 from shadowmmu.engine.face.types import GuestMemoryError
 from shadowmmu.machine.emulator.decode import Operands
-from shadowmmu.machine.memory.linear_memory import BP, OF, Event
+from shadowmmu.machine.memory.linear_memory import BP, OF, Event, NestedFault
 from shadowmmu.machine.seam import MASK32, Exit, ExitKind, Reg
+from shadowmmu.machine.svm.world_switch import vmexit
+from shadowmmu.machine.vcpu.nested_state import NestedState
+from shadowmmu.machine.vcpu.pending import Origin, Pending
+from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.x86.vmcb import Intercept1, IoInfo, SvmExit
-
-if TYPE_CHECKING:
-    from shadowmmu.machine.svm.world_switch import Nested
-    from shadowmmu.machine.vcpu.processor import Processor
 
 _PLAIN = frozenset(
     (
@@ -61,35 +61,72 @@ def exit_name(code: int) -> str:
         return f"exit {code:#x}"
 
 
-def for_l1(p: "Processor", nested: "Nested", exit_: Exit) -> Reflected | None:
+def reflect(p: Processor, exit_: Exit) -> bool:
+    """Give an exit of L2 to L1, if L1 wants it."""
+    reflected = None if p.nested is None else _for_l1(p, p.nested, exit_)
+    if reflected is None:
+        return False
+    vmexit(p, *reflected)
+    return True
+
+
+def takes_event(p: Processor, pending: Pending, interrupted: Event | None = None) -> bool:
+    """Give an exception of L2 to L1, if L1 intercepts it; `interrupted` is the event whose delivery raised it."""
+    event, code = pending.event, SvmExit.EXCEPTION + pending.event.vector
+    if p.nested is None or pending.origin is Origin.VMRUN or not event.is_exception or not p.nested.wants(code):
+        return False
+    error_code = event.error_code if event.pushes_error_code else 0
+    vmexit(p, code, error_code, event.cr2 or 0, interrupted, at_entry=pending.origin is Origin.KVM)
+    return True
+
+
+def leave_by(p: Processor, fault: NestedFault, interrupted: Event | None = None) -> None:
+    """L1's nested tables do not allow what L2 does."""
+    if not fault.reported:
+        p.vcpu.inject()
+    vmexit(p, SvmExit.NESTED_PAGE_FAULT, fault.code, fault.gpa, interrupted)
+
+
+def shut_down(p: Processor, reason: str, *, at_entry: bool = True) -> None:
+    """The CPU can go on no longer; of L2 that is L1's affair, if it wants to know. `at_entry`: KVM finds it, on the way into L2."""
+    if p.nested is not None and p.nested.wants(SvmExit.SHUTDOWN):
+        vmexit(p, SvmExit.SHUTDOWN, at_entry=at_entry)
+    else:
+        p.shutdown = reason
+
+
+def _for_l1(p: Processor, nested: NestedState, exit_: Exit) -> Reflected | None:
     """What L1 is told of this exit of L2; None: it did not ask for it."""
     kind = exit_.kind
     if kind is ExitKind.PORT:
         return _port(p, exit_)
     if kind is ExitKind.MSR:
         return Reflected(SvmExit.MSR, exit_.number) if _wants_msr(p, nested, exit_.number) else None
+    code = _exit_code(p, exit_)
+    return Reflected(code) if code is not None and nested.wants(code) else None
+
+
+def _exit_code(p: Processor, exit_: Exit) -> int | None:
+    """The code of an exit that carries nothing else; None: L1 is asked elsewhere."""
+    kind = exit_.kind
     if kind is ExitKind.CR_READ:
-        code = SvmExit.CR_READ + exit_.number
-    elif kind is ExitKind.CR_WRITE:
-        code = SvmExit.CR_WRITE + exit_.number
-    elif kind is ExitKind.SOFTWARE_INTERRUPT:
-        code = _software_interrupt(p)
-    elif kind is ExitKind.RDTSC:
-        code = int(SvmExit.RDTSCP if p.fetcher.decode(p.capture()).mnemonic == Mnemonic.RDTSCP else SvmExit.RDTSC)
-    elif kind in _PLAIN:
-        code = exit_.number
-    else:
-        return None
-    return Reflected(code) if nested.wants(code) else None
+        return int(SvmExit.CR_READ) + exit_.number
+    if kind is ExitKind.CR_WRITE:
+        return int(SvmExit.CR_WRITE) + exit_.number
+    if kind is ExitKind.SOFTWARE_INTERRUPT:
+        return _software_interrupt(p)
+    if kind is ExitKind.RDTSC:
+        return int(SvmExit.RDTSCP if p.fetcher.decode(p.capture()).mnemonic == Mnemonic.RDTSCP else SvmExit.RDTSC)
+    return exit_.number if kind in _PLAIN else None
 
 
-def _software_interrupt(p: "Processor") -> int:
+def _software_interrupt(p: Processor) -> int:
     """INT3 and INTO are intercepted as their exceptions."""
     vector = {Mnemonic.INT3: BP, Mnemonic.INTO: OF}.get(p.fetcher.decode(p.capture()).mnemonic)
     return int(SvmExit.SOFTWARE_INTERRUPT) if vector is None else SvmExit.EXCEPTION + vector
 
 
-def _map_bits(p: "Processor", at: int, shift: int, mask: int) -> bool:
+def _map_bits(p: Processor, at: int, shift: int, mask: int) -> bool:
     """Bits of one of L1's permission maps; a map without memory intercepts everything."""
     try:
         return bool(int.from_bytes(p.vcpu.vm.read_guest(at, 2), "little") >> shift & mask)
@@ -97,7 +134,7 @@ def _map_bits(p: "Processor", at: int, shift: int, mask: int) -> bool:
         return True
 
 
-def _wants_msr(p: "Processor", nested: "Nested", write: int) -> bool:
+def _wants_msr(p: Processor, nested: NestedState, write: int) -> bool:
     """By the MSR permission map, two bits a register: read, write. APM vol. 2 section 15.11."""
     if not nested.control.intercepts.first & Intercept1.MSR:
         return False
@@ -109,14 +146,14 @@ def _wants_msr(p: "Processor", nested: "Nested", write: int) -> bool:
     return True
 
 
-def wants_port(p: "Processor", nested: "Nested", port: int, size: int) -> bool:
+def wants_port(p: Processor, nested: NestedState, port: int, size: int) -> bool:
     """By the I/O permission map, a bit a port. APM vol. 2 section 15.10.1."""
     if not nested.control.intercepts.first & Intercept1.IOIO:
         return False
     return _map_bits(p, nested.control.iopm_base + port // 8, port % 8, (1 << size) - 1)
 
 
-def _port(p: "Processor", exit_: Exit) -> Reflected:
+def _port(p: Processor, exit_: Exit) -> Reflected:
     """EXITINFO1 describes the access; EXITINFO2 is where the next instruction is. APM vol. 2 section 15.10.2."""
     state = p.capture()
     instruction: Instruction = p.fetcher.decode(state)

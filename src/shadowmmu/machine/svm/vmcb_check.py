@@ -5,9 +5,9 @@ Sources: APM vol. 2 sections 15.5.1 (state), 15.20 (events), 15.25.4 (nested pag
 
 from typing import TYPE_CHECKING
 
-from shadowmmu.machine.svm.vmcb import Control, Save
-from shadowmmu.machine.vcpu.control_registers import CR4_OFFERED
+from shadowmmu.machine.vcpu.cpuid import CR4_OFFERED
 from shadowmmu.machine.vcpu.msr import EFER_OFFERED, is_pat
+from shadowmmu.machine.vcpu.vmcb import Control, Save
 from shadowmmu.x86.control import Cr0, Cr4, Efer
 from shadowmmu.x86.vmcb import EventInj, EventType, Intercept1, Intercept2, TlbControl
 

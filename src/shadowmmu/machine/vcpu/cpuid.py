@@ -6,6 +6,8 @@ Sources: APM vol. 3 appendix E; SDM vol. 2, CPUID.
 
 from typing import NamedTuple
 
+from shadowmmu.x86.control import Cr4
+
 
 class Leaf(NamedTuple):
     eax: int
@@ -37,6 +39,12 @@ FEATURES = {
 """Name -> (leaf, register, bit) of everything the machine can offer."""
 ON_REQUEST = frozenset(("la57", "svm", "npt"))
 """Offered only to a guest that asks for it."""
+
+CR4_OFFERED = int(
+    Cr4.TSD | Cr4.DE | Cr4.PSE | Cr4.PAE | Cr4.MCE | Cr4.PGE | Cr4.PCE | Cr4.OSFXSR | Cr4.OSXMMEXCPT
+    | Cr4.LA57 | Cr4.FSGSBASE | Cr4.SMEP | Cr4.SMAP
+)  # fmt: skip
+"""CR4 bits the guest may set: those CPUID offers, and LA57 always."""
 
 _ALSO_EXTENDED = frozenset(
     ("fpu", "de", "pse", "tsc", "msr", "pae", "mce", "cx8", "pge", "cmov", "pat", "pse36", "mmx", "fxsr")
