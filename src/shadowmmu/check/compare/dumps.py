@@ -23,19 +23,22 @@ class Difference(NamedTuple):
 
 
 class DumpComparison:
-    """One dump against the tables below one root."""
+    """One dump against the tables below one root.
 
-    cpu_bits = CPU_BITS
-    """Bits that the captured CPU set on its own, and ours did not: not compared, but taken over."""
+    `cpu_bits`: those that the captured CPU set on its own, and ours did not. They are not compared, but taken over.
+    """
 
-    def __init__(self, vm: Vm, matcher: Matcher, dump: Dump) -> None:
+    def __init__(self, vm: Vm, matcher: Matcher, dump: Dump, cpu_bits: int = CPU_BITS) -> None:
         self.vm = vm
         self.matcher = matcher
         self.dump = dump
+        self.cpu_bits = cpu_bits
         self.theirs: dict[int, dict[int, int]] = {}
         for entry in dump.entries:
             self.theirs.setdefault(entry.table & FRAME_BITS, {})[entry.index] = entry.value
         self.entries = 0
+        self.taken_over = 0
+        """Entries that got such bits."""
 
     def run(self, engine: int) -> Difference | None:
         """The first difference below the dumped root and ours; where there is none the CPU's own bits are taken over."""
@@ -66,6 +69,7 @@ class DumpComparison:
         if not self.matcher.leaf(kernel, engine, self.cpu_bits):
             return Difference(f"{where} is {kernel:x} in the kernel, {engine:x} here", table)
         if kernel & PRESENT and kernel & self.cpu_bits & ~engine:
+            self.taken_over += 1
             self.vm.write_host(table + 8 * index, (engine | kernel & self.cpu_bits).to_bytes(8, "little"))
         return None
 

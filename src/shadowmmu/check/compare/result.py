@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from shadowmmu import Vm
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.origins.origin import Origin
 
@@ -25,6 +26,12 @@ class Page(msgspec.Struct, frozen=True):
     text: str
     """The role in the kernel's words."""
     special: bool
+
+
+def page_at(vm: Vm, hpa: int) -> Page | None:
+    """The shadow page at a host physical address; None: there is none."""
+    view = vm.shadow_page(hpa)
+    return None if view is None else Page(view.hpa, view.gfn, view.role, view.text, view.special)
 
 
 class Divergence(msgspec.Struct, frozen=True):

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable
 from shadowmmu import Vm
 from shadowmmu.check.compare.ignore import ALL_ROOTS, INPUTS, NOISE, TDP_FIELDS
 from shadowmmu.check.compare.match import Matcher
-from shadowmmu.check.compare.result import Diverged, Divergence, Page, Row
+from shadowmmu.check.compare.result import Diverged, Divergence, Page, Row, page_at
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
-from shadowmmu.trace.fields import Word
 
 BEFORE = 6
 """Places shown before a divergence."""
@@ -132,5 +131,4 @@ class Streams:
     def page(self, event: AnyEvent | None) -> Page | None:
         """The shadow page that an event of the engine concerns."""
         at = next((int(getattr(event, name)) for name in ("sptep", "spt", "root") if getattr(event, name, 0)), 0)
-        view = self.vm.shadow_page(Word(at)) if at else None
-        return None if view is None else Page(view.hpa, view.gfn, view.role, view.text, view.special)
+        return page_at(self.vm, at) if at else None

@@ -1,5 +1,5 @@
 """Replay: captures of a real kernel's shadow MMU against the engine, event by event.
 
-`capture` and `kit` hold and read captures; `driver` feeds one to a VM; `match`, `dumps` and `counters` compare;
-`result` says what came out. What is not compared stands in `ignore`, with reasons.
+`state` is the capture and the VM that it is given to; `driver` gives it event by event, `observe` looks at what is not
+told by events. What is not compared stands in `compare.ignore`, with reasons.
 """

@@ -7,27 +7,23 @@ registers, VMRUN and #VMEXIT, the VMM's actions, and the guest's plain stores. A
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-from shadowmmu import EngineError, Outcome, TripleFault, Vm
-from shadowmmu.captures.capture import Capture, Op
+from shadowmmu import EngineError, Outcome, TripleFault
+from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.instructions import control_register_written, immediate_loaded
 from shadowmmu.captures.lookahead import GP, efer_written, gets_gp, goes_to_l1, pgd_loaded, rest_of_exit
 from shadowmmu.captures.markers import Mark, parse
-from shadowmmu.captures.programme import Programme
-from shadowmmu.check.compare.match import Matcher
 from shadowmmu.check.compare.origin import with_origins
-from shadowmmu.check.compare.result import Diverged, Divergence, Page, Result
-from shadowmmu.check.compare.streams import Streams
+from shadowmmu.check.compare.result import Diverged, Divergence, Result, page_at
 from shadowmmu.check.replay.observe import Observer
-from shadowmmu.check.replayed.inputs import Enter, Fault, Inject, Input, Invlpg, Translate, Unprotect, WriteEmulated, answer
-from shadowmmu.check.replayed.replayed_vm import Side
+from shadowmmu.check.replay.state import ReplayState
+from shadowmmu.check.replayed.inputs import Enter, Fault, Inject, Invlpg, Translate, Unprotect, WriteEmulated
 from shadowmmu.check.replayed.vmrun import PF_EXIT, compare_exit, leave, vmcb_state
-from shadowmmu.check.special_roots.special_vm import Parted, Twin
+from shadowmmu.check.special_roots.special_vm import Parted
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 
-T = TypeVar("T")
 LME, LMA, PG = 1 << 8, 1 << 10, 1 << 31
 IN_64_BIT_CODE = 1 << 3
 """kvm_emulate_insn's flag: the code segment is a 64-bit one."""
@@ -38,21 +34,12 @@ SHUTDOWN = 8
 """KVM_EXIT_SHUTDOWN: the guest is over, and its last root is gone."""
 
 
-class Replay:
-    """One capture on one VM."""
+class Replay(ReplayState):
+    """Its events, one after the other."""
 
     def __init__(self, capture: Capture, roots: str = "legacy") -> None:
-        self.capture = capture
-        self.events = capture.events
-        self.result = Result(capture.name, roots)
-        self.side = Side(capture, "legacy", Matcher())
-        self.host, self.vm, self.vcpu, self.cpu = self.side.host, self.side.vm, self.side.vcpu, self.side.cpu
-        self.streams = Streams(self.vm, self.side.matcher, self._on_foreign_tables, capture.setup.tdp_mmu, self.operation)
-        self.twin = Twin(capture, self.side, self.streams) if roots == "special" else None
-        self.l1 = Programme(capture.guest.ops, capture.setup.npt)
-        self.l2 = Programme(capture.guest.l2_ops, capture.setup.npt)
-        self.at = 0
-        self.rip = self.exit_reason = 0
+        super().__init__(capture, roots)
+        self.exit_reason = 0
         self.outcome: Outcome | None = None
         """How the fault under way ended for the engine; None: no fault is under way."""
         self.returned: AnyEvent | None = None
@@ -64,7 +51,6 @@ class Replay:
         """A register write was illegal: #GP is to follow."""
         self.switched: bool | None = None
         """Whether VMRUN or #VMEXIT of the present exit found a legal state; None: there was none."""
-        self.vmcb = 0
         self.observer = Observer(self)
 
     # --- the loop
@@ -92,16 +78,9 @@ class Replay:
             self.result.differences = dict(sorted(self.twin.differences.items()))
         return self.result
 
-    @property
-    def seen(self) -> Vm:
-        """The VM that the replay is about."""
-        return self.vm if self.twin is None else self.twin.side.vm
-
     def _parted(self, stop: Parted) -> Divergence:
         at = next((int(getattr(row.engine, "sptep", 0)) for row in stop.rows if row.differs), 0) or stop.table
-        view = self.seen.shadow_page(at) if at else None
-        page = None if view is None else Page(view.hpa, view.gfn, view.role, view.text, view.special)
-        return Divergence(stop.what, self.at, self.operation(), stop.rows, page)
+        return Divergence(stop.what, self.at, self.operation(), stop.rows, page_at(self.seen, at) if at else None)
 
     def step(self) -> bool:
         """One event of the capture; False: the end."""
@@ -111,32 +90,6 @@ class Replay:
             self.streams.expect(self.at, event)
             return True
         return handler(self, event) is not False  # type: ignore[call-arg]
-
-    def diverge(self, what: str, page: Page | None = None) -> Diverged:
-        """A difference that is not one of two events."""
-        return Diverged(Divergence(what, self.at, self.operation(), list(self.streams.past), page))
-
-    def operation(self) -> str:
-        """What the guest is doing, for people."""
-        programme = self.l2 if self.vcpu.guest_mode and self.l2.now else self.l1
-        return f"{'L2 ' if programme is self.l2 else ''}{programme.describe()}, at rip {self.rip:x}"
-
-    def _on_foreign_tables(self) -> bool:
-        return self.capture.setup.tdp_mmu and not self.vcpu.guest_mode
-
-    def give(self, given: Input[T]) -> T:
-        """Give something to the engine, and to its twin on special roots. What the engine does upon it is compared later."""
-        look = None if self.twin is None else self.twin.look(given)
-        ours = answer(given, self.side)
-        events = self.side.events()
-        self.streams.grow(events)
-        if self.twin is not None and look is not None:
-            self.twin.follow(given, ours, events, look)
-        return ours.get()
-
-    def programme(self) -> Programme:
-        """That of the guest that runs now."""
-        return self.l2 if self.vcpu.guest_mode else self.l1
 
     # --- exits and entries
 
@@ -155,24 +108,6 @@ class Replay:
         efer = efer_written(self.events, self.at)
         if efer is not None:
             self.refused = not self.give(lambda side: side.vcpu.set_efer(efer & ~LMA | side.vcpu.efer & LMA))
-
-    def done_without_exit(self, op: Op) -> None:
-        """A plain store, or with nested paging a write of CR3, which the hardware then does alone."""
-        if op.writes_cr3:
-            self.give(lambda side: setattr(side.vcpu, "cr3", op.val))
-        else:
-            self.store(op)
-
-    def store(self, op: Op) -> None:
-        """A plain store that the guest has done."""
-        data = (op.val & (1 << 8 * op.size) - 1).to_bytes(op.size, "little")
-        if self.cpu.guest_refuses(op.va, op.cpl == 3):
-            return
-        if not self.cpu.store(op.va, data, op.cpl == 3):
-            raise self.diverge(f"the guest stored to {op.va:x} without a fault, but our tables do not allow it")
-        if self.twin is not None:
-            self.twin.store(op, data)
-        self.result.stores += 1
 
     def on_entry(self, event: e.VmEntry) -> None:
         try:

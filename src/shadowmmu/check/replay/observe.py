@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from shadowmmu.captures.capture import Dump
 from shadowmmu.captures.markers import Mark, parse
 from shadowmmu.check.compare.counters import compare_counters
 from shadowmmu.check.compare.dumps import DumpComparison
-from shadowmmu.check.compare.result import Page
+from shadowmmu.check.compare.result import page_at
+from shadowmmu.check.replay.state import ReplayState
 from shadowmmu.check.replayed.cpu import ACCESSED_DIRTY
 from shadowmmu.trace.events import AnyEvent, Marker
-
-if TYPE_CHECKING:
-    from shadowmmu.check.replay.driver import Replay
 
 FINAL = "final"
 LOADS = ("rd", "l2_rd")
@@ -23,7 +20,7 @@ LOADS = ("rd", "l2_rd")
 class Observer:
     """Looks at a replay where the capture tells what was seen."""
 
-    def __init__(self, replay: Replay) -> None:
+    def __init__(self, replay: ReplayState) -> None:
         self.replay = replay
         capture = replay.capture
         self.dumps = {dump.seq: dump for dump in capture.dumps if dump.tag != FINAL}
@@ -125,9 +122,7 @@ class Observer:
         comparison = DumpComparison(replay.vm, replay.side.matcher, dump)
         found = comparison.run(cpu.root)
         if found:
-            view = replay.vm.shadow_page(found.table)
-            page = None if view is None else Page(view.hpa, view.gfn, view.role, view.text, view.special)
-            raise replay.diverge(f"dump {dump.tag}: {found.text}", page)
+            raise replay.diverge(f"dump {dump.tag}: {found.text}", page_at(replay.vm, found.table))
         entries = comparison.entries if replay.twin is None else replay.twin.compare_tables(dump.tag)
         replay.result.dumps += 1
         replay.result.dump_entries += entries

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from shadowmmu import EngineError, TripleFault
-from shadowmmu.captures.capture import Capture
+from shadowmmu.captures.capture import Capture, Dump
 from shadowmmu.captures.markers import parse
 from shadowmmu.captures.programme import in_words
 from shadowmmu.check.compare.counters import compare_counters
+from shadowmmu.check.compare.dumps import Difference, DumpComparison, LeafComparison
+from shadowmmu.check.compare.ignore import CPU_BITS
 from shadowmmu.check.compare.match import Matcher
-from shadowmmu.check.compare.result import Diverged, Divergence, Row
+from shadowmmu.check.compare.result import Diverged, Divergence, Row, page_at
+from shadowmmu.check.rerun.captured_cpu import NESTED_ACCESSED
 from shadowmmu.check.rerun.kernel_stream import SHUTDOWN, Compared, Filter, Stream
 from shadowmmu.check.rerun.result import Result
-from shadowmmu.check.rerun.tables import compare_tables
 from shadowmmu.check.rerun.vmm import Vmm
 from shadowmmu.check.rerun.watchdog import Watchdog
 from shadowmmu.machine.ctrl_c import Interrupt
@@ -102,7 +104,7 @@ class Rerun:
         self._compare(self.vmm.take())
         for dump in self.capture.dumps:
             if dump.tag == FINAL and not self._rootless:
-                compare_tables(self, dump)
+                self._compare_tables(dump)
         self._compare_counters(FINAL)
 
     def diverge(self, what: str) -> Diverged:
@@ -136,7 +138,7 @@ class Rerun:
             op = self._ops.get(mark["op"])
             self.operation = f"op {mark['op']}" + (f": {in_words(op)}" if op else "") + (f" ({op.note})" if op and op.note else "")
         if mark["seq"] in self._dumps:
-            compare_tables(self, self._dumps[mark["seq"]])
+            self._compare_tables(self._dumps[mark["seq"]])
 
     # --- comparing
 
@@ -168,6 +170,35 @@ class Rerun:
         if fields == ["event"]:
             return f"the kernel does {kernel.name}, the machine {machine.name}"
         return f"{kernel.name} differs in {', '.join(fields)}" if fields else ""
+
+    def _compare_tables(self, dump: Dump) -> None:
+        """The tables that the CPU runs on, A and D included: it has set them itself. On special roots what each address maps to."""
+        root, level = self.vmm.vcpu.witness.entered_on
+        if self.capture.setup.tdp_mmu and not self.vmm.vm.vcpus[0].guest_mode:
+            return  # the TDP MMU's
+        if not dump.root or root is None or (self.stream.guest_view and self.stream.recycled):
+            return
+        if dump.level != level:
+            raise self.diverge(f"dump {dump.tag}: the kernel's root has level {dump.level}, ours {level}")
+        entries, found = self._compare_leaves(dump, root) if self.stream.guest_view else self._compare_entries(dump, root)
+        if found:
+            page = page_at(self.vmm.vm, found.table)
+            raise Diverged(Divergence(f"dump {dump.tag}: {found.text}", self.at, self.operation, page=page))
+        self.result.dumps += 1
+        self.result.dump_entries += entries
+
+    def _compare_leaves(self, dump: Dump, root: int) -> tuple[int, Difference | None]:
+        comparison = LeafComparison(self.vmm.vm, self.matcher, dump)
+        found = comparison.run(root)
+        return comparison.entries, found
+
+    def _compare_entries(self, dump: Dump, root: int) -> tuple[int, Difference | None]:
+        """Of nested tables what the captured CPU marked is taken over: ours does not set A in their last level."""
+        comparison = DumpComparison(self.vmm.vm, self.matcher, dump, CPU_BITS if self.vmm.vm.tdp else 0)
+        found = comparison.run(root)
+        if comparison.taken_over:
+            self.vmm.cpu.adapted[NESTED_ACCESSED] += comparison.taken_over
+        return comparison.entries, found
 
     def _compare_counters(self, tag: str) -> None:
         if tag not in self._counters or self.stream.guest_view:

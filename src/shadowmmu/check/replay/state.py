@@ -1,0 +1,86 @@
+"""What a replay works on: the capture, the VM that it is given to, and the two streams that are compared."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from shadowmmu import Vm
+from shadowmmu.captures.capture import Capture, Op
+from shadowmmu.captures.programme import Programme
+from shadowmmu.check.compare.match import Matcher
+from shadowmmu.check.compare.result import Diverged, Divergence, Page, Result
+from shadowmmu.check.compare.streams import Streams
+from shadowmmu.check.replayed.inputs import Input, answer
+from shadowmmu.check.replayed.replayed_vm import Side
+from shadowmmu.check.special_roots.special_vm import Twin
+
+T = TypeVar("T")
+
+
+class ReplayState:
+    """One capture on one VM, and what the replay has come to."""
+
+    def __init__(self, capture: Capture, roots: str = "legacy") -> None:
+        self.capture = capture
+        self.events = capture.events
+        self.result = Result(capture.name, roots)
+        self.side = Side(capture, "legacy", Matcher())
+        self.host, self.vm, self.vcpu, self.cpu = self.side.host, self.side.vm, self.side.vcpu, self.side.cpu
+        self.streams = Streams(self.vm, self.side.matcher, self._on_foreign_tables, capture.setup.tdp_mmu, self.operation)
+        self.twin = Twin(capture, self.side, self.streams) if roots == "special" else None
+        self.l1 = Programme(capture.guest.ops, capture.setup.npt)
+        self.l2 = Programme(capture.guest.l2_ops, capture.setup.npt)
+        self.at = 0
+        """The event of the capture that is at hand."""
+        self.rip = 0
+        self.vmcb = 0
+        """That of the last VMRUN."""
+
+    @property
+    def seen(self) -> Vm:
+        """The VM that the replay is about."""
+        return self.vm if self.twin is None else self.twin.side.vm
+
+    def diverge(self, what: str, page: Page | None = None) -> Diverged:
+        """A difference that is not one of two events."""
+        return Diverged(Divergence(what, self.at, self.operation(), list(self.streams.past), page))
+
+    def operation(self) -> str:
+        """What the guest is doing, for people."""
+        programme = self.l2 if self.vcpu.guest_mode and self.l2.now else self.l1
+        return f"{'L2 ' if programme is self.l2 else ''}{programme.describe()}, at rip {self.rip:x}"
+
+    def _on_foreign_tables(self) -> bool:
+        return self.capture.setup.tdp_mmu and not self.vcpu.guest_mode
+
+    def give(self, given: Input[T]) -> T:
+        """Give something to the engine, and to its twin on special roots. What the engine does upon it is compared later."""
+        look = None if self.twin is None else self.twin.look(given)
+        ours = answer(given, self.side)
+        events = self.side.events()
+        self.streams.grow(events)
+        if self.twin is not None and look is not None:
+            self.twin.follow(given, ours, events, look)
+        return ours.get()
+
+    def programme(self) -> Programme:
+        """That of the guest that runs now."""
+        return self.l2 if self.vcpu.guest_mode else self.l1
+
+    def done_without_exit(self, op: Op) -> None:
+        """A plain store, or with nested paging a write of CR3, which the hardware then does alone."""
+        if op.writes_cr3:
+            self.give(lambda side: setattr(side.vcpu, "cr3", op.val))
+        else:
+            self.store(op)
+
+    def store(self, op: Op) -> None:
+        """A plain store that the guest has done."""
+        data = (op.val & (1 << 8 * op.size) - 1).to_bytes(op.size, "little")
+        if self.cpu.guest_refuses(op.va, op.cpl == 3):
+            return
+        if not self.cpu.store(op.va, data, op.cpl == 3):
+            raise self.diverge(f"the guest stored to {op.va:x} without a fault, but our tables do not allow it")
+        if self.twin is not None:
+            self.twin.store(op, data)
+        self.result.stores += 1
