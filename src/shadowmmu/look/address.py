@@ -14,6 +14,7 @@ import msgspec
 from shadowmmu import MmuView, NestedWalk, Vcpu, Vm
 from shadowmmu.engine.arena.spte import Spte
 from shadowmmu.errors import BadInput
+from shadowmmu.hardware.path import path
 from shadowmmu.hardware.walk import Features, Paging, TrailEntry, paging, walk
 from shadowmmu.look.data import Hex
 from shadowmmu.look.entries import EntryReader, rights
@@ -196,17 +197,15 @@ def _nested_tables(vcpu: Vcpu, mmu: MmuView, gpa: int) -> tuple[list[TableEntry]
 def _shadow(vm: Vm, mmu: MmuView, address: int) -> list[ShadowEntry]:
     """The shadow's entries from the root down, to a leaf, a mark, or an empty entry."""
     entries: list[ShadowEntry] = []
-    hpa, level = mmu.root, mmu.levels
-    while hpa is not None:
-        pdpte = level == mmu.levels == 3
-        at = (hpa & ~0xFFF) + 8 * (address >> 12 + 9 * (level - 1) & (3 if pdpte else 0x1FF))
-        value = vm.read_host_u64(at)
-        entry = ShadowEntry(table=table_head(vm, mmu, hpa & ~0xFFF, level), at=Hex(at), value=Hex(value), rights="")
+    if mmu.root is None:
+        return entries
+    for level, _, at, value, *_ in path(lambda hpa, _size: vm.read_host_u64(hpa), mmu.root, mmu.levels, address):
+        entry = ShadowEntry(table=table_head(vm, mmu, at & ~0xFFF, level), at=Hex(at), value=Hex(value), rights="")
         entries.append(entry)
-        if _is_present(entry) and not pdpte:
+        if not _is_present(entry):
+            break
+        if not level == mmu.levels == 3:
             entry.rights = rights(value)
-        below = _is_present(entry) and level > 1 and not value & Pte.PAGE_SIZE
-        hpa, level = (value & int(Spte.BASE_ADDR) if below else None), level - 1
     return entries
 
 

@@ -9,9 +9,12 @@ from shadowmmu import Vm
 from shadowmmu.captures.capture import Dump
 from shadowmmu.check.compare.ignore import CPU_BITS, LAZY_BITS, MARK_BITS, PAE_ROOT_BITS
 from shadowmmu.check.compare.match import Matcher
+from shadowmmu.engine.arena.spte import Spte
+from shadowmmu.hardware.path import path
 from shadowmmu.trace.fields import FRAME_BITS
+from shadowmmu.x86.pte import Pte
 
-P, LARGE, PRESENT = 1, 0x80, 1 << 11
+P, LARGE, PRESENT = int(Pte.PRESENT), int(Pte.PAGE_SIZE), int(Spte.MMU_PRESENT)
 _SOFT = 0xFFF0_0000_0000_0000
 """High bits: MMIO marks have some, links to bare tables none."""
 
@@ -111,14 +114,9 @@ class LeafComparison:
 
     def _is_unlinked(self, root: int, address: int) -> bool:
         """Whether the way to an address ends in a special page, which gets its entries only when they are needed."""
-        table = root & FRAME_BITS
-        for level in range(self.dump.level, 1, -1):
-            view = self.vm.shadow_page(table)
-            entry = self.vm.read_host_u64(table + 8 * (address >> (9 * level + 3) & (3 if level == self.dump.level == 3 else 511)))
-            if not entry & P:
-                return view is not None and bool(view.special)
-            table = entry & FRAME_BITS
-        return False
+        last = list(path(lambda hpa, _size: self.vm.read_host_u64(hpa), root, self.dump.level, address))[-1]
+        view = self.vm.shadow_page(last.at) if last.level > 1 and not last.present else None
+        return view is not None and bool(view.special)
 
     def _leaves(self, table: int, level: int, address: int, read: Callable[[int, int], int]) -> dict[int, tuple[int, int]]:
         """Address -> (entry, level) of every last-level entry below a table."""

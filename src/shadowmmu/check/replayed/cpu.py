@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from shadowmmu import Vcpu, Vm
+from shadowmmu.engine.arena.spte import Spte
+from shadowmmu.hardware.path import PathEntry, path
 from shadowmmu.trace.events import AnyEvent, LoadPgd, NestedVmexitInject, PagingElement
+from shadowmmu.x86.control import Cr0, Cr3, Cr4, Efer, paging_levels
+from shadowmmu.x86.pte import Pte
 
-PRESENT, WRITE, USER, LARGE, ACCESSED, DIRTY, ACCESSED_DIRTY = 1, 2, 4, 0x80, 0x20, 0x40, 0x60
-ADDRESS = 0x000F_FFFF_FFFF_F000
-PG, WP, PSE, PAE, LMA, LA57 = 1 << 31, 1 << 16, 1 << 4, 1 << 5, 1 << 10, 1 << 12
+WRITE, USER = int(Pte.WRITABLE), int(Pte.USER)
+MARK = int(Spte.MMIO) & ~int(Pte.PRESENT)
+"""The reserved bit of an MMIO mark."""
+ACCESSED, ACCESSED_DIRTY = int(Pte.ACCESSED), int(Pte.ACCESSED | Pte.DIRTY)
 _Read = Callable[[int, int], int | None]
 """(physical address, size) -> entry; None: not reachable."""
 
@@ -53,24 +58,19 @@ class Cpu:
         """Walk the loaded shadow tables. Rights come from every level, but not from PDPTEs of PAE paging."""
         self.missed = address
         self.passed = []
-        table = self.root
-        for level in range(self.level, 0, -1):
-            index = address >> (9 * level + 3) & (3 if self.level == level == 3 else 511)
-            entry: int = self.vm.read_host_u64((table & ADDRESS) + 8 * index)
-            self.found = entry
-            if not entry & PRESENT:
+        for entry in path(self._read_host, self.root, self.level, address):
+            self.found = entry.value
+            is_pdpte = self.level == entry.level == 3
+            if not entry.present or not (is_pdpte or _allows(entry.value, write, user)):
                 return None
-            if not (self.level == level == 3):
-                if (write and not entry & WRITE) or (user and not entry & USER):
-                    return None
-                self.passed.append((table & ADDRESS) + 8 * index)
-            if level == 1 or (entry & LARGE and level < 4):
-                if entry >> 51 & 1:
-                    return None
-                offset = (1 << (9 * level + 3)) - 1
-                return (entry & ADDRESS & ~offset) | (address & offset)
-            table = entry
+            if not is_pdpte:
+                self.passed.append(entry.at)
+            if entry.leaf:
+                return None if entry.value & MARK else entry.address(address)
         return None
+
+    def _read_host(self, hpa: int, _size: int) -> int:
+        return int(self.vm.read_host_u64(hpa))
 
     def reaches(self, address: int, write: bool, user: bool) -> bool:
         """The shadow tables lead an access to memory."""
@@ -88,52 +88,31 @@ class Cpu:
         value: int = int.from_bytes(self.vm.read_host(hpa, size), "little")
         return value
 
-    def path(self, gva: int, read: _Read, pdptrs: tuple[int, ...] = ()) -> Iterable[tuple[int, int, int, int]]:
-        """Walk the guest's tables: (level, entry's address, its size, its value), down to the last one there is.
+    def path(self, gva: int, read: _Read, pdptrs: tuple[int, ...] = ()) -> Iterator[PathEntry]:
+        """The guest's own tables, down to the last entry there is.
 
         With `pdptrs` the uppermost entries of PAE paging come from there, as KVM takes them, and not from memory.
         """
         vcpu = self.vcpu
-        if not vcpu.cr0 & PG:
-            return
-        levels = 2 if not vcpu.cr4 & PAE else 3 if not vcpu.efer & LMA else 5 if vcpu.cr4 & LA57 else 4
-        size, bits = (4, 10) if levels == 2 else (8, 9)
-        table = vcpu.cr3 & (0xFFFF_FFE0 if levels == 3 else ADDRESS)
-        for level in range(levels, 0, -1):
-            at = table + size * (gva >> (12 + bits * (level - 1)) & (3 if levels == level == 3 else (1 << bits) - 1))
-            value = pdptrs[gva >> 30 & 3] if levels == level == 3 and pdptrs else read(at, size)
-            if value is None:
-                return
-            yield level, at, size, value
-            large = value & LARGE and (level == 3 or level == 2) and (size == 8 or bool(vcpu.cr4 & PSE)) and not levels == level == 3
-            if not value & PRESENT or level == 1 or large:
-                return
-            table = value & (0xFFFF_F000 if size == 4 else ADDRESS)
+        levels = paging_levels(vcpu.cr0, vcpu.cr4, vcpu.efer)
+        return path(read, vcpu.cr3, levels, gva, pse=bool(vcpu.cr4 & Cr4.PSE), pdptes=pdptrs)
 
     def _guest(self, gva: int) -> int | None:
         """The guest's own translation."""
-        if not self.vcpu.cr0 & PG:
+        if not self.vcpu.cr0 & Cr0.PG:
             return gva
-        path = list(self.path(gva, self._read_entry))
-        last = path[-1] if path else None
-        if last is None or not last[3] & PRESENT or (last[0] > 1 and not last[3] & LARGE):
-            return None
-        level, _, size, value = last
-        offset = (1 << (12 + (10 if size == 4 else 9) * (level - 1))) - 1
-        if size == 8:
-            return (value & ADDRESS & ~offset) | (gva & offset)
-        high = (value >> 13 & 0xFF) << 32 if level == 2 else 0  # PSE-36
-        return high | (value & 0xFFFF_F000 & ~offset) | (gva & offset)
+        last = next(reversed(list(self.path(gva, self._read_entry))), None)
+        return last.address(gva) if last is not None and last.present and last.leaf else None
 
     def guest_refuses(self, gva: int, user: bool) -> bool:
         """With nested paging: whether the guest's own tables forbid a store, so that it faulted without an exit."""
         if not self.nested_paging:
             return False
-        protect = user or bool(self.vcpu.cr0 & WP)
-        legacy_pae = bool(self.vcpu.cr4 & PAE) and not self.vcpu.efer & LMA
-        for level, _, _, value in self.path(gva, self._read_entry):
-            plain = not (legacy_pae and level == 3)
-            if not value & PRESENT or (plain and ((protect and not value & WRITE) or (user and not value & USER))):
+        protect = user or bool(self.vcpu.cr0 & Cr0.WP)
+        legacy_pae = bool(self.vcpu.cr4 & Cr4.PAE) and not self.vcpu.efer & Efer.LMA
+        for entry in self.path(gva, self._read_entry):
+            is_pdpte = legacy_pae and entry.level == 3
+            if not entry.present or not (is_pdpte or _allows(entry.value, protect, user)):
                 return True
         return False
 
@@ -170,13 +149,14 @@ class Cpu:
         """With nested paging the CPU sets A and D in the guest's tables on its own: take those that `walk` then saw."""
         seen = [event for event in walk if isinstance(event, PagingElement)]
         at = 0
-        for level, gpa, size, value in self.path(gva, self._read_entry, pdptrs):
-            while at < len(seen) and (seen[at].level != level or (seen[at].pte ^ value) & ~ACCESSED_DIRTY):
+        size = 4 if not self.vcpu.cr4 & Cr4.PAE else 8
+        for entry in self.path(gva, self._read_entry, pdptrs):
+            while at < len(seen) and (seen[at].level != entry.level or (seen[at].pte ^ entry.value) & ~ACCESSED_DIRTY):
                 at += 1
             if at == len(seen):
                 return
-            if seen[at].pte != value:
-                self._poke(gpa, size, value | seen[at].pte & ACCESSED_DIRTY)
+            if seen[at].pte != entry.value:
+                self._poke(entry.at, size, entry.value | seen[at].pte & ACCESSED_DIRTY)
 
     def refused_pdpte(self, gva: int, rest: Sequence[AnyEvent]) -> int | None:
         """Whether the PDPTEs in memory, which KVM takes before it walks PAE tables under nested paging, were illegal: then
@@ -186,14 +166,14 @@ class Cpu:
         no root is loaded anew.
         """
         vcpu = self.vcpu
-        if not (vcpu.cr0 & PG and vcpu.cr4 & PAE) or vcpu.efer & LMA:
+        if paging_levels(vcpu.cr0, vcpu.cr4, vcpu.efer) != 3:
             return None
         top = next(iter(self.path(gva, self._read_entry)), None)
-        walked = any(isinstance(ev, PagingElement) and ev.level == 3 and top and not (ev.pte ^ top[3]) & ~ACCESSED for ev in rest)
+        walked = any(isinstance(ev, PagingElement) and ev.level == 3 and top and not (ev.pte ^ top.value) & ~ACCESSED for ev in rest)
         if walked and any(isinstance(ev, LoadPgd | NestedVmexitInject) for ev in rest):
             return None
-        table = vcpu.cr3 & 0xFFFF_FFE0
-        return next((at for at in range(table, table + 32, 8) if (self._read_entry(at, 8) or 0) & PRESENT), None)
+        table = vcpu.cr3 & int(Cr3.PAE_TABLE_MASK)
+        return next((at for at in range(table, table + 32, 8) if (self._read_entry(at, 8) or 0) & Pte.PRESENT), None)
 
     def mark(self, gpa: int, accessed: bool) -> None:
         """Set or clear A in an entry of the guest."""
@@ -206,3 +186,7 @@ class Cpu:
         if hpa is not None:
             self.vm.write_host(hpa, value.to_bytes(size, "little"))
             self.poked(hpa, value.to_bytes(size, "little"))
+
+
+def _allows(entry: int, write: bool, user: bool) -> bool:
+    return not (write and not entry & WRITE) and not (user and not entry & USER)

@@ -7,12 +7,14 @@ from typing import NamedTuple
 
 from shadowmmu.check.replayed.replayed_vm import Side
 from shadowmmu.check.special_roots.page_census import Census, Key
+from shadowmmu.engine.arena.spte import Spte
+from shadowmmu.hardware.path import path
 from shadowmmu.trace.events import AnyEvent, GetPage, SpteRequested
 from shadowmmu.trace.fields import FRAME_BITS
+from shadowmmu.x86.pte import Pte
 
-PRESENT, WRITE, LARGE, MARK = 1, 2, 0x80, 1 << 51
-SET_BY_USE = 0x60
-"""A and D."""
+PRESENT, WRITE, MARK = int(Pte.PRESENT), int(Pte.WRITABLE), int(Spte.MMIO) & ~int(Pte.PRESENT)
+SET_BY_USE = int(Pte.ACCESSED | Pte.DIRTY)
 
 
 class Step(NamedTuple):
@@ -38,20 +40,16 @@ class Leaf(NamedTuple):
 def way(side: Side, census: Census, address: int) -> tuple[list[Step], Leaf | None]:
     """The entries that hold for `address` below the loaded root, from the top, and the last of them."""
     steps: list[Step] = []
-    table, leaf = side.cpu.root, None
-    for level in range(side.cpu.level, 0, -1):
-        if not table:
-            break
-        index = address >> (9 * level + 3) & (3 if side.cpu.level == level == 3 else 511)
-        entry: int = side.vm.read_host_u64((table & FRAME_BITS) + 8 * index)
-        page = census.name(table)
-        leaf = Leaf(page, entry, level)
-        ends = not entry & PRESENT or level == 1 or bool(entry & LARGE and level < 4)
+    leaf = None
+    if not side.cpu.root:
+        return steps, leaf
+    for entry in path(lambda hpa, _size: side.vm.read_host_u64(hpa), side.cpu.root, side.cpu.level, address):
+        page = census.name(entry.at)
+        leaf = Leaf(page, entry.value, entry.level)
+        ends = entry.leaf or not entry.present
         if page is not None or ends:
-            steps.append(Step(page, index, page in census.unsync, entry & ~SET_BY_USE if ends else census.name(entry & FRAME_BITS)))
-        if ends:
-            break
-        table = entry & FRAME_BITS
+            leads_to = entry.value & ~SET_BY_USE if ends else census.name(entry.value & FRAME_BITS)
+            steps.append(Step(page, entry.number, page in census.unsync, leads_to))
     return steps, leaf
 
 
