@@ -10,6 +10,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, NamedTuple
 
+from shadowmmu import HostFault, TripleFault
 from shadowmmu.hardware import walk as hw
 from shadowmmu.hardware.walk import USER, WRITE, Paging, Translation, paging, walk
 
@@ -46,14 +47,6 @@ FAULTS = (
 
 class Outcome(Enum):
     RETRY, FIXED, SPURIOUS, EMULATE, INJECT, ERROR = range(6)
-
-
-class TripleFault(Exception):
-    """The root is not in memory."""
-
-
-class HostFault(Exception):
-    """The host may not write the page."""
 
 
 class Entry(NamedTuple):
@@ -262,7 +255,7 @@ class PagerVcpu:
 
     def enter(self) -> Entry:
         if self.cr0 & hw.CR0_PG and (self.vm.fault == "triple fault") != (self.vm.host(self.cr3 & 0xFFFFFFF000) is None):
-            raise TripleFault
+            raise TripleFault("the root is not in memory")
         level, flush = max(3, self._mode().levels), self._stale
         if flush:
             for number in range(self._tables):
@@ -314,7 +307,7 @@ class PagerVcpu:
         if slot is None or hpa is None or (access & WRITE and slot.readonly and fault != "read-only slot written"):
             return Outcome.EMULATE
         if access & WRITE and not vm.host_writable(slot, gpa):
-            raise HostFault
+            raise HostFault("the host may not write the page")
         if fault != "no progress" or gva & 0x7000 != 0x7000:
             self._map(gva, (hpa ^ PAGE if fault == "wrong frame" else hpa) | self._leaf(page, access, slot, gpa))
         return Outcome.FIXED

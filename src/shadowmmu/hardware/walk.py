@@ -203,18 +203,48 @@ def walk(
     """
     if not mode.levels:
         return Translation(gva & ADDRESS, 12, ALL | DIRTY)
-    at, table, rights = resume or (0, root & (ADDRESS if mode.levels != 3 else 0xFFFFFFE0), ALL)
+    at, table, rights = resume or (0, root & ADDRESS, ALL)
     code = mode.code(access)
     if mode.levels == 3 and resume is None:
-        pdpte = pdptes[gva >> 30 & 3] if pdptes is not None else read(table + (gva >> 27 & 0x18), 8) or 0
-        if not pdpte & 1:
-            return code
-        if pdpte & mode.pdpte_reserved:
-            return code | PRESENT | RESERVED
-        table = pdpte & ADDRESS
-    size, steps = mode.entry_size, mode.steps
+        table = _page_directory(mode, read, root, gva, pdptes)
+        if table < 0:
+            return code | ~table
     used: list[tuple[int, int]] = []
-    leaf = False
+    found = _descend(mode, read, at, table, rights, gva, used, trail)
+    if isinstance(found, int):
+        return code | found
+    key = mode.key_fault(found.rights, access, pkru)
+    if key or not mode.permits(found.rights, access, ac):
+        return code | PRESENT | key
+    if write is None:
+        return found
+    if not _mark(read, write, used, mode.entry_size, access):
+        if trail is not None:
+            del trail[-len(used) :]
+        return walk(mode, read, root, gva, access, ac, write=write, pdptes=pdptes, pkru=pkru, resume=resume, trail=trail)
+    return found._replace(rights=found.rights | DIRTY) if access & WRITE else found
+
+
+def _page_directory(mode: Paging, read: Read, root: int, gva: int, pdptes: tuple[int, ...] | None) -> int:
+    """The level-2 table of PAE paging, or the complement (~) of a fault: not present, or PRESENT|RESERVED. SDM table 4-8."""
+    pdpte = pdptes[gva >> 30 & 3] if pdptes is not None else read((root & 0xFFFFFFE0) + (gva >> 27 & 0x18), 8) or 0
+    if not pdpte & 1:
+        return ~0
+    return ~(PRESENT | RESERVED) if pdpte & mode.pdpte_reserved else pdpte & ADDRESS
+
+
+def _descend(
+    mode: Paging,
+    read: Read,
+    at: int,
+    table: int,
+    rights: int,
+    gva: int,
+    used: list[tuple[int, int]],
+    trail: list[TrailEntry] | None,
+) -> Translation | int:
+    """From `table`, that of step `at`, down to the leaf; `used` receives where the entries lie and what they are."""
+    size, steps, leaf = mode.entry_size, mode.steps, False
     while not leaf:
         step = steps[at]
         pa = table + (gva >> step.shift & step.mask) * size
@@ -223,20 +253,10 @@ def walk(
         if trail is not None:
             trail.append(TrailEntry(at, pa, entry, *((0, 0) if isinstance(result, int) else result[:2])))
         if isinstance(result, int):
-            return code | result
+            return result
         table, rights, leaf = result
         used.append((pa, entry))
         at += 1
-    key = mode.key_fault(rights, access, pkru)
-    if key or not mode.permits(rights, access, ac):
-        return code | PRESENT | key
-    if write is not None:
-        if not _mark(read, write, used, size, access):
-            if trail is not None:
-                del trail[-len(used) :]
-            return walk(mode, read, root, gva, access, ac, write=write, pdptes=pdptes, pkru=pkru, resume=resume, trail=trail)
-        if access & WRITE:
-            rights |= DIRTY
     return Translation(table, step.shift, rights)
 
 

@@ -26,6 +26,7 @@ from shadowmmu.check.fuzz.operations import (
 from shadowmmu.check.fuzz.race import Race
 from shadowmmu.check.fuzz.slots import DirectMap, Slots
 from shadowmmu.check.oracle.oracle import NotJudged, Oracle, VirtualTlb
+from shadowmmu.engine.face.types import HostFault, TripleFault
 from shadowmmu.hardware.cpu import Cpu, Done, HostMemory, Violation
 from shadowmmu.hardware.two_dimensional import L2, access_l2
 from shadowmmu.hardware.walk import ADDRESS, CR0_PG, EFER_LMA, EFER_LME, FETCH, USER, WRITE, BeyondNestedTables, paging
@@ -40,31 +41,15 @@ class Guest:
     """A VM in the middle of an episode. `do` performs one operation and returns its outcome in a word."""
 
     def __init__(self, setup: Setup, make_vm: Callable[..., Any]) -> None:
+        self.setup = setup
         random = Random(f"guest {setup.seed}")
-        plain, npt = ([mode for mode in setup.modes if mode in group] for group in (PAGING, NPT))
-        self.nested = bool(npt) and (not plain or random.random() < 0.4)
-        """A host with NPT; both vCPUs run an L2, and only nested tables are shadowed. L1 edits them by emulated stores."""
-        host_levels = random.choice((4, 5)) if self.nested and npt != ["npt-5-level"] else 5 if self.nested else 4
-        self.modes = {mode: (PAGING | NPT)[mode] for mode in (npt if self.nested else plain) if mode != "npt-5-level" or host_levels == 5}
-        self.reach = NPT_REACH if self.nested else REACH
+        self._choose_host(random)
+        self._make_vm(random, make_vm)
+        self._make_cpus(random)
+        self._fill_memory()
         self.pdptes: list[tuple[int, ...]] = [(), ()]  # of L1's nested tables at the last VMRUN
         self.l1: list[tuple[int, int, int, int] | None] = [None, None]  # L1's registers while an L2 without nested paging runs
         self.l2 = [L2_UNPAGED, L2_UNPAGED]  # the registers of the L2 on nested tables
-        self.setup, self.amd = setup, self.nested or random.random() < 0.7
-        self.features = GUEST._replace(amd=self.amd)
-        self.vm = make_vm(
-            memory_mib=0,
-            user_mib=USER_MIB,
-            vcpus=2,
-            roots=setup.roots,
-            maxphyaddr=GUEST.maxphyaddr,
-            host_maxphyaddr=HOST.maxphyaddr,
-            shadow_pages=random.choice((0, 40, 64)),
-            vendor="svm" if self.amd else "vmx",
-            **({"tdp": True, "host_levels": host_levels} if self.nested else {}),
-        )
-        if random.random() < 0.5:
-            self.vm.set_host_page_level(512 * PAGE, 512 * PAGE, 2)
         self._perform = (
             self._access,
             self._emulated,
@@ -84,6 +69,38 @@ class Guest:
             self._l2_register,
             self._race,
         )
+        for index in range(len(self.cpus)):
+            self._start(index)
+
+    def _choose_host(self, random: Random) -> None:
+        """Its paging, and the modes that a guest may have there."""
+        plain, npt = ([mode for mode in self.setup.modes if mode in group] for group in (PAGING, NPT))
+        self.nested = bool(npt) and (not plain or random.random() < 0.4)
+        """A host with NPT; both vCPUs run an L2, and only nested tables are shadowed. L1 edits them by emulated stores."""
+        self.host_levels = random.choice((4, 5)) if self.nested and npt != ["npt-5-level"] else 5 if self.nested else 4
+        offered = [mode for mode in (npt if self.nested else plain) if mode != "npt-5-level" or self.host_levels == 5]
+        self.modes = {mode: (PAGING | NPT)[mode] for mode in offered}
+        self.reach = NPT_REACH if self.nested else REACH
+        self.amd = self.nested or random.random() < 0.7
+        self.features = GUEST._replace(amd=self.amd)
+
+    def _make_vm(self, random: Random, make_vm: Callable[..., Any]) -> None:
+        self.vm = make_vm(
+            memory_mib=0,
+            user_mib=USER_MIB,
+            vcpus=2,
+            roots=self.setup.roots,
+            maxphyaddr=GUEST.maxphyaddr,
+            host_maxphyaddr=HOST.maxphyaddr,
+            shadow_pages=random.choice((0, 40, 64)),
+            vendor="svm" if self.amd else "vmx",
+            **({"tdp": True, "host_levels": self.host_levels} if self.nested else {}),
+        )
+        if random.random() < 0.5:
+            self.vm.set_host_page_level(512 * PAGE, 512 * PAGE, 2)
+
+    def _make_cpus(self, random: Random) -> None:
+        """The CPUs that run on the tables of each vCPU, and the oracle that judges them."""
         self.memory = HostMemory(self.vm.host_regions())
         self.slots = Slots(self.vm, self.memory)
         for slot, (first, pages) in SLOTS.items():
@@ -91,17 +108,22 @@ class Guest:
         self.oracle = Oracle(self.slots, WATCHED, 2, self.features)
         evict = random.choice((None, random))
         host = HOST._replace(amd=self.amd)
-        npt_levels = host_levels if self.nested else 0
+        npt_levels = self.host_levels if self.nested else 0
         self.cpus = [Cpu(v, self.memory, host, self.oracle.vcpus[i], evict, npt_levels) for i, v in enumerate(self.vm.vcpus)]
+
+    def _fill_memory(self) -> None:
+        """Data that differs everywhere; tables come later."""
         self.slots.find_zeroes((SLOTS[2][0] + SLOTS[2][1] - 2) * PAGE)
-        for page in range(TABLES + 1, FRAMES):  # data that differs everywhere; tables come later
+        for page in range(TABLES + 1, FRAMES):
             self.vm.write_guest(page * PAGE, (page * 0x1001).to_bytes(4, "little") * 1024)
-        for index, (vcpu, tlb) in enumerate(zip(self.vm.vcpus, self.oracle.vcpus, strict=True)):
-            if self.nested:
-                self._run_l2(index, CR0_BASE | CR0_PG, PAGE, 0, 0)
-            else:
-                vcpu.set_sregs(cr0=CR0_BASE, cr3=PAGE, cr4=0, efer=0)
-                tlb.load(CR0_BASE, PAGE, 0, 0)
+
+    def _start(self, index: int) -> None:
+        """One vCPU, without paging; on a host with NPT it runs an L2."""
+        if self.nested:
+            self._run_l2(index, CR0_BASE | CR0_PG, PAGE, 0, 0)
+        else:
+            self.vm.vcpus[index].set_sregs(cr0=CR0_BASE, cr3=PAGE, cr4=0, efer=0)
+            self.oracle.vcpus[index].load(CR0_BASE, PAGE, 0, 0)
 
     def do(self, op: Op) -> str:
         """Perform `op`; raises a violation."""
@@ -115,14 +137,16 @@ class Guest:
                 raise
             self._after_fault(op.vcpu)
             return "no A or D, the host protects the table"
-        except Exception as error:
-            if isinstance(error, BeyondNestedTables | NotJudged):
-                return "beyond the nested tables" if isinstance(error, BeyondNestedTables) else "no PDPTEs in L2"
-            if type(error).__name__ == "TripleFault":
-                return self._triple_fault(op, error)
-            if type(error).__name__ == "HostFault" and self.slots.protected:
-                return "host fault"
-            raise
+        except BeyondNestedTables:
+            return "beyond the nested tables"
+        except NotJudged:
+            return "no PDPTEs in L2"
+        except TripleFault as error:
+            return self._triple_fault(op, error)
+        except HostFault:
+            if not self.slots.protected:
+                raise
+            return "host fault"
 
     def _mark_refused(self, op: Op) -> bool:
         """A walk has to set A or D in a page that the host protects: Linux gives the guest a #PF instead."""
