@@ -9,7 +9,7 @@ import floors
 import pytest
 
 GRAPH = floors.imports()
-PACKAGES = ["shadowmmu", "shadowmmu.engine"]
+PACKAGES = ["shadowmmu", "shadowmmu.check", "shadowmmu.machine", "shadowmmu.engine"]
 
 
 def test_the_reader_sees_both_ways_of_importing_compiled_modules() -> None:
