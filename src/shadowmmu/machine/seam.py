@@ -236,4 +236,4 @@ class Cpu(Protocol):
         """Run the guest until it exits. It also stops, as if HLT stood there, before an instruction at linear address `until`."""
 
     def stop(self) -> None:
-        """From another thread: make `run` return INTERRUPTED soon."""
+        """From any thread or hook: make this `run`, or the next one, return INTERRUPTED before the guest's next instruction."""

@@ -1,78 +1,14 @@
 """The Unicorn back end by itself: entry with any state, exits, state in and out, ports, code that changes."""
 
-import ctypes
-import mmap
-import struct
 from collections.abc import Iterator
 
 import pytest
+from cpu_bench import CODE, CONTROLS, DATA, HIGH, PAE_CONTROLS, REAL_CONTROLS, TABLES, Bench, Ports
 
 from shadowmmu.machine.cpu.unicorn_cpu import UnicornCpu
 from shadowmmu.machine.cpu.unicorn_layout import layout
-from shadowmmu.machine.seam import Controls, CpuError, ExitKind, Reg, Seg, Segment, State, System, Table
+from shadowmmu.machine.seam import Controls, CpuError, ExitKind, Reg, Seg, Segment
 from shadowmmu.machine.vcpu.cpuid import FEATURES, ON_REQUEST, Cpuid
-
-HIGH = 1 << 32
-SIZE = 4 << 20
-CODE, STACK, DATA = 0x10000, 0x20000, 0x30000
-TABLES = 0x100000
-CONTROLS = Controls(0x80010033, HIGH + TABLES, 0x660, 0x1D01)
-
-
-class Ports:
-    def __init__(self) -> None:
-        self.log: list[tuple[int, ...]] = []
-
-    def read(self, port: int, size: int) -> int:
-        self.log.append((port, size))
-        return 0x1234567890 & (1 << 8 * size) - 1
-
-    def write(self, port: int, size: int, value: int) -> None:
-        self.log.append((port, size, value))
-
-
-class Bench:
-    """A CPU on memory whose first 4 MiB of linear addresses map host memory above 4 GiB."""
-
-    def __init__(self) -> None:
-        self.ram = mmap.mmap(-1, SIZE)
-        address = ctypes.addressof(ctypes.c_char.from_buffer(self.ram))
-        self.ports = Ports()
-        self.allowed = True
-        self.cpu = UnicornCpu([(HIGH, SIZE, address)], self.ports, lambda state, port, size: None if self.allowed else ExitKind.PORT_DENIED)
-        self.put(TABLES, HIGH + TABLES + 0x1007, 8)
-        self.put(TABLES + 0x1000, HIGH + TABLES + 0x2007, 8)
-        for i in range(2):
-            self.put(TABLES + 0x2000 + 8 * i, HIGH + i * 0x200000 | 0x87, 8)
-
-    def put(self, at: int, value: int, size: int) -> None:
-        self.ram[at : at + size] = value.to_bytes(size, "little")
-
-    def state(self, code: str, *, user: bool = False) -> State:
-        raw = bytes.fromhex(code)
-        self.ram[CODE : CODE + len(raw)] = raw
-        dpl = 0x60 if user else 0
-        data = Segment(0x20 | (3 if user else 0), 0xC93 | dpl, 0xFFFFFFFF, 0)
-        cs = Segment(0x28 | (3 if user else 0), 0xA9B | dpl, 0xFFFFFFFF, 0)
-        fs, gs = data._replace(base=0x1111_2222_3333), data._replace(base=0x4444_5555_6666)
-        system = System(
-            (data, cs, data, data, fs, gs),
-            Segment(0x48, 0x82, 0x77, 0x5000),
-            Segment(0x40, 0x8B, 0x67, 0x6000),
-            Table(0x7000, 0x3F),
-            Table(0x8000, 0xFFF),
-            3 if user else 0,
-            0xFFFF0FF0,
-            0x400,
-            0x7777_8888_9999,
-            0x0013000800000000,
-            0x10,
-            0x20,
-            0x30,
-        )
-        gpr = [0x0101010101010101 * i for i in range(16)]
-        gpr[Reg.RSP], gpr[Reg.RDI] = STACK, DATA
-        return State(gpr, CODE, 0x246, system)
 
 
 @pytest.fixture
@@ -257,28 +193,16 @@ def test_host_memory_that_covers_the_cpus_own_region() -> None:
         UnicornCpu([(0xDFFFF000, 0x2000, 0)], Ports(), lambda state, port, size: True)
 
 
-@pytest.mark.parametrize(
-    ("controls", "attr"),
-    [
-        (Controls(0x80010011, HIGH // 2 + 0, 0x60, 0x1801), 0xC9B),  # PAE, 32-bit code
-        (Controls(0x80010010, HIGH // 2 + 0, 0x60, 0x1801), 0x09B),  # paged real mode
-    ],
-)
-def test_legacy_modes(controls: Controls, attr: int) -> None:
-    b = Bench()
-    low = mmap.mmap(-1, 0x1000)
-    address = ctypes.addressof(ctypes.c_char.from_buffer(low))
-    ram = ctypes.addressof(ctypes.c_char.from_buffer(b.ram))
-    cpu = UnicornCpu([(HIGH // 2, 0x1000, address), (HIGH, SIZE, ram)], b.ports, lambda state, port, size: True)
-    struct.pack_into("<Q", low, 0, HIGH + TABLES + 0x2001)
-    state = b.state("6631c0 0fa2" if attr == 0x09B else "31c0 0fa2")
+@pytest.mark.parametrize(("controls", "attr"), [(PAE_CONTROLS, 0xC9B), (REAL_CONTROLS, 0x09B)])
+def test_legacy_modes(bench: Bench, controls: Controls, attr: int) -> None:
+    state = bench.state("6631c0 0fa2" if attr == 0x09B else "31c0 0fa2")
     base = CODE if attr == 0x09B else 0
     state.set_segments({Seg.CS: Segment(CODE >> 4, attr, 0xFFFF if base else 0xFFFFFFFF, base)})
     state.rip = CODE - base
-    cpu.set_state(state)
-    cpu.set_controls(controls)
-    assert cpu.run().kind is ExitKind.CPUID
-    assert cpu.state().gpr[Reg.RAX] == 0
+    bench.cpu.set_state(state)
+    bench.cpu.set_controls(controls)
+    assert bench.cpu.run().kind is ExitKind.CPUID
+    assert bench.cpu.state().gpr[Reg.RAX] == 0
 
 
 def test_cpuid_offers_what_it_says() -> None:

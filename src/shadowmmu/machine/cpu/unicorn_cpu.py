@@ -331,7 +331,7 @@ class UnicornCpu:
             self._forget_code()
             host.write_vmcb(state, self._controls, self._intercepts)
             self._system, self._system_key = state.system, b""
-            return host.stub
+            return host.begin_at_stub()
         if self._changed_code:
             host.read_context()
             guest = bytes(host.context)
@@ -366,7 +366,10 @@ class UnicornCpu:
         if not self._take_cr3():
             self._pending = self.state()  # so that VMRUN loads the right one
             return Exit(ExitKind.TASK_SWITCH)
-        return self._exit or Exit(ExitKind.INTERRUPTED)
+        if self._exit is not None:
+            return self._exit
+        host.stop_request.served()
+        return Exit(ExitKind.INTERRUPTED)
 
     def _take_cr3(self) -> bool:
         """Note the CR3 of the context. False: with shadow paging it is not the guest's to change, but a task switch did."""
@@ -376,5 +379,5 @@ class UnicornCpu:
         return bool(cr3 == self._controls.cr3)
 
     def stop(self) -> None:
-        """From another thread: make `run` return INTERRUPTED soon."""
-        self._uc.emu_stop()
+        """From any thread or hook: make this `run`, or the next one, return INTERRUPTED before the guest's next instruction."""
+        self._host.stop_request.ask()

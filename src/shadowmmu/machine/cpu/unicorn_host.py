@@ -18,6 +18,7 @@ from unicorn import x86_const
 from unicorn.unicorn_py3 import Uc, UcError
 from unicorn.unicorn_py3.unicorn import uclib
 
+from shadowmmu.machine.cpu.stop_request import StopRequest
 from shadowmmu.machine.seam import MASK32, Controls, CpuError, Intercepts, Reg, Segment, State, Table
 from shadowmmu.x86.vmcb import Vmcb
 
@@ -31,6 +32,7 @@ MSR_EFER, MSR_VM_HSAVE_PA = 0xC0000080, 0xC0010117
 # Offsets in the private region.
 _VMCB, _HSAVE, _STUB, _PML4, _PDPT, _IOPM, _MSRPM, _GDT, SCRATCH = 0x0, 0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0x8000, 0xA000, 0xB000
 _STUB_CODE = bytes.fromhex("0f01da 0f01d8")  # vmload rax; vmrun rax
+_STUB_INSTRUCTIONS = 2
 _SEGMENT_CODE = bytes.fromhex("66b81000 8ed8 8ec0 8ed0 48cb")  # mov ax,16; mov ds,ax; mov es,ax; mov ss,ax; retfq
 _PDPT_ENTRIES = 512
 
@@ -53,7 +55,7 @@ class SvmHost:
         put("<QQ", self._private, _VMCB + Vmcb.IOPM_BASE, PRIVATE_BASE + _IOPM, PRIVATE_BASE + _MSRPM)
         put("<I", self._private, _VMCB + Vmcb.GUEST_ASID, 1)
         self._enter_host_mode()
-        self._stop_exactly()
+        self.stop_request = self._stop_exactly()
         self._context = self.uc.context_save()
         size = self._context.size
         address = ctypes.cast(self._context.context, ctypes.c_void_p).value or 0
@@ -177,24 +179,24 @@ class SvmHost:
             self.uc.reg_write(register, value)
         self.uc.reg_write(_GPR[Reg.RAX], PRIVATE_BASE + _VMCB)
 
-    @property
-    def stub(self) -> int:
-        """Where the engine starts to enter the guest."""
+    def begin_at_stub(self) -> int:
+        """Where the engine is to start now in order to enter the guest."""
+        self.stop_request.enter_by_stub(_STUB_INSTRUCTIONS)
         return PRIVATE_BASE + _STUB
 
-    def _stop_exactly(self) -> None:
-        """Make a stop asked for in a hook take effect before the next instruction, not at the end of a basic block.
+    def _stop_exactly(self) -> StopRequest:
+        """Hook every instruction, so that a stop asked for there or in another hook takes effect before the next instruction.
 
-        The engine looks for it after each instruction that a code hook sees; here one in C that does nothing.
+        Without such a hook the engine looks for one only at the beginning of a basic block.
         """
-        nothing = ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p)
-        hook = ctypes.c_size_t()
+        request = StopRequest(ctypes.cast(uclib.uc_emu_stop, ctypes.c_void_p).value)
+        handle = ctypes.c_size_t()
+        hook, data = ctypes.c_void_p(request.hook), ctypes.c_void_p(request.data)
         everywhere = ctypes.c_uint64(1), ctypes.c_uint64(0)
-        error = uclib.uc_hook_add(
-            self.uc._uch, ctypes.byref(hook), ctypes.c_int(uc_const.UC_HOOK_CODE), nothing, ctypes.c_void_p(), *everywhere
-        )
+        error = uclib.uc_hook_add(self.uc._uch, ctypes.byref(handle), ctypes.c_int(uc_const.UC_HOOK_CODE), hook, data, *everywhere)
         if error != uc_const.UC_ERR_OK:
             raise CpuError(f"the CPU cannot be made to stop exactly: error {error}; install unicorn==2.1.4")
+        return request
 
     def flush(self) -> None:
         """Drop every translation."""

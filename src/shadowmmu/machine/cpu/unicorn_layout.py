@@ -121,7 +121,7 @@ def layout() -> Layout:
     host.uc.hook_add(uc_const.UC_HOOK_INTR, on_exit)
     host.write_vmcb(state, controls, SHADOW_PAGING)
     host.set_registers(state.gpr)
-    host.uc.emu_start(host.stub, NEVER)
+    host.uc.emu_start(host.begin_at_stub(), NEVER)
     if exits != [_EXIT_GP]:
         raise CpuError(f"unicorn {unicorn.__version__}: a guest's #GP gave exits {exits}; install unicorn==2.1.4")
     search = _Search(bytes(host.context))
