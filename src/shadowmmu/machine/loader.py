@@ -6,9 +6,10 @@ Source: Multiboot Specification 0.6.96.
 
 import struct
 import tomllib
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from elftools.common.exceptions import ELFError
@@ -226,7 +227,15 @@ def _elf(guest: Guest, image: bytes) -> tuple[tuple[Piece, ...], int]:
         ) from None
     if not pieces:
         raise BadInput(f"image {guest.path} has nothing to load; link it with loadable segments")
-    return pieces, int(elf["e_entry"])
+    return pieces, _physical(segments, int(elf["e_entry"]))
+
+
+def _physical(segments: Sequence[Any], entry: int) -> int:
+    """Where a boot loader jumps to: a kernel linked to run elsewhere than it is loaded tells a virtual address."""
+    for segment in segments:
+        if segment["p_vaddr"] <= entry < segment["p_vaddr"] + segment["p_memsz"]:
+            return entry - int(segment["p_vaddr"]) + int(segment["p_paddr"])
+    return entry
 
 
 def _multiboot_info(memory: int) -> bytes:

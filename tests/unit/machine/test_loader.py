@@ -106,11 +106,11 @@ def test_address_fields() -> None:
     assert (flags & 0x41, lower, upper) == (0x41, 640, 31 * 1024)
 
 
-def elf(machine: int = 3, address: int = 0x100000, segments: int = 1) -> bytes:
-    """A 32-bit ELF executable of one segment that holds a multiboot header."""
+def elf(machine: int = 3, address: int = 0x100000, segments: int = 1, entry: int = 0x10000C) -> bytes:
+    """A 32-bit ELF executable of one segment, linked at 0xC0000000, that holds a multiboot header."""
     code = header(0) + b"\xf4"
     start = struct.pack("<4sBBB9x", b"\x7fELF", 1, 1, 1)
-    start += struct.pack("<HHIIIIIHHHHHH", 2, machine, 1, address + 12, 52, 0, 0, 52, 32, segments, 0, 0, 0)
+    start += struct.pack("<HHIIIIIHHHHHH", 2, machine, 1, entry, 52, 0, 0, 52, 32, segments, 0, 0, 0)
     program_header = struct.pack("<8I", 1, 84, 0xC0000000, address, len(code), len(code) + 100, 7, 4)
     return start + (program_header if segments else bytes(32)) + code
 
@@ -119,7 +119,14 @@ def test_elf() -> None:
     loaded = load_bytes(guest(), elf())
     assert loaded.pieces[1].gpa == 0x100000, "the physical address counts"
     assert loaded.pieces[1].size == len(loaded.pieces[1].data) + 100
-    assert loaded.state.rip == 0x10000C
+    assert loaded.state.rip == 0x10000C, "no virtual address of its own: taken as physical"
+
+
+def test_an_elf_entry_is_virtual() -> None:
+    """A kernel that is loaded at 1 MiB and linked at 3 GiB starts where its entry point has been loaded."""
+    assert load_bytes(guest(), elf(entry=0xC000000C)).state.rip == 0x10000C
+    assert load_bytes(guest(), elf(address=0x200000, entry=0xC0000000)).state.rip == 0x200000
+    assert load_bytes(guest(), elf(entry=0xD0000000)).state.rip == 0xD0000000, "in no segment"
 
 
 @pytest.mark.parametrize(
