@@ -13,6 +13,9 @@ cpdef enum Ept:
 
 
 cpdef enum Eptp:
+    WALK_MEMTYPE = 0x7
+    WRITE_BACK = 0x6            # of WALK_MEMTYPE; KVM offers no other
     WALK_LENGTH_MASK = 0x38
     WALK_LENGTH_SHIFT = 3
     AD_ENABLED = 0x40
+    RESERVED = 0xF80

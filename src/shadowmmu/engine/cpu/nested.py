@@ -10,12 +10,12 @@ the switch asks the root itself (hazard H1).
 import cython
 from cython.cimports.shadowmmu.engine.arena.state import Hpa, KvmVcpuPtr, NestedStatePtr, Request, u64
 from cython.cimports.shadowmmu.engine.arena.tlb import make_request
+from cython.cimports.shadowmmu.engine.cpu.legal import NestedPaging, is_illegal_gpa, is_valid_l2
 from cython.cimports.shadowmmu.engine.cpu.registers import reload_pdptrs
 from cython.cimports.shadowmmu.engine.cpu.requests import serve
 from cython.cimports.shadowmmu.engine.guest.mmu import init_mmu, init_shadow_ept, init_shadow_npt
 from cython.cimports.shadowmmu.engine.roots.roots import mmu_load, new_pgd
 from cython.cimports.shadowmmu.x86.control import Cr0, Cr4, paging_levels
-from cython.cimports.shadowmmu.x86.reserved import rsvd_bits
 
 
 @cython.cfunc
@@ -32,7 +32,7 @@ def transition_flush(vcpu: KvmVcpuPtr) -> cython.void:
 @cython.exceptval(check=False)
 def load_cr3(vcpu: KvmVcpuPtr, cr3: u64, nested_paging: cython.bint) -> cython.bint:
     """nested_svm_load_cr3: take CR3 and the roles of the registers already loaded. False: an illegal CR3 or PDPTE."""
-    if cr3 & rsvd_bits(vcpu.kvm.maxphyaddr, 63):
+    if is_illegal_gpa(vcpu.kvm, cr3):
         return False
     if not nested_paging and paging_levels(vcpu.cr0, vcpu.cr4, vcpu.efer) == 3 and not reload_pdptrs(vcpu, cr3):
         return False
@@ -71,13 +71,19 @@ def nested_enter(
     exec_only: cython.bint,
     huge_level: cython.int,
 ) -> cython.bint:
-    """enter_svm_guest_mode: L2 runs with these registers, on the nested tables at `root`. False: invalid L2 state."""
+    """enter_svm_guest_mode: L2 runs with these registers, on the nested tables at `root`. False: invalid L2 state.
+
+    A state that is illegal by itself is not taken: the registers stay L1's until `nested_exit`.
+    """
     nested: NestedStatePtr = cython.address(vcpu.nested)
     nested.l1_cr0 = vcpu.cr0
     nested.l1_cr3 = vcpu.cr3
     nested.l1_cr4 = vcpu.cr4
     nested.l1_efer = vcpu.efer
     nested.guest_mode = True
+    nested.npt = False
+    if not is_valid_l2(vcpu, cr0, cr4, efer, paging, root):
+        return False
     nested.npt = paging != NestedPaging.NESTED_NONE
     nested.ncr3 = root
     if nested.npt:

@@ -4,13 +4,13 @@ raises #GP(0); then nothing has changed. Rules: SDM vol. 3 sections 2.5, 4.1 and
 
 import cython
 from cython.cimports.libc.string import memcmp, memcpy
-from cython.cimports.shadowmmu.engine.arena.state import PREV_ROOTS, KvmMmuPtr, KvmPtr, KvmVcpuPtr, Request, u64
+from cython.cimports.shadowmmu.engine.arena.state import PREV_ROOTS, KvmMmuPtr, KvmVcpuPtr, Request, u64
 from cython.cimports.shadowmmu.engine.arena.tlb import make_request
+from cython.cimports.shadowmmu.engine.cpu.legal import is_illegal_gpa, is_valid_cr0, is_valid_cr4, is_valid_efer, is_valid_sregs
 from cython.cimports.shadowmmu.engine.guest.mmu import init_mmu
 from cython.cimports.shadowmmu.engine.guest.walker import load_pdptrs
 from cython.cimports.shadowmmu.engine.roots.roots import RootMask, free_roots, mmu_unload, new_pgd, reset_context
 from cython.cimports.shadowmmu.x86.control import Cr0, Cr3, Cr4, Efer, paging_levels
-from cython.cimports.shadowmmu.x86.reserved import rsvd_bits
 
 
 @cython.cfunc
@@ -36,7 +36,7 @@ def set_cr0(vcpu: KvmVcpuPtr, value: u64) -> cython.bint:
     """kvm_set_cr0, with EFER.LMA following CR0.PG when EFER.LME is set."""
     old: u64 = vcpu.cr0
     value |= Cr0.ET
-    if value >> 32 or (value & Cr0.NW and not value & Cr0.CD) or (value & Cr0.PG and not value & Cr0.PE):
+    if not is_valid_cr0(value):
         return False
     turning_on: cython.bint = value & Cr0.PG and not old & Cr0.PG
     if turning_on and vcpu.efer & Efer.LME and not vcpu.cr4 & Cr4.PAE:
@@ -94,7 +94,7 @@ def set_cr3(vcpu: KvmVcpuPtr, value: u64) -> cython.bint:
         pcid = value & Cr3.PCID_MASK
     pae: cython.bint = is_pae_paging(vcpu)
     if value != vcpu.cr3 or pae:
-        if value & rsvd_bits(vcpu.kvm.maxphyaddr, 63) or (pae and not reload_pdptrs(vcpu, value)):
+        if is_illegal_gpa(vcpu.kvm, value) or (pae and not reload_pdptrs(vcpu, value)):
             return False
         if value != vcpu.cr3:
             new_pgd(vcpu, value)
@@ -102,24 +102,6 @@ def set_cr3(vcpu: KvmVcpuPtr, value: u64) -> cython.bint:
     if flush:
         invalidate_pcid(vcpu, pcid)
     return True
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def is_valid_cr4(kvm: KvmPtr, value: u64) -> cython.bint:
-    """kvm_is_valid_cr4: no bit that the engine does not know or the guest's CPUID does not offer.
-
-    An L1's nested page table has the levels of its own paging, so with a 4-level NPT no guest is offered LA57.
-    """
-    known: u64 = (
-        Cr4.VME | Cr4.PVI | Cr4.TSD | Cr4.DE | Cr4.PSE | Cr4.PAE | Cr4.MCE | Cr4.PGE | Cr4.PCE | Cr4.OSFXSR
-        | Cr4.OSXMMEXCPT | Cr4.UMIP | Cr4.LA57 | Cr4.VMXE | Cr4.FSGSBASE | Cr4.PCIDE | Cr4.OSXSAVE | Cr4.SMEP
-        | Cr4.SMAP | Cr4.PKE
-    )  # fmt: skip
-    if kvm.tdp and not kvm.ept and kvm.host_levels < 5:
-        known &= ~cython.cast(u64, Cr4.LA57)
-    return not value & (~known | kvm.cr4_reserved)
 
 
 @cython.cfunc
@@ -160,26 +142,12 @@ def set_cr4(vcpu: KvmVcpuPtr, value: u64) -> cython.bint:
 def set_efer(vcpu: KvmVcpuPtr, value: u64) -> cython.bint:
     """set_efer: LME cannot change while paging is on; LMA is the CPU's. LME starts the MMU over although no role has it."""
     old: u64 = vcpu.efer
-    known: u64 = Efer.SCE | Efer.LME | Efer.LMA | Efer.NXE | Efer.SVME | Efer.LMSLE | Efer.FFXSR
-    if value & ~known or (vcpu.cr0 & Cr0.PG and (value ^ old) & Efer.LME):
+    if not is_valid_efer(vcpu.kvm, value) or (vcpu.cr0 & Cr0.PG and (value ^ old) & Efer.LME):
         return False
     vcpu.efer = (value & ~cython.cast(u64, Efer.LMA)) | (old & Efer.LMA)
     if (vcpu.efer ^ old) & (Efer.LME | Efer.NXE):
         reset_context(vcpu)
     return True
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def is_valid_sregs(kvm: KvmPtr, cr0: u64, cr3: u64, cr4: u64, efer: u64) -> cython.bint:
-    """kvm_is_valid_sregs: 64-bit mode needs PAE, LMA and a CR3 without reserved bits, any other has no LMA."""
-    if efer & Efer.LME and cr0 & Cr0.PG:
-        if not cr4 & Cr4.PAE or not efer & Efer.LMA or cr3 & rsvd_bits(kvm.maxphyaddr, 63):
-            return False
-    elif efer & Efer.LMA:
-        return False
-    return is_valid_cr4(kvm, cr4)
 
 
 def set_sregs(vcpu: KvmVcpuPtr, cr0: u64, cr3: u64, cr4: u64, efer: u64) -> cython.bint:

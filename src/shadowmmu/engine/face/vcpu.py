@@ -17,7 +17,8 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     p_u64,
     u64,
 )
-from cython.cimports.shadowmmu.engine.cpu.nested import NestedPaging, nested_enter, nested_exit, nested_exit_at_entry
+from cython.cimports.shadowmmu.engine.cpu.legal import NestedPaging
+from cython.cimports.shadowmmu.engine.cpu.nested import nested_enter, nested_exit, nested_exit_at_entry
 from cython.cimports.shadowmmu.engine.cpu.registers import set_cr0, set_cr3, set_cr4, set_efer, set_sregs
 from cython.cimports.shadowmmu.engine.cpu.requests import prepare_entry
 from cython.cimports.shadowmmu.engine.entries.mmio import mmio_info_in_cache

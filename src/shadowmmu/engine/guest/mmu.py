@@ -69,9 +69,9 @@ def calc_cpu_role(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, cr0: u64, cr4: u64, efer: u6
 @cython.nogil
 @cython.exceptval(check=False)
 def tdp_level(kvm: KvmPtr) -> cython.int:
-    """kvm_mmu_get_tdp_level: NPT has the levels of the host's paging; EPT needs no fifth below 49 address bits."""
-    if kvm.ept and kvm.host_levels == 5 and kvm.maxphyaddr <= 48:
-        return 4
+    """kvm_mmu_get_tdp_level: NPT has the levels of the host's paging; EPT has 4, and a fifth only beyond 48 address bits."""
+    if kvm.ept:
+        return 5 if kvm.host_levels == 5 and kvm.maxphyaddr > 48 else 4
     return kvm.host_levels
 
 

@@ -34,9 +34,15 @@ def slot_remove_write_access(kvm: KvmPtr, slot: MemSlotPtr, start_level: cython.
 @cython.nogil
 @cython.exceptval(check=False)
 def collapsible(kvm: KvmPtr, slot: MemSlotPtr, sptep: p_spte) -> cython.bint:
-    """A direct page's entry that could be part of a larger mapping. An indirect page follows the guest's size."""
+    """A direct page's entry that could be part of a larger mapping. An indirect page follows the guest's size.
+
+    A page that begins below the slot, or in another one, maps what no larger page of this slot can hold: its gfn has no
+    place in the slot's arrays (Linux 6.1.177).
+    """
     sp: ShadowPagePtr = sptep_to_sp(kvm, sptep)
-    return sp.role & Role.DIRECT and role_level(sp.role) < max_mapping_level(kvm, slot, sp.gfn, 3)
+    if not sp.role & Role.DIRECT or sp.gfn - slot.base_gfn >= slot.npages:
+        return False
+    return role_level(sp.role) < max_mapping_level(kvm, slot, sp.gfn, 3)
 
 
 @cython.cfunc
