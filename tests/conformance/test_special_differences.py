@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from poke import poke_host
 
 from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.find import find
@@ -103,7 +104,7 @@ def test_an_entry_of_the_tables_that_is_another_one_is_found(flip: int) -> None:
         entry = next((x for x in (twin.side.vm.rmap(0x8000) if run.result.dumps > 5 else ())), 0)
         if entry:
             break
-    twin.side.vm.write_host(entry, (twin.side.vm.read_host_u64(entry) ^ flip).to_bytes(8, "little"))
+    poke_host(twin.side.vm, entry, twin.side.vm.read_host_u64(entry) ^ flip)
     run.at += 1
     found = run.run().divergence
     assert found is not None and "no rule explains that level 1 entry" in found.what

@@ -23,6 +23,7 @@ from guest_tables import (
     special_pages,
     touch,
 )
+from poke import poke_host
 
 from shadowmmu import HostFault, Outcome, OutOfPages, Vm
 from shadowmmu.check.audit import audit
@@ -100,7 +101,7 @@ def test_h11_a_walk_for_mmio_finds_nothing_reserved_in_a_pdpte() -> None:
     assert entries(vm, root)[0] & 1 and not any(entry & PDPTE_RESERVED for entry in entries(vm, root))
     assert vm.vcpus[0].page_fault(0x8000, int(Pferr.PRESENT | Pferr.RSVD)) is Outcome.EMULATE
     assert vm.bugs() == [] and audit(vm) == []
-    vm.write_host(root.hpa, struct.pack("<Q", entries(vm, root)[0] | 0x2))  # as posted
+    poke_host(vm, root.hpa, entries(vm, root)[0] | 0x2)  # as posted
     with pytest.raises(HostFault):
         vm.vcpus[0].page_fault(0x9000, int(Pferr.PRESENT | Pferr.RSVD))
 

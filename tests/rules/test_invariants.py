@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from guest_tables import entries, pae_guest, page_of, put, special_pages, touch
+from poke import in_process, poke_arena, poke_host
 
 from shadowmmu import Outcome, ShadowPageView, Vm
 from shadowmmu.check.audit import audit
@@ -26,12 +27,6 @@ def guest() -> Vm:
     return vm
 
 
-def in_process(vm: Vm, hpa: int) -> int:
-    """Address, as the engine's pointers have it, of a byte of host memory."""
-    (address,) = [address + hpa - start for start, size, address in vm.host_regions() if start <= hpa < start + size]
-    return address
-
-
 def header(vm: Vm, page: ShadowPageView) -> int:
     """Where the page's header lies in the saved state."""
     state, at = vm.save(), -1
@@ -44,14 +39,12 @@ def header(vm: Vm, page: ShadowPageView) -> int:
 
 def poke(vm: Vm, page: ShadowPageView, offset: int, form: str, change: Callable[[int], int]) -> None:
     """Change one field of a page's header behind the engine's back."""
-    state = bytearray(vm.save())
     at = header(vm, page) + offset
-    struct.pack_into(form, state, at, change(struct.unpack_from(form, state, at)[0]))
-    vm.restore(bytes(state))
+    poke_arena(vm, at, struct.pack(form, change(struct.unpack_from(form, vm.save(), at)[0])))
 
 
 def set_entry(vm: Vm, page: ShadowPageView, index: int, value: int) -> None:
-    vm.write_host(page.hpa + 8 * index, struct.pack("<Q", value))
+    poke_host(vm, page.hpa + 8 * index, value)
 
 
 def named(vm: Vm) -> set[str]:
@@ -82,7 +75,7 @@ def test_i2_an_entry_named_twice_and_another_not_at_all() -> None:
     first, second = [in_process(vm, entry) for entry in page_of(vm, 4, 1).parents]
     state = vm.save()
     assert state.count(struct.pack("<QQ", first, second)) == 1  # the descriptor that holds both
-    vm.restore(state.replace(struct.pack("<QQ", first, second), struct.pack("<QQ", first, first)))
+    poke_arena(vm, state.index(struct.pack("<QQ", first, second)), struct.pack("<QQ", first, first))
     assert named(vm) == {"I2"} and "in a reverse list already" in audit(vm)[0].text
 
 
@@ -120,7 +113,7 @@ def test_i6_i7_an_unsync_page_that_no_parent_knows() -> None:
 def test_i8_a_writable_mapping_of_a_shadowed_table() -> None:
     vm = guest()
     (sptep,) = vm.rmap(0x2000)
-    vm.write_host(sptep, struct.pack("<Q", vm.read_host_u64(sptep) | 0x602))
+    poke_host(vm, sptep, vm.read_host_u64(sptep) | 0x602)
     assert named(vm) == {"I8"}
 
 
@@ -154,7 +147,7 @@ def test_i9_a_large_page_keeps_its_place_when_a_table_in_it_is_shadowed() -> Non
     assert paging.page_fault(0, 0) is Outcome.FIXED
     assert vm.read_host_u64(sptep) & 0x82 == 0x80
     assert audit(vm) == []
-    vm.write_host(sptep, struct.pack("<Q", vm.read_host_u64(sptep) | 0x402))
+    poke_host(vm, sptep, vm.read_host_u64(sptep) | 0x402)
     assert "I9" in named(vm)
 
 
@@ -200,11 +193,9 @@ def test_i14_a_descriptor_that_no_list_has() -> None:
 
 def test_i14_a_descriptor_of_two_lists() -> None:
     vm = guest()
-    state = bytearray(vm.save())
     shared = header(vm, page_of(vm, 4, 1)) + PARENT_PTES
     other = header(vm, page_of(vm, 2, 2)) + PARENT_PTES
-    state[other : other + 8] = state[shared : shared + 8]
-    vm.restore(bytes(state))
+    poke_arena(vm, other, vm.save()[shared : shared + 8])
     assert {"I2", "I14"} == named(vm)
 
 
@@ -224,10 +215,8 @@ def test_i18_a_special_page_in_prev_roots() -> None:
     vm = guest()
     root = vm.vcpus[0].root
     assert root is not None
-    state = bytearray(vm.save())
-    at = state.index(struct.pack("<QQ", 0x1000, root))  # the current root; the cached ones follow
-    struct.pack_into("<QQ", state, at + 16, 0x5000, root)
-    vm.restore(bytes(state))
+    at = vm.save().index(struct.pack("<QQ", 0x1000, root))  # the current root; the cached ones follow
+    poke_arena(vm, at + 16, struct.pack("<QQ", 0x5000, root))
     assert named(vm) == {"I18"}
 
 

@@ -21,6 +21,7 @@ from guest_tables import (
     touch,
     two_level_guest,
 )
+from poke import poke_host
 
 from shadowmmu import Outcome, TripleFault, Vm
 from shadowmmu.check.audit import audit
@@ -258,7 +259,7 @@ def test_h5_pae_root_is_empty_when_it_is_used_again() -> None:
     root = vm.vcpus[0].root
     assert root is not None
     vm.vcpus[0].set_cr4(PAE_CR4 | 0x100000)
-    vm.write_host(root + 16, b"\xff" * 8)  # whatever is left there between two uses
+    poke_host(vm, root + 16, (1 << 64) - 1)  # whatever is left there between two uses
     vm.vcpus[0].enter()
     assert not any(entries(vm, special_pages(vm)[0]))
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from shadowmmu import EngineError, GuestMemoryError, MemslotError, Vcpu, Vm
 from shadowmmu.check.audit import audit
 
-MIB = 1 << 20
+MIB, HIGH = 1 << 20, 1 << 32
 MEMORY = 4 * MIB
 LONG_MODE = (0x80010031, 0x1000, 0x20, 0x500)
 RAISED = (ValueError, TypeError, OverflowError, EngineError)
@@ -58,6 +58,18 @@ WRONG_CALLS: list[tuple[Callable[[Vm], object], type[Exception], str]] = [
     (lambda vm: vm.set_host_page_level(0, 4096, 2), GuestMemoryError, "whole host pages of level 2"),
     (lambda vm: vm.start_trace(0), ValueError, "capacity is 0"),
     (lambda vm: vm.arm_interleave(1, 0, 0, 9), ValueError, "size is 9"),
+    (lambda vm: vm.arm_interleave(1, MEMORY - 1, 0, 8), ValueError, "8 bytes at 0x3fffff: .* split it"),
+    (lambda vm: vm.arm_interleave(3, 0, 0, 8), ValueError, "point is 3"),
+    (lambda vm: vm.read_host_u64(HIGH + 4), ValueError, "hpa is 0x100000004; an 8-byte word"),
+    (lambda vm: vm.read_host(HIGH + 1, (1 << 64) - 1), GuestMemoryError, "no host memory at 0x100000001"),
+    (lambda vm: vm.write_host(HIGH + MEMORY, b"x"), GuestMemoryError, "is not guest memory"),  # the shared zeroes
+    (lambda vm: vm.write_host(vm.vcpus[0].enter().root, b"x"), GuestMemoryError, "is not guest memory"),
+    (lambda vm: vm.write_guest(MEMORY - 4, bytes(8)), GuestMemoryError, "no writable memory at guest physical 0x400000"),
+    (lambda vm: vm.read_guest(0, 1 << 62), GuestMemoryError, "no memory at guest physical 0x400000"),
+    (lambda vm: vm.read_guest(0, 1 << 20_000), OverflowError, "size is an integer of 20001 bits"),
+    (lambda vm: vm.rmap(0, 1 << 20_000), ValueError, "level is an integer of 20001 bits"),
+    (lambda vm: vm.rmap(0, "1"), TypeError, "level"),
+    (lambda vm: vm.set_memslot(1, 0, 4096, "0"), TypeError, "hva"),
     (lambda vm: vm.restore(bytes(len(vm.save()))), ValueError, "a state of another VM"),
     (lambda vm: vm.restore(machine().save()), ValueError, "a state of another VM"),
     (lambda vm: vm.restore(vm.save()[1:]), ValueError, "a state of this VM has"),
@@ -66,6 +78,10 @@ WRONG_CALLS: list[tuple[Callable[[Vm], object], type[Exception], str]] = [
     (lambda vm: vm.vcpus[0].write_emulated(0xFFF, bytes(2)), ValueError, "2 bytes at 0xfff"),
     (lambda vm: vm.vcpus[0].write_emulated(0, b""), ValueError, "0 bytes"),
     (lambda vm: vm.vcpus[0].nested_vmexit(), EngineError, "vCPU 0: L1 runs; enter an L2 first"),
+    (lambda vm: vm.vcpus[0].nested_vmentry(*LONG_MODE, 0x1E), EngineError, "vCPU 0: this VM offers no EPT"),
+    (lambda vm: Vm(vendor="vmx").vcpus[0].nested_vmrun(*LONG_MODE, 0), EngineError, "vCPU 0: an Intel CPU has no nested CR3"),
+    (lambda vm: vm.vcpus[0].touch_range(0, 1 << 40, 1, 0), ValueError, "count is 1099511627776"),
+    (lambda vm: setattr(vm.vcpus[0], "cr3", 0x1000), EngineError, "vCPU 0: without nested paging each write of CR3 exits"),
     (lambda vm: vm.vcpus[0].set_cr3(-1), OverflowError, "negative"),
     (lambda vm: vm.vcpus[0].set_cr3("0"), TypeError, "cr3|value"),
     (lambda vm: Vcpu(), TypeError, "a vCPU is made by its VM"),

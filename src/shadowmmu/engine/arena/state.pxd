@@ -94,6 +94,7 @@ cpdef enum Errno:
     EFAULT = 14
     EINVAL = 22
     ENOSPC = 28
+    ERANGE = 34
 
 cpdef enum Bug:                             # what WARNs and BUGs guard, in the kernel and here
     BUG_OUT_OF_PAGES = 0                    # a shadow page was needed and the pool was empty

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from shadowmmu.engine.face.arguments import check_range
+
 ROOT_DESIGNS = ("special", "legacy")
 MAX_TABLE_PAGES = 1 << 24  # 64 GiB of shadow tables
 _CHOICES: dict[str, tuple[Any, ...]] = {"roots": ROOT_DESIGNS, "host_levels": (3, 4, 5), "vendor": ("svm", "vmx")}
@@ -72,11 +74,3 @@ def check_choice(name: str, value: object, choices: tuple[Any, ...]) -> None:
         raise TypeError(f"{name} is {value!r}; choose one of {', '.join(map(repr, choices))}")
     if value not in choices:
         raise ValueError(f"{name} is {value!r}; choose one of {', '.join(map(repr, choices))}")
-
-
-def check_range(name: str, value: int, low: int, high: int) -> None:
-    """Raise TypeError unless `value` is an integer, ValueError unless it lies between `low` and `high`."""
-    if not isinstance(value, int):
-        raise TypeError(f"{name} is {value!r}; it must be an integer")
-    if not low <= value <= high:
-        raise ValueError(f"{name} is {value}; it must lie between {low} and {high}")

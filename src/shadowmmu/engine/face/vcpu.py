@@ -1,11 +1,10 @@
 """`Vcpu`: one virtual CPU for Python users. It is made by its `Vm`."""
 
 import cython
-from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
+from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cython.cimports.shadowmmu.engine.arena.state import (
     PAGE_SIZE,
     PREV_ROOTS,
-    Errno,
     GuestException,
     GuestExceptionPtr,
     Hpa,
@@ -22,7 +21,9 @@ from cython.cimports.shadowmmu.engine.cpu.nested import nested_enter, nested_exi
 from cython.cimports.shadowmmu.engine.cpu.registers import set_cr0, set_cr3, set_cr4, set_efer, set_sregs
 from cython.cimports.shadowmmu.engine.cpu.requests import prepare_entry
 from cython.cimports.shadowmmu.engine.entries.mmio import mmio_info_in_cache
+from cython.cimports.shadowmmu.engine.face.arguments import word
 from cython.cimports.shadowmmu.engine.face.nested_walk import walk_nested
+from cython.cimports.shadowmmu.engine.face.outside import raise_fault, raise_no_root
 from cython.cimports.shadowmmu.engine.face.views import view_mmu
 from cython.cimports.shadowmmu.engine.fault.fault import inject_page_fault, mmu_page_fault
 from cython.cimports.shadowmmu.engine.fault.invlpg import kvm_invlpg
@@ -32,17 +33,8 @@ from cython.cimports.shadowmmu.engine.memory.guest_memory import read_guest
 from cython.cimports.shadowmmu.engine.pages.tracking import write_emulated
 from cython.cimports.shadowmmu.x86.control import Cr0
 
-from shadowmmu.engine.face.types import (
-    EngineError,
-    Entry,
-    HostFault,
-    MmuView,
-    NestedWalk,
-    Outcome,
-    OutOfPages,
-    PageFaultException,
-    TripleFault,
-)
+from shadowmmu.engine.face.arguments import check_range, check_within_page
+from shadowmmu.engine.face.types import EngineError, Entry, MmuView, NestedWalk, Outcome, PageFaultException
 
 _MADE_BY_VM = object()
 _OUTCOMES = {int(outcome): outcome for outcome in Outcome}
@@ -59,21 +51,24 @@ class Vcpu:
     # --- registers
 
     def set_sregs(self, cr0: int, cr3: int, cr4: int, efer: int) -> bool:
-        """Take all paging registers at once, as KVM_SET_SREGS does; False if a PAE CR3 has bad PDPTEs."""
-        return set_sregs(self.vcpu, cr0, cr3, cr4, efer)
+        """Take all paging registers at once, as KVM_SET_SREGS does.
+
+        False: no CPU can have them together, and nothing has changed; or they were taken, and a PAE CR3 has bad PDPTEs.
+        """
+        return set_sregs(self.vcpu, word("cr0", cr0), word("cr3", cr3), word("cr4", cr4), word("efer", efer))
 
     def set_cr0(self, value: int) -> bool:
         """Write CR0; False: the CPU raises #GP(0) and nothing has changed. So for the other registers."""
-        return set_cr0(self.vcpu, value)
+        return set_cr0(self.vcpu, word("value", value))
 
     def set_cr3(self, value: int) -> bool:
-        return set_cr3(self.vcpu, value)
+        return set_cr3(self.vcpu, word("value", value))
 
     def set_cr4(self, value: int) -> bool:
-        return set_cr4(self.vcpu, value)
+        return set_cr4(self.vcpu, word("value", value))
 
     def set_efer(self, value: int) -> bool:
-        return set_efer(self.vcpu, value)
+        return set_efer(self.vcpu, word("value", value))
 
     @property
     def cr0(self) -> int:
@@ -85,7 +80,7 @@ class Vcpu:
 
     @cr2.setter
     def cr2(self, value: int):
-        self.vcpu.cr2 = value
+        self.vcpu.cr2 = word("cr2", value)
 
     @property
     def cr3(self) -> int:
@@ -94,7 +89,9 @@ class Vcpu:
     @cr3.setter
     def cr3(self, value: int):
         """The hardware wrote CR3 without an exit, as it may with nested paging: the MMU is not told (svm_cache_reg)."""
-        self.vcpu.cr3 = value
+        if not self.vcpu.kvm.tdp:
+            raise EngineError(f"vCPU {self.id}: without nested paging each write of CR3 exits; use set_cr3")
+        self.vcpu.cr3 = word("cr3", value)
 
     @property
     def cr4(self) -> int:
@@ -110,7 +107,7 @@ class Vcpu:
 
     @pkru.setter
     def pkru(self, value: int):
-        self.vcpu.pkru = value
+        self.vcpu.pkru = word("pkru", value)
 
     @property
     def ac(self) -> bool:
@@ -132,13 +129,11 @@ class Vcpu:
     def enter(self) -> Entry:
         """Serve pending requests and have a root: call before every guest entry.
 
-        Raises TripleFault if CR3 leads outside memory, OutOfPages if no root can be made.
+        Raises TripleFault if the guest's root leads outside memory, OutOfPages if no root can be made.
         """
         result: cython.int = prepare_entry(self.vcpu)
-        if result == 1:
-            raise TripleFault(f"vCPU {self.id}: CR3 {self.vcpu.cr3:#x} leads outside guest memory")
-        if result < 0:
-            raise OutOfPages(f"vCPU {self.id}: no shadow page for a root; raise shadow_pages")
+        if result:
+            raise_no_root(self.vcpu, result)
         gvas: tuple = ()
         if self.vcpu.flush_gva_count:
             gvas = tuple([self.vcpu.flush_gva[i] for i in range(self.vcpu.flush_gva_count)])
@@ -149,19 +144,18 @@ class Vcpu:
 
     def page_fault(self, gva: int, error_code: int) -> Outcome:
         """Handle a #PF exit (or a nested page fault: then a guest physical address) with its error code."""
-        result: cython.int
-        address: u64 = gva
-        code: u64 = error_code
-        result = mmu_page_fault(self.vcpu, address, code)
+        address: u64 = word("gva", gva)
+        result: cython.int = mmu_page_fault(self.vcpu, address, word("error_code", error_code))
         if result < 0:
-            raise_fault(self.id, gva, result)
+            raise_fault(self.vcpu, address, result)
         return _OUTCOMES[result]
 
     def touch_range(self, gva: int, count: int, step: int, error_code: int) -> int:
-        """Handle `count` page faults at addresses `step` bytes apart, without Python in between; how many were FIXED."""
-        address: u64 = gva
-        stride: u64 = step
-        code: u64 = error_code
+        """Handle up to 2**24 page faults at addresses `step` bytes apart, without Python in between; how many were FIXED."""
+        check_range("count", count, 0, 1 << 24)
+        address: u64 = word("gva", gva)
+        stride: u64 = word("step", step)
+        code: u64 = word("error_code", error_code)
         number: u64 = count
         fixed: u64 = 0
         i: u64
@@ -180,7 +174,7 @@ class Vcpu:
 
     def invlpg(self, gva: int) -> None:
         """The guest executed INVLPG."""
-        kvm_invlpg(self.vcpu, gva)
+        kvm_invlpg(self.vcpu, word("gva", gva))
 
     # --- nesting
 
@@ -191,17 +185,23 @@ class Vcpu:
         """
         self.must_run(1)
         paging: NestedPaging = NestedPaging.NESTED_NONE if ncr3 is None else NestedPaging.NESTED_NPT
-        return nested_enter(self.vcpu, cr0, cr3, cr4, efer, paging, ncr3 or 0, False, 3)
+        root: u64 = 0 if ncr3 is None else word("ncr3", ncr3)
+        if paging == NestedPaging.NESTED_NPT and self.vcpu.kvm.vmx:
+            raise EngineError(f"vCPU {self.id}: an Intel CPU has no nested CR3; use nested_vmentry")
+        return nested_enter(self.vcpu, word("cr0", cr0), word("cr3", cr3), word("cr4", cr4), word("efer", efer), paging, root, False, 3)
 
     def nested_vmentry(self, cr0: int, cr3: int, cr4: int, efer: int, eptp: int, *, exec_only: bool = True, huge_level: int = 3) -> bool:
         """L1 executed VMLAUNCH or VMRESUME with EPT at `eptp`; `exec_only` and `huge_level` are what L1 was promised.
 
         Every entry syncs and flushes, as VMRUN does, so INVEPT between two entries has nothing left to do.
+        False: an EPT pointer or an L2 state that VM entry refuses, L1 gets the failure (call `nested_vmexit`).
         """
         self.must_run(1)
-        if not 1 <= huge_level <= 3:
-            raise ValueError(f"huge_level is {huge_level}; it must lie between 1 and 3")
-        return nested_enter(self.vcpu, cr0, cr3, cr4, efer, NestedPaging.NESTED_EPT, eptp, exec_only, huge_level)
+        check_range("huge_level", huge_level, 1, 3)
+        if not self.vcpu.kvm.ept:
+            raise EngineError(f"vCPU {self.id}: this VM offers no EPT; make it with vendor='vmx' and tdp=True")
+        words: u64[5] = [word("cr0", cr0), word("cr3", cr3), word("cr4", cr4), word("efer", efer), word("eptp", eptp)]
+        return nested_enter(self.vcpu, words[0], words[1], words[2], words[3], NestedPaging.NESTED_EPT, words[4], exec_only, huge_level)
 
     def nested_vmexit(self, *, at_entry: bool = False) -> bool:
         """Back to L1 with the registers it had at entry; False: its CR3 has become illegal, L1 shuts down.
@@ -235,14 +235,16 @@ class Vcpu:
 
     def nested_walk(self, gpa: int) -> NestedWalk | None:
         """The way of an L2 physical address through L1's tables, looked at without setting A or D; None without nested paging."""
-        return walk_nested(self.vcpu, gpa) if self.vcpu.nested.npt else None
+        address: u64 = word("gpa", gpa)
+        return walk_nested(self.vcpu, address) if self.vcpu.nested.npt else None
 
     def translate_gpa(self, gpa: int, access: int) -> int | None:
         """L1 physical address of an L2 physical one, as an access (Pferr bits) would find it; None: `exception` is for L1.
 
         Without nested paging addresses are L1 physical already.
         """
-        found: gpa_t = translate_gpa(self.vcpu, self.vcpu.walk_mmu, gpa, access, cython.address(self.vcpu.exception))
+        fault: GuestExceptionPtr = cython.address(self.vcpu.exception)
+        found: gpa_t = translate_gpa(self.vcpu, self.vcpu.walk_mmu, word("gpa", gpa), word("access", access), fault)
         if found == Hpa.INVALID_PAGE:
             self.vcpu.exception.pending = True
             return None
@@ -255,7 +257,8 @@ class Vcpu:
 
         Sets A and D in the guest's tables, as the CPU does.
         """
-        gpa: gpa_t = gva_to_gpa(self.vcpu, self.vcpu.walk_mmu, gva, access, cython.address(self.vcpu.exception))
+        fault: GuestExceptionPtr = cython.address(self.vcpu.exception)
+        gpa: gpa_t = gva_to_gpa(self.vcpu, self.vcpu.walk_mmu, word("gva", gva), word("access", access), fault)
         if gpa == Hpa.INVALID_PAGE:
             self.vcpu.exception.pending = True
             return None
@@ -263,10 +266,11 @@ class Vcpu:
 
     def mmio_gpa(self, gva: int, access: int) -> int | None:
         """Where `gva` leads if that is where the last fault found no memory (vcpu_mmio_gva_to_gpa); None: walk the tables."""
-        address: u64 = gva
+        address: u64 = word("gva", gva)
+        code: u64 = word("access", access)
         if not mmio_info_in_cache(self.vcpu, address, False):
             return None
-        if self.vcpu.cr0 & Cr0.PG and permission_fault(self.vcpu, self.vcpu.walk_mmu, self.vcpu.mmio_access, 0, access):
+        if self.vcpu.cr0 & Cr0.PG and permission_fault(self.vcpu, self.vcpu.walk_mmu, self.vcpu.mmio_access, 0, code):
             return None
         return self.vcpu.mmio_gfn << 12 | address & 0xFFF
 
@@ -278,16 +282,15 @@ class Vcpu:
     def read_emulated(self, gpa: int, size: int) -> bytes | None:
         """Read up to 64 bytes within one page; None: no memory there (MMIO)."""
         data: cython.uchar[64]
-        check_within_page(gpa, size, 64)
+        check_within_page("gpa", gpa, size, 64)
         if not read_guest(self.vcpu.kvm, self.vcpu.smm, gpa, data, size):
             return None
         return PyBytes_FromStringAndSize(cython.cast(cython.p_char, data), size)
 
     def write_emulated(self, gpa: int, data: bytes) -> bool:
         """Store within one page and let shadowed tables follow; False: no writable memory there (MMIO)."""
-        view: cython.const[cython.uchar][:] = data
-        check_within_page(gpa, len(data), PAGE_SIZE)
-        return write_emulated(self.vcpu, gpa, cython.cast(p_u8, cython.address(view[0])), len(data))
+        check_within_page("gpa", gpa, len(data), PAGE_SIZE)
+        return write_emulated(self.vcpu, gpa, cython.cast(p_u8, PyBytes_AS_STRING(data)), len(data))
 
     # --- looking at the MMU
 
@@ -338,20 +341,3 @@ def make_vcpu(vm: object, kvm: KvmPtr, id: cython.int) -> Vcpu:
     create_mmus(made.vcpu)
     init_mmu(made.vcpu)
     return made
-
-
-@cython.cfunc
-def check_within_page(gpa: u64, size: u64, most: u64) -> object:
-    """Raise ValueError for an access of no byte, of more than `most`, or across the end of a page."""
-    if not 1 <= size <= most or (gpa & (PAGE_SIZE - 1)) + size > PAGE_SIZE:
-        raise ValueError(f"{size} bytes at {gpa:#x}: an emulated access has 1 to {most} bytes in one page; split it")
-    return None
-
-
-def raise_fault(vcpu: int, gva: int, result: int) -> None:
-    """Turn a negative errno of the fault path into its exception."""
-    if result == -int(Errno.EFAULT):
-        raise HostFault(f"vCPU {vcpu}: the host cannot give the page behind {gva:#x}")
-    if result == -int(Errno.EINVAL):
-        raise HostFault(f"vCPU {vcpu}: an entry on the path of {gva:#x} has reserved bits")
-    raise OutOfPages(f"vCPU {vcpu}: no shadow page left for the fault at {gva:#x}; raise shadow_pages")

@@ -4,10 +4,12 @@ A machine calls `Vcpu.enter` before every guest entry, `Vcpu.page_fault` for a #
 control-register writes. Guest memory outside the MMU's knowledge is reached by `Vm.read_guest` and `write_guest`.
 """
 
+from os import urandom
+
 import cython
-from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
+from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cython.cimports.libc.stdlib import calloc, free
-from cython.cimports.libc.string import memcmp, memcpy
+from cython.cimports.libc.string import memcpy
 from cython.cimports.shadowmmu.engine.arena.state import (
     ADDRESS_SPACES,
     MAX_SLOTS,
@@ -17,7 +19,6 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     EventRecordPtr,
     Hpa,
     HvaFlag,
-    KvmPtr,
     MemSlotPtr,
     ShadowPagePtr,
     SlotFlag,
@@ -25,15 +26,17 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     gpa_t,
     p_u8,
     p_u64,
-    pfn_memory,
     to_shadow_page,
     u64,
 )
+from cython.cimports.shadowmmu.engine.face.arguments import word
 from cython.cimports.shadowmmu.engine.face.create_vm import create_vm
+from cython.cimports.shadowmmu.engine.face.host_access import frame_memory, is_guest_frame, only_marks
+from cython.cimports.shadowmmu.engine.face.seal import restore_state, save_state
 from cython.cimports.shadowmmu.engine.face.vcpu import make_vcpu
 from cython.cimports.shadowmmu.engine.face.views import entries_of, view_page, view_slot
-from cython.cimports.shadowmmu.engine.memory.guest_memory import read_guest, write_guest
-from cython.cimports.shadowmmu.engine.memory.host_memory import discard_hva_range, protect_hva_range, unmap_hva_range
+from cython.cimports.shadowmmu.engine.memory.guest_memory import InterleavePoint, guest_bytes, read_guest, write_guest
+from cython.cimports.shadowmmu.engine.memory.host_memory import back_by_level, discard_hva_range, protect_hva_range, unmap_hva_range
 from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot, gfn_to_rmap, host_mapping, slot_by_id
 from cython.cimports.shadowmmu.engine.pages.zap import change_mmu_pages, unprotect_page, zap_all_fast
 from cython.cimports.shadowmmu.engine.slots.dirty import get_dirty_log
@@ -41,7 +44,9 @@ from cython.cimports.shadowmmu.engine.slots.slot_update import SlotResult, slot_
 from cython.cimports.shadowmmu.x86.pte import Pte
 
 from shadowmmu.engine.arena import state as engine_state
-from shadowmmu.engine.face.config import VmConfig, check_range
+from shadowmmu.engine.face.arguments import check_range, check_within_page
+from shadowmmu.engine.face.config import VmConfig
+from shadowmmu.engine.face.seal import SEAL
 from shadowmmu.engine.face.types import GuestMemoryError, Memslot, MemslotError, ShadowPageView
 
 MAX_SLOT_ID = 32763  # KVM_USER_MEM_SLOTS - 1
@@ -51,14 +56,15 @@ MAX_SLOT_ID = 32763  # KVM_USER_MEM_SLOTS - 1
 class Vm:
     """A virtual machine's memory and shadow MMU.
 
-    Its keyword arguments are the fields of `VmConfig`, which `config` keeps. Arguments out of range raise ValueError,
-    other types TypeError, integers that 64 bits cannot hold OverflowError.
+    Its keyword arguments are the fields of `VmConfig`, which `config` keeps. Arguments out of range raise ValueError, what
+    is no number TypeError, words that 64 bits cannot hold OverflowError, here and in every method.
     A VM and its vCPUs belong to one thread at a time.
     """
 
     def __cinit__(self, **options: object):
         self.config = VmConfig(**options)
         self.kvm = create_vm(self.config)
+        self.key = urandom(SEAL)
         self.vcpus = tuple([make_vcpu(self, self.kvm, i) for i in range(self.config.vcpus)])
         if self.config.memory_mib:
             self.set_memslot(0, 0, self.config.memory_mib << 20)
@@ -98,12 +104,14 @@ class Vm:
         """
         check_range("address_space", address_space, 0, ADDRESS_SPACES - 1)
         check_range("slot", slot, 0, MAX_SLOT_ID)
+        for name, value in (("gpa", gpa), ("size", size), ("hva", gpa if hva is None else hva)):
+            word(name, value)
         flags: int = (SlotFlag.SLOT_READONLY if readonly else 0) | (SlotFlag.SLOT_LOG_DIRTY if log_dirty else 0)
         if size == 0:
             self.check_slot(slot_delete(self.kvm, address_space, slot), slot)
             return
         base: int = gpa if hva is None else hva
-        if (gpa | size | base) % PAGE_SIZE or gpa < 0 or size < 0 or base < 0:
+        if (gpa | size | base) % PAGE_SIZE:
             raise MemslotError(f"memslot {slot}: gpa, size and hva must be multiples of 4096, not {gpa:#x}, {size:#x}, {base:#x}")
         if base + size > self.kvm.nhva * PAGE_SIZE:
             raise MemslotError(
@@ -125,27 +133,38 @@ class Vm:
     def read_guest(self, gpa: int, size: int, address_space: int = 0) -> bytes:
         """Read guest physical memory; raises GuestMemoryError outside the memslots."""
         check_range("address_space", address_space, 0, ADDRESS_SPACES - 1)
-        out = bytearray(size)
+        out: bytearray = bytearray(self.present_bytes(word("gpa", gpa), word("size", size), address_space, False))
         view: cython.uchar[:] = out
+        start: u64 = gpa
         at: u64 = 0
         while at < size:
-            part: u64 = min(size - at, PAGE_SIZE - (gpa + at) % PAGE_SIZE)
-            if not read_guest(self.kvm, address_space, gpa + at, cython.address(view[at]), part):
-                raise GuestMemoryError(f"no memory at guest physical {gpa + at:#x}")
+            part: u64 = min(size - at, PAGE_SIZE - (start + at) % PAGE_SIZE)
+            read_guest(self.kvm, address_space, start + at, cython.address(view[at]), part)
             at += part
         return bytes(out)
 
     def write_guest(self, gpa: int, data: bytes, address_space: int = 0) -> None:
-        """Store into guest physical memory behind the MMU's back, as a loader or the CPU's own store does."""
+        """Store into guest physical memory behind the MMU's back, as a loader or the CPU's own store does: all or nothing."""
         check_range("address_space", address_space, 0, ADDRESS_SPACES - 1)
         view: cython.const[cython.uchar][:] = data
-        size: u64 = len(data)
+        size: u64 = self.present_bytes(word("gpa", gpa), len(view), address_space, True)
+        start: u64 = gpa
         at: u64 = 0
         while at < size:
-            part: u64 = min(size - at, PAGE_SIZE - (gpa + at) % PAGE_SIZE)
-            if not write_guest(self.kvm, address_space, gpa + at, cython.cast(cython.p_void, cython.address(view[at])), part):
-                raise GuestMemoryError(f"no writable memory at guest physical {gpa + at:#x}")
+            part: u64 = min(size - at, PAGE_SIZE - (start + at) % PAGE_SIZE)
+            write_guest(self.kvm, address_space, start + at, cython.cast(cython.p_void, cython.address(view[at])), part)
             at += part
+
+    @cython.cfunc
+    @cython.exceptval(0xFFFFFFFFFFFFFFFF, check=True)
+    def present_bytes(self, gpa: u64, size: u64, address_space: cython.int, write: cython.bint) -> u64:
+        """`size`, if there is memory at each of the bytes from `gpa`, for `write` such as may be written."""
+        at: u64 = 0
+        while at < size:
+            if guest_bytes(self.kvm, address_space, gpa + at, write) == cython.NULL:
+                raise GuestMemoryError(f"no {'writable ' if write else ''}memory at guest physical {gpa + at:#x}")
+            at += PAGE_SIZE - (gpa + at) % PAGE_SIZE
+        return size
 
     def host_regions(self) -> list[tuple[int, int, int]]:
         """Host physical memory as (hpa, size, address in this process), for a CPU to be given."""
@@ -153,40 +172,35 @@ class Vm:
         base: int = cython.cast(u64, self.kvm.frames)
         return [(0, low, base), (Hpa.HIGH_ZONE, self.kvm.high_frames * PAGE_SIZE, base + low)]
 
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def frame_memory(self, hpa: u64, size: u64) -> p_u8:
-        pfn: u64 = hpa >> PAGE_SHIFT
-        good: cython.bint = pfn < self.kvm.low_frames or 0 <= pfn - (Hpa.HIGH_ZONE >> PAGE_SHIFT) < self.kvm.high_frames
-        if not good or (hpa & (PAGE_SIZE - 1)) + size > PAGE_SIZE:
-            return cython.NULL
-        return pfn_memory(self.kvm, pfn) + (hpa & (PAGE_SIZE - 1))
-
     def read_host(self, hpa: int, size: int) -> bytes:
         """Read host physical memory within one page; raises GuestMemoryError where there is none."""
-        at: p_u8 = self.frame_memory(hpa, size)
+        at: p_u8 = frame_memory(self.kvm, word("hpa", hpa), word("size", size))
         if at == cython.NULL:
-            raise GuestMemoryError(f"no host memory at {hpa:#x}+{size}")
+            raise GuestMemoryError(f"no host memory at {hpa:#x}+{size:#x}")
         return PyBytes_FromStringAndSize(cython.cast(cython.p_char, at), size)
 
     def write_host(self, hpa: int, data: bytes) -> None:
-        """Store into host physical memory within one page, as hardware does when it sets A and D."""
-        view: cython.const[cython.uchar][:] = data
-        at: p_u8 = self.frame_memory(hpa, len(data))
+        """Store into host physical memory within one page, as hardware does: anything into guest memory, A and D into tables."""
+        at: p_u8 = frame_memory(self.kvm, word("hpa", hpa), len(data))
         if at == cython.NULL:
-            raise GuestMemoryError(f"no host memory at {hpa:#x}+{len(data)}")
-        memcpy(at, cython.address(view[0]), len(data))
+            raise GuestMemoryError(f"no host memory at {hpa:#x}+{len(data):#x}")
+        bytes_given: p_u8 = cython.cast(p_u8, PyBytes_AS_STRING(data))
+        if not is_guest_frame(self.kvm, at) and not only_marks(self.kvm, at, bytes_given, len(data)):
+            raise GuestMemoryError(f"host physical {hpa:#x} is not guest memory; hardware sets A and D of present entries there, no more")
+        memcpy(at, bytes_given, len(data))
 
     def read_host_u64(self, hpa: int) -> int:
         """One aligned 8-byte word of host memory, e.g. a shadow entry."""
-        at: p_u8 = self.frame_memory(hpa, 8)
+        at: p_u8 = frame_memory(self.kvm, word("hpa", hpa), 8)
+        if hpa % 8:
+            raise ValueError(f"hpa is {hpa:#x}; an 8-byte word lies at a multiple of 8")
         if at == cython.NULL:
             raise GuestMemoryError(f"no host memory at {hpa:#x}")
         return cython.cast(p_u64, at)[0]
 
     def host_page(self, hva: int) -> int | None:
         """Host physical address of the frame that backs byte `hva` of user memory now; None if nothing does."""
-        if not 0 <= hva < self.kvm.nhva * PAGE_SIZE:
+        if word("hva", hva) >= self.kvm.nhva * PAGE_SIZE:
             return None
         entry: u64 = self.kvm.hva_map[hva >> 12]
         return (entry >> PAGE_SHIFT) << PAGE_SHIFT if entry & HvaFlag.HVA_PRESENT else None
@@ -194,7 +208,7 @@ class Vm:
     def host_address(self, gpa: int, address_space: int = 0) -> int | None:
         """Host physical address of the byte at guest physical `gpa` now; None: no memslot, or the host has no page there."""
         check_range("address_space", address_space, 0, ADDRESS_SPACES - 1)
-        at: gpa_t = gpa
+        at: gpa_t = word("gpa", gpa)
         slot: MemSlotPtr = gfn_to_memslot(self.kvm, address_space, at >> PAGE_SHIFT)
         if slot == cython.NULL:
             return None
@@ -207,10 +221,10 @@ class Vm:
         self.check_hva(hva, size)
         if (hva | size) % (PAGE_SIZE << 9 * (level - 1)):
             raise GuestMemoryError(f"user memory {hva:#x}+{size:#x} is not whole host pages of level {level}; align both")
-        page: u64
-        end: u64 = (hva + size) >> 12
-        for page in range(cython.cast(u64, hva >> 12), end):
-            self.kvm.hva_map[page] = (self.kvm.hva_map[page] & ~cython.cast(u64, HvaFlag.HVA_LEVEL_MASK)) | level << HvaFlag.HVA_LEVEL_SHIFT
+        if not back_by_level(self.kvm, hva >> 12, (hva + size) >> 12, level):
+            raise GuestMemoryError(
+                f"user memory {hva:#x}+{size:#x} cannot be host pages of level {level}: not all its frames lie in a row, present and alike"
+            )
 
     def unmap_hva(self, hva: int, size: int) -> None:
         """The host gives the pages back (MADV_DONTNEED); the next read finds zeroes, the next write a new frame."""
@@ -228,7 +242,9 @@ class Vm:
         protect_hva_range(self.kvm, hva >> 12, (hva + size) >> 12, writable)
 
     def check_hva(self, hva: int, size: int) -> None:
-        if (hva | size) % PAGE_SIZE or hva < 0 or size < 0 or hva + size > self.kvm.nhva * PAGE_SIZE:
+        word("hva", hva)
+        word("size", size)
+        if (hva | size) % PAGE_SIZE or hva + size > self.kvm.nhva * PAGE_SIZE:
             raise GuestMemoryError(f"user memory {hva:#x}+{size:#x} is not a page range below {self.kvm.nhva * PAGE_SIZE:#x}")
 
     def get_dirty_log(self, slot: int, address_space: int = 0) -> bytes:
@@ -251,7 +267,7 @@ class Vm:
 
     def unprotect_page(self, gfn: int) -> bool:
         """Stop shadowing the guest table at `gfn`; True if it was shadowed."""
-        return unprotect_page(self.kvm, gfn)
+        return unprotect_page(self.kvm, word("gfn", gfn))
 
     def set_shadow_pages(self, limit: int) -> None:
         """KVM_SET_NR_MMU_PAGES: at least 64."""
@@ -260,11 +276,17 @@ class Vm:
         change_mmu_pages(self.kvm, limit)
 
     def arm_interleave(self, point: int, gpa: int, value: int, size: int) -> None:
-        """Let another CPU store `value` at `gpa` when the next fault passes `point` (InterleavePoint), once."""
+        """Let another CPU store `value` at `gpa` when the next fault passes `point` (InterleavePoint), once; 0 disarms it.
+
+        The store has 1 to 8 bytes in one page. Where there is no memory by then it goes nowhere.
+        """
+        check_range("point", point, 0, InterleavePoint.BEFORE_GET_PAGE)
         check_range("size", size, 1, 8)
+        check_within_page("gpa", gpa, size, 8)
+        store: u64 = word("value", value)
         self.kvm.interleave.point = point
         self.kvm.interleave.gpa = gpa
-        self.kvm.interleave.value = value
+        self.kvm.interleave.value = store
         self.kvm.interleave.size = size
 
     @property
@@ -348,11 +370,12 @@ class Vm:
     def records(self) -> list[tuple[int, int, int, int, int, int, int, int]]:
         """Events since the last call: (kind, vcpu or -1, six fields); kinds and fields as in `engine.events.Event`."""
         found = []
-        i: u64
-        for i in range(self.kvm.nevents):
-            e: EventRecordPtr = cython.address(self.kvm.events[i])
+        i: u64 = 0
+        while i < self.kvm.nevents:  # a garbage collection here may run code that ends the trace
+            e: EventRecord = self.kvm.events[i]
             vcpu: cython.int = -1 if e.vcpu == 0xFFFF else e.vcpu
             found.append((e.kind, vcpu, e.a[0], e.a[1], e.a[2], e.a[3], e.a[4], e.a[5]))
+            i += 1
         self.kvm.nevents = 0
         return found
 
@@ -374,7 +397,7 @@ class Vm:
 
     def shadow_page(self, hpa: int) -> ShadowPageView | None:
         """The shadow page whose table holds the byte at `hpa`; None for bare tables and other memory."""
-        if self.frame_memory(hpa, 1) == cython.NULL:
+        if frame_memory(self.kvm, word("hpa", hpa), 1) == cython.NULL:
             return None
         sp: ShadowPagePtr = to_shadow_page(self.kvm, hpa)
         return None if sp == cython.NULL else view_page(self.kvm, sp)
@@ -383,27 +406,15 @@ class Vm:
         """Host physical addresses of the entries of `level` that map guest address `gpa`."""
         check_range("level", level, 1, 3)
         check_range("address_space", address_space, 0, ADDRESS_SPACES - 1)
-        slot: MemSlotPtr = gfn_to_memslot(self.kvm, address_space, gpa >> 12)
+        slot: MemSlotPtr = gfn_to_memslot(self.kvm, address_space, word("gpa", gpa) >> 12)
         return [] if slot == cython.NULL else entries_of(self.kvm, gfn_to_rmap(slot, gpa >> 12, level)[0])
 
     # --- whole states
 
     def save(self) -> bytes:
         """The whole state as bytes, valid for `restore` on this VM."""
-        return PyBytes_FromStringAndSize(cython.cast(cython.p_char, self.kvm), self.kvm.arena_size)
+        return save_state(self.kvm, self.key)
 
     def restore(self, state: bytes) -> None:
-        """Go back to a state that `save` of this VM gave; raises ValueError for anything else."""
-        size: u64 = len(state)
-        if size != self.kvm.arena_size:
-            raise ValueError(f"a state of this VM has {self.kvm.arena_size} bytes, not {size}")
-        saved: KvmPtr = cython.cast(KvmPtr, cython.cast(cython.p_char, state))
-        constants: u64 = cython.cast(u64, cython.address(saved.active_mmu_pages)) - cython.cast(u64, saved)
-        if memcmp(self.kvm, saved, constants):
-            raise ValueError("a state of another VM: its pointers lead elsewhere; restore what `save` of this one gave")
-        events: EventRecordPtr = self.kvm.events
-        room: u64 = self.kvm.max_events
-        memcpy(self.kvm, cython.cast(cython.p_char, state), self.kvm.arena_size)
-        self.kvm.events = events
-        self.kvm.max_events = room
-        self.kvm.nevents = 0
+        """Go back to a state that `save` of this VM gave; raises ValueError for anything else, a changed one too."""
+        restore_state(self.kvm, self.key, state)

@@ -9,6 +9,7 @@ from cython.cimports.libc.string import memset
 from cython.cimports.shadowmmu.engine.arena.events import Event, emit
 from cython.cimports.shadowmmu.engine.arena.role import Access, Ext, Role
 from cython.cimports.shadowmmu.engine.arena.state import (
+    LEVEL_BITS,
     PAGE_SHIFT,
     Errno,
     GuestExceptionPtr,
@@ -250,15 +251,23 @@ def shadow_page_fault(vcpu: KvmVcpuPtr, fault: PageFaultPtr) -> cython.int:
 
 
 @cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def reach(levels: cython.int) -> cython.int:
+    """Address bits that a root translates; hardware forms no larger address. The four entries of a PAE root reach 4 GiB."""
+    return 32 if levels == 3 else PAGE_SHIFT + LEVEL_BITS * levels
+
+
+@cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def direct_page_fault(vcpu: KvmVcpuPtr, fault: PageFaultPtr) -> cython.int:
     """nonpaging_page_fault and kvm_tdp_page_fault: the address is guest physical."""
     if not fault.is_tdp:
         fault.max_level = 2
-    # Three levels reach 4 GiB; hardware in that mode forms no larger address.
-    if root_level(vcpu.mmu) == 3 and fault.addr >> 32:
-        return -cython.cast(cython.int, Errno.EFAULT)
+    if fault.addr >> reach(root_level(vcpu.mmu)):
+        return -cython.cast(cython.int, Errno.ERANGE)
     fault.gfn = fault.addr >> PAGE_SHIFT
     fault.slot = gfn_to_memslot(vcpu.kvm, vcpu.smm, fault.gfn)
     if is_tracked_write(vcpu, fault):

@@ -7,6 +7,7 @@ cdef inline bint host_writable(u64 mapping) noexcept nogil:
 
 cdef void unmap_hva_range(Kvm *kvm, u64 start, u64 end) noexcept nogil
 cdef void discard_hva_range(Kvm *kvm, u64 start, u64 end) noexcept nogil
+cdef bint back_by_level(Kvm *kvm, u64 start, u64 end, int level) noexcept nogil
 cdef void protect_hva_range(Kvm *kvm, u64 start, u64 end, bint writable) noexcept nogil
 
 

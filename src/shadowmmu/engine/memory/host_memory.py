@@ -66,6 +66,8 @@ def unmap_hva_range(kvm: KvmPtr, start: u64, end: u64) -> cython.void:
 def discard_hva_range(kvm: KvmPtr, start: u64, end: u64) -> cython.void:
     """madvise(MADV_DONTNEED): the pages are given back, the next touch finds zeroes."""
     unmap_hva_range(kvm, start, end)
+    split_at(kvm, start)
+    split_at(kvm, end)
     page: u64
     for page in range(start, end):
         drop_host_page(kvm, page)
@@ -74,6 +76,8 @@ def discard_hva_range(kvm: KvmPtr, start: u64, end: u64) -> cython.void:
 def protect_hva_range(kvm: KvmPtr, start: u64, end: u64, writable: cython.bint) -> cython.void:
     """mprotect: the host's right to write the pages changes. A private huge page becomes writable only by a write."""
     unmap_hva_range(kvm, start, end)
+    split_at(kvm, start)
+    split_at(kvm, end)
     page: u64
     for page in range(start, end):
         if writable:
@@ -82,14 +86,75 @@ def protect_hva_range(kvm: KvmPtr, start: u64, end: u64, writable: cython.bint) 
             kvm.hva_map[page] &= ~cython.cast(u64, HvaFlag.HVA_WRITABLE)
 
 
-# --- the host's own page faults
+# --- huge pages
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def level_of(entry: u64) -> cython.int:
+    return (entry & HvaFlag.HVA_LEVEL_MASK) >> HvaFlag.HVA_LEVEL_SHIFT
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def is_huge(entry: u64) -> cython.bint:
-    return (entry & HvaFlag.HVA_LEVEL_MASK) >> HvaFlag.HVA_LEVEL_SHIFT > 1
+    return level_of(entry) > 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def set_levels(kvm: KvmPtr, start: u64, end: u64, level: cython.int) -> cython.void:
+    page: u64
+    for page in range(start, end):
+        kvm.hva_map[page] = (kvm.hva_map[page] & ~cython.cast(u64, HvaFlag.HVA_LEVEL_MASK)) | level << HvaFlag.HVA_LEVEL_SHIFT
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def split_at(kvm: KvmPtr, border: u64) -> cython.void:
+    """A huge page that a change goes only part of the way into becomes 4K pages: what is left of it is huge no more."""
+    if border == kvm.nhva:
+        return
+    size: u64 = pages_per_hpage(level_of(kvm.hva_map[border]))
+    first: u64 = border & ~(size - 1)
+    if border != first:
+        set_levels(kvm, first, first + size, 1)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def is_one_page(kvm: KvmPtr, first: u64, size: u64) -> cython.bint:
+    """User pages [first, first + size) have frames in a row, aligned as they are, of their own and with the same rights."""
+    but_level: u64 = ~cython.cast(u64, HvaFlag.HVA_LEVEL_MASK)
+    head: u64 = kvm.hva_map[first] & but_level
+    good: cython.bint = head & HvaFlag.HVA_PRESENT and not head & HvaFlag.HVA_ZERO and not (head >> PAGE_SHIFT) & (size - 1)
+    page: u64 = 0
+    while good and page < size:
+        good = kvm.hva_map[first + page] & but_level == head + (page << PAGE_SHIFT)
+        page += 1
+    return good
+
+
+def back_by_level(kvm: KvmPtr, start: u64, end: u64, level: cython.int) -> cython.bint:
+    """The host maps user pages [start, end) by pages of `level`. False, and nothing changes: one of these cannot be."""
+    size: u64 = pages_per_hpage(level)
+    first: u64 = start
+    while level > 1 and first < end:
+        if not is_one_page(kvm, first, size):
+            return False
+        first += size
+    split_at(kvm, start)
+    split_at(kvm, end)
+    set_levels(kvm, start, end, level)
+    return True
+
+
+# --- the host's own page faults
 
 
 @cython.cfunc
@@ -97,12 +162,11 @@ def is_huge(entry: u64) -> cython.bint:
 @cython.exceptval(check=False)
 def make_huge_writable(kvm: KvmPtr, hva_page: u64) -> cython.void:
     """A write to a clean huge page: the frame stays, and the whole page, which has one entry, is writable."""
-    level: cython.int = (kvm.hva_map[hva_page] & HvaFlag.HVA_LEVEL_MASK) >> HvaFlag.HVA_LEVEL_SHIFT
-    first: u64 = hva_page & ~(pages_per_hpage(level) - 1)
+    size: u64 = pages_per_hpage(level_of(kvm.hva_map[hva_page]))
+    first: u64 = hva_page & ~(size - 1)
     page: u64
-    for page in range(first, first + pages_per_hpage(level)):
-        if page < kvm.nhva:
-            kvm.hva_map[page] &= ~cython.cast(u64, HvaFlag.HVA_CLEAN)
+    for page in range(first, first + size):
+        kvm.hva_map[page] &= ~cython.cast(u64, HvaFlag.HVA_CLEAN)
 
 
 @cython.cfunc

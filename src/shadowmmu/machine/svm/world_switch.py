@@ -51,7 +51,7 @@ def take_interrupt(p: Processor, nested: NestedState) -> Event:
 def vmrun(p: Processor, host: State, gpa: int, page: bytes) -> None:
     """VMRUN with the VMCB `page` at `gpa`; `host` is L1's state behind the instruction."""
     control, save = vmcb.read_control(page), vmcb.read_save(page)
-    nested = NestedState(gpa, control, host, pat=p.msrs[PAT], task_priority=p.task_priority, tsc_offset=p.msrs.tsc_offset)
+    nested = NestedState(gpa, control, host, cr3=p.vcpu.cr3, pat=p.msrs[PAT], task_priority=p.task_priority, tsc_offset=p.msrs.tsc_offset)
     if not is_legal(control, save, p.vcpu) or not _load_mmu(p, control, save):
         _write_exit(p, nested, SvmExit.INVALID, 0, 0, 0, None)
         _resume_l1(p, nested, host.gpr)
@@ -123,7 +123,7 @@ def vmexit(p: Processor, code: int, info_1: int = 0, info_2: int = 0, interrupte
     p.nested = None
     _load_l1(p, nested)
     if not p.vcpu.nested_vmexit(at_entry=at_entry):
-        p.shutdown = f"the CR3 of L1, {p.vcpu.cr3:#x}, has become illegal while L2 ran"
+        p.shutdown = f"the CR3 of L1, {nested.cr3:#x}, has become illegal while L2 ran"
     _resume_l1(p, nested, state.gpr, state)
     p.witness.left_l2()
 

@@ -11,12 +11,13 @@ class NestedState:
     vmcb     L1 physical address of L1's VMCB
     control  what L1 asked for, as it was at VMRUN
     host     L1's registers behind VMRUN
+    cr3      L1's CR3
 
     PAT, task priority and TSC offset are those of L1, to be given back.
     """
 
-    def __init__(self, vmcb: int, control: Control, host: State, *, pat: int, task_priority: int, tsc_offset: int) -> None:
-        self.vmcb, self.control, self.host = vmcb, control, host
+    def __init__(self, vmcb: int, control: Control, host: State, *, cr3: int, pat: int, task_priority: int, tsc_offset: int) -> None:
+        self.vmcb, self.control, self.host, self.cr3 = vmcb, control, host, cr3
         self.pat, self.task_priority, self.tsc_offset = pat, task_priority, tsc_offset
         self._v_intr = control.v_intr
 

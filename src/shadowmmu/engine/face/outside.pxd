@@ -1,0 +1,4 @@
+from shadowmmu.engine.arena.state cimport KvmVcpu, u64
+
+cdef object raise_no_root(KvmVcpu *vcpu, int result)
+cdef object raise_fault(KvmVcpu *vcpu, u64 address, int result)
