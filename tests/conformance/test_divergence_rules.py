@@ -80,7 +80,7 @@ def key(origin: Origin | None) -> tuple[str, str] | None:
         ("shadow/p32_flood", e.PrepareZapPage, 0, "gfn", 1, ("tracking.is_flooded", "a flood of writes")),
         ("shadow/p64_dirty", e.WriteProtectPtMasked, 0, "mask", 1, ("dirty.get_dirty_log", "")),
         ("shadow/pae_perm", e.WalkerError, 0, "pferr", 4, ("walker.permission_fault", "rights")),
-        (BASIC, e.WalkerError, 0, "pferr", 4, ("walker.walk_once", "an entry is not present")),
+        (BASIC, e.WalkerError, 0, "pferr", 4, ("walker.walk_tables", "an entry is not present")),
         ("shadow/p32_mmio", e.MarkMmioSpte, 0, "access", 2, ("leaf.set_mmio", "of a fault")),
     ],
 )
@@ -151,7 +151,7 @@ def test_the_command_shows_the_state_before_the_input(roots, tmp_path, capsys):
     save(changed(capture, index, pte=capture.events[index].pte ^ 4), path)
     assert call(["replay", str(path), "--roots", roots]) == 1
     out = capsys.readouterr().out
-    assert "kvm_mmu_paging_element differs in pte" in out and "walker.walk_once" in out
+    assert "kvm_mmu_paging_element differs in pte" in out and "walker.walk_tables" in out
     arguments = pasted(out)
     assert arguments[:4] == ["replay", str(path), "--roots", roots]
     assert isinstance(capture.events[int(arguments[-1])], e.MmuPageFault)

@@ -222,58 +222,72 @@ def read_table(
 
 
 @cython.cfunc
+@cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
-def walk_once(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, walker: GuestWalkerPtr, addr: gva_t, access: u64) -> Walk:
-    """One attempt of `walk_addr`."""
-    level: cython.int = guest_level(mmu)
-    pte: u64 = guest_pgd(vcpu, mmu)
-    format: GuestFormat = mmu.format
-    nx: u64 = Pte.NX if format == GuestFormat.FORMAT_PT64 else 0
-    write: cython.bint = (access & Pferr.WRITE) != 0
-    # 32-bit tables reach no further than 4 GiB, beyond which a nested guest-physical address may lie (H2). Linux 6.1 walks
-    # with its low bits. If that finds a page it maps it where no CPU looks, for ever: then there is a fault here.
-    beyond: cython.bint = level <= 3 and addr >> 32 != 0
-    if level == 3:
-        if vcpu.kvm.tdp and not vcpu.kvm.vmx and not vcpu.pdptrs_available and not mmu.is_guest_mmu:
-            load_pdptrs(vcpu, vcpu.cr3)
-        pte = get_pdptr(vcpu, mmu, (addr >> 30) & 3)
-        emit(vcpu.kvm, vcpu.id, Event.KVM_MMU_PAGING_ELEMENT, pte, 3)
-        if not pte & Pte.PRESENT:
-            return walk_fault(vcpu, mmu, walker, addr, access, 0, 0)
-        level = 2
-    walker.max_level = level
+def walk_pdptr(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, addr: gva_t) -> u64:
+    """The PDPTE of `addr`. Under nested paging an AMD CPU keeps none in registers: they are read from memory first."""
+    if vcpu.kvm.tdp and not vcpu.kvm.vmx and not vcpu.pdptrs_available and not mmu.is_guest_mmu:
+        load_pdptrs(vcpu, vcpu.cr3)
+    pte: u64 = get_pdptr(vcpu, mmu, (addr >> 30) & 3)
+    emit(vcpu.kvm, vcpu.id, Event.KVM_MMU_PAGING_ELEMENT, pte, 3)
+    return pte
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def walk_tables(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, walker: GuestWalkerPtr, table: u64, addr: gva_t, access: u64, rights: p_u64) -> Walk:
+    """From `walker.max_level`, whose table `table` points to, down to the leaf, whose level is left in `walker.level`.
+
+    `rights` is the AND of all entries, so that it has A if every entry has; NX is inverted to AND like the others.
+    """
+    nx: u64 = Pte.NX if mmu.format == GuestFormat.FORMAT_PT64 else 0
     nested_access: u64 = Pferr.USER | (Pferr.WRITE if have_ad(mmu) else 0)
-    # NX is inverted, so that it ANDs like the other rights.
-    pte_access: u64 = 0
-    pte_access = ~pte_access
-    level += 1
+    pte: u64 = table
+    level: cython.int = walker.max_level + 1
+    rights[0] = 0
+    rights[0] = ~rights[0]
     while True:
-        pt_access: u64 = pte_access
         level -= 1
+        pt_access: u64 = rights[0]
         got: TableRead = read_table(vcpu, mmu, walker, level, pte, addr, nested_access)
         if got == TableRead.READ_NESTED_FAULT:
             return Walk.WALK_FAULT
         if got == TableRead.READ_NO_MEMORY:
-            return walk_fault(vcpu, mmu, walker, addr, access, 0, pte_access)
+            return walk_fault(vcpu, mmu, walker, addr, access, 0, pt_access)
         pte = walker.ptes[level - 1]
         emit(vcpu.kvm, vcpu.id, Event.KVM_MMU_PAGING_ELEMENT, pte, level)
-        pte_access = pt_access & (pte ^ nx)
-        if not gpte_present(format, pte):
-            return walk_fault(vcpu, mmu, walker, addr, access, 0, pte_access)
+        rights[0] = pt_access & (pte ^ nx)
+        if not gpte_present(mmu.format, pte):
+            return walk_fault(vcpu, mmu, walker, addr, access, 0, rights[0])
         if is_rsvd(cython.address(mmu.guest_rsvd), pte, level):
-            return walk_fault(vcpu, mmu, walker, addr, access, Pferr.RSVD | Pferr.PRESENT, pte_access)
+            return walk_fault(vcpu, mmu, walker, addr, access, Pferr.RSVD | Pferr.PRESENT, rights[0])
         # Not the leaf's rights: a table shared by two parents has a shadow for each (CVE-2021-38198).
-        walker.pt_access[level - 1] = gpte_access(format, pt_access ^ nx)
+        walker.pt_access[level - 1] = gpte_access(mmu.format, pt_access ^ nx)
         if is_last_gpte(mmu, level, pte):
             break
     walker.level = level
-    walker.pte_access = gpte_access(format, pte_access ^ nx)
-    pkey: cython.int = (pte & Pte.PKEY_MASK) >> PteShift.PKEY if format == GuestFormat.FORMAT_PT64 else 0
+    walker.pte_access = gpte_access(mmu.format, rights[0] ^ nx)
+    return Walk.WALK_MAPPED
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def walk_leaf(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, walker: GuestWalkerPtr, addr: gva_t, access: u64, rights: u64) -> Walk:
+    """Whether the rights of the whole way allow `access`, and where the leaf leads; then A and D, where they are not set."""
+    pte: u64 = walker.ptes[walker.level - 1]
+    write: cython.bint = (access & Pferr.WRITE) != 0
+    pkey: cython.int = (pte & Pte.PKEY_MASK) >> PteShift.PKEY if mmu.format == GuestFormat.FORMAT_PT64 else 0
     code: u64 = permission_fault(vcpu, mmu, walker.pte_access, pkey, access)
-    if code or beyond:
-        return walk_fault(vcpu, mmu, walker, addr, access, code, pte_access)
-    gpa: gpa_t = leaf_gfn(mmu, pte, level, addr) << PAGE_SHIFT
+    # 32-bit tables reach no further than 4 GiB, beyond which a nested guest-physical address may lie (H2). Linux 6.1 walks
+    # with its low bits. If that finds a page it maps it where no CPU looks, for ever: then there is a fault here.
+    if code or (addr >> 32 and guest_level(mmu) <= 3):
+        return walk_fault(vcpu, mmu, walker, addr, access, code, rights)
+    gpa: gpa_t = leaf_gfn(mmu, pte, walker.level, addr) << PAGE_SHIFT
     if mmu.is_nested_mmu:
         gpa = translate_gpa(vcpu, mmu, gpa, access, cython.address(walker.fault))
         if gpa == Hpa.INVALID_PAGE:
@@ -283,13 +297,31 @@ def walk_once(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, walker: GuestWalkerPtr, addr: gv
         walker.pte_access = protect_clean_gpte(mmu, walker.pte_access, pte)
     if not have_ad(mmu):
         return Walk.WALK_MAPPED
-    all_set: cython.bint = (pte_access & accessed_bit(format)) != 0 and (not write or (pte & dirty_bit(format)) != 0)
-    if all_set:
+    if rights & accessed_bit(mmu.format) and (not write or pte & dirty_bit(mmu.format)):
         return Walk.WALK_MAPPED
     updated: Stored = update_accessed_dirty(vcpu, mmu, walker, write)
     if updated == Stored.STORE_HOST_READONLY:
-        return walk_fault(vcpu, mmu, walker, addr, access, 0, pte_access)
+        return walk_fault(vcpu, mmu, walker, addr, access, 0, rights)
     return Walk.WALK_MAPPED if updated == Stored.STORE_DONE else Walk.WALK_AGAIN
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def walk_once(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, walker: GuestWalkerPtr, addr: gva_t, access: u64) -> Walk:
+    """One attempt of `walk_addr`: from CR3 or a PDPTE, table by table, to the leaf."""
+    table: u64 = guest_pgd(vcpu, mmu)
+    walker.max_level = guest_level(mmu)
+    if walker.max_level == 3:
+        table = walk_pdptr(vcpu, mmu, addr)
+        if not table & Pte.PRESENT:
+            return walk_fault(vcpu, mmu, walker, addr, access, 0, 0)
+        walker.max_level = 2
+    rights: u64 = 0
+    result: Walk = walk_tables(vcpu, mmu, walker, table, addr, access, cython.address(rights))
+    if result != Walk.WALK_MAPPED:
+        return result
+    return walk_leaf(vcpu, mmu, walker, addr, access, rights)
 
 
 def walk_addr(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, walker: GuestWalkerPtr, addr: gva_t, access: u64) -> cython.bint:

@@ -61,12 +61,12 @@ CASES = (
         decider="walker.gva_to_gpa",
     ),
     case(
-        e.PagingElement, "a PDPTE of PAE paging", "walker.walk_once", "FNAME(walk_addr_generic)",
+        e.PagingElement, "a PDPTE of PAE paging", "walker.walk_pdptr", "FNAME(walk_addr_generic)",
         "The uppermost entry of PAE paging is taken from the PDPTE registers, which are loaded with CR3, not from memory.",
         decider="mmu.get_pdptr", when=is_pdpte_register,
     ),
     case(
-        e.PagingElement, "", "walker.walk_once", "FNAME(walk_addr_generic)",
+        e.PagingElement, "", "walker.walk_tables", "FNAME(walk_addr_generic)",
         "Each level's entry is read from guest memory, from the top down to the one that maps the page.",
         decider="walker.read_table",
     ),
@@ -86,7 +86,7 @@ CASES = (
     case(
         e.WalkerError, "reserved bits", "walker.walk_fault", "FNAME(is_rsvd_bits_set)",
         "A present entry has a bit set that is reserved at its level in this mode.",
-        decider="walker.walk_once", when=lambda at: bool(_code(at) & RESERVED),
+        decider="walker.walk_tables", when=lambda at: bool(_code(at) & RESERVED),
     ),
     case(
         e.WalkerError, "a protection key forbids it", "walker.walk_fault", "permission_fault",
@@ -106,6 +106,6 @@ CASES = (
     case(
         e.WalkerError, "an entry is not present", "walker.walk_fault", "FNAME(walk_addr_generic)",
         "The walk ends at an entry without P; the error code has the access's bits, and I/D only with NXE or SMEP.",
-        decider="walker.walk_once",
+        decider="walker.walk_tables",
     ),
 )  # fmt: skip
