@@ -37,6 +37,10 @@ def test_what_lies_below_the_face_does_not_import_the_package() -> None:
     assert not [name for name, targets in GRAPH.items() if floors.room_of(name, below) and "shadowmmu" in targets]
 
 
+def test_no_module_reaches_itself() -> None:
+    assert floors.circles(GRAPH) == []
+
+
 @pytest.mark.parametrize(
     ("graph", "found"),
     [
