@@ -8,7 +8,7 @@ COMPILED := $(shell find src -name '*.pxd')
 COMPILED += $(wildcard $(COMPILED:.pxd=.py))
 READY := $(VENV)/.built $(VENV)/.packages
 
-.PHONY: run test lint bench soak guests package lock clean help
+.PHONY: run test lint bench soak fuzz-face guests package lock clean help
 
 run: $(READY)  ## set up, then run the PAE guest on special shadow pages
 	@$(BIN)/shadowmmu run
@@ -29,6 +29,9 @@ soak: $(READY)  ## the long random tests, a million operations in all modes, and
 	@$(BIN)/shadowmmu fuzz --operations 1000000
 	@$(BIN)/shadowmmu fuzz --operations 1000000 --seed 4000000 --modes npt-2-level,npt-pae,npt-4-level,npt-5-level
 	@$(BIN)/shadowmmu fuzz --operations 1000000 --seed 4000000 --modes npt-2-level,npt-pae,npt-4-level,npt-5-level --roots legacy
+
+fuzz-face: $(READY) $(VENV)/.tests  ## hostile calls of every public method, EXAMPLES sequences of them
+	@FACE_EXAMPLES=$(or $(EXAMPLES),20000) $(BIN)/python -m pytest -p no:xdist tests/unit/engine/test_face_hostile.py -k hostile_calls
 
 guests:  ## build the guest images again (needs nasm)
 	@$(MAKE) -C guests
@@ -52,7 +55,7 @@ clean:  ## remove what was built
 	find src -name '*.so' -delete
 
 help:  ## list the recipes
-	@awk -F ':.*##' '/^[a-z]+:.*##/ {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "%-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- set-up: a virtual environment, the compiled modules, the packages; each is done again when what it is made of has changed
 

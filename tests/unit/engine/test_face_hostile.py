@@ -6,15 +6,16 @@ What may come out of a call: a value, ValueError for a range, TypeError for a ty
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
-from contextlib import suppress
+import os
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
-from hypothesis import given, settings
+from face_calls import WAYS, Child, any_call, any_options, public
+from face_child import Answer, Call
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shadowmmu import EngineError, GuestMemoryError, MemslotError, Vcpu, Vm
+from shadowmmu import EngineError, Entry, GuestMemoryError, Memslot, MemslotError, MmuView, ShadowPageView, Vcpu, Vm
 from shadowmmu.check.audit import audit
 
 MIB, HIGH = 1 << 20, 1 << 32
@@ -124,58 +125,42 @@ def test_a_trace_that_finds_no_memory_leaves_none_running() -> None:
     assert vm.records() == []
 
 
-# --- random calls
+# --- every public name, by reflection
 
-EDGES = (0, 1, 7, 8, 64, 0xFFF, 0x1000, 0x1FF8, MEMORY - 1, MEMORY, 1 << 32, (1 << 40) - 1, 1 << 52, (1 << 64) - 1, -1, 1 << 64)
-NUMBER = st.one_of(st.sampled_from(EDGES), st.integers(0, MEMORY), st.integers(0, (1 << 64) - 1))
-SMALL = st.integers(-1, 9)
-REGISTERS = st.tuples(
-    st.sampled_from((0x10, 0x11, 0x80000011, 0x80010011, 1 << 31, (1 << 64) - 1)),
-    st.sampled_from((0, 0x1000, 0x1020, 0x3000, MEMORY, 1 << 40, (1 << 64) - 1)),
-    st.sampled_from((0, 0x10, 0x20, 0xA0, 0x1020, 0x300020, 0x20020, (1 << 64) - 1)),
-    st.sampled_from((0, 0x500, 0xD00, 0x800, 0x100, (1 << 64) - 1)),
-)
-BYTES = st.binary(max_size=16)
-ON_VCPU = st.sampled_from(
-    (
-        ("set_sregs", REGISTERS), ("enter", st.just(())), ("page_fault", st.tuples(NUMBER, st.integers(0, 31) | NUMBER)),
-        ("touch_range", st.tuples(NUMBER, SMALL, NUMBER, st.integers(0, 31))), ("invlpg", st.tuples(NUMBER)),
-        ("set_cr0", st.tuples(NUMBER)), ("set_cr3", st.tuples(NUMBER)), ("set_cr4", st.tuples(NUMBER)), ("set_efer", st.tuples(NUMBER)),
-        ("nested_vmrun", REGISTERS), ("nested_vmrun", st.tuples(REGISTERS, NUMBER).map(lambda both: (*both[0], both[1]))),
-        ("nested_vmexit", st.just(())), ("nested_walk", st.tuples(NUMBER)), ("translate_gpa", st.tuples(NUMBER, NUMBER)),
-        ("gva_to_gpa", st.tuples(NUMBER, NUMBER)), ("mmio_gpa", st.tuples(NUMBER, NUMBER)), ("inject", st.just(())),
-        ("read_emulated", st.tuples(NUMBER, NUMBER)), ("write_emulated", st.tuples(NUMBER, BYTES)),
-    )
-)  # fmt: skip
-ON_VM = st.sampled_from(
-    (
-        ("set_memslot", st.tuples(SMALL, NUMBER, NUMBER, NUMBER)), ("set_memslot", st.tuples(SMALL, st.just(0), st.just(0))),
-        ("set_memslot", st.tuples(SMALL, st.integers(0, 2048).map(lambda gfn: gfn << 12), st.just(0x8000), st.just(0x4000))),
-        ("read_guest", st.tuples(NUMBER, st.integers(-1, 9000), SMALL)), ("write_guest", st.tuples(NUMBER, BYTES, SMALL)),
-        ("read_host", st.tuples(NUMBER, NUMBER)), ("read_host_u64", st.tuples(NUMBER)), ("host_page", st.tuples(NUMBER)),
-        ("set_host_page_level", st.tuples(NUMBER, NUMBER, SMALL)), ("unmap_hva", st.tuples(NUMBER, NUMBER)),
-        ("unmap_hva", st.tuples(st.integers(0, 1000).map(lambda page: page << 12), st.just(0x3000))),
-        ("write_protect_hva", st.tuples(st.integers(0, 1000).map(lambda page: page << 12), st.just(0x3000), st.booleans())),
-        ("get_dirty_log", st.tuples(SMALL, SMALL)), ("zap_all_fast", st.just(())), ("unprotect_page", st.tuples(NUMBER)),
-        ("set_shadow_pages", st.tuples(NUMBER)), ("start_trace", st.tuples(SMALL)), ("records", st.just(())),
-        ("stop_trace", st.just(())), ("shadow_page", st.tuples(NUMBER)), ("rmap", st.tuples(NUMBER, SMALL, SMALL)),
-        ("counters", st.just(())), ("memslots", st.just(())),
-    )
-)  # fmt: skip
+EXAMPLES = int(os.environ.get("FACE_EXAMPLES", "150"))
+"""How many sequences of calls; `make fuzz-face` sets many, and they are others each time."""
+FIXED = settings(deadline=None, derandomize="FACE_EXAMPLES" not in os.environ, database=None, suppress_health_check=list(HealthCheck))
 
 
-@pytest.mark.parametrize("roots", ["special", "legacy"])
-@settings(max_examples=120, deadline=None, derandomize=True)
-@given(data=st.data())
-def test_random_calls_raise_or_work_and_leave_a_sound_mmu(roots: str, data: st.DataObject) -> None:
-    """Guest memory is full of entries that lead to one another, so that walks get somewhere."""
-    vm = Vm(memory_mib=MEMORY // MIB, vcpus=2, roots=roots, tdp=data.draw(st.booleans()))
-    for at in range(0, 0x8000, 8):
-        vm.write_guest(at, struct.pack("<Q", (at * 0x9E37 & 0x7000) | 0x67))
-    for _ in range(40):
-        who = data.draw(st.integers(0, 2))
-        name, arguments = data.draw(ON_VCPU if who < 2 else ON_VM)
-        with suppress(RAISED):
-            getattr(vm.vcpus[who] if who < 2 else vm, name)(*data.draw(arguments))
-        assert vm.bugs() == []
-    assert audit(vm) == []
+@pytest.fixture(scope="module")
+def child() -> Iterator[Child]:
+    made = Child()
+    yield made
+    made.close()
+
+
+def told(options: dict[str, object], calls: Iterable[Call], answer: Answer) -> str:
+    return "\n".join((f"Vm(**{options})", *map(str, calls), answer.wrong))
+
+
+@settings(FIXED, max_examples=EXAMPLES)
+@given(options=any_options(), calls=st.lists(any_call(), min_size=5, max_size=60))
+def test_hostile_calls_raise_or_work_and_leave_a_sound_mmu(child: Child, options: dict[str, object], calls: list[Call]) -> None:
+    """In a child process: a crash is a failure that hypothesis shrinks."""
+    answer = child.ask(options, calls)
+    assert not answer.wrong, told(options, calls, answer)
+
+
+def test_every_public_name_of_the_face_is_reached(child: Child) -> None:
+    reached: set[str] = set()
+
+    @settings(FIXED, max_examples=8)
+    @given(calls=st.tuples(*WAYS))
+    def run(calls: tuple[Call, ...]) -> None:
+        answer = child.ask({"memory_mib": 4}, list(calls))
+        assert not answer.wrong, told({"memory_mib": 4}, calls, answer)
+        reached.update(answer.reached)
+
+    run()
+    kinds = (Vm, Vcpu, Entry, Memslot, MmuView, ShadowPageView)
+    assert {f"{kind.__name__}.{name}" for kind in kinds for name in public(kind)} - reached == set()
