@@ -49,7 +49,7 @@ ARGUMENTS: dict[str, st.SearchStrategy[Any]] = {
     "cr4": CR4,
     "data": BYTES,
     "efer": EFER,
-    "eptp": st.sampled_from((0x101E, 0x105E, 0x1026, 0x1016, 0x303E)) | NUMBER,
+    "eptp": st.just(0x101E) | st.integers(0, 0xFF).map(lambda low: 0x1000 | low) | NUMBER,
     "error_code": CODE,
     "exec_only": st.booleans(),
     "gfn": st.integers(0, 1024) | NUMBER,
@@ -104,13 +104,14 @@ OPTIONS: dict[str, st.SearchStrategy[Any]] = {
     "table_pages": st.sampled_from((0, 0, 150, 1)),
 }
 OFTEN = {
-    "Vcpu.enter": 8,
-    "Vcpu.page_fault": 8,
+    "Vcpu.enter": 12,
+    "Vcpu.page_fault": 12,
     "Vcpu.set_sregs": 3,
-    "Vcpu.nested_vmrun": 2,
-    "Vcpu.nested_vmentry": 2,
-    "Vm.set_memslot": 3,
-    "Vm.write_guest": 2,
+    "Vcpu.nested_vmrun": 4,
+    "Vcpu.nested_vmentry": 4,
+    "Vcpu.nested_vmexit": 2,
+    "Vm.set_memslot": 4,
+    "Vm.write_guest": 4,
 }
 
 
@@ -149,6 +150,30 @@ WAYS = ways()
 @st.composite
 def any_call(draw: st.DrawFn) -> Call:
     return draw(WAYS[draw(st.integers(0, len(WAYS) - 1))])
+
+
+MODES = st.sampled_from(
+    (
+        (0x11, 0, 0, 0),
+        (0x80010011, 0x1000, 0x10, 0),
+        (0x80010011, 0x1000, 0x20, 0x800),
+        (0x80010011, 0x1000, 0x20, 0xD00),
+        (0x80000011, 0x1000, 0x1020, 0x500),
+    )
+)
+"""Registers that are legal together: without paging, and of 2, 3, 4 and 5 levels."""
+
+
+@st.composite
+def any_calls(draw: st.DrawFn) -> list[Call]:
+    """In any case some calls; most often after a guest runs in a mode of its own, and L2 in another."""
+    calls = draw(st.lists(any_call(), min_size=5, max_size=50))
+    if draw(st.booleans()):
+        entry = draw(st.sampled_from(("nested_vmrun", "nested_vmentry")))
+        calls.insert(0, Call("vcpu 0", entry, (*draw(MODES), draw(ARGUMENTS["ncr3" if entry == "nested_vmrun" else "eptp"]))))
+    if draw(st.integers(0, 3)):
+        calls.insert(0, Call("vcpu 0", "set_sregs", draw(MODES)))
+    return calls
 
 
 def any_options() -> st.SearchStrategy[dict[str, Any]]:

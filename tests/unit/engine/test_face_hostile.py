@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 
 import pytest
-from face_calls import WAYS, Child, any_call, any_options, public
+from face_calls import WAYS, Child, any_calls, any_options, public
 from face_child import Answer, Call
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -144,7 +144,7 @@ def told(options: dict[str, object], calls: Iterable[Call], answer: Answer) -> s
 
 
 @settings(FIXED, max_examples=EXAMPLES)
-@given(options=any_options(), calls=st.lists(any_call(), min_size=5, max_size=60))
+@given(options=any_options(), calls=any_calls())
 def test_hostile_calls_raise_or_work_and_leave_a_sound_mmu(child: Child, options: dict[str, object], calls: list[Call]) -> None:
     """In a child process: a crash is a failure that hypothesis shrinks."""
     answer = child.ask(options, calls)
