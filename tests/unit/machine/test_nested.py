@@ -280,6 +280,16 @@ def test_bad_pdptes_of_l2(roots: str) -> None:
     bench.l2_done("")
 
 
+@BOTH
+def test_what_makes_l1_shut_down_is_its_own_cr3(roots: str) -> None:
+    """L2, which shares L1's memory, puts a reserved bit into a PDPTE of L1's while it runs on tables of its own."""
+    bench = Bench("pae", npt=False, roots=roots)
+    bench.set_mode("pae")
+    bench.put(L2_CODE, f"c705{L1_ROOT.to_bytes(4, 'little').hex()}07000000" + VMMCALL)
+    result = bench.run()
+    assert (result.reason, result.detail) == ("triple fault", f"the CR3 of L1, {L1_ROOT:#x}, has become illegal while L2 ran")
+
+
 def test_nested_paging_must_be_offered() -> None:
     bench = Bench(npt=False)
     bench.set(Vmcb.NESTED_PAGING, 1)

@@ -6,7 +6,7 @@ from typing import Any
 from shadowmmu.engine.face.arguments import check_range
 
 ROOT_DESIGNS = ("special", "legacy")
-MAX_TABLE_PAGES = 1 << 24  # 64 GiB of shadow tables
+MAX_TABLE_PAGES = 1 << 20  # 4 GiB of shadow tables, and as much for their descriptors
 _CHOICES: dict[str, tuple[Any, ...]] = {"roots": ROOT_DESIGNS, "host_levels": (3, 4, 5), "vendor": ("svm", "vmx")}
 _RANGES = {
     "memory_mib": (0, 1 << 16),
