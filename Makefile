@@ -25,10 +25,11 @@ lint: $(READY) $(VENV)/.tests  ## style and types
 bench: $(READY)  ## the engine against its C twin
 	@$(BIN)/python benchmarks/run.py
 
-soak: $(READY)  ## the long random tests, a million operations in all modes, and of nested guests on either root design
+soak: $(READY)  ## the long random tests, a million operations in all modes, and of nested guests on each root design
 	@$(BIN)/shadowmmu fuzz --operations 1000000
-	@$(BIN)/shadowmmu fuzz --operations 1000000 --seed 4000000 --modes npt-2-level,npt-pae,npt-4-level,npt-5-level
-	@$(BIN)/shadowmmu fuzz --operations 1000000 --seed 4000000 --modes npt-2-level,npt-pae,npt-4-level,npt-5-level --roots legacy
+	@for roots in $$($(BIN)/python -c "import shadowmmu; print(*shadowmmu.ROOT_DESIGNS)"); do \
+	  $(BIN)/shadowmmu fuzz --operations 1000000 --seed 4000000 --modes npt-2-level,npt-pae,npt-4-level,npt-5-level --roots $$roots || exit; \
+	done
 
 fuzz-face: $(READY) $(VENV)/.tests  ## hostile calls of every public method, EXAMPLES sequences of them
 	@FACE_EXAMPLES=$(or $(EXAMPLES),20000) $(BIN)/python -m pytest -p no:xdist tests/unit/engine/test_face_hostile.py -k hostile_calls

@@ -1,6 +1,6 @@
 """shadowmmu: KVM's x86 shadow MMU, with special shadow pages, as Python that runs real guests."""
 
-from shadowmmu.engine.face.config import ROOT_DESIGNS, VmConfig
+from shadowmmu.engine.face.config import VmConfig
 from shadowmmu.engine.face.types import (
     EngineError,
     Entry,
@@ -19,9 +19,11 @@ from shadowmmu.engine.face.types import (
 )
 from shadowmmu.engine.face.vcpu import Vcpu
 from shadowmmu.engine.face.vm import Vm
+from shadowmmu.engine.roots.designs import ROOT_DESIGNS, Design
 
 __all__ = [
     "ROOT_DESIGNS",
+    "Design",
     "EngineError",
     "Entry",
     "GuestMemoryError",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from designs import every_design
 
 from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.find import find
@@ -142,7 +143,7 @@ def pasted(output: str) -> list[str]:
     return shlex.split(line)
 
 
-@pytest.mark.parametrize("roots", ["legacy", "special"])
+@every_design
 def test_the_command_shows_the_state_before_the_input(roots, tmp_path, capsys):
     """In a folder whose name needs quotes; the fault that diverges has not been handled yet there."""
     capture = load(BASIC)

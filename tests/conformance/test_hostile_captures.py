@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from kit_files import write_kit
 
+from shadowmmu import ROOT_DESIGNS
 from shadowmmu.captures.find import find
 from shadowmmu.cli.main import call
 
@@ -180,7 +181,7 @@ def test_packed_captures_with_flipped_bytes(tmp_path, capsys):
     for number in range(MUTATIONS):
         path = tmp_path / "one.capture"
         path.write_bytes(flip(whole, chance) if number % 10 == 0 else lzma.compress(flip(plain, chance, image), preset=0))
-        roots = ("legacy", "special")[number % 2]
+        roots = list(ROOT_DESIGNS)[number % len(ROOT_DESIGNS)]
         codes.add(ends_well(capsys, [str(path), "--roots", roots], f"packed mutation {number}"))
     assert codes == {0, 1, 2}
 

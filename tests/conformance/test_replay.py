@@ -1,6 +1,7 @@
 """Every capture of the real kernel replays: exactly on legacy roots, on special ones but for differences that have a letter."""
 
 import pytest
+from designs import every_design
 
 from shadowmmu.captures.find import find
 from shadowmmu.check.compare.result import Result
@@ -19,7 +20,7 @@ def told(result: Result) -> str:
 
 
 @pytest.mark.parametrize("capture", CAPTURES)
-@pytest.mark.parametrize("roots", ["legacy", "special"])
+@every_design
 def test_replays(capture, roots):
     result = replay(capture.load(), roots)
     assert result.ok, told(result)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from designs import every_design, special_designs
 
 from shadowmmu.captures.capture import Capture, Guest
 from shadowmmu.captures.find import find
@@ -78,10 +79,11 @@ def test_reruns(found):
     assert result.dumps
 
 
+@special_designs
 @pytest.mark.parametrize("found", of_sets(*SETS))
-def test_reruns_on_special_roots(found):
+def test_reruns_on_special_roots(found, roots):
     capture = found.load()
-    result = rerun(capture, "special")
+    result = rerun(capture, roots)
     assert result.ok, told(result)
     assert result.said == sum(isinstance(event, e.Marker) and event.text.startswith("G ") for event in capture.events)
 
@@ -191,7 +193,7 @@ def test_a_surplus_event():
     diverges(msgspec.structs.replace(capture, events=events), index + 1, "the kernel does kvm_mmu_set_spte, the machine")
 
 
-@pytest.mark.parametrize("roots", ["legacy", "special"])
+@every_design
 def test_a_value_that_the_guest_read(roots):
     capture = load(BASIC)
     index = next(i for i, event in enumerate(capture.events) if isinstance(event, e.Marker) and " val=da7a0000" in event.text)

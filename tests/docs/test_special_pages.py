@@ -25,7 +25,7 @@ def documented() -> dict[int, tuple[str, str]]:
 def test_the_table_of_roots() -> None:
     built: dict[int, set[tuple[str, str]]] = {}
     for row in ROWS:
-        built.setdefault(int(row.name.split()[0]), set()).add((row.special, row.legacy))
+        built.setdefault(int(row.name.split()[0]), set()).add((row.special, row.bare))
     said = documented()
     assert said.keys() == built.keys() == set(range(1, 17)) - {NOT_OFFERED}
     for number, chains in said.items():

@@ -1,4 +1,4 @@
-"""The root table: which root each kind of guest gets, in both designs, on which host; and a VM of each row."""
+"""The root table: which root each kind of guest gets, in every design, on which host; and a VM of each row."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-from shadowmmu import Outcome, Vm
+from shadowmmu import ROOT_DESIGNS, Outcome, Vm
 from shadowmmu.x86.control import Cr0, Cr4, Efer
 from shadowmmu.x86.pferr import Pferr
 
@@ -50,7 +50,8 @@ MODES = {
 
 
 class Row(NamedTuple):
-    """What the chain looks like: a letter a level from the top, s special, b bare legacy table, n normal, p passthrough."""
+    """What the chain looks like, on roots of special pages and on bare ones: a letter a level from the top, s special, b bare
+    table, n normal, p passthrough."""
 
     name: str
     mode: str
@@ -58,8 +59,11 @@ class Row(NamedTuple):
     tdp: bool
     nested: str | None
     special: str
-    legacy: str
+    bare: str
     vendor: str = "svm"
+
+    def chain(self, roots: str) -> str:
+        return self.bare if ROOT_DESIGNS[roots].bare else self.special
 
 
 ROWS = [

@@ -1,13 +1,12 @@
-"""Random guests on the engine, both root designs and every paging mode: the size that fits a push.
+"""Random guests on the engine, every root design and every paging mode: the size that fits a push.
 
 The soak (``make soak``) does the same a million times over. A failure prints the command that shows it again.
 """
 
 import pytest
+from designs import every_design
 
 from shadowmmu.check.fuzz import MODES, NPT, Report, fuzz
-
-ROOTS = ("special", "legacy")
 
 
 def check(report: Report, operations: int) -> None:
@@ -16,7 +15,7 @@ def check(report: Report, operations: int) -> None:
     assert report.operations == operations
 
 
-@pytest.mark.parametrize("roots", ROOTS)
+@every_design
 @pytest.mark.parametrize("mode", MODES)
 def test_one_mode(mode: str, roots: str) -> None:
     """All the time in one mode, so that its own paths are gone through again and again."""
@@ -26,7 +25,7 @@ def test_one_mode(mode: str, roots: str) -> None:
     assert report.coverage[wanted] >= 2
 
 
-@pytest.mark.parametrize("roots", ROOTS)
+@every_design
 def test_all_modes(roots: str) -> None:
     """Guests that go from mode to mode; the coverage shows that the run was worth something."""
     report = fuzz(seed=1, operations=90_000, roots=roots, audit_every=500)
@@ -55,12 +54,12 @@ def test_all_modes(roots: str) -> None:
         assert report.counters[counter] > 5, counter
 
 
-@pytest.mark.parametrize("roots", ROOTS)
+@every_design
 def test_audited_at_every_step(roots: str) -> None:
     check(fuzz(seed=900, operations=4_000, roots=roots, audit_every=1), 4_000)
 
 
-@pytest.mark.parametrize("roots", ROOTS)
+@every_design
 def test_l2_with_tables_of_its_own(roots: str) -> None:
     """Nested tables alone: L2 gets each paging mode and faults by its own tables, and stores race with faults."""
     report = fuzz(seed=300, operations=12_000, modes=tuple(NPT), roots=roots, audit_every=100)

@@ -1,4 +1,4 @@
-"""The life of a hypervisor, L1, on the model CPU: hosts of 4 and 5 levels, every mode of L1, both root designs.
+"""The life of a hypervisor, L1, on the model CPU: hosts of 4 and 5 levels, every mode of L1, every root design.
 
 The machine's CPU back end walks four levels of nested tables, so this is where guests live on a 5-level host, below
 special pages of levels 5, 4 and 3 (row 10 of the table in docs/special-pages.md) and below a passthrough root (row 12).
@@ -11,6 +11,7 @@ of L2, and what L2 and L1 read is compared with what was stored. The chain of th
 from collections.abc import Callable
 
 import pytest
+from designs import every_design
 from root_table import MODES, ROWS, chain
 
 from shadowmmu import Vm
@@ -192,9 +193,9 @@ def two_tables(l1: Hypervisor) -> tuple[NestedTables, NestedTables]:
 
 def row(l1: Hypervisor) -> str:
     """The chain that the table of roots has for this L1, a letter a level."""
-    levels, mode, legacy = l1.vm.host_levels, l1.mode, l1.vm.roots == "legacy"
+    levels, mode = l1.vm.host_levels, l1.mode
     (found,) = [r for r in ROWS if (r.mode, r.host_levels, r.nested, r.vendor) == (mode, levels, "npt", "svm")]
-    return found.legacy if legacy else found.special
+    return found.chain(l1.vm.roots)
 
 
 def two_nested_tables_in_turn(l1: Hypervisor) -> None:
@@ -373,7 +374,7 @@ STEPS = (
 )
 
 
-@pytest.mark.parametrize("roots", ["special", "legacy"])
+@every_design
 @pytest.mark.parametrize(("mode", "host_levels"), LIVES, ids=[f"{mode} L1 on a {levels}-level host" for mode, levels in LIVES])
 class TestL1:
     """Each step in a VM of its own, then all of them one after the other in one."""

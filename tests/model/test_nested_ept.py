@@ -11,6 +11,7 @@ import struct
 from random import Random
 
 import pytest
+from designs import every_design
 
 from shadowmmu import Vm
 from shadowmmu.check.audit import audit
@@ -267,7 +268,7 @@ class Machine:
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
 
 
-@pytest.mark.parametrize("roots", ["special", "legacy"])
+@every_design
 @pytest.mark.parametrize("levels", [4, 5])
 def test_random_ept(levels: int, roots: str) -> None:
     outcomes: dict[str, int] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 
 import pytest
+from designs import KERNEL, special_designs
 from guest_tables import (
     ADDR,
     LONG,
@@ -25,7 +26,7 @@ from guest_tables import (
 )
 from poke import poke_host
 
-from shadowmmu import HostFault, Outcome, OutOfPages, Vm
+from shadowmmu import ROOT_DESIGNS, HostFault, Outcome, OutOfPages, Vm
 from shadowmmu.check.audit import audit
 from shadowmmu.engine.arena.role import Access, Role, RoleShift
 from shadowmmu.x86.pferr import Pferr
@@ -36,9 +37,9 @@ NOWHERE = 0x7000000  # guest physical, in no memslot
 NPF_WRITE = int(Pferr.USER | Pferr.WRITE | Pferr.GUEST_FINAL)
 
 
-def nested_pae_guest(host_levels: int) -> Vm:
+def nested_pae_guest(host_levels: int, roots: str) -> Vm:
     """A PAE L1 whose nested page table at 0x1000 maps L2's page 0, with L2 running: a chain of two or three special pages."""
-    vm = Vm(memory_mib=8, tdp=True, host_levels=host_levels)
+    vm = Vm(memory_mib=8, roots=roots, tdp=True, host_levels=host_levels)
     put(vm, 0x1000, 0x2001)
     put(vm, 0x2000, 0x3007)
     put(vm, 0x3000, 0x100007)
@@ -48,9 +49,10 @@ def nested_pae_guest(host_levels: int) -> Vm:
     return vm
 
 
-def test_h7_the_frame_of_pae_root_forgets_the_page_that_used_it() -> None:
+@special_designs
+def test_h7_the_frame_of_pae_root_forgets_the_page_that_used_it(roots: str) -> None:
     """Posted: the frame's back pointer led to the freed header until the next root was made."""
-    vm = pae_guest()
+    vm = pae_guest(roots)
     root = vm.vcpus[0].root
     assert root is not None and vm.shadow_page(root) is not None
     vm.vcpus[0].set_cr4(PAE_CR4 | SMEP)  # another role: the root is freed, none is loaded yet
@@ -59,10 +61,11 @@ def test_h7_the_frame_of_pae_root_forgets_the_page_that_used_it() -> None:
     assert audit(vm) == []
 
 
+@special_designs
 @pytest.mark.parametrize("host_levels", [4, 5])
-def test_h8_gfn_and_rights_of_every_special_page_are_0_and_all(host_levels: int) -> None:
+def test_h8_gfn_and_rights_of_every_special_page_are_0_and_all(host_levels: int, roots: str) -> None:
     """Posted: whatever the allocation left there, although a child that is linked already is recognised by them."""
-    vm = nested_pae_guest(host_levels)
+    vm = nested_pae_guest(host_levels, roots)
     assert vm.vcpus[0].page_fault(0, NPF_WRITE) is Outcome.FIXED
     chain = special_pages(vm)
     assert sorted(page.level for page in chain) == list(range(3, host_levels + 1))
@@ -75,10 +78,11 @@ def test_h8_gfn_and_rights_of_every_special_page_are_0_and_all(host_levels: int)
     assert vm.counters()["special_allocated"] == made  # found linked, as what they are
 
 
+@special_designs
 @pytest.mark.parametrize("order", [("pae", "long"), ("long", "pae")])
-def test_h9_a_root_is_freed_as_what_it_is_when_the_role_has_changed_before(order: tuple[str, str]) -> None:
+def test_h9_a_root_is_freed_as_what_it_is_when_the_role_has_changed_before(order: tuple[str, str], roots: str) -> None:
     """Posted: the MMU's role was asked, and whoever clears or changes it before the root is freed asks about another root."""
-    vm = pae_guest()
+    vm = pae_guest(roots)
     put(vm, 0x9000, 0xA007)
     put(vm, 0xA000, 0x2007)
     registers = {"pae": (PG_WP, 0x1000, PAE_CR4, NXE), "long": (PG_WP, 0x9000, PAE_CR4, LONG)}
@@ -91,9 +95,10 @@ def test_h9_a_root_is_freed_as_what_it_is_when_the_role_has_changed_before(order
     assert counters["special_allocated"] - counters["special_freed"] == (order[1] == "pae")
 
 
-def test_h11_a_walk_for_mmio_finds_nothing_reserved_in_a_pdpte() -> None:
+@special_designs
+def test_h11_a_walk_for_mmio_finds_nothing_reserved_in_a_pdpte(roots: str) -> None:
     """Posted: PDPTEs were made like any other upper entry, with W, U and A. The walk for an MMIO mark looks at level 3 too."""
-    vm = pae_guest()
+    vm = pae_guest(roots)
     for page in (8, 9):
         put(vm, 0x4000 + 8 * page, NOWHERE + 0x1000 * page | 0x67)
         assert touch(vm, 0x1000 * page, READ) is Outcome.EMULATE  # leaves a mark; the second takes the vCPU's MMIO cache
@@ -107,10 +112,10 @@ def test_h11_a_walk_for_mmio_finds_nothing_reserved_in_a_pdpte() -> None:
 
 
 @pytest.mark.parametrize("first", ["pae", "long"])
-def test_h12_level_2_pages_of_pae_and_long_mode_are_shared_in_both_designs_alike(first: str) -> None:
+def test_h12_level_2_pages_of_pae_and_long_mode_are_shared_in_every_design_alike(first: str) -> None:
     """Roles of the two coincide though bits 52-62 are reserved in one only. Linux has it too; special pages must not add to it."""
     seen = {}
-    for roots in ("special", "legacy"):
+    for roots in ROOT_DESIGNS:
         vm = pae_guest(roots, vcpus=2)
         put(vm, 0x9000, 0xA007)
         put(vm, 0xA000, 0x2007)  # long mode over the same directory
@@ -120,12 +125,13 @@ def test_h12_level_2_pages_of_pae_and_long_mode_are_shared_in_both_designs_alike
         seen[roots] = [touch(vm, gva, READ, vcpu) for vcpu in (*order, *order) for gva in (0x1000, 0x5000)]
         assert len([page for page in vm.shadow_pages() if page.gfn == 2 and page.level == 2]) == 1
         assert audit(vm) == []
-    assert seen["special"] == seen["legacy"]
+    assert all(outcomes == seen[KERNEL] for outcomes in seen.values())
 
 
-def test_h13_the_four_directories_below_a_two_level_guest_differ_by_two_quadrant_bits() -> None:
+@special_designs
+def test_h13_the_four_directories_below_a_two_level_guest_differ_by_two_quadrant_bits(roots: str) -> None:
     """Posted with today's rule, one bit: gigabytes 0 and 2, and 1 and 3, would share a directory and reach the wrong pages."""
-    vm = Vm(memory_mib=8)
+    vm = Vm(memory_mib=8, roots=roots)
     for gigabyte in range(4):
         table = 0x2000 + 0x1000 * gigabyte
         vm.write_guest(0x1000 + 4 * 0x100 * gigabyte, struct.pack("<I", table | 7))
@@ -141,9 +147,10 @@ def test_h13_the_four_directories_below_a_two_level_guest_differ_by_two_quadrant
     assert audit(vm) == []
 
 
-def test_h14_a_root_is_freed_by_its_own_vcpu_which_flushes_before_it_runs_again() -> None:
+@special_designs
+def test_h14_a_root_is_freed_by_its_own_vcpu_which_flushes_before_it_runs_again(roots: str) -> None:
     """Freeing flushes nothing, so nobody else may do it: a vCPU that is not running keeps its obsolete root until it enters."""
-    vm = pae_guest(vcpus=2)
+    vm = pae_guest(roots, vcpus=2)
     for vcpu in (0, 1):
         assert touch(vm, 0x1000, WRITE, vcpu) in (Outcome.FIXED, Outcome.SPURIOUS)
     mine, other = (vcpu.root for vcpu in vm.vcpus)
@@ -158,9 +165,10 @@ def test_h14_a_root_is_freed_by_its_own_vcpu_which_flushes_before_it_runs_again(
     assert vm.vcpus[0].enter().flush_all
 
 
-def test_h15_a_pdpte_cleared_by_another_vcpu_is_flushed_where_it_is_in_use() -> None:
+@special_designs
+def test_h15_a_pdpte_cleared_by_another_vcpu_is_flushed_where_it_is_in_use(roots: str) -> None:
     """Posted: the entry was cleared in memory; hardware may have cached the PDPTE."""
-    vm = pae_guest(vcpus=2)
+    vm = pae_guest(roots, vcpus=2)
     for vcpu in (0, 1):
         assert touch(vm, 0x1000, WRITE, vcpu) in (Outcome.FIXED, Outcome.SPURIOUS)
         vm.vcpus[vcpu].enter()
@@ -169,10 +177,11 @@ def test_h15_a_pdpte_cleared_by_another_vcpu_is_flushed_where_it_is_in_use() -> 
     assert vm.vcpus[0].enter().flush_all and vm.vcpus[1].enter().flush_all
 
 
+@special_designs
 @pytest.mark.parametrize("host_levels", [4, 5])
-def test_h16_a_chain_that_ends_early_is_freed_to_where_it_ends(host_levels: int) -> None:
+def test_h16_a_chain_that_ends_early_is_freed_to_where_it_ends(host_levels: int, roots: str) -> None:
     """A nested root on which nothing was mapped yet has no level-3 page. Posted: the level-3 table was freed regardless."""
-    vm = nested_pae_guest(host_levels)
+    vm = nested_pae_guest(host_levels, roots)
     (root,) = special_pages(vm)
     assert root.level == host_levels
     assert vm.vcpus[0].nested_vmexit()
@@ -184,8 +193,9 @@ def test_h16_a_chain_that_ends_early_is_freed_to_where_it_ends(host_levels: int)
     assert vm.bugs() == [] and audit(vm) == []
 
 
-def test_h18_no_special_page_is_left_when_no_page_can_be_made_available() -> None:
-    vm = pae_guest(vcpus=17)
+@special_designs
+def test_h18_no_special_page_is_left_when_no_page_can_be_made_available(roots: str) -> None:
+    vm = pae_guest(roots, vcpus=17)
     for number, vcpu in enumerate(vm.vcpus[:16]):
         assert vcpu.set_sregs(PG_WP, 0x40000 + 0x4000 * number, PAE_CR4, LONG)
         for cr3 in range(4):  # one in use and three kept: 64 roots, none of which can be recycled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from designs import KERNEL, every_design, special_designs
 from guest_tables import (
     ADDR,
     GUESTS,
@@ -23,7 +24,7 @@ from guest_tables import (
 )
 from poke import poke_host
 
-from shadowmmu import Outcome, TripleFault, Vm
+from shadowmmu import ROOT_DESIGNS, Outcome, TripleFault, Vm
 from shadowmmu.check.audit import audit
 from shadowmmu.engine.arena.events import Event
 from shadowmmu.engine.memory.guest_memory import InterleavePoint
@@ -31,9 +32,10 @@ from shadowmmu.engine.memory.guest_memory import InterleavePoint
 COUNTED = ("n_used_mmu_pages", "mmu_cache_miss", "indirect_shadow_pages", "mmu_shadow_zapped", "mmu_recycled")
 
 
+@special_designs
 @pytest.mark.parametrize("name", list(GUESTS))
-def test_r1_a_special_page_holds_the_pdptes_of_a_guest_without_four_levels(name: str) -> None:
-    vm = GUESTS[name]()
+def test_r1_a_special_page_holds_the_pdptes_of_a_guest_without_four_levels(name: str, roots: str) -> None:
+    vm = GUESTS[name](roots)
     (page,) = special_pages(vm)
     assert page.level == 3 and page.hpa == vm.vcpus[0].root
 
@@ -46,8 +48,9 @@ def test_r1_a_long_mode_guest_has_none(cr4: int) -> None:
     assert not special_pages(vm) and vm.counters()["special_allocated"] == 0
 
 
-def test_r2_its_table_is_pae_root_and_the_same_one_each_time() -> None:
-    vm = pae_guest()
+@special_designs
+def test_r2_its_table_is_pae_root_and_the_same_one_each_time(roots: str) -> None:
+    vm = pae_guest(roots)
     first = vm.vcpus[0].root
     assert first is not None and 0 < first < 1 << 32
     vm.vcpus[0].set_cr4(PAE_CR4 | 0x100000)  # SMEP: another role, another root
@@ -56,24 +59,27 @@ def test_r2_its_table_is_pae_root_and_the_same_one_each_time() -> None:
     assert all(page.hpa >= 1 << 32 for page in vm.shadow_pages() if not page.special)
 
 
+@special_designs
 @pytest.mark.parametrize(("name", "role"), [("pae", 0x3703), ("2-level", 0x3713), ("nonpaging", 0x1783)])
-def test_r3_gfn_role_and_owner(name: str, role: int) -> None:
-    vm = GUESTS[name]()
+def test_r3_gfn_role_and_owner(name: str, role: int, roots: str) -> None:
+    vm = GUESTS[name](roots)
     (page,) = special_pages(vm)
     assert (page.gfn, page.role, page.owner, page.obsolete) == (0, role, 0, False)
     assert vm.shadow_page(page.hpa + 8) == page
 
 
-def test_r4_no_other_vcpu_finds_it() -> None:
-    vm = pae_guest(vcpus=2)
+@special_designs
+def test_r4_no_other_vcpu_finds_it(roots: str) -> None:
+    vm = pae_guest(roots, vcpus=2)
     one, other = special_pages(vm)
     assert {one.owner, other.owner} == {0, 1} and one.hpa != other.hpa
     assert vm.vcpus[0].root != vm.vcpus[1].root
 
 
-def test_r4_no_zap_finds_it() -> None:
+@special_designs
+def test_r4_no_zap_finds_it(roots: str) -> None:
     """Neither a zap of the oldest nor one of everything traces or frees a level-3 page."""
-    vm = pae_guest(shadow_pages=64)
+    vm = pae_guest(roots, shadow_pages=64)
     touch(vm, 0x1000)
     vm.start_trace()
     vm.zap_all_fast()
@@ -82,8 +88,9 @@ def test_r4_no_zap_finds_it() -> None:
     assert len(special_pages(vm)) == 1
 
 
-def test_r5_another_vcpu_unlinks_its_entries_and_marks_them_unsync() -> None:
-    vm = pae_guest(vcpus=2)
+@special_designs
+def test_r5_another_vcpu_unlinks_its_entries_and_marks_them_unsync(roots: str) -> None:
+    vm = pae_guest(roots, vcpus=2)
     for vcpu in (0, 1):
         assert touch(vm, 0x1000, WRITE, vcpu) == Outcome.FIXED or vcpu
     assert touch(vm, 0x20000, WRITE, 0) == Outcome.FIXED  # vCPU 0 makes the table writable: it goes unsync
@@ -96,9 +103,10 @@ def test_r5_another_vcpu_unlinks_its_entries_and_marks_them_unsync() -> None:
     assert audit(vm) == []
 
 
+@special_designs
 @pytest.mark.parametrize("name", list(GUESTS))
-def test_r6_it_is_not_accounted(name: str) -> None:
-    vm = GUESTS[name]()
+def test_r6_it_is_not_accounted(name: str, roots: str) -> None:
+    vm = GUESTS[name](roots)
     counters = vm.counters()
     assert counters["special_allocated"] == 1
     assert [counters[key] for key in COUNTED] == [0] * len(COUNTED)
@@ -107,8 +115,9 @@ def test_r6_it_is_not_accounted(name: str) -> None:
     assert [vm.counters()[key] for key in COUNTED] == [0] * len(COUNTED)
 
 
-def test_r7_the_page_of_the_pdptes_stays_writable() -> None:
-    vm = pae_guest()
+@special_designs
+def test_r7_the_page_of_the_pdptes_stays_writable(roots: str) -> None:
+    vm = pae_guest(roots)
     put(vm, 0x4000 + 8 * 34, 0x1007)  # map the PDPT at 0x22000
     assert touch(vm, 0x1000) == Outcome.FIXED
     assert touch(vm, 0x22000) == Outcome.FIXED
@@ -116,8 +125,9 @@ def test_r7_the_page_of_the_pdptes_stays_writable() -> None:
     assert vm.read_host_u64(sptep) & 2
 
 
-def test_r8_it_is_freed_with_its_root_and_at_once() -> None:
-    vm = pae_guest()
+@special_designs
+def test_r8_it_is_freed_with_its_root_and_at_once(roots: str) -> None:
+    vm = pae_guest(roots)
     touch(vm, 0x1000)
     vm.start_trace()
     assert vm.vcpus[0].set_cr3(0x1000)  # the same PDPTEs: the root stays
@@ -129,8 +139,9 @@ def test_r8_it_is_freed_with_its_root_and_at_once() -> None:
     assert Event.SPECIAL_FREE in kinds and Event.KVM_MMU_PREPARE_ZAP_PAGE not in kinds
 
 
-def test_r9_it_is_never_kept_for_later() -> None:
-    vm = pae_guest()
+@special_designs
+def test_r9_it_is_never_kept_for_later(roots: str) -> None:
+    vm = pae_guest(roots)
     for root in range(5):
         put(vm, 0x5000 + 0x20 * root, 0x2001)
     for _ in range(2):
@@ -141,8 +152,9 @@ def test_r9_it_is_never_kept_for_later() -> None:
             assert audit(vm) == []
 
 
-def test_r10_it_is_linked_marked_and_synced_like_any_page() -> None:
-    vm = pae_guest()
+@special_designs
+def test_r10_it_is_linked_marked_and_synced_like_any_page(roots: str) -> None:
+    vm = pae_guest(roots)
     touch(vm, 0x1000)
     (root,) = special_pages(vm)
     child = page_of(vm, 2, 2)
@@ -156,10 +168,11 @@ def test_r10_it_is_linked_marked_and_synced_like_any_page() -> None:
     assert vm.read_host_u64(page_of(vm, 4, 1).hpa + 8) == 0 or touch(vm, 0x1000) == Outcome.FIXED
 
 
+@special_designs
 @pytest.mark.parametrize("runs", [1, 2, 3, 4])
-def test_r11_r12_obsolete_and_right_again(runs: int) -> None:
+def test_r11_r12_obsolete_and_right_again(runs: int, roots: str) -> None:
     """A vCPU that sleeps through an even number of zaps keeps its page, empty; through an odd number it makes another."""
-    vm = pae_guest()
+    vm = pae_guest(roots)
     touch(vm, 0x1000)
     for run in range(runs):
         vm.zap_all_fast()
@@ -175,8 +188,9 @@ def test_r11_r12_obsolete_and_right_again(runs: int) -> None:
     assert audit(vm) == []
 
 
-def test_r12_a_vcpu_that_runs_between_two_zaps_sees_it_obsolete() -> None:
-    vm = pae_guest()
+@special_designs
+def test_r12_a_vcpu_that_runs_between_two_zaps_sees_it_obsolete(roots: str) -> None:
+    vm = pae_guest(roots)
     for _ in range(2):
         touch(vm, 0x1000)
         vm.zap_all_fast()
@@ -184,8 +198,9 @@ def test_r12_a_vcpu_that_runs_between_two_zaps_sees_it_obsolete() -> None:
     assert vm.counters()["special_freed"] == 2
 
 
-def test_r13_getting_one_leaves_no_trace_of_a_page() -> None:
-    vm = Vm(memory_mib=8)
+@special_designs
+def test_r13_getting_one_leaves_no_trace_of_a_page(roots: str) -> None:
+    vm = Vm(memory_mib=8, roots=roots)
     put(vm, 0x1000, 0x2001)
     vm.vcpus[0].set_sregs(PG_WP, 0x1000, PAE_CR4, NXE)
     vm.start_trace()
@@ -194,11 +209,12 @@ def test_r13_getting_one_leaves_no_trace_of_a_page() -> None:
     assert Event.SPECIAL_ALLOC in kinds and Event.KVM_MMU_GET_PAGE not in kinds
 
 
+@special_designs
 @pytest.mark.parametrize("levels", [4, 5])
 @pytest.mark.parametrize("filled", [False, True])
-def test_r14_r16_a_chain_is_freed_from_the_top_and_its_children_survive(levels: int, filled: bool) -> None:
+def test_r14_r16_a_chain_is_freed_from_the_top_and_its_children_survive(levels: int, filled: bool, roots: str) -> None:
     """R14 with H16: without a fault the chain has no level-3 page yet, and freeing stops there."""
-    vm = Vm(memory_mib=8, tdp=True, host_levels=levels)
+    vm = Vm(memory_mib=8, roots=roots, tdp=True, host_levels=levels)
     put(vm, 0x1000, 0x2001)
     put(vm, 0x2000, 0x3007)
     put(vm, 0x3000 + 8, 0x100007)
@@ -219,8 +235,9 @@ def test_r14_r16_a_chain_is_freed_from_the_top_and_its_children_survive(levels: 
     assert audit(vm) == []
 
 
-def test_r15_no_child_is_zapped_with_it() -> None:
-    vm = pae_guest()
+@special_designs
+def test_r15_no_child_is_zapped_with_it(roots: str) -> None:
+    vm = pae_guest(roots)
     touch(vm, 0x1000)
     touch(vm, 0x40001000)
     vm.start_trace()
@@ -231,7 +248,7 @@ def test_r15_no_child_is_zapped_with_it() -> None:
 
 @pytest.mark.parametrize("name", list(GUESTS))
 def test_r16_legacy_roots_have_no_special_page(name: str) -> None:
-    vm = GUESTS[name]("legacy")
+    vm = GUESTS[name](KERNEL)
     touch(vm, 0x1000)
     assert not special_pages(vm) and vm.counters()["special_allocated"] == 0
     root = vm.vcpus[0].root
@@ -241,9 +258,10 @@ def test_r16_legacy_roots_have_no_special_page(name: str) -> None:
 # --- hazards
 
 
-def test_h3_a_store_between_the_walk_and_the_write_protection_is_seen() -> None:
+@special_designs
+def test_h3_a_store_between_the_walk_and_the_write_protection_is_seen(roots: str) -> None:
     """H3: below a special root the directory is protected only inside the fault. Another CPU's store until then counts."""
-    vm = pae_guest()
+    vm = pae_guest(roots)
     put(vm, 0x6000 + 8, 0x10F007)
     vm.arm_interleave(int(InterleavePoint.BEFORE_GET_PAGE), 0x2000, 0x6007, 8)  # the directory gets another table
     assert vm.vcpus[0].page_fault(0x1000, READ) == Outcome.RETRY
@@ -253,8 +271,9 @@ def test_h3_a_store_between_the_walk_and_the_write_protection_is_seen() -> None:
     assert audit(vm) == []
 
 
-def test_h5_pae_root_is_empty_when_it_is_used_again() -> None:
-    vm = pae_guest()
+@special_designs
+def test_h5_pae_root_is_empty_when_it_is_used_again(roots: str) -> None:
+    vm = pae_guest(roots)
     touch(vm, 0x1000)
     root = vm.vcpus[0].root
     assert root is not None
@@ -264,8 +283,9 @@ def test_h5_pae_root_is_empty_when_it_is_used_again() -> None:
     assert not any(entries(vm, special_pages(vm)[0]))
 
 
-def test_h6_levels_above_a_two_level_guest_take_nothing_from_the_walk() -> None:
-    vm = two_level_guest()
+@special_designs
+def test_h6_levels_above_a_two_level_guest_take_nothing_from_the_walk(roots: str) -> None:
+    vm = two_level_guest(roots)
     for gigabyte in range(4):
         assert touch(vm, gigabyte << 30 | 0x1000) in (Outcome.FIXED, Outcome.SPURIOUS)  # one table below all four
     (root,) = special_pages(vm)
@@ -277,8 +297,9 @@ def test_h6_levels_above_a_two_level_guest_take_nothing_from_the_walk() -> None:
     assert audit(vm) == []
 
 
-def test_h10_a_huge_page_stays_below_a_three_level_root() -> None:
-    vm = Vm(memory_mib=0, user_mib=2048, host_levels=3, tdp=True)
+@special_designs
+def test_h10_a_huge_page_stays_below_a_three_level_root(roots: str) -> None:
+    vm = Vm(memory_mib=0, roots=roots, user_mib=2048, host_levels=3, tdp=True)
     vm.set_memslot(0, 0, 2 << 30)
     vm.set_host_page_level(0, 2 << 30, 3)
     vm.vcpus[0].set_sregs(1, 0, 0, 0)
@@ -288,8 +309,9 @@ def test_h10_a_huge_page_stays_below_a_three_level_root() -> None:
     assert vm.counters()["pages_2m"] == 1 and vm.counters()["pages_1g"] == 0
 
 
-def test_h17_a_root_outside_memory_leaves_none_and_can_be_tried_again() -> None:
-    vm = pae_guest()
+@special_designs
+def test_h17_a_root_outside_memory_leaves_none_and_can_be_tried_again(roots: str) -> None:
+    vm = pae_guest(roots)
     vm.vcpus[0].set_sregs(PG_WP, 0x7F000000, 0, 0)
     with pytest.raises(TripleFault, match="CR3 0x7f000000"):
         vm.vcpus[0].enter()
@@ -298,13 +320,13 @@ def test_h17_a_root_outside_memory_leaves_none_and_can_be_tried_again() -> None:
     assert touch(vm, 0x1000) == Outcome.FIXED
 
 
-@pytest.mark.parametrize("roots", ["special", "legacy"])
+@every_design
 def test_a_pdpte_outside_memory_is_a_fault_or_a_triple_fault(roots: str) -> None:
-    """Difference (c): the special design finds out when the PDPTE is used, the legacy one at load."""
+    """Difference (c): with special pages it is found out when the PDPTE is used, with bare tables at load."""
     vm = pae_guest(roots)
     put(vm, 0x1010, 0x7F000001)
     assert vm.vcpus[0].set_cr3(0x1000)
-    if roots == "legacy":
+    if ROOT_DESIGNS[roots].bare:
         with pytest.raises(TripleFault):
             vm.vcpus[0].enter()
     else:
@@ -312,17 +334,19 @@ def test_a_pdpte_outside_memory_is_a_fault_or_a_triple_fault(roots: str) -> None
         assert touch(vm, 0x80001000) == Outcome.INJECT
 
 
-def test_r7_the_registers_count_not_the_memory_they_came_from() -> None:
+@special_designs
+def test_r7_the_registers_count_not_the_memory_they_came_from(roots: str) -> None:
     """A PDPTE changed in memory means nothing until CR3 is loaded."""
-    vm = pae_guest()
+    vm = pae_guest(roots)
     put(vm, 0x1000, 0)
     assert touch(vm, 0x1000) == Outcome.FIXED
     assert vm.vcpus[0].set_cr3(0x1000)
     assert touch(vm, 0x1000) == Outcome.INJECT
 
 
-def test_nonpaging_children_are_direct_and_made_on_demand() -> None:
-    vm = nonpaging_guest()
+@special_designs
+def test_nonpaging_children_are_direct_and_made_on_demand(roots: str) -> None:
+    vm = nonpaging_guest(roots)
     assert [page.level for page in vm.shadow_pages()] == [3]
     assert touch(vm, 0x1000) == Outcome.FIXED
     assert sorted((page.level, page.direct) for page in vm.shadow_pages()) == [(1, True), (2, True), (3, True)]

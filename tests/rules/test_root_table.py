@@ -1,4 +1,4 @@
-"""Every row of the root table: which root each kind of guest gets, in both designs, on which host.
+"""Every row of the root table: which root each kind of guest gets, in every design, on which host.
 
 A guest's tables map one address to one page; the test takes one fault there and looks at the chain from the root
 down to the level-2 page, then unloads the root and sees that nothing is left behind.
@@ -9,13 +9,14 @@ from __future__ import annotations
 import struct
 
 import pytest
+from designs import every_design
 from root_table import ADDRESS, MODES, PAGE, ROOT, ROWS, Cr0, Row, chain, fault, start
 
 from shadowmmu import Outcome, Vm
 from shadowmmu.check.audit import audit
 
 
-@pytest.mark.parametrize("roots", ["special", "legacy"])
+@every_design
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_row(row: Row, roots: str) -> None:
     vm = start(row, roots)
@@ -24,7 +25,7 @@ def test_row(row: Row, roots: str) -> None:
         vm.set_memslot(1, ADDRESS & ~0xFFF, 0x1000, hva=PAGE)
         vm.vcpus[0].enter()
     assert fault(vm, row) == Outcome.FIXED
-    assert chain(vm) == (row.special if roots == "special" else row.legacy)
+    assert chain(vm) == row.chain(roots)
     assert audit(vm) == []
     leaf = PAGE
     assert vm.host_page(leaf) in {
@@ -52,10 +53,11 @@ def entries(vm: Vm, table: int) -> list[int]:
     return [value for (value,) in struct.iter_unpack("<Q", vm.read_host(table, 4096)) if value]
 
 
+@every_design
 @pytest.mark.parametrize("row", [row for row in ROWS if row.special.endswith("sn")], ids=lambda row: row.name)
-def test_a_three_level_root_is_reachable_by_a_32_bit_cr3(row: Row) -> None:
+def test_a_three_level_root_is_reachable_by_a_32_bit_cr3(row: Row, roots: str) -> None:
     """pae_root lies below 4 GiB when the hardware walks three levels, and anywhere else the table may lie above."""
-    vm = start(row, "special")
+    vm = start(row, roots)
     root, levels = vm.vcpus[0].root, vm.vcpus[0].levels[1]
     assert root is not None
     assert (root < 1 << 32) == (levels == 3)

@@ -11,9 +11,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from shadowmmu.check.fuzz import MODES, shrink
 from shadowmmu.check.fuzz import fuzz as run_fuzz
 from shadowmmu.cli.output import console, print_json
+from shadowmmu.cli.roots import Roots
 from shadowmmu.errors import BadInput
 from shadowmmu.runs.fuzz_report import fuzz_report
-from shadowmmu.runs.guest_run import Roots
 from shadowmmu.view.draw_fuzz import draw_fuzz
 
 
@@ -40,7 +40,7 @@ def fuzz(
     operations
         How many operations to do.
     roots
-        How roots without a guest table are made.
+        How roots without a guest table are made: a root design, see docs/special-pages.md.
     modes
         Paging modes of the guests, separated by commas.
     audit_every

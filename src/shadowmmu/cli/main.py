@@ -17,7 +17,7 @@ from shadowmmu.errors import BadInput
 VERBS = {
     "run": "Run a guest on the shadow MMU and say how it went.",
     "show": "Draw the shadow tables that a guest leaves.",
-    "compare": "Run a guest on both root designs: what is equal, what differs, and why.",
+    "compare": "Run a guest on all root designs: what is equal, what differs, and why.",
     "fuzz": "Do random operations and check each of them.",
     "replay": "Replay captures of the real kernel's MMU, event by event.",
     "rerun": "Run the guests of captures on the machine, and compare with the real kernel.",

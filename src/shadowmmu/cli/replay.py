@@ -14,9 +14,9 @@ from shadowmmu.captures.validate import undoable
 from shadowmmu.check.compare.result import Result
 from shadowmmu.check.replay.driver import Replay
 from shadowmmu.cli.output import console, print_json
+from shadowmmu.cli.roots import Roots
 from shadowmmu.errors import BadInput
 from shadowmmu.look.picture import take_picture
-from shadowmmu.runs.guest_run import Roots
 from shadowmmu.trace.text import to_text, write_text
 from shadowmmu.view.draw_picture import draw_picture
 from shadowmmu.view.draw_replay import draw_results
@@ -49,8 +49,8 @@ def replay(
     every
         All captures that come with the source, a line each.
     roots
-        The captured kernel has legacy roots, with which all must be equal. On special roots every event, entry and
-        counter must be equal too, or be explained by one of the known differences, which are counted.
+        The captured kernel has legacy roots, with which all must be equal. With another root design every event, entry
+        and counter must be equal too, or be explained by one of the known differences, which are counted.
     at
         Stop before this event of the (only) capture, and draw the shadow tables there.
     pack

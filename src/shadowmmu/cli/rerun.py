@@ -12,8 +12,8 @@ from shadowmmu.captures.find import Found, find_all
 from shadowmmu.check.rerun.driver import Rerun, not_rerun
 from shadowmmu.check.rerun.result import Result
 from shadowmmu.cli.output import console, print_json
+from shadowmmu.cli.roots import Roots
 from shadowmmu.errors import BadInput
-from shadowmmu.runs.guest_run import Roots
 from shadowmmu.view.draw_rerun import draw_results
 
 
@@ -43,8 +43,8 @@ def rerun(
     every
         All captures that come with the source, a line each.
     roots
-        The captured kernel has legacy roots. On special roots what the guest says and is given is compared, and what every
-        address maps to.
+        The captured kernel has legacy roots. With another root design what the guest says and is given is compared, and
+        what every address maps to.
     verbose
         A line for each capture, not for each set.
     json

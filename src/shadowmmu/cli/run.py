@@ -10,8 +10,9 @@ from cyclopts import Parameter, validators
 
 from shadowmmu.cli.guests import find_guest
 from shadowmmu.cli.output import console, open_for_writing, print_json
+from shadowmmu.cli.roots import Roots
 from shadowmmu.runs.event_log import EventLog
-from shadowmmu.runs.guest_run import Audit, GuestRun, Roots
+from shadowmmu.runs.guest_run import Audit, GuestRun
 from shadowmmu.view.draw_report import draw_report
 from shadowmmu.view.live import LiveRun
 
@@ -39,7 +40,7 @@ def run(
     guest
         Name of a shipped guest, or path of a TOML description, a multiboot image or an ELF file.
     roots
-        How roots without a guest table are made: special shadow pages, or the bare tables of today's kernel.
+        How roots without a guest table are made: a root design, see docs/special-pages.md.
     audit
         Check every structure of the MMU: after every exit of the guest, once when the guest has ended, or not at all.
     trace

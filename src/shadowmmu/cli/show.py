@@ -9,12 +9,13 @@ from cyclopts import Parameter, Token, validators
 
 from shadowmmu.cli.guests import find_guest
 from shadowmmu.cli.output import console, print_json
+from shadowmmu.cli.roots import Roots
 from shadowmmu.errors import BadInput
 from shadowmmu.look.address import follow_address
 from shadowmmu.look.picture import take_picture
 from shadowmmu.look.reverse import reverse_maps
 from shadowmmu.machine.machine import Machine
-from shadowmmu.runs.guest_run import GuestRun, Roots, RunReport
+from shadowmmu.runs.guest_run import GuestRun, RunReport
 from shadowmmu.view.draw_address import draw_address
 from shadowmmu.view.draw_picture import draw_picture
 from shadowmmu.view.draw_reverse import draw_reverse
@@ -63,7 +64,7 @@ def show(
         Follow this virtual address of what runs then, through its own tables, nested tables and the shadow, to host memory,
         instead of drawing all tables: 0x and hexadecimal digits, or decimal.
     roots
-        How roots without a guest table are made: special shadow pages, or the bare tables of today's kernel.
+        How roots without a guest table are made: a root design, see docs/special-pages.md.
     root_only
         Draw the root and what hangs directly below it.
     rmaps

@@ -25,7 +25,7 @@ def top_chain(vm: Vm, mmu: MmuView) -> str:
 
 
 def whose_root(vcpu: Vcpu, mmu: MmuView) -> str:
-    """Whose root the MMU in use has, in words that are the same on both root designs."""
+    """Whose root the MMU in use has, in words that are the same on every root design."""
     if mmu.name == "guest":
         return f"L2 on {MODES[mmu.guest_levels]} nested tables"
     if vcpu.vm.tdp:

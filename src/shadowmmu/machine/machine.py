@@ -35,7 +35,7 @@ class Machine:
     """A virtual machine with a guest in it.
 
     guest         from `read_guest`
-    roots         "special" or "legacy"
+    roots         the root design, a name of ROOT_DESIGNS
     shadow_pages  limit of shadow pages; 0: the kernel's default
     on_output     gets the guest's output, line by line
     on_exit       called with the machine and the exit after each exit has been handled

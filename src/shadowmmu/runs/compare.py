@@ -1,38 +1,20 @@
-"""One guest on both root designs: what must be equal, what differs, and why it does. Data only."""
+"""One guest on several root designs: what must be equal, what differs, and why it does. Data only."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import zip_longest
-from typing import NamedTuple
 
 import msgspec
 
 from shadowmmu.engine.arena.events import Event
+from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.look.chain import top_chain, whose_root
 from shadowmmu.machine.loader import Guest
 from shadowmmu.machine.machine import Machine
 from shadowmmu.machine.seam import Exit, ExitKind
-from shadowmmu.runs.guest_run import GuestRun, Roots, RunReport
-
-ROOT = "A special root is itself a shadow page, made and freed with each root; a legacy root is a bare table."
-EMPTY = (
-    "A special root starts empty: the first access below each of its entries faults, finds the level-2 page again and "
-    "links it. A legacy root has its level-2 pages from the moment it is loaded."
-)
-TOUCHED = (
-    "A legacy root gets a level-2 page for every PDPTE at every load, used or not; below a special root there are only "
-    "those that were touched: fewer tables are shadowed, and fewer pages zapped when the guest writes its tables."
-)
-HELD = (
-    "A legacy level-2 page is held by its root: when it is zapped, the root is obsolete and all of it is loaded anew. "
-    "A special root loses one entry, and the page comes back only if it is used; till then stores to its table are not traced."
-)
-FLUSHES = (
-    "They flush at different times: a fault that only links a level-2 page again writes its leaf again too, which may flush; "
-    "a legacy root that is loaded anew flushes everything."
-)
-FOLLOWS = "Follows from the above: where other pages are zapped, others are synced and made again."
+from shadowmmu.runs.guest_run import GuestRun, RunReport
 
 _FAULTS = (
     "page fault exits", "nested page fault exits", "pf_taken", "pf_fixed", "pf_spurious", "kvm_mmu_pagetable_walk",
@@ -49,22 +31,19 @@ FAULT_EXITS = (ExitKind.PAGE_FAULT.value, ExitKind.NESTED_PAGE_FAULT.value)
 """Exits of the host's own: how many there are is no business of the guest's."""
 
 
-class Reason(NamedTuple):
-    """Why figures with these names are higher in the run on `more` roots ("": or lower)."""
-
-    why: str
-    more: str
-    names: tuple[str, ...]
-
-
-REASONS = (
-    Reason(ROOT, "special", ("special_allocated", "special_freed")),
-    Reason(EMPTY, "special", _FAULTS),
-    Reason(TOUCHED, "legacy", _PAGES),
-    Reason(HELD, "legacy", (*_FAULTS, *_LOADS)),
-    Reason(FLUSHES, "", ("tlb_flush", "remote_tlb_flush")),
+REASONS = {
+    "roots": ("special_allocated", "special_freed"),
+    "faults": _FAULTS,
+    "pages": _PAGES,
+    "loads": (*_FAULTS, *_LOADS),
+}
+"""What `Design.more` gives a reason for -> figures that are the highest on that design for this reason."""
+FLUSHES = (
+    "They flush at different times: a fault that only links a level-2 page again writes its leaf again too, which may flush; "
+    "a root that is loaded anew flushes everything."
 )
-ORDER = (*(reason.why for reason in REASONS), FOLLOWS)
+FLUSH_FIGURES = ("tlb_flush", "remote_tlb_flush")
+FOLLOWS = "Follows from the above: where other pages are zapped, others are synced and made again."
 _SAID_TWICE = {
     "mmu_page_fault", "mmu_page_fault_ret", "special_alloc", "special_free", "kvm_mmu_prepare_zap_page", "pte_write",
     "remote_tlb_flush_requests", "load_pgd", "kvm_mmu_walker_error", "n_max_mmu_pages",
@@ -73,64 +52,67 @@ _SAID_TWICE = {
 
 
 class Figure(msgspec.Struct, kw_only=True):
-    """One thing counted in both runs; `why` they differ, if they do."""
+    """One thing counted in every run, by design; `why` the runs differ, if they do."""
 
     name: str
-    special: int
-    legacy: int
+    counts: dict[str, int]
     why: str = ""
+
+    @property
+    def equal(self) -> bool:
+        return len(set(self.counts.values())) == 1
 
 
 class Chain(msgspec.Struct, kw_only=True):
-    """The top of the roots of one sort, as far down as a run saw it: special, bare and passthrough tables, then the first other."""
+    """The top of the roots of one sort, by design, as far down as a run saw it: special, bare and passthrough tables, then the
+    first other."""
 
     whose: str
-    special: str
-    legacy: str
+    tops: dict[str, str]
 
 
 class Comparison(msgspec.Struct, kw_only=True):
-    """`guest_sees` must be equal: `divergences` are those that are not, `first_line` where the output parts.
+    """`guest_sees` must be equal: `divergences` are those that are not, `first_line` where the outputs part, by design.
 
-    `verdicts`: how the runs on special and on legacy roots ended; `broke`: the commands that lead to where the CPU or
-    the engine could not go on, if it came to that. `chains`: of each sort of root that the guest, or an L2 of it, had.
+    `verdicts`: how the run on each design ended; `broke`: the commands that lead to where the CPU or the engine could
+    not go on, if it came to that. `chains`: of each sort of root that the guest, or an L2 of it, had.
     """
 
     guest: str
     broke: list[str]
-    verdicts: tuple[str, str]
+    verdicts: dict[str, str]
     chains: list[Chain]
     guest_sees: list[Figure]
     divergences: list[Figure]
-    first_line: tuple[str, str] | None
+    first_line: dict[str, str] | None
     equal: list[Figure]
     differs: list[Figure]
 
     @property
     def alike(self) -> bool:
-        """The guest cannot tell the designs apart, and both came to their end."""
-        return self.verdicts[0] == self.verdicts[1] and not (self.broke or self.divergences or self.first_line)
+        """The guest cannot tell the designs apart, and all runs came to their end."""
+        return len(set(self.verdicts.values())) == 1 and not (self.broke or self.divergences or self.first_line)
 
 
-def compare_designs(guest: Guest, named: str) -> Comparison:
-    """Run the guest on both."""
-    on_special, on_legacy = _Watch(), _Watch()
-    special, legacy = on_special.run(guest, named, "special"), on_legacy.run(guest, named, "legacy")
-    seen = _figures(_guest_sees(special), _guest_sees(legacy))
-    work = _figures(_work(special, on_special.events), _work(legacy, on_legacy.events))
-    sorts = sorted(on_special.chains.keys() | on_legacy.chains.keys())
-    differs = [figure for figure in work if figure.special != figure.legacy]
+def compare_designs(guest: Guest, named: str, designs: Sequence[str] = tuple(ROOT_DESIGNS)) -> Comparison:
+    """Run the guest on each of the designs."""
+    watches = {design: _Watch() for design in designs}
+    reports = {design: watch.run(guest, named, design) for design, watch in watches.items()}
+    seen = _figures({design: _guest_sees(report) for design, report in reports.items()})
+    work = _figures({design: _work(report, watches[design].events) for design, report in reports.items()})
+    sorts = sorted(set[str]().union(*(watch.chains for watch in watches.values())))
+    differs = [figure for figure in work if not figure.equal]
     for figure in differs:
         figure.why = _reason(figure)
     return Comparison(
         guest=guest.name,
-        broke=[report.reproduce for report in (special, legacy) if report.broke],
-        verdicts=(_verdict(special), _verdict(legacy)),
-        chains=[Chain(whose=whose, special=on_special.chains.get(whose, ""), legacy=on_legacy.chains.get(whose, "")) for whose in sorts],
-        guest_sees=[figure for figure in seen if figure.special == figure.legacy],
-        divergences=[figure for figure in seen if figure.special != figure.legacy],
-        first_line=_first_difference(_output(special), _output(legacy)),
-        equal=[figure for figure in work if figure.special == figure.legacy],
+        broke=[report.reproduce for report in reports.values() if report.broke],
+        verdicts={design: _verdict(report) for design, report in reports.items()},
+        chains=[Chain(whose=whose, tops={design: watch.chains.get(whose, "") for design, watch in watches.items()}) for whose in sorts],
+        guest_sees=[figure for figure in seen if figure.equal],
+        divergences=[figure for figure in seen if not figure.equal],
+        first_line=_first_difference({design: _output(report) for design, report in reports.items()}),
+        equal=[figure for figure in work if figure.equal],
         differs=differs,
     )
 
@@ -142,7 +124,7 @@ class _Watch:
         self.events: Counter[str] = Counter()
         self.chains: dict[str, str] = {}
 
-    def run(self, guest: Guest, named: str, roots: Roots) -> RunReport:
+    def run(self, guest: Guest, named: str, roots: str) -> RunReport:
         run = GuestRun(guest, named, roots=roots, on_exit=self.on_exit)
         run.machine.vm.start_trace()
         return run.run()
@@ -193,18 +175,31 @@ def _work(report: RunReport, events: Counter[str]) -> dict[str, int]:
     return work
 
 
-def _figures(special: dict[str, int], legacy: dict[str, int]) -> list[Figure]:
-    return [Figure(name=name, special=special.get(name, 0), legacy=legacy.get(name, 0)) for name in special | legacy]
+def _figures(counted: dict[str, dict[str, int]]) -> list[Figure]:
+    """`counted`: by design, then by name."""
+    names = dict.fromkeys(name for counts in counted.values() for name in counts)
+    return [Figure(name=name, counts={design: counts.get(name, 0) for design, counts in counted.items()}) for name in names]
 
 
 def _reason(figure: Figure) -> str:
-    more = "special" if figure.special > figure.legacy else "legacy"
-    return next((why for why, side, names in REASONS if figure.name in names and side in ("", more)), FOLLOWS)
+    """What the design that has the highest figure says of it."""
+    if figure.name in FLUSH_FIGURES:
+        return FLUSHES
+    more = ROOT_DESIGNS[max(figure.counts, key=lambda design: figure.counts[design])].more
+    return next((more[kind] for kind, names in REASONS.items() if figure.name in names and kind in more), FOLLOWS)
+
+
+def reasons() -> list[str]:
+    """All of them, in the order in which they are told."""
+    told = [design.more[kind] for kind in REASONS for design in ROOT_DESIGNS.values() if kind in design.more]
+    return [*dict.fromkeys(told), FLUSHES, FOLLOWS]
 
 
 def _output(report: RunReport) -> list[str]:
     return report.result.output.splitlines() if report.result is not None else []
 
 
-def _first_difference(special: list[str], legacy: list[str]) -> tuple[str, str] | None:
-    return next(((one, other) for one, other in zip_longest(special, legacy, fillvalue="(nothing)") if one != other), None)
+def _first_difference(outputs: dict[str, list[str]]) -> dict[str, str] | None:
+    """The first line that is not the same in all of them."""
+    lines = zip_longest(*outputs.values(), fillvalue="(nothing)")
+    return next((dict(zip(outputs, line, strict=True)) for line in lines if len(set(line)) > 1), None)

@@ -17,7 +17,6 @@ from shadowmmu.machine.result import Reason, Result
 from shadowmmu.machine.seam import CpuError, Exit
 from shadowmmu.runs.event_log import EventLog
 
-Roots = Literal["special", "legacy"]
 Audit = Literal["every", "exit", "off"]
 
 
@@ -80,7 +79,7 @@ class GuestRun:
         guest: Guest,
         named: str,
         *,
-        roots: Roots = "special",
+        roots: str = "special",
         audit: Audit = "off",
         on_output: Callable[[str], None] | None = None,
         on_exit: Callable[[Machine, Exit], None] | None = None,

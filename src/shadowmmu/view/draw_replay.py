@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from shadowmmu.check.compare.result import Result, Row
-from shadowmmu.check.special_roots.letters import LETTERS
+from shadowmmu.check.special_roots.letters import LETTERS, Letter
+from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.text import to_text
 from shadowmmu.view.divergence_rules import draw_rules
@@ -21,13 +22,13 @@ FIGURES = {
 }  # fmt: skip
 """Heads of columns, and the fields of a result that they show."""
 BESIDE_LETTERS = ("events", "dumps", "in dumps")
-"""Those for which there is room beside the differences of special roots."""
+"""Those for which there is room beside the letters."""
 
 
 def draw_results(results: Sequence[Result], verbose: bool) -> RenderableType:
     """The table, then each capture that diverged."""
     parts: list[RenderableType] = [_table(results, verbose), Text()]
-    if any(result.roots == "special" for result in results):
+    if _lettered(results):
         parts += [_letters(results), Text()]
     parts.append(_verdict(results))
     for result in results:
@@ -42,7 +43,7 @@ def draw_results(results: Sequence[Result], verbose: bool) -> RenderableType:
 def _table(results: Sequence[Result], verbose: bool) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("capture" if verbose else "set", no_wrap=True)
-    letters = [one.letter for one in LETTERS] if any(result.roots == "special" for result in results) else []
+    letters = [one.letter for one in _lettered(results)]
     heads = BESIDE_LETTERS if letters else tuple(FIGURES)
     for head in (*heads, *letters):
         table.add_column(head, justify="right", no_wrap=True)
@@ -57,12 +58,17 @@ def _table(results: Sequence[Result], verbose: bool) -> Table:
     return table
 
 
+def _lettered(results: Sequence[Result]) -> list[Letter]:
+    """The differences that the root design of these results may show."""
+    return [one for one in LETTERS if any(one.letter in ROOT_DESIGNS[result.roots].letters for result in results)]
+
+
 def _letters(results: Sequence[Result]) -> Table:
-    """What is different on special roots, how often, and why."""
+    """What is different on these roots, how often, and why."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for head in ("", "different on special roots", "count", "why"):
+    for head in ("", f"different on {results[0].roots} roots", "count", "why"):
         table.add_column(head, justify="right" if head == "count" else "left")
-    for one in LETTERS:
+    for one in _lettered(results):
         table.add_row(one.letter, one.what, f"{sum(result.differences.get(one.letter, 0) for result in results):,}", one.why)
     return table
 

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.machine.result import Reason, Result
 from shadowmmu.runs.guest_run import RunReport
 
@@ -74,11 +75,9 @@ def _facts(report: RunReport) -> Table:
     counters, result = report.counters, report.result
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="bold", min_width=14)
-    if report.roots == "special":
-        made, freed = counters["special_allocated"], counters["special_freed"]
-        table.add_row("special roots", f"{made:,} pages made, {freed:,} freed")
-    else:
-        table.add_row("legacy roots", "bare tables")
+    made, freed = counters["special_allocated"], counters["special_freed"]
+    bare = ROOT_DESIGNS[report.roots].bare
+    table.add_row(f"{report.roots} roots", "bare tables" if bare else f"{made:,} pages made, {freed:,} freed")
     if result is not None:
         delivered = ", ".join(f"{count:,} {name}" for name, count in result.injected.items()) or "nothing"
         table.add_row("delivered", delivered)

@@ -12,8 +12,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from designs import every_design
 
-from shadowmmu import HostFault, Vm
+from shadowmmu import ROOT_DESIGNS, HostFault, Vm
 from shadowmmu.cli import guests
 from shadowmmu.cli.main import VERBS, call
 from shadowmmu.machine.loop.vcpu_loop import VcpuLoop
@@ -68,7 +69,6 @@ def test_help_lists_every_verb_and_loads_none() -> None:
     ("command", "said"),
     [
         ("run nobody", "no guest 'nobody': name one of 2-level,"),
-        ("run --roots both", 'Invalid value "both" for --roots'),
         ("run --max-exits 0", "Must be >= 1"),
         ("run pae adversary", "adversary"),
         ("show --at", "requires an argument. Try: shadowmmu show --help"),
@@ -86,6 +86,13 @@ def test_bad_input_is_one_line_and_exit_code_2(command: str, said: str, capsys: 
     captured = capsys.readouterr()
     assert said in captured.err and captured.err.startswith("shadowmmu: ") and captured.err.count("\n") == 1
     assert not captured.out
+
+
+@pytest.mark.parametrize("verb", ["run", "show", "compare", "fuzz", "replay", "rerun"])
+def test_a_verb_runs_a_root_design_or_refuses_it_by_name(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call([verb, "--roots", "posted"]) == 2
+    said = capsys.readouterr().err
+    assert 'Invalid value "posted" for --roots' in said and all(f'"{roots}"' in said for roots in ROOT_DESIGNS)
 
 
 def test_python_m_shadowmmu_ends_with_the_exit_code() -> None:
@@ -125,7 +132,7 @@ def test_installed_guests_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyP
 # --- run
 
 
-@pytest.mark.parametrize("roots", ["special", "legacy"])
+@every_design
 def test_run_tells_how_it_went(roots: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call([*QUICK, "--roots", roots]) == 0
     out = capsys.readouterr().out
@@ -262,10 +269,12 @@ def test_compare_gives_a_reason_for_every_difference(capsys: pytest.CaptureFixtu
     assert call(["compare", "nonpaging", "--json"]) == 0
     comparison = json.loads(capsys.readouterr().out)
     assert not comparison["divergences"] and comparison["first_line"] is None
-    assert all(figure["why"] and figure["special"] != figure["legacy"] for figure in comparison["differs"])
+    assert all(figure["why"] and len(set(figure["counts"].values())) > 1 for figure in comparison["differs"])
+    assert all(list(figure["counts"]) == list(ROOT_DESIGNS) for figure in comparison["differs"] + comparison["equal"])
     assert {"special_allocated", "kvm_mmu_get_page l2"} <= {figure["name"] for figure in comparison["differs"]}
     assert {"delivered: #PF", "lines of output"} <= {figure["name"] for figure in comparison["guest_sees"]}
-    assert {"whose": "nonpaging guest", "special": "★ l3 → l2", "legacy": "l3 bare → l2"} in comparison["chains"]
+    tops = {roots: "l3 bare → l2" if design.bare else "★ l3 → l2" for roots, design in ROOT_DESIGNS.items()}
+    assert {"whose": "nonpaging guest", "tops": tops} in comparison["chains"]
 
 
 def test_compare_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
@@ -281,8 +290,15 @@ def test_compare_of_a_hypervisor_counts_what_its_l2_does(capsys: pytest.CaptureF
     comparison = json.loads(capsys.readouterr().out)
     seen = {figure["name"] for figure in comparison["guest_sees"]}
     assert {"exits of L2 to L1: vmmcall", "exits of L2 to L1: #PF"} <= seen and not {name for name in seen if "page fault" in name}
-    chains = {chain["whose"]: (chain["special"], chain["legacy"]) for chain in comparison["chains"]}
-    assert chains["2-level L2 without nested paging"] == ("★ l3 → l2", "l3 bare → l2")
+    (tops,) = (chain["tops"] for chain in comparison["chains"] if chain["whose"] == "2-level L2 without nested paging")
+    assert (tops["special"], tops["legacy"]) == ("★ l3 → l2", "l3 bare → l2")
+
+
+def test_compare_of_two_designs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["compare", "nonpaging", "--roots", "legacy", "--roots", "special", "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["verdicts"]) == ["legacy", "special"]
+    assert call(["compare", "nonpaging", "--roots", "legacy", "--roots", "legacy"]) == 2
+    assert "--roots legacy: one design alone is no comparison; name another" in capsys.readouterr().err
 
 
 # --- fuzz

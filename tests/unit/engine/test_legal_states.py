@@ -8,7 +8,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shadowmmu import Vcpu, Vm
+from shadowmmu import ROOT_DESIGNS, Vcpu, Vm
 from shadowmmu.check.audit import audit
 from shadowmmu.x86.control import Cr0, Cr4, Efer
 
@@ -58,7 +58,7 @@ def registers(vcpu: Vcpu) -> tuple[int, int, int, int]:
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(cr0=CR0, cr4=CR4, efer=EFER, roots=st.sampled_from(("special", "legacy")))
+@given(cr0=CR0, cr4=CR4, efer=EFER, roots=st.sampled_from(list(ROOT_DESIGNS)))
 def test_set_sregs_refuses_what_no_cpu_can_have(cr0: int, cr4: int, efer: int, roots: str) -> None:
     vcpu = Vm(memory_mib=1, roots=roots).vcpus[0]
     before = registers(vcpu)

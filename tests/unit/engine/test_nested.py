@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
+from designs import every_design
 
 from shadowmmu import Outcome, Vm
 from shadowmmu.check.audit import audit
@@ -59,7 +60,7 @@ def kind(vm: Vm) -> str:
     return "bare" if page is None else "special" if page.special else "normal"
 
 
-@pytest.mark.parametrize("roots", ["special", "legacy"])
+@every_design
 @pytest.mark.parametrize("l2", list(MAPS))
 @pytest.mark.parametrize("l1", ["long", "pae", "2-level"])
 def test_h1_roots_are_freed_as_what_they_are_when_modes_change_across_vmrun(l1: str, l2: str, roots: str) -> None:
@@ -94,7 +95,7 @@ def test_h1_roots_are_freed_as_what_they_are_when_modes_change_across_vmrun(l1: 
 
 
 @pytest.mark.parametrize("host_levels", [4, 5])
-@pytest.mark.parametrize("roots", ["special", "legacy"])
+@every_design
 @pytest.mark.parametrize("address", [0x1_0000_5000, 0x1_4000_5000, 0x80_0000_5000, 0x1_0000_0000_5000])
 def test_h2_an_address_beyond_4_gib_is_l1s_fault(address: int, roots: str, host_levels: int) -> None:
     """H2: a 32-bit L1's NPT reaches 4 GiB, the special level-3 page has 512 entries.
@@ -168,7 +169,7 @@ def test_roots_of_l2_are_kept_across_vmexit_and_found_again() -> None:
     assert len(set(made[:4])) == 4
 
 
-@pytest.mark.parametrize("roots", ["special", "legacy"])
+@every_design
 def test_what_goes_with_a_recycled_nested_page_is_not_counted(roots: str) -> None:
     """mmu_page_zap_pte hands a bool up as a number: a directory's 70 tables count for nothing, and recycling goes on."""
     vm = Vm(memory_mib=8, tdp=True, roots=roots, shadow_pages=100)

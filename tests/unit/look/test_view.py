@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 
 import pytest
+from designs import every_design
 from rich.console import Console, RenderableType
 from root_table import ADDRESS, MODES, PAGE, Row, fault, start
 from root_table import ROWS as ROOT_TABLE
@@ -281,15 +282,15 @@ def test_roots_kept_for_later_and_the_mmu_that_waits() -> None:
 LETTERS = {"s": "★ l{}", "b": "l{} bare", "p": "l{} passthrough", "n": "l{}"}
 
 
-@pytest.mark.parametrize("roots", ["special", "legacy"])
+@every_design
 @pytest.mark.parametrize("row", ROOT_TABLE, ids=lambda row: row.name)
 def test_the_top_of_a_root_is_what_the_table_of_roots_says(row: Row, roots: str) -> None:
-    """Down to the first table that is neither special, bare nor passthrough, for both designs."""
+    """Down to the first table that is neither special, bare nor passthrough, for every design."""
     vm = start(row, roots)
     if MODES[row.mode].levels and (row.nested or not row.tdp):
         assert fault(vm, row) == Outcome.FIXED
         (mmu,) = [mmu for mmu in vm.vcpus[0].mmus if mmu.in_use]
-        kinds = row.special if roots == "special" else row.legacy
+        kinds = row.chain(roots)
         names = [LETTERS[kind].format(mmu.levels - i) for i, kind in enumerate(kinds)]
         assert top_chain(vm, mmu).split(" → ") == names[: kinds.index("n") + 1]
 
@@ -311,7 +312,7 @@ def test_a_root_is_somebodys(number: str, whose: str) -> None:
 # --- one address, all the way
 
 
-@pytest.mark.parametrize("roots", ["special", "legacy"])
+@every_design
 @pytest.mark.parametrize("row", [row for row in ROOT_TABLE if row.vendor == "svm"], ids=lambda row: row.name)
 def test_an_address_leads_through_the_shadow_to_the_page_that_the_tables_name(row: Row, roots: str) -> None:
     """For every row of the root table but EPT's, whose entries have another form."""
@@ -406,7 +407,7 @@ def test_scattered_pages_are_summed_up() -> None:
 # --- reverse maps
 
 
-@pytest.mark.parametrize("roots", ["special", "legacy"])
+@every_design
 def test_reverse_maps_have_every_entry_once(roots: str) -> None:
     vm = toured(roots)
     told = {

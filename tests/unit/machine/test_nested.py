@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
+from designs import every_design
 from nested_bench import (
     L1_CODE,
     L1_ROOT,
@@ -25,7 +26,6 @@ from shadowmmu.machine.vcpu.msr import CSTAR, LSTAR, PAT, SFMASK
 from shadowmmu.x86.control import Cr0, Cr4, Efer
 from shadowmmu.x86.vmcb import EventInj, EventType, Intercept1, SvmExit, VIntr, Vmcb
 
-BOTH = pytest.mark.parametrize("roots", ["special", "legacy"])
 FORMS = pytest.mark.parametrize("form", ["4-level", "pae", "2-level"])
 VMRUN, VMLOAD, VMSAVE, STGI, CLGI, SKINIT, INVLPGA = "0f01d8", "0f01da", "0f01db", "0f01dc", "0f01dd", "0f01de", "0f01df"
 INVALID = SvmExit.INVALID
@@ -40,7 +40,7 @@ def event(vector: int, kind: EventType, error_code: int | None = None) -> int:
 # --- entry and exit
 
 
-@BOTH
+@every_design
 @FORMS
 @pytest.mark.parametrize("npt", [True, False])
 def test_vmrun_and_back(form: str, npt: bool, roots: str) -> None:
@@ -62,7 +62,7 @@ def test_vmrun_and_back(form: str, npt: bool, roots: str) -> None:
     assert bench.machine.vm.vcpus[0].mmu_name == "root"
 
 
-@BOTH
+@every_design
 @pytest.mark.parametrize("npt", [True, False])
 @pytest.mark.parametrize("mode", ["unpaged", "2-level", "pae", "4-level"])
 def test_l2_in_every_mode(mode: str, npt: bool, roots: str) -> None:
@@ -76,7 +76,7 @@ def test_l2_in_every_mode(mode: str, npt: bool, roots: str) -> None:
     assert bool(bench.field(Vmcb.EFER) & Efer.LMA) == (mode == "4-level")
 
 
-@BOTH
+@every_design
 @pytest.mark.parametrize(("form", "mode"), [("5-level", "5-level"), ("4-level", "5-level"), ("5-level", "4-level"), ("5-level", "pae")])
 def test_5_levels_without_nested_paging(form: str, mode: str, roots: str) -> None:
     """The nested tables of this CPU have four levels, so with nested paging nobody is offered CR4.LA57."""
@@ -268,7 +268,7 @@ def test_permission_maps_must_be_addressable(bit: int, at: int) -> None:
     assert bench.l2(VMMCALL) == INVALID
 
 
-@BOTH
+@every_design
 def test_bad_pdptes_of_l2(roots: str) -> None:
     """Without nested paging they are loaded, and checked, at entry; with it the CPU meets them at a walk."""
     bench = Bench(npt=False, roots=roots)
@@ -280,7 +280,7 @@ def test_bad_pdptes_of_l2(roots: str) -> None:
     bench.l2_done("")
 
 
-@BOTH
+@every_design
 def test_what_makes_l1_shut_down_is_its_own_cr3(roots: str) -> None:
     """L2, which shares L1's memory, puts a reserved bit into a PDPTE of L1's while it runs on tables of its own."""
     bench = Bench("pae", npt=False, roots=roots)
@@ -308,7 +308,7 @@ def test_nested_paging_needs_paging_of_l1() -> None:
 # --- events
 
 
-@BOTH
+@every_design
 @pytest.mark.parametrize("npt", [True, False])
 @pytest.mark.parametrize(
     ("info", "pushed"),
@@ -339,7 +339,7 @@ def test_an_event_is_delivered_at_entry(info: int, pushed: tuple[int, ...], npt:
     assert bench.vm.read_guest(rsp, 8 * (1 + len(pushed))) == struct.pack(f"<{1 + len(pushed)}Q", *pushed, L2_CODE)
 
 
-@BOTH
+@every_design
 def test_an_event_without_a_gate_ends_in_a_shutdown_for_l1(roots: str) -> None:
     bench = Bench(roots=roots)
     bench.set(Vmcb.EVENT_INJ, event(6, EventType.EXCEPTION))
@@ -363,7 +363,7 @@ def test_a_double_fault_is_l1s() -> None:
     assert bench.l2("f4") == SvmExit.EXCEPTION + 8
 
 
-@BOTH
+@every_design
 @pytest.mark.parametrize(("place", "cause"), [(L2_TABLES, 32), (L2_STACK - 8, 32), (0x54000, 33)])
 def test_a_delivery_that_meets_a_nested_fault(place: int, cause: int, roots: str) -> None:
     """L1 took away L2's IDT, its stack, or one of its page tables, and hears of the event that was cut short."""
@@ -428,7 +428,7 @@ def test_a_virtual_interrupt_waits_for_the_task_priority() -> None:
 # --- a hostile L1
 
 
-@BOTH
+@every_design
 @FORMS
 @pytest.mark.parametrize("root", [MEMORY, 0xFFFFF000, VMCB, L1_ROOT, NESTED_ROOT + 0x1000, 0])
 def test_nested_tables_anywhere(root: int, form: str, roots: str) -> None:
@@ -440,7 +440,7 @@ def test_nested_tables_anywhere(root: int, form: str, roots: str) -> None:
     assert (code == SvmExit.SHUTDOWN) == (root in (MEMORY, 0xFFFFF000))
 
 
-@BOTH
+@every_design
 def test_nested_tables_that_map_everything_to_the_vmcb(roots: str) -> None:
     """L2 executes and writes L1's VMCB, which changes nothing of the run that goes on."""
     bench = Bench(roots=roots)
@@ -456,7 +456,7 @@ def test_nested_tables_that_map_everything_to_the_vmcb(roots: str) -> None:
     assert bench.l2(VMMCALL) == INVALID, "without VMRUN's intercept the next one fails"
 
 
-@BOTH
+@every_design
 @FORMS
 def test_a_vmcb_that_is_a_nested_table(form: str, roots: str) -> None:
     """#VMEXIT stores EXITINFO2 over an entry that L2 has just used; its shadow goes with it."""
@@ -541,7 +541,7 @@ def test_an_l1_that_switches_tasks_by_hardware() -> None:
     assert bench.run(state).reason == "unemulated instruction"
 
 
-@BOTH
+@every_design
 @FORMS
 def test_two_vcpus_each_with_an_l2(form: str, roots: str) -> None:
     """They share L1's nested tables; one L2 writes what the other reads."""

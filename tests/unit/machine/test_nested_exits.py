@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
+from designs import every_design
 from nested_bench import IOPM, L2_CODE, L2_DATA, L2_STACK, L2_TABLES, MEMORY, MSRPM, VMMCALL, Bench
 
 from shadowmmu.machine.seam import Reg
@@ -12,7 +13,6 @@ from shadowmmu.machine.svm.reflect import exit_name
 from shadowmmu.x86.control import Cr0
 from shadowmmu.x86.vmcb import Intercept1, Intercept2, SvmExit, Vmcb
 
-BOTH = pytest.mark.parametrize("roots", ["special", "legacy"])
 CR, DR, EXCEPTIONS = Vmcb.CR_READ_INTERCEPTS, Vmcb.DR_READ_INTERCEPTS, Vmcb.EXCEPTION_INTERCEPTS
 ONE, TWO = Vmcb.INTERCEPTS_1, Vmcb.INTERCEPTS_2
 VMRUN = int(Intercept2.VMRUN)  # must always be intercepted
@@ -219,7 +219,7 @@ def test_a_port_that_l2_may_not_use_is_no_exit() -> None:
 # --- page faults of L2's own
 
 
-@BOTH
+@every_design
 @pytest.mark.parametrize("npt", [True, False])
 def test_page_faults_go_to_l1_if_it_wants_them(npt: bool, roots: str) -> None:
     bench = Bench(npt=npt, roots=roots)
@@ -260,7 +260,7 @@ def test_a_software_interrupt_that_is_cut_short() -> None:
     assert bench.field(Vmcb.RIP) == L2_CODE
 
 
-@BOTH
+@every_design
 def test_a_shutdown_that_l1_does_not_want_is_the_machines(roots: str) -> None:
     bench = Bench(roots=roots)
     bench.put(L2_CODE, "0f0b")

@@ -9,6 +9,7 @@ import random
 import struct
 
 import pytest
+from designs import every_design
 from nested_bench import HLT, IOPM, L1_CODE, L1_ROOT, L2_CODE, L2_DATA, L2_ROOT, L2_TABLES, MEMORY, MSRPM, NESTED_ROOT, VMCB, VMMCALL, Bench
 
 from shadowmmu.x86.vmcb import Vmcb
@@ -50,7 +51,7 @@ class Scribbler:
         self.bench.put(L2_CODE + self.random.randrange(64), self.random.randbytes(self.random.choice((1, 2, 4, 8))).hex())
 
 
-@pytest.mark.parametrize("roots", ["special", "legacy"])
+@every_design
 @pytest.mark.parametrize(("form", "npt"), [("4-level", True), ("pae", True), ("2-level", True), ("4-level", False), ("pae", False)])
 @pytest.mark.parametrize("seed", range(6))
 def test_no_hypervisor_breaks_the_machine(form: str, npt: bool, seed: int, roots: str) -> None:

@@ -1,8 +1,9 @@
-"""L1's nested tables under L2: faults and their causes, live edits, emulated accesses, in every form and both root designs."""
+"""L1's nested tables under L2: faults and their causes, live edits, emulated accesses, in every form and every root design."""
 
 from __future__ import annotations
 
 import pytest
+from designs import every_design
 from nested_bench import L2_CODE, MEMORY, NESTED_ROOT, VMMCALL, Bench, Tables
 
 from shadowmmu.x86.pferr import Pferr
@@ -10,7 +11,6 @@ from shadowmmu.x86.vmcb import SvmExit, TlbControl, Vmcb
 
 P, W, U, RSVD, F = (int(bit) for bit in (Pferr.PRESENT, Pferr.WRITE, Pferr.USER, Pferr.RSVD, Pferr.FETCH))
 FINAL, TABLE = int(Pferr.GUEST_FINAL), int(Pferr.GUEST_PAGE)
-BOTH = pytest.mark.parametrize("roots", ["special", "legacy"])
 FORMS = pytest.mark.parametrize("form", ["4-level", "pae", "2-level"])
 PAGE = 0x3F0000  # of L2, mapped to itself at first
 LOAD = "8b0425" + "08003f00"  # mov eax, [PAGE + 8]
@@ -48,7 +48,7 @@ FAULTS = [
 """What L2 does, flags of the nested entry (None: not present), EXITINFO1. Entries of 4 bytes have no NX and nothing reserved."""
 
 
-@BOTH
+@every_design
 @pytest.mark.parametrize(
     ("form", "code", "flags", "info"),
     [(form, *fault) for form in ("4-level", "pae", "2-level") for fault in FAULTS if form != "2-level" or not (fault[1] or 0) >> 32],
@@ -77,7 +77,7 @@ FAR_CODE = {
 }
 
 
-@BOTH
+@every_design
 @pytest.mark.parametrize("present", [True, False])
 @pytest.mark.parametrize(("mode", "level"), [("4-level", 1), ("4-level", 2), ("pae", 1), ("pae", 2), ("2-level", 1)])
 @pytest.mark.parametrize("kind", list(FAR_CODE))
@@ -97,7 +97,7 @@ def test_faults_on_a_walk_of_l2s_tables(kind: str, mode: str, level: int, presen
     assert bench.field(Vmcb.EXIT_CODE) == SvmExit.VMMCALL
 
 
-@BOTH
+@every_design
 @FORMS
 def test_a_fault_on_the_pdptes_of_l2(form: str, roots: str) -> None:
     """With nested paging the CPU reads PDPTEs from memory at each walk."""
@@ -108,7 +108,7 @@ def test_a_fault_on_the_pdptes_of_l2(form: str, roots: str) -> None:
     assert npf(bench) == (TABLE | U | W, 0x50000)
 
 
-@BOTH
+@every_design
 @pytest.mark.parametrize("flags", [5, 0])
 def test_a_store_to_a_protected_table_is_no_walk(flags: int, roots: str) -> None:
     """L2 edits an entry of its own, for an address that the instruction does not use: the final access faults."""
@@ -121,7 +121,7 @@ def test_a_store_to_a_protected_table_is_no_walk(flags: int, roots: str) -> None
     assert npf(bench) == (FINAL | U | W | (P if flags else 0), entry)
 
 
-@BOTH
+@every_design
 @FORMS
 def test_user_mode_of_l2_is_nothing_to_nested_tables(form: str, roots: str) -> None:
     """Each nested walk is a user's, at every privilege level of L2."""
@@ -144,7 +144,7 @@ def test_an_instruction_across_two_pages() -> None:
     assert bench.field(Vmcb.RIP) == L2_CODE + 0xFFC
 
 
-@BOTH
+@every_design
 @pytest.mark.parametrize("what", ["page", "table"])
 def test_what_stands_before_a_page_that_cannot_be_fetched_is_done(what: str, roots: str) -> None:
     """L2 runs on into a page that L1 does not map, or whose table L1 protects: the fault comes when it gets there."""
@@ -168,7 +168,7 @@ def test_what_stands_before_a_page_that_cannot_be_fetched_is_done(what: str, roo
 # --- live edits
 
 
-@BOTH
+@every_design
 @FORMS
 @pytest.mark.parametrize("flush", ["asid", "all", "guest"])
 def test_remapping(flush: str, form: str, roots: str) -> None:
@@ -186,7 +186,7 @@ def test_remapping(flush: str, form: str, roots: str) -> None:
         assert bench.field(Vmcb.RAX) == 0x1000 + turn
 
 
-@BOTH
+@every_design
 @FORMS
 def test_many_roots(form: str, roots: str) -> None:
     """More nested roots than are cached, in turns; each maps the page elsewhere."""
@@ -203,7 +203,7 @@ def test_many_roots(form: str, roots: str) -> None:
         assert bench.field(Vmcb.RAX) == 0x2000 + i
 
 
-@BOTH
+@every_design
 @FORMS
 def test_large_pages(form: str, roots: str) -> None:
     """A large nested page, split, and merged again."""
@@ -225,7 +225,7 @@ def test_large_pages(form: str, roots: str) -> None:
         assert bench.field(Vmcb.RAX) == 0xBBBB
 
 
-@BOTH
+@every_design
 @FORMS
 def test_accessed_and_dirty_bits_of_nested_tables(form: str, roots: str) -> None:
     bench = unpaged(form, roots)
@@ -240,7 +240,7 @@ def test_accessed_and_dirty_bits_of_nested_tables(form: str, roots: str) -> None
 # --- accesses that the machine does for L2
 
 
-@BOTH
+@every_design
 @FORMS
 def test_l2_where_l1_has_no_memory(form: str, roots: str) -> None:
     """Reads give all ones, writes go nowhere, L1 hears nothing."""
@@ -251,7 +251,7 @@ def test_l2_where_l1_has_no_memory(form: str, roots: str) -> None:
         assert bench.field(Vmcb.RAX) == 0xFFFFFFFF
 
 
-@BOTH
+@every_design
 @FORMS
 def test_l2_writes_l1s_nested_tables(form: str, roots: str) -> None:
     """L1 gives L2 the very table that maps it: what L2 writes there counts at once after a flush."""
@@ -265,7 +265,7 @@ def test_l2_writes_l1s_nested_tables(form: str, roots: str) -> None:
     assert bench.field(Vmcb.RAX) == 0xBBBB
 
 
-@BOTH
+@every_design
 @FORMS
 def test_an_emulated_instruction_meets_a_nested_fault(form: str, roots: str) -> None:
     """MOVS from where L1 has no memory to where L1 maps nothing."""
@@ -281,7 +281,7 @@ def test_an_emulated_instruction_meets_a_nested_fault(form: str, roots: str) -> 
     assert bench.load(0x3E0010, 4) == 0xFFFFFFFF
 
 
-@BOTH
+@every_design
 def test_an_emulated_instruction_meets_a_protected_table_of_l2(roots: str) -> None:
     bench = Bench(roots=roots)
     bench.nested.map(PAGE, MEMORY)
@@ -293,7 +293,7 @@ def test_an_emulated_instruction_meets_a_protected_table_of_l2(roots: str) -> No
     assert npf(bench) == (TABLE | U | W, entry)
 
 
-@BOTH
+@every_design
 @FORMS
 def test_l2s_code_lies_in_a_shadowed_table(form: str, roots: str) -> None:
     """The page with L2's code becomes a nested table as well."""

@@ -44,13 +44,13 @@ def validate_slots(auditor: Auditor, mmu: KvmMmuPtr) -> object:
 
 @cython.cfunc
 def hold_current(auditor: Auditor, mmu: KvmMmuPtr) -> object:
-    """I18: the current root holds a page, or if it is a bare legacy table the four level-2 pages below it."""
+    """I18: the current root holds a page, or if it is a bare table the four level-2 pages below it."""
     if mmu.root.hpa == Hpa.INVALID_PAGE:
         return None
     sp: ShadowPagePtr = to_shadow_page(auditor.kvm, mmu.root.hpa)
     if sp != cython.NULL:
         return None if sp.live and sp.special else hold(auditor, sp)
-    if auditor.kvm.special_roots or mmu.pae_root == cython.NULL:
+    if auditor.kvm.root_ops.walk_start == cython.NULL or mmu.pae_root == cython.NULL:
         auditor.say("I18", f"root slot holds {mmu.root.hpa:#x}, which is no shadow page")
         return None
     i: cython.int

@@ -83,7 +83,7 @@ def is_link(entry: int, level: int) -> bool:
 
 
 class LeafComparison:
-    """What every address maps to, whatever tables lead there: for two designs of roots, whose upper tables differ.
+    """What every address maps to, whatever tables lead there: for root designs whose upper tables differ.
 
     Ours may lack what hangs below a special page, which links its entries when they are needed, and may then map
     more at once, as pages about a fault are mapped with it, or by a smaller page, as while the slot's writes are logged.

@@ -66,7 +66,7 @@ TDP_COUNTERS = frozenset({
 """Counters that also count the TDP MMU's work, where there is one."""
 
 LAZY_BITS = 0x402
-"""Writable, and writable as far as the MMU is concerned. With special roots a dump may differ in them: a table that no
+"""Writable, and writable as far as the MMU is concerned. With other roots a dump may differ in them: a table that no
 root links is not synced, so it stays writable."""
 MARK_BITS = 2 | 0x7F8 | 0x7FF << 52
 """In a rerun, as these are, in a mark of MMIO; and the generation it was made in (mmu/spte.h, MMIO_SPTE_GEN_LOW and _HIGH)."""

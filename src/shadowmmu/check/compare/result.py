@@ -83,7 +83,7 @@ class Result(msgspec.Struct):
     bugs: list[str] = []
     """WARNs of the kernel that the engine hit."""
     differences: dict[str, int] = {}
-    """On special roots: letter -> how often that difference from the kernel explained something."""
+    """With roots that the kernel does not have: letter -> how often that difference from the kernel explained something."""
     until: str = ""
     """Why the replay ended before the capture did; empty: it did not."""
     divergence: Divergence | None = None

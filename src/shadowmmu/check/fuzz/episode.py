@@ -27,6 +27,7 @@ from shadowmmu.check.fuzz.race import Race
 from shadowmmu.check.fuzz.slots import DirectMap, Slots
 from shadowmmu.check.oracle.oracle import NotJudged, Oracle, VirtualTlb
 from shadowmmu.engine.face.types import HostFault, TripleFault
+from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.hardware.cpu import Cpu, Done, HostMemory, Violation
 from shadowmmu.hardware.two_dimensional import L2, access_l2
 from shadowmmu.hardware.walk import ADDRESS, CR0_PG, EFER_LMA, EFER_LME, FETCH, USER, WRITE, BeyondNestedTables, paging
@@ -158,13 +159,13 @@ class Guest:
         return any(self.slots.host_page(gfn) in self.slots.protected and (self.slots.host(gfn * PAGE) or 0) >> 12 in pages for gfn in gfns)
 
     def _triple_fault(self, op: Op, error: Exception) -> str:
-        """Right if the root, or with legacy roots a table of a present PDPTE, is in no slot."""
+        """Right if the root, or if a bare root is filled a table of a present PDPTE, is in no slot."""
         tlb = self.oracle.vcpus[op.vcpu]
         tables = [tlb.cr3 & ADDRESS]
-        if tlb.mode.levels == 3:
+        if tlb.mode.levels == 3 and ROOT_DESIGNS[self.setup.roots].bare:
             at = tlb.cr3 & (ADDRESS | 0xFE0)
             pdptes = [self.slots.peek(at + 8 * i, 8) or 0 for i in range(4)] if self.nested else tlb.pdptes
-            tables += [p & -PAGE if self.nested else p & ADDRESS for p in pdptes if p & 1]  # legacy roots take all of an NPT's PDPTE
+            tables += [p & -PAGE if self.nested else p & ADDRESS for p in pdptes if p & 1]  # all of an NPT's PDPTE is taken
         if all(self.slots.host(t) is not None for t in tables):
             raise Violation(f"vcpu {op.vcpu}: triple fault, but cr3 {tlb.cr3:#x} points to memory") from error
         return "triple fault"
@@ -202,8 +203,8 @@ class Guest:
         return f"{_word(access)} {result.how.value}"
 
     def _reload_pdptes(self, index: int) -> None:
-        """Legacy roots take the PDPTEs of a PAE L1's nested tables at VMRUN; of a later change Linux knows nothing (H4)."""
-        if self.nested and self.setup.roots == "legacy" and self.oracle.vcpus[index].pdptes != self.pdptes[index]:
+        """Bare roots take the PDPTEs of a PAE L1's nested tables at VMRUN; of a later change Linux knows nothing (H4)."""
+        if self.nested and ROOT_DESIGNS[self.setup.roots].bare and self.oracle.vcpus[index].pdptes != self.pdptes[index]:
             self._run_l2(index, *self._registers(index))
 
     def _settle_pdptes(self) -> None:

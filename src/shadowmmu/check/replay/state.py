@@ -11,7 +11,7 @@ from shadowmmu.check.compare.match import Matcher
 from shadowmmu.check.compare.result import Diverged, Divergence, Page, Result
 from shadowmmu.check.compare.streams import Streams
 from shadowmmu.check.replayed.inputs import Input, answer
-from shadowmmu.check.replayed.replayed_vm import Side
+from shadowmmu.check.replayed.replayed_vm import KERNEL_ROOTS, Side
 from shadowmmu.check.special_roots.special_vm import Twin
 
 T = TypeVar("T")
@@ -24,10 +24,10 @@ class ReplayState:
         self.capture = capture
         self.events = capture.events
         self.result = Result(capture.name, roots)
-        self.side = Side(capture, "legacy", Matcher())
+        self.side = Side(capture, KERNEL_ROOTS, Matcher())
         self.host, self.vm, self.vcpu, self.cpu = self.side.host, self.side.vm, self.side.vcpu, self.side.cpu
         self.streams = Streams(self.vm, self.side.matcher, self._on_foreign_tables, capture.setup.tdp_mmu, self.operation)
-        self.twin = Twin(capture, self.side, self.streams) if roots == "special" else None
+        self.twin = Twin(capture, roots, self.side, self.streams) if roots != KERNEL_ROOTS else None
         self.l1 = Programme(capture.guest.ops, capture.setup.npt)
         self.l2 = Programme(capture.guest.l2_ops, capture.setup.npt)
         self.at = 0
@@ -54,7 +54,7 @@ class ReplayState:
         return self.capture.setup.tdp_mmu and not self.vcpu.guest_mode
 
     def give(self, given: Input[T]) -> T:
-        """Give something to the engine, and to its twin on special roots. What the engine does upon it is compared later."""
+        """Give something to the engine, and to its twin with other roots. What the engine does upon it is compared later."""
         look = None if self.twin is None else self.twin.look(given)
         ours = answer(given, self.side)
         events = self.side.events()

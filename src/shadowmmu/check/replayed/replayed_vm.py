@@ -6,8 +6,12 @@ from shadowmmu.captures.capture import Capture
 from shadowmmu.check.compare.match import Matcher
 from shadowmmu.check.replayed.cpu import Cpu
 from shadowmmu.check.replayed.host import Host
+from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.trace.engine import from_records
 from shadowmmu.trace.events import AnyEvent
+
+KERNEL_ROOTS = next(design.name for design in ROOT_DESIGNS.values() if design.kernel)
+"""The design of the captured kernel."""
 
 
 class Side:

@@ -16,6 +16,7 @@ from shadowmmu.check.rerun.kernel_stream import SHUTDOWN, Compared, Filter, Stre
 from shadowmmu.check.rerun.result import Result
 from shadowmmu.check.rerun.vmm import Vmm
 from shadowmmu.check.rerun.watchdog import Watchdog
+from shadowmmu.engine.roots.designs import find_design
 from shadowmmu.machine.ctrl_c import Interrupt
 from shadowmmu.machine.emulator.decode import UnemulatedInstruction
 from shadowmmu.machine.seam import CpuError
@@ -46,8 +47,9 @@ class Rerun:
         self.capture = capture
         self.result = Result(capture.name, roots)
         self.matcher = Matcher()
-        self.stream = Stream(capture, roots == "special")
-        self._filter = Filter(roots == "special", capture.setup.tdp_mmu)
+        guest_view = not find_design(roots).kernel
+        self.stream = Stream(capture, guest_view)
+        self._filter = Filter(guest_view, capture.setup.tdp_mmu)
         self.vmm = Vmm(capture, roots, self.matcher, self._on_marker, self._on_stats)
         self.operation = "set-up"
         self.at = 0
@@ -172,7 +174,7 @@ class Rerun:
         return f"{kernel.name} differs in {', '.join(fields)}" if fields else ""
 
     def _compare_tables(self, dump: Dump) -> None:
-        """The tables that the CPU runs on, A and D included: it has set them itself. On special roots what each address maps to."""
+        """The tables that the CPU runs on, A and D included: it has set them itself. On other roots what each address maps to."""
         root, level = self.vmm.vcpu.witness.entered_on
         if self.capture.setup.tdp_mmu and not self.vmm.vm.vcpus[0].guest_mode:
             return  # the TDP MMU's

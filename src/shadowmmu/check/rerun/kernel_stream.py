@@ -86,7 +86,7 @@ class Stream:
     def __init__(self, capture: Capture, guest_view: bool) -> None:
         self.guest_view = guest_view
         self.recycled = False
-        """The kernel has zapped its oldest pages, which are others than those of a VM with special roots."""
+        """The kernel has zapped its oldest pages, which are others than those of a VM with other roots."""
         self._filter = Filter(guest_view, capture.setup.tdp_mmu)
         self._events = self._compared(capture)
 

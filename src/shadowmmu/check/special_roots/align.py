@@ -107,7 +107,7 @@ class Place:
     ) -> None:
         self.given = given
         self.special = special
-        """The VM with special roots, as it is after the input."""
+        """The VM with roots of special pages, as it is after the input."""
         self.theirs, self.ours = censuses
         """The shadow pages of both, as they were at this place."""
         self.parting = parting

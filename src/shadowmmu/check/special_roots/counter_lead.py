@@ -1,4 +1,4 @@
-"""How far the kernel's counters are ahead of those of a VM with special roots, by the events and answers of both."""
+"""How far the kernel's counters are ahead of those of a VM with other roots, by the events and answers of both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a VM with special roots differs from the kernel: every difference has a letter, and no other is allowed."""
+"""How a VM with roots of special pages differs from the kernel: every difference has a letter, and no other is allowed."""
 
 from __future__ import annotations
 

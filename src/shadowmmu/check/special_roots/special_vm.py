@@ -1,4 +1,4 @@
-"""A VM with special roots that is given what the kernel's guest did, and held against the kernel rule by rule.
+"""A VM with roots of special pages that is given what the kernel's guest did, and held against the kernel rule by rule.
 
 The VM of the replay has the kernel's own roots, and does, event by event, what the kernel did. Its twin gets the same
 inputs. Their events upon each are aligned, as are their tables and counters where the VMM dumped the kernel's: what is
@@ -25,6 +25,7 @@ from shadowmmu.check.special_roots.fault_path import Ground, is_unlinked, shadow
 from shadowmmu.check.special_roots.page_census import Census
 from shadowmmu.check.special_roots.rules import RULES
 from shadowmmu.check.special_roots.tables import TwinTables
+from shadowmmu.engine.roots.designs import find_design
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.fields import FRAME_BITS
@@ -57,14 +58,16 @@ class Parted(Exception):
 
 
 class Twin:
-    """The VM with special roots beside `kernel`, that of a replay. Every method may raise `Parted`."""
+    """The VM with `roots` beside `kernel`, that of a replay. Every method may raise `Parted`."""
 
-    def __init__(self, capture: Capture, kernel: Side, streams: Streams) -> None:
+    def __init__(self, capture: Capture, roots: str, kernel: Side, streams: Streams) -> None:
         self.kernel = kernel
         self.streams = streams
         self.theirs, self.ours = Census(), Census()
         self.matcher = PageMatcher(self.theirs, self.ours)
-        self.side = Side(capture, "special", self.matcher)
+        self.side = Side(capture, roots, self.matcher)
+        self.roots = f"{roots} roots"
+        self._rules = [(letter, rule) for letter, rule in RULES if letter in find_design(roots).letters]
         self.nested_paging = capture.setup.npt
         self.differences: Counter[str] = Counter()
         """Letter -> how often it explained an event, an answer, an entry of a table or a counter."""
@@ -209,7 +212,7 @@ class Twin:
                 at.take(BOTH)
                 self.compared += 1
                 continue
-            for letter, rule in RULES:
+            for letter, rule in self._rules:
                 taken = rule(at)
                 if taken is not None:
                     self.differences[letter] += 1
@@ -222,9 +225,9 @@ class Twin:
     def _told(self, at: Place) -> str:
         fields = at.differing()
         if at.k is not None and fields != ["event"]:
-            return f"no rule explains that {at.k.name} differs in {', '.join(fields)} on special roots"
+            return f"no rule explains that {at.k.name} differs in {', '.join(fields)} on {self.roots}"
         kernel, special = ("nothing" if event is None else event.name for event in (at.k, at.s))
-        return f"no rule explains that the kernel does {kernel}, special roots {special}"
+        return f"no rule explains that the kernel does {kernel}, {self.roots} {special}"
 
     def _rows(self, at: Place) -> list[Row]:
         rows = self._past[-BEFORE:]
@@ -243,7 +246,7 @@ class Twin:
         emulates = theirs.value == Outcome.EMULATE
         met = isinstance(given, Fault) and at.parted and {theirs.value, ours.value} <= {*FIXED, Outcome.EMULATE}
         if not met and not (isinstance(given, Unprotect) and look.shadowed[0] != look.shadowed[1]):
-            raise Parted(f"{given} ends in {theirs.told} in the kernel, in {ours.told} on special roots", self._past)
+            raise Parted(f"{given} ends in {theirs.told} in the kernel, in {ours.told} on {self.roots}", self._past)
         self.differences["g"] += 1
         self._native = met and emulates
 
@@ -265,7 +268,7 @@ class Twin:
         theirs, ours = self.kernel.vm.counters(), self.side.vm.counters()
         for name in self.tally.differences(theirs, ours):
             if name in TALLIED or not self.differences.keys() - {"f"}:
-                raise Parted(f"counters at {tag}: no rule explains {name}: {theirs[name]} in the kernel, {ours[name]} on special roots")
+                raise Parted(f"counters at {tag}: no rule explains {name}: {theirs[name]} in the kernel, {ours[name]} on {self.roots}")
             self.differences["g"] += 1
 
     # --- the guest's own accesses
@@ -279,7 +282,7 @@ class Twin:
                 self._emulate(op, data)
                 return
         if not self.until:
-            raise Parted(f"the guest stored to {op.va:x} without a fault, but on special roots it makes no progress there")
+            raise Parted(f"the guest stored to {op.va:x} without a fault, but on {self.roots} it makes no progress there")
 
     def load(self, op: Op, data: bytes) -> None:
         """A plain load that the guest has done: the same value."""
@@ -289,11 +292,11 @@ class Twin:
                 self._fault(op, 0)
                 continue
             if found != data and not self._behind:
-                raise Parted(f"the guest read {data[::-1].hex()} at {op.va:x}, on special roots it reads {found[::-1].hex()}")
+                raise Parted(f"the guest read {data[::-1].hex()} at {op.va:x}, on {self.roots} it reads {found[::-1].hex()}")
             self.until = BEHIND if found != data else ""
             return
         if not self.until:
-            raise Parted(f"the guest loaded from {op.va:x} without a fault, but on special roots it makes no progress there")
+            raise Parted(f"the guest loaded from {op.va:x} without a fault, but on {self.roots} it makes no progress there")
 
     def _fault(self, op: Op, code: int) -> Outcome:
         """A fault of an access that had none in the kernel."""
@@ -309,7 +312,7 @@ class Twin:
         """A store to a table that only here is shadowed."""
         gpa = self.side.vcpu.gva_to_gpa(op.va, W | self._user(op))
         if gpa is None:
-            raise Parted(f"the guest stored to {op.va:x}, but on special roots its tables refuse that")
+            raise Parted(f"the guest stored to {op.va:x}, but on {self.roots} its tables refuse that")
         self.side.vcpu.write_emulated(gpa, data)
         self._take_quietly(None)
 

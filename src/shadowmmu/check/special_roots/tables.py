@@ -1,4 +1,4 @@
-"""The tables of a VM with special roots against those of one with the kernel's roots, entry by entry."""
+"""The tables of a VM with other roots against those of one with the kernel's roots, entry by entry."""
 
 from __future__ import annotations
 

@@ -185,8 +185,8 @@ cdef struct KvmMmu:
     int is_guest_mmu
     int is_nested_mmu
     spte_t *pae_root                        # backs a level-3 root: then below 4 GiB
-    spte_t *pml4_root                       # legacy design only
-    spte_t *pml5_root                       # legacy design only
+    spte_t *pml4_root                       # bare roots only
+    spte_t *pml5_root                       # bare roots only
     u64 pdptrs[4]
     u8 permissions[16]
     u32 pkru_mask
@@ -281,6 +281,17 @@ cdef struct KvmVcpu:
     VcpuStat stat
 ctypedef KvmVcpu *KvmVcpuPtr
 
+cdef struct RootOps:                        # what a design does about roots without a guest table: engine/roots/designs.py
+    # Before mmu_lock: may read the guest's tables into `pdptrs`; not 0 gives the guest a triple fault. NULL: nothing to do.
+    int (*prepare)(KvmVcpu *vcpu, u64 *pdptrs) noexcept nogil
+    int (*load)(KvmVcpu *vcpu, gfn_t gfn, u64 *pdptrs) noexcept nogil
+    void (*free)(Kvm *kvm, KvmMmu *mmu, ListHead *invalid) noexcept nogil
+    # Only of bare roots, which are no shadow pages that the common code could walk and sync; else NULL.
+    void (*create_tables)(KvmVcpu *vcpu) noexcept nogil
+    void (*sync)(KvmVcpu *vcpu) noexcept nogil
+    void (*walk_start)(KvmVcpu *vcpu, u64 addr, int *level, spte_t **table) noexcept nogil
+ctypedef RootOps *RootOpsPtr
+
 cdef struct Interleave:                     # one guest store of another CPU, at a named point of the fault path
     int point
     int size
@@ -298,7 +309,7 @@ cdef struct Kvm:
     # --- configuration, constant after the VM is made
     u64 arena_size
     int nvcpus
-    int special_roots                       # the root design: 1 special pages, 0 legacy tables
+    RootOps root_ops
     int tdp                                 # tdp_enabled: L1 runs on direct tables
     int vmx                                 # Intel: EPT instead of NPT, no AMD reserved bits
     int ept                                 # SPTEs in EPT format
@@ -378,7 +389,7 @@ cdef inline hpa_t host_pa(Kvm *kvm, void *at) noexcept nogil:
 
 
 cdef inline ShadowPage *to_shadow_page(Kvm *kvm, hpa_t hpa) noexcept nogil:
-    """The shadow page whose table lies at `hpa`: page_private of the frame, NULL for legacy root tables."""
+    """The shadow page whose table lies at `hpa`: page_private of the frame, NULL for the tables of a bare root."""
     return kvm.frame_private[frame_index(kvm, pfn_memory(kvm, (hpa & Pte.ADDR) >> PAGE_SHIFT))]
 
 

@@ -11,8 +11,6 @@ cdef struct ShadowWalk:                     # kvm_shadow_walk_iterator
     bint special                            # the root is a special page
 ctypedef ShadowWalk *ShadowWalkPtr
 
-cdef void legacy_walk_start(KvmVcpu *vcpu, u64 addr, int *level, spte_t **table) noexcept nogil
-
 
 cdef inline bint walk_okay(ShadowWalk *it) noexcept nogil:
     """There is an entry at this level: point `it.sptep` to it."""
@@ -27,13 +25,13 @@ cdef inline bint walk_okay(ShadowWalk *it) noexcept nogil:
 
 
 cdef inline void walk_init(ShadowWalk *it, KvmVcpu *vcpu, hpa_t root, u64 addr) noexcept nogil:
-    """Begin at `root`, a root of the MMU in use; bare legacy tables are skipped, they have no shadow page."""
+    """Begin at `root`, a root of the MMU in use; the tables of a bare one are skipped, they have no shadow page."""
     it.kvm = vcpu.kvm
     it.addr = addr
     cdef ShadowPage *sp = to_shadow_page(vcpu.kvm, root)
     if sp == NULL:
         it.special = False
-        legacy_walk_start(vcpu, addr, &it.level, &it.table)
+        vcpu.kvm.root_ops.walk_start(vcpu, addr, &it.level, &it.table)
         return
     it.level = role_level(sp.role)
     it.special = sp.special

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from shadowmmu.engine.face.arguments import check_range
+from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 
-ROOT_DESIGNS = ("special", "legacy")
 MAX_TABLE_PAGES = 1 << 20  # 4 GiB of shadow tables, and as much for their descriptors
-_CHOICES: dict[str, tuple[Any, ...]] = {"roots": ROOT_DESIGNS, "host_levels": (3, 4, 5), "vendor": ("svm", "vmx")}
+_CHOICES: dict[str, tuple[Any, ...]] = {"roots": tuple(ROOT_DESIGNS), "host_levels": (3, 4, 5), "vendor": ("svm", "vmx")}
 _RANGES = {
     "memory_mib": (0, 1 << 16),
     "user_mib": (0, 1 << 16),
@@ -49,7 +49,7 @@ class VmConfig:
 
     # --- the shadow MMU
     roots: str = "special"
-    """How roots without a guest table are made: one of `ROOT_DESIGNS`."""
+    """How roots without a guest table are made: a name of `ROOT_DESIGNS`."""
     max_huge_level: int = 3
     """The largest mapping: 1 (4 KiB), 2 (2 MiB) or 3 (1 GiB)."""
     nx_huge_pages: bool = False

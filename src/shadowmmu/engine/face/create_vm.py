@@ -5,6 +5,7 @@ from cython.cimports.libc.string import memset
 from cython.cimports.shadowmmu.engine.arena.pools import init_host_memory, size_pools
 from cython.cimports.shadowmmu.engine.arena.spte import set_masks
 from cython.cimports.shadowmmu.engine.arena.state import Kvm, KvmPtr, create
+from cython.cimports.shadowmmu.engine.roots.designs import set_root_ops
 
 
 @cython.cfunc
@@ -26,9 +27,9 @@ def describe_host(kvm: KvmPtr, config: object) -> object:
     kvm.ept_exec_only = kvm.ept
     kvm.host_levels = config.host_levels
     kvm.host_maxphyaddr = config.host_maxphyaddr
-    kvm.special_roots = config.roots == "special"
     kvm.max_huge_level = config.max_huge_level
     kvm.nx_huge_pages = bool(config.nx_huge_pages)
+    set_root_ops(cython.address(kvm.root_ops), config.roots)
     return None
 
 

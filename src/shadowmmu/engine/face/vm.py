@@ -296,7 +296,7 @@ class Vm:
 
     @property
     def roots(self) -> str:
-        """The root design: one of `ROOT_DESIGNS`."""
+        """The root design: a name of `ROOT_DESIGNS`."""
         return self.config.roots
 
     @property

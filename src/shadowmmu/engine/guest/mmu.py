@@ -260,21 +260,10 @@ def low_table(kvm: KvmPtr, index: cython.int) -> p_spte:
     return cython.cast(p_spte, kvm.frames + (cython.cast(u64, 1 + index) << PAGE_SHIFT))
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def high_table(kvm: KvmPtr, index: cython.int) -> p_spte:
-    """A root table page above 4 GiB, behind the shadow pages' tables."""
-    return cython.cast(p_spte, kvm.frames + ((kvm.table_base + kvm.npages_pool + index) << PAGE_SHIFT))
-
-
 def create_mmus(vcpu: KvmVcpuPtr) -> cython.void:
     """kvm_mmu_create: no root anywhere; bare tables where a 3-level root needs one below 4 GiB.
 
     nested_mmu never has a root, and its address stays 0, as in the kernel.
-
-    The legacy design also needs pml4_root and pml5_root, and a pae_root that may lie anywhere, to shadow a
-    32-bit L1's NPT on a 64-bit host.
     """
     kvm: KvmPtr = vcpu.kvm
     mmus: KvmMmuPtr[2]
@@ -294,10 +283,8 @@ def create_mmus(vcpu: KvmVcpuPtr) -> cython.void:
         vcpu.root_mmu.pae_root = low_table(kvm, 2 * vcpu.id)
     if kvm.host_levels == 3:
         vcpu.guest_mmu.pae_root = low_table(kvm, 2 * vcpu.id + 1)
-    elif not kvm.special_roots:
-        vcpu.guest_mmu.pae_root = high_table(kvm, 3 * vcpu.id)
-        vcpu.guest_mmu.pml4_root = high_table(kvm, 3 * vcpu.id + 1)
-        vcpu.guest_mmu.pml5_root = high_table(kvm, 3 * vcpu.id + 2)
+    if kvm.root_ops.create_tables != cython.NULL:
+        kvm.root_ops.create_tables(vcpu)
 
 
 # --- reading the guest's top level

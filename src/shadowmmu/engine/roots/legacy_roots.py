@@ -5,52 +5,49 @@ path that meets a root has to know: that is what `special` replaces. Kept beside
 """
 
 import cython
-from cython.cimports.shadowmmu.engine.arena.role import Role, RoleShift, set_level
 from cython.cimports.shadowmmu.engine.arena.state import (
     PAGE_SHIFT,
     Bug,
-    Hpa,
     KvmMmuPtr,
     KvmPtr,
     KvmVcpuPtr,
     ListHeadPtr,
+    RootOpsPtr,
     ShadowPagePtr,
     gfn_t,
     host_pa,
-    p_hpa,
     p_spte,
     p_u64,
-    role_t,
     to_shadow_page,
     u64,
     warn,
 )
-from cython.cimports.shadowmmu.engine.guest.mmu import get_pdptr, guest_level, root_level
+from cython.cimports.shadowmmu.engine.guest.mmu import get_pdptr, guest_level, is_direct, root_level
 from cython.cimports.shadowmmu.engine.memory.memslots import is_visible_gfn
-from cython.cimports.shadowmmu.engine.pages.zap import prepare_zap_page
-from cython.cimports.shadowmmu.engine.shadow.get_page import get_shadow_page
+from cython.cimports.shadowmmu.engine.roots.root_page import alloc_root, put_root_page
 from cython.cimports.shadowmmu.engine.shadow.sync import sync_children
 from cython.cimports.shadowmmu.x86.pte import Pte
 
 
-def alloc_root(vcpu: KvmVcpuPtr, gfn: gfn_t, quadrant: cython.int, level: cython.int) -> ShadowPagePtr:
-    """mmu_alloc_root: a shadow page that a root slot holds."""
-    role: role_t = set_level(vcpu.mmu.root_role, level) | cython.cast(role_t, quadrant) << RoleShift.QUADRANT_SHIFT
-    sp: ShadowPagePtr = get_shadow_page(vcpu, gfn, role)
-    if sp != cython.NULL:
-        sp.root_count += 1
-    return sp
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def high_table(kvm: KvmPtr, index: cython.int) -> p_spte:
+    """A root table page above 4 GiB, behind the shadow pages' tables."""
+    return cython.cast(p_spte, kvm.frames + ((kvm.table_base + kvm.npages_pool + index) << PAGE_SHIFT))
 
 
-def put_root_page(kvm: KvmPtr, root: p_hpa, invalid: ListHeadPtr) -> cython.void:
-    """mmu_free_root_page: a root slot lets go; a page zapped meanwhile is freed with its last slot."""
-    if root[0] == Hpa.INVALID_PAGE:
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def create_tables(vcpu: KvmVcpuPtr) -> cython.void:
+    """For a 32-bit L1's NPT on a 64-bit host: pml4_root, pml5_root, and a pae_root that may lie anywhere."""
+    kvm: KvmPtr = vcpu.kvm
+    if kvm.host_levels == 3:
         return
-    sp: ShadowPagePtr = to_shadow_page(kvm, root[0])
-    sp.root_count -= 1
-    if not sp.root_count and sp.role & Role.INVALID:
-        prepare_zap_page(kvm, sp, invalid)
-    root[0] = Hpa.INVALID_PAGE
+    vcpu.guest_mmu.pae_root = high_table(kvm, 3 * vcpu.id)
+    vcpu.guest_mmu.pml4_root = high_table(kvm, 3 * vcpu.id + 1)
+    vcpu.guest_mmu.pml5_root = high_table(kvm, 3 * vcpu.id + 2)
 
 
 @cython.cfunc
@@ -65,7 +62,10 @@ def set_slot(vcpu: KvmVcpuPtr, i: cython.int, gfn: gfn_t, quadrant: cython.int, 
     mmu.pae_root[i] = host_pa(vcpu.kvm, sp.spt) | bits if sp != cython.NULL else 0
 
 
-def legacy_load_direct(vcpu: KvmVcpuPtr) -> cython.void:
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def load_direct(vcpu: KvmVcpuPtr) -> cython.void:
     """Four direct level-2 pages, a gigabyte each, made at once."""
     i: cython.int
     for i in range(4):
@@ -73,11 +73,16 @@ def legacy_load_direct(vcpu: KvmVcpuPtr) -> cython.void:
     vcpu.mmu.root.hpa = host_pa(vcpu.kvm, vcpu.mmu.pae_root)
 
 
-def legacy_read_pdptrs(vcpu: KvmVcpuPtr, pdptrs: p_u64) -> cython.int:
-    """Read the guest's PDPTEs before the load; 1 if a present one leads outside memory (then: triple fault).
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def read_pdptrs(vcpu: KvmVcpuPtr, pdptrs: p_u64) -> cython.int:
+    """Read a PAE guest's PDPTEs before the load; 1 if a present one leads outside memory (then: triple fault).
 
     The whole entry counts as its address: nobody checked the reserved bits of an NPT's PDPTE before.
     """
+    if guest_level(vcpu.mmu) != 3:
+        return 0
     i: cython.int
     for i in range(4):
         pdptrs[i] = get_pdptr(vcpu, vcpu.mmu, i)
@@ -86,7 +91,10 @@ def legacy_read_pdptrs(vcpu: KvmVcpuPtr, pdptrs: p_u64) -> cython.int:
     return 0
 
 
-def legacy_load_shadow(vcpu: KvmVcpuPtr, root_gfn: gfn_t, pdptrs: p_u64) -> cython.void:
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def load_shadow(vcpu: KvmVcpuPtr, root_gfn: gfn_t, pdptrs: p_u64) -> cython.void:
     """A level-2 page for each PDPTE of a PAE guest, or for each quadrant of a 2-level one's directory."""
     mmu: KvmMmuPtr = vcpu.mmu
     kvm: KvmPtr = vcpu.kvm
@@ -110,7 +118,21 @@ def legacy_load_shadow(vcpu: KvmVcpuPtr, root_gfn: gfn_t, pdptrs: p_u64) -> cyth
     mmu.root.hpa = host_pa(kvm, top)
 
 
-def legacy_free(kvm: KvmPtr, mmu: KvmMmuPtr, invalid: ListHeadPtr) -> cython.void:
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def load(vcpu: KvmVcpuPtr, gfn: gfn_t, pdptrs: p_u64) -> cython.int:
+    if is_direct(vcpu.mmu):
+        load_direct(vcpu)
+    else:
+        load_shadow(vcpu, gfn, pdptrs)
+    return 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def free(kvm: KvmPtr, mmu: KvmMmuPtr, invalid: ListHeadPtr) -> cython.void:
     """Let go of the four level-2 roots."""
     i: cython.int
     for i in range(4):
@@ -119,8 +141,33 @@ def legacy_free(kvm: KvmPtr, mmu: KvmMmuPtr, invalid: ListHeadPtr) -> cython.voi
             mmu.pae_root[i] = 0
 
 
-def legacy_sync(vcpu: KvmVcpuPtr) -> cython.void:
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def sync(vcpu: KvmVcpuPtr) -> cython.void:
     i: cython.int
     for i in range(4):
         if vcpu.mmu.pae_root[i]:
             sync_children(vcpu, to_shadow_page(vcpu.kvm, vcpu.mmu.pae_root[i]))
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def walk_start(vcpu: KvmVcpuPtr, addr: u64, level: cython.p_int, table: cython.pointer(p_spte)) -> cython.void:
+    """Begin below the bare tables: at the level-2 page of the address's gigabyte; no such page ends the walk."""
+    link: u64 = vcpu.mmu.pae_root[(addr >> 30) & 3]
+    if not link:
+        level[0] = 0
+        return
+    table[0] = to_shadow_page(vcpu.kvm, link).spt
+    level[0] = 2
+
+
+def legacy_roots(ops: RootOpsPtr) -> cython.void:
+    ops.prepare = read_pdptrs
+    ops.load = load
+    ops.free = free
+    ops.create_tables = create_tables
+    ops.sync = sync
+    ops.walk_start = walk_start

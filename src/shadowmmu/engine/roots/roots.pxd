@@ -21,7 +21,7 @@ cdef void load_pgd(KvmVcpu *vcpu) noexcept nogil
 cdef inline bint is_root_stale(KvmVcpu *vcpu) noexcept nogil:
     """The root a fault was taken on is being given up: map nothing into it.
 
-    Legacy tables cannot be asked, there any pending request counts.
+    A bare table cannot be asked, there any pending request counts.
     """
     if vcpu.mmu.root.hpa == Hpa.INVALID_PAGE:
         return True

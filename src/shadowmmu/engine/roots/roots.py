@@ -1,8 +1,9 @@
 """Roots: load, free, keep for later, switch, obsolete.
 
 A root of 4 or 5 guest levels is an ordinary shadow page held by a root slot, and the last three are kept in
-prev_roots. The others come in two designs, `special` and `legacy_roots`; only this file and the start of a walk
-know that there are two.
+prev_roots. The others have no guest table: how they are made is a matter of designs, of which `designs` has the
+table and a VM has one (`Kvm.root_ops`). Whatever it is, such a root is a special page or a bare table, which is
+no shadow page at all.
 
 Inline in the .pxd, since it runs in every fault: `is_root_stale`.
 """
@@ -14,7 +15,6 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     PAGE_SHIFT,
     PREV_ROOTS,
     Bug,
-    Errno,
     Hpa,
     KvmMmuPtr,
     KvmPtr,
@@ -26,7 +26,6 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     RootInfoPtr,
     ShadowPagePtr,
     gfn_t,
-    host_pa,
     hpa_t,
     list_init,
     to_shadow_page,
@@ -39,16 +38,7 @@ from cython.cimports.shadowmmu.engine.guest.mmu import guest_level, guest_pgd, i
 from cython.cimports.shadowmmu.engine.memory.memslots import is_visible_gfn
 from cython.cimports.shadowmmu.engine.pages.pages import is_obsolete
 from cython.cimports.shadowmmu.engine.pages.zap import commit_zap, make_pages_available, topup_memory_caches
-from cython.cimports.shadowmmu.engine.roots.legacy_roots import (
-    alloc_root,
-    legacy_free,
-    legacy_load_direct,
-    legacy_load_shadow,
-    legacy_read_pdptrs,
-    legacy_sync,
-    put_root_page,
-)
-from cython.cimports.shadowmmu.engine.shadow.special import alloc_special_page, free_special_root, wants_special_root
+from cython.cimports.shadowmmu.engine.roots.root_page import alloc_root, install_root, put_root_page
 from cython.cimports.shadowmmu.engine.shadow.sync import sync_children
 
 # --- loading
@@ -57,12 +47,18 @@ from cython.cimports.shadowmmu.engine.shadow.sync import sync_children
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def install_root(vcpu: KvmVcpuPtr, sp: ShadowPagePtr) -> cython.int:
-    """`sp` is the root; what hangs below is made by the first faults. NULL: no memory was left for it."""
-    if sp == cython.NULL:
-        return -cython.cast(cython.int, Errno.ENOMEM)
-    vcpu.mmu.root.hpa = host_pa(vcpu.kvm, sp.spt)
-    return 0
+def wants_tableless_root(mmu: KvmMmuPtr) -> cython.bint:
+    """The root to be made for these roles has no guest table: 3 shadow levels, or above 32-bit NPT (R1)."""
+    return root_level(mmu) == 3 or (not is_direct(mmu) and guest_level(mmu) <= 3)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def is_tableless(kvm: KvmPtr, root: hpa_t) -> cython.bint:
+    """The design has made this root. It is asked itself, as the MMU's mode may have changed since (H1)."""
+    sp: ShadowPagePtr = to_shadow_page(kvm, root)
+    return sp == cython.NULL or sp.special
 
 
 @cython.cfunc
@@ -73,12 +69,10 @@ def alloc_direct_roots(vcpu: KvmVcpuPtr) -> cython.int:
     result: cython.int = make_pages_available(vcpu.kvm)
     if result < 0:
         return result
-    if wants_special_root(vcpu.kvm, vcpu.mmu):
-        result = install_root(vcpu, alloc_special_page(vcpu, vcpu.mmu, vcpu.mmu.root_role))
-    elif root_level(vcpu.mmu) >= 4:
-        result = install_root(vcpu, alloc_root(vcpu, 0, 0, root_level(vcpu.mmu)))
+    if wants_tableless_root(vcpu.mmu):
+        result = vcpu.kvm.root_ops.load(vcpu, 0, cython.NULL)
     else:
-        legacy_load_direct(vcpu)
+        result = install_root(vcpu, alloc_root(vcpu, 0, 0, root_level(vcpu.mmu)))
     if not result:
         vcpu.mmu.root.pgd = 0
     return result
@@ -88,30 +82,26 @@ def alloc_direct_roots(vcpu: KvmVcpuPtr) -> cython.int:
 @cython.nogil
 @cython.exceptval(check=False)
 def alloc_shadow_roots(vcpu: KvmVcpuPtr) -> cython.int:
-    """mmu_alloc_shadow_roots: 0, a negative errno, or 1 if CR3 leads outside memory: the guest gets a triple fault.
-
-    A special root reads no PDPTE here, so a PDPTE outside memory is a fault of the access that uses it.
-    """
+    """mmu_alloc_shadow_roots: 0, a negative errno, or 1 if CR3 leads outside memory: the guest gets a triple fault."""
     mmu: KvmMmuPtr = vcpu.mmu
+    kvm: KvmPtr = vcpu.kvm
     pgd: u64 = guest_pgd(vcpu, mmu)
     gfn: gfn_t = pgd >> PAGE_SHIFT
-    special: cython.bint = wants_special_root(vcpu.kvm, mmu)
+    tableless: cython.bint = wants_tableless_root(mmu)
     pdptrs: u64[4]
-    hidden: cython.bint = not is_visible_gfn(vcpu.kvm, vcpu.smm, gfn)
-    if not hidden and not special and guest_level(mmu) == 3:
-        hidden = legacy_read_pdptrs(vcpu, pdptrs)
+    hidden: cython.bint = not is_visible_gfn(kvm, vcpu.smm, gfn)
+    if not hidden and tableless and kvm.root_ops.prepare != cython.NULL:
+        hidden = kvm.root_ops.prepare(vcpu, pdptrs)
     if hidden:
         make_request(vcpu, Request.REQ_TRIPLE_FAULT)
         return 1
-    result: cython.int = make_pages_available(vcpu.kvm)
+    result: cython.int = make_pages_available(kvm)
     if result < 0:
         return result
-    if special:
-        result = install_root(vcpu, alloc_special_page(vcpu, vcpu.mmu, vcpu.mmu.root_role))
-    elif guest_level(mmu) >= 4:
-        result = install_root(vcpu, alloc_root(vcpu, gfn, 0, root_level(vcpu.mmu)))
+    if tableless:
+        result = kvm.root_ops.load(vcpu, gfn, pdptrs)
     else:
-        legacy_load_shadow(vcpu, gfn, pdptrs)
+        result = install_root(vcpu, alloc_root(vcpu, gfn, 0, root_level(mmu)))
     if not result:
         mmu.root.pgd = pgd
     return result
@@ -145,12 +135,9 @@ def mmu_load(vcpu: KvmVcpuPtr) -> cython.int:
 @cython.nogil
 @cython.exceptval(check=False)
 def free_current(kvm: KvmPtr, mmu: KvmMmuPtr, invalid: ListHeadPtr) -> cython.void:
-    """Free the current root as what it is, whatever the MMU's mode has become since (H1)."""
-    sp: ShadowPagePtr = to_shadow_page(kvm, mmu.root.hpa)
-    if sp == cython.NULL:
-        legacy_free(kvm, mmu, invalid)
-    elif sp.special:
-        free_special_root(kvm, sp)
+    """Free the current root as what it is (H1)."""
+    if is_tableless(kvm, mmu.root.hpa):
+        kvm.root_ops.free(kvm, mmu, invalid)
     else:
         put_root_page(kvm, cython.address(mmu.root.hpa), invalid)
     mmu.root.hpa = Hpa.INVALID_PAGE
@@ -191,7 +178,7 @@ def reset_context(vcpu: KvmVcpuPtr) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def is_obsolete_root(kvm: KvmPtr, root: hpa_t) -> cython.bint:
-    """Legacy tables have no generation, so they count as obsolete; special pages have one and are asked (R11)."""
+    """Bare tables have no generation, so they count as obsolete; special pages have one and are asked (R11)."""
     if root == Hpa.INVALID_PAGE:
         return False
     sp: ShadowPagePtr = to_shadow_page(kvm, root)
@@ -290,11 +277,9 @@ def find_without_current(kvm: KvmPtr, mmu: KvmMmuPtr, pgd: u64) -> cython.bint:
 @cython.nogil
 @cython.exceptval(check=False)
 def fast_pgd_switch(kvm: KvmPtr, mmu: KvmMmuPtr, pgd: u64) -> cython.bint:
-    """A root for `pgd` from the cache; special and legacy roots never go into it (R9)."""
-    if mmu.root.hpa != Hpa.INVALID_PAGE:
-        sp: ShadowPagePtr = to_shadow_page(kvm, mmu.root.hpa)
-        if sp == cython.NULL or sp.special:
-            free_roots(kvm, mmu, RootMask.ROOT_CURRENT)
+    """A root for `pgd` from the cache; those without a guest table never go into it (R9)."""
+    if mmu.root.hpa != Hpa.INVALID_PAGE and is_tableless(kvm, mmu.root.hpa):
+        free_roots(kvm, mmu, RootMask.ROOT_CURRENT)
     if mmu.root.hpa != Hpa.INVALID_PAGE:
         return find_and_keep_current(kvm, mmu, pgd)
     return find_without_current(kvm, mmu, pgd)
@@ -334,7 +319,7 @@ def sync_roots(vcpu: KvmVcpuPtr) -> cython.void:
     clear_mmio_info(vcpu, AllGva.MMIO_GVA_ANY)
     root: ShadowPagePtr = to_shadow_page(vcpu.kvm, mmu.root.hpa)
     if root == cython.NULL:
-        legacy_sync(vcpu)
+        vcpu.kvm.root_ops.sync(vcpu)
     elif is_unsync_root(vcpu.kvm, mmu.root.hpa):
         sync_children(vcpu, root)
 

@@ -1,5 +1,4 @@
 from shadowmmu.engine.arena.state cimport Kvm, KvmMmu, KvmVcpu, ShadowPage, role_t
 
-cdef bint wants_special_root(Kvm *kvm, KvmMmu *mmu) noexcept nogil
 cdef ShadowPage *alloc_special_page(KvmVcpu *vcpu, KvmMmu *mmu, role_t role) noexcept nogil
 cdef void free_special_root(Kvm *kvm, ShadowPage *root) noexcept nogil

@@ -1,4 +1,4 @@
-"""Special shadow pages: roots for which the guest has no table of its own.
+"""Special shadow pages, of which roots are made that have no guest table.
 
 A special page holds the 4 PDPTEs above the level-2 pages of a 32-bit, PAE or nonpaging guest, or is one of the
 levels above such a page when a 32-bit L1's NPT is shadowed on a 64-bit host (R1).
@@ -37,16 +37,9 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     to_shadow_page,
     warn,
 )
-from cython.cimports.shadowmmu.engine.guest.mmu import guest_level, is_direct, root_level
+from cython.cimports.shadowmmu.engine.guest.mmu import root_level
 from cython.cimports.shadowmmu.engine.pages.pages import give_header, take_header
 from cython.cimports.shadowmmu.engine.pages.zap import zap_pte
-
-
-def wants_special_root(kvm: KvmPtr, mmu: KvmMmuPtr) -> cython.bint:
-    """The root to be made for these roles has no guest table: 3 shadow levels, or above 32-bit NPT (R1)."""
-    if not kvm.special_roots:
-        return False
-    return root_level(mmu) == 3 or (not is_direct(mmu) and guest_level(mmu) <= 3)
 
 
 @cython.cfunc

@@ -89,7 +89,7 @@ GET = (
     case(
         e.GetPage, "a new root", "get_page.get_shadow_page", "mmu_alloc_root",
         "A root of 4 or 5 levels is the page of CR3's table; a legacy 3-level root holds four level-2 pages, made at once.",
-        decider="legacy_roots.alloc_root", ids="R16", when=is_root,
+        decider="root_page.alloc_root", ids="R16", when=is_root,
     ),
     case(
         e.GetPage, "a new direct page", "get_page.get_shadow_page", "kvm_mmu_get_child_sp",
@@ -130,7 +130,7 @@ ZAP = (
     case(
         e.PrepareZapPage, "a root let go", "zap.prepare_zap", "mmu_free_root_page",
         "A page that was zapped while a root slot held it is freed with its last slot.",
-        decider="legacy_roots.put_root_page", ids="I5", when=lambda at: bool(at.event.role & Role.INVALID),
+        decider="root_page.put_root_page", ids="I5", when=lambda at: bool(at.event.role & Role.INVALID),
     ),
     case(
         e.PrepareZapPage, "an unsync page below a zapped one", "zap.prepare_zap", "mmu_zap_unsync_children",

@@ -160,7 +160,7 @@ SPECIAL = (
     case(
         e.SpecialAlloc, "a root", "special.alloc_special_page", "",
         "A root without a guest table: four PDPTEs, or a level above a 32-bit L1's nested table. Empty, unlisted, its vCPU's alone.",
-        decider="special.wants_special_root", ids="R1 R2 R3 R4 R6", when=is_loading,
+        decider="roots.wants_tableless_root", ids="R1 R2 R3 R4 R6", when=is_loading,
     ),
     case(
         e.SpecialAlloc, "below a special root", "special.alloc_special_page", "",

@@ -1,0 +1,5 @@
+from shadowmmu.engine.arena.state cimport RootOps
+
+ctypedef void (*SetOps)(RootOps *ops) noexcept nogil
+
+cdef object set_root_ops(RootOps *ops, str name)
