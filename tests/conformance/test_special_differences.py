@@ -1,18 +1,20 @@
-"""On special roots: which differences from the kernel a replay explains, and that it explains no others."""
+"""On roots of special pages: which differences from the kernel a replay explains, and that it explains no others."""
 
 from __future__ import annotations
 
 import msgspec
 import pytest
+from designs import KERNEL, special_designs
 from poke import poke_host
 
+from shadowmmu import ROOT_DESIGNS
 from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.find import find
 from shadowmmu.check.compare.result import Result
 from shadowmmu.check.replay.driver import Replay, replay
 from shadowmmu.check.replayed import inputs
 from shadowmmu.check.special_roots import rules
-from shadowmmu.check.special_roots.align import PageMatcher, Parting, Place, Taken
+from shadowmmu.check.special_roots.align import BOTH, OURS, THEIRS, PageMatcher, Parting, Place, Taken
 from shadowmmu.check.special_roots.page_census import Census
 from shadowmmu.trace import events as e
 
@@ -24,33 +26,36 @@ def load(name: str) -> Capture:
     return find(name)[0].load()
 
 
-def special(name: str) -> Result:
-    return replay(load(name), "special")
+def special(name: str, roots: str = "special") -> Result:
+    return replay(load(name), roots)
 
 
 # --- what is explained
 
 
-def test_every_letter_that_one_vcpu_can_show_is_seen() -> None:
+@special_designs
+def test_every_letter_that_one_vcpu_can_show_is_seen(roots: str) -> None:
     """The captures have one vCPU each: (e) takes two."""
     seen: set[str] = set()
     for name in ("shadow/p32_cr3", "extra/p32_flood2", "edges/pae_hostpt"):
-        result = special(name)
+        result = special(name, roots)
         assert result.ok, result.divergence
         seen |= result.differences.keys()
-    assert seen == set("abcdfg")
+    assert seen == set(ROOT_DESIGNS[roots].letters) - {"e"}
 
 
+@special_designs
 @pytest.mark.parametrize("name", ["shadow/p64_basic", "p57/p64_basic", "nested/n64_basic"])
-def test_roots_with_a_guest_table_have_no_difference(name: str) -> None:
-    """A 4-level guest, also as L1, has no special page: the two designs do the same."""
-    result = special(name)
+def test_roots_with_a_guest_table_have_no_difference(name: str, roots: str) -> None:
+    """A 4-level guest, also as L1, has no special page: the designs do the same."""
+    result = special(name, roots)
     assert result.ok and result.differences == {} and result.events > 100
 
 
-def test_most_of_what_happens_is_equal() -> None:
-    result = special("shadow/pae_basic")
-    kernel = replay(load("shadow/pae_basic"), "legacy")
+@special_designs
+def test_most_of_what_happens_is_equal(roots: str) -> None:
+    result = special("shadow/pae_basic", roots)
+    kernel = replay(load("shadow/pae_basic"), KERNEL)
     assert result.ok and result.events > 0.9 * kernel.events
     assert result.dumps == kernel.dumps and result.dump_entries > 0.8 * kernel.dump_entries
 
@@ -58,45 +63,50 @@ def test_most_of_what_happens_is_equal() -> None:
 # --- what is not
 
 
-def parts(told: str, name: str = "shadow/p32_basic") -> None:
-    result = special(name)
+def parts(told: str, name: str = "shadow/p32_basic", roots: str = "special") -> None:
+    result = special(name, roots)
     assert result.divergence is not None, "nothing was found"
     assert told in result.divergence.what
     assert result.divergence.operation
 
 
 def only_legacy(monkeypatch: pytest.MonkeyPatch, given: type, instead: object) -> None:
-    """The VM with special roots does something else upon an input."""
+    """The twin does something else upon an input."""
     do = given.__call__
-    monkeypatch.setattr(given, "__call__", lambda self, side: (do if side.vm.roots == "legacy" else instead)(self, side))
+    monkeypatch.setattr(given, "__call__", lambda self, side: (do if side.vm.roots == KERNEL else instead)(self, side))
 
 
-def test_a_forgotten_invlpg_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+@special_designs
+def test_a_forgotten_invlpg_is_found(monkeypatch: pytest.MonkeyPatch, roots: str) -> None:
     only_legacy(monkeypatch, inputs.Invlpg, lambda self, side: None)
-    parts("the kernel does invlpg, special roots nothing")
+    parts(f"the kernel does invlpg, {roots} roots nothing", roots=roots)
 
 
-def test_a_store_that_the_mmu_does_not_hear_of_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+@special_designs
+def test_a_store_that_the_mmu_does_not_hear_of_is_found(monkeypatch: pytest.MonkeyPatch, roots: str) -> None:
     only_legacy(monkeypatch, inputs.WriteEmulated, lambda self, side: side.vm.write_guest(self.gpa, self.data))
-    parts("the kernel does pte_write, special roots nothing", "shadow/p32_pde")
+    parts(f"the kernel does pte_write, {roots} roots nothing", "shadow/p32_pde", roots)
 
 
-def test_a_fault_that_is_not_served_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+@special_designs
+def test_a_fault_that_is_not_served_is_found(monkeypatch: pytest.MonkeyPatch, roots: str) -> None:
     only_legacy(monkeypatch, inputs.Fault, lambda self, side: inputs.Outcome.RETRY)
-    parts("no rule explains that the kernel does mmu_page_fault")
+    parts("no rule explains that the kernel does mmu_page_fault", roots=roots)
 
 
-def test_a_wrong_injection_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+@special_designs
+def test_a_wrong_injection_is_found(monkeypatch: pytest.MonkeyPatch, roots: str) -> None:
     """The fault of a write in place of that of a read: other bits in the error code, D set."""
     do = inputs.Fault.__call__
     only_legacy(monkeypatch, inputs.Fault, lambda self, side: do(inputs.Fault(self.address, self.code ^ 2), side))
-    parts("no rule explains that mmu_page_fault differs in err")
+    parts("no rule explains that mmu_page_fault differs in err", roots=roots)
 
 
+@special_designs
 @pytest.mark.parametrize("flip", [0x2, 0x400, 0x1000])
-def test_an_entry_of_the_tables_that_is_another_one_is_found(flip: int) -> None:
+def test_an_entry_of_the_tables_that_is_another_one_is_found(flip: int, roots: str) -> None:
     """A leaf's W, MMU-writable or frame: at the next dump, or by the value that the guest reads."""
-    run = Replay(load("shadow/p32_basic"), "special")
+    run = Replay(load("shadow/p32_basic"), roots)
     twin = run.twin
     assert twin is not None
     while run.step():
@@ -110,12 +120,13 @@ def test_an_entry_of_the_tables_that_is_another_one_is_found(flip: int) -> None:
     assert found is not None and "no rule explains that level 1 entry" in found.what
 
 
-def test_a_perturbed_capture_is_found_on_special_roots_too() -> None:
+@special_designs
+def test_a_perturbed_capture_is_found_on_special_roots_too(roots: str) -> None:
     capture = load("shadow/pae_basic")
     index = next(i for i, event in enumerate(capture.events) if isinstance(event, e.SetSpte))
     events = list(capture.events)
     events[index] = msgspec.structs.replace(events[index], spte=events[index].spte ^ 2)
-    found = replay(msgspec.structs.replace(capture, events=events), "special").divergence
+    found = replay(msgspec.structs.replace(capture, events=events), roots).divergence
     assert found is not None and found.what == "kvm_mmu_set_spte differs in spte"
 
 
@@ -182,3 +193,37 @@ def test_the_same_is_explained_where_there_is_a_reason() -> None:
     at = place(FAULT, [SET], [])
     at.parted = True
     assert explained(at) == {"met_other_tables"}
+
+
+def test_a_look_up_at_the_load_is_explained_if_the_kernel_looks_up_the_same_page() -> None:
+    """A prefilled root; the kernel may have to make the page, and where it shuts the guest down it comes to no look-up."""
+    ours = e.GetPage(**L2_PAGE, created=False)
+    for theirs in (e.GetPage(**L2_PAGE, created=True), e.GetPage(**L2_PAGE | {"root_count": 1}, created=False)):
+        at = place(ENTER, [theirs], [ours])
+        at.loading = True
+        assert rules.loaded_too(at) == BOTH
+    for theirs in (
+        e.GetPage(**L2_PAGE | {"gfn": 0x17}, created=True),
+        e.GetPage(**L2_PAGE | {"unsync": True}, created=True),
+        e.SyncRoots(),
+    ):
+        at = place(ENTER, [theirs], [ours])
+        at.loading = True
+        assert rules.loaded_too(at) is None
+    at = place(ENTER, [], [ours])
+    at.loading = at.kernel_shuts_down = True
+    assert explained(at) == {"loaded_too"}
+
+
+def test_a_sync_before_the_link_is_explained_once_and_if_the_kernel_syncs_the_same_page() -> None:
+    synced = e.SyncPage(**L1_PAGE)
+    at = place(ENTER, [e.SyncRoots(), synced, synced], [synced])
+    at.loading = True
+    assert rules.synced_at_the_load(at) == OURS
+    at.take(Taken(1, 1))
+    assert rules.synced_at_the_load(at) == THEIRS
+    at.take(THEIRS)
+    assert rules.synced_at_the_load(at) is None
+    at = place(ENTER, [e.SyncRoots(), e.SyncPage(**L1_PAGE | {"gfn": 0x1A})], [synced])
+    at.loading = True
+    assert explained(at) == set()

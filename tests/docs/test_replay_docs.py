@@ -54,8 +54,8 @@ def test_what_the_engine_does_not_tell_is_either_left_out_or_compared_otherwise(
 
 
 def test_the_letters_are_those_of_the_code() -> None:
-    """Each difference on special roots stands in the docs as in the code, and each rule belongs to one."""
-    section = PAGE.partition("## On special roots\n")[2].partition("\n## ")[0]
+    """Each difference of roots of special pages stands in the docs as in the code, and each rule belongs to one."""
+    section = PAGE.partition("## On roots of special pages\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (\w) \| ([^|]*) \| ([^|]*) \|$", section, flags=re.M)
     assert rows == [tuple(letter) for letter in LETTERS]
     assert {letter for letter, _ in RULES} <= {letter.letter for letter in LETTERS}

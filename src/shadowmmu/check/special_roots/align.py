@@ -122,6 +122,8 @@ class Place:
         """This VM's fault has filled an entry of a special page."""
         self.syncing = False
         """The kernel syncs a table that this VM leaves as it is."""
+        self.early: list[AnyEvent] = []
+        """What this VM did before the kernel does the same."""
         self.unlinked = False
         """The fault's way ended in a special page, and its code says so."""
         self.parted = False

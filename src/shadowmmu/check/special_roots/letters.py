@@ -16,8 +16,8 @@ class Letter(NamedTuple):
 LETTERS = (
     Letter(
         "a",
-        "level-2 pages are looked up, linked and synced when they are touched",
-        "a special root starts empty; the kernel looks up all four level-2 pages when it loads a root",
+        "level-2 pages are looked up, linked and synced when they are needed",
+        "a special root leads, when it is loaded, to none of them or to those that are there; the kernel looks up all four",
     ),
     Letter(
         "b",

@@ -76,6 +76,30 @@ def touched(at: Place) -> Taken | None:
 
 
 @rule("a")
+def loaded_too(at: Place) -> Taken | None:
+    """A root that is prefilled leads from its load on to a level-2 page that is there; the kernel makes those that are not."""
+    if not at.loading or not isinstance(at.s, e.GetPage) or at.s.created or key_of(at.s).level != 2:
+        return None
+    if isinstance(at.k, e.GetPage) and not set(at.differing()) - {"root_count", "created"}:
+        return BOTH
+    return OURS if at.kernel_shuts_down else None
+
+
+@rule("a")
+def synced_at_the_load(at: Place) -> Taken | None:
+    """There the page is synced before it is linked, where the kernel first looks up all four and then syncs below them."""
+    if at.loading and isinstance(at.s, e.SyncPage | e.MarkMmioSpte) and any(not at.matcher.differences(k, at.s) for k in at.kernel.ahead):
+        at.early.append(at.s)
+        return OURS
+    k = at.k
+    done = None if k is None else next((s for s in at.early if not at.matcher.differences(k, s)), None)
+    if done is None:
+        return None
+    at.early.remove(done)
+    return THEIRS
+
+
+@rule("a")
 def loaded(at: Place) -> Taken | None:
     """The kernel looks up a level-2 page, to make a root of it."""
     if at.loading and isinstance(at.k, e.GetPage) and key_of(at.k).level == 2:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import cython
 from cython.cimports.shadowmmu.engine.arena.state import RootOpsPtr
 from cython.cimports.shadowmmu.engine.roots.legacy_roots import legacy_roots
+from cython.cimports.shadowmmu.engine.roots.prefilled_roots import prefilled_roots
 from cython.cimports.shadowmmu.engine.roots.special_roots import special_roots
 
 
@@ -53,6 +54,19 @@ _ROWS = (
             "roots": _MADE,
             "faults": "A special root starts empty: the first access below each of its entries faults, finds the level-2 page again and "
             "links it.",
+        },
+    ),
+    Design(
+        name="prefilled",
+        ops=address(prefilled_roots),
+        says="special shadow pages that lead from the load on to level-2 pages that are there",
+        bare=False,
+        kernel="",
+        letters="abcdefg",
+        more={
+            "roots": _MADE,
+            "faults": "A prefilled root leads at first only to level-2 pages that are there when it is loaded: one that is made later is "
+            "linked by a fault.",
         },
     ),
     Design(

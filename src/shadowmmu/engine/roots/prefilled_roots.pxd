@@ -1,0 +1,3 @@
+from shadowmmu.engine.arena.state cimport RootOps
+
+cdef void prefilled_roots(RootOps *ops) noexcept nogil
