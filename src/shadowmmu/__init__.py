@@ -1,25 +1,29 @@
 """shadowmmu: KVM's x86 shadow MMU, with special shadow pages, as Python that runs real guests."""
 
-from shadowmmu.engine.face.config import VmConfig
-from shadowmmu.engine.face.types import (
-    EngineError,
-    Entry,
-    GuestMemoryError,
-    HostFault,
-    Memslot,
-    MemslotError,
-    MmuView,
-    NestedWalk,
-    Outcome,
-    OutOfPages,
-    PageFaultException,
-    ShadowPageView,
-    TripleFault,
-    WalkStep,
-)
-from shadowmmu.engine.face.vcpu import Vcpu
-from shadowmmu.engine.face.vm import Vm
-from shadowmmu.engine.roots.designs import ROOT_DESIGNS, Design
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from shadowmmu.engine.face.config import VmConfig
+    from shadowmmu.engine.face.types import (
+        EngineError,
+        Entry,
+        GuestMemoryError,
+        HostFault,
+        Memslot,
+        MemslotError,
+        MmuView,
+        NestedWalk,
+        Outcome,
+        OutOfPages,
+        PageFaultException,
+        ShadowPageView,
+        TripleFault,
+        WalkStep,
+    )
+    from shadowmmu.engine.face.vcpu import Vcpu
+    from shadowmmu.engine.face.vm import Vm
+    from shadowmmu.engine.roots.designs import ROOT_DESIGNS, Design
 
 __all__ = [
     "ROOT_DESIGNS",
@@ -42,3 +46,18 @@ __all__ = [
     "VmConfig",
     "WalkStep",
 ]
+
+
+_PLACES = {
+    "ROOT_DESIGNS": "roots.designs", "Design": "roots.designs", "VmConfig": "face.config", "Vcpu": "face.vcpu", "Vm": "face.vm",
+}  # fmt: skip
+"""Modules of the engine; `face.types` has the other names."""
+
+
+def __getattr__(name: str) -> object:
+    """The engine is loaded when it is first asked for: the command line answers, and takes Ctrl-C, before."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"shadowmmu.engine.{_PLACES.get(name, 'face.types')}"), name)
+    globals()[name] = value
+    return value

@@ -10,7 +10,7 @@ from shadowmmu.errors import BadInput
 from shadowmmu.trace import engine, events
 from shadowmmu.trace.binary import read_binary, write_binary
 from shadowmmu.trace.kernel import from_kernel, physical
-from shadowmmu.trace.text import from_text, read_text, to_text, write_text
+from shadowmmu.trace.text import from_text, read_text, text_lines, to_text
 
 SAMPLES = ["shadow/p32_flood", "nested/npae_slots", "nestedsp/sn32_paged", "shadow_npt1_tdp0/np32_dirty"]
 
@@ -18,7 +18,7 @@ SAMPLES = ["shadow/p32_flood", "nested/npae_slots", "nestedsp/sn32_paged", "shad
 @pytest.mark.parametrize("name", SAMPLES)
 def test_forms_keep_everything(name):
     trace = find(name)[0].load().events
-    assert list(read_text(write_text(trace))) == trace
+    assert list(read_text("\n".join(text_lines(trace)))) == trace
     assert read_binary(write_binary(trace)) == trace
 
 

@@ -5,8 +5,11 @@ How captures are made, and what each part means to the kernel, is told in `captu
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
+from shadowmmu.border.limits import Dumps, Entries, Events, Frames, Parts, Steps
 from shadowmmu.trace.events import AnyEvent
 
 
@@ -57,10 +60,10 @@ class Guest(msgspec.Struct, frozen=True):
     name: str
     desc: str
     entry_state: dict[str, int]
-    memslots: list[Slot]
-    ops: list[Op]
-    l2_ops: list[Op] = []
-    host_script: list[list[str]] = []
+    memslots: Annotated[list[Slot], Steps]
+    ops: Annotated[list[Op], Steps]
+    l2_ops: Annotated[list[Op], Steps] = []
+    host_script: Annotated[list[Annotated[list[str], Steps]], Steps] = []
 
 
 class TableEntry(msgspec.Struct, frozen=True, array_like=True):
@@ -79,7 +82,7 @@ class Dump(msgspec.Struct, frozen=True):
     tag: str
     root: int
     level: int
-    entries: list[TableEntry]
+    entries: Annotated[list[TableEntry], Entries]
 
 
 class Counters(msgspec.Struct, frozen=True):
@@ -97,12 +100,12 @@ class Capture(msgspec.Struct, frozen=True):
     set: str
     setup: Setup
     guest: Guest
-    image: list[tuple[int, bytes]]
+    image: Annotated[list[tuple[int, bytes]], Parts]
     """Initial memory: guest physical address, bytes."""
-    events: list[AnyEvent]
-    dumps: list[Dump]
-    counters: list[Counters]
-    frames: list[tuple[int, int, int, int]]
+    events: Annotated[list[AnyEvent], Events]
+    dumps: Annotated[list[Dump], Dumps]
+    counters: Annotated[list[Counters], Dumps]
+    frames: Annotated[list[tuple[int, int, int, int]], Frames]
     """Runs of (slot, gfn, host frame, pages): where guest memory lay at the end."""
 
     @property

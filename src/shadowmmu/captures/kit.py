@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from shadowmmu.border import limits
+from shadowmmu.border.files import gunzip, inside, parsing, read_file
 from shadowmmu.captures.capture import Capture, Counters, Dump, Guest, Op, Setup, Slot, TableEntry
 from shadowmmu.captures.load import checked
 from shadowmmu.errors import BadInput
@@ -20,6 +20,7 @@ from shadowmmu.trace.events import GRAMMAR_VERSION
 from shadowmmu.trace.kernel import from_kernel
 
 EVENTS = ".jsonl.gz"
+REMEDY = "copy the kit's output anew"
 _FEATURES = (
     (0x1, "ecx", 17, 17), (0x1, "ecx", 26, 18), (0x1, "ecx", 5, 13), (0x7, "ebx", 0, 16), (0x7, "ebx", 7, 20),
     (0x7, "ebx", 20, 21), (0x7, "ecx", 2, 11), (0x7, "ecx", 3, 22), (0x7, "ecx", 16, 12),
@@ -28,42 +29,52 @@ _FEATURES = (
 _ALWAYS_RESERVED = 0xFFFF_FFFF_FF00_0000 | 1 << 15 | 1 << 19
 
 
-def names(set_dir: Path) -> list[str]:
-    """The guests captured in a set."""
-    return sorted(path.name.removesuffix(EVENTS) for path in set_dir.glob("*" + EVENTS))
-
-
 def read_capture(set_dir: Path, name: str) -> Capture:
     """One capture with its guest; `set_dir` is `.../captures/<set>`."""
     guest_file = _guest_dir(set_dir, name) / f"{name}.json"
-    with _reading(guest_file):
-        described = json.loads(guest_file.read_text())
+    with _reading(guest_file) as data:
+        described = json.loads(data)
         guest = _guest(described)
-        image = [(part["gpa"], (guest_file.parent / part["file"]).read_bytes()) for part in described["image"]]
-    with _reading(set_dir):
-        setup = _setup(set_dir)
-    with _reading(set_dir / f"{name}.spt.txt") as path:
-        dumps = list(_dumps(path))
-    with _reading(set_dir / f"{name}.stats.txt") as path:
-        counters = list(_counters(path))
-    with _reading(set_dir / f"{name}.pfn.txt.gz") as path:
-        frames = _frames(path)
-    with _reading(set_dir / (name + EVENTS)) as path:
-        events = [from_kernel(json.loads(line)) for line in gzip.decompress(path.read_bytes()).splitlines()]
-    with _reading(set_dir / name):
+        if len(described["image"]) > limits.PARTS:
+            raise ValueError(f"its image has {len(described['image'])} parts, no more than {limits.PARTS} are read")
+        files = [(part["gpa"], inside(guest_file.parent, part["file"])) for part in described["image"]]
+    image = list(_image(files))
+    setup = _setup(set_dir)
+    with _reading(set_dir / f"{name}.spt.txt") as data:
+        dumps = list(_dumps(data.decode()))
+    with _reading(set_dir / f"{name}.stats.txt") as data:
+        counters = list(_counters(data.decode()))
+    with _reading(set_dir / f"{name}.pfn.txt.gz") as data:
+        frames = _frames(_lines(gunzip(data), limits.FRAMES))
+    with _reading(set_dir / (name + EVENTS)) as data:
+        events = [from_kernel(json.loads(line)) for line in _lines(gunzip(data), limits.EVENTS)]
+    with parsing(f"{set_dir / name} is not as the kit writes it", REMEDY):
         return checked(Capture(GRAMMAR_VERSION, set_dir.name, setup, guest, image, events, dumps, counters, frames))
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[Path]:
-    """Whatever is wrong with a file of the kit's is said of it, in one line."""
-    try:
-        yield path
-    except OSError as error:
-        raise BadInput(f"{error.filename or path}: {error.strerror or error}; copy the kit's output anew") from error
-    except (EOFError, zlib.error, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-        what = f"lacks {error}" if isinstance(error, KeyError) else f"is not as the kit writes it ({error})"
-        raise BadInput(f"{path} {what}; copy the kit's output anew") from error
+def _reading(path: Path) -> Iterator[bytes]:
+    """A file of the kit's, not one that a link leads to elsewhere; whatever is wrong with it is said of it, in one line."""
+    with parsing(f"{path} is not as the kit writes it", REMEDY):
+        yield read_file(inside(path.parent, path.name), limits.KIT_FILE, str(path), REMEDY)
+
+
+def _image(files: Sequence[tuple[int, Path]]) -> Iterator[tuple[int, bytes]]:
+    room = limits.UNPACKED
+    for gpa, path in files:
+        data = read_file(path, room, str(path), REMEDY)
+        room -= len(data)
+        yield gpa, data
+
+
+def _lines(data: bytes, most: int) -> list[bytes]:
+    """Raises ValueError for more lines, or longer ones, than are read."""
+    if data.count(b"\n") > most:
+        raise ValueError(f"it has more than {most:,} lines")
+    lines = data.splitlines()
+    if any(len(line) > limits.LINE for line in lines):
+        raise ValueError(f"it has a line of more than {limits.LINE:,} bytes")
+    return lines
 
 
 def _guest_dir(set_dir: Path, name: str) -> Path:
@@ -92,19 +103,26 @@ def _guest(described: dict[str, Any]) -> Guest:
     )
 
 
-def _text(set_dir: Path, name: str) -> str:
+@contextmanager
+def _host(set_dir: Path, name: str) -> Iterator[str]:
+    """One of the files that tell how the host was set up."""
     path = set_dir / f"_{name}.txt"
-    if not path.is_file():
+    if not path.exists():
         raise BadInput(f"{path} is missing: it tells how the host was set up; copy it from the capture's output")
-    return path.read_text()
+    with _reading(path) as data:
+        yield data.decode()
 
 
 def _setup(set_dir: Path) -> Setup:
-    parameters = dict(line.rsplit("/", 1)[-1].split("=", 1) for line in _text(set_dir, "kvm_params").splitlines() if "=" in line)
-    cpu = _text(set_dir, "cpuinfo")
-    with _reading(set_dir / "_guest_cpuid.txt"):
-        leaves = _cpuid(_text(set_dir, "guest_cpuid"))
-    physical = re.search(r"address sizes\s*:\s*(\d+) bits physical", cpu)
+    with _host(set_dir, "kvm_params") as text:
+        parameters = dict(line.rsplit("/", 1)[-1].split("=", 1) for line in text.splitlines() if "=" in line)
+    with _host(set_dir, "cpuinfo") as cpu:
+        physical = re.search(r"address sizes\s*:\s*(\d+) bits physical", cpu)
+        host_maxphyaddr = int(physical[1]) if physical else 46
+    with _host(set_dir, "guest_cpuid") as text:
+        leaves = _cpuid(text)
+    with _host(set_dir, "uname") as text:
+        kernel = text.strip()
     reserved = _ALWAYS_RESERVED
     for leaf, register, bit, cr4_bit in _FEATURES:
         if not leaves.get(leaf, {}).get(register, 0) >> bit & 1:
@@ -115,10 +133,10 @@ def _setup(set_dir: Path) -> Setup:
         tdp_mmu=npt and parameters.get("tdp_mmu", "N") in "Y1",
         host_levels=5 if re.search(r"\bla57\b", cpu) else 4,
         maxphyaddr=leaves.get(0x80000008, {}).get("eax", 40) & 0xFF,
-        host_maxphyaddr=int(physical[1]) if physical else 46,
+        host_maxphyaddr=host_maxphyaddr,
         cr4_reserved=reserved,
         nx_huge_pages=parameters.get("nx_huge_pages", "N") in "Y1",
-        kernel=_text(set_dir, "uname").strip(),
+        kernel=kernel,
     )
 
 
@@ -137,10 +155,10 @@ _ENTRY = re.compile(r" *L(\d) ([0-9a-f]+)\[([0-9a-f]+)\] = ([0-9a-f]+)")
 _DUMP = re.compile(r"DUMP seq=(\d+) tag=\s*(\S*) root=([0-9a-f]+) level=(\d+)")
 
 
-def _dumps(path: Path) -> Iterator[Dump]:
+def _dumps(text: str) -> Iterator[Dump]:
     head: re.Match[str] | None = None
     entries: list[TableEntry] = []
-    for line in [*path.read_text().splitlines(), "DUMP"]:
+    for line in [*text.splitlines(), "DUMP"]:
         if line.startswith("DUMP"):
             if head:
                 yield Dump(int(head[1]), head[2], int(head[3], 16), int(head[4]), entries)
@@ -149,8 +167,8 @@ def _dumps(path: Path) -> Iterator[Dump]:
             entries.append(TableEntry(int(match[1]), int(match[2], 16), int(match[3], 16), int(match[4], 16)))
 
 
-def _counters(path: Path) -> Iterator[Counters]:
-    blocks = re.split(r"^STATS ", path.read_text(), flags=re.MULTILINE)[1:]
+def _counters(text: str) -> Iterator[Counters]:
+    blocks = re.split(r"^STATS ", text, flags=re.MULTILINE)[1:]
     for block in blocks:
         head, *lines = block.splitlines()
         where = re.match(r"seq=(\d+) tag=\s*(\S*)", head)
@@ -159,9 +177,9 @@ def _counters(path: Path) -> Iterator[Counters]:
             yield Counters(int(where[1]), where[2], {k: int(v) for k, v in values if re.fullmatch(r"-?\d+", v)})
 
 
-def _frames(path: Path) -> list[tuple[int, int, int, int]]:
+def _frames(lines: Sequence[bytes]) -> list[tuple[int, int, int, int]]:
     runs: list[tuple[int, int, int, int]] = []
-    for line in gzip.decompress(path.read_bytes()).decode().splitlines():
+    for line in lines:
         gfn, pfn, slot = int(line.split()[0], 16), int(line.split()[1], 16), int(line.split()[2])
         if not pfn:
             continue

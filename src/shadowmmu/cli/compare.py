@@ -6,7 +6,9 @@ from contextlib import nullcontext
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.text import Text
 
+from shadowmmu.border.plain import plain
 from shadowmmu.cli.guests import find_guest
 from shadowmmu.cli.output import console, print_json
 from shadowmmu.cli.roots import Roots
@@ -45,11 +47,11 @@ def compare(
         raise BadInput(f"--roots {designs[0]}: one design alone is no comparison; name another with a second --roots, or leave it out")
     out = console()
     description = find_guest(guest)
-    running = f"running {description.name} on {len(designs)} designs"
-    with out.status(running, spinner="dots") if out.is_terminal and not json else nullcontext():
+    doing = Text(f"running {plain(description.name)} on {len(designs)} designs")
+    with out.status(doing, spinner="dots") if out.is_terminal and not json else nullcontext():
         comparison = compare_designs(description, guest, designs)
     if json:
-        print_json(comparison)
+        print_json("shadowmmu.compare/1", comparison)
     else:
         out.print(f"{description.name}: {description.title}", style="bold")
         out.print(draw_comparison(comparison))

@@ -67,7 +67,7 @@ def fuzz(
         smallest = None if report.failure is None else shrink(report.failure)
     result = fuzz_report(report, smallest)
     if json:
-        print_json(result)
+        print_json("shadowmmu.fuzz/1", result)
     else:
         out.print(draw_fuzz(result, time.monotonic() - start))
     return int(report.failure is not None)

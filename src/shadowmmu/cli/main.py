@@ -1,17 +1,23 @@
-"""The command `shadowmmu`: its verbs, each loaded when it is used, and how errors end.
+"""The command `shadowmmu`: its verbs, each loaded when it is used, and how a command ends.
 
-Exit codes: 0 all is well; 1 a violation, a divergence, or a guest that failed; 2 wrong usage or bad input.
+Exit codes: 0 all is well; 1 a violation, a divergence, or a guest that failed; 2 wrong usage or bad input; 130 Ctrl-C.
 """
 
 from __future__ import annotations
 
-import os
+import re
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from importlib import metadata
+from pathlib import Path
 
 from cyclopts import App, CycloptsError, UnknownCommandError
 
+from shadowmmu.border.limits import MESSAGE
+from shadowmmu.border.plain import plain
+from shadowmmu.cli.streams import take_over
 from shadowmmu.errors import BadInput
 
 VERBS = {
@@ -24,7 +30,8 @@ VERBS = {
 }
 HELP = """KVM's x86 shadow MMU, with special shadow pages, as Python that runs real guests.
 
-Exit codes: 0 all is well; 1 a violation, a divergence or a guest that failed; 2 wrong usage or bad input.
+Exit codes: 0 all is well; 1 a violation, a divergence or a guest that failed; 2 wrong usage or bad input; 130 Ctrl-C.
+A reader that leaves the pipe changes none of them: the run goes on to its verdict.
 
 Example: shadowmmu run pae
 """
@@ -32,25 +39,42 @@ Example: shadowmmu run pae
 
 def make_app(verb: str | None) -> App:
     """The command line. Only `verb` is loaded, and has its docstring for help; the others are listed by their summary."""
-    app = App(name="shadowmmu", help=HELP, help_format="plaintext", result_action="return_value", suppress_keyboard_interrupt=False)
+    app = App(name="shadowmmu", help=HELP, help_format="plaintext", version=_version)
     for name, summary in VERBS.items():
         app.command(f"shadowmmu.cli.{name}:{name}", name=name, help=None if name == verb else summary)
     return app
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point: ends the process with the verb's exit code."""
-    tokens = list(sys.argv[1:] if arguments is None else arguments)
-    if sys.stdout is None:  # closed by the caller
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    sys.exit(call(tokens))
+def _version() -> str:
+    return metadata.version("shadowmmu")
 
 
-def call(tokens: list[str]) -> int:
+def main(arguments: Sequence[str] | None = None, loaded: Callable[[], object] = lambda: None) -> int:
+    """A whole process but for its end; the exit code. `loaded` is called when all modules are loaded, before the verb begins."""
+    output, _ = take_over()
+    try:
+        code = call(list(sys.argv[1:] if arguments is None else arguments), loaded)
+    except Exception as error:
+        code = complain(f"internal error, {type(error).__name__} {_place(error)}: {error}; please report it with the command line")
+    sys.stdout.flush()
+    if output.failure is not None and not isinstance(output.failure, BrokenPipeError):
+        code = complain(f"the output: {output.failure.strerror}; look at its path, its rights and the space left")
+    return code
+
+
+def _place(error: Exception) -> str:
+    """Where it was raised."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"in {Path(last.filename).name}:{last.lineno}"
+
+
+def call(tokens: list[str], loaded: Callable[[], object] = lambda: None) -> int:
     """Do what the command line says; its exit code. Errors of the user's become one line on standard error."""
     app = make_app(tokens[0] if tokens else None)
     try:
-        return int(app(tokens, print_error=False, exit_on_error=False) or 0)
+        verb, bound, _ = app.parse_args(tokens, print_error=False, exit_on_error=False)
+        loaded()
+        return int(verb(*bound.args, **bound.kwargs) or 0)
     except UnknownCommandError:
         near = get_close_matches(tokens[0], VERBS, 1)
         return complain(f"there is no verb {tokens[0]!r}{f', did you mean {near[0]}?' if near else '.'} Try: shadowmmu --help")
@@ -59,9 +83,8 @@ def call(tokens: list[str]) -> int:
         return complain(f"{error} Try: {' '.join(('shadowmmu', *command.split(), '--help'))}")
     except BadInput as error:
         return complain(str(error))
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except MemoryError:
+        return complain("there is not enough memory for this; free some, raise ulimit -v, or choose a smaller guest")
     except OSError as error:
         return complain(f"{error.filename or 'the output'}: {error.strerror or error}; look at its path, its rights and the space left")
     except KeyboardInterrupt:
@@ -69,5 +92,9 @@ def call(tokens: list[str]) -> int:
 
 
 def complain(message: str, code: int = 2) -> int:
-    print("shadowmmu: " + " ".join(message.split()), file=sys.stderr)
+    """One line, not too long, that no terminal is steered by."""
+    line = plain(re.sub(r"[ \t\r\n]+", " ", message))
+    if len(line) > MESSAGE:
+        line = f"{line[: MESSAGE * 2 // 3]} … {line[-MESSAGE // 3 :]}"
+    print(f"shadowmmu: {line}", file=sys.stderr)
     return code

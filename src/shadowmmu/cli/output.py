@@ -1,27 +1,32 @@
-"""Where verbs write: one console for people, bytes for programs."""
+"""Where verbs write: one console for people, plain ASCII for programs. Neither lets anything from outside steer a terminal."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Any, TextIO
+from collections.abc import Iterable
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
-from shadowmmu.errors import BadInput
-from shadowmmu.look.data import to_json
+from shadowmmu.border.plain import plain
+from shadowmmu.look.data import to_builtins, to_json
 
 WIDTH = 100
 
 
 class Output(Console):
-    """Standard output as it is: text means nothing but itself, and a reader that leaves is `main`'s to judge."""
+    """Standard output as it is: text means nothing but itself, be it the guest's, a file's or our own."""
 
     def __init__(self, width: int | None = None) -> None:
         super().__init__(width=width, highlight=False, markup=False, emoji=False)
 
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(plain(one, "\n") if isinstance(one, str) else one for one in objects), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(plain(segment.text, "\n"), segment.style)
 
 
 def console() -> Console:
@@ -30,12 +35,11 @@ def console() -> Console:
     return out if out.is_terminal else Output(WIDTH)
 
 
-def print_json(value: Any) -> None:
-    sys.stdout.buffer.write(to_json(value) + b"\n")
+def print_text(lines: Iterable[str]) -> None:
+    """Lines for people and programs alike, each as it is."""
+    sys.stdout.writelines(plain(line) + "\n" for line in lines)
 
 
-def open_for_writing(path: Path) -> TextIO:
-    try:
-        return path.open("w")
-    except OSError as error:
-        raise BadInput(f"cannot write {path}: {error.strerror or error}; name a file in a directory you may write to") from None
+def print_json(schema: str, value: Any) -> None:
+    """A struct or a dictionary, under the name and version of its form (docs/json.md)."""
+    sys.stdout.write(to_json({"schema": schema, **to_builtins(value)}) + "\n")

@@ -13,11 +13,11 @@ from shadowmmu.captures.load import SUFFIX, save
 from shadowmmu.captures.validate import undoable
 from shadowmmu.check.compare.result import Result
 from shadowmmu.check.replay.driver import Replay
-from shadowmmu.cli.output import console, print_json
+from shadowmmu.cli.output import console, print_json, print_text
 from shadowmmu.cli.roots import Roots
 from shadowmmu.errors import BadInput
 from shadowmmu.look.picture import take_picture
-from shadowmmu.trace.text import to_text, write_text
+from shadowmmu.trace.text import text_lines, to_text
 from shadowmmu.view.draw_picture import draw_picture
 from shadowmmu.view.draw_replay import draw_results
 
@@ -43,11 +43,12 @@ def replay(
     ----------
     captures
         Each a capture's file, a folder of such files, or among the captures that come with the source a set, a guest,
-        or a pattern of set/guest.
+        or a pattern of set/guest. Without any: all that come with the source.
     kit
-        A folder as the capture kit leaves it: captures/<set>/NAME.* beside guests/<set>/NAME.*.
+        A folder as the capture kit leaves it: captures/<set>/NAME.* beside guests/<set>/NAME.*. Then CAPTURES are sets,
+        guests and patterns of set/guest in it; without any, all of it.
     every
-        All captures that come with the source, a line each.
+        All of them, a line each.
     roots
         The captured kernel has legacy roots, with which all must be equal. With another root design every event, entry
         and counter must be equal too, or be explained by one of the known differences, which are counted.
@@ -62,18 +63,18 @@ def replay(
     json
         Print the results as JSON.
     """
-    found = find_all(captures, kit, every)
+    found = find_all(captures, kit)
     if pack is not None:
         return _pack(found, pack)
     if text:
         for one in found:
-            print(write_text(one.load().events), end="")
+            print_text(text_lines(one.load().events))
         return 0
     if at is not None:
         return _show(found, roots, at)
     results = _replay_all(found, roots, quiet=json)
     if json:
-        print_json(results)
+        print_json("shadowmmu.replay/1", {"results": results})
     else:
         console().print(draw_results(results, verbose or every or len(results) == 1), crop=False)
     return int(not all(result.ok for result in results))
@@ -82,7 +83,7 @@ def replay(
 def _replay_all(found: list[Found], roots: Roots, quiet: bool) -> list[Result]:
     out = console()
     results = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=out, transient=True, disable=quiet or not out.is_terminal) as progress:
         task = progress.add_task("", total=len(found))
         for one in found:

@@ -37,11 +37,12 @@ def rerun(
     ----------
     captures
         Each a capture's file, a folder of such files, or among the captures that come with the source a set, a guest,
-        or a pattern of set/guest.
+        or a pattern of set/guest. Without any: all that come with the source.
     kit
-        A folder as the capture kit leaves it: captures/<set>/NAME.* beside guests/<set>/NAME.*.
+        A folder as the capture kit leaves it: captures/<set>/NAME.* beside guests/<set>/NAME.*. Then CAPTURES are sets,
+        guests and patterns of set/guest in it; without any, all of it.
     every
-        All captures that come with the source, a line each.
+        All of them, a line each.
     roots
         The captured kernel has legacy roots. With another root design what the guest says and is given is compared, and
         what every address maps to.
@@ -50,13 +51,13 @@ def rerun(
     json
         Print the results as JSON.
     """
-    found = find_all(captures, kit, every)
+    found = find_all(captures, kit)
     results, left_out = _run_all(found, roots, quiet=json)
     if not results:
         name, why = next(iter(left_out.items()))
         raise BadInput(f"{name} cannot be rerun: {why}; shadowmmu replay {name} does it by the recorded faults")
     if json:
-        print_json(results)
+        print_json("shadowmmu.rerun/1", {"results": results, "not_run": left_out})
     else:
         console().print(draw_results(results, left_out, verbose or every or len(results) == 1))
     return int(not all(result.ok for result in results))
@@ -66,7 +67,7 @@ def _run_all(found: list[Found], roots: Roots, quiet: bool) -> tuple[list[Result
     """The results, and the captures that cannot be rerun with the reason of each."""
     out = console()
     results, left_out = [], {}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=out, transient=True, disable=quiet or not out.is_terminal) as progress:
         task = progress.add_task("", total=len(found))
         for one in found:

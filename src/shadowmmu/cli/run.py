@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from shadowmmu.cli.guests import find_guest
-from shadowmmu.cli.output import console, open_for_writing, print_json
+from shadowmmu.cli.output import console, print_json
 from shadowmmu.cli.roots import Roots
 from shadowmmu.runs.event_log import EventLog
 from shadowmmu.runs.guest_run import Audit, GuestRun
@@ -54,11 +54,11 @@ def run(
     out = console()
     live = LiveRun(out)
     with ExitStack() as stack:
-        log = None if trace is None else EventLog(stack.enter_context(open_for_writing(trace)))
+        log = None if trace is None else stack.enter_context(EventLog(trace))
         if json:
             machine = GuestRun(description, guest, roots=roots, audit=audit, log=log)
             report = machine.run(max_exits)
-            print_json(report)
+            print_json("shadowmmu.run/1", report)
             return int(not report.as_expected)
         machine = GuestRun(description, guest, roots=roots, audit=audit, log=log, on_output=live.on_output, on_exit=live.on_exit)
         out.print(f"{description.name}: {description.title} · {roots} roots", style="bold")

@@ -83,7 +83,7 @@ def show(
     if rmaps:
         shown["rmaps"] = reverse_maps(vm)
     if json:
-        print_json(shown)
+        print_json("shadowmmu.show/1", shown)
     else:
         _draw(run.guest.name, shown, root_only)
     return int(bool(report.broke))

@@ -1,5 +1,7 @@
 """Types that every view shares: hexadecimal numbers, and the JSON form."""
 
+import json
+import re
 from typing import Any
 
 import msgspec
@@ -9,9 +11,18 @@ class Hex(int):
     """An address, an entry or a role word: JSON has it as a string, since many readers of JSON keep only 53 bits."""
 
 
-def to_json(value: Any) -> bytes:
-    """Structs and containers as JSON for programs, indented."""
-    return msgspec.json.format(msgspec.json.encode(value, enc_hook=_encode), indent=2)
+def to_builtins(value: Any) -> Any:
+    """Structs and containers as dictionaries, lists, strings and numbers."""
+    return msgspec.to_builtins(value, enc_hook=_encode)
+
+
+def to_json(value: Any) -> str:
+    """The same as JSON for programs: indented, and in ASCII, so that nothing in it can steer a terminal."""
+    try:
+        text = msgspec.json.format(msgspec.json.encode(value, enc_hook=_encode), indent=2).decode()
+    except UnicodeEncodeError:  # half a surrogate pair, of a file's name that is no UTF-8
+        return json.dumps(to_builtins(value), indent=2)
+    return re.sub(r"[^\n -~]", lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def _encode(value: object) -> str:

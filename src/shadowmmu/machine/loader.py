@@ -6,15 +6,18 @@ Source: Multiboot Specification 0.6.96.
 
 import struct
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from elftools.common.exceptions import ELFError
+from elftools.construct import ConstructError
 from elftools.elf.elffile import ELFFile
 
+from shadowmmu.border.files import parsing, read_file
+from shadowmmu.border.limits import DESCRIPTION, IMAGE, SEGMENTS
 from shadowmmu.errors import BadInput
 from shadowmmu.machine.seam import MASK32, Reg, Segment, State, System, Table
 from shadowmmu.machine.vcpu.cpuid import FEATURES
@@ -24,6 +27,7 @@ Mode = Literal["nonpaging", "2-level", "pae", "4-level", "5-level", "mixed"]
 _MAGIC, _LOADER_MAGIC = 0x1BADB002, 0x2BADB002
 _SEARCH = 8192  # bytes of the file in which the header must lie
 _KLUDGE, _KNOWN_REQUIRED = 1 << 16, 0x10003
+_ELF = b"\x7fELF"
 _INFO = 0x9500  # where the multiboot information goes
 _MEMORY_FIELDS, _MEMORY_MAP = 1 << 0, 1 << 6
 _CODE_32, _DATA_32, _CODE_16, _DATA_16 = 0xC9B, 0xC93, 0x09B, 0x093
@@ -69,6 +73,13 @@ class Piece(NamedTuple):
     data: bytes
     size: int
 
+    def zeroes(self, before: Iterable["Piece"]) -> Iterator[tuple[int, int]]:
+        """Where zeroes are to be written: where pieces that were loaded `before` left bytes, as fresh memory has none."""
+        for other in before:
+            start, end = max(self.gpa + len(self.data), other.gpa), min(self.gpa + self.size, other.gpa + len(other.data))
+            if start < end:
+                yield start, end
+
 
 class Loaded(NamedTuple):
     """An image ready to start."""
@@ -81,17 +92,14 @@ class Loaded(NamedTuple):
 def read_guest(path: Path | str) -> Guest:
     """A guest from its TOML file, or from a bare multiboot image."""
     path = Path(path)
-    data = _read_file(path, f"guest {path}", "name a TOML file or a multiboot image")
-    if path.suffix != ".toml":
+    is_toml = path.suffix == ".toml"
+    data = read_file(path, DESCRIPTION if is_toml else IMAGE, f"guest {path}", "name a TOML file or a multiboot image")
+    if not is_toml:
         return Guest(name=path.stem, image=path.name, directory=str(path.parent), mode="mixed")
-    try:
+    with parsing(f"guest {path} is not TOML", "mend that line"):
         table = tomllib.loads(data.decode())
-        table["directory"] = str(path.parent)
-        guest = msgspec.convert(table, Guest)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"guest {path} is not TOML: {error}; mend that line") from None
-    except msgspec.ValidationError as error:
-        raise BadInput(f"guest {path}: {error}; mend that field") from None
+    with parsing(f"guest {path}", "mend that field"):
+        guest = msgspec.convert({**table, "directory": str(path.parent)}, Guest)
     unknown = [name for name in guest.features if name not in FEATURES]
     if unknown:
         raise BadInput(f"guest {path}: features: this machine has no {', '.join(unknown)}; it has {', '.join(FEATURES)}")
@@ -100,19 +108,7 @@ def read_guest(path: Path | str) -> Guest:
 
 def load_image(guest: Guest) -> Loaded:
     """Read the guest's image and lay it out."""
-    return load_bytes(guest, _read_file(guest.path, f"image {guest.path} of guest {guest.name}", "build it, or mend `image`"))
-
-
-def _read_file(path: Path, what: str, remedy: str) -> bytes:
-    """The bytes of a file. A device or a pipe may never end, so they are refused."""
-    try:
-        if path.exists() and not path.is_file():
-            raise BadInput(f"{what} is no regular file; {remedy}")
-        return path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"{what}: {error.strerror or error}; {remedy}") from None
-    except ValueError as error:
-        raise BadInput(f"{what}: {error}; {remedy}") from None
+    return load_bytes(guest, read_file(guest.path, IMAGE, f"image {guest.path} of guest {guest.name}", "build it, or mend `image`"))
 
 
 def load_bytes(guest: Guest, image: bytes) -> Loaded:
@@ -128,6 +124,8 @@ def load_bytes(guest: Guest, image: bytes) -> Loaded:
                 f"image {guest.path}: it wants {piece.gpa:#x}-{piece.gpa + piece.size:#x}, memory ends at {end:#x}; "
                 "raise memory_mib or link it lower"
             )
+    if sum(piece.size for piece in loaded.pieces) > end:
+        raise BadInput(f"image {guest.path}: its segments lie on one another, and have more bytes than memory in all; link it anew")
     return loaded
 
 
@@ -215,19 +213,32 @@ def _address_fields(guest: Guest, image: bytes, at: int) -> tuple[tuple[Piece, .
 
 
 def _elf(guest: Guest, image: bytes) -> tuple[tuple[Piece, ...], int]:
-    try:
+    if not image.startswith(_ELF):
+        raise BadInput(f"image {guest.path} is no ELF file, and its multiboot header has no address fields; set flag bit 16")
+    with parsing(f"image {guest.path}", "build it again", (ELFError, ConstructError)):
         elf = ELFFile(BytesIO(image))
         if elf.get_machine_arch() not in ("x86", "x64"):
             raise BadInput(f"image {guest.path} is ELF for {elf.get_machine_arch()}; build it for x86")
-        segments = [segment for segment in elf.iter_segments() if segment["p_type"] == "PT_LOAD"]
-        pieces = tuple(Piece(s["p_paddr"], s.data(), s["p_memsz"]) for s in segments if s["p_memsz"])
-    except ELFError as error:
-        raise BadInput(
-            f"image {guest.path} is no ELF file ({error}), and its multiboot header has no address fields; set flag bit 16"
-        ) from None
+        if elf.num_segments() > SEGMENTS:
+            raise ValueError(f"it has {elf.num_segments()} segments, no more than {SEGMENTS} are loaded")
+        segments = [segment for segment in elf.iter_segments() if segment["p_type"] == "PT_LOAD" and segment["p_memsz"]]
+        pieces = tuple(_segment(segment.header, segment.data()) for segment in segments)
+        entry = _physical(segments, int(elf["e_entry"]))
+        if entry > MASK32:
+            raise ValueError(f"it starts at {entry:#x}, which 32-bit code cannot reach")
     if not pieces:
         raise BadInput(f"image {guest.path} has nothing to load; link it with loadable segments")
-    return pieces, _physical(segments, int(elf["e_entry"]))
+    return pieces, entry
+
+
+def _segment(header: Mapping[str, int], data: bytes) -> Piece:
+    """Raises ValueError for one that does not have what it promises."""
+    at, promised, size = header["p_paddr"], header["p_filesz"], header["p_memsz"]
+    if len(data) != promised:
+        raise ValueError(f"its segment at {at:#x} promises {promised:#x} bytes, the file has {len(data):#x}")
+    if promised > size:
+        raise ValueError(f"its segment at {at:#x} has {promised:#x} bytes for {size:#x} bytes of memory")
+    return Piece(at, data, size)
 
 
 def _physical(segments: Sequence[Any], entry: int) -> int:

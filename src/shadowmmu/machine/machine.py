@@ -72,8 +72,10 @@ class Machine:
         self.exits = 0
         """Exits so far; those of the machine's own clock do not count."""
         loaded = loaded or load_image(guest)
-        for piece in loaded.pieces:
-            self.vm.write_guest(piece.gpa, piece.data + bytes(piece.size - len(piece.data)))
+        for number, piece in enumerate(loaded.pieces):
+            self.vm.write_guest(piece.gpa, piece.data)
+            for start, end in piece.zeroes(loaded.pieces[:number]):
+                self.vm.write_guest(start, bytes(end - start))
         self._loops = tuple(self._vcpu_loop(number, loaded) for number in range(guest.vcpus))
         self.processors = tuple(loop.processor for loop in self._loops)
         self._quiet_since = 0.0

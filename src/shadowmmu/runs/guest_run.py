@@ -71,7 +71,7 @@ class GuestRun:
 
     named   what to call the guest by on a command line
     audit   after "every" exit of the guest, once at its "exit", or "off"
-    log     where the engine's events go, if they are wanted
+    log     where the engine's events go, if they are wanted; it is started here
     """
 
     def __init__(
@@ -102,6 +102,7 @@ class GuestRun:
         except CpuError as error:
             raise BadInput(str(error)) from None
         if log is not None:
+            log.start()
             self.machine.vm.start_trace()
 
     def run(self, max_exits: int | None = None, until: Callable[[Machine], bool] | None = None) -> RunReport:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import lzma
 from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
 
+from shadowmmu.border.files import parsing, unxz
+from shadowmmu.border.limits import Events
 from shadowmmu.errors import BadInput
 from shadowmmu.trace.events import GRAMMAR_VERSION, AnyEvent
 
@@ -15,7 +18,7 @@ class TraceFile(msgspec.Struct):
     """What a file holds."""
 
     grammar: int
-    events: list[AnyEvent]
+    events: Annotated[list[AnyEvent], Events]
 
 
 _decoder = msgspec.msgpack.Decoder(TraceFile)
@@ -31,10 +34,8 @@ def write_binary(events: Sequence[AnyEvent]) -> bytes:
 
 
 def read_binary(data: bytes) -> list[AnyEvent]:
-    try:
-        file = _decoder.decode(lzma.decompress(data))
-    except (lzma.LZMAError, msgspec.DecodeError) as error:
-        raise BadInput(f"this is no trace of grammar {GRAMMAR_VERSION}: {error}") from error
+    with parsing(f"this is no trace of grammar {GRAMMAR_VERSION}", "write it anew with this version"):
+        file = _decoder.decode(unxz(data))
     if file.grammar != GRAMMAR_VERSION:
         raise BadInput(f"this trace has grammar {file.grammar}, known is {GRAMMAR_VERSION}: write it anew with this version")
     return file.events

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from shadowmmu.border.files import parsing
+from shadowmmu.border.plain import plain
 from shadowmmu.engine.arena.role import describe_role
 from shadowmmu.trace.events import AnyEvent, Marker, Other
 from shadowmmu.trace.kernel import CLASSES
@@ -20,9 +22,9 @@ HEADER = "# shadowmmu trace, grammar 1"
 def to_text(event: AnyEvent) -> str:
     """One line, without its end."""
     if isinstance(event, Marker):
-        return f"## {event.text}"
+        return f"## {plain(event.text)}"
     if isinstance(event, Other):
-        return " ".join((event.ev, *(f"{k}={_number(v)}" for k, v in event.fields.items())))
+        return " ".join((_word(event.ev), *(f"{_word(k)}={_number(v)}" for k, v in event.fields.items())))
     words = [event.name]
     for name in event.__struct_fields__:
         value = getattr(event, name)
@@ -37,31 +39,35 @@ def to_text(event: AnyEvent) -> str:
 
 def _number(value: Any) -> str:
     if isinstance(value, bytes | str):
-        return value.hex() if isinstance(value, bytes) else value
+        return value.hex() if isinstance(value, bytes) else _word(value)
     return f"{int(value):x}"
 
 
+def _word(text: str) -> str:
+    """As one word of a line."""
+    return plain(text).replace(" ", "\\x20")
+
+
 def from_text(line: str) -> AnyEvent | None:
-    """The event of one line; None for blank lines and comments."""
+    """The event of one line; None for blank lines and comments. Raises BadInput."""
     if line.startswith("## "):
         return Marker(text=line[3:].rstrip("\n"))
     words = line.partition("   #")[0].split()
     if not words or words[0].startswith("#"):
         return None
-    name, fields = words[0], dict(word.split("=", 1) for word in words[1:])
-    if name not in CLASSES:
-        return Other(ev=name, fields={k: _guess(v) for k, v in fields.items()})
-    values: dict[str, Any] = {}
-    for field, text in fields.items():
-        if field == "insn":
-            values[field] = bytes.fromhex(text)
-        elif field in ("unsync", "created", "spurious", "fixed", "nested"):
-            values[field] = text == "1"
-        elif field == "vcpu":
-            values[field] = int(text)
-        else:
-            values[field] = int(text, 16)
-    return CLASSES[name](**values)  # type: ignore[return-value]
+    with parsing(f"the trace's line {line[:80]!r}", "write the trace anew with this version"):
+        name, fields = words[0], dict(word.split("=", 1) for word in words[1:])
+        if name not in CLASSES or name == "other":
+            return Other(ev=name, fields={k: _guess(v) for k, v in fields.items()})
+        return CLASSES[name](**{field: _value(field, text) for field, text in fields.items()})  # type: ignore[return-value]
+
+
+def _value(field: str, text: str) -> Any:
+    if field == "insn":
+        return bytes.fromhex(text)
+    if field in ("unsync", "created", "spurious", "fixed", "nested"):
+        return text == "1"
+    return int(text, 10 if field == "vcpu" else 16)
 
 
 def _guess(text: str) -> int | str:
@@ -71,12 +77,14 @@ def _guess(text: str) -> int | str:
         return text
 
 
-def write_text(events: Iterable[AnyEvent]) -> str:
-    """A whole trace."""
-    return "\n".join((HEADER, *map(to_text, events))) + "\n"
+def text_lines(events: Iterable[AnyEvent]) -> Iterator[str]:
+    """A whole trace, line by line without their ends."""
+    yield HEADER
+    yield from map(to_text, events)
 
 
 def read_text(text: str) -> Iterator[AnyEvent]:
+    """Raises BadInput at the first line that is none of a trace's."""
     for line in text.splitlines():
         event = from_text(line)
         if event is not None:

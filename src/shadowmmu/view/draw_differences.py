@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from shadowmmu.border.plain import plain
 from shadowmmu.runs.compare import Comparison, Figure, reasons
 from shadowmmu.view.draw_picture import WIDTH
 
@@ -42,11 +43,11 @@ def _verdict(comparison: Comparison) -> Iterator[RenderableType]:
         yield Text(f"✔ the guest cannot tell the designs apart: {ended}", style="bold green")
         return
     yield Text(f"✘ {'a run broke off' if comparison.broke else 'the guest can tell the designs apart'}: {ended}", style="bold red")
-    yield from (Text(f"again:  {command}") for command in comparison.broke)
+    yield from (Text(f"again:  {plain(command)}") for command in comparison.broke)
     if comparison.divergences:
         yield _figures(comparison.divergences)
     if comparison.first_line:
-        yield from (Text(f"{design + ':':9}{line}") for design, line in comparison.first_line.items())
+        yield from (Text(f"{design + ':':9}{plain(line)}") for design, line in comparison.first_line.items())
 
 
 def _same(title: str, figures: list[Figure]) -> Text:

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from shadowmmu.border.plain import plain
 from shadowmmu.check.compare.result import Result, Row
 from shadowmmu.check.special_roots.letters import LETTERS, Letter
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
@@ -33,7 +34,7 @@ def draw_results(results: Sequence[Result], verbose: bool) -> RenderableType:
     parts.append(_verdict(results))
     for result in results:
         if result.until:
-            parts.append(Text(f"{result.capture} was replayed until {result.until}", style="dim"))
+            parts.append(Text(f"{plain(result.capture)} was replayed until {result.until}", style="dim"))
     for result in results:
         if not result.ok:
             parts += [Text(), *draw_divergence(result)]
@@ -54,7 +55,7 @@ def _table(results: Sequence[Result], verbose: bool) -> Table:
     for name, members in groups.items():
         figures = [sum(getattr(r, FIGURES[head]) for r in members) for head in heads]
         figures += [sum(r.differences.get(letter, 0) for r in members) for letter in letters]
-        table.add_row(name, *(f"{figure:,}" for figure in figures), _mark(members))
+        table.add_row(plain(name), *(f"{figure:,}" for figure in figures), _mark(members))
     return table
 
 
@@ -91,14 +92,14 @@ def _verdict(results: Sequence[Result]) -> Text:
 
 def draw_divergence(result: Result) -> Iterator[RenderableType]:
     """What differs, where, and how to look at the state before it."""
-    yield Text(result.capture, style="bold")
+    yield Text(plain(result.capture), style="bold")
     if result.bugs:
         yield Text("the engine hit the kernel's warnings: " + ", ".join(result.bugs), style="red")
     found = result.divergence
     if found is None:
         return
-    yield Text(found.what, style="red")
-    yield Text(f"while {found.operation}")
+    yield Text(plain(found.what), style="red")
+    yield Text(f"while {plain(found.operation)}")
     if found.rows:
         yield side_by_side(found.rows, "engine")
     if found.page is not None:
@@ -107,7 +108,7 @@ def draw_divergence(result: Result) -> Iterator[RenderableType]:
         yield Text(f"the {kind} at {page.hpa:x}: gfn {page.gfn:x}, role {page.role:x} ({page.text})")
     yield draw_rules(found)
     command = f"shadowmmu replay {quote(result.argument or result.capture)} --roots {result.roots} --at {found.state_before}"
-    yield Text(f"the state just before: {command}", no_wrap=True, overflow="ignore")
+    yield Text(f"the state just before: {plain(command)}", no_wrap=True, overflow="ignore")
 
 
 def side_by_side(rows: Sequence[Row], ours: str) -> Table:

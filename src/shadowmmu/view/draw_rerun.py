@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from shlex import quote
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from shadowmmu.border.plain import plain
 from shadowmmu.check.rerun.captured_cpu import CLASSES
 from shadowmmu.check.rerun.result import Result
 from shadowmmu.view.draw_replay import side_by_side
@@ -42,7 +44,7 @@ def _table(results: Sequence[Result], verbose: bool) -> Table:
     for name, members in groups.items():
         figures = [sum(getattr(result, figure) for result in members) for figure in FIGURES]
         figures.append(sum(sum(result.explained.values()) for result in members))
-        table.add_row(name, *(f"{figure:,}" for figure in figures), _mark(members))
+        table.add_row(plain(name), *(f"{figure:,}" for figure in figures), _mark(members))
     return table
 
 
@@ -80,15 +82,16 @@ def _verdict(results: Sequence[Result]) -> Text:
 
 
 def _divergence(result: Result) -> Iterator[RenderableType]:
-    yield Text(result.capture, style="bold")
+    name = plain(quote(result.capture))
+    yield Text(plain(result.capture), style="bold")
     if result.bugs:
         yield Text("the engine hit the kernel's warnings: " + ", ".join(result.bugs), style="red")
     found = result.divergence
     if found is None:
         return
-    yield Text(found.what, style="red")
-    yield Text(f"while {found.operation}")
+    yield Text(plain(found.what), style="red")
+    yield Text(f"while {plain(found.operation)}")
     if found.rows:
         yield side_by_side(found.rows, "machine")
-    yield Text(f"again: shadowmmu rerun {result.capture} --roots {result.roots}", no_wrap=True, overflow="ignore")
-    yield Text(f"the kernel's state there: shadowmmu replay {result.capture} --at {found.index}", no_wrap=True, overflow="ignore")
+    yield Text(f"again: shadowmmu rerun {name} --roots {result.roots}", no_wrap=True, overflow="ignore")
+    yield Text(f"the kernel's state there: shadowmmu replay {name} --at {found.index}", no_wrap=True, overflow="ignore")

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from shadowmmu.border.plain import plain
 from shadowmmu.machine.machine import Machine
 from shadowmmu.machine.seam import Exit
 
@@ -42,7 +43,7 @@ class LiveRun:
 
     def on_output(self, text: str) -> None:
         """Print a line of the guest's, set off from our own."""
-        line = Text("│ ", style="dim").append(text.rstrip("\n"), _style(text))
+        line = Text("│ ", style="dim").append(plain(text.rstrip("\n"), "\t"), _style(text))
         self._console.print(line, soft_wrap=True)
 
     def on_exit(self, machine: Machine, _: Exit) -> None:

@@ -36,6 +36,9 @@ _STUB_INSTRUCTIONS = 2
 _SEGMENT_CODE = bytes.fromhex("66b81000 8ed8 8ec0 8ed0 48cb")  # mov ax,16; mov ds,ax; mov es,ax; mov ss,ax; retfq
 _PDPT_ENTRIES = 512
 
+CODE_BUFFER, SPARE = 1 << 30, 64 << 20
+"""What each engine reserves for translated code, and what it may want beside it."""
+
 _SEGMENT_FIELDS = (Vmcb.ES, Vmcb.CS, Vmcb.SS, Vmcb.DS, Vmcb.FS, Vmcb.GS)
 _GPR = tuple(
     getattr(x86_const, f"UC_X86_REG_{name}")
@@ -43,10 +46,21 @@ _GPR = tuple(
 )
 
 
+def _look_for_room() -> None:
+    """Raises CpuError if Unicorn could not have its buffer for translated code: it would end the process."""
+    try:
+        mmap.mmap(-1, CODE_BUFFER + SPARE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
+    except (OSError, ValueError):
+        raise CpuError(
+            "no room for a vCPU: Unicorn reserves 1 GiB of address space for each; raise ulimit -v, or give the guest fewer vcpus"
+        ) from None
+
+
 class SvmHost:
     """An engine in host mode. `regions`: host memory as (hpa, size, address in this process)."""
 
     def __init__(self, regions: Sequence[tuple[int, int, int]]) -> None:
+        _look_for_room()
         self.uc: Any = Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_64, x86_const.UC_CPU_X86_EPYC_ROME)
         self._private = mmap.mmap(-1, PRIVATE_SIZE)
         self._map(regions)

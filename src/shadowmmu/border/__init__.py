@@ -1,0 +1,1 @@
+"""Where files come in and text goes out: what is taken of an input, and how outside text is made safe to show."""
