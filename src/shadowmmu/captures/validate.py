@@ -5,16 +5,20 @@ The types are the decoder's to check. What is then still wrong shows at an event
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.markers import Mark, parse
 from shadowmmu.errors import BadInput
-from shadowmmu.trace.events import Marker
+from shadowmmu.trace import events as e
+from shadowmmu.trace.events import AnyEvent, Marker
+from shadowmmu.trace.text import to_text
 
 MOST_MEMORY = 1 << 32
 """Bytes of all memslots together; captured guests have a hundredth."""
+ENDS, CLOSED = ("H closing", "H WATCHDOG"), "H closed"
+"""Words of the VMM: it closes the VM, or has waited too long for the guest; and the VM is closed."""
 LONGEST_STORE = 16
 """Bytes."""
 NEEDED = {
@@ -27,6 +31,10 @@ NEEDED = {
     "dirty": ("gfn",),
 }
 """What the VMM's lines tell."""
+
+
+TEARDOWN = (e.PrepareZapPage, e.SyncPage, e.MmuUnload, e.FreeRoots, e.TdpMmuSpteChanged, e.GuestTlbFlush, e.Other)
+"""What a kernel does when a VM is closed; no replay looks at it."""
 
 
 def validate_capture(capture: Capture, name: str) -> None:
@@ -61,8 +69,27 @@ def _wrongs(capture: Capture) -> Iterator[str]:
             memory += mark["size"]
     if memory > MOST_MEMORY:
         yield f"its memslots have {memory:#x} bytes, more than {MOST_MEMORY:#x}"
+    yield from _end(capture.events)
     if sum(run[3] for run in capture.frames) > MOST_MEMORY >> 12 or any(field < 0 for run in capture.frames for field in run):
         yield f"its host frames are negative, or hold more than {MOST_MEMORY:#x} bytes"
+
+
+def _end(events: Sequence[AnyEvent]) -> Iterator[str]:
+    """The VMM closes its VM, or gives up a guest that does not end before that; then only what was there goes away."""
+    end = next((number for number, event in enumerate(events) if is_end(event)), None)
+    if end is None:
+        yield "it has no end: its VMM does not close the VM"
+        return
+    for number, event in enumerate(events[end:], end):
+        if not (isinstance(event, TEARDOWN) or is_end(event) or (isinstance(event, Marker) and event.text == CLOSED)):
+            yield f"event {number}, {to_text(event)}, follows its end"
+        if isinstance(event, Marker) and event.text == CLOSED and number != len(events) - 1:
+            yield f"event {number + 1}, {to_text(events[number + 1])}, follows its end"
+
+
+def is_end(event: AnyEvent) -> bool:
+    """Whether the guest is over, for whoever looks at the events in order."""
+    return isinstance(event, Marker) and event.text in ENDS
 
 
 def _setup(capture: Capture) -> Iterator[str]:

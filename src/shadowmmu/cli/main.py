@@ -27,6 +27,9 @@ VERBS = {
     "fuzz": "Do random operations and check each of them.",
     "replay": "Replay captures of the real kernel's MMU, event by event.",
     "rerun": "Run the guests of captures on the machine, and compare with the real kernel.",
+    "guests": "List the guests that have a name, with the roots that they are about.",
+    "captures": "List captures of the real kernel's MMU.",
+    "completion": "Print a script that teaches a shell to complete verbs and options.",
 }
 HELP = """KVM's x86 shadow MMU, with special shadow pages, as Python that runs real guests.
 

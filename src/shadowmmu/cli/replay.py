@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 from cyclopts import Parameter, validators
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -20,6 +21,10 @@ from shadowmmu.look.picture import take_picture
 from shadowmmu.trace.text import text_lines, to_text
 from shadowmmu.view.draw_picture import draw_picture
 from shadowmmu.view.draw_replay import draw_results
+
+
+class Replays(msgspec.Struct):
+    results: list[Result]
 
 
 def replay(
@@ -74,7 +79,7 @@ def replay(
         return _show(found, roots, at)
     results = _replay_all(found, roots, quiet=json)
     if json:
-        print_json("shadowmmu.replay/1", {"results": results})
+        print_json("shadowmmu.replay/1", Replays(results))
     else:
         console().print(draw_results(results, verbose or every or len(results) == 1), crop=False)
     return int(not all(result.ok for result in results))

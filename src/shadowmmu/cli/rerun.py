@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 from cyclopts import Parameter
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -15,6 +16,13 @@ from shadowmmu.cli.output import console, print_json
 from shadowmmu.cli.roots import Roots
 from shadowmmu.errors import BadInput
 from shadowmmu.view.draw_rerun import draw_results
+
+
+class Reruns(msgspec.Struct):
+    """`not_run`: captures that cannot be rerun here, and why."""
+
+    results: list[Result]
+    not_run: dict[str, str]
 
 
 def rerun(
@@ -57,7 +65,7 @@ def rerun(
         name, why = next(iter(left_out.items()))
         raise BadInput(f"{name} cannot be rerun: {why}; shadowmmu replay {name} does it by the recorded faults")
     if json:
-        print_json("shadowmmu.rerun/1", {"results": results, "not_run": left_out})
+        print_json("shadowmmu.rerun/1", Reruns(results, left_out))
     else:
         console().print(draw_results(results, left_out, verbose or every or len(results) == 1))
     return int(not all(result.ok for result in results))

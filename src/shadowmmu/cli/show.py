@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
+import msgspec
 from cyclopts import Parameter, Token, validators
+from msgspec import UNSET, UnsetType
 
 from shadowmmu.cli.guests import find_guest
 from shadowmmu.cli.output import console, print_json
 from shadowmmu.cli.roots import Roots
 from shadowmmu.errors import BadInput
-from shadowmmu.look.address import follow_address
-from shadowmmu.look.picture import take_picture
-from shadowmmu.look.reverse import reverse_maps
+from shadowmmu.look.address import AddressPicture, follow_address
+from shadowmmu.look.picture import Picture, take_picture
+from shadowmmu.look.reverse import ReverseMap, reverse_maps
 from shadowmmu.machine.machine import Machine
 from shadowmmu.runs.guest_run import GuestRun, RunReport
 from shadowmmu.view.draw_address import draw_address
@@ -28,6 +30,19 @@ def read_address(_: Any, tokens: Sequence[Token]) -> int:
         return int(word, 0)
     except ValueError:
         raise BadInput(f"--address {word}: not an address; write 0x and hexadecimal digits, as 0x1900000") from None
+
+
+class Shown(msgspec.Struct, kw_only=True):
+    """What a guest left after exit number `exit`; `broke`: what ended the run before, if anything did.
+
+    `picture`: all tables; or `addresses`: the way of one address, for each vCPU. `rmaps`: the reverse maps, if they were asked for.
+    """
+
+    exit: int
+    broke: str
+    picture: Picture | UnsetType = UNSET
+    addresses: list[AddressPicture] | UnsetType = UNSET
+    rmaps: list[ReverseMap] | UnsetType = UNSET
 
 
 def show(
@@ -75,13 +90,13 @@ def show(
     run = GuestRun(find_guest(guest), guest, roots=roots)
     report = _run_to(run, at, l2)
     vm = run.machine.vm
-    shown: dict[str, Any] = {"exit": report.exits, "broke": report.broke}
+    shown = Shown(exit=report.exits, broke=report.broke)
     if address is None:
-        shown["picture"] = take_picture(vm)
+        shown.picture = take_picture(vm)
     else:
-        shown["addresses"] = [follow_address(vcpu, address) for vcpu in vm.vcpus]
+        shown.addresses = [follow_address(vcpu, address) for vcpu in vm.vcpus]
     if rmaps:
-        shown["rmaps"] = reverse_maps(vm)
+        shown.rmaps = reverse_maps(vm)
     if json:
         print_json("shadowmmu.show/1", shown)
     else:
@@ -106,15 +121,16 @@ def _run_to(run: GuestRun, at: int | None, l2: bool) -> RunReport:
     return report
 
 
-def _draw(name: str, shown: dict[str, Any], root_only: bool) -> None:
+def _draw(name: str, shown: Shown, root_only: bool) -> None:
     out = console()
-    out.print(f"guest {name} after {shown['exit']:,} exits", style="dim")
-    if shown["broke"]:
-        out.print(shown["broke"], style="red")
-    if "picture" in shown:
-        out.print(draw_picture(shown["picture"], root_only))
-    for picture in shown.get("addresses", ()):
-        out.print(draw_address(picture))
-    if "rmaps" in shown:
+    out.print(f"guest {name} after {shown.exit:,} exits", style="dim")
+    if shown.broke:
+        out.print(shown.broke, style="red")
+    if shown.picture is not UNSET:
+        out.print(draw_picture(shown.picture, root_only))
+    if shown.addresses is not UNSET:
+        for picture in shown.addresses:
+            out.print(draw_address(picture))
+    if shown.rmaps is not UNSET:
         out.print("\nreverse maps", style="bold")
-        out.print(draw_reverse(shown["rmaps"]))
+        out.print(draw_reverse(shown.rmaps))

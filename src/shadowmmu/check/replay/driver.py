@@ -14,6 +14,7 @@ from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.instructions import control_register_written, immediate_loaded
 from shadowmmu.captures.lookahead import GP, efer_written, gets_gp, goes_to_l1, pgd_loaded, rest_of_exit
 from shadowmmu.captures.markers import Mark, parse
+from shadowmmu.captures.validate import is_end
 from shadowmmu.check.compare.origin import with_origins
 from shadowmmu.check.compare.result import Diverged, Divergence, Result, page_at
 from shadowmmu.check.replay.observe import Observer
@@ -290,7 +291,7 @@ class Replay(ReplayState):
             self.streams.compare(self.at)
             self.observer.guest_says(mark)
         elif mark.who == "H":
-            if mark.action in ("closing", "WATCHDOG"):
+            if is_end(event):
                 return False
             if mark.fields.get("exit_reason") == SHUTDOWN:
                 if self.streams.kernel_has(e.MmuLoad):
