@@ -22,6 +22,10 @@ lint: $(READY) $(VENV)/.tests  ## style and types
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
 
+.PHONY: fuzz-readers
+fuzz-readers: $(READY) $(VENV)/.tests  ## broken files, captures and command lines, for SECONDS=60 or as long as you say
+	@$(BIN)/python tools/fuzz_readers.py --seconds $(or $(SECONDS),60)
+
 bench: $(READY)  ## the engine against its C twin
 	@$(BIN)/python benchmarks/run.py
 

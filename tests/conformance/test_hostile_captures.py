@@ -42,6 +42,11 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return err
 
 
+def write_files(folder: Path, content: bytes) -> list[Path]:
+    (folder / "other").write_bytes(content)
+    return [folder / "other"]
+
+
 # --- packed files
 
 
@@ -83,6 +88,18 @@ def test_files_that_are_no_captures(tmp_path, capsys):
         path = tmp_path / "one.capture"
         path.write_bytes(content)
         assert f"{path} is no capture, or a broken one" in refused(capsys, path)
+    text = tmp_path / "trace"
+    assert call(["replay", NAME, "--text"]) == 0
+    text.write_text(capsys.readouterr().out)
+    assert f"{text} is no capture, it is the text of a trace, which has no guest" in refused(capsys, text)
+    assert "is no capture, it is a gzip file" in refused(capsys, *write_files(tmp_path, zipped(b"x")))
+    assert "it unpacks to more than 67,108,864 bytes" in refused(capsys, *write_files(tmp_path, lzma.compress(bytes(80 << 20), preset=0)))
+    with path.open("wb") as file:
+        file.truncate(1 << 36)
+    assert "has 68,719,476,736 bytes" in refused(capsys, path)
+    os.mkfifo(tmp_path / "pipe")
+    for no_file in (tmp_path / "pipe", "/dev/zero", "/dev/stdin"):
+        assert "is no regular file" in refused(capsys, no_file)
     (tmp_path / "empty").mkdir()
     assert "holds no capture" in refused(capsys, tmp_path / "empty")
     assert "no capture is named" in refused(capsys, tmp_path / "missing")
@@ -136,6 +153,33 @@ def test_a_broken_file_of_the_kit_is_named(file, content, said, tmp_path, capsys
         path.write_bytes(content)
     line = refused(capsys, "--kit", tmp_path)
     assert said in line and path.name.partition(".")[0] in line
+
+
+@pytest.mark.parametrize("name", ["../../../secret", "/etc/passwd", "link", "pipe", "."])
+def test_parts_of_a_kit_are_files_inside_it(name, tmp_path, capsys):
+    kit = tmp_path / "kit"
+    write_kit(find(NAME)[0].load(), kit)
+    (tmp_path / "secret").write_bytes(bytes(4096))
+    guests = kit / "guests" / "shadow"
+    (guests / "link").symlink_to(tmp_path / "secret")
+    os.mkfifo(guests / "pipe")
+    described = json.loads((guests / "np32_dirty.json").read_text())
+    described["image"][0]["file"] = name
+    (guests / "np32_dirty.json").write_text(json.dumps(described))
+    line = refused(capsys, "--kit", kit)
+    assert "lies outside its folder" in line or "no regular file" in line or "Is a directory" in line
+
+
+@pytest.mark.parametrize("suffix", [".spt.txt", ".stats.txt", ".pfn.txt.gz", ".jsonl.gz"])
+def test_a_file_of_a_kit_is_no_link_that_leads_out_of_it(suffix, tmp_path, capsys):
+    kit = tmp_path / "kit"
+    file = write_kit(find(NAME)[0].load(), kit) / f"np32_dirty{suffix}"
+    file.rename(tmp_path / "elsewhere")
+    file.symlink_to(tmp_path / "elsewhere")
+    assert "lies outside its folder" in refused(capsys, "--kit", kit)
+    file.unlink()
+    os.mkfifo(file)
+    assert "is no regular file" in refused(capsys, "--kit", kit)
 
 
 # --- any bytes
@@ -201,3 +245,42 @@ def test_files_of_the_kit_with_flipped_bytes(tmp_path, capsys):
         path.write_bytes(kept)
     assert codes == {0, 1, 2}
     assert json.loads((tmp_path / "guests" / folder.name / f"{NAME.split('/')[1]}.json").read_text())["image"]
+
+
+# --- ends
+
+
+@pytest.mark.parametrize("keeps_dumps", [True, False])
+def test_a_capture_that_is_cut_off_is_not_exact(keeps_dumps, tmp_path, capsys):
+    """Wherever it ends: even if nothing differs up to there."""
+    chance = random.Random(9)
+    content = packed()
+    closing = next(i for i, event in enumerate(content["events"]) if event.get("text") == "H closing")
+    if not keeps_dumps:
+        content.update(dumps=[], counters=[])
+    for at in (closing, closing - 1, 0, *(chance.randrange(closing) for _ in range(6))):
+        cut = {**content, "events": content["events"][:at]}
+        for roots in ("legacy", "special"):
+            assert call(["replay", str(write(tmp_path / "one.capture", cut)), "--roots", roots]) == 1, at
+    assert "cut off" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        lambda events, closing: events,
+        lambda events, closing: events[:closing],
+        lambda events, closing: [{"event": "print", "text": "G seq=1 op=0"}],
+        lambda events, closing: [event for event in events if event["event"] == "kvm_mmu_get_page"][:1],
+        lambda events, closing: events[-1:],
+    ],
+)
+@pytest.mark.parametrize("where", ["behind the end", "while it is closed"])
+def test_what_follows_the_end_is_refused(behind, where, tmp_path, capsys):
+    """Be it all of it once more, or one event."""
+    content = packed()
+    events = content["events"]
+    closing = next(i for i, event in enumerate(events) if event.get("text") == "H closing")
+    more = behind(events, closing)
+    content["events"] = [*events, *more] if where == "behind the end" else [*events[: closing + 1], *more, *events[closing + 1 :]]
+    assert "follows its end; it was changed" in refused(capsys, write(tmp_path / "one.capture", content))

@@ -52,7 +52,7 @@ class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """What it needs of the CPU: `svm` makes it a hypervisor, `npt` lets it use nested paging."""
     expect: str = ""
     """Its last line of output, if all is well."""
-    load: Annotated[int, msgspec.Meta(ge=0)] = 0x7C00
+    load: Annotated[int, msgspec.Meta(ge=0, le=MASK32)] = 0x7C00
     """Of a flat image: where its first byte goes, guest physical."""
     entry: Annotated[int, msgspec.Meta(ge=0, le=MASK32)] | None = None
     """Of a flat image: where it starts; by default where it is loaded."""

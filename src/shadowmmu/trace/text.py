@@ -56,10 +56,17 @@ def from_text(line: str) -> AnyEvent | None:
     if not words or words[0].startswith("#"):
         return None
     with parsing(f"the trace's line {line[:80]!r}", "write the trace anew with this version"):
-        name, fields = words[0], dict(word.split("=", 1) for word in words[1:])
+        name, fields = words[0], dict(map(_field, words[1:]))
         if name not in CLASSES or name == "other":
             return Other(ev=name, fields={k: _guess(v) for k, v in fields.items()})
         return CLASSES[name](**{field: _value(field, text) for field, text in fields.items()})  # type: ignore[return-value]
+
+
+def _field(word: str) -> tuple[str, str]:
+    name, equals, text = word.partition("=")
+    if not equals:
+        raise ValueError(f"{word[:40]!r} is no field=value")
+    return name, text
 
 
 def _value(field: str, text: str) -> Any:

@@ -9,7 +9,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from shadowmmu.border.plain import plain
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.machine.result import Reason, Result
 from shadowmmu.runs.guest_run import RunReport
@@ -34,7 +33,7 @@ def _verdict(report: RunReport, seconds: float) -> Text:
     said = (
         ("broke off" if report.broke else "audit failed")
         if result is None
-        else result.reason.value + (f": {plain(result.detail)}" if result.detail else "")
+        else result.reason.value + (f": {result.detail}" if result.detail else "")
     )
     if result is not None and result.reason is Reason.EXIT_LIMIT:
         said = "stopped as asked" if report.as_expected else "gave up"
@@ -92,8 +91,8 @@ def _facts(report: RunReport) -> Table:
 
 
 def _what_broke(report: RunReport) -> RenderableType:
-    lines = [Text(plain(line), style="red") for line in (report.broke, *report.violations[:SHOWN]) if line]
+    lines = [Text(line, style="red") for line in (report.broke, *report.violations[:SHOWN]) if line]
     if len(report.violations) > SHOWN:
         lines.append(Text(f"… and {len(report.violations) - SHOWN} more (--json has them all)", style="dim"))
-    lines.append(Text(f"again:  {plain(report.reproduce)}", no_wrap=True, overflow="ignore"))
+    lines.append(Text(f"again:  {report.reproduce}", no_wrap=True, overflow="ignore"))
     return Group(*lines)

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from shadowmmu import HostFault, TripleFault, Vcpu, Vm
+from shadowmmu import EngineError, HostFault, TripleFault, Vcpu, Vm
 
 OUTSIDE, PAGING, PAE, LMA = 0x7770000, 0x80000001, 0x20, 0x500
 BAD_PDPTES = struct.pack("<4Q", 0x2001, 0, 0x9000001, 0)
@@ -32,7 +32,7 @@ def test_a_root_that_leads_outside(roots: str) -> None:
     shuts_down(cpu, "CR3 0x7770000")
     if roots == "legacy":  # a special root reads no PDPTE
         cpu.set_sregs(PAGING, 0x1000, PAE, 0)
-        shuts_down(cpu, "PDPTE 2 of CR3 0x1000, 0x9000001,")
+        shuts_down(cpu, "PDPTE 2, 0x9000001, of CR3 0x1000")
 
 
 @pytest.mark.parametrize("roots", ["special", "legacy"])
@@ -41,16 +41,16 @@ def test_an_l2_is_told_by_what_l1_gave_it(roots: str) -> None:
     cpu.set_sregs(PAGING, 0x1000, PAE, 0)
     cpu.enter()
     assert cpu.nested_vmrun(1, 0x123000, 0, 0, ncr3=OUTSIDE)
-    shuts_down(cpu, "nCR3 0x7770000")
+    shuts_down(cpu, "nested CR3 0x7770000")
     if roots == "legacy":
         cpu.nested_vmexit()
         assert cpu.nested_vmrun(1, 0x123000, 0, 0, ncr3=0x1000)
-        shuts_down(cpu, "PDPTE 2 of nCR3 0x1000, 0x9000001,")
+        shuts_down(cpu, "PDPTE 2, 0x9000001, of nested CR3 0x1000")
     cpu = vcpu(roots)
     cpu.set_sregs(1, 0, 0, 0)
     cpu.enter()
     assert cpu.nested_vmrun(PAGING, OUTSIDE, 0, 0, ncr3=None)
-    shuts_down(cpu, "CR3 of L2 0x7770000")
+    shuts_down(cpu, "CR3 0x7770000")
 
 
 def test_an_ept_pointer() -> None:
@@ -65,7 +65,7 @@ def test_an_address_that_no_root_reaches_is_not_the_hosts_fault(roots: str) -> N
     cpu = vcpu(roots)
     cpu.set_sregs(1, 0, 0, 0)
     cpu.enter()
-    with pytest.raises(HostFault, match="0x200000000 is out of reach of the root, whose three levels end at 4 GiB"):
+    with pytest.raises(EngineError, match="0x200000000 is beyond what a root of 3 levels reaches"):
         cpu.page_fault(1 << 33, 0)
     cpu.vm.write_protect_hva(cpu.vm.memslots()[0].hva + 0x3000, 0x1000, False)
     with pytest.raises(HostFault, match="the host cannot give the page behind 0x3000"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from shadowmmu.errors import BadInput
-from shadowmmu.machine.loader import Guest, load_bytes, load_image, read_guest
+from shadowmmu.machine.loader import Guest, Piece, load_bytes, load_image, read_guest
 from shadowmmu.machine.seam import Reg
 
 MAGIC = 0x1BADB002
@@ -42,6 +42,11 @@ def test_a_guest_from_toml(tmp_path: Path) -> None:
         (TOML + "features = [1]", "`$.features[0]`"),
         (TOML + "features = ['pku']", "this machine has no pku"),
         (TOML + "colour = 'red'", "unknown field `colour`"),
+        (TOML + f"load = {'9' * 5000}", "is not TOML: Exceeds the limit"),
+        (TOML + f"load = 0x{'f' * 5000}", "; mend that field"),
+        (TOML + f"features = {'[' * 30_000}", "is not TOML: it nests too deeply; mend that line"),
+        (TOML + f"features = {'{a=' * 10_000}", "is not TOML: it nests too deeply; mend that line"),
+        (TOML + "#" * 70_000, "has 70,027 bytes, no more than 65,536 are read"),
     ],
 )
 def test_bad_toml(tmp_path: Path, text: str, message: str) -> None:
@@ -106,6 +111,14 @@ def test_address_fields() -> None:
     assert (flags & 0x41, lower, upper) == (0x41, 640, 31 * 1024)
 
 
+def elf64(entry: int = 0x100000, **fields: int) -> bytes:
+    """A 64-bit ELF executable of one segment; `fields`: what its header of the segment has otherwise."""
+    code = header(0) + b"\xf4"
+    start = struct.pack("<4sBBB9x", b"\x7fELF", 2, 1, 1) + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, entry, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    segment = {"offset": 120, "vaddr": 0x100000, "paddr": 0x100000, "filesz": len(code), "memsz": len(code), "align": 4, **fields}
+    return start + struct.pack("<II6Q", 1, 7, *segment.values()) + code
+
+
 def elf(machine: int = 3, address: int = 0x100000, segments: int = 1, entry: int = 0x10000C) -> bytes:
     """A 32-bit ELF executable of one segment, linked at 0xC0000000, that holds a multiboot header."""
     code = header(0) + b"\xf4"
@@ -142,6 +155,14 @@ def test_an_elf_entry_is_virtual() -> None:
         (header(0), "is no ELF file"),
         (elf(machine=40), "is ELF for ARM; build it for x86"),
         (elf(segments=0), "has nothing to load"),
+        (elf(segments=5000), "it has 5000 segments, no more than 256 are loaded"),
+        (elf64(memsz=4), "its segment at 0x100000 has 0xd bytes for 0x4 bytes of memory; build it again"),
+        (elf64(filesz=100, memsz=100), "promises 0x64 bytes, the file has 0xd"),
+        (elf64(filesz=1 << 63, memsz=1 << 63), "; build it again"),
+        (elf64(offset=1 << 63), "; build it again"),
+        (elf64(entry=0, paddr=1 << 63), "memory ends at 0x2000000; raise memory_mib"),
+        (elf64(memsz=1 << 63), "memory ends at 0x2000000; raise memory_mib"),
+        (elf64(entry=1 << 40), "it starts at 0x10000000000, which 32-bit code cannot reach"),
     ],
 )
 def test_bad_multiboot_images(image: bytes, message: str) -> None:
@@ -149,3 +170,26 @@ def test_bad_multiboot_images(image: bytes, message: str) -> None:
         load_bytes(guest(), image)
     assert message in str(error.value)
     assert "x.img" in str(error.value)
+
+
+def test_an_image_is_looked_at_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "x.img").open("wb") as file:
+        file.truncate(1 << 36)
+    with pytest.raises(BadInput, match="has 68,719,476,736 bytes, no more than 268,435,456 are read"):
+        load_image(guest(directory=str(tmp_path)))
+    with pytest.raises(BadInput, match="no more than"):
+        read_guest(tmp_path / "x.img")
+
+
+def test_segments_may_not_have_more_bytes_than_memory_in_all() -> None:
+    """Else a small file could have gigabytes written."""
+    start = elf64(memsz=0x100000)
+    again = bytearray(start[:56] + struct.pack("<H", 40) + start[58:120] + start[64:120] * 39 + start[120:])
+    with pytest.raises(BadInput, match="lie on one another, and have more bytes than memory in all"):
+        load_bytes(guest(), bytes(again))
+
+
+def test_zeroes_are_written_only_where_another_piece_has_been() -> None:
+    before, after = Piece(0x1000, b"x" * 0x100, 0x100), Piece(0x1000, b"y" * 0x10, 1 << 20)
+    assert list(after.zeroes([before])) == [(0x1010, 0x1100)]
+    assert not list(after.zeroes([Piece(0x0, b"x", 1), Piece(0x1000, b"x", 1 << 20)]))

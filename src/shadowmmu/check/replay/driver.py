@@ -66,6 +66,8 @@ class Replay(ReplayState):
                 return self.result
             self.streams.compare(self.at)
             self.observer.finish()
+            if self.at == end:
+                raise self.diverge("the capture is cut off: the kernel's guest has not ended, and its VM is not closed")
         except Diverged as stop:
             self.result.divergence = with_origins(stop.divergence, self.capture)
         except Parted as stop:

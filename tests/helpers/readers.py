@@ -1,0 +1,339 @@
+"""Every reader of outside input as a property: whatever it is given, it reads, or refuses in a line of BadInput.
+
+`PROPERTIES` are run by tests/readers with a fixed seed and budget, and by tools/fuzz_readers.py for as long as one says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import gzip
+import io
+import json
+import lzma
+import os
+import random
+import shutil
+import struct
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from hypothesis import strategies as st
+from kit_files import write_kit
+
+from shadowmmu.captures.find import find
+from shadowmmu.captures.validate import undoable
+from shadowmmu.check.replay.driver import Replay
+from shadowmmu.cli.main import VERBS, call
+from shadowmmu.errors import BadInput
+from shadowmmu.machine.loader import Guest, load_bytes, load_image, read_guest
+from shadowmmu.trace.text import read_text, text_lines
+
+NAMES = ("shadow/np32_dirty", "shadow/p32_basic", "nested/npae_slots")
+NUMBERS = (0, 1, -1, 2, 7, 12, 255, 4095, 4096, 1 << 20, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 40, 1 << 52, (1 << 63) - 1, (1 << 64) - 1)
+LARGER = (-(1 << 63), 1 << 63, 1 << 64, 1 << 200, 10**4400)
+TEXTS = ("", "x", "\x1b]0;x\x07", "../../etc/passwd", "/etc/passwd", "\udcff", "\0", "a" * 5000, "9" * 5000, "0x" + "f" * 5000, "\u202e")
+Choose = random.Random
+Property = Callable[[Choose], object]
+
+
+def refuses_or_reads(read: Callable[[], Any]) -> Any:
+    """What was read; None: it was refused, as the user is told."""
+    try:
+        return read()
+    except BadInput as error:
+        assert str(error).strip(), "a line has words"
+        return None
+
+
+# --- changes
+
+
+def value(choose: Choose, depth: int = 0) -> Any:
+    """Anything that JSON or MessagePack can hold."""
+    kind = choose.randrange(9)
+    if kind < 4:
+        return choose.choice(NUMBERS)
+    if kind < 6:
+        return choose.choice([text for text in TEXTS if text.isprintable()])
+    if kind < 8 or depth > 3:
+        return choose.choice([None, True, -0.5, 1e300, [], {}, [[]] * 3, {"": 0}])
+    return [value(choose, depth + 1), {"x": value(choose, depth + 1)}]
+
+
+def nested(levels: int) -> Any:
+    """Deeper than parsers go."""
+    tree: Any = []
+    for _ in range(levels):
+        tree = [tree]
+    return tree
+
+
+def change(tree: Any, choose: Choose) -> None:
+    """One change somewhere in a tree of containers: a value, a name, a part left out or there twice."""
+    while True:
+        keys = list(tree) if isinstance(tree, dict) else list(range(len(tree)))
+        if not keys:
+            return
+        key = choose.choice(keys)
+        below = tree[key]
+        if not isinstance(below, dict | list) or not below or choose.random() < 0.15:
+            break
+        tree = below
+    kind = choose.randrange(6)
+    if kind == 0:
+        del tree[key]
+    elif kind == 1 and isinstance(tree, list):
+        tree.insert(key, copy.deepcopy(below))
+    elif kind == 2 and isinstance(tree, dict):
+        tree[choose.choice(("", "new", key + "x"))] = value(choose)
+    elif kind == 3 and isinstance(below, int) and not isinstance(below, bool):
+        tree[key] = (below ^ 1 << choose.randrange(64)) & (1 << 64) - 1
+    else:
+        tree[key] = value(choose)
+
+
+def flip(data: bytes, choose: Choose) -> bytes:
+    """A few bytes changed, cut out or put in."""
+    changed = bytearray(data)
+    for _ in range(choose.randint(1, 3)):
+        at = choose.randrange(len(changed) + 1)
+        kind = choose.randrange(5)
+        if kind < 2:
+            changed[at : at + 1] = bytes([choose.randrange(256)])
+        elif kind == 2:
+            del changed[at : at + choose.choice((1, 4, 64, 4096))]
+        elif kind == 3:
+            changed[at:at] = choose.choice((b"\0", b"\xff" * 8, b"\xdd\xff\xff\xff\xff", b"[" * 9, b"9" * 20, b"\n", b"= "))
+        else:
+            changed = changed[:at]
+    return bytes(changed)
+
+
+# --- captures
+
+
+@cache
+def packed(name: str) -> bytes:
+    return lzma.decompress(find(name)[0].path.read_bytes())
+
+
+def capture_file(choose: Choose) -> None:
+    """A packed capture; one that can be loaded is replayed."""
+    plain = packed(choose.choice(NAMES))
+    kind = choose.randrange(8)
+    if kind < 5:
+        tree = msgspec.msgpack.decode(plain)
+        for _ in range(choose.randint(1, 3)):
+            change(tree, choose)
+        if kind == 0:
+            tree[choose.choice(("unknown", "events"))] = nested(400)
+        data = lzma.compress(msgspec.msgpack.encode(tree), preset=0)
+    elif kind < 7:
+        data = lzma.compress(flip(plain, choose), preset=0)
+    else:
+        data = flip(lzma.compress(plain, preset=0), choose)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "one.capture")
+        path.write_bytes(data)
+        replayed(path, choose)
+
+
+def replayed(path: Path, choose: Choose) -> None:
+    for one in refuses_or_reads(lambda: find(str(path))) or ():
+        capture = refuses_or_reads(one.load)
+        if capture is not None:
+            refuses_or_reads(lambda capture=capture: replay(capture, choose.choice(("legacy", "special"))))
+
+
+def replay(capture: Any, roots: str) -> bool:
+    with undoable("it"):
+        return Replay(capture, roots).run().ok
+
+
+# --- the kit
+
+
+@cache
+def kit() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="kit."))
+    write_kit(find(NAMES[0])[0].load(), folder)
+    return folder
+
+
+def kit_folder(choose: Choose) -> None:
+    """A folder as the kit leaves it, with one of its files changed or replaced by what is none."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, "kit")
+        shutil.copytree(kit(), folder)
+        path = choose.choice(sorted(path for path in folder.rglob("*") if path.is_file()))
+        kind = choose.randrange(12)
+        if kind == 0:
+            replace(path, choose)
+        elif path.suffix == ".json" and kind < 8:
+            described = json.loads(path.read_text())
+            change(described, choose)
+            if kind == 1:
+                change(described["image"], choose)
+            path.write_text(json.dumps(described) if kind > 2 else "[" * 100_000)
+        else:
+            data = path.read_bytes()
+            path.write_bytes(
+                gzip.compress(flip(gzip.decompress(data), choose), 1) if path.suffix == ".gz" and kind < 10 else flip(data, choose)
+            )
+        replayed(folder, choose)
+
+
+def replace(path: Path, choose: Choose) -> None:
+    """By something else than a file that is inside."""
+    path.unlink()
+    kind = choose.randrange(5)
+    if kind == 0:
+        os.mkfifo(path)
+    elif kind == 1:
+        path.mkdir()
+    elif kind < 4:
+        path.symlink_to(choose.choice(("/etc/passwd", "/dev/zero", path.name, "nowhere", "/")))
+
+
+# --- guests
+
+
+def description(choose: Choose) -> None:
+    """A guest's TOML file."""
+    fields = {"name": '"x"', "image": '"x.img"', "mode": '"pae"', "vcpus": "1", "memory_mib": "32", "features": '["nx"]', "load": "0x7c00"}
+    fields |= {"format": '"flat"', "start": '"real"', "entry": "0", "expect": '"x"', "title": '"x"'}
+    for _ in range(choose.randint(0, 4)):
+        fields[choose.choice([*fields, "directory", "other", '"a.b"', "a.b.c"])] = toml(choose)
+    text = "\n".join(f"{name} = {words}" for name, words in fields.items())
+    data = text.encode("utf-8", "surrogateescape")
+    if choose.random() < 0.3:
+        data = flip(data, choose)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "x.toml")
+        path.write_bytes(data)
+        Path(folder, "x.img").write_bytes(b"\xf4")
+        guest = refuses_or_reads(lambda: read_guest(path))
+        if guest is not None:
+            refuses_or_reads(lambda: load_image(guest))
+
+
+def toml(choose: Choose) -> str:
+    kind = choose.randrange(8)
+    if kind < 3:
+        return str(choose.choice(NUMBERS)) if kind else hex(choose.choice((*NUMBERS, *LARGER)))
+    if kind < 5:
+        return json.dumps(choose.choice(TEXTS))
+    return choose.choice(
+        ("9" * 5000, "[" * 3000, "{a=" * 3000, "[" * 60_000, "1979-05-27", "nan", "true", '"""', "[]", "{}", '[["nx"]]', "'\x1b'")
+    )
+
+
+def image(choose: Choose) -> None:
+    """A flat, a multiboot or an ELF image."""
+    kind = choose.choice(("flat", "fields", "elf32", "elf64"))
+    load = choose.choice((0, 0x7C00, 0x100000, *NUMBERS, 1 << 63, 1 << 64))
+    guest = Guest(name="x", image="x", format="flat" if kind == "flat" else "multiboot", memory_mib=4, load=max(0, load), start="protected")
+    data = {"flat": lambda: b"\xf4", "fields": lambda: fields(choose), "elf32": lambda: elf(choose, 32), "elf64": lambda: elf(choose, 64)}[
+        kind
+    ]()
+    if choose.random() < 0.4:
+        data = flip(data, choose)
+    loaded = refuses_or_reads(lambda: load_bytes(guest, data))
+    if loaded is not None:
+        assert all(piece.gpa >= 0 and len(piece.data) <= piece.size and piece.gpa + piece.size <= 4 << 20 for piece in loaded.pieces)
+        assert sum(piece.size for piece in loaded.pieces) <= 4 << 20
+
+
+def number(choose: Choose, usual: int, width: int) -> int:
+    """A header's field: mostly as it should be."""
+    return (usual if choose.random() < 0.85 else choose.choice((*NUMBERS, 1 << 63, (1 << 64) - 16))) & (1 << width) - 1
+
+
+def header(flags: int, *words: int) -> bytes:
+    magic = 0x1BADB002
+    return struct.pack(f"<III{len(words)}I", magic, flags, -(magic + flags) & 0xFFFFFFFF, *words)
+
+
+def fields(choose: Choose) -> bytes:
+    usual = (0x100000, 0x100000, 0x100030, 0x101000, 0x100020)
+    return header(1 << 16 | choose.choice((0, 1, 2, 3, 4)), *(number(choose, word, 32) for word in usual)) + bytes(16)
+
+
+def elf(choose: Choose, width: int) -> bytes:
+    """An ELF file of one to three segments."""
+    wide, count = width == 64, choose.randint(1, 3)
+    start, entry_size, code = (64, 56, header(0)) if wide else (52, 32, header(0))
+    form = "<HHIQQQIHHHHHH" if wide else "<HHIIIIIHHHHHH"
+    sizes = (16, 16, 32, width, width, width, 32, 16, 16, 16, 16, 16, 16)
+    usual = (2, 62 if wide else 3, 1, 0x100000, start, 0, 0, start, entry_size, count, 0, 0, 0)
+    made = struct.pack("<4sBBB9x", b"\x7fELF", 2 if wide else 1, 1, 1)
+    made += struct.pack(form, *(number(choose, word, size) for word, size in zip(usual, sizes, strict=True)))
+    for index in range(count):
+        at = 0x100000 + 0x1000 * index
+        offset = start + entry_size * count
+        words = (1, 5, offset, at, at, len(code), len(code) + 16, 4096) if wide else (1, offset, at, at, len(code), len(code) + 16, 5, 4096)
+        widths = (32, 32, *([64] * 6)) if wide else (32,) * 8
+        made += struct.pack("<IIQQQQQQ" if wide else "<8I", *(number(choose, word, size) for word, size in zip(words, widths, strict=True)))
+    return made + code
+
+
+# --- events and arguments
+
+
+@cache
+def trace() -> tuple[str, ...]:
+    return tuple(text_lines(find(NAMES[0])[0].load().events[:200]))
+
+
+def event_text(choose: Choose) -> None:
+    """Lines of a trace."""
+    lines = [*trace()]
+    for _ in range(choose.randint(1, 4)):
+        at = choose.randrange(len(lines))
+        words = choose.choice(
+            (lines[at] + " x", lines[at].replace("=", "=z", 1), f"{lines[at]} {choose.choice(TEXTS)}={choose.choice(TEXTS)}")
+        )
+        broken = flip(lines[at].encode("utf-8", "surrogateescape"), choose).decode("utf-8", "replace")
+        lines[at] = choose.choice((words, broken, f"other ev={choose.choice(TEXTS)}"))
+    events = refuses_or_reads(lambda: list(read_text("\n".join(lines))))
+    if events is not None:
+        again = list(read_text("\n".join(text_lines(events))))
+        assert len(again) == len(events)
+
+
+OPTIONS = (
+    "--roots", "special", "legacy", "--audit", "off", "--max-exits", "3", "--at", "40", "--l2", "--address", "0x1000", "--root-only",
+    "--rmaps", "--json", "--seed", "--operations", "5", "--modes", "pae", "--audit-every", "--kit", "--all", "-v", "--text",
+    "--help", "--version", "--", "-", "@x", "nonpaging", "pae", "shadow/np32_dirty", "np32_*", "[", "*/", "bash", "/dev/null", "/", ".",
+)  # fmt: skip
+
+
+def arguments(choose: Choose) -> None:
+    """A command line: it ends with 0, 1 or 2, and with one line for 2."""
+    verb = choose.choice((*VERBS, choose.choice(TEXTS)))
+    quick = {"run": ["--max-exits", "3"], "show": ["--at", "3"], "fuzz": ["--operations", "5"]}.get(verb, [])
+    tokens = [verb, *(choose.choice((*OPTIONS, *OPTIONS, *TEXTS, str(choose.choice(NUMBERS)))) for _ in range(choose.randrange(5)))]
+    if verb in ("replay", "rerun", "captures", "compare"):  # else these do much by default
+        quick = [choose.choice((NAMES[0], "nobody"))] if verb != "compare" else ["nobody"]
+    said, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(errors):
+        code = call([*tokens[:1], *quick, *tokens[1:]])
+    assert code in (0, 1, 2)
+    assert errors.getvalue().count("\n") == (code == 2), errors.getvalue()
+    assert not set(errors.getvalue() + said.getvalue()) & set("\x1b\x07\x7f\u202e")
+
+
+PROPERTIES: dict[str, Property] = {
+    "capture file": capture_file,
+    "kit folder": kit_folder,
+    "TOML": description,
+    "image": image,
+    "event text": event_text,
+    "arguments": arguments,
+}
+CHOICES = st.randoms(use_true_random=True)
