@@ -222,7 +222,7 @@ def walk(
         if trail is not None:
             del trail[-len(used) :]
         return walk(mode, read, root, gva, access, ac, write=write, pdptes=pdptes, pkru=pkru, resume=resume, trail=trail)
-    return found._replace(rights=found.rights | DIRTY) if access & WRITE else found
+    return Translation(found.page, found.shift, found.rights | DIRTY) if access & WRITE else found
 
 
 def _page_directory(mode: Paging, read: Read, root: int, gva: int, pdptes: tuple[int, ...] | None) -> int:

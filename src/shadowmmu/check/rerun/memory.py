@@ -7,7 +7,7 @@ from collections.abc import Callable
 from shadowmmu import Vcpu
 from shadowmmu.check.rerun.pdptes import Pdptes
 from shadowmmu.hardware.walk import SecondLevelFault
-from shadowmmu.machine.memory.cpu_walk import walk_nested_tables, walk_shadow_tables
+from shadowmmu.machine.memory.cpu_walk import tables_of
 from shadowmmu.machine.memory.linear_memory import FETCH, PAGE_SIZE, READ, SYSTEM, USER, GuestMemory, NoMemory, Span
 
 MMIO_BYTE = b"\x5a"
@@ -75,11 +75,11 @@ class FetchedCode(GuestMemory):
 
     def __init__(self, vcpu: Vcpu) -> None:
         super().__init__(vcpu, lambda _gpa, _size: None)
-        self._walk = walk_nested_tables if vcpu.vm.tdp else walk_shadow_tables
+        self._tables = tables_of(vcpu)
 
     def fetch(self, gva: int, size: int, user: bool) -> bytes:
         try:
-            place = self._walk(self.vcpu, gva, USER if user else READ)
+            place = self._tables.walk(gva, USER if user else READ)
         except SecondLevelFault:
             place = -1
         if place < 0:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from shadowmmu.engine.face.types import Outcome
 from shadowmmu.machine.loop.entry import enter
-from shadowmmu.machine.memory.cpu_memory import CpuMemory, NestedCpuMemory
+from shadowmmu.machine.memory.cpu_memory import CpuMemory
 from shadowmmu.machine.memory.linear_memory import PF, READ, SYSTEM, USER, GuestFault, NestedFault
 from shadowmmu.machine.seam import ExitKind
 from shadowmmu.machine.svm.reflect import leave_by, shut_down, takes_event
@@ -37,8 +37,7 @@ class Injection:
         error_code: Callable[[int], int],
     ) -> None:
         self._p = p
-        memory = NestedCpuMemory if p.vcpu.vm.tdp else CpuMemory
-        self._memory = memory(p.vcpu, on_store, on_host_store, self)
+        self._memory = CpuMemory(p.vcpu, on_store, on_host_store, self)
         self._error_code = error_code
         self._now: Pending
 

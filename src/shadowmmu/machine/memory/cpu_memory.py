@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from shadowmmu.engine.face.types import Outcome
 from shadowmmu.hardware.walk import SecondLevelFault
-from shadowmmu.machine.memory.cpu_walk import walk_nested_tables, walk_shadow_tables
+from shadowmmu.machine.memory.cpu_walk import tables_of
 from shadowmmu.machine.memory.linear_memory import PAGE_SIZE, PF, GuestFault, GuestMemory, NestedFault, Span
 from shadowmmu.machine.seam import CpuError
 from shadowmmu.x86.pferr import Pferr
@@ -37,7 +37,7 @@ class DeliveryExits(Protocol):
 
 
 class CpuMemory(GuestMemory):
-    """With shadow paging. `on_host_store(hpa, size)` hears of stores to host memory."""
+    """`on_host_store(hpa, size)` hears of stores to host memory."""
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class CpuMemory(GuestMemory):
     ) -> None:
         super().__init__(vcpu, on_store)
         self._on_host_store, self._exits = on_host_store, exits
+        self._tables = tables_of(vcpu)
         self._pages: dict[tuple[int, int], int] = {}
 
     def begin(self) -> None:
@@ -65,22 +66,35 @@ class CpuMemory(GuestMemory):
 
     def _find(self, gva: int, access: int) -> int:
         for _ in range(_RETRIES):
-            place = walk_shadow_tables(self.vcpu, gva, access)
-            if place >= 0:
-                return place
-            self._pages.clear()
-            outcome = self._exits.page_fault(gva, access, ~place)
-            if outcome is Outcome.INJECT:
-                fault = self.vcpu.exception
-                raise GuestFault(PF, fault.error_code, fault.cr2, reported=True)
+            try:
+                place = self._tables.walk(gva, access)
+                if place >= 0:
+                    return place
+                outcome = self._page_fault(gva, access, ~place)
+            except SecondLevelFault as fault:
+                outcome = self._nested_page_fault(fault)
             if outcome is Outcome.EMULATE:
                 return super().translate(gva, access) | _EMULATED
             self._exits.reenter()
-        raise self._no_progress(gva)
+        raise CpuError(f"the engine makes no progress with an access to {gva:#x} in an event delivery; report this as a bug")
 
-    @staticmethod
-    def _no_progress(gva: int) -> CpuError:
-        return CpuError(f"the engine makes no progress with an access to {gva:#x} in an event delivery; report this as a bug")
+    def _page_fault(self, gva: int, access: int, code: int) -> Outcome:
+        """With nested paging it is the guest's own, and no exit."""
+        if self.vcpu.vm.tdp:
+            raise GuestFault(PF, code, gva, reported=True)
+        self._pages.clear()
+        outcome = self._exits.page_fault(gva, access, code)
+        if outcome is Outcome.INJECT:
+            fault = self.vcpu.exception
+            raise GuestFault(PF, fault.error_code, fault.cr2, reported=True)
+        return outcome
+
+    def _nested_page_fault(self, fault: SecondLevelFault) -> Outcome:
+        self._pages.clear()
+        outcome = self._exits.nested_page_fault(fault.gpa, fault.code)
+        if outcome is Outcome.INJECT:
+            raise NestedFault(fault.gpa, fault.code & _CAUSE | self.vcpu.exception.error_code, reported=True) from None
+        return outcome
 
     def load(self, span: Span) -> int:
         if span[0][0] & _EMULATED or span[-1][0] & _EMULATED:
@@ -101,28 +115,6 @@ class CpuMemory(GuestMemory):
             else:
                 self.vcpu.vm.write_host(place, part.to_bytes(size, "little"))
                 self._on_host_store(place, size)
-
-
-class NestedCpuMemory(CpuMemory):
-    """With nested paging: the CPU walks the guest's own tables, and each address on the way through the nested ones."""
-
-    def _find(self, gva: int, access: int) -> int:
-        for _ in range(_RETRIES):
-            try:
-                place = walk_nested_tables(self.vcpu, gva, access)
-            except SecondLevelFault as fault:
-                self._pages.clear()
-                outcome = self._exits.nested_page_fault(fault.gpa, fault.code)
-                if outcome is Outcome.INJECT:
-                    raise NestedFault(fault.gpa, fault.code & _CAUSE | self.vcpu.exception.error_code, reported=True) from None
-                if outcome is Outcome.EMULATE:
-                    return GuestMemory.translate(self, gva, access) | _EMULATED
-                self._exits.reenter()
-                continue
-            if place < 0:
-                raise GuestFault(PF, ~place, gva, reported=True)
-            return place
-        raise self._no_progress(gva)
 
 
 def _offsets(span: Span) -> list[tuple[int, tuple[int, int]]]:

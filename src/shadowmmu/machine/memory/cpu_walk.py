@@ -6,38 +6,72 @@ complement (~) of a #PF's error code.
 
 from typing import TYPE_CHECKING
 
-from shadowmmu.hardware.walk import Features, Npt, paging, walk, walk_two_dimensions
+from shadowmmu.hardware.walk import Features, Npt, Paging, paging, walk, walk_two_dimensions
 from shadowmmu.machine.memory.guest_tables import paging_of
 from shadowmmu.machine.memory.linear_memory import SYSTEM, USER, WRITE
 from shadowmmu.machine.real_controls import on_shadow_tables
 from shadowmmu.x86.control import Cr0, Cr4, Efer
 
 if TYPE_CHECKING:
-    from shadowmmu import Vcpu, Vm
+    from shadowmmu import Vcpu
 
 _LONG_MODE = int(Cr0.PG), int(Cr4.PAE), int(Efer.LME | Efer.NXE)
 """The paging of nested tables with four levels."""
 
 
-def walk_shadow_tables(vcpu: "Vcpu", gva: int, access: int) -> int:
-    """The #PF, if any, is an exit."""
-    root = vcpu.root
-    if root is None:
-        return ~(access & (WRITE | USER))
-    real = on_shadow_tables(vcpu, root)
-    mode = paging(real.cr0, real.cr4, real.efer, Features(maxphyaddr=vcpu.vm.host_maxphyaddr))
-    memory = _HostMemory(vcpu.vm)
-    found = walk(mode, memory.read, root, gva, access & (WRITE | USER), _lifts_smap(vcpu, access), write=memory.write)
-    return ~found if isinstance(found, int) else found.address(gva)
+class ShadowTables:
+    """Those that one vCPU runs on."""
+
+    def __init__(self, vcpu: "Vcpu") -> None:
+        self._vcpu = vcpu
+        self._features = Features(maxphyaddr=vcpu.vm.host_maxphyaddr)
+        self._registers = (-1, -1, -1)
+        self._mode: Paging
+
+    def walk(self, gva: int, access: int) -> int:
+        """The #PF, if any, is an exit."""
+        vcpu = self._vcpu
+        root, code = vcpu.root, access & (WRITE | USER)
+        if root is None:
+            return ~code
+        found = walk(self._paging(), self._read, root, gva, code, _lifts_smap(vcpu, access), write=self._write)
+        return ~found if isinstance(found, int) else found.address(gva)
+
+    def _paging(self) -> Paging:
+        """The mode of the registers that the hardware really has; they seldom change."""
+        vcpu = self._vcpu
+        registers = vcpu.cr0, vcpu.cr4, vcpu.efer
+        if registers != self._registers:
+            real = on_shadow_tables(vcpu, 0)
+            self._registers, self._mode = registers, paging(real.cr0, real.cr4, real.efer, self._features)
+        return self._mode
+
+    def _read(self, hpa: int, _size: int) -> int:
+        entry: int = self._vcpu.vm.read_host_u64(hpa)
+        return entry
+
+    def _write(self, hpa: int, size: int, value: int) -> None:
+        self._vcpu.vm.write_host(hpa, value.to_bytes(size, "little"))
 
 
-def walk_nested_tables(vcpu: "Vcpu", gva: int, access: int) -> int:
-    """The #PF, if any, is the guest's own; raises SecondLevelFault where the nested tables end the walk."""
-    memory = _HostMemory(vcpu.vm)
-    mode = paging(*_LONG_MODE, Features(maxphyaddr=vcpu.vm.host_maxphyaddr))
-    nested = Npt(mode, memory.read, memory.write, vcpu.root)
-    found = walk_two_dimensions(paging_of(vcpu), nested, vcpu.cr3, gva, access & (WRITE | USER), _lifts_smap(vcpu, access))
-    return ~found if isinstance(found, int) else found[1]
+class NestedTables:
+    """Those that one vCPU runs on, with the guest's own above them."""
+
+    def __init__(self, vcpu: "Vcpu") -> None:
+        self._vcpu = vcpu
+        self._mode = paging(*_LONG_MODE, Features(maxphyaddr=vcpu.vm.host_maxphyaddr))
+
+    def walk(self, gva: int, access: int) -> int:
+        """The #PF, if any, is the guest's own; raises SecondLevelFault where the nested tables end the walk."""
+        vcpu, nested = self._vcpu, Npt(self._mode, self._read, self._write, self._vcpu.root)
+        found = walk_two_dimensions(paging_of(vcpu), nested, vcpu.cr3, gva, access & (WRITE | USER), _lifts_smap(vcpu, access))
+        return ~found if isinstance(found, int) else found[1]
+
+    def _read(self, hpa: int, size: int) -> int:
+        return int.from_bytes(self._vcpu.vm.read_host(hpa, size), "little")
+
+    def _write(self, hpa: int, size: int, value: int) -> None:
+        self._vcpu.vm.write_host(hpa, value.to_bytes(size, "little"))
 
 
 def _lifts_smap(vcpu: "Vcpu", access: int) -> bool:
@@ -45,14 +79,6 @@ def _lifts_smap(vcpu: "Vcpu", access: int) -> bool:
     return bool(vcpu.ac) and not access & SYSTEM
 
 
-class _HostMemory:
-    """As a walk wants it."""
-
-    def __init__(self, vm: "Vm") -> None:
-        self._vm = vm
-
-    def read(self, hpa: int, size: int) -> int:
-        return int.from_bytes(self._vm.read_host(hpa, size), "little")
-
-    def write(self, hpa: int, size: int, value: int) -> None:
-        self._vm.write_host(hpa, value.to_bytes(size, "little"))
+def tables_of(vcpu: "Vcpu") -> ShadowTables | NestedTables:
+    """What the CPU of this vCPU walks."""
+    return NestedTables(vcpu) if vcpu.vm.tdp else ShadowTables(vcpu)
