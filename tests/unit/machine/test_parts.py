@@ -143,7 +143,8 @@ class Shadow:
         self.vcpu.enter()
         self.outcomes: list[Outcome] = []
         self.stored: list[int] = []
-        self.memory = CpuMemory(self.vcpu, lambda gpa, size: None, lambda hpa, size: self.stored.append(hpa), self)
+        self.translations: dict[tuple[int, int], int] = {}
+        self.memory = CpuMemory(self.vcpu, lambda gpa, size: None, lambda hpa, size: self.stored.append(hpa), self, self.translations)
 
     def page_fault(self, gva: int, access: int, code: int) -> Outcome:
         self.outcomes.append(self.vcpu.page_fault(gva, code))
@@ -168,6 +169,24 @@ def test_the_first_access_faults_into_the_engine_and_the_next_does_not() -> None
     assert s.vm.read_guest(0x5FFC, 8) == (0x1122334455667788).to_bytes(8, "little")
     assert s.stored == [s.vm.host_page(0x5000) | 0xFFC, s.vm.host_page(0x6000)]
     assert s.vm.counters()["mmu_pte_write"] == 0, "the MMU is not told, as of no store of the CPU"
+
+
+def test_a_translation_lives_as_in_a_tlb() -> None:
+    """From one delivery to the next, but not with other registers, and not where the engine has to emulate."""
+    s = Shadow()
+    s.memory.begin()
+    s.memory.locate(0x5000, 4, SYSTEM)
+    kept = dict(s.translations)
+    assert list(kept) == [(5, SYSTEM)]
+    s.memory.begin()
+    assert s.translations == kept
+    s.memory.locate(0x4000_0000, 4, SYSTEM)
+    s.memory.begin()
+    assert not s.translations
+    s.memory.locate(0x5000, 4, SYSTEM)
+    s.vcpu.ac = True
+    s.memory.begin()
+    assert not s.translations
 
 
 def test_memory_that_is_not_there() -> None:

@@ -12,9 +12,9 @@ def enter(p: Processor) -> None:
     entry = _served(p)
     p.cpu.set_controls(real_controls(p.vcpu, entry))
     if entry.flush_all:
-        p.cpu.flush_all()
+        p.flush_all()
     for gva in entry.flush_gvas:
-        p.cpu.flush_page(gva)
+        p.flush_page(gva)
     p.witness.entered()
 
 

@@ -37,21 +37,18 @@ class VcpuLoop:
     def step(self) -> Exit:
         """Enter the guest and handle the exit."""
         p = self.processor
-        self._enter()
+        enter(p)
+        while p.pending is not None:  # L2 had no root, and L1, which steps, traps before it goes on
+            self._deliver()
+            enter(p)
         exit_ = run_exactly(p.cpu, p.fetcher)
         p.take_cr3()
         if exit_.kind is not ExitKind.INTERRUPTED:
             p.count(exit_.kind)
             self._handle(exit_)
-            self._deliver()
+            if p.pending is not None:
+                self._deliver()
         return exit_
-
-    def _enter(self) -> None:
-        """L1, if it steps, has its trap before it goes on behind a VMRUN that ended here without a root."""
-        enter(self.processor)
-        while self.processor.pending is not None:
-            self._deliver()
-            enter(self.processor)
 
     def _handle(self, exit_: Exit) -> None:
         """L1 is asked first; the handler's exceptions are the guest's."""

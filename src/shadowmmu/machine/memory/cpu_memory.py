@@ -37,7 +37,11 @@ class DeliveryExits(Protocol):
 
 
 class CpuMemory(GuestMemory):
-    """`on_host_store(hpa, size)` hears of stores to host memory."""
+    """`on_host_store(hpa, size)` hears of stores to host memory.
+
+    `translations`: those that the CPU keeps, by page and access. As in its TLB they live until the engine has them flushed,
+    which clears them; with nested paging the guest may flush its own without an exit, so they last for one delivery.
+    """
 
     def __init__(
         self,
@@ -45,15 +49,21 @@ class CpuMemory(GuestMemory):
         on_store: Callable[[int, int], None],
         on_host_store: Callable[[int, int], None],
         exits: DeliveryExits,
+        translations: dict[tuple[int, int], int],
     ) -> None:
         super().__init__(vcpu, on_store)
         self._on_host_store, self._exits = on_host_store, exits
         self._tables = tables_of(vcpu)
-        self._pages: dict[tuple[int, int], int] = {}
+        self._pages = translations
+        self._walked_with: tuple[int | None, ...] = ()
 
     def begin(self) -> None:
-        """A new delivery: nothing found before holds any longer."""
-        self._pages.clear()
+        """A new delivery: what was found on other tables, or with other rights, does not hold any longer."""
+        vcpu = self.vcpu
+        walks_with = (vcpu.root, vcpu.cr0, vcpu.cr4, vcpu.efer, vcpu.ac)
+        if walks_with != self._walked_with or vcpu.vm.tdp:
+            self._pages.clear()
+            self._walked_with = walks_with
 
     def translate(self, gva: int, access: int) -> int:
         """Where `gva` leads, marked by `_EMULATED` or not; raises the guest's #PF."""
@@ -74,6 +84,7 @@ class CpuMemory(GuestMemory):
             except SecondLevelFault as fault:
                 outcome = self._nested_page_fault(fault)
             if outcome is Outcome.EMULATE:
+                self._walked_with = ()  # the next delivery is to fault again
                 return super().translate(gva, access) | _EMULATED
             self._exits.reenter()
         raise CpuError(f"the engine makes no progress with an access to {gva:#x} in an event delivery; report this as a bug")

@@ -59,6 +59,8 @@ class Processor:
         self.gif = True
         self.task_priority = 0
         self.pending: Pending | None = None
+        self.translations: dict[tuple[int, int], int] = {}
+        """Of the CPU, as far as it delivers events."""
         self.halted = self.yielded = False
         self.shutdown: str | None = None
         self.exits: Counter[ExitKind] = Counter()
@@ -83,6 +85,16 @@ class Processor:
         """A fault in the midst of a delivery: there the CPU would have left the guest, and this one has not."""
         self.exits[kind] += 1
         self.outcomes[outcome] += 1
+
+    # --- translations
+
+    def flush_all(self) -> None:
+        self.cpu.flush_all()
+        self.translations.clear()
+
+    def flush_page(self, gva: int) -> None:
+        self.cpu.flush_page(gva)
+        self.translations.clear()
 
     # --- registers
 
