@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
+from shadowmmu.x86.msr import EFER
 
-EFER = 0xC000_0080
 GP = 13
 
 

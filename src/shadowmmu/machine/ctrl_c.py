@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 
 
-class Interrupt:
+class CtrlC:
     """Takes SIGINT over for the time of a `with`, where Python's own handler had it and in the main thread only.
 
     stop    called at once, to have the CPUs return soon
@@ -20,7 +20,7 @@ class Interrupt:
         self._stop = stop
         self._pending = self._taken = False
 
-    def __enter__(self) -> "Interrupt":
+    def __enter__(self) -> "CtrlC":
         self._taken = (
             threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         )

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from shadowmmu.engine.face.types import TripleFault
 from shadowmmu.engine.face.vm import Vm
 from shadowmmu.machine.cpu.unicorn_cpu import UnicornCpu
-from shadowmmu.machine.ctrl_c import Interrupt
+from shadowmmu.machine.ctrl_c import CtrlC
 from shadowmmu.machine.devices import EXIT_PASS, PortBus
 from shadowmmu.machine.emulator.decode import UnemulatedInstruction
 from shadowmmu.machine.exits.ports import guard_port
@@ -124,12 +124,12 @@ class Machine:
         max_exits          total exits of this machine, counted from its start
         max_quiet_seconds  CPU time, in seconds, that a guest may run without any exit
         """
-        with self._ticking(), Interrupt(self._stop_cpus) as interrupt:
-            reason, detail = self._loop(max_exits, max_quiet_seconds, interrupt)
+        with self._ticking(), CtrlC(self._stop_cpus) as ctrl_c:
+            reason, detail = self._loop(max_exits, max_quiet_seconds, ctrl_c)
         self.ports.flush()
         return self._result(reason, detail)
 
-    def _loop(self, max_exits: int, max_quiet_seconds: float, interrupt: Interrupt) -> tuple[Reason, str]:
+    def _loop(self, max_exits: int, max_quiet_seconds: float, ctrl_c: CtrlC) -> tuple[Reason, str]:
         self._quiet_since = time.thread_time()
         while not all(processor.halted for processor in self.processors):
             for loop in self._turns():
@@ -139,7 +139,7 @@ class Machine:
                     return Reason.TRIPLE_FAULT, str(end)
                 except (UnemulatedInstruction, TaskSwitch) as end:
                     return Reason.UNEMULATED, str(end)
-                interrupt.check()
+                ctrl_c.check()
                 ended = self._after(loop.processor, exit_, max_quiet_seconds)
                 if ended is not None:
                     return ended

@@ -9,5 +9,6 @@ Modules with a ``.pxd`` beside them are compiled; their enums are the same from 
 * `ept`      bits of EPT entries and of the EPT pointer
 * `pferr`    #PF error-code bits
 * `reserved` reserved-bit masks of every entry format
+* `msr`      numbers of model-specific registers
 * `vmcb`     AMD-V control block offsets, intercepts and exit codes
 """

@@ -22,8 +22,8 @@ from nested_bench import (
 )
 
 from shadowmmu.machine.seam import Reg, Seg, Segment, Table
-from shadowmmu.machine.vcpu.msr import CSTAR, LSTAR, PAT, SFMASK
 from shadowmmu.x86.control import Cr0, Cr4, Efer
+from shadowmmu.x86.msr import CSTAR, LSTAR, PAT, SFMASK
 from shadowmmu.x86.vmcb import EventInj, EventType, Intercept1, SvmExit, VIntr, Vmcb
 
 FORMS = pytest.mark.parametrize("form", ["4-level", "pae", "2-level"])

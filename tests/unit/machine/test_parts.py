@@ -10,21 +10,8 @@ from shadowmmu.machine.devices import DEBUG_PORT, EXIT_PORT, SERIAL, PortBus
 from shadowmmu.machine.memory.cpu_memory import CpuMemory
 from shadowmmu.machine.memory.linear_memory import SYSTEM, WRITE, GuestFault, GuestMemory
 from shadowmmu.machine.seam import MASK64, Seg, Segment, State, System, Table
-from shadowmmu.machine.vcpu.msr import (
-    EFER,
-    FS_BASE,
-    KERNEL_GS_BASE,
-    LSTAR,
-    PAT,
-    STAR,
-    SVMDIS,
-    SYSENTER_CS,
-    TSC,
-    VM_CR,
-    VM_CR_LOCK,
-    VM_HSAVE_PA,
-    Msrs,
-)
+from shadowmmu.machine.vcpu.msr import SVMDIS, VM_CR_LOCK, Msrs
+from shadowmmu.x86.msr import EFER, FS_BASE, KERNEL_GS_BASE, LSTAR, PAT, STAR, SYSENTER_CS, TSC, VM_CR, VM_HSAVE_PA
 
 # --- ports
 

@@ -8,6 +8,7 @@ from shadowmmu import Vm
 from shadowmmu.check.compare.ignore import ALL_ROOTS, INPUTS, NOISE, TDP_FIELDS
 from shadowmmu.check.compare.match import Matcher
 from shadowmmu.check.compare.result import Diverged, Divergence, Page, Row, page_at
+from shadowmmu.engine.arena.role import Role
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 
@@ -15,7 +16,7 @@ BEFORE = 6
 """Places shown before a divergence."""
 AFTER = 4
 _LEAVES = (e.SetSpte, e.SpteRequested, e.FastPageFault, e.MarkMmioSpte, e.HandleMmioPageFault, e.CheckMmioSpte)
-GUEST_MODE, DIRECT = 1 << 17, 1 << 7
+GUEST_MODE, DIRECT = int(Role.GUEST_MODE), int(Role.DIRECT)
 _NOTHING: frozenset[str] = frozenset()
 
 

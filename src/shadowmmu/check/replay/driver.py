@@ -20,17 +20,19 @@ from shadowmmu.check.compare.result import Diverged, Divergence, Result, page_at
 from shadowmmu.check.replay.observe import Observer
 from shadowmmu.check.replay.state import ReplayState
 from shadowmmu.check.replayed.inputs import Enter, Fault, Inject, Invlpg, Translate, Unprotect, WriteEmulated
-from shadowmmu.check.replayed.vmrun import PF_EXIT, compare_exit, leave, vmcb_state
+from shadowmmu.check.replayed.vmrun import compare_exit, leave, vmcb_state
 from shadowmmu.check.special_roots.special_vm import Parted
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
+from shadowmmu.x86.control import Cr0, Efer
+from shadowmmu.x86.vmcb import SvmExit
 
-LME, LMA, PG = 1 << 8, 1 << 10, 1 << 31
+LMA = int(Efer.LMA)
 IN_64_BIT_CODE = 1 << 3
 """kvm_emulate_insn's flag: the code segment is a 64-bit one."""
 PF = 14
-SHUTDOWN_EXIT, INIT_CR0 = 0x7F, 0x6000_0010
-"""Exit code of the CPU's shutdown, upon which KVM resets the vCPU as INIT does, and CR0 after INIT (APM vol. 2 section 14.1)."""
+INIT_CR0 = int(Cr0.CD | Cr0.NW | Cr0.ET)
+"""After INIT, as which KVM resets the vCPU upon a shutdown of the CPU (APM vol. 2 section 14.1)."""
 SHUTDOWN = 8
 """KVM_EXIT_SHUTDOWN: the guest is over, and its last root is gone."""
 
@@ -106,7 +108,7 @@ class Replay(ReplayState):
         op = self.programme().seen_at(self.rip)
         if op is not None:
             self.done_without_exit(op)
-        if event.exit_reason == SHUTDOWN_EXIT and not goes_to_l1(self.events, self.at):
+        if event.exit_reason == SvmExit.SHUTDOWN and not goes_to_l1(self.events, self.at):
             self.give(lambda side: side.vcpu.set_sregs(INIT_CR0, 0, 0, 0))
         efer = efer_written(self.events, self.at)
         if efer is not None:
@@ -189,7 +191,7 @@ class Replay(ReplayState):
 
     def _is_paging_switch_in_64_bit_code(self, event: e.EmulateInsn, value: int) -> bool:
         """CR0.PG cannot change there; the engine does not know CS, the emulator's event does."""
-        return bool(event.flags & IN_64_BIT_CODE and self.vcpu.efer & LME and (value ^ self.vcpu.cr0) & PG)
+        return bool(event.flags & IN_64_BIT_CODE and self.vcpu.efer & Efer.LME and (value ^ self.vcpu.cr0) & Cr0.PG)
 
     def _register_operand(self, event: e.EmulateInsn, cr: int) -> int | None:
         """What MOV CRn takes from a register: told by the guest's author, the code just before, or new_pgd behind it."""
@@ -258,11 +260,11 @@ class Replay(ReplayState):
 
     def on_vmexit(self, event: e.NestedVmexitInject) -> None:
         """Back to L1: by an exit of L2, or while L2 was to be entered with an exception that L1 takes, or without a root."""
-        takes_fault = event.exit_code == PF_EXIT and (self.faulted or self.failed_walk)
+        takes_fault = event.exit_code == SvmExit.PAGE_FAULT and (self.faulted or self.failed_walk)
         if takes_fault and self.failed_walk:
             self.give(Inject())
         # A fault while a double fault was delivered: KVM_REQ_TRIPLE_FAULT, which is served as L2 is entered.
-        at_entry = takes_fault or event.exit_code == SHUTDOWN_EXIT != self.exit_reason
+        at_entry = takes_fault or event.exit_code == SvmExit.SHUTDOWN != self.exit_reason
         if takes_fault or (self.outcome == Outcome.INJECT and not at_entry):
             told = compare_exit(event, self.vcpu.exception)
             if told:

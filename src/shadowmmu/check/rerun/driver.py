@@ -17,7 +17,7 @@ from shadowmmu.check.rerun.result import Result
 from shadowmmu.check.rerun.vmm import Vmm
 from shadowmmu.check.rerun.watchdog import Watchdog
 from shadowmmu.engine.roots.designs import find_design
-from shadowmmu.machine.ctrl_c import Interrupt
+from shadowmmu.machine.ctrl_c import CtrlC
 from shadowmmu.machine.emulator.decode import UnemulatedInstruction
 from shadowmmu.machine.seam import CpuError
 from shadowmmu.machine.vcpu.deliver import TaskSwitch
@@ -77,12 +77,12 @@ class Rerun:
 
     def _run(self) -> None:
         stop = self.vmm.cpu.stop
-        with Watchdog(stop, lambda: self.result.exits) as watchdog, Interrupt(stop) as interrupt:
+        with Watchdog(stop, lambda: self.result.exits) as watchdog, CtrlC(stop) as ctrl_c:
             while not self.vmm.ended and self._diverged is None:
                 if not self._step():
                     self.vmm.tell(Marker(text=f"{SHUTDOWN} rip={self.vmm.cpu.state().rip:x}"))
                     break
-                interrupt.check()
+                ctrl_c.check()
                 self.vmm.after_exit()
                 self.result.exits += 1
                 if watchdog.barked or self.result.exits > MOST_EXITS:

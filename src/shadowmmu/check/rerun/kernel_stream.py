@@ -10,6 +10,7 @@ import msgspec
 from shadowmmu.captures.capture import Capture
 from shadowmmu.check.compare.ignore import ALL_ROOTS, INPUTS, NOISE
 from shadowmmu.check.rerun.kvm_witness import TOLD_EXITS
+from shadowmmu.engine.arena.role import Role
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent, Marker
 from shadowmmu.trace.fields import Word
@@ -34,8 +35,7 @@ _OF_THE_TABLES = (
     e.CheckMmioSpte,
 )  # fmt: skip
 """Events of the tables in use: none of ours if they are the TDP MMU's."""
-DIRECT, GUEST_MODE = 1 << 7, 1 << 17
-"""Bits of a role."""
+DIRECT, GUEST_MODE = int(Role.DIRECT), int(Role.GUEST_MODE)
 _USED_PAGES, _ROOT, _NOTHING = frozenset({"mmu_used_pages"}), frozenset({"root"}), frozenset[str]()
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from shadowmmu.engine.arena.role import Role
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 
 PAGE = 0xFFF
-LEVEL, DIRECT, INVALID, GUEST_MODE, PASSTHROUGH = 0xF, 1 << 7, 1 << 11, 1 << 17, 1 << 18
-"""Fields of a role word."""
+LEVEL, INVALID, GUEST_MODE = int(Role.LEVEL), int(Role.INVALID), int(Role.GUEST_MODE)
+_SHADOWS_NOTHING = int(Role.DIRECT | Role.PASSTHROUGH)
 
 
 class Key(NamedTuple):
@@ -25,7 +26,7 @@ class Key(NamedTuple):
     @property
     def guards(self) -> bool:
         """It shadows a table of the guest, which is therefore write-protected (or unsync, at level 1)."""
-        return not self.role & (DIRECT | PASSTHROUGH)
+        return not self.role & _SHADOWS_NOTHING
 
 
 def key_of(event: e.PageEvent) -> Key:

@@ -20,6 +20,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from shadowmmu.machine.cpu.stop_request import StopRequest
 from shadowmmu.machine.seam import MASK32, Controls, CpuError, Intercepts, Reg, Segment, State, Table
+from shadowmmu.x86.msr import EFER, VM_HSAVE_PA
 from shadowmmu.x86.vmcb import Vmcb
 
 PRIVATE_BASE = 0xE000_0000
@@ -27,7 +28,6 @@ PRIVATE_BASE = 0xE000_0000
 PRIVATE_SIZE = 0x10000
 NEVER = 1 << 63  # not canonical: no guest gets there
 HOST_EFER, HOST_CR0, HOST_CR4 = 0x1D01, 0x80010001, 0x620  # SCE LME LMA NXE SVME; PG WP PE; PAE OSFXSR OSXMMEXCPT
-MSR_EFER, MSR_VM_HSAVE_PA = 0xC0000080, 0xC0010117
 
 # Offsets in the private region.
 _VMCB, _HSAVE, _STUB, _PML4, _PDPT, _IOPM, _MSRPM, _GDT, SCRATCH = 0x0, 0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0x8000, 0xA000, 0xB000
@@ -100,8 +100,8 @@ class SvmHost:
         """64-bit mode with real descriptors in CS, DS, ES, SS."""
         uc = self.uc
         uc.reg_write(x86_const.UC_X86_REG_CR4, HOST_CR4)
-        uc.msr_write(MSR_EFER, HOST_EFER)
-        uc.msr_write(MSR_VM_HSAVE_PA, PRIVATE_BASE + _HSAVE)
+        uc.msr_write(EFER, HOST_EFER)
+        uc.msr_write(VM_HSAVE_PA, PRIVATE_BASE + _HSAVE)
         uc.reg_write(x86_const.UC_X86_REG_CR3, PRIVATE_BASE + _PML4)
         uc.reg_write(x86_const.UC_X86_REG_CR0, HOST_CR0)
         uc.reg_write(x86_const.UC_X86_REG_GDTR, (0, PRIVATE_BASE + _GDT, 0x17, 0))

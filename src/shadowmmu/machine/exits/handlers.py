@@ -17,10 +17,10 @@ from shadowmmu.machine.svm.instructions import svm_instruction
 from shadowmmu.machine.svm.reflect import shut_down
 from shadowmmu.machine.svm.world_switch import take_interrupt
 from shadowmmu.machine.vcpu.deliver import TaskSwitch
-from shadowmmu.machine.vcpu.msr import CSTAR, LSTAR, SFMASK, TSC_AUX
 from shadowmmu.machine.vcpu.pending import Origin
 from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.x86.control import Cr4, Efer, Rflags
+from shadowmmu.x86.msr import CSTAR, LSTAR, SFMASK, TSC_AUX
 from shadowmmu.x86.pferr import Pferr
 
 _SMAP, _USER = int(Cr4.SMAP), int(Pferr.USER)

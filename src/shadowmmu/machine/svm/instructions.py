@@ -12,9 +12,9 @@ from shadowmmu.machine.memory.linear_memory import GP, UD, WRITE, GuestFault, Ne
 from shadowmmu.machine.seam import MASK32, Exit, Reg, Seg, State
 from shadowmmu.machine.svm.world_switch import vmexit, vmrun
 from shadowmmu.machine.vcpu import vmcb
-from shadowmmu.machine.vcpu.msr import CSTAR, LSTAR, SFMASK
 from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.x86.control import Cr0, Efer, Rflags
+from shadowmmu.x86.msr import CSTAR, LSTAR, SFMASK
 from shadowmmu.x86.pferr import Pferr
 from shadowmmu.x86.vmcb import VMCB_SIZE, SvmExit
 

@@ -13,12 +13,12 @@ from shadowmmu.machine.memory.linear_memory import Event
 from shadowmmu.machine.seam import MASK32, MASK64, Reg, Seg, State
 from shadowmmu.machine.svm.vmcb_check import is_legal
 from shadowmmu.machine.vcpu import vmcb
-from shadowmmu.machine.vcpu.msr import PAT
 from shadowmmu.machine.vcpu.nested_state import NestedState
 from shadowmmu.machine.vcpu.pending import Origin
 from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.machine.vcpu.vmcb import Control, Save
 from shadowmmu.x86.control import Cr0, Efer, Rflags
+from shadowmmu.x86.msr import PAT
 from shadowmmu.x86.vmcb import VMCB_SIZE, Intercept1, SvmExit, Vmcb
 
 _NO_BREAKPOINTS = 0x400  # DR7

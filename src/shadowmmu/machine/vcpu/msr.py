@@ -5,17 +5,30 @@ from typing import TYPE_CHECKING, Any
 from shadowmmu.machine.memory.linear_memory import GP, GuestFault, GuestMemory
 from shadowmmu.machine.seam import MASK32, MASK64, Seg, State
 from shadowmmu.x86.control import Efer
+from shadowmmu.x86.msr import (
+    APIC_BASE,
+    CSTAR,
+    EFER,
+    FS_BASE,
+    GS_BASE,
+    HWCR,
+    KERNEL_GS_BASE,
+    LSTAR,
+    PAT,
+    SFMASK,
+    STAR,
+    SYSENTER_CS,
+    SYSENTER_EIP,
+    SYSENTER_ESP,
+    TSC,
+    TSC_AUX,
+    UCODE_REVISION,
+    VM_CR,
+    VM_HSAVE_PA,
+)
 
 if TYPE_CHECKING:
     from shadowmmu import Vcpu
-
-TSC, APIC_BASE, UCODE_REVISION = 0x10, 0x1B, 0x8B
-SYSENTER_CS, SYSENTER_ESP, SYSENTER_EIP = 0x174, 0x175, 0x176
-PAT = 0x277
-EFER, STAR, LSTAR, CSTAR, SFMASK = 0xC0000080, 0xC0000081, 0xC0000082, 0xC0000083, 0xC0000084
-FS_BASE, GS_BASE, KERNEL_GS_BASE, TSC_AUX = 0xC0000100, 0xC0000101, 0xC0000102, 0xC0000103
-HWCR = 0xC0010015
-VM_CR, VM_HSAVE_PA = 0xC0010114, 0xC0010117
 
 _PAT_RESET = 0x0007040600070406
 _PAT_TYPES = frozenset((0, 1, 4, 5, 6, 7))

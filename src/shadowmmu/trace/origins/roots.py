@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from shadowmmu.trace import events as e
 from shadowmmu.trace.origins.origin import Around, case
+from shadowmmu.x86.vmcb import SvmExit
 
 CURRENT = 1
 """KVM_MMU_ROOT_CURRENT; bit i + 1 is previous root i."""
 ALL = (1 << 64) - 1
-SHUTDOWN_EXIT = 0x7F
 """SVM's exit code of a shutdown (APM vol. 2 appendix C)."""
 MOV_TO_CR = b"\x0f\x22"
 
@@ -21,7 +21,7 @@ def is_loading(at: Around) -> bool:
 def is_reset_from_outside(at: Around) -> bool:
     """User space set the registers, or the CPU shut down and KVM resets it."""
     cause = at.last(e.Marker, e.Exit)
-    return isinstance(cause, e.Marker) or (isinstance(cause, e.Exit) and cause.exit_reason == SHUTDOWN_EXIT)
+    return isinstance(cause, e.Marker) or (isinstance(cause, e.Exit) and cause.exit_reason == SvmExit.SHUTDOWN)
 
 
 def control_register(at: Around) -> int | None:
