@@ -125,6 +125,16 @@ def test_a_trace_that_finds_no_memory_leaves_none_running() -> None:
     assert vm.records() == []
 
 
+@pytest.mark.parametrize("kind", [Vm, Vcpu])
+def test_a_method_is_not_called_on_another_object(kind: type) -> None:
+    vm = machine()
+    other = vm if kind is Vcpu else vm.vcpus[0]
+    for name in set(public(kind)) - set(public(type(other))):
+        found = getattr(kind, name)
+        with pytest.raises(TypeError, match=name):
+            found(other) if callable(found) else found.__get__(other)
+
+
 # --- every public name, by reflection
 
 EXAMPLES = int(os.environ.get("FACE_EXAMPLES", "150"))

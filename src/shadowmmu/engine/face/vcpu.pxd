@@ -7,4 +7,7 @@ cdef class Vcpu:
     cdef object must_run(self, int level)
 
 
+cdef object _MADE_BY_VM                    # in C only: nobody else has it
+
+
 cdef Vcpu make_vcpu(object vm, Kvm *kvm, int id)

@@ -1,3 +1,5 @@
+# cython: binding=False, embedsignature=True, embedsignature.format=clinic
+# Without a binding a method sees whom it is called on: `Vcpu.enter(vm)` is a TypeError, and no crash.
 """`Vm`: the engine for Python users, with its vCPUs (`Vcpu`). Addresses are in bytes unless a name says gfn.
 
 A machine calls `Vcpu.enter` before every guest entry, `Vcpu.page_fault` for a #PF exit, and the setters for
