@@ -80,3 +80,13 @@ def test_what_is_left_of_a_huge_page_is_small() -> None:
     vm.vcpus[0].page_fault(0x8000, 2)
     vm.vcpus[0].page_fault(MIB2, 2)
     assert [len(vm.rmap(gpa, 2)) for gpa in (0, MIB2)] == [0, 1] and len(vm.rmap(0x8000)) == 1
+
+
+@pytest.mark.parametrize("change", ["unmap_hva", "invalidate_hva", "write_protect_hva"])
+def test_a_change_of_no_page_leaves_a_huge_page_whole(change: str) -> None:
+    vm = Vm(memory_mib=4)
+    vm.set_host_page_level(0, MIB2, 2)
+    getattr(vm, change)(0x1000, 0)
+    vm.vcpus[0].enter()
+    vm.vcpus[0].page_fault(0x3000, 2)
+    assert len(vm.rmap(0, 2)) == 1

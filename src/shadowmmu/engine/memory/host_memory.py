@@ -66,8 +66,7 @@ def unmap_hva_range(kvm: KvmPtr, start: u64, end: u64) -> cython.void:
 def discard_hva_range(kvm: KvmPtr, start: u64, end: u64) -> cython.void:
     """madvise(MADV_DONTNEED): the pages are given back, the next touch finds zeroes."""
     unmap_hva_range(kvm, start, end)
-    split_at(kvm, start)
-    split_at(kvm, end)
+    split_ends(kvm, start, end)
     page: u64
     for page in range(start, end):
         drop_host_page(kvm, page)
@@ -76,8 +75,7 @@ def discard_hva_range(kvm: KvmPtr, start: u64, end: u64) -> cython.void:
 def protect_hva_range(kvm: KvmPtr, start: u64, end: u64, writable: cython.bint) -> cython.void:
     """mprotect: the host's right to write the pages changes. A private huge page becomes writable only by a write."""
     unmap_hva_range(kvm, start, end)
-    split_at(kvm, start)
-    split_at(kvm, end)
+    split_ends(kvm, start, end)
     page: u64
     for page in range(start, end):
         if writable:
@@ -128,6 +126,16 @@ def split_at(kvm: KvmPtr, border: u64) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def split_ends(kvm: KvmPtr, start: u64, end: u64) -> cython.void:
+    """Before user pages [start, end) change. A range without a page changes nothing."""
+    if start < end:
+        split_at(kvm, start)
+        split_at(kvm, end)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def is_one_page(kvm: KvmPtr, first: u64, size: u64) -> cython.bint:
     """User pages [first, first + size) have frames in a row, aligned as they are, of their own and with the same rights."""
     but_level: u64 = ~cython.cast(u64, HvaFlag.HVA_LEVEL_MASK)
@@ -148,8 +156,7 @@ def back_by_level(kvm: KvmPtr, start: u64, end: u64, level: cython.int) -> cytho
         if not is_one_page(kvm, first, size):
             return False
         first += size
-    split_at(kvm, start)
-    split_at(kvm, end)
+    split_ends(kvm, start, end)
     set_levels(kvm, start, end, level)
     return True
 
