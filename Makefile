@@ -8,7 +8,7 @@ COMPILED := $(shell find src -name '*.pxd')
 COMPILED += $(wildcard $(COMPILED:.pxd=.py))
 READY := $(VENV)/.built $(VENV)/.packages
 
-.PHONY: run test lint bench soak fuzz-face guests package lock clean help
+.PHONY: run test lint fuzz-readers fuzz-face bench soak sanitize guests package lock clean help
 
 run: $(READY)  ## set up, then run the PAE guest on special shadow pages
 	@$(BIN)/shadowmmu run
@@ -22,7 +22,6 @@ lint: $(READY) $(VENV)/.tests  ## style and types
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
 
-.PHONY: fuzz-readers
 fuzz-readers: $(READY) $(VENV)/.tests  ## broken files, captures and command lines, for SECONDS=60 or as long as you say
 	@$(BIN)/python tools/fuzz_readers.py --seconds $(or $(SECONDS),60)
 
@@ -37,6 +36,9 @@ soak: $(READY)  ## the long random tests, a million operations in all modes, and
 
 fuzz-face: $(READY) $(VENV)/.tests  ## hostile calls of every public method, EXAMPLES sequences of them
 	@FACE_EXAMPLES=$(or $(EXAMPLES),20000) $(BIN)/python -m pytest -p no:xdist tests/unit/engine/test_face_hostile.py -k hostile_calls
+
+sanitize: $(READY) $(VENV)/.tests  ## unit tests, random operations, guests and captures under AddressSanitizer, with redzones inside the arena
+	@tools/sanitize/run $(BIN)/python
 
 guests:  ## build the guest images again (needs nasm)
 	@$(MAKE) -C guests
@@ -60,7 +62,7 @@ clean:  ## remove what was built
 	find src -name '*.so' -delete
 
 help:  ## list the recipes
-	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "%-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*##' '/^[a-z-]+:.*##/ {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- set-up: a virtual environment, the compiled modules, the packages; each is done again when what it is made of has changed
 

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import ClassVar
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -19,6 +20,7 @@ C = Path("build/c")
 STAMP = C / "translated"
 """As old as the last whole translation: one by other rules than this file's is done again."""
 FLAGS = ["-O2", "-g0", "-fno-strict-aliasing", "-fno-semantic-interposition"]
+SANITIZE = ["-fsanitize=address,undefined", "-fsanitize-recover=all", "-O1", "-g1", "-fno-omit-frame-pointer"]
 CAPTURES = Path("tests/conformance/captures")
 STARTING_SETS = ("shadow", "nested", "nestedsp", "p57")
 """What `replay` and `rerun` find once installed: all paging modes, L2s on nested tables and without. The rest is in the source."""
@@ -43,6 +45,13 @@ def extensions() -> list[Extension]:
 
 class Build(build_ext):
     """Translates and compiles what changed and what cimports it, as many at a time as there are CPUs, and counts."""
+
+    user_options: ClassVar = [*build_ext.user_options, ("sanitize", None, "with AddressSanitizer and UndefinedBehaviorSanitizer")]
+    boolean_options: ClassVar = [*build_ext.boolean_options, "sanitize"]
+
+    def initialize_options(self) -> None:
+        super().initialize_options()
+        self.sanitize = False
 
     def finalize_options(self) -> None:
         super().finalize_options()
@@ -73,7 +82,11 @@ class Build(build_ext):
         sources = {extension.name: extension.sources for extension in translated}
         for extension in self.extensions:
             extension.sources = sources[extension.name]
-            extension.extra_link_args = [] if self.inplace else ["-s"]
+            if self.sanitize:
+                extension.extra_compile_args = [*FLAGS, *SANITIZE]
+                extension.extra_link_args = SANITIZE
+            elif not self.inplace:
+                extension.extra_link_args = ["-s"]
 
     def build_extension(self, extension: Extension) -> None:
         super().build_extension(extension)
@@ -103,4 +116,5 @@ class BuildWithData(build_py):
             self.copy_file(str(file), str(target / file.name))
 
 
-setup(cmdclass={"build_ext": Build, "build_py": BuildWithData}, ext_modules=extensions())
+if __name__ == "__main__":  # processes that translate may read this file again
+    setup(cmdclass={"build_ext": Build, "build_py": BuildWithData}, ext_modules=extensions())

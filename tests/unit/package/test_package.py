@@ -72,7 +72,7 @@ def test_an_installed_package_finds_the_captures_that_it_has(installed: Path, ve
 
 
 def test_a_source_archive_has_all_that_its_tests_need_and_nothing_built(archive: list[Path]) -> None:
-    folders = ["benchmarks", "capture", "docs", "guests", "src", "tests"]
+    folders = ["benchmarks", "capture", "docs", "guests", "src", "tests", "tools"]
     here = {file.relative_to(ROOT) for folder in folders for file in (ROOT / folder).rglob("*") if file.is_file()}
     wanted = {file for file in here if file.suffix not in (".pyc", ".so") and not any(part.endswith(".egg-info") for part in file.parts)}
     wanted |= {Path(name) for name in (".ci/run", "Makefile", "LICENSE", "README.md", "constraints.txt", "pyproject.toml", "setup.py")}

@@ -1,7 +1,8 @@
 """How large a VM's arena is, and what its host memory looks like at first."""
 
 import cython
-from cython.cimports.shadowmmu.engine.arena.state import PAGE_SHIFT, HvaFlag, KvmPtr, frame_pfn, u64
+from cython.cimports.shadowmmu.engine.arena.kasan import KASAN_REDZONE
+from cython.cimports.shadowmmu.engine.arena.state import ADDRESS_SPACES, MAX_SLOTS, PAGE_SHIFT, HvaFlag, KvmPtr, frame_pfn, u64
 
 
 def size_pools(config: KvmPtr, memory_mib: u64, user_mib: u64, table_pages: u64) -> cython.void:
@@ -16,7 +17,7 @@ def size_pools(config: KvmPtr, memory_mib: u64, user_mib: u64, table_pages: u64)
     config.user_base = config.low_frames
     config.table_base = config.user_base + config.user_frames
     config.high_frames = config.user_frames + config.npages_pool + 3 * config.nvcpus
-    config.meta_size = config.nhva * 32 + (1 << 16)
+    config.meta_size = config.nhva * 32 + (1 << 16) + ADDRESS_SPACES * MAX_SLOTS * 7 * KASAN_REDZONE
 
 
 def init_host_memory(kvm: KvmPtr) -> cython.void:

@@ -413,6 +413,7 @@ cdef inline void warn(Kvm *kvm, Bug kind) noexcept nogil:
     kvm.bugs |= <u64>1 << <int>kind
 
 
+cdef u64 carve(u64 *at, u64 count, u64 size, u64 align) noexcept nogil
 cdef Kvm *create(Kvm *config) noexcept nogil
 cdef void destroy(Kvm *kvm) noexcept nogil
 cdef void list_init(ListHead *head) noexcept nogil

@@ -15,6 +15,7 @@ Inline in the .pxd, since they run in every fault: `frame_index`, `frame_pfn`, `
 import cython
 from cython.cimports.libc.string import memcpy
 from cython.cimports.posix.mman import MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
+from cython.cimports.shadowmmu.engine.arena.kasan import KASAN_REDZONE, kasan_unpoison
 
 
 def list_init(head: ListHeadPtr) -> cython.void:
@@ -42,12 +43,9 @@ def list_del(entry: ListHeadPtr) -> cython.void:
     entry.prev = cython.NULL
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def carve(at: p_u64, count: u64, size: u64, align: u64) -> u64:
     """Reserve `count` objects of `size` bytes behind `*at`; returns their offset in bytes."""
-    start: u64 = (at[0] + align - 1) & ~(align - 1)
+    start: u64 = (at[0] + KASAN_REDZONE + align - 1) & ~(align - 1)
     at[0] = start + count * size
     return start
 
@@ -66,6 +64,7 @@ def create(config: KvmPtr) -> KvmPtr:
     meta: u64 = carve(cython.address(at), config.meta_size, 1, 64)
     translations: u64 = carve(cython.address(at), config.npages_pool, PAGE_SIZE, PAGE_SIZE)
     memory: u64 = carve(cython.address(at), frames, PAGE_SIZE, PAGE_SIZE)
+    at += KASAN_REDZONE
     block: cython.p_void = mmap(cython.NULL, at, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     if block == MAP_FAILED:
         return cython.NULL
@@ -107,4 +106,5 @@ def init_pools(kvm: KvmPtr) -> cython.void:
 
 
 def destroy(kvm: KvmPtr) -> cython.void:
+    kasan_unpoison(kvm, kvm.arena_size)
     munmap(kvm, kvm.arena_size)

@@ -5,6 +5,7 @@ from cython.cimports.libc.string import memset
 from cython.cimports.shadowmmu.engine.arena.pools import init_host_memory, size_pools
 from cython.cimports.shadowmmu.engine.arena.spte import set_masks
 from cython.cimports.shadowmmu.engine.arena.state import Kvm, KvmPtr, create
+from cython.cimports.shadowmmu.engine.face.fence import fence_arena
 from cython.cimports.shadowmmu.engine.roots.designs import set_root_ops
 
 
@@ -44,6 +45,7 @@ def create_vm(config: object) -> KvmPtr:
     kvm: KvmPtr = create(cython.address(constants))
     if kvm == cython.NULL:
         raise MemoryError(f"no memory for an arena of a VM with {config.memory_mib} MiB; ask for less memory_mib")
+    fence_arena(kvm)
     set_masks(kvm)
     init_host_memory(kvm)
     kvm.n_requested_mmu_pages = config.shadow_pages

@@ -13,6 +13,7 @@ import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cython.cimports.libc.string import memcmp, memcpy
 from cython.cimports.shadowmmu.engine.arena.state import EventRecordPtr, KvmPtr, u64
+from cython.cimports.shadowmmu.engine.face.fence import fence_arena, open_arena
 
 SEAL = 32
 """Bytes of the seal behind the arena, and of the key."""
@@ -28,7 +29,9 @@ def save_state(kvm: KvmPtr, key: bytes) -> bytes:
     size: u64 = kvm.arena_size
     state: bytes = PyBytes_FromStringAndSize(cython.NULL, size + SEAL)
     at: cython.p_char = PyBytes_AS_STRING(state)
+    open_arena(kvm)
     memcpy(at, kvm, size)
+    fence_arena(kvm)
     seal: bytes = seal_of(key, state, size)
     memcpy(at + size, PyBytes_AS_STRING(seal), SEAL)
     return state
@@ -55,7 +58,9 @@ def restore_state(kvm: KvmPtr, key: bytes, state: bytes) -> object:
     check_state(kvm, key, state)
     events: EventRecordPtr = kvm.events
     room: u64 = kvm.max_events
+    open_arena(kvm)
     memcpy(kvm, PyBytes_AS_STRING(state), kvm.arena_size)
+    fence_arena(kvm)
     kvm.events = events
     kvm.max_events = room
     kvm.nevents = 0

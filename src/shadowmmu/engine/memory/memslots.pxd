@@ -31,6 +31,7 @@ cdef MemSlot *free_slot(Kvm *kvm, int as_id) noexcept nogil
 cdef bint prepare_slot(Kvm *kvm, MemSlot *slot) noexcept nogil
 cdef void install_slot(Kvm *kvm, MemSlot *prepared) noexcept nogil
 cdef void release_slot(Kvm *kvm, MemSlot *slot) noexcept nogil
+cdef void kasan_fence(MemSlot *slot) noexcept nogil
 
 
 cdef inline u64 host_mapping(Kvm *kvm, MemSlot *slot, gfn_t gfn) noexcept nogil:

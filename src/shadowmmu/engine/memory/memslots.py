@@ -10,6 +10,7 @@ Inline in the .pxd, since they run in every fault: `gfn_to_memslot`, `slot_shift
 
 import cython
 from cython.cimports.libc.string import memset
+from cython.cimports.shadowmmu.engine.arena.kasan import KASAN_REDZONE, kasan_poison, kasan_unpoison
 from cython.cimports.shadowmmu.engine.arena.role import role_as_id
 from cython.cimports.shadowmmu.engine.arena.state import (
     ADDRESS_SPACES,
@@ -19,6 +20,7 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     MemSlot,
     MemSlotPtr,
     SlotFlag,
+    carve,
     gfn_t,
     p_u8,
     p_u16,
@@ -121,17 +123,26 @@ def level_count(base_gfn: gfn_t, npages: u64, level: cython.int) -> u64:
 def place_meta(slot: MemSlotPtr, base: p_u8) -> u64:
     """Point the slot's arrays into metadata that begins at `base`; returns their size, a multiple of 8 bytes."""
     at: u64 = 0
+    end: p_u64 = cython.address(at)
     level: cython.int
     for level in range(1, 4):
-        slot.rmap[level - 1] = cython.cast(p_u64, base + at)
-        at += 8 * level_count(slot.base_gfn, slot.npages, level)
-    slot.dirty_bitmap = cython.cast(p_u64, base + at)
-    at += (slot.npages + 63) // 64 * 8
+        slot.rmap[level - 1] = cython.cast(p_u64, base + carve(end, level_count(slot.base_gfn, slot.npages, level), 8, 8))
+    slot.dirty_bitmap = cython.cast(p_u64, base + carve(end, (slot.npages + 63) // 64, 8, 8))
     for level in range(2, 4):
-        slot.disallow_lpage[level - 2] = cython.cast(cython.p_int, base + at)
-        at += (4 * level_count(slot.base_gfn, slot.npages, level) + 7) & ~cython.cast(u64, 7)
-    slot.gfn_write_track = cython.cast(p_u16, base + at)
-    return at + ((2 * slot.npages + 7) & ~cython.cast(u64, 7))
+        slot.disallow_lpage[level - 2] = cython.cast(cython.p_int, base + carve(end, level_count(slot.base_gfn, slot.npages, level), 4, 8))
+    slot.gfn_write_track = cython.cast(p_u16, base + carve(end, slot.npages, 2, 8))
+    return (at + 7) & ~cython.cast(u64, 7)
+
+
+def kasan_fence(slot: MemSlotPtr) -> cython.void:
+    """Nothing may be touched before and between the arrays of a slot."""
+    level: cython.int
+    for level in range(1, 4):
+        kasan_poison(cython.cast(p_u8, slot.rmap[level - 1]) - KASAN_REDZONE, KASAN_REDZONE)
+    kasan_poison(cython.cast(p_u8, slot.dirty_bitmap) - KASAN_REDZONE, KASAN_REDZONE)
+    for level in range(2, 4):
+        kasan_poison(cython.cast(p_u8, slot.disallow_lpage[level - 2]) - KASAN_REDZONE, KASAN_REDZONE)
+    kasan_poison(cython.cast(p_u8, slot.gfn_write_track) - KASAN_REDZONE, KASAN_REDZONE)
 
 
 @cython.cfunc
@@ -168,8 +179,10 @@ def prepare_slot(kvm: KvmPtr, slot: MemSlotPtr) -> cython.bint:
     slot.meta_at = find_meta(kvm, slot.meta_size)
     if slot.meta_at == kvm.meta_size:
         return False
+    kasan_unpoison(kvm.meta + slot.meta_at, slot.meta_size)
     memset(kvm.meta + slot.meta_at, 0, slot.meta_size)
     place_meta(slot, kvm.meta + slot.meta_at)
+    kasan_fence(slot)
     init_lpage_info(slot)
     return True
 
@@ -188,4 +201,5 @@ def release_slot(kvm: KvmPtr, slot: MemSlotPtr) -> cython.void:
         kvm.nr_memslot_pages -= slot.npages
     kvm.last_slot[slot.as_id] = cython.NULL
     kvm.nslots[slot.as_id] -= 1
+    kasan_poison(kvm.meta + slot.meta_at, slot.meta_size)
     memset(slot, 0, cython.sizeof(MemSlot))

@@ -5,6 +5,7 @@ chain (bit 0 set), each descriptor holding up to 14 entries.
 """
 
 import cython
+from cython.cimports.shadowmmu.engine.arena.kasan import kasan_poison, kasan_unpoison
 from cython.cimports.shadowmmu.engine.arena.state import PTE_LIST_EXT, Bug, KvmPtr, PteListDescPtr, p_spte, p_u64, u64, warn
 
 
@@ -26,6 +27,7 @@ def alloc_desc(kvm: KvmPtr) -> PteListDescPtr:
         return cython.NULL
     kvm.free_descs = desc.more
     kvm.nfree_descs -= 1
+    kasan_unpoison(desc.sptes, cython.sizeof(desc.sptes))
     desc.more = cython.NULL
     desc.spte_count = 0
     return desc
@@ -39,6 +41,7 @@ def free_desc(kvm: KvmPtr, desc: PteListDescPtr) -> cython.void:
     desc.more = kvm.free_descs
     kvm.free_descs = desc
     kvm.nfree_descs += 1
+    kasan_poison(desc.sptes, cython.sizeof(desc.sptes))
 
 
 def pte_list_add(kvm: KvmPtr, sptep: p_spte, head: p_u64) -> u64:

@@ -6,6 +6,7 @@ Inline in the .pxd, since they run in every fault: `hash_bucket`, `is_obsolete`,
 
 import cython
 from cython.cimports.libc.string import memset
+from cython.cimports.shadowmmu.engine.arena.kasan import kasan_poison, kasan_unpoison
 from cython.cimports.shadowmmu.engine.arena.role import Role, has_gptes, role_level
 from cython.cimports.shadowmmu.engine.arena.spte import make_nonleaf_spte, make_pdpte
 from cython.cimports.shadowmmu.engine.arena.state import (
@@ -76,6 +77,7 @@ def take_header(kvm: KvmPtr) -> ShadowPagePtr:
     sp.owner = -1
     frame: u64 = kvm.table_base + (sp - kvm.pages)
     sp.spt = cython.cast(p_spte, kvm.frames + (frame << PAGE_SHIFT))
+    kasan_unpoison(sp.spt, PAGE_SIZE)
     memset(sp.spt, 0, PAGE_SIZE)
     kvm.frame_private[frame] = sp
     return sp
@@ -85,6 +87,8 @@ def give_header(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
     """Return header and table; the table is poisoned with non-present bytes that no walk may meet."""
     frame: u64 = kvm.table_base + (sp - kvm.pages)
     memset(kvm.frames + (frame << PAGE_SHIFT), POISON, PAGE_SIZE)
+    kasan_poison(kvm.frames + (frame << PAGE_SHIFT), PAGE_SIZE)
+    kasan_poison(kvm.translations + (sp - kvm.pages) * ENTRIES, PAGE_SIZE)
     kvm.frame_private[frame] = cython.NULL
     sp.live = False
     list_add(cython.address(sp.link), cython.address(kvm.free_pages))
@@ -98,6 +102,7 @@ def alloc_shadow_page(kvm: KvmPtr, gfn: gfn_t, role: role_t) -> ShadowPagePtr:
         return cython.NULL
     if not role & Role.DIRECT:
         sp.translation = kvm.translations + (sp - kvm.pages) * ENTRIES
+        kasan_unpoison(sp.translation, PAGE_SIZE)
     sp.mmu_valid_gen = kvm.mmu_valid_gen
     list_add(cython.address(sp.link), cython.address(kvm.active_mmu_pages))
     kvm.n_used_mmu_pages += 1

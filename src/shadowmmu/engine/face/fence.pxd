@@ -1,0 +1,4 @@
+from shadowmmu.engine.arena.state cimport Kvm
+
+cdef void fence_arena(Kvm *kvm) noexcept nogil
+cdef void open_arena(Kvm *kvm) noexcept nogil
