@@ -56,6 +56,8 @@ _PLACES = {
 
 def __getattr__(name: str) -> object:
     """The engine is loaded when it is first asked for: the command line answers, and takes Ctrl-C, before."""
+    if name == "__version__":  # pyproject.toml alone has it
+        return import_module("importlib.metadata").version("shadowmmu")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"shadowmmu.engine.{_PLACES.get(name, 'face.types')}"), name)

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+import shadowmmu
+
 ROOT = Path(__file__).parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -78,6 +80,10 @@ def test_a_source_archive_has_all_that_its_tests_need_and_nothing_built(archive:
     wanted |= {Path(name) for name in (".ci/run", "Makefile", "LICENSE", "README.md", "constraints.txt", "pyproject.toml", "setup.py")}
     assert wanted <= set(archive)
     assert not [file for file in archive if file.suffix in (".so", ".pyc") or (file.suffix == ".c" and file.parts[0] == "src")]
+
+
+def test_the_version_is_that_of_pyproject() -> None:
+    assert shadowmmu.__version__ == PROJECT["project"]["version"]
 
 
 def test_every_package_that_is_asked_for_is_pinned_at_a_version_that_will_do() -> None:
