@@ -177,7 +177,7 @@ def kit_folder(choose: Choose) -> None:
         elif path.suffix == ".json" and kind < 8:
             described = json.loads(path.read_text())
             change(described, choose)
-            if kind == 1:
+            if kind == 1 and isinstance(described.get("image"), list):
                 change(described["image"], choose)
             path.write_text(json.dumps(described) if kind > 2 else "[" * 100_000)
         else:

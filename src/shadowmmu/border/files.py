@@ -75,7 +75,7 @@ def _bounded(unpacked: bytes, most: int) -> bytes:
 
 
 _BROKEN: tuple[type[Exception], ...] = (
-    ValueError, LookupError, TypeError, AttributeError, OverflowError, EOFError, OSError, RuntimeError,
+    ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, RuntimeError,
     zlib.error, lzma.LZMAError, msgspec.MsgspecError,
 )  # fmt: skip
 """What parsers raise."""
@@ -90,6 +90,8 @@ def parsing(wrong: str, remedy: str, also: tuple[type[Exception], ...] = ()) -> 
         raise BadInput(f"{wrong}: it nests too deeply; {remedy}") from None
     except MemoryError:
         raise BadInput(f"{wrong}: it needs more memory than there is; {remedy}") from None
+    except OverflowError:
+        raise BadInput(f"{wrong}: a number in it is larger than any file or memory; {remedy}") from None
     except KeyError as error:
         raise BadInput(f"{wrong}: it lacks {error}; {remedy}") from None
     except _BROKEN + also as error:

@@ -67,6 +67,7 @@ def test_what_parsers_raise_is_one_line() -> None:
         (lambda: {}["name"], "it lacks 'name'"),
         (lambda: int("9" * 5000), "Exceeds the limit"),
         (lambda: bytes(1 << 62), "it needs more memory"),
+        (lambda: bytes(1 << 64), "a number in it is larger than any file or memory"),
     ):
         with pytest.raises(BadInput, match=f"^it: {said}.*; copy it$"), parsing("it", "copy it"):
             parse()

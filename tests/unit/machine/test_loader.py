@@ -159,7 +159,7 @@ def test_an_elf_entry_is_virtual() -> None:
         (elf64(memsz=4), "its segment at 0x100000 has 0xd bytes for 0x4 bytes of memory; build it again"),
         (elf64(filesz=100, memsz=100), "promises 0x64 bytes, the file has 0xd"),
         (elf64(filesz=1 << 63, memsz=1 << 63), "; build it again"),
-        (elf64(offset=1 << 63), "; build it again"),
+        (elf64(offset=1 << 63), "a number in it is larger than any file or memory; build it again"),
         (elf64(entry=0, paddr=1 << 63), "memory ends at 0x2000000; raise memory_mib"),
         (elf64(memsz=1 << 63), "memory ends at 0x2000000; raise memory_mib"),
         (elf64(entry=1 << 40), "it starts at 0x10000000000, which 32-bit code cannot reach"),
