@@ -2,7 +2,7 @@
 
 import pytest
 
-from shadowmmu import Vm
+from shadowmmu import EventRecord, Vm
 from shadowmmu.captures.find import find
 from shadowmmu.check.compare.rename import Renaming
 from shadowmmu.engine.arena.events import Event as Kind
@@ -47,7 +47,7 @@ def test_direct_map_pointers_become_addresses():
 
 def test_every_record_of_the_engine_is_read():
     for kind in Kind:
-        assert engine.from_record((int(kind), 0, 1, 2, 3, 4, 5, 6)).name
+        assert engine.from_record(EventRecord(int(kind), 0, (1, 2, 3, 4, 5, 6))).name
 
 
 def test_records_of_a_vm():

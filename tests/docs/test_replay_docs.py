@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from shadowmmu import EventRecord
 from shadowmmu.check.compare import ignore
 from shadowmmu.check.special_roots.letters import LETTERS
 from shadowmmu.check.special_roots.rules import RULES
@@ -47,7 +48,7 @@ def test_the_counters_are_those_of_the_code() -> None:
 
 
 def test_what_the_engine_does_not_tell_is_either_left_out_or_compared_otherwise() -> None:
-    told = {type(engine.from_record((int(kind), 0, 1, 2, 3, 4, 5, 6))) for kind in Kind}
+    told = {type(engine.from_record(EventRecord(int(kind), 0, (1, 2, 3, 4, 5, 6)))) for kind in Kind}
     rest = set(AnyEvent.__args__) - told - ignore.INPUTS.keys() - ignore.NOISE.keys()
     assert rest == {e.InjException, e.Marker}
     assert "`kvm_inj_exception` and the markers" in SECTION

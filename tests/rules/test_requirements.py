@@ -83,8 +83,8 @@ def test_r4_no_zap_finds_it(roots: str) -> None:
     touch(vm, 0x1000)
     vm.start_trace()
     vm.zap_all_fast()
-    zapped = [record for record in vm.records() if record[0] == Event.KVM_MMU_PREPARE_ZAP_PAGE]
-    assert zapped and all(record[3] & 0xF < 3 for record in zapped)
+    zapped = [record for record in vm.records() if record.kind == Event.KVM_MMU_PREPARE_ZAP_PAGE]
+    assert zapped and all(record.fields[1] & 0xF < 3 for record in zapped)
     assert len(special_pages(vm)) == 1
 
 
@@ -134,7 +134,7 @@ def test_r8_it_is_freed_with_its_root_and_at_once(roots: str) -> None:
     assert len(special_pages(vm)) == 1 and vm.counters()["special_freed"] == 0
     put(vm, 0x1008, 0x2001)
     assert vm.vcpus[0].set_cr3(0x1000)  # others: it goes
-    kinds = [record[0] for record in vm.records()]
+    kinds = [record.kind for record in vm.records()]
     assert not special_pages(vm)
     assert Event.SPECIAL_FREE in kinds and Event.KVM_MMU_PREPARE_ZAP_PAGE not in kinds
 
@@ -205,7 +205,7 @@ def test_r13_getting_one_leaves_no_trace_of_a_page(roots: str) -> None:
     vm.vcpus[0].set_sregs(PG_WP, 0x1000, PAE_CR4, NXE)
     vm.start_trace()
     vm.vcpus[0].enter()
-    kinds = [record[0] for record in vm.records()]
+    kinds = [record.kind for record in vm.records()]
     assert Event.SPECIAL_ALLOC in kinds and Event.KVM_MMU_GET_PAGE not in kinds
 
 
@@ -227,7 +227,7 @@ def test_r14_r16_a_chain_is_freed_from_the_top_and_its_children_survive(levels: 
     assert sorted(page.level for page in special_pages(vm)) == (list(range(3, levels + 1)) if filled else [levels])
     vm.start_trace()
     assert vcpu.nested_vmexit() and vcpu.set_cr4(PAE_CR4 | 0x100000)
-    freed = [record[2] & 0xF for record in vm.records() if record[0] == Event.SPECIAL_FREE]
+    freed = [record.fields[0] & 0xF for record in vm.records() if record.kind == Event.SPECIAL_FREE]
     assert freed == (list(range(levels, 2, -1)) if filled else [levels])
     assert not special_pages(vm)
     if filled:
@@ -242,7 +242,7 @@ def test_r15_no_child_is_zapped_with_it(roots: str) -> None:
     touch(vm, 0x40001000)
     vm.start_trace()
     vm.vcpus[0].set_cr4(PAE_CR4 | 0x100000)
-    assert Event.KVM_MMU_PREPARE_ZAP_PAGE not in [record[0] for record in vm.records()]
+    assert Event.KVM_MMU_PREPARE_ZAP_PAGE not in [record.kind for record in vm.records()]
     assert page_of(vm, 2, 2).parents == () and page_of(vm, 3, 2).parents == ()
 
 

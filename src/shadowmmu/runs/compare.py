@@ -9,6 +9,7 @@ from itertools import zip_longest
 import msgspec
 
 from shadowmmu.engine.arena.events import Event
+from shadowmmu.engine.face.types import EventRecord
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.look.chain import top_chain, whose_root
 from shadowmmu.machine.loader import Guest
@@ -139,10 +140,10 @@ class _Watch:
                 self.chains[whose] = max(self.chains.get(whose, ""), top_chain(machine.vm, mmu), key=len)
 
 
-def _event_name(record: tuple[int, ...]) -> str:
+def _event_name(record: EventRecord) -> str:
     """The kernel's name; of pages asked for, with their level."""
-    name: str = Event(record[0]).name.lower()
-    return f"{name} l{record[3] & 0xF}" if record[0] == Event.KVM_MMU_GET_PAGE else name
+    name = str(Event(record.kind).name).lower()
+    return f"{name} l{record.fields[1] & 0xF}" if record.kind == Event.KVM_MMU_GET_PAGE else name
 
 
 def _verdict(report: RunReport) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from shadowmmu.engine.arena.events import Event as Kind
+from shadowmmu.engine.face.types import EventRecord
 from shadowmmu.trace import events as e
 from shadowmmu.trace.fields import Entry, Leaf, Role, Word
 
-Record = tuple[int, int, int, int, int, int, int, int]
-"""Kind, vCPU or -1, six fields."""
 _Reader = Callable[..., e.AnyEvent]
 
 
@@ -123,10 +122,10 @@ _READERS: dict[int, _Reader] = {
 }
 
 
-def from_record(record: Record) -> e.AnyEvent:
+def from_record(record: EventRecord) -> e.AnyEvent:
     """One event from one record of `Vm.records`."""
-    return _READERS[record[0]](record[1], *record[2:])
+    return _READERS[record.kind](record.vcpu, *record.fields)
 
 
-def from_records(records: Iterable[Record]) -> list[e.AnyEvent]:
+def from_records(records: Iterable[EventRecord]) -> list[e.AnyEvent]:
     return [from_record(record) for record in records]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from engine_source import callees, functions, reaches
 
+from shadowmmu import EventRecord
 from shadowmmu.engine.arena.events import Event as Kind
 from shadowmmu.trace import engine
 from shadowmmu.trace import events as e
@@ -18,7 +19,7 @@ from shadowmmu.trace.origins.origin import Case, always
 RULES = (Path(__file__).parents[3] / "docs" / "rules.md").read_text()
 FUNCTIONS = functions()
 CALLS = callees(FUNCTIONS)
-EMITTED = {type(engine.from_record((int(kind), 0, 1, 2, 3, 4, 5, 6))): kind.name for kind in Kind}
+EMITTED = {type(engine.from_record(EventRecord(int(kind), 0, (1, 2, 3, 4, 5, 6)))): kind.name for kind in Kind}
 """Struct of an event -> the engine's name of its kind."""
 
 

@@ -37,6 +37,7 @@ class Violation(NamedTuple):
         return f"{self.invariant}: {self.text}"
 
 
+@cython.final
 @cython.cclass
 class Auditor:
     """One audit of one VM, passed from check to check; `found` is the list of violations so far."""

@@ -108,7 +108,7 @@ class Replay(ReplayState):
         op = self.programme().seen_at(self.rip)
         if op is not None:
             self.done_without_exit(op)
-        if event.exit_reason == SvmExit.SHUTDOWN and not goes_to_l1(self.events, self.at):
+        if event.exit_reason == int(SvmExit.SHUTDOWN) and not goes_to_l1(self.events, self.at):
             self.give(lambda side: side.vcpu.set_sregs(INIT_CR0, 0, 0, 0))
         efer = efer_written(self.events, self.at)
         if efer is not None:
@@ -260,11 +260,11 @@ class Replay(ReplayState):
 
     def on_vmexit(self, event: e.NestedVmexitInject) -> None:
         """Back to L1: by an exit of L2, or while L2 was to be entered with an exception that L1 takes, or without a root."""
-        takes_fault = event.exit_code == SvmExit.PAGE_FAULT and (self.faulted or self.failed_walk)
+        takes_fault = event.exit_code == int(SvmExit.PAGE_FAULT) and (self.faulted or self.failed_walk)
         if takes_fault and self.failed_walk:
             self.give(Inject())
         # A fault while a double fault was delivered: KVM_REQ_TRIPLE_FAULT, which is served as L2 is entered.
-        at_entry = takes_fault or event.exit_code == SvmExit.SHUTDOWN != self.exit_reason
+        at_entry = takes_fault or event.exit_code == int(SvmExit.SHUTDOWN) != self.exit_reason
         if takes_fault or (self.outcome == Outcome.INJECT and not at_entry):
             told = compare_exit(event, self.vcpu.exception)
             if told:

@@ -52,7 +52,7 @@ class Filter:
 
     def passes(self, event: AnyEvent) -> bool:
         if isinstance(event, e.Exit):
-            self._in_l2 = self._in_l2 or event.exit_reason == SvmExit.VMRUN
+            self._in_l2 = self._in_l2 or event.exit_reason == int(SvmExit.VMRUN)
             return event.exit_reason in TOLD_EXITS
         if isinstance(event, e.NestedVmexitInject):
             self._in_l2 = False
@@ -118,7 +118,7 @@ def _of_the_run(capture: Capture) -> Iterator[tuple[int, AnyEvent]]:
 
 def _as_told_here(event: AnyEvent) -> AnyEvent:
     """KVM asks for writes of CR0 twice. The captured CPU looks at the selective intercept first, ours at the other."""
-    if isinstance(event, e.Exit) and event.exit_reason == SvmExit.CR0_SELECTIVE:
+    if isinstance(event, e.Exit) and event.exit_reason == int(SvmExit.CR0_SELECTIVE):
         return msgspec.structs.replace(event, exit_reason=Word(SvmExit.CR_WRITE))
     return event
 

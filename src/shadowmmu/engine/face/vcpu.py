@@ -6,12 +6,11 @@ import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cython.cimports.shadowmmu.engine.arena.state import (
     PAGE_SIZE,
-    PREV_ROOTS,
     GuestException,
     GuestExceptionPtr,
     Hpa,
-    KvmMmuPtr,
     KvmPtr,
+    KvmVcpuPtr,
     PfRet,
     gpa_t,
     p_u8,
@@ -26,7 +25,7 @@ from cython.cimports.shadowmmu.engine.entries.mmio import mmio_info_in_cache
 from cython.cimports.shadowmmu.engine.face.arguments import word
 from cython.cimports.shadowmmu.engine.face.nested_walk import walk_nested
 from cython.cimports.shadowmmu.engine.face.outside import raise_fault, raise_no_root
-from cython.cimports.shadowmmu.engine.face.views import view_mmu
+from cython.cimports.shadowmmu.engine.face.views import kept_roots, view_mmu
 from cython.cimports.shadowmmu.engine.fault.fault import inject_page_fault, mmu_page_fault
 from cython.cimports.shadowmmu.engine.fault.invlpg import kvm_invlpg
 from cython.cimports.shadowmmu.engine.guest.mmu import create_mmus, guest_level, init_mmu, root_level
@@ -36,19 +35,30 @@ from cython.cimports.shadowmmu.engine.pages.tracking import write_emulated
 from cython.cimports.shadowmmu.x86.control import Cr0
 
 from shadowmmu.engine.face.arguments import check_range, check_within_page
-from shadowmmu.engine.face.types import EngineError, Entry, MmuView, NestedWalk, Outcome, PageFaultException
+from shadowmmu.engine.face.types import EngineError, Entry, Levels, MmuView, NestedWalk, Outcome, PageFaultException, RootInfo
 
 _MADE_BY_VM = object()
 _OUTCOMES = {int(outcome): outcome for outcome in Outcome}
 
 
+@cython.final
 @cython.cclass
 class Vcpu:
-    """One virtual CPU: its registers as far as paging needs them, and its MMU. Its `Vm` makes it, in `Vm.vcpus`."""
+    """One virtual CPU: its registers as far as paging needs them, and its MMU.
+
+    It is number `id` of its VM `vm`, which makes it.
+    """
 
     def __cinit__(self, key: object = None):
         if key is not _MADE_BY_VM:
             raise TypeError("a vCPU is made by its VM: take one of Vm(...).vcpus")
+
+    def __repr__(self) -> str:
+        vcpu: KvmVcpuPtr = self.vcpu
+        running: str = "L2" if vcpu.nested.guest_mode else "L1" if vcpu.kvm.tdp else "guest"
+        root: str = "no root" if self.root is None else f"root {self.root:#x}"
+        registers: str = f"cr0 {vcpu.cr0:#x} cr3 {vcpu.cr3:#x} cr4 {vcpu.cr4:#x} efer {vcpu.efer:#x}"
+        return f"<Vcpu {self.id}: {running} {registers}, {guest_level(vcpu.mmu)} levels on {root_level(vcpu.mmu)}, {root}>"
 
     # --- registers
 
@@ -60,24 +70,29 @@ class Vcpu:
         return set_sregs(self.vcpu, word("cr0", cr0), word("cr3", cr3), word("cr4", cr4), word("efer", efer))
 
     def set_cr0(self, value: int) -> bool:
-        """Write CR0; False: the CPU raises #GP(0) and nothing has changed. So for the other registers."""
+        """MOV to CR0, or LMSW or CLTS; False: the CPU raises #GP(0) and nothing has changed (SDM vol. 3 section 2.5)."""
         return set_cr0(self.vcpu, word("value", value))
 
     def set_cr3(self, value: int) -> bool:
+        """MOV to CR3: what the guest may have cached is dropped, but for a PCID's own with bit 63; False: #GP(0), nothing has changed."""
         return set_cr3(self.vcpu, word("value", value))
 
     def set_cr4(self, value: int) -> bool:
+        """MOV to CR4; False: #GP(0), nothing has changed."""
         return set_cr4(self.vcpu, word("value", value))
 
     def set_efer(self, value: int) -> bool:
+        """WRMSR to EFER; False: #GP(0), nothing has changed."""
         return set_efer(self.vcpu, word("value", value))
 
     @property
     def cr0(self) -> int:
+        """Of L2 while it runs; so the other registers."""
         return self.vcpu.cr0
 
     @property
     def cr2(self) -> int:
+        """The address of the last #PF, which its deliverer stores here: the engine does not."""
         return self.vcpu.cr2
 
     @cr2.setter
@@ -86,25 +101,28 @@ class Vcpu:
 
     @property
     def cr3(self) -> int:
+        """Setting it is not a MOV to CR3: the hardware wrote it without an exit, as with nested paging, and the MMU is not told."""
         return self.vcpu.cr3
 
     @cr3.setter
     def cr3(self, value: int):
-        """The hardware wrote CR3 without an exit, as it may with nested paging: the MMU is not told (svm_cache_reg)."""
         if not self.vcpu.kvm.tdp:
             raise EngineError(f"vCPU {self.id}: without nested paging each write of CR3 exits; use set_cr3")
         self.vcpu.cr3 = word("cr3", value)
 
     @property
     def cr4(self) -> int:
+        """Control-register bits are `x86.control.Cr4`."""
         return self.vcpu.cr4
 
     @property
     def efer(self) -> int:
+        """`x86.control.Efer` bits; LMA follows CR0.PG."""
         return self.vcpu.efer
 
     @property
     def pkru(self) -> int:
+        """Rights of the guest's protection keys, two bits each."""
         return self.vcpu.pkru
 
     @pkru.setter
@@ -122,7 +140,7 @@ class Vcpu:
 
     @property
     def pdptrs(self) -> tuple[int, int, int, int]:
-        """The PDPTE registers."""
+        """The PDPTE registers, as the last load of a PAE CR3 found them (SDM vol. 3 section 4.4.1)."""
         p: p_u64 = self.vcpu.walk_mmu.pdptrs
         return (p[0], p[1], p[2], p[3])
 
@@ -145,7 +163,10 @@ class Vcpu:
         return entry
 
     def page_fault(self, gva: int, error_code: int) -> Outcome:
-        """Handle a #PF exit (or a nested page fault: then a guest physical address) with its error code."""
+        """Handle a #PF exit (or a nested page fault: then a guest physical address) with its error code, `Pferr` bits.
+
+        Raises HostFault if the host cannot give the page, OutOfPages if no shadow page is left.
+        """
         address: u64 = word("gva", gva)
         result: cython.int = mmu_page_fault(self.vcpu, address, word("error_code", error_code))
         if result < 0:
@@ -302,18 +323,18 @@ class Vcpu:
         return None if self.vcpu.mmu.root.hpa == Hpa.INVALID_PAGE else self.vcpu.mmu.root.hpa
 
     @property
-    def prev_roots(self) -> tuple[tuple[int, int], ...]:
-        """(CR3, host physical address) of the cached roots."""
-        m: KvmMmuPtr = self.vcpu.mmu
-        return tuple([(m.prev_roots[i].pgd, m.prev_roots[i].hpa) for i in range(PREV_ROOTS) if m.prev_roots[i].hpa != Hpa.INVALID_PAGE])
+    def prev_roots(self) -> tuple[RootInfo, ...]:
+        """The cached roots, the most recently used first."""
+        return kept_roots(self.vcpu.mmu)
 
     @property
-    def levels(self) -> tuple[int, int]:
-        """(levels of the guest's tables, levels of the shadow tables)."""
-        return (guest_level(self.vcpu.mmu), root_level(self.vcpu.mmu))
+    def levels(self) -> Levels:
+        """Levels of the guest's tables and of the shadow tables, of the MMU in use."""
+        return Levels(guest_level(self.vcpu.mmu), root_level(self.vcpu.mmu))
 
     @property
     def root_role(self) -> int:
+        """The role word of the roots of the MMU in use (`engine.arena.role.Role`)."""
         return self.vcpu.mmu.root_role
 
     @property
@@ -326,7 +347,7 @@ class Vcpu:
 
     @property
     def requests(self) -> int:
-        """Pending requests, as `engine.state.Request` bits."""
+        """Pending requests, as `engine.arena.state.Request` bits."""
         return self.vcpu.requests
 
 

@@ -2,5 +2,6 @@ from shadowmmu.engine.arena.state cimport Kvm, KvmMmu, KvmVcpu, MemSlot, ShadowP
 
 cdef list entries_of(Kvm *kvm, u64 head)
 cdef object view_page(Kvm *kvm, ShadowPage *sp)
+cdef tuple kept_roots(KvmMmu *mmu)
 cdef object view_mmu(KvmVcpu *vcpu, KvmMmu *mmu)
 cdef object view_slot(MemSlot *slot)

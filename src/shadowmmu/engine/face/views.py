@@ -19,7 +19,7 @@ from cython.cimports.shadowmmu.engine.guest.mmu import guest_level
 from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_list_first, pte_list_next
 from cython.cimports.shadowmmu.engine.pages.pages import is_obsolete
 
-from shadowmmu.engine.face.types import Memslot, MmuView, ShadowPageView
+from shadowmmu.engine.face.types import Memslot, MmuView, RootInfo, ShadowPageView
 
 
 @cython.cfunc
@@ -44,12 +44,20 @@ def view_page(kvm: KvmPtr, sp: ShadowPagePtr) -> object:
 
 
 @cython.cfunc
+def kept_roots(mmu: KvmMmuPtr) -> tuple:
+    """The cached roots, a `RootInfo` each."""
+    roots: list = [
+        RootInfo(mmu.prev_roots[i].pgd, mmu.prev_roots[i].hpa) for i in range(PREV_ROOTS) if mmu.prev_roots[i].hpa != Hpa.INVALID_PAGE
+    ]
+    return tuple(roots)
+
+
+@cython.cfunc
 def view_mmu(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr) -> object:
     """The MMU as it is now, a `MmuView`."""
-    kept: list = [(mmu.prev_roots[i].pgd, mmu.prev_roots[i].hpa) for i in range(PREV_ROOTS) if mmu.prev_roots[i].hpa != Hpa.INVALID_PAGE]
     return MmuView(
         "guest" if mmu.is_guest_mmu else "root", vcpu.mmu == mmu, mmu.root_role, guest_level(mmu), mmu.root.pgd,
-        None if mmu.root.hpa == Hpa.INVALID_PAGE else mmu.root.hpa, tuple(kept),
+        None if mmu.root.hpa == Hpa.INVALID_PAGE else mmu.root.hpa, kept_roots(mmu),
     )  # fmt: skip
 
 

@@ -46,17 +46,19 @@ from cython.cimports.shadowmmu.engine.slots.slot_update import SlotResult, slot_
 from cython.cimports.shadowmmu.x86.pte import Pte
 
 from shadowmmu.engine.arena import state as engine_state
+from shadowmmu.engine.face import types
 from shadowmmu.engine.face.arguments import check_range, check_within_page
 from shadowmmu.engine.face.config import VmConfig
-from shadowmmu.engine.face.seal import SEAL
-from shadowmmu.engine.face.types import GuestMemoryError, Memslot, MemslotError, ShadowPageView
+from shadowmmu.engine.face.seal import SEAL as _SEAL
+from shadowmmu.engine.face.types import GuestMemoryError, HostRegion, Memslot, MemslotError, ShadowPageView
 
-MAX_SLOT_ID = 32763  # KVM_USER_MEM_SLOTS - 1
+_MAX_SLOT_ID = 32763  # KVM_USER_MEM_SLOTS - 1
 
 
+@cython.final
 @cython.cclass
 class Vm:
-    """A virtual machine's memory and shadow MMU.
+    """A virtual machine's memory and shadow MMU, and its `vcpus`.
 
     Its keyword arguments are the fields of `VmConfig`, which `config` keeps. Arguments out of range raise ValueError, what
     is no number TypeError, words that 64 bits cannot hold OverflowError, here and in every method.
@@ -66,10 +68,15 @@ class Vm:
     def __cinit__(self, **options: object):
         self.config = VmConfig(**options)
         self.kvm = create_vm(self.config)
-        self.key = urandom(SEAL)
+        self.key = urandom(_SEAL)
         self.vcpus = tuple([make_vcpu(self, self.kvm, i) for i in range(self.config.vcpus)])
         if self.config.memory_mib:
             self.set_memslot(0, 0, self.config.memory_mib << 20)
+
+    def __repr__(self) -> str:
+        size: str = f"{self.memory_size >> 20} MiB, {len(self.vcpus)} vCPU{'s' if len(self.vcpus) > 1 else ''}"
+        host: str = f"{self.config.vendor}, {'nested' if self.tdp else 'shadow'} paging on {self.host_levels} levels"
+        return f"<Vm: {size}, {host}, {self.roots} roots, {self.kvm.n_used_mmu_pages} of {self.kvm.n_max_mmu_pages} shadow pages>"
 
     def __dealloc__(self):
         if self.kvm != cython.NULL:
@@ -77,6 +84,16 @@ class Vm:
         free(self.buffer)
 
     # --- memslots and memory
+
+    @cython.cfunc
+    def check_hva(self, hva: object, size: object) -> object:
+        """Raise GuestMemoryError unless the range is whole pages of host user memory."""
+        word("hva", hva)
+        word("size", size)
+        end: object = self.kvm.nhva * PAGE_SIZE
+        if (hva | size) % PAGE_SIZE or hva + size > end:
+            raise GuestMemoryError(f"user memory {hva:#x}+{size:#x} is not a page range below {end:#x}")
+        return None
 
     @cython.cfunc
     def check_slot(self, result: cython.int, name: object) -> object:
@@ -105,7 +122,7 @@ class Vm:
         `hva` is the byte offset in the VM's host user memory, by default the same as `gpa`.
         """
         check_range("address_space", address_space, 0, ADDRESS_SPACES - 1)
-        check_range("slot", slot, 0, MAX_SLOT_ID)
+        check_range("slot", slot, 0, _MAX_SLOT_ID)
         for name, value in (("gpa", gpa), ("size", size), ("hva", gpa if hva is None else hva)):
             word(name, value)
         flags: int = (SlotFlag.SLOT_READONLY if readonly else 0) | (SlotFlag.SLOT_LOG_DIRTY if log_dirty else 0)
@@ -168,11 +185,11 @@ class Vm:
             at += PAGE_SIZE - (gpa + at) % PAGE_SIZE
         return size
 
-    def host_regions(self) -> list[tuple[int, int, int]]:
-        """Host physical memory as (hpa, size, address in this process), for a CPU to be given."""
+    def host_regions(self) -> list[HostRegion]:
+        """Host physical memory: the zone below 4 GiB, then the one above."""
         low: int = self.kvm.low_frames * PAGE_SIZE
         base: int = cython.cast(u64, self.kvm.frames)
-        return [(0, low, base), (Hpa.HIGH_ZONE, self.kvm.high_frames * PAGE_SIZE, base + low)]
+        return [HostRegion(0, low, base), HostRegion(int(Hpa.HIGH_ZONE), self.kvm.high_frames * PAGE_SIZE, base + low)]
 
     def read_host(self, hpa: int, size: int) -> bytes:
         """Read host physical memory within one page; raises GuestMemoryError where there is none."""
@@ -243,16 +260,10 @@ class Vm:
         self.check_hva(hva, size)
         protect_hva_range(self.kvm, hva >> 12, (hva + size) >> 12, writable)
 
-    def check_hva(self, hva: int, size: int) -> None:
-        word("hva", hva)
-        word("size", size)
-        if (hva | size) % PAGE_SIZE or hva + size > self.kvm.nhva * PAGE_SIZE:
-            raise GuestMemoryError(f"user memory {hva:#x}+{size:#x} is not a page range below {self.kvm.nhva * PAGE_SIZE:#x}")
-
     def get_dirty_log(self, slot: int, address_space: int = 0) -> bytes:
-        """The slot's dirty bitmap, one bit a page, cleared by the call; dirty pages are protected again."""
+        """The slot's dirty bitmap, whole 8-byte words with one bit a page, cleared by the call; dirty pages are protected again."""
         check_range("address_space", address_space, 0, ADDRESS_SPACES - 1)
-        check_range("slot", slot, 0, MAX_SLOT_ID)
+        check_range("slot", slot, 0, _MAX_SLOT_ID)
         found: MemSlotPtr = slot_by_id(self.kvm, address_space, slot)
         if found == cython.NULL:
             raise MemslotError(f"memslot {slot} does not exist; create it with a size first")
@@ -264,7 +275,7 @@ class Vm:
     # --- the MMU as a whole
 
     def zap_all_fast(self) -> None:
-        """Zap every page by toggling the generation."""
+        """Make every page obsolete by toggling the generation (kvm_mmu_zap_all_fast); vCPUs load new roots."""
         zap_all_fast(self.kvm)
 
     def unprotect_page(self, gfn: int) -> bool:
@@ -272,15 +283,16 @@ class Vm:
         return unprotect_page(self.kvm, word("gfn", gfn))
 
     def set_shadow_pages(self, limit: int) -> None:
-        """KVM_SET_NR_MMU_PAGES: at least 64."""
+        """KVM_SET_NR_MMU_PAGES: at least 64; the oldest pages beyond `limit` are zapped."""
         check_range("limit", limit, 64, self.kvm.npages_pool)
         self.kvm.n_requested_mmu_pages = limit
         change_mmu_pages(self.kvm, limit)
 
     def arm_interleave(self, point: int, gpa: int, value: int, size: int) -> None:
-        """Let another CPU store `value` at `gpa` when the next fault passes `point` (InterleavePoint), once; 0 disarms it.
+        """Let another CPU store `value` at `gpa` when the next fault passes `point`, once; 0 disarms it.
 
-        The store has 1 to 8 bytes in one page. Where there is no memory by then it goes nowhere.
+        The points are those of `engine.memory.guest_memory.InterleavePoint`. The store has 1 to 8 bytes in one page; where
+        there is no memory by then it goes nowhere.
         """
         check_range("point", point, 0, InterleavePoint.BEFORE_GET_PAGE)
         check_range("size", size, 1, 8)
@@ -308,10 +320,12 @@ class Vm:
 
     @property
     def maxphyaddr(self) -> int:
+        """Width of the guest's physical addresses, bits."""
         return self.kvm.maxphyaddr
 
     @property
     def host_maxphyaddr(self) -> int:
+        """Width of the host's physical addresses, bits."""
         return self.kvm.host_maxphyaddr
 
     @property
@@ -321,7 +335,7 @@ class Vm:
 
     @property
     def generation(self) -> int:
-        """The one-bit generation of shadow pages."""
+        """The generation of shadow pages, one bit: pages of the other are obsolete."""
         return self.kvm.mmu_valid_gen
 
     def memslots(self) -> list[Memslot]:
@@ -366,17 +380,18 @@ class Vm:
         self.kvm.lost_events = 0
 
     def stop_trace(self) -> None:
+        """Record no more; what `records` was not asked for is dropped."""
         self.kvm.events = cython.NULL
         self.kvm.nevents = 0
 
-    def records(self) -> list[tuple[int, int, int, int, int, int, int, int]]:
-        """Events since the last call: (kind, vcpu or -1, six fields); kinds and fields as in `engine.events.Event`."""
+    def records(self) -> list[EventRecord]:
+        """Events since the last call, in order; `trace.engine.from_record` reads them."""
         found = []
         i: u64 = 0
         while i < self.kvm.nevents:  # a garbage collection here may run code that ends the trace
             e: EventRecord = self.kvm.events[i]
             vcpu: cython.int = -1 if e.vcpu == 0xFFFF else e.vcpu
-            found.append((e.kind, vcpu, e.a[0], e.a[1], e.a[2], e.a[3], e.a[4], e.a[5]))
+            found.append(types.EventRecord(e.kind, vcpu, (e.a[0], e.a[1], e.a[2], e.a[3], e.a[4], e.a[5])))
             i += 1
         self.kvm.nevents = 0
         return found

@@ -18,6 +18,8 @@ def before_instruction(engine: cython.p_void, address: uint64_t, size: uint32_t,
         request.emu_stop(engine)
 
 
+@cython.final
+@cython.cclass
 class StopRequest:
     """`emu_stop`: address of the engine's function that stops it. The object must outlive the engine's hook."""
 

@@ -203,7 +203,7 @@ class SvmHost:
 
         Without such a hook the engine looks for one only at the beginning of a basic block.
         """
-        request = StopRequest(ctypes.cast(uclib.uc_emu_stop, ctypes.c_void_p).value)
+        request = StopRequest(ctypes.cast(uclib.uc_emu_stop, ctypes.c_void_p).value or 0)
         handle = ctypes.c_size_t()
         hook, data = ctypes.c_void_p(request.hook), ctypes.c_void_p(request.data)
         everywhere = ctypes.c_uint64(1), ctypes.c_uint64(0)

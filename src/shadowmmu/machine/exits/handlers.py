@@ -10,7 +10,7 @@ from shadowmmu.machine.emulator.decode import Operands
 from shadowmmu.machine.exits.control_registers import read_control, write_control
 from shadowmmu.machine.exits.emulated_access import emulate
 from shadowmmu.machine.exits.fault_cause import write_fault_cause
-from shadowmmu.machine.memory.guest_tables import GUEST_FINAL
+from shadowmmu.machine.memory.guest_tables import GUEST_FINAL, reported_fault
 from shadowmmu.machine.memory.linear_memory import BP, DB, GP, OF, PF, UD, Event, GuestFault, NestedFault, NoMemory
 from shadowmmu.machine.seam import MASK32, Exit, ExitKind, Reg, Seg, Segment, State
 from shadowmmu.machine.svm.instructions import svm_instruction
@@ -43,7 +43,7 @@ def _page_fault(p: Processor, exit_: Exit) -> None:
     outcome = p.vcpu.page_fault(exit_.gva, exit_.error_code)
     p.outcomes[outcome] += 1
     if outcome is Outcome.INJECT:
-        fault = p.vcpu.exception
+        fault = reported_fault(p.vcpu)
         p.queue(Event(PF, fault.error_code, fault.cr2))
     elif outcome is Outcome.EMULATE:
         emulate(p, exit_.gva)
@@ -55,7 +55,7 @@ def _nested_page_fault(p: Processor, exit_: Exit) -> None:
     outcome = p.vcpu.page_fault(exit_.gva, exit_.error_code | cause)
     p.outcomes[outcome] += 1
     if outcome is Outcome.INJECT:
-        raise NestedFault(exit_.gva, p.vcpu.exception.error_code | cause, reported=True)
+        raise NestedFault(exit_.gva, reported_fault(p.vcpu).error_code | cause, reported=True)
     if outcome is Outcome.EMULATE:
         emulate(p, exit_.gva)
 

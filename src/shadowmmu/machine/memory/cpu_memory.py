@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from shadowmmu.engine.face.types import Outcome
 from shadowmmu.hardware.walk import SecondLevelFault
 from shadowmmu.machine.memory.cpu_walk import tables_of
+from shadowmmu.machine.memory.guest_tables import reported_fault
 from shadowmmu.machine.memory.linear_memory import PAGE_SIZE, PF, GuestFault, GuestMemory, NestedFault, Span
 from shadowmmu.machine.seam import CpuError
 from shadowmmu.x86.pferr import Pferr
@@ -96,7 +97,7 @@ class CpuMemory(GuestMemory):
         self._pages.clear()
         outcome = self._exits.page_fault(gva, access, code)
         if outcome is Outcome.INJECT:
-            fault = self.vcpu.exception
+            fault = reported_fault(self.vcpu)
             raise GuestFault(PF, fault.error_code, fault.cr2, reported=True)
         return outcome
 
@@ -104,7 +105,7 @@ class CpuMemory(GuestMemory):
         self._pages.clear()
         outcome = self._exits.nested_page_fault(fault.gpa, fault.code)
         if outcome is Outcome.INJECT:
-            raise NestedFault(fault.gpa, fault.code & _CAUSE | self.vcpu.exception.error_code, reported=True) from None
+            raise NestedFault(fault.gpa, fault.code & _CAUSE | reported_fault(self.vcpu).error_code, reported=True) from None
         return outcome
 
     def load(self, span: Span) -> int:

@@ -63,7 +63,9 @@ class NestedTables:
 
     def walk(self, gva: int, access: int) -> int:
         """The #PF, if any, is the guest's own; raises SecondLevelFault where the nested tables end the walk."""
-        vcpu, nested = self._vcpu, Npt(self._mode, self._read, self._write, self._vcpu.root)
+        vcpu, root = self._vcpu, self._vcpu.root
+        assert root is not None
+        nested = Npt(self._mode, self._read, self._write, root)
         found = walk_two_dimensions(paging_of(vcpu), nested, vcpu.cr3, gva, access & (WRITE | USER), _lifts_smap(vcpu, access))
         return ~found if isinstance(found, int) else found[1]
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from shadowmmu.engine.face.types import GuestMemoryError
+from shadowmmu.engine.face.types import GuestMemoryError, PageFaultException
 from shadowmmu.hardware.walk import Features, Paging, TrailEntry, paging, walk
 from shadowmmu.x86.pferr import Pferr
 
@@ -28,13 +28,19 @@ def paging_of(vcpu: "Vcpu") -> Paging:
     return paging(vcpu.cr0, vcpu.cr4, vcpu.efer, Features(maxphyaddr=vcpu.vm.maxphyaddr))
 
 
+def reported_fault(vcpu: "Vcpu") -> PageFaultException:
+    """The fault that the engine's last answer spoke of."""
+    fault = vcpu.exception
+    assert fault is not None
+    return fault
+
+
 def read_physical(vcpu: "Vcpu", gpa: int, size: int) -> int | None:
     """Memory as the guest that runs sees it; None: there is none."""
     nested = vcpu.nested_walk(gpa)
-    if nested is not None:
-        gpa = nested.gpa
+    at = gpa if nested is None else nested.gpa
     try:
-        return None if gpa is None else int.from_bytes(vcpu.vm.read_guest(gpa, size), "little")
+        return None if at is None else int.from_bytes(vcpu.vm.read_guest(at, size), "little")
     except GuestMemoryError:
         return None
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from shadowmmu.engine.face.types import GuestMemoryError
-from shadowmmu.machine.memory.guest_tables import locate_fault
+from shadowmmu.machine.memory.guest_tables import locate_fault, reported_fault
 from shadowmmu.machine.seam import MASK32, MASK64
 from shadowmmu.x86.control import Cr4, Efer
 from shadowmmu.x86.pferr import Pferr
@@ -117,7 +117,7 @@ class GuestMemory:
         """Guest physical address of one byte, or the #PF that the access raises. Sets A and D as the CPU does."""
         gpa: int | None = self.vcpu.gva_to_gpa(gva, access)
         if gpa is None:
-            fault = self.vcpu.exception
+            fault = reported_fault(self.vcpu)
             if fault.nested:
                 where, cause = locate_fault(self.vcpu, gva, fault.cr2)
                 raise NestedFault(where, fault.error_code | cause)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from iced_x86 import Code
 
 from shadowmmu.engine.face.types import GuestMemoryError
+from shadowmmu.machine.memory.guest_tables import reported_fault
 from shadowmmu.machine.memory.linear_memory import GP, UD, WRITE, GuestFault, NestedFault
 from shadowmmu.machine.seam import MASK32, Exit, Reg, Seg, State
 from shadowmmu.machine.svm.world_switch import vmexit, vmrun
@@ -53,7 +54,7 @@ def _vmcb_address(p: Processor, state: State, access: int) -> int:
         raise GuestFault(GP)
     gpa: int | None = p.vcpu.translate_gpa(address, access)
     if gpa is None:
-        raise NestedFault(address, p.vcpu.exception.error_code | int(Pferr.GUEST_FINAL))
+        raise NestedFault(address, reported_fault(p.vcpu).error_code | int(Pferr.GUEST_FINAL))
     return gpa
 
 

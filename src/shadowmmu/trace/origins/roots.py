@@ -21,7 +21,7 @@ def is_loading(at: Around) -> bool:
 def is_reset_from_outside(at: Around) -> bool:
     """User space set the registers, or the CPU shut down and KVM resets it."""
     cause = at.last(e.Marker, e.Exit)
-    return isinstance(cause, e.Marker) or (isinstance(cause, e.Exit) and cause.exit_reason == SvmExit.SHUTDOWN)
+    return isinstance(cause, e.Marker) or (isinstance(cause, e.Exit) and cause.exit_reason == int(SvmExit.SHUTDOWN))
 
 
 def control_register(at: Around) -> int | None:

@@ -1,0 +1,5 @@
+from enum import IntFlag
+
+class InterleavePoint(IntFlag):
+    AFTER_WALK = 1
+    BEFORE_GET_PAGE = 2

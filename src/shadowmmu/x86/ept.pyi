@@ -1,0 +1,20 @@
+from enum import IntFlag
+
+class Ept(IntFlag):
+    READ = 0x1
+    WRITE = 0x2
+    EXEC = 0x4
+    RWX = 0x7
+    MEMTYPE_MASK = 0x38
+    IGNORE_PAT = 0x40
+    LEAF = 0x80
+    ACCESSED = 0x100
+    DIRTY = 0x200
+
+class Eptp(IntFlag):
+    WALK_MEMTYPE = 0x7
+    WRITE_BACK = 0x6
+    WALK_LENGTH_MASK = 0x38
+    WALK_LENGTH_SHIFT = 3
+    AD_ENABLED = 0x40
+    RESERVED = 0xF80
