@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from shadowmmu.engine.face.config import VmConfig
+    from shadowmmu.engine.face.guest_tables import GuestTables, Registers
     from shadowmmu.engine.face.types import (
         EngineError,
         Entry,
@@ -36,6 +37,7 @@ __all__ = [
     "Entry",
     "EventRecord",
     "GuestMemoryError",
+    "GuestTables",
     "HostFault",
     "HostRegion",
     "Levels",
@@ -46,6 +48,7 @@ __all__ = [
     "OutOfPages",
     "Outcome",
     "PageFaultException",
+    "Registers",
     "RootInfo",
     "ShadowPageView",
     "TripleFault",
@@ -58,6 +61,7 @@ __all__ = [
 
 _PLACES = {
     "ROOT_DESIGNS": "roots.designs", "Design": "roots.designs", "VmConfig": "face.config", "Vcpu": "face.vcpu", "Vm": "face.vm",
+    "GuestTables": "face.guest_tables", "Registers": "face.guest_tables",
 }  # fmt: skip
 """Modules of the engine; `face.types` has the other names."""
 

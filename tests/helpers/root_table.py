@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
 from typing import NamedTuple
 
-from shadowmmu import ROOT_DESIGNS, Outcome, Vm
+from shadowmmu import ROOT_DESIGNS, GuestTables, Outcome, Vm
 from shadowmmu.x86.control import Cr0, Cr4, Efer
 from shadowmmu.x86.pferr import Pferr
 
 PAGING = int(Cr0.PE | Cr0.PG | Cr0.WP)
 ROOT, ADDRESS, PAGE = 0x10000, 0x40005000, 0x200000
 USER_WRITE = int(Pferr.USER | Pferr.WRITE)
-
-
-def tables(levels: int) -> Callable[[Vm], None]:
-    """Guest tables of `levels` at ROOT that map ADDRESS to PAGE."""
-
-    def build(vm: Vm) -> None:
-        table = ROOT
-        for level in range(levels, 0, -1):
-            if levels == 2:
-                where, form = table + (ADDRESS >> (12 + 10 * (level - 1)) & 0x3FF) * 4, "<I"
-            else:
-                where, form = table + (ADDRESS >> (12 + 9 * (level - 1)) & 0x1FF) * 8, "<Q"
-            target = PAGE if level == 1 else table + 0x1000
-            flags = 1 if levels == 3 and level == 3 else 7
-            vm.write_guest(where, struct.pack(form, target | flags))
-            table = target
-
-    return build
 
 
 class Mode(NamedTuple):
@@ -92,15 +72,6 @@ ROWS = [
 ]
 
 
-def build_ept(vm: Vm, levels: int) -> None:
-    table = ROOT
-    for level in range(levels, 0, -1):
-        target = PAGE if level == 1 else table + 0x1000
-        leaf = 6 << 3 if level == 1 else 0
-        vm.write_guest(table + (ADDRESS >> (12 + 9 * (level - 1)) & 0x1FF) * 8, struct.pack("<Q", target | 7 | leaf))
-        table = target
-
-
 def start(row: Row, roots: str) -> Vm:
     """A VM of this row, entered, with L2 running where the row is nested."""
     vm = Vm(
@@ -113,18 +84,15 @@ def start(row: Row, roots: str) -> Vm:
     )
     vcpu = vm.vcpus[0]
     mode = MODES[row.mode]
-    if row.nested in ("ept", "ept5"):
-        build_ept(vm, 5 if row.nested == "ept5" else 4)
-    elif mode.levels:
-        tables(mode.levels)(vm)
+    tables = GuestTables(vm, {"ept": "ept", "ept5": "ept-5-level"}.get(row.nested or "", row.mode), ROOT) if mode.levels else None
+    if tables:
+        tables.map(ADDRESS, PAGE)
     l1_cr3 = 0x80000  # an empty table: L1 itself is not run
     assert vcpu.set_sregs(mode.cr0, l1_cr3 if row.nested else ROOT, mode.cr4, mode.efer)
     if row.nested == "npt":
         assert vcpu.nested_vmrun(int(Cr0.PE), 0, 0, 0, ROOT)
-    elif row.nested == "ept":
-        assert vcpu.nested_vmentry(int(Cr0.PE), 0, 0, 0, ROOT | 6 | 3 << 3 | 1 << 6)
-    elif row.nested == "ept5":
-        assert vcpu.nested_vmentry(int(Cr0.PE), 0, 0, 0, ROOT | 6 | 4 << 3 | 1 << 6)
+    elif tables and row.nested in ("ept", "ept5"):
+        assert vcpu.nested_vmentry(int(Cr0.PE), 0, 0, 0, tables.eptp)
     elif row.nested == "off":
         assert vcpu.nested_vmrun(mode.cr0, ROOT, mode.cr4, mode.efer)
     vcpu.enter()

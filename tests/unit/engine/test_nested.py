@@ -7,7 +7,7 @@ import struct
 import pytest
 from designs import every_design
 
-from shadowmmu import Outcome, Vm
+from shadowmmu import GuestTables, Outcome, Vm
 from shadowmmu.check.audit import audit
 from shadowmmu.x86.control import Cr0, Cr4, Efer
 from shadowmmu.x86.pferr import Pferr
@@ -25,31 +25,12 @@ def put(vm: Vm, gpa: int, value: int) -> None:
     vm.write_guest(gpa, struct.pack("<Q", value))
 
 
-def map_long(vm: Vm, root: int, page: int = 0x200000) -> None:
-    """4-level tables at `root` that map address 0x5000."""
-    for level in range(3):
-        put(vm, root + level * 0x1000, root + (level + 1) * 0x1000 | 7)
-    put(vm, root + 0x3000 + 5 * 8, page | 7)
+def map_page(vm: Vm, format: str, root: int, page: int = 0x200000) -> None:
+    """Tables at `root` that map address 0x5000."""
+    GuestTables(vm, format, root).map(0x5000, page)
 
 
-def map_pae(vm: Vm, root: int, page: int = 0x200000) -> None:
-    """PAE tables at `root` that map address 0x5000."""
-    put(vm, root, root + 0x1000 | 1)
-    put(vm, root + 0x1000, root + 0x2000 | 7)
-    put(vm, root + 0x2000 + 5 * 8, page | 7)
-
-
-def map_two_level(vm: Vm, root: int, page: int = 0x200000) -> None:
-    vm.write_guest(root, struct.pack("<I", root + 0x1000 | 7))
-    vm.write_guest(root + 0x1000 + 5 * 4, struct.pack("<I", page | 7))
-
-
-MAPS = {
-    "long": (LONG, map_long),
-    "pae": (PAE, map_pae),
-    "2-level": (TWO_LEVEL, map_two_level),
-    "nonpaging": (NONPAGING, lambda vm, root: None),
-}
+MODES = {"4-level": LONG, "pae": PAE, "2-level": TWO_LEVEL, "nonpaging": NONPAGING}
 
 
 def kind(vm: Vm) -> str:
@@ -61,8 +42,8 @@ def kind(vm: Vm) -> str:
 
 
 @every_design
-@pytest.mark.parametrize("l2", list(MAPS))
-@pytest.mark.parametrize("l1", ["long", "pae", "2-level"])
+@pytest.mark.parametrize("l2", list(MODES))
+@pytest.mark.parametrize("l1", ["4-level", "pae", "2-level"])
 def test_h1_roots_are_freed_as_what_they_are_when_modes_change_across_vmrun(l1: str, l2: str, roots: str) -> None:
     """H1, nested paging off: roles are taken before the root is switched.
 
@@ -71,18 +52,19 @@ def test_h1_roots_are_freed_as_what_they_are_when_modes_change_across_vmrun(l1: 
     """
     vm = Vm(memory_mib=8, roots=roots)
     vcpu = vm.vcpus[0]
-    (regs1, map1), (regs2, map2) = MAPS[l1], MAPS[l2]
-    map1(vm, 0x10000)
-    map2(vm, 0x20000)
+    regs1, regs2 = MODES[l1], MODES[l2]
+    map_page(vm, l1, 0x10000)
+    if l2 != "nonpaging":
+        map_page(vm, l2, 0x20000)
     assert vcpu.set_sregs(cr3=0x10000, **regs1)
     for turn in range(4):
         vcpu.enter()
         assert vcpu.page_fault(0x5000, 2) in (Outcome.FIXED, Outcome.SPURIOUS)
-        assert (kind(vm) == "normal") == (l1 == "long")
+        assert (kind(vm) == "normal") == (l1 == "4-level")
         assert vcpu.nested_vmrun(cr3=0x20000, **regs2)
         vcpu.enter()
         assert vcpu.page_fault(0x5000, 2) in (Outcome.FIXED, Outcome.SPURIOUS)
-        assert (kind(vm) == "normal") == (l2 == "long")
+        assert (kind(vm) == "normal") == (l2 == "4-level")
         assert audit(vm) == [], turn
         assert all(not vm.shadow_page(hpa).special for _, hpa in vcpu.prev_roots)  # type: ignore[union-attr]
         came_back = vcpu.nested_vmexit()
@@ -105,7 +87,7 @@ def test_h2_an_address_beyond_4_gib_is_l1s_fault(address: int, roots: str, host_
     """
     vm = Vm(memory_mib=8, roots=roots, tdp=True, host_levels=host_levels)
     vcpu = vm.vcpus[0]
-    map_pae(vm, 0x20000)
+    map_page(vm, "pae", 0x20000)
     assert vcpu.set_sregs(cr3=0, **PAE)
     assert vcpu.nested_vmrun(cr0=1, cr3=0, cr4=0, efer=0, ncr3=0x20000)
     vcpu.enter()
@@ -130,8 +112,8 @@ def test_h4_a_pdpte_changed_under_a_special_page_is_noticed(host_levels: int) ->
     """
     vm = Vm(memory_mib=8, tdp=True, host_levels=host_levels)
     vcpu = vm.vcpus[0]
-    map_pae(vm, 0x20000, page=0x200000)
-    map_pae(vm, 0x30000, page=0x300000)
+    map_page(vm, "pae", 0x20000, page=0x200000)
+    map_page(vm, "pae", 0x30000, page=0x300000)
     assert vcpu.set_sregs(cr3=0, **PAE)
     assert vcpu.nested_vmrun(cr0=1, cr3=0, cr4=0, efer=0, ncr3=0x20000)
     vcpu.enter()
@@ -154,7 +136,7 @@ def test_roots_of_l2_are_kept_across_vmexit_and_found_again() -> None:
     vcpu = vm.vcpus[0]
     ncr3s = [0x20000 + i * 0x10000 for i in range(5)]
     for ncr3 in ncr3s:
-        map_long(vm, ncr3)
+        map_page(vm, "4-level", ncr3)
     assert vcpu.set_sregs(cr3=0, **LONG)
     vm.start_trace()
     made = []
@@ -198,7 +180,7 @@ def test_a_nested_fault_names_the_level_it_came_from() -> None:
     vm = Vm(memory_mib=8, tdp=True)
     vcpu = vm.vcpus[0]
     root = 0x20000
-    map_long(vm, root)
+    map_page(vm, "4-level", root)
     npt_leaf = root + 0x3000
     put(vm, npt_leaf + 0x40 * 8, 0x40000 | 7)  # L2's tables at L2 physical 0x40000
     put(vm, npt_leaf + 0x41 * 8, 0x41000 | 7)
@@ -219,7 +201,7 @@ def test_ept_execute_only_and_its_faults() -> None:
     """Shadow EPT: a page that may only be fetched from, and the exit qualification of what is refused."""
     vm = Vm(memory_mib=8, tdp=True, vendor="vmx")
     vcpu = vm.vcpus[0]
-    map_long(vm, 0x20000)
+    map_page(vm, "4-level", 0x20000)
     put(vm, 0x23000 + 5 * 8, 0x200000 | 4 | 6 << 3)
     assert vcpu.set_sregs(cr3=0, **LONG)
     assert vcpu.nested_vmentry(cr0=1, cr3=0, cr4=0, efer=0, eptp=0x20000 | 6 | 3 << 3 | 1 << 6)
