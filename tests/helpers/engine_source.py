@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-ENGINE = Path(__file__).parents[2] / "src" / "shadowmmu" / "engine"
+SRC = Path(__file__).parents[2] / "src" / "shadowmmu"
 _DEFINITION = re.compile(r"^ *(?:def|cdef(?: inline)?(?: const)? [\w ]+?\*?|cpdef [\w ]+?)\s*\*?(\w+)\(", flags=re.M)
 
 
-def functions() -> dict[str, str]:
-    """`module.function` -> its text, from the .py files and the inline ones of the .pxd files."""
+def functions(room: str = "engine") -> dict[str, str]:
+    """`module.function` -> its text, from the .py files of a room and the inline ones of the .pxd files."""
     found: dict[str, str] = {}
-    for path in sorted([*ENGINE.rglob("*.py"), *ENGINE.rglob("*.pxd")]):
+    for path in sorted([*(SRC / room).rglob("*.py"), *(SRC / room).rglob("*.pxd")]):
         text = path.read_text()
         heads = list(_DEFINITION.finditer(text))
         bounds = [*(head.start() for head in heads), len(text)]

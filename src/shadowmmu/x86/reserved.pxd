@@ -13,7 +13,7 @@ ctypedef RsvdBits *RsvdBitsPtr
 
 
 cdef inline bint is_rsvd(RsvdBits *rsvd, unsigned long long entry, int level) noexcept nogil:
-    """The entry has a bit, or a memory type and rights, that its format reserves at this level."""
+    """is_bad_mt_xwr, is_rsvd_bits_set: the entry has a bit, or a memory type and rights, that its format reserves at this level."""
     return (entry & rsvd.mask[(entry >> 7) & 1][level - 1]) != 0 or (rsvd.bad_mt_xwr >> (entry & 0x3F)) & 1
 
 

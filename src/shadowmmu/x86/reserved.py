@@ -20,7 +20,7 @@ def rsvd_bits(low: cython.int, high: cython.int) -> cython.ulonglong:
 
 
 def legacy_rsvd_bits(rsvd: RsvdBitsPtr, levels: cython.int, maxphyaddr: cython.int, gates: cython.int) -> cython.void:
-    """Masks of 2-level (2), PAE (3), 4- and 5-level tables."""
+    """__reset_rsvds_bits_mask: masks of 2-level (2), PAE (3), 4- and 5-level tables."""
     i: cython.int
     memset(rsvd, 0, cython.sizeof(RsvdBits))
     if levels == 2:
@@ -52,7 +52,7 @@ def legacy_rsvd_bits(rsvd: RsvdBitsPtr, levels: cython.int, maxphyaddr: cython.i
 
 
 def ept_rsvd_bits(rsvd: RsvdBitsPtr, maxphyaddr: cython.int, huge_level: cython.int, exec_only: cython.bint) -> cython.void:
-    """Masks of EPT tables, and the bad combinations of memory type and rights."""
+    """__reset_rsvds_bits_mask_ept: masks of EPT tables, and the bad combinations of memory type and rights."""
     base: cython.ulonglong = rsvd_bits(maxphyaddr, 51)
     rsvd.mask[0][4] = base | rsvd_bits(3, 7)
     rsvd.mask[0][3] = base | rsvd_bits(3, 7)

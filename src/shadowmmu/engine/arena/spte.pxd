@@ -89,7 +89,7 @@ cdef inline bint is_dirty(Kvm *kvm, spte_t spte) noexcept nogil:
 
 
 cdef inline spte_t mark_for_access_track(Kvm *kvm, spte_t spte) noexcept nogil:
-    """Clear the A bit, or where the hardware has none save R and X and take all rights away."""
+    """mark_spte_for_access_track: clear the A bit, or where the hardware has none save R and X and take all rights away."""
     if ad_enabled(spte) and kvm.masks.accessed:
         return spte & ~kvm.masks.accessed
     if is_access_track(kvm, spte) or not kvm.masks.acc_track:

@@ -16,7 +16,10 @@ from cython.cimports.shadowmmu.x86.pte import Pte
 
 
 def set_masks(kvm: KvmPtr) -> cython.void:
-    """The kernel's shadow_*_mask values: the legacy format, or EPT's (kvm_mmu_set_ept_masks)."""
+    """The kernel's shadow_*_mask values: the legacy format, or EPT's (kvm_mmu_set_ept_masks).
+
+    In the kernel: kvm_mmu_set_mmio_spte_mask, kvm_mmu_set_me_spte_mask, kvm_mmu_reset_all_pte_masks.
+    """
     m: SpteMasksPtr = cython.address(kvm.masks)
     if kvm.ept:
         m.user = Ept.READ
@@ -68,7 +71,7 @@ def make_pdpte(kvm: KvmPtr, child_pt: p_spte) -> spte_t:
 
 
 def make_mmio_spte(kvm: KvmPtr, gfn: gfn_t, access: cython.int, gen: u64) -> spte_t:
-    """A mark that makes the hardware report a reserved bit (or misconfiguration): no memory at `gfn`."""
+    """generation_mmio_spte_mask: a mark that makes the hardware report a reserved bit (or misconfiguration): no memory at `gfn`."""
     spte: spte_t = (gen << SpteShift.MMIO_GEN_LOW_SHIFT) & Spte.MMIO_GEN_LOW
     spte |= ((gen >> 8) << SpteShift.MMIO_GEN_HIGH_SHIFT) & Spte.MMIO_GEN_HIGH
     return spte | kvm.masks.mmio_value | (access & kvm.masks.mmio_access) | ((gfn << 12) & Spte.BASE_ADDR)
@@ -81,4 +84,5 @@ def mmio_spte_gen(spte: spte_t) -> u64:
 
 
 def mmio_spte_gfn(kvm: KvmPtr, spte: spte_t) -> gfn_t:
+    """get_mmio_spte_gfn: the gfn that an MMIO mark was made for."""
     return (spte & Spte.BASE_ADDR & ~kvm.masks.mmio_mask) >> 12

@@ -106,5 +106,6 @@ def init_pools(kvm: KvmPtr) -> cython.void:
 
 
 def destroy(kvm: KvmPtr) -> cython.void:
+    """free_mmu_pages, kvm_mmu_destroy, kvm_mmu_uninit_vm: the arena goes as one block, with all that is in it."""
     kasan_unpoison(kvm, kvm.arena_size)
     munmap(kvm, kvm.arena_size)

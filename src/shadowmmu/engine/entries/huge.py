@@ -22,7 +22,10 @@ from cython.cimports.shadowmmu.engine.memory.memslots import host_mapping, lpage
 
 
 def max_mapping_level(kvm: KvmPtr, slot: MemSlotPtr, gfn: gfn_t, max_level: cython.int) -> cython.int:
-    """The largest level (1-3) that hardware, slot, shadowed tables below it and the host's own mapping allow."""
+    """The largest level (1-3) that hardware, slot, shadowed tables below it and the host's own mapping allow.
+
+    In the kernel: host_pfn_mapping_level, kvm_mmu_max_mapping_level.
+    """
     level: cython.int = max_level if max_level < kvm.max_huge_level else kvm.max_huge_level
     while level > 1 and lpage_info(slot, gfn, level)[0]:
         level -= 1

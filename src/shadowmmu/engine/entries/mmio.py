@@ -88,7 +88,7 @@ def mmio_info_in_cache(vcpu: KvmVcpuPtr, addr: u64, direct: cython.bint) -> cyth
 @cython.nogil
 @cython.exceptval(check=False)
 def find_mmio_spte(vcpu: KvmVcpuPtr, addr: u64, spte: p_spte) -> cython.bint:
-    """get_mmio_spte: the last entry on the path of `addr`. True: a present entry on it has reserved bits, a bug of ours (H11)."""
+    """get_mmio_spte, get_walk: the last entry on the path of `addr`. True: a present entry on it has reserved bits, a bug of ours (H11)."""
     reserved: cython.bint = False
     it: ShadowWalk
     walk_init(cython.address(it), vcpu, vcpu.mmu.root.hpa, addr)
@@ -102,7 +102,7 @@ def find_mmio_spte(vcpu: KvmVcpuPtr, addr: u64, spte: p_spte) -> cython.bint:
 
 
 def handle_mmio_page_fault(vcpu: KvmVcpuPtr, addr: u64) -> cython.int:
-    """A reserved-bit fault: an MMIO mark of this generation means emulate; an old one, handle as a normal fault."""
+    """get_mmio_spte_access: a reserved-bit fault: an MMIO mark of this generation means emulate; an old one, handle as a normal fault."""
     direct: cython.bint = is_direct(vcpu.mmu)
     if mmio_info_in_cache(vcpu, addr, direct):
         return PfRet.RET_PF_EMULATE

@@ -105,7 +105,7 @@ def prefetch_run(vcpu: KvmVcpuPtr, sp: ShadowPagePtr, start: cython.int, end: cy
 
 
 def direct_pte_prefetch(vcpu: KvmVcpuPtr, sptep: p_spte) -> cython.void:
-    """Prefetch around an entry of a direct level-1 page; needs A bits, to tell used from prefetched."""
+    """__direct_pte_prefetch: prefetch around an entry of a direct level-1 page; needs A bits, to tell used from prefetched."""
     sp: ShadowPagePtr = sptep_to_sp(vcpu.kvm, sptep)
     if sp.role & Role.AD_DISABLED or role_level(sp.role) > 1 or vcpu.kvm.mmu_invalidate_in_progress:
         return

@@ -13,7 +13,7 @@ ctypedef ShadowWalk *ShadowWalkPtr
 
 
 cdef inline bint walk_okay(ShadowWalk *it) noexcept nogil:
-    """There is an entry at this level: point `it.sptep` to it."""
+    """shadow_walk_okay: there is an entry at this level: point `it.sptep` to it."""
     if it.level < 1:
         return False
     cdef u64 index = (it.addr >> (12 + 9 * (it.level - 1))) & 511
@@ -25,7 +25,10 @@ cdef inline bint walk_okay(ShadowWalk *it) noexcept nogil:
 
 
 cdef inline void walk_init(ShadowWalk *it, KvmVcpu *vcpu, hpa_t root, u64 addr) noexcept nogil:
-    """Begin at `root`, a root of the MMU in use; the tables of a bare one are skipped, they have no shadow page."""
+    """Begin at `root`, a root of the MMU in use; the tables of a bare one are skipped, they have no shadow page.
+
+    In the kernel: shadow_walk_init_using_root, shadow_walk_init.
+    """
     it.kvm = vcpu.kvm
     it.addr = addr
     cdef ShadowPage *sp = to_shadow_page(vcpu.kvm, root)
@@ -39,7 +42,7 @@ cdef inline void walk_init(ShadowWalk *it, KvmVcpu *vcpu, hpa_t root, u64 addr) 
 
 
 cdef inline void walk_next(ShadowWalk *it) noexcept nogil:
-    """Descend; a leaf or an absent entry ends the walk."""
+    """__shadow_walk_next, shadow_walk_next: descend; a leaf or an absent entry ends the walk."""
     cdef spte_t spte = it.sptep[0]
     if not is_present(spte) or is_last(spte, it.level):
         it.level = 0

@@ -20,7 +20,7 @@ def describe_guest(kvm: KvmPtr, config: object) -> object:
 
 @cython.cfunc
 def describe_host(kvm: KvmPtr, config: object) -> object:
-    """The constants of the host's CPU and of KVM on it."""
+    """kvm_configure_mmu: the constants of the host's CPU and of KVM on it."""
     kvm.vmx = config.vendor == "vmx"
     kvm.tdp = bool(config.tdp)
     kvm.ept = kvm.tdp and kvm.vmx
@@ -35,7 +35,7 @@ def describe_host(kvm: KvmPtr, config: object) -> object:
 
 
 def create_vm(config: object) -> KvmPtr:
-    """The arena of a VM without memslots and with vCPUs that are not yet made. Raises MemoryError."""
+    """kvm_mmu_init_vm: the arena of a VM without memslots and with vCPUs that are not yet made. Raises MemoryError."""
     constants: Kvm
     memset(cython.address(constants), 0, cython.sizeof(Kvm))
     describe_guest(cython.address(constants), config)

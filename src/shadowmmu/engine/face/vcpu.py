@@ -166,6 +166,8 @@ class Vcpu:
         """Handle a #PF exit (or a nested page fault: then a guest physical address) with its error code, `Pferr` bits.
 
         Raises HostFault if the host cannot give the page, OutOfPages if no shadow page is left.
+
+        In the kernel: kvm_handle_page_fault.
         """
         address: u64 = word("gva", gva)
         result: cython.int = mmu_page_fault(self.vcpu, address, word("error_code", error_code))

@@ -36,7 +36,7 @@ def is_allowed(kvm: KvmPtr, fault: PageFaultPtr, spte: spte_t) -> cython.bint:
 @cython.nogil
 @cython.exceptval(check=False)
 def last_sptep(vcpu: KvmVcpuPtr, fault: PageFaultPtr, level: cython.p_int) -> p_spte:
-    """The last entry on the path of the fault, with its level."""
+    """fast_pf_get_last_sptep: the last entry on the path of the fault, with its level."""
     it: ShadowWalk
     found: p_spte = cython.NULL
     walk_init(cython.address(it), vcpu, vcpu.mmu.root.hpa, fault.addr)
@@ -51,7 +51,7 @@ def last_sptep(vcpu: KvmVcpuPtr, fault: PageFaultPtr, level: cython.p_int) -> p_
 @cython.nogil
 @cython.exceptval(check=False)
 def fix_spte(kvm: KvmPtr, fault: PageFaultPtr, sptep: p_spte, level: cython.int) -> cython.int:
-    """Restore what may be restored; INVALID hands the fault to the slow path."""
+    """fast_pf_fix_direct_spte: restore what may be restored; INVALID hands the fault to the slow path."""
     old: spte_t = sptep[0]
     made: spte_t = old
     if is_access_track(kvm, old):

@@ -112,7 +112,7 @@ def faultin_pfn(vcpu: KvmVcpuPtr, fault: PageFaultPtr) -> cython.int:
 @cython.nogil
 @cython.exceptval(check=False)
 def resolve_pfn(vcpu: KvmVcpuPtr, fault: PageFaultPtr, access: cython.int) -> cython.int:
-    """`faultin_pfn`, and for a gfn without memory: note the MMIO access, and emulate at once if no mark can be set."""
+    """handle_abnormal_pfn: `faultin_pfn`, and for a gfn without memory: note the MMIO access, and emulate at once if no mark can be set."""
     result: cython.int = faultin_pfn(vcpu, fault)
     if result != PfRet.RET_PF_CONTINUE or fault.slot != cython.NULL:
         return result
@@ -171,7 +171,7 @@ def is_tracked_write(vcpu: KvmVcpuPtr, fault: PageFaultPtr) -> cython.bint:
 @cython.nogil
 @cython.exceptval(check=False)
 def is_self_change(vcpu: KvmVcpuPtr, fault: PageFaultPtr, walker: GuestWalkerPtr) -> cython.bint:
-    """The access could write one of the tables that map it: a large page would be split again at once.
+    """is_self_change_mapping: the access could write one of the tables that map it: a large page would be split again at once.
 
     Also notes whether the very frame written is such a table (then retrying by unprotecting it would not help).
     """

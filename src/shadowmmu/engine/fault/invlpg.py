@@ -95,7 +95,7 @@ def invalidate_gva(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, gva: gva_t, root: hpa_t) ->
 
 
 def kvm_invlpg(vcpu: KvmVcpuPtr, gva: gva_t) -> cython.void:
-    """The guest executed INVLPG."""
+    """kvm_mmu_invlpg: the guest executed INVLPG."""
     emit(vcpu.kvm, vcpu.id, Event.INVLPG, gva)
     invalidate_gva(vcpu, vcpu.walk_mmu, gva, Hpa.INVALID_PAGE)
     vcpu.stat.invlpg += 1

@@ -25,7 +25,7 @@ cdef u64 read_pdptr(KvmVcpu *vcpu, KvmMmu *mmu, int index) noexcept nogil
 
 
 cdef inline u64 guest_pgd(KvmVcpu *vcpu, KvmMmu *mmu) noexcept nogil:
-    """get_guest_pgd: CR3 as the walker of this MMU needs it."""
+    """get_guest_cr3, kvm_mmu_get_guest_pgd: CR3 as the walker of this MMU needs it."""
     return vcpu.nested.ncr3 if mmu.is_guest_mmu else vcpu.cr3
 
 

@@ -134,7 +134,7 @@ def update_permissions(mmu: KvmMmuPtr, ept: cython.bint) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def update_pkru_mask(mmu: KvmMmuPtr) -> cython.void:
-    """For each error code (bits 4-1, RSVD's place taken by the page's U) which of PKRU's AD and WD bits fault."""
+    """update_pkru_bitmask: for each error code (bits 4-1, RSVD's place taken by the page's U) which of PKRU's AD and WD bits fault."""
     mmu.pkru_mask = 0
     if not mmu.cpu_ext & Ext.CR4_PKE:
         return
@@ -153,6 +153,7 @@ def update_pkru_mask(mmu: KvmMmuPtr) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def guest_gates(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr) -> cython.int:
+    """is_cpuid_PSE36, guest_can_use_gbpages: the features that decide which bits of its entries a guest must leave 0."""
     gates: cython.int = GateBits.HUGE_1G | GateBits.PSE36
     if not vcpu.kvm.vmx:
         gates |= GateBits.AMD
@@ -167,7 +168,10 @@ def guest_gates(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr) -> cython.int:
 @cython.nogil
 @cython.exceptval(check=False)
 def reset_guest_paging_metadata(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr) -> cython.void:
-    """The walker's tables: format, reserved bits, permissions, protection keys."""
+    """The walker's tables: format, reserved bits, permissions, protection keys.
+
+    In the kernel: nonpaging_init_context, paging64_init_context, paging32_init_context, reset_guest_rsvds_bits_mask.
+    """
     if mmu.cpu_role & Role.DIRECT:
         mmu.format = GuestFormat.FORMAT_NONE
         return
@@ -181,7 +185,11 @@ def reset_guest_paging_metadata(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr) -> cython.void
 @cython.nogil
 @cython.exceptval(check=False)
 def reset_shadow_zero_bits(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, ept: cython.bint) -> cython.void:
-    """What no shadow entry may have: the hardware reserves it in tables of this height."""
+    """What no shadow entry may have: the hardware reserves it in tables of this height.
+
+    In the kernel: reset_shadow_zero_bits_mask, reset_tdp_shadow_zero_bits_mask, reset_ept_shadow_zero_bits_mask, with
+    reserved_hpa_bits and boot_cpu_is_amd.
+    """
     kvm: KvmPtr = vcpu.kvm
     if ept:
         ept_rsvd_bits(cython.address(mmu.shadow_zero), kvm.host_maxphyaddr, kvm.max_huge_level, kvm.ept_exec_only)
@@ -197,13 +205,17 @@ def reset_shadow_zero_bits(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, ept: cython.bint) -
 @cython.nogil
 @cython.exceptval(check=False)
 def set_roles(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, root_role: role_t) -> cython.void:
+    """shadow_mmu_init_context: take the role of its shadow tables, and what follows from it."""
     mmu.root_role = root_role
     reset_guest_paging_metadata(vcpu, mmu)
     reset_shadow_zero_bits(vcpu, mmu, False)
 
 
 def init_mmu(vcpu: KvmVcpuPtr) -> cython.void:
-    """kvm_init_mmu: derive the roles of the MMU in use from the vCPU's registers. Loads and frees no root."""
+    """kvm_init_mmu: derive the roles of the MMU in use from the vCPU's registers. Loads and frees no root.
+
+    In the kernel: init_kvm_tdp_mmu, kvm_init_shadow_mmu, init_kvm_softmmu, init_kvm_nested_mmu.
+    """
     mmu: KvmMmuPtr = cython.address(vcpu.root_mmu)
     if vcpu.walk_mmu == cython.address(vcpu.nested_mmu):
         mmu = cython.address(vcpu.nested_mmu)
@@ -235,7 +247,10 @@ def init_shadow_npt(vcpu: KvmVcpuPtr, cr4: u64, efer: u64) -> cython.void:
 
 
 def init_shadow_ept(vcpu: KvmVcpuPtr, eptp: u64, exec_only: cython.bint, huge_level: cython.int) -> cython.void:
-    """kvm_init_shadow_ept_mmu: roles for L1's EPT; everything comes from the EPT pointer, nothing from CRs."""
+    """kvm_init_shadow_ept_mmu: roles for L1's EPT; everything comes from the EPT pointer, nothing from CRs.
+
+    In the kernel: reset_rsvds_bits_mask_ept, kvm_calc_shadow_ept_root_page_role.
+    """
     mmu: KvmMmuPtr = cython.address(vcpu.guest_mmu)
     level: role_t = ((eptp & Eptp.WALK_LENGTH_MASK) >> Eptp.WALK_LENGTH_SHIFT) + 1
     role: role_t = level | Role.GUEST_MODE | cython.cast(role_t, Access.ALL) << RoleShift.ACCESS_SHIFT
@@ -261,7 +276,7 @@ def low_table(kvm: KvmPtr, index: cython.int) -> p_spte:
 
 
 def create_mmus(vcpu: KvmVcpuPtr) -> cython.void:
-    """kvm_mmu_create: no root anywhere; bare tables where a 3-level root needs one below 4 GiB.
+    """kvm_mmu_create, mmu_alloc_special_roots, __kvm_mmu_create: no root anywhere; bare tables where a 3-level root needs one below 4 GiB.
 
     nested_mmu never has a root, and its address stays 0, as in the kernel.
     """

@@ -49,6 +49,7 @@ cdef gpa_t translate_gpa(KvmVcpu *vcpu, KvmMmu *mmu, gpa_t gpa, u64 access, Gues
 
 
 cdef inline bint gpte_present(GuestFormat format, u64 gpte) noexcept nogil:
+    """is_present_gpte: any right for EPT, else bit 0."""
     if format == GuestFormat.FORMAT_EPT:
         return (gpte & Ept.RWX) != 0
     return (gpte & Pte.PRESENT) != 0

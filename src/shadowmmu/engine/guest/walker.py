@@ -151,7 +151,10 @@ def store_entry(vcpu: KvmVcpuPtr, format: GuestFormat, gpa: gpa_t, old: u64, pte
 @cython.nogil
 @cython.exceptval(check=False)
 def update_accessed_dirty(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, walker: GuestWalkerPtr, write: cython.bint) -> Stored:
-    """Set A in every entry walked and, for a write, D in the leaf. An entry in a read-only slot is left alone."""
+    """Set A in every entry walked and, for a write, D in the leaf. An entry in a read-only slot is left alone.
+
+    In the kernel: update_accessed_dirty_bits.
+    """
     stored: Stored
     level: cython.int = walker.max_level
     while level >= walker.level:
@@ -178,7 +181,10 @@ def update_accessed_dirty(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, walker: GuestWalkerP
 @cython.nogil
 @cython.exceptval(check=False)
 def leaf_gfn(mmu: KvmMmuPtr, pte: u64, level: cython.int, addr: gva_t) -> gfn_t:
-    """The frame that a leaf maps at `addr`, within its large page too; with PSE-36 bits 13-16 are address bits 32-35."""
+    """The frame that a leaf maps at `addr`, within its large page too; with PSE-36 bits 13-16 are address bits 32-35.
+
+    In the kernel: pse36_gfn_delta, gpte_to_gfn_lvl.
+    """
     mask: u64 = pages_per_hpage(level) - 1
     if mmu.format == GuestFormat.FORMAT_PT32 and level == 2:
         mask = 0x3FF
@@ -278,7 +284,8 @@ def walk_tables(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, walker: GuestWalkerPtr, table:
 @cython.nogil
 @cython.exceptval(check=False)
 def walk_leaf(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, walker: GuestWalkerPtr, addr: gva_t, access: u64, rights: u64) -> Walk:
-    """Whether the rights of the whole way allow `access`, and where the leaf leads; then A and D, where they are not set."""
+    """Whether the rights of the whole way, and its key (gpte_pkeys), allow `access`, and where the leaf leads; then A and D,
+    where they are not set."""
     pte: u64 = walker.ptes[walker.level - 1]
     write: cython.bint = (access & Pferr.WRITE) != 0
     pkey: cython.int = (pte & Pte.PKEY_MASK) >> PteShift.PKEY if mmu.format == GuestFormat.FORMAT_PT64 else 0
@@ -309,7 +316,7 @@ def walk_leaf(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, walker: GuestWalkerPtr, addr: gv
 @cython.nogil
 @cython.exceptval(check=False)
 def walk_once(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, walker: GuestWalkerPtr, addr: gva_t, access: u64) -> Walk:
-    """One attempt of `walk_addr`: from CR3 or a PDPTE, table by table, to the leaf."""
+    """walk_addr_generic: one attempt of `walk_addr`, from CR3 or a PDPTE, table by table, to the leaf."""
     table: u64 = guest_pgd(vcpu, mmu)
     walker.max_level = guest_level(mmu)
     if walker.max_level == 3:
@@ -372,7 +379,7 @@ def load_pdptrs(vcpu: KvmVcpuPtr, cr3: u64) -> cython.bint:
 
 
 def gva_to_gpa(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, gva: gva_t, access: u64, fault: GuestExceptionPtr) -> gpa_t:
-    """Translate as a CPU access would, A/D bits included; INVALID_PAGE with `*fault` set where it faults."""
+    """nonpaging_gva_to_gpa: translate as a CPU access would, A/D bits included; INVALID_PAGE with `*fault` set where it faults."""
     walker: GuestWalker
     if mmu.format == GuestFormat.FORMAT_NONE:
         return translate_gpa(vcpu, mmu, gva, access, fault)

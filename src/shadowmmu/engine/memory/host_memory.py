@@ -34,7 +34,10 @@ from cython.cimports.shadowmmu.engine.memory.rmap import zap_all_rmap_sptes
 @cython.nogil
 @cython.exceptval(check=False)
 def unmap_in_slot(kvm: KvmPtr, slot: MemSlotPtr, start: u64, end: u64) -> cython.bint:
-    """Zap every mapping, of every size, of the part of the range that lies in the slot."""
+    """Zap every mapping, of every size, of the part of the range that lies in the slot.
+
+    In the kernel: kvm_zap_rmap, kvm_handle_gfn_range, kvm_unmap_gfn_range.
+    """
     first: u64 = start if start > slot.hva else slot.hva
     last: u64 = end if end < slot.hva + slot.npages else slot.hva + slot.npages
     any_zapped: cython.bint = False

@@ -40,7 +40,10 @@ cdef inline u64 host_mapping(Kvm *kvm, MemSlot *slot, gfn_t gfn) noexcept nogil:
 
 
 cdef inline bint is_write_tracked(Kvm *kvm, gfn_t gfn) noexcept nogil:
-    """Tracked in any address space: a table shadowed through SMM's slots must not be written through the others'."""
+    """Tracked in any address space: a table shadowed through SMM's slots must not be written through the others'.
+
+    In the kernel: kvm_slot_page_track_is_active.
+    """
     cdef int as_id
     cdef MemSlot *slot
     for as_id in range(ADDRESS_SPACES):

@@ -63,11 +63,15 @@ def is_visible_gfn(kvm: KvmPtr, as_id: cython.int, gfn: gfn_t) -> cython.bint:
 
 
 def lpage_info(slot: MemSlotPtr, gfn: gfn_t, level: cython.int) -> cython.p_int:
-    """disallow_lpage of the page of `level` (2 or 3) around `gfn`."""
+    """lpage_info_slot: disallow_lpage of the page of `level` (2 or 3) around `gfn`."""
     return cython.address(slot.disallow_lpage[level - 2][(gfn >> slot_shift(level)) - (slot.base_gfn >> slot_shift(level))])
 
 
 def update_disallow_lpage(kvm: KvmPtr, slot: MemSlotPtr, gfn: gfn_t, count: cython.int) -> cython.void:
+    """One cause more, or less, why no large page may lie around `gfn`.
+
+    In the kernel: update_gfn_disallow_lpage_count, kvm_mmu_gfn_disallow_lpage, kvm_mmu_gfn_allow_lpage.
+    """
     level: cython.int
     for level in range(2, 4):
         info: cython.p_int = lpage_info(slot, gfn, level)
@@ -121,7 +125,10 @@ def level_count(base_gfn: gfn_t, npages: u64, level: cython.int) -> u64:
 @cython.nogil
 @cython.exceptval(check=False)
 def place_meta(slot: MemSlotPtr, base: p_u8) -> u64:
-    """Point the slot's arrays into metadata that begins at `base`; returns their size, a multiple of 8 bytes."""
+    """Point the slot's arrays into metadata that begins at `base`; returns their size, a multiple of 8 bytes.
+
+    In the kernel: kvm_page_track_create_memslot.
+    """
     at: u64 = 0
     end: p_u64 = cython.address(at)
     level: cython.int
@@ -196,7 +203,7 @@ def install_slot(kvm: KvmPtr, prepared: MemSlotPtr) -> cython.void:
 
 
 def release_slot(kvm: KvmPtr, slot: MemSlotPtr) -> cython.void:
-    """Forget a slot; its pages must have been zapped before."""
+    """kvm_page_track_free_memslot: forget a slot; its pages must have been zapped before."""
     if slot.as_id == 0:
         kvm.nr_memslot_pages -= slot.npages
     kvm.last_slot[slot.as_id] = cython.NULL

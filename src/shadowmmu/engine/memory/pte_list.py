@@ -37,6 +37,7 @@ def alloc_desc(kvm: KvmPtr) -> PteListDescPtr:
 @cython.nogil
 @cython.exceptval(check=False)
 def free_desc(kvm: KvmPtr, desc: PteListDescPtr) -> cython.void:
+    """mmu_free_pte_list_desc: back to the pool."""
     desc.spte_count = 0
     desc.more = kvm.free_descs
     kvm.free_descs = desc
@@ -84,7 +85,7 @@ def remove_from_desc(
     i: u64,
     prev: PteListDescPtr,
 ) -> cython.void:
-    """Fill the hole with the last entry of the same descriptor; an empty descriptor leaves the chain."""
+    """pte_list_desc_remove_entry: fill the hole with the last entry of the same descriptor; an empty descriptor leaves the chain."""
     desc.spte_count -= 1
     desc.sptes[i] = desc.sptes[desc.spte_count]
     if desc.spte_count:
@@ -131,7 +132,7 @@ def pte_list_count(head: u64) -> u64:
 
 
 def pte_list_first(head: u64, it: PteListIterPtr) -> p_spte:
-    """Begin a walk over the list; NULL at the end. Removing an entry ends the walk's validity."""
+    """rmap_get_first: begin a walk over the list; NULL at the end. Removing an entry ends the walk's validity."""
     it.desc = cython.NULL
     it.pos = 0
     if not head & 1:
@@ -141,6 +142,7 @@ def pte_list_first(head: u64, it: PteListIterPtr) -> p_spte:
 
 
 def pte_list_next(it: PteListIterPtr) -> p_spte:
+    """rmap_get_next: the next entry, NULL behind the last."""
     if it.desc == cython.NULL:
         return cython.NULL
     it.pos += 1

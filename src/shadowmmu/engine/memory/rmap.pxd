@@ -20,7 +20,7 @@ cdef inline gfn_t sp_gfn_of(ShadowPage *sp, int index) noexcept nogil:
 
 
 cdef inline void set_translation(Kvm *kvm, ShadowPage *sp, int index, gfn_t gfn, int access) noexcept nogil:
-    """Remember what an entry of an indirect page maps; a direct page must agree already."""
+    """kvm_mmu_page_set_translation: remember what an entry of an indirect page maps; a direct page must agree already."""
     if sp.translation != NULL:
         sp.translation[index] = gfn << PAGE_SHIFT | <u64>access
     elif gfn != sp_gfn_of(sp, index):
@@ -28,6 +28,7 @@ cdef inline void set_translation(Kvm *kvm, ShadowPage *sp, int index, gfn_t gfn,
 
 
 cdef inline void set_access(Kvm *kvm, ShadowPage *sp, int index, int access) noexcept nogil:
+    """kvm_mmu_page_set_access: a leaf that stays has other rights now."""
     set_translation(kvm, sp, index, sp_gfn_of(sp, index), access)
 
 

@@ -31,13 +31,14 @@ from cython.cimports.shadowmmu.x86.pte import Pte
 
 
 def sp_access_of(sp: ShadowPagePtr, index: cython.int) -> cython.int:
+    """kvm_mmu_page_get_access: the rights that entry `index` was made with."""
     if sp.translation != cython.NULL:
         return sp.translation[index] & Access.ALL
     return role_access(sp.role)
 
 
 def spte_update(kvm: KvmPtr, sptep: p_spte, value: spte_t) -> cython.bint:
-    """mmu_spte_update: change a leaf in place; True if stale TLB entries would be more than the new value allows.
+    """mmu_spte_update, mmu_spte_update_no_track: change a leaf in place; True if stale TLB entries would be more than the new value allows.
 
     The test is on MMU-writable, not on W: an entry may be read-only already while a TLB still holds the W that
     the lockless fast path gave back.
@@ -66,7 +67,7 @@ def clear_track_bits(kvm: KvmPtr, sptep: p_spte) -> u64:
 
 
 def drop_spte(kvm: KvmPtr, sptep: p_spte) -> cython.void:
-    """Clear a leaf and take it out of its gfn's rmap; an MMIO mark is just cleared."""
+    """rmap_remove: clear a leaf and take it out of its gfn's rmap; an MMIO mark is just cleared."""
     if not is_present(clear_track_bits(kvm, sptep)):
         return
     sp: ShadowPagePtr = sptep_to_sp(kvm, sptep)
@@ -79,7 +80,7 @@ def drop_spte(kvm: KvmPtr, sptep: p_spte) -> cython.void:
 
 
 def rmap_add(kvm: KvmPtr, slot: MemSlotPtr, sptep: p_spte, gfn: gfn_t, access: cython.int) -> cython.void:
-    """Enter a new leaf into its gfn's rmap; a gfn mapped more than a thousand times is unmapped everywhere."""
+    """__rmap_add: enter a new leaf into its gfn's rmap; a gfn mapped more than a thousand times is unmapped everywhere."""
     sp: ShadowPagePtr = sptep_to_sp(kvm, sptep)
     level: cython.int = role_level(sp.role)
     set_translation(kvm, sp, spte_index(sptep), gfn, access)
@@ -126,7 +127,7 @@ def slot_write_protect_gfn(kvm: KvmPtr, slot: MemSlotPtr, gfn: gfn_t, min_level:
 
 
 def zap_all_rmap_sptes(kvm: KvmPtr, head: p_u64) -> cython.bint:
-    """Clear every mapping in a list; True if there was one."""
+    """kvm_zap_one_rmap_spte, kvm_zap_all_rmap_sptes, __kvm_zap_rmap: clear every mapping in a list; True if there was one."""
     any_zapped: cython.bint = False
     it: PteListIter
     while head[0]:

@@ -29,7 +29,10 @@ cdef void unaccount_huge_nx_page(Kvm *kvm, ShadowPage *sp) noexcept nogil
 
 
 cdef inline void clear_write_flooding(Kvm *kvm, spte_t *sptep) noexcept nogil:
-    """The table was used as a table: emulated writes counted so far are forgiven."""
+    """The table was used as a table: emulated writes counted so far are forgiven.
+
+    In the kernel: __clear_sp_write_flooding_count, clear_sp_write_flooding_count.
+    """
     cdef ShadowPage *sp = sptep_to_sp(kvm, sptep)
     if sp != NULL:
         sp.write_flooding_count = 0

@@ -96,7 +96,10 @@ def give_header(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
 
 
 def alloc_shadow_page(kvm: KvmPtr, gfn: gfn_t, role: role_t) -> ShadowPagePtr:
-    """kvm_mmu_alloc_shadow_page: a new page, listed, hashed, counted, its guest table protected."""
+    """kvm_mmu_alloc_shadow_page: a new page, listed, hashed, counted, its guest table protected.
+
+    In the kernel: kvm_mod_used_mmu_pages, kvm_account_mmu_page.
+    """
     sp: ShadowPagePtr = take_header(kvm)
     if sp == cython.NULL:
         return cython.NULL
@@ -132,7 +135,7 @@ def free_shadow_page(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def account_shadowed(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
-    """A guest table is being shadowed: count it and write-protect it everywhere.
+    """kvm_slot_page_track_add_page: a guest table is being shadowed: count it and write-protect it everywhere.
 
     Above level 1 the table stays write-tracked as long as it is shadowed. A level-1 table may go unsync later,
     so it is only protected now.
@@ -149,6 +152,7 @@ def account_shadowed(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
 
 
 def unaccount_shadowed(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
+    """kvm_slot_page_track_remove_page: the table is no longer shadowed: it may be written and mapped large again."""
     slot: MemSlotPtr = memslot_for_role(kvm, sp.role, sp.gfn)
     kvm.indirect_shadow_pages -= 1
     if slot == cython.NULL:
@@ -180,6 +184,7 @@ def mark_unsync(kvm: KvmPtr, sptep: p_spte) -> cython.void:
 
 
 def mark_parents_unsync(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
+    """kvm_mmu_mark_parents_unsync: tell every entry that leads to the page."""
     it: PteListIter
     sptep: p_spte = pte_list_first(sp.parent_ptes, cython.address(it))
     while sptep != cython.NULL:
@@ -191,17 +196,18 @@ def mark_parents_unsync(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
 
 
 def add_parent_pte(kvm: KvmPtr, sp: ShadowPagePtr, parent_pte: p_spte) -> cython.void:
+    """mmu_page_add_parent_pte: `parent_pte` leads to `sp` from now on."""
     pte_list_add(kvm, parent_pte, cython.address(sp.parent_ptes))
 
 
 def drop_parent_pte(kvm: KvmPtr, sp: ShadowPagePtr, parent_pte: p_spte) -> cython.void:
-    """Unlink `sp` from one parent entry, which becomes 0."""
+    """mmu_page_remove_parent_pte: unlink `sp` from one parent entry, which becomes 0."""
     pte_list_remove(kvm, parent_pte, cython.address(sp.parent_ptes))
     parent_pte[0] = 0
 
 
 def link_shadow_page(kvm: KvmPtr, sptep: p_spte, sp: ShadowPagePtr, root_level: cython.int) -> cython.void:
-    """Point `sptep`, where nothing is present, to `sp`. A PAE root's entries have their own format."""
+    """__link_shadow_page: point `sptep`, where nothing is present, to `sp`. A PAE root's entries have their own format."""
     if root_level == 3 and role_level(sp.role) == 2:
         sptep[0] = make_pdpte(kvm, sp.spt)
     else:

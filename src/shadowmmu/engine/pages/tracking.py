@@ -95,7 +95,7 @@ def zap_written(kvm: KvmPtr, sp: ShadowPagePtr, gpa: gpa_t, gentry: u64) -> cyth
 
 
 def pte_write(vcpu: KvmVcpuPtr, gpa: gpa_t, bytes: cython.int) -> cython.void:
-    """kvm_mmu_pte_write: `bytes` bytes at `gpa` have been stored by the emulator."""
+    """kvm_mmu_pte_write, mmu_pte_write_fetch_gpte: `bytes` bytes at `gpa` have been stored by the emulator."""
     kvm: KvmPtr = vcpu.kvm
     if not kvm.indirect_shadow_pages:
         return

@@ -20,6 +20,7 @@ from cython.cimports.shadowmmu.engine.pages.pages import first_with_gptes, mark_
 @cython.nogil
 @cython.exceptval(check=False)
 def clear_child_bit(kvm: KvmPtr, sp: ShadowPagePtr, index: cython.int) -> cython.void:
+    """clear_unsync_child_bit: nothing below this entry is unsync any more."""
     bit: u64 = cython.cast(u64, 1) << (index & 63)
     if not sp.unsync_child_bitmap[index >> 6] & bit or not sp.unsync_children:
         warn(kvm, Bug.BUG_UNSYNC_COUNT)
@@ -32,7 +33,7 @@ def clear_child_bit(kvm: KvmPtr, sp: ShadowPagePtr, index: cython.int) -> cython
 @cython.nogil
 @cython.exceptval(check=False)
 def pages_add(vec: PageVecPtr, sp: ShadowPagePtr, index: cython.int) -> cython.bint:
-    """Append to the path vector; an unsync page is entered once. True: the vector is full now."""
+    """mmu_pages_add: append to the path vector; an unsync page is entered once. True: the vector is full now."""
     i: cython.int
     if sp.unsync:
         for i in range(vec.nr):
@@ -89,7 +90,7 @@ def walk_bits(kvm: KvmPtr, sp: ShadowPagePtr, vec: PageVecPtr) -> cython.int:
 
 
 def unsync_walk(kvm: KvmPtr, sp: ShadowPagePtr, vec: PageVecPtr) -> cython.int:
-    """Up to 16 path entries to unsync pages below `sp`; 0 when there is none."""
+    """mmu_unsync_walk: up to 16 path entries to unsync pages below `sp`; 0 when there is none."""
     vec.nr = 0
     if not sp.unsync_children:
         return 0
@@ -98,7 +99,7 @@ def unsync_walk(kvm: KvmPtr, sp: ShadowPagePtr, vec: PageVecPtr) -> cython.int:
 
 
 def pages_next(vec: PageVecPtr, parents: ParentsPtr, i: cython.int) -> cython.int:
-    """Index of the next level-1 page in the vector, with `parents` set to its path."""
+    """mmu_pages_next: index of the next level-1 page in the vector, with `parents` set to its path."""
     n: cython.int = i + 1
     while n < vec.nr:
         sp: ShadowPagePtr = vec.page[n].sp
@@ -112,6 +113,7 @@ def pages_next(vec: PageVecPtr, parents: ParentsPtr, i: cython.int) -> cython.in
 
 
 def pages_first(vec: PageVecPtr, parents: ParentsPtr) -> cython.int:
+    """mmu_pages_first: index of the first level-1 page in the vector, with its path."""
     if not vec.nr:
         return 0
     level: cython.int = role_level(vec.page[0].sp.role)
@@ -121,7 +123,7 @@ def pages_first(vec: PageVecPtr, parents: ParentsPtr) -> cython.int:
 
 
 def clear_parents(kvm: KvmPtr, parents: ParentsPtr) -> cython.void:
-    """The page at hand is in sync again: clear its path's bits upward as long as counters reach zero."""
+    """mmu_pages_clear_parents: the page at hand is in sync again: clear its path's bits upward as long as counters reach zero."""
     level: cython.int = 0
     while True:
         sp: ShadowPagePtr = parents.parent[level]
@@ -147,6 +149,7 @@ def unlink_unsync_page(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def unsync_page(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
+    """kvm_unsync_page: the guest may write the table from now on; all above know."""
     emit_sp(kvm, Event.KVM_MMU_UNSYNC_PAGE, sp, 0)
     kvm.stat.mmu_unsync += 1
     sp.unsync = True

@@ -22,6 +22,7 @@ cdef int recycle_pages(Kvm *kvm) noexcept nogil
 
 
 cdef inline u64 available_pages(Kvm *kvm) noexcept nogil:
+    """kvm_mmu_available_pages: how many more pages the limit allows."""
     return kvm.n_max_mmu_pages - kvm.n_used_mmu_pages if kvm.n_max_mmu_pages > kvm.n_used_mmu_pages else 0
 
 

@@ -80,7 +80,7 @@ def zap_pte(kvm: KvmPtr, sp: ShadowPagePtr, sptep: p_spte, invalid: ListHeadPtr)
 @cython.nogil
 @cython.exceptval(check=False)
 def zap_unsync_children(kvm: KvmPtr, parent: ShadowPagePtr, invalid: ListHeadPtr) -> u64:
-    """Zap every unsync page below: without its parent it could not be found for the next sync."""
+    """mmu_zap_unsync_children: zap every unsync page below: without its parent it could not be found for the next sync."""
     if role_level(parent.role) == 1:
         return 0
     zapped: u64 = 0
@@ -101,14 +101,17 @@ def zap_unsync_children(kvm: KvmPtr, parent: ShadowPagePtr, invalid: ListHeadPtr
 @cython.nogil
 @cython.exceptval(check=False)
 def unlink_parents(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
-    """Clear every entry that points to the page, in special pages of any vCPU too (R5)."""
+    """kvm_mmu_unlink_parents: clear every entry that points to the page, in special pages of any vCPU too (R5)."""
     it: PteListIter
     while sp.parent_ptes:
         drop_parent_pte(kvm, sp, pte_list_first(sp.parent_ptes, cython.address(it)))
 
 
 def prepare_zap(kvm: KvmPtr, sp: ShadowPagePtr, invalid: ListHeadPtr, zapped: p_u64) -> cython.bint:
-    """__kvm_mmu_prepare_zap_page. `*zapped`: pages put on the list. True: the active list changed under the caller."""
+    """__kvm_mmu_prepare_zap_page. `*zapped`: pages put on the list. True: the active list changed under the caller.
+
+    In the kernel: kvm_unaccount_mmu_page, kvm_mmu_page_unlink_children.
+    """
     emit_sp(kvm, Event.KVM_MMU_PREPARE_ZAP_PAGE, sp, 0)
     kvm.stat.mmu_shadow_zapped += 1
     count: u64 = zap_unsync_children(kvm, sp, invalid)
@@ -145,7 +148,7 @@ def prepare_zap(kvm: KvmPtr, sp: ShadowPagePtr, invalid: ListHeadPtr, zapped: p_
 
 
 def prepare_zap_page(kvm: KvmPtr, sp: ShadowPagePtr, invalid: ListHeadPtr) -> cython.bint:
-    """`prepare_zap` for callers that do not count."""
+    """kvm_mmu_prepare_zap_page: `prepare_zap` for callers that do not count."""
     zapped: u64 = 0
     return prepare_zap(kvm, sp, invalid, cython.address(zapped))
 
@@ -160,6 +163,7 @@ def commit_zap(kvm: KvmPtr, invalid: ListHeadPtr) -> cython.void:
 
 
 def remote_flush_or_zap(kvm: KvmPtr, invalid: ListHeadPtr, flush: cython.bint) -> cython.void:
+    """kvm_mmu_remote_flush_or_zap: one flush for both: the prepared pages are freed behind it."""
     if invalid.next != invalid:
         commit_zap(kvm, invalid)
     elif flush:
@@ -170,7 +174,7 @@ def remote_flush_or_zap(kvm: KvmPtr, invalid: ListHeadPtr, flush: cython.bint) -
 
 
 def zap_oldest_pages(kvm: KvmPtr, nr_to_zap: u64) -> u64:
-    """Recycle from the tail, oldest first; roots stay, zapping them would only make vCPUs build new ones."""
+    """kvm_mmu_zap_oldest_mmu_pages: recycle from the tail, oldest first; roots stay, zapping them would only make vCPUs build new ones."""
     invalid: ListHead
     list_init(cython.address(invalid))
     total: u64 = 0
@@ -224,7 +228,7 @@ def change_mmu_pages(kvm: KvmPtr, goal: u64) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def zap_obsolete_pages(kvm: KvmPtr) -> cython.void:
-    """Zap from the oldest page to the first of the new generation; the list is first in, first out."""
+    """kvm_zap_obsolete_pages: zap from the oldest page to the first of the new generation; the list is first in, first out."""
     invalid: ListHeadPtr = cython.address(kvm.zapped_obsolete_pages)
     entry: ListHeadPtr = kvm.active_mmu_pages.prev
     while entry != cython.address(kvm.active_mmu_pages):

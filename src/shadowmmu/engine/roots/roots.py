@@ -82,7 +82,7 @@ def alloc_direct_roots(vcpu: KvmVcpuPtr) -> cython.int:
 @cython.nogil
 @cython.exceptval(check=False)
 def alloc_shadow_roots(vcpu: KvmVcpuPtr) -> cython.int:
-    """mmu_alloc_shadow_roots: 0, a negative errno, or 1 if CR3 leads outside memory: the guest gets a triple fault."""
+    """mmu_alloc_shadow_roots, mmu_check_root: 0, a negative errno, or 1 if CR3 leads outside memory: the guest gets a triple fault."""
     mmu: KvmMmuPtr = vcpu.mmu
     kvm: KvmPtr = vcpu.kvm
     pgd: u64 = guest_pgd(vcpu, mmu)
@@ -189,6 +189,7 @@ def is_obsolete_root(kvm: KvmPtr, root: hpa_t) -> cython.bint:
 @cython.nogil
 @cython.exceptval(check=False)
 def free_obsolete_roots_of(kvm: KvmPtr, mmu: KvmMmuPtr) -> cython.void:
+    """__kvm_mmu_free_obsolete_roots: drop those of one MMU."""
     mask: u64 = 0
     i: cython.int
     if is_obsolete_root(kvm, mmu.root.hpa):
@@ -243,7 +244,10 @@ def swap_roots(one: RootInfoPtr, other: RootInfoPtr) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def find_and_keep_current(kvm: KvmPtr, mmu: KvmMmuPtr, pgd: u64) -> cython.bint:
-    """Rotate through the cache: the current root becomes the first previous one, the least recently used drops out."""
+    """Rotate through the cache: the current root becomes the first previous one, the least recently used drops out.
+
+    In the kernel: cached_root_find_and_keep_current.
+    """
     if is_root_usable(kvm, mmu, cython.address(mmu.root), pgd):
         return True
     i: cython.int
@@ -259,6 +263,7 @@ def find_and_keep_current(kvm: KvmPtr, mmu: KvmMmuPtr, pgd: u64) -> cython.bint:
 @cython.nogil
 @cython.exceptval(check=False)
 def find_without_current(kvm: KvmPtr, mmu: KvmMmuPtr, pgd: u64) -> cython.bint:
+    """cached_root_find_without_current: there is no current root: one from the cache becomes it, and leaves a gap at the end."""
     i: cython.int
     for i in range(PREV_ROOTS):
         if is_root_usable(kvm, mmu, cython.address(mmu.prev_roots[i]), pgd):
@@ -325,7 +330,7 @@ def sync_roots(vcpu: KvmVcpuPtr) -> cython.void:
 
 
 def sync_prev_roots(vcpu: KvmVcpuPtr) -> cython.void:
-    """Cached roots with something unsync below are freed, which is as good as syncing them."""
+    """kvm_mmu_sync_prev_roots: cached roots with something unsync below are freed, which is as good as syncing them."""
     emit(vcpu.kvm, vcpu.id, Event.SYNC_PREV_ROOTS)
     mask: u64 = 0
     i: cython.int

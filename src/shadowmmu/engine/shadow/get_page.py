@@ -32,7 +32,7 @@ from cython.cimports.shadowmmu.engine.shadow.sync import sync_sp
 @cython.nogil
 @cython.exceptval(check=False)
 def find_shadow_page(vcpu: KvmVcpuPtr, gfn: gfn_t, role: role_t) -> ShadowPagePtr:
-    """The valid page of (gfn, role), synced, or NULL.
+    """kvm_mmu_find_shadow_page: the valid page of (gfn, role), synced, or NULL.
 
     An unsync page is synced but stays unsync and writable: its content is right at this moment, which is all a
     walk needs. While an upper-level page of the same gfn is being made, unsync ones are zapped, because the gfn
@@ -71,7 +71,7 @@ def find_shadow_page(vcpu: KvmVcpuPtr, gfn: gfn_t, role: role_t) -> ShadowPagePt
 
 
 def get_shadow_page(vcpu: KvmVcpuPtr, gfn: gfn_t, role: role_t) -> ShadowPagePtr:
-    """kvm_mmu_get_shadow_page: an existing page, or a new one whose guest table is then write-protected."""
+    """kvm_mmu_get_shadow_page, __kvm_mmu_get_shadow_page: an existing page, or a new one whose guest table is then write-protected."""
     created: cython.bint = False
     sp: ShadowPagePtr = find_shadow_page(vcpu, gfn, role)
     if sp == cython.NULL:

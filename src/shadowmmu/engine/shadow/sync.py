@@ -49,7 +49,7 @@ from cython.cimports.shadowmmu.engine.pages.zap import prepare_zap_page, remote_
 
 
 def level1_sp_gpa(sp: ShadowPagePtr) -> gpa_t:
-    """Guest address of what entry 0 of a level-1 page shadows: the second half of a 4-byte table for quadrant 1."""
+    """get_level1_sp_gpa: guest address of what entry 0 of a level-1 page shadows: the second half of a 4-byte table for quadrant 1."""
     offset: gpa_t = 0
     if sp.role & Role.HAS_4_BYTE_GPTE:
         offset = ((sp.role & Role.QUADRANT) >> RoleShift.QUADRANT_SHIFT) << 11
@@ -94,7 +94,7 @@ def same_mode(mmu: KvmMmuPtr, sp: ShadowPagePtr) -> cython.bint:
 @cython.nogil
 @cython.exceptval(check=False)
 def sync_page(vcpu: KvmVcpuPtr, sp: ShadowPagePtr) -> cython.int:
-    """FNAME(sync_page): 1 flush needed, 0 not, -1 the page cannot be synced in this MMU's mode."""
+    """FNAME(sync_page), nonpaging_sync_page: 1 flush needed, 0 not, -1 the page cannot be synced in this MMU's mode."""
     mmu: KvmMmuPtr = vcpu.mmu
     if is_direct(mmu) or sp.role & Role.DIRECT or not same_mode(mmu, sp):
         return -1
@@ -125,7 +125,7 @@ def sync_sp(vcpu: KvmVcpuPtr, sp: ShadowPagePtr, invalid: ListHeadPtr) -> cython
 @cython.nogil
 @cython.exceptval(check=False)
 def protect_all(vcpu: KvmVcpuPtr, vec: PageVecPtr, parents: ParentsPtr) -> cython.bint:
-    """Write-protect the guest tables of all pages collected, before any is read. True if a mapping changed."""
+    """kvm_vcpu_write_protect_gfn: write-protect the guest tables of all pages collected, before any is read. True if a mapping changed."""
     protected: cython.bint = False
     i: cython.int = pages_first(vec, parents)
     while i < vec.nr:

@@ -21,7 +21,7 @@ def heads_of(slot: MemSlotPtr, level: cython.int) -> u64:
 
 
 def slot_remove_write_access(kvm: KvmPtr, slot: MemSlotPtr, start_level: cython.int) -> cython.void:
-    """kvm_mmu_slot_remove_write_access: W goes, MMU-writable stays, so that the fast path can give it back."""
+    """kvm_mmu_slot_remove_write_access, slot_rmap_write_protect: W goes, MMU-writable stays, so that the fast path can give it back."""
     emit(kvm, -1, Event.SLOT_REMOVE_WRITE, slot.id, start_level)
     level: cython.int
     i: u64
@@ -49,6 +49,7 @@ def collapsible(kvm: KvmPtr, slot: MemSlotPtr, sptep: p_spte) -> cython.bint:
 @cython.nogil
 @cython.exceptval(check=False)
 def zap_collapsible_in(kvm: KvmPtr, slot: MemSlotPtr, head: p_u64) -> cython.bint:
+    """kvm_mmu_zap_collapsible_spte: drop those of one rmap; each removal ends a walk, so it begins again."""
     any_zapped: cython.bint = False
     it: PteListIter
     sptep: p_spte = pte_list_first(head[0], cython.address(it))
@@ -63,7 +64,7 @@ def zap_collapsible_in(kvm: KvmPtr, slot: MemSlotPtr, head: p_u64) -> cython.bin
 
 
 def zap_collapsible_sptes(kvm: KvmPtr, slot: MemSlotPtr) -> cython.void:
-    """kvm_mmu_zap_collapsible_sptes: logging is off, let the next faults map large pages again."""
+    """kvm_mmu_zap_collapsible_sptes, kvm_rmap_zap_collapsible_sptes: logging is off, let the next faults map large pages again."""
     emit(kvm, -1, Event.ZAP_COLLAPSIBLE, slot.id)
     flush: cython.bint = False
     level: cython.int
@@ -86,7 +87,10 @@ def write_protect_pt_masked(kvm: KvmPtr, slot: MemSlotPtr, offset: u64, mask: u6
 
 
 def get_dirty_log(kvm: KvmPtr, slot: MemSlotPtr, into: p_u64) -> cython.void:
-    """KVM_GET_DIRTY_LOG: hand out the bitmap, clear it, protect what was dirty, flush."""
+    """KVM_GET_DIRTY_LOG: hand out the bitmap, clear it, protect what was dirty, flush.
+
+    In the kernel: kvm_arch_mmu_enable_log_dirty_pt_masked, kvm_arch_flush_remote_tlbs_memslot.
+    """
     flush: cython.bint = False
     word: u64
     for word in range((slot.npages + 63) // 64):

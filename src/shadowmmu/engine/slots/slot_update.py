@@ -17,7 +17,7 @@ from cython.cimports.shadowmmu.engine.slots.dirty import slot_remove_write_acces
 @cython.nogil
 @cython.exceptval(check=False)
 def next_generation(kvm: KvmPtr, as_id: cython.int) -> cython.void:
-    """kvm_swap_active_memslots: generations go up by the number of address spaces, so that no two share one.
+    """kvm_swap_active_memslots, kvm_mmu_invalidate_mmio_sptes: generations go up by the number of address spaces, so that no two share one.
 
     When the part that fits into an entry wraps to 0, marks of long ago would look valid: zap all.
     """
@@ -53,7 +53,7 @@ def overlaps(kvm: KvmPtr, as_id: cython.int, id: cython.int, base_gfn: gfn_t, np
 @cython.nogil
 @cython.exceptval(check=False)
 def invalidate_slot(kvm: KvmPtr, slot: MemSlotPtr) -> cython.void:
-    """No new mapping of the slot is made from here on, and every old one goes."""
+    """kvm_mmu_invalidate_zap_pages_in_memslot: no new mapping of the slot is made from here on, and every old one goes."""
     slot.flags |= SlotFlag.SLOT_INVALID
     next_generation(kvm, slot.as_id)
     zap_all_fast(kvm)
