@@ -18,7 +18,7 @@ OURS = functions("engine") | functions("x86")
 
 
 def docstring(function: str) -> str:
-    found = re.search(r'"""(.*?)"""', OURS[function], flags=re.S)
+    found = re.search(r'"""(.*?)"""', OURS.get(function, ""), flags=re.S)
     return found[1] if found else ""
 
 

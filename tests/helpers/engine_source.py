@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 SRC = Path(__file__).parents[2] / "src" / "shadowmmu"
+ENGINE = SRC / "engine"
 _DEFINITION = re.compile(r"^ *(?:def|cdef(?: inline)?(?: const)? [\w ]+?\*?|cpdef [\w ]+?)\s*\*?(\w+)\(", flags=re.M)
 
 

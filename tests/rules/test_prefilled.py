@@ -83,8 +83,8 @@ def test_p2_nothing_is_made_protected_or_counted() -> None:
     pages = [page.hpa for page in vm.shadow_pages() if not page.special]
     vm.start_trace()
     load_anew(vm)
-    told = [record for record in vm.records() if record[0] == Event.KVM_MMU_GET_PAGE]
-    assert [(record[2], record[4] >> 9 & 1) for record in told] == [(2, 0)]  # the page of gfn 2, not created
+    told = [record for record in vm.records() if record.kind == Event.KVM_MMU_GET_PAGE]
+    assert [(record.fields[0], record.fields[2] >> 9 & 1) for record in told] == [(2, 0)]  # the page of gfn 2, not created
     assert {name: vm.counters()[name] for name in COUNTED} == before
     assert [page.hpa for page in vm.shadow_pages() if not page.special] == pages
 

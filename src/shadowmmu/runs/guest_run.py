@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -16,6 +16,9 @@ from shadowmmu.machine.machine import MAX_EXITS, Machine
 from shadowmmu.machine.result import Reason, Result
 from shadowmmu.machine.seam import CpuError, Exit
 from shadowmmu.runs.event_log import EventLog
+
+if TYPE_CHECKING:
+    from shadowmmu.check.audit import Violation
 
 Audit = Literal["every", "exit", "off"]
 
@@ -57,7 +60,7 @@ class Auditor:
     def __init__(self, when: Audit) -> None:
         self.when, self.count = when, 0
         if when != "off":
-            self._audit: Callable[[Vm], list[Any]] = import_module("shadowmmu.check.audit").audit
+            self._audit: Callable[[Vm], list[Violation]] = import_module("shadowmmu.check.audit").audit
 
     def __call__(self, vm: Vm) -> None:
         self.count += 1

@@ -1,0 +1,15 @@
+from collections import OrderedDict
+from typing import NamedTuple
+
+class Design(NamedTuple):
+    name: str
+    ops: int
+    says: str
+    bare: bool
+    kernel: str
+    letters: str
+    more: dict[str, str]
+
+ROOT_DESIGNS: OrderedDict[str, Design]
+
+def find_design(name: str) -> Design: ...
