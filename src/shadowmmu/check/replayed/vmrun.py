@@ -31,7 +31,7 @@ def leave(vm: Vm, vcpu: Vcpu, vmcb: int, at_entry: bool) -> bool:
 
 def compare_exit(theirs: NestedVmexitInject, ours: PageFaultException | None) -> str:
     """L1 gets a fault of L2's: its own nested page fault, or a #PF that it takes. How the kernel's and the engine's differ, or nothing."""
-    code, address, nested = theirs.exit_info1 & 0xFFFF_FFFF, theirs.exit_info2, theirs.exit_code != SvmExit.PAGE_FAULT
+    code, address, nested = theirs.exit_info1 & 0xFFFF_FFFF, theirs.exit_info2, theirs.exit_code != int(SvmExit.PAGE_FAULT)
     if ours is not None and ours.nested == nested and (ours.error_code & 0xFFFF_FFFF, ours.cr2) == (code, address):
         return ""
     return f"the kernel gives L1 a {'nested page fault' if nested else '#PF'} {code:x} at {address:x}, the engine {ours}"
