@@ -1,13 +1,11 @@
-"""Handlers of moves and arithmetic, and the 16-byte moves of SSE."""
+"""Handlers of moves and arithmetic."""
 
-from collections.abc import Callable
-
-from iced_x86 import Mnemonic, OpKind
+from iced_x86 import Mnemonic
 
 from shadowmmu.machine.emulator import alu
 from shadowmmu.machine.emulator.decode import set_general
 from shadowmmu.machine.emulator.emulation import Emulation, NotEmulated, handles
-from shadowmmu.machine.memory.linear_memory import GP, READ, WRITE, GuestFault
+from shadowmmu.machine.memory.linear_memory import GP, WRITE, GuestFault
 from shadowmmu.machine.seam import Reg
 
 # --- moves
@@ -29,6 +27,21 @@ def _mov_extended(e: Emulation) -> None:
     if e.instruction.mnemonic != Mnemonic.MOVZX:
         value = alu.signed(value, 8 * e.size(1))
     e.set_register(0, value)
+
+
+@handles(Mnemonic.MOVBE)
+def _movbe(e: Emulation) -> None:
+    size = e.size(0)
+    swapped = int.from_bytes(e.load(1).to_bytes(size, "little"), "big")
+    if e.is_memory(0):
+        e.memory.store(e.locate(0, WRITE), swapped)
+    else:
+        e.set_register(0, swapped)
+
+
+@handles(Mnemonic.XLATB)
+def _xlat(e: Emulation) -> None:
+    set_general(e.state, Reg.RAX, 1, e.load(0))
 
 
 _CMOVCC = [
@@ -60,23 +73,6 @@ def _xchg(e: Emulation) -> None:
     old = e.memory.load(span)
     e.memory.store(span, e.value(other))
     e.set_register(other, old)
-
-
-_ALIGNED = frozenset((Mnemonic.MOVAPS, Mnemonic.MOVAPD, Mnemonic.MOVDQA, Mnemonic.MOVNTPS, Mnemonic.MOVNTPD, Mnemonic.MOVNTDQ))
-
-
-@handles(*_ALIGNED, Mnemonic.MOVUPS, Mnemonic.MOVUPD, Mnemonic.MOVDQU, Mnemonic.MOVQ, Mnemonic.MOVD, Mnemonic.MOVSS)
-def move_vector(e: Emulation) -> None:
-    memory = e.memory_operand()
-    if memory is None or e.vector(1 - memory) is None:
-        raise NotEmulated
-    number = e.vector(1 - memory) or 0
-    if e.instruction.mnemonic in _ALIGNED and e.linear(memory) % 16:
-        raise GuestFault(GP)
-    if memory == 0:
-        e.memory.store(e.locate(0, WRITE), e.cpu.vector(number) & alu.mask(8 * e.size(0)))
-    else:
-        e.cpu.set_vector(number, e.load(1))
 
 
 # --- arithmetic
@@ -155,27 +151,3 @@ def _cmpxchg_wide(e: Emulation) -> None:
         set_general(e.state, Reg.RAX, size, old & half)
         set_general(e.state, Reg.RDX, size, old >> bits)
     e.set_flags(e.state.rflags & ~alu.ZF | (alu.ZF if equal else 0))
-
-
-_BIT_CHANGES: dict[int, Callable[[int, int], int] | None] = {
-    Mnemonic.BT: None,
-    Mnemonic.BTS: lambda value, bit: value | bit,
-    Mnemonic.BTR: lambda value, bit: value & ~bit,
-    Mnemonic.BTC: lambda value, bit: value ^ bit,
-}
-
-
-@handles(*_BIT_CHANGES)
-def _bit_test(e: Emulation) -> None:
-    """A register bit offset reaches beyond the operand, an immediate one does not. SDM vol. 2, BT."""
-    change, size = _BIT_CHANGES[e.instruction.mnemonic], e.size(0)
-    bits, position = 8 * size, e.value(1)
-    offset = 0
-    if e.instruction.op_kind(1) == OpKind.REGISTER:
-        offset = (alu.signed(position, bits) >> (bits.bit_length() - 1)) * size
-    bit = position % bits
-    span = e.locate(0, WRITE if change else READ, offset=offset)
-    old = e.memory.load(span)
-    if change:
-        e.memory.store(span, change(old, 1 << bit))
-    e.set_flags(e.state.rflags & ~alu.CF | old >> bit & 1)

@@ -7,7 +7,7 @@ from iced_x86 import Mnemonic
 from shadowmmu.machine.emulator import alu
 from shadowmmu.machine.emulator.decode import set_general
 from shadowmmu.machine.emulator.emulation import Emulation, NotEmulated, handles
-from shadowmmu.machine.emulator.integer_ops import move_vector
+from shadowmmu.machine.emulator.vector_ops import move_vector
 from shadowmmu.machine.memory.linear_memory import READ, WRITE, GuestFault
 from shadowmmu.machine.seam import Reg
 
