@@ -125,6 +125,16 @@ def test_trap_gate_leaves_interrupts_on() -> None:
     assert w.vcpu.stack(after.gpr[Reg.RSP], 4, 3) == [RIP + 2, CODE, 2 | IF | TF | NT]
 
 
+@pytest.mark.parametrize(("event", "resumes"), [(Event(GP, 0), True), (Event(3, software=True, next_rip=RIP + 1), False)])
+def test_rf_in_the_frame_is_a_faults(event: Event, resumes: bool) -> None:
+    """Also if this CPU still holds an IRET's RF from before the instruction."""
+    world = World()
+    world.gate(event.vector)
+    world.state.rflags |= RF
+    after = world.deliver(event)
+    assert bool(world.vcpu.stack(after.gpr[Reg.RSP], 4, 4)[3 if resumes else 2] & RF) is resumes
+
+
 def test_sixteen_bit_gate_pushes_words() -> None:
     w = World()
     w.gate(UD, kind=0x6)

@@ -16,13 +16,14 @@ from nested_bench import (
     L2_TABLES,
     MEMORY,
     NESTED_ROOT,
+    ON,
     VMCB,
     VMMCALL,
     Bench,
 )
 
 from shadowmmu.machine.seam import Reg, Seg, Segment, Table
-from shadowmmu.x86.control import Cr0, Cr4, Efer
+from shadowmmu.x86.control import Cr0, Cr4, Efer, Rflags
 from shadowmmu.x86.msr import CSTAR, LSTAR, PAT, SFMASK
 from shadowmmu.x86.vmcb import EventInj, EventType, Intercept1, SvmExit, VIntr, Vmcb
 
@@ -131,6 +132,16 @@ def test_interrupt_shadow_is_saved_and_loaded() -> None:
     assert bench.field(Vmcb.INTERRUPT_SHADOW) == 1
     assert bench.l2("90 f4") == SvmExit.HLT
     assert bench.field(Vmcb.INTERRUPT_SHADOW) == 0
+
+
+@pytest.mark.parametrize(("cr0", "flags", "cpl"), [(Cr0.ET, 2, 0), (ON, 2 | Rflags.VM, 3), (ON, 2, 3)])
+def test_vmmcall_is_legal_in_every_mode(cr0: int, flags: int, cpl: int) -> None:
+    """In real mode, in virtual-8086 mode and in ring 3."""
+    bench = Bench()
+    bench.set_mode("pae", cpl=cpl)
+    bench.set(Vmcb.CR0, cr0)
+    bench.set(Vmcb.RFLAGS, flags)
+    assert bench.l2(VMMCALL) == SvmExit.VMMCALL
 
 
 def test_single_step_over_vmrun() -> None:

@@ -27,16 +27,21 @@ _ADDRESS_SIZES: dict[int, int] = {
 
 
 def svm_instruction(p: Processor, exit_: Exit) -> None:
-    """One of the instructions, by its exit code. Exceptions come before L1's intercepts."""
+    """One of the instructions, by its exit code. Exceptions come before L1's intercepts, but of VMMCALL, legal in all modes."""
     state = p.capture()
-    if not p.vcpu.efer & Efer.SVME or not p.vcpu.cr0 & Cr0.PE or state.rflags & Rflags.VM:
-        raise GuestFault(UD)
-    if state.cpl and exit_.number != SvmExit.VMMCALL:
-        raise GuestFault(GP)
+    if exit_.number != SvmExit.VMMCALL:
+        _demand_protected_ring_0(p, state)
     if p.nested is not None and p.nested.wants(exit_.number):
         vmexit(p, exit_.number)
         return
     _INSTRUCTIONS[exit_.number](p, state)
+
+
+def _demand_protected_ring_0(p: Processor, state: State) -> None:
+    if not p.vcpu.efer & Efer.SVME or not p.vcpu.cr0 & Cr0.PE or state.rflags & Rflags.VM:
+        raise GuestFault(UD)
+    if state.cpl:
+        raise GuestFault(GP)
 
 
 def _operand(p: Processor, state: State) -> int:

@@ -110,8 +110,10 @@ class Delivery:
         return self.state.rip if self.event.next_rip is None else self.event.next_rip
 
     def _frame_flags(self) -> int:
-        resume = _RF if self.event.vector in _FAULTS and self.event.is_exception else 0
-        return self.state.rflags | resume
+        """RF is set for a fault; behind an instruction it is clear, also where this CPU lets an IRET's go on to the end of a block."""
+        if self.event.vector in _FAULTS and self.event.is_exception:
+            return self.state.rflags | _RF
+        return self.state.rflags if self.event.next_rip is None else self.state.rflags & ~_RF
 
     def _fault(self, vector: int, selector: int) -> GuestFault:
         return GuestFault(vector, (selector & 0xFFFC) | self.external)

@@ -19,7 +19,7 @@ from shadowmmu.x86.control import Rflags
 if TYPE_CHECKING:
     from shadowmmu import Outcome, Vcpu
 
-_AC, _TF = int(Rflags.AC), int(Rflags.TF)
+_AC, _TF, _RF = int(Rflags.AC), int(Rflags.TF), int(Rflags.RF)
 TSC_PER_EXIT = 1000  # time-stamp counts; the clock of this machine is its exits
 _DR6_SINGLE_STEP = 1 << 14
 
@@ -126,6 +126,7 @@ class Processor:
     def complete(self, state: State) -> None:
         """An instruction was done for the guest: take over its state, and trap if it is single-stepping."""
         state.interrupt_shadow = False
+        state.rflags &= ~_RF
         if state.rflags & _TF:
             state.system = state.system._replace(dr6=state.system.dr6 | _DR6_SINGLE_STEP)
             self.queue(Event(DB))
