@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from shadowmmu.machine.unclaimed import Unclaimed
+
 SERIAL = 0x3F8
 EXIT_PORT = 0xF4
 EXIT_PASS = 0x10
@@ -18,10 +20,11 @@ class PortBus:
     called when the guest writes the exit port.
     """
 
-    def __init__(self, on_output: Callable[[str], None] | None, on_exit: Callable[[], None]) -> None:
+    def __init__(self, on_output: Callable[[str], None] | None, on_exit: Callable[[], None], unclaimed: Unclaimed | None = None) -> None:
         self.exit_code: int | None = None
         self.reads = self.writes = 0
         self._on_output, self._on_exit = on_output, on_exit
+        self._unclaimed = unclaimed or Unclaimed()
         self._output: list[str] = []
         self._line = bytearray()
         self._serial = bytearray(8)
@@ -32,6 +35,7 @@ class PortBus:
             return _SERIAL_READS.get(port - SERIAL, self._serial[port - SERIAL])
         if port == DEBUG_PORT:
             return DEBUG_PORT  # how a guest finds it
+        self._unclaimed.port(port, size, write=False)
         return (1 << 8 * size) - 1
 
     def write(self, port: int, size: int, value: int) -> None:
@@ -43,6 +47,8 @@ class PortBus:
         elif port == EXIT_PORT and self.exit_code is None:
             self.exit_code = value
             self._on_exit()
+        else:
+            self._unclaimed.port(port, size, write=True)
 
     def _print(self, character: int) -> None:
         self._line.append(character)

@@ -50,6 +50,8 @@ class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """What the guest is about; it enters the mode by itself."""
     features: tuple[str, ...] = ()
     """What it needs of the CPU: `svm` makes it a hypervisor, `npt` lets it use nested paging."""
+    end: Literal["pass", "halt"] = "pass"
+    """How it ends if all is well: it writes 0x10 to the exit port, or all of its vCPUs halt."""
     expect: str = ""
     """Its last line of output, if all is well."""
     load: Annotated[int, msgspec.Meta(ge=0, le=MASK32)] = 0x7C00

@@ -14,12 +14,15 @@ from shadowmmu.machine.devices import EXIT_PASS, PortBus
 from shadowmmu.machine.emulator.decode import UnemulatedInstruction
 from shadowmmu.machine.exits.ports import guard_port
 from shadowmmu.machine.intercepts import EXIT_ON_PAUSE, NESTED_PAGING, SHADOW_PAGING
+from shadowmmu.machine.last_seen import FaultWitness, LastSeen, place_of
 from shadowmmu.machine.loader import Guest, Loaded, load_image
 from shadowmmu.machine.loop.vcpu_loop import VcpuLoop
 from shadowmmu.machine.memory.linear_memory import GuestMemory
 from shadowmmu.machine.result import Reason, Result, resident_bytes
 from shadowmmu.machine.seam import Exit, ExitKind, State
 from shadowmmu.machine.svm.reflect import exit_name
+from shadowmmu.machine.symbols import Symbols
+from shadowmmu.machine.unclaimed import Unclaimed
 from shadowmmu.machine.vcpu.cpuid import Cpuid
 from shadowmmu.machine.vcpu.deliver import TaskSwitch
 from shadowmmu.machine.vcpu.processor import Processor
@@ -68,7 +71,9 @@ class Machine:
             cr4_reserved=int(Cr4.LA57) if nested_paging else 0,  # the nested tables of this CPU have four levels
         )
         self._on_exit, self._audit = on_exit, audit
-        self.ports = PortBus(on_output, self._stop_cpus)
+        self._unclaimed = Unclaimed()
+        self._witnesses: list[FaultWitness] = []
+        self.ports = PortBus(on_output, self._stop_cpus, self._unclaimed)
         self.exits = 0
         """Exits so far; those of the machine's own clock do not count."""
         loaded = loaded or load_image(guest)
@@ -93,7 +98,10 @@ class Machine:
 
         cpu = UnicornCpu(self.vm.host_regions(), self.ports, guard, intercepts)
         cpu.set_state(loaded.state)
-        processor = Processor(vcpu, cpu, cpuid, intercepts, GuestMemory(vcpu, self._stored))
+        witness = FaultWitness()
+        memory = GuestMemory(vcpu, self._stored, self._unclaimed)
+        processor = witness.processor = Processor(vcpu, cpu, cpuid, intercepts, memory, witness=witness)
+        self._witnesses.append(witness)
         vcpu.set_sregs(loaded.cr0, 0, 0, 0)
         return VcpuLoop(processor, self._stored, self._host_stored)
 
@@ -145,7 +153,7 @@ class Machine:
                     return ended
                 if self.exits >= max_exits:
                     return Reason.EXIT_LIMIT, f"{self.exits} exits"
-        return Reason.HALTED, f"HLT at RIP {self.processors[0].cpu.state().rip:#x}"
+        return self._halted()
 
     def _turns(self) -> Iterator[VcpuLoop]:
         """The loop of the vCPU whose turn it is, over and over, as long as its turn lasts."""
@@ -183,10 +191,16 @@ class Machine:
     def _verdict(self, code: int) -> tuple[Reason, str]:
         if code != EXIT_PASS:
             return Reason.FAILED, f"exit port: {code:#x}"
+        wrong = self._wrong_last_line()
+        return (Reason.FAILED, wrong) if wrong else (Reason.PASSED, "")
+
+    def _halted(self) -> tuple[Reason, str]:
+        wrong = self._wrong_last_line() if self.guest.end == "halt" else ""
+        return (Reason.FAILED, wrong) if wrong else (Reason.HALTED, f"HLT at RIP {self.processors[0].cpu.state().rip:#x}")
+
+    def _wrong_last_line(self) -> str:
         last = self.ports.output.rstrip().rpartition("\n")[2]
-        if self.guest.expect and last != self.guest.expect:
-            return Reason.FAILED, f"last line is {last!r}, not {self.guest.expect!r}"
-        return Reason.PASSED, ""
+        return f"last line is {last!r}, not {self.guest.expect!r}" if self.guest.expect and last != self.guest.expect else ""
 
     @contextmanager
     def _ticking(self) -> Iterator[None]:
@@ -209,6 +223,12 @@ class Machine:
             thread.join()
 
     # --- the result
+
+    def last_seen(self, image: bytes) -> LastSeen:
+        """Where the guest is, its last faults, and what it asked for in vain; places are named by its ELF `image`."""
+        symbols = Symbols(image)
+        places = [place_of(processor, symbols) for processor in self.processors]
+        return LastSeen(places, [witness.last(symbols) for witness in self._witnesses], self._unclaimed.last())
 
     def _result(self, reason: Reason, detail: str) -> Result:
         exits: Counter[str] = Counter()

@@ -11,6 +11,7 @@ import msgspec
 from shadowmmu import EngineError, Vm
 from shadowmmu.errors import BadInput
 from shadowmmu.look.picture import count_tables
+from shadowmmu.machine.last_seen import LastSeen
 from shadowmmu.machine.loader import Guest
 from shadowmmu.machine.machine import MAX_EXITS, Machine
 from shadowmmu.machine.result import Reason, Result
@@ -48,8 +49,9 @@ class RunReport(msgspec.Struct, kw_only=True):
     broke: str
     tables: dict[str, int]
     counters: dict[str, int]
+    last_seen: LastSeen
     as_expected: bool
-    """The guest passed, or stopped by itself where no verdict of its own was to come, and no audit failed."""
+    """The guest passed, or halted as its description says it would, and no audit failed."""
     reproduce: str = ""
     """The command that leads there again, if the run was cut short."""
 
@@ -136,6 +138,7 @@ class GuestRun:
             broke=broke,
             tables=count_tables(vm.shadow_pages()),
             counters=vm.counters(),
+            last_seen=self.machine.last_seen(_image(self.guest)),
             as_expected=result is not None and not violations and _ended_well(self.guest, result.reason, max_exits),
             reproduce=self._command(self.machine.exits + bool(broke)) if violations or broke else "",
         )
@@ -145,7 +148,15 @@ class GuestRun:
         return f"shadowmmu run {self.named} --roots {self.machine.vm.roots} --audit {self.auditor.when} --max-exits {exits}"
 
 
+def _image(guest: Guest) -> bytes:
+    """Its file, if it is still there."""
+    try:
+        return guest.path.read_bytes()
+    except OSError:
+        return b""
+
+
 def _ended_well(guest: Guest, reason: Reason, max_exits: int | None) -> bool:
     if reason is Reason.EXIT_LIMIT:
         return max_exits is not None
-    return reason is Reason.PASSED or (reason is Reason.HALTED and not guest.expect)
+    return reason is Reason.PASSED or (reason is Reason.HALTED and guest.end == "halt")

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
+from shadowmmu.machine.last_seen import LastSeen, Place
 from shadowmmu.machine.result import Reason, Result
 from shadowmmu.runs.guest_run import RunReport
 
@@ -23,6 +24,8 @@ def draw_report(report: RunReport, seconds: float) -> RenderableType:
     if report.result is not None:
         parts += [Text(), Columns(_tables(report, report.result), padding=(0, 3))]
     parts += [Text(), _facts(report)]
+    if not report.as_expected:
+        parts += [Text(), _last_seen(report.last_seen)]
     if report.reproduce:
         parts.append(_what_broke(report))
     return Group(*parts)
@@ -37,6 +40,8 @@ def _verdict(report: RunReport, seconds: float) -> Text:
     )
     if result is not None and result.reason is Reason.EXIT_LIMIT:
         said = "stopped as asked" if report.as_expected else "gave up"
+    if result is not None and result.reason is Reason.HALTED and not report.as_expected:
+        said += ', and nothing says that it should; if so, write end = "halt" in its TOML'
     mark, style = ("✔", "bold green") if report.as_expected else ("✘", "bold red")
     rate = f", {report.exits / seconds:,.0f} a second" if seconds > 0.1 else ""
     return Text.assemble((f"{mark} {said}", style), f" after {report.exits:,} exits in {seconds:.1f} s{rate}")
@@ -88,6 +93,24 @@ def _facts(report: RunReport) -> Table:
         verdict = Text("no violation", style="green") if not report.violations else Text("violated", style="bold red")
         table.add_row("audit", Text(f"{report.audits:,} audit{'' if report.audits == 1 else 's'}, ").append_text(verdict))
     return table
+
+
+def _last_seen(last: LastSeen) -> Table:
+    """Where the guest was, its last faults, and what it asked for that is not there."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="bold", min_width=14)
+    for number, (place, faults) in enumerate(zip(last.vcpus, last.faults, strict=True)):
+        table.add_row(f"vCPU {number} at", _place(place))
+        for fault in faults:
+            table.add_row("  was given", Text(f"{fault.event}, in ").append_text(_place(fault.place)))
+    for kind, times in last.unclaimed.items():
+        asked = ", ".join(what + (f" ({count:,} times)" if count > 1 else "") for what, count in times.items())
+        table.add_row(f"no such {kind}", Text(asked))
+    return table
+
+
+def _place(place: Place) -> Text:
+    return Text(f"{place.symbol} ({place.rip}), {place.mode}" if place.symbol else f"{place.rip}, {place.mode}")
 
 
 def _what_broke(report: RunReport) -> RenderableType:

@@ -108,8 +108,10 @@ def _invlpg(p: Processor, _exit: Exit) -> None:
 
 def _cpuid(p: Processor, _exit: Exit) -> None:
     state = p.capture()
-    leaf = p.cpuid.read(state.gpr[Reg.RAX] & MASK32, state.gpr[Reg.RCX] & MASK32)
-    state.gpr[Reg.RAX], state.gpr[Reg.RBX], state.gpr[Reg.RCX], state.gpr[Reg.RDX] = leaf
+    leaf, subleaf = state.gpr[Reg.RAX] & MASK32, state.gpr[Reg.RCX] & MASK32
+    if not p.cpuid.has(leaf, subleaf):
+        p.memory.unclaimed.cpuid(leaf, subleaf)
+    state.gpr[Reg.RAX], state.gpr[Reg.RBX], state.gpr[Reg.RCX], state.gpr[Reg.RDX] = p.cpuid.read(leaf, subleaf)
     p.advance(state)
 
 

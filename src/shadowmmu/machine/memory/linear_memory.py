@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from shadowmmu.engine.face.types import GuestMemoryError
 from shadowmmu.machine.memory.guest_tables import locate_fault, reported_fault
 from shadowmmu.machine.seam import MASK32, MASK64
+from shadowmmu.machine.unclaimed import Unclaimed
 from shadowmmu.x86.control import Cr4, Efer
 from shadowmmu.x86.pferr import Pferr
 
@@ -97,11 +98,12 @@ Span = tuple[tuple[int, int], ...]
 
 
 class GuestMemory:
-    """`on_store(gpa, size)` is called after each store, for whoever keeps translated code."""
+    """`on_store(gpa, size)` is called after each store, for whoever keeps translated code; `unclaimed` hears of what is not there."""
 
-    def __init__(self, vcpu: "Vcpu", on_store: Callable[[int, int], None]) -> None:
+    def __init__(self, vcpu: "Vcpu", on_store: Callable[[int, int], None], unclaimed: Unclaimed | None = None) -> None:
         self.vcpu = vcpu
         self._on_store = on_store
+        self.unclaimed = unclaimed or Unclaimed()
 
     @property
     def mask(self) -> int:
@@ -137,7 +139,10 @@ class GuestMemory:
         data = b""
         for gpa, size in span:
             part = self.vcpu.read_emulated(gpa, size)
-            data += b"\xff" * size if part is None else part
+            if part is None:
+                self.unclaimed.memory(gpa, size, write=False)
+                part = b"\xff" * size
+            data += part
         return int.from_bytes(data, "little")
 
     def store(self, span: Span, value: int) -> None:
@@ -145,6 +150,8 @@ class GuestMemory:
         for gpa, size in span:
             if self.vcpu.write_emulated(gpa, data[:size]):
                 self._on_store(gpa, size)
+            else:
+                self.unclaimed.memory(gpa, size, write=True)
             data = data[size:]
 
     def store_physical(self, gpa: int, data: bytes) -> None:

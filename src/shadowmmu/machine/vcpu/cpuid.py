@@ -92,6 +92,9 @@ class Cpuid:
 
     def read(self, leaf: int, subleaf: int) -> Leaf:
         """EAX, EBX, ECX, EDX; zeroes for a leaf that is not there."""
-        if leaf == _STRUCTURED and subleaf:
+        if not self.has(leaf, subleaf):
             return Leaf(0, 0, 0, 0)
-        return self._leaves.get(leaf, Leaf(0, 0, 0, 0))
+        return self._leaves[leaf]
+
+    def has(self, leaf: int, subleaf: int) -> bool:
+        return leaf in self._leaves and not (leaf == _STRUCTURED and subleaf)

@@ -87,6 +87,7 @@ class Msrs:
             value: int = getattr(system, _SYSTEM_FIELDS[index])
             return value
         if index not in self._values:
+            self.memory.unclaimed.msr(index, write=False)
             raise GuestFault(GP)
         return self._values[index]
 
@@ -108,6 +109,7 @@ class Msrs:
         elif index in self._values:
             self._write_plain(index, value)
         else:
+            self.memory.unclaimed.msr(index, write=True)
             raise GuestFault(GP)
 
     def _efer_offered(self) -> int:

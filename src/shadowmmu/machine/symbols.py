@@ -1,0 +1,75 @@
+"""Names of places in a guest, from the symbol table of its ELF image."""
+
+import struct
+from bisect import bisect_right
+from collections.abc import Iterator
+from io import BytesIO
+from typing import NamedTuple
+
+from elftools.common.exceptions import ELFError
+from elftools.construct import ConstructError
+from elftools.elf.elffile import ELFFile
+
+_MOST = 1 << 20  # symbols; a Linux kernel has a sixth of it
+_REACH = 1 << 16  # bytes behind a symbol without a size that may still be its
+_CODE = (0, 2)  # symbol types: none, as in assembly, and function
+
+
+class _Symbol(NamedTuple):
+    address: int
+    size: int
+    name: bytes
+
+
+class Symbols:
+    """Of an image that is none, or has no table that can be read, no place has a name.
+
+    A place may be given as the address it is linked at or, for code that runs before its paging is on, loaded at.
+    """
+
+    def __init__(self, image: bytes) -> None:
+        self._symbols: list[_Symbol] = []
+        self._loaded: list[tuple[int, int, int]] = []  # physical, virtual, bytes
+        try:
+            self._read(ELFFile(BytesIO(image)))
+        except (ELFError, ConstructError, struct.error, OverflowError, ValueError, UnicodeDecodeError):
+            self._symbols = []
+        self._addresses = [symbol.address for symbol in self._symbols]
+
+    def _read(self, elf: ELFFile) -> None:
+        self._loaded = [(s["p_paddr"], s["p_vaddr"], s["p_memsz"]) for s in elf.iter_segments() if s["p_type"] == "PT_LOAD"]
+        for section in elf.iter_sections():
+            if section["sh_type"] == "SHT_SYMTAB":
+                names = elf.get_section(section["sh_link"]).data()
+                self._symbols = sorted(_entries(section.data(), elf.elfclass, names))
+                return
+
+    def name(self, address: int) -> str:
+        """`symbol+0x12`, or nothing."""
+        found = self._name(address)
+        for physical, virtual, size in self._loaded:
+            if not found and physical <= address < physical + size:
+                found = self._name(address - physical + virtual)
+        return found
+
+    def _name(self, address: int) -> str:
+        at = bisect_right(self._addresses, address) - 1
+        if at < 0:
+            return ""
+        symbol = self._symbols[at]
+        offset = address - symbol.address
+        if offset >= (symbol.size or _REACH):
+            return ""
+        name = "".join(c if c.isprintable() else "?" for c in symbol.name.decode("ascii", "replace"))
+        return name + (f"+{offset:#x}" if offset else "")
+
+
+def _entries(table: bytes, elf_class: int, names: bytes) -> Iterator[_Symbol]:
+    """The defined code symbols that have a name."""
+    layout = struct.Struct("<IIIBBH" if elf_class == 32 else "<IBBHQQ")
+    table = table[: min(len(table) // layout.size, _MOST) * layout.size]
+    for fields in layout.iter_unpack(table):
+        name, address, size, info, _, section = fields if elf_class == 32 else (fields[0], *fields[4:], fields[1], fields[2], fields[3])
+        end = names.find(b"\0", name)
+        if section and info & 15 in _CODE and name < end:
+            yield _Symbol(address, size, names[name:end])
