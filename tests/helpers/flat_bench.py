@@ -98,7 +98,7 @@ class Pair:
     def __init__(self, random: Random) -> None:
         self.random = random
         self.vectors, self.reference_vectors = Vectors(), list[int]()
-        self.uc: Any = Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_64)
+        self.uc: Any = Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_64, x86_const.UC_CPU_X86_EPYC_ROME)
         self.uc.mem_map(0, SIZE)
         self.memory = bytearray(random.randbytes(SIZE))
         self.memory[CODE : CODE + 0x1000] = bytes(0x1000)
