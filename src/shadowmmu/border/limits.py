@@ -44,6 +44,8 @@ PARTS = 4096
 """Of a captured guest's image."""
 SEGMENTS = 256
 """Of an ELF file; Linux has five."""
+SYMBOLS = 1_000_000
+"""Of an ELF file; Linux has a fifth of it."""
 FILES = 100_000
 """Names that are looked at to find the captures in a folder."""
 

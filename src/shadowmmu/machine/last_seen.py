@@ -29,7 +29,7 @@ class Place(msgspec.Struct, frozen=True):
 class Fault(msgspec.Struct, frozen=True):
     """An exception that was given to a guest."""
 
-    event: str
+    exception: str
     place: Place
 
 

@@ -4,13 +4,15 @@ import struct
 from bisect import bisect_right
 from collections.abc import Iterator
 from io import BytesIO
+from itertools import islice
 from typing import NamedTuple
 
 from elftools.common.exceptions import ELFError
 from elftools.construct import ConstructError
 from elftools.elf.elffile import ELFFile
 
-_MOST = 1 << 20  # symbols; a Linux kernel has a sixth of it
+from shadowmmu.border.limits import SEGMENTS, SYMBOLS
+
 _REACH = 1 << 16  # bytes behind a symbol without a size that may still be its
 _CODE = (0, 2)  # symbol types: none, as in assembly, and function
 
@@ -37,7 +39,7 @@ class Symbols:
         self._addresses = [symbol.address for symbol in self._symbols]
 
     def _read(self, elf: ELFFile) -> None:
-        self._loaded = [(s["p_paddr"], s["p_vaddr"], s["p_memsz"]) for s in elf.iter_segments() if s["p_type"] == "PT_LOAD"]
+        self._loaded = [(s["p_paddr"], s["p_vaddr"], s["p_memsz"]) for s in islice(elf.iter_segments("PT_LOAD"), SEGMENTS)]
         for section in elf.iter_sections():
             if section["sh_type"] == "SHT_SYMTAB":
                 names = elf.get_section(section["sh_link"]).data()
@@ -67,7 +69,7 @@ class Symbols:
 def _entries(table: bytes, elf_class: int, names: bytes) -> Iterator[_Symbol]:
     """The defined code symbols that have a name."""
     layout = struct.Struct("<IIIBBH" if elf_class == 32 else "<IBBHQQ")
-    table = table[: min(len(table) // layout.size, _MOST) * layout.size]
+    table = table[: min(len(table) // layout.size, SYMBOLS) * layout.size]
     for fields in layout.iter_unpack(table):
         name, address, size, info, _, section = fields if elf_class == 32 else (fields[0], *fields[4:], fields[1], fields[2], fields[3])
         end = names.find(b"\0", name)

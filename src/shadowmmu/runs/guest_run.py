@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from shadowmmu import EngineError, Vm
+from shadowmmu.border.files import read_file
+from shadowmmu.border.limits import IMAGE
 from shadowmmu.errors import BadInput
 from shadowmmu.look.picture import count_tables
 from shadowmmu.machine.last_seen import LastSeen
@@ -150,10 +153,9 @@ class GuestRun:
 
 def _image(guest: Guest) -> bytes:
     """Its file, if it is still there."""
-    try:
-        return guest.path.read_bytes()
-    except OSError:
-        return b""
+    with suppress(BadInput):
+        return read_file(guest.path, IMAGE, f"image {guest.path}", "build it")
+    return b""
 
 
 def _ended_well(guest: Guest, reason: Reason, max_exits: int | None) -> bool:

@@ -102,7 +102,7 @@ def _last_seen(last: LastSeen) -> Table:
     for number, (place, faults) in enumerate(zip(last.vcpus, last.faults, strict=True)):
         table.add_row(f"vCPU {number} at", _place(place))
         for fault in faults:
-            table.add_row("  was given", Text(f"{fault.event}, in ").append_text(_place(fault.place)))
+            table.add_row("  was given", Text(f"{fault.exception}, in ").append_text(_place(fault.place)))
     for kind, times in last.unclaimed.items():
         asked = ", ".join(what + (f" ({count:,} times)" if count > 1 else "") for what, count in times.items())
         table.add_row(f"no such {kind}", Text(asked))

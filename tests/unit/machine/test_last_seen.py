@@ -108,7 +108,7 @@ def test_a_triple_fault_tells_what_led_to_it() -> None:
         "MSRs": {"RDMSR 0x1234": 1},
         "CPUID leaves": {"0x77": 1},
     }
-    assert [fault.event for fault in last.faults[0]] == ["#GP error code 0x0", "#DF error code 0x0"]
+    assert [fault.exception for fault in last.faults[0]] == ["#GP error code 0x0", "#DF error code 0x0"]
     assert last.vcpus == [last.faults[0][0].place]
     assert (last.vcpus[0].rip, last.vcpus[0].mode) == (f"{0x7C00 + 27:#x}", "32-bit code, ring 0")
 
@@ -119,7 +119,7 @@ def test_the_faults_of_a_guest_that_goes_on_are_its_last_ones() -> None:
     machine, reason = _run("c7061800157c c7061a000000 b91400 0f0b e2fc f4 90 58 050200 50 cf")
     last = machine.last_seen(b"")
     assert (reason, len(last.faults[0])) == (Reason.HALTED, FAULTS)
-    assert {fault.event for fault in last.faults[0]} == {"#UD"}
+    assert {fault.exception for fault in last.faults[0]} == {"#UD"}
     assert last.vcpus[0].mode == "real mode"
 
 
