@@ -8,7 +8,7 @@ COMPILED := $(shell find src -name '*.pxd')
 COMPILED += $(wildcard $(COMPILED:.pxd=.py))
 READY := $(VENV)/.built $(VENV)/.packages
 
-.PHONY: run test lint fuzz-readers fuzz-face bench soak sanitize guests package lock clean help
+.PHONY: run test lint check fuzz-readers fuzz-face bench soak sanitize guests package lock clean help
 
 run: $(READY)  ## set up, then run the PAE guest on special shadow pages
 	@$(BIN)/shadowmmu run
@@ -24,6 +24,8 @@ lint: $(READY) $(VENV)/.tests  ## style and types
 
 fuzz-readers: $(READY) $(VENV)/.tests  ## broken files, captures and command lines, for SECONDS=60 or as long as you say
 	@$(BIN)/python tools/fuzz_readers.py --seconds $(or $(SECONDS),60)
+
+check: lint test  ## style, types, floors, tests
 
 bench: $(READY)  ## the engine against its C twin
 	@$(BIN)/python benchmarks/run.py

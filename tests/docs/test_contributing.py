@@ -22,3 +22,11 @@ def test_the_example_is_what_the_module_has() -> None:
     row = re.findall(r"^Design\(\n(.*?)\n\),$", PAGE, flags=re.M | re.S)[0]
     fields = [line.strip() for line in row.splitlines() if "…" not in line]
     assert len(fields) == 6 and all(field in table for field in fields)
+
+
+def test_recipes_and_files_that_it_names_exist() -> None:
+    recipes = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    assert set(re.findall(r"`make ([a-z-]+)`", PAGE)) <= recipes
+    places = [ROOT, ROOT / "src" / "shadowmmu"]
+    for name in re.findall(r"`((?:[\w-]+/)+[\w.-]*)`", PAGE.replace("guests/NAME.asm", "guests/pae.asm")):
+        assert any((place / name).exists() for place in (*places, ROOT / "src/shadowmmu/engine")), name

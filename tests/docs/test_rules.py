@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from engine_source import functions
 
 ROOT = Path(__file__).parents[2]
 RULES = (ROOT / "docs" / "rules.md").read_text()
@@ -26,6 +27,20 @@ def test_functions_of_the_engine_that_the_rules_name_exist() -> None:
     for module, function in re.findall(r"`(\w+)\.(\w+)`", RULES):
         text = "".join(path.read_text() for end in ("py", "pxd") for path in ENGINE.rglob(f"{module}.{end}"))
         assert re.search(rf"\b{function}\(", text), f"rules.md names {module}.{function}, which is not there"
+
+
+def test_a_function_that_holds_a_rule_says_so() -> None:
+    """Whoever changes it reads there which rule is at stake."""
+    texts = functions()
+    rows = re.findall(r"^\| ([RH]\d+) \|(.*)", RULES, flags=re.M)
+    assert len(rows) == 34
+    silent = [
+        f"{module}.{name} does not mention {rule}"
+        for rule, row in rows
+        for module, name in re.findall(r"`(\w+)\.(\w+)`", row)
+        if not re.search(rf"\b{rule}\b", texts[f"{module}.{name}"])
+    ]
+    assert not silent
 
 
 def test_functions_of_the_audit_that_the_rules_name_exist() -> None:

@@ -66,7 +66,8 @@ def make_nonleaf_spte(kvm: KvmPtr, child_pt: p_spte, ad_disabled: cython.bint) -
 
 
 def make_pdpte(kvm: KvmPtr, child_pt: p_spte) -> spte_t:
-    """A PDPTE of PAE paging: W, U, A and NX are reserved there (SDM vol. 3 table 4-8; hazard H11)."""
+    """A PDPTE of PAE paging: W, U, A and NX are reserved there (SDM vol. 3 table 4-8; H11). Bit 11 is set
+    as in every entry, so that the common code takes it for one (R10)."""
     return Spte.MMU_PRESENT | host_pa(kvm, child_pt) | Pte.PRESENT | kvm.masks.me_value
 
 

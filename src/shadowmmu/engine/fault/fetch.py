@@ -39,7 +39,7 @@ from cython.cimports.shadowmmu.engine.shadow.sync import sync_children
 @cython.nogil
 @cython.exceptval(check=False)
 def unlink_present(kvm: KvmPtr, sptep: p_spte, sp: ShadowPagePtr) -> cython.void:
-    """What stands where `sp` is to be linked goes first: a large leaf, or a page that the guest no longer means.
+    """What stands where `sp` is to be linked goes first: a large leaf, or a page that the guest no longer means (H4).
 
     A direct page that is another one only by its rights is just unlinked (validate_direct_spte): the guest's D bit was set.
     """
@@ -73,7 +73,8 @@ def build_upper(vcpu: KvmVcpuPtr, walker: GuestWalkerPtr, it: ShadowWalkPtr) -> 
     """Descend to the level of the guest's leaf, linking a page for each guest table. False: retry.
 
     Each guest entry is read again *after* the page for the table it is in has been write-protected - the top
-    entry too, because below a special root the top table's page is made right here (H3).
+    entry too, because below a special root the top table's page is made right here (H3). Levels above the guest's
+    own take nothing from the walk (H6).
     """
     top: cython.int = walker.max_level
     while walk_okay(it) and it.level > walker.level:

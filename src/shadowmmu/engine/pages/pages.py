@@ -137,6 +137,8 @@ def free_shadow_page(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
 def account_shadowed(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
     """kvm_slot_page_track_add_page: a guest table is being shadowed: count it and write-protect it everywhere.
 
+    Special pages never come here (R7).
+
     Above level 1 the table stays write-tracked as long as it is shadowed. A level-1 table may go unsync later,
     so it is only protected now.
     """
@@ -207,7 +209,10 @@ def drop_parent_pte(kvm: KvmPtr, sp: ShadowPagePtr, parent_pte: p_spte) -> cytho
 
 
 def link_shadow_page(kvm: KvmPtr, sptep: p_spte, sp: ShadowPagePtr, root_level: cython.int) -> cython.void:
-    """__link_shadow_page: point `sptep`, where nothing is present, to `sp`. A PAE root's entries have their own format."""
+    """__link_shadow_page: point `sptep`, where nothing is present, to `sp`; special pages are linked as any other (R10).
+
+    A PAE root's entries have their own format.
+    """
     if root_level == 3 and role_level(sp.role) == 2:
         sptep[0] = make_pdpte(kvm, sp.spt)
     else:

@@ -154,7 +154,10 @@ def prepare_zap_page(kvm: KvmPtr, sp: ShadowPagePtr, invalid: ListHeadPtr) -> cy
 
 
 def commit_zap(kvm: KvmPtr, invalid: ListHeadPtr) -> cython.void:
-    """kvm_mmu_commit_zap_page: flush all vCPUs, then free what was prepared."""
+    """kvm_mmu_commit_zap_page: flush all vCPUs, then free what was prepared.
+
+    Hardware may have cached a PDPTE that was cleared: no page goes before every vCPU has flushed (H15).
+    """
     if invalid.next == invalid:
         return
     flush_remote_tlbs(kvm)

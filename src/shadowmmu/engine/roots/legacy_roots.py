@@ -122,6 +122,7 @@ def load_shadow(vcpu: KvmVcpuPtr, root_gfn: gfn_t, pdptrs: p_u64) -> cython.void
 @cython.nogil
 @cython.exceptval(check=False)
 def load(vcpu: KvmVcpuPtr, gfn: gfn_t, pdptrs: p_u64) -> cython.int:
+    """Bare tables, filled at once; no special page is made in any mode (R16)."""
     if is_direct(vcpu.mmu):
         load_direct(vcpu)
     else:

@@ -82,7 +82,10 @@ def alloc_direct_roots(vcpu: KvmVcpuPtr) -> cython.int:
 @cython.nogil
 @cython.exceptval(check=False)
 def alloc_shadow_roots(vcpu: KvmVcpuPtr) -> cython.int:
-    """mmu_alloc_shadow_roots, mmu_check_root: 0, a negative errno, or 1 if CR3 leads outside memory: the guest gets a triple fault."""
+    """mmu_alloc_shadow_roots, mmu_check_root: 0, a negative errno, or 1 if CR3 leads outside memory: a triple fault.
+
+    The root is made after pages have been made available, so that a refusal leaves none behind (H18).
+    """
     mmu: KvmMmuPtr = vcpu.mmu
     kvm: KvmPtr = vcpu.kvm
     pgd: u64 = guest_pgd(vcpu, mmu)
@@ -114,7 +117,7 @@ def load_pgd(vcpu: KvmVcpuPtr) -> cython.void:
 
 
 def mmu_load(vcpu: KvmVcpuPtr) -> cython.int:
-    """kvm_mmu_load: build a root, sync it, hand it over, flush. On an error no root is left (H17, H18)."""
+    """kvm_mmu_load: build a root, sync it, hand it over, flush (H14). On an error no root is left (H17, H18)."""
     emit(vcpu.kvm, vcpu.id, Event.MMU_LOAD)
     result: cython.int = topup_memory_caches(vcpu.kvm)
     if result:
@@ -135,7 +138,7 @@ def mmu_load(vcpu: KvmVcpuPtr) -> cython.int:
 @cython.nogil
 @cython.exceptval(check=False)
 def free_current(kvm: KvmPtr, mmu: KvmMmuPtr, invalid: ListHeadPtr) -> cython.void:
-    """Free the current root as what it is (H1)."""
+    """Free the current root as what it is (H1); nobody else frees a special one (R8)."""
     if is_tableless(kvm, mmu.root.hpa):
         kvm.root_ops.free(kvm, mmu, invalid)
     else:
@@ -145,7 +148,7 @@ def free_current(kvm: KvmPtr, mmu: KvmMmuPtr, invalid: ListHeadPtr) -> cython.vo
 
 
 def free_roots(kvm: KvmPtr, mmu: KvmMmuPtr, mask: u64) -> cython.void:
-    """kvm_mmu_free_roots: drop the slots in `mask` (RootMask)."""
+    """kvm_mmu_free_roots: drop the slots in `mask` (RootMask). Only the owner of a special root calls it (H14)."""
     emit(kvm, -1, Event.FREE_ROOTS, mask)
     invalid: ListHead
     list_init(cython.address(invalid))
@@ -202,7 +205,7 @@ def free_obsolete_roots_of(kvm: KvmPtr, mmu: KvmMmuPtr) -> cython.void:
 
 
 def free_obsolete_roots(vcpu: KvmVcpuPtr) -> cython.void:
-    """kvm_mmu_free_obsolete_roots: what zap_all_fast, or the zap of a root, asks of each vCPU."""
+    """kvm_mmu_free_obsolete_roots: what zap_all_fast, or the zap of a root, asks of each vCPU when it runs (R12)."""
     free_obsolete_roots_of(vcpu.kvm, cython.address(vcpu.root_mmu))
     free_obsolete_roots_of(vcpu.kvm, cython.address(vcpu.guest_mmu))
 
@@ -316,7 +319,10 @@ def is_unsync_root(kvm: KvmPtr, root: hpa_t) -> cython.bint:
 
 
 def sync_roots(vcpu: KvmVcpuPtr) -> cython.void:
-    """kvm_mmu_sync_roots: the guest flushed its TLB, so shadow tables must agree with its tables again."""
+    """kvm_mmu_sync_roots: the guest flushed its TLB, so shadow tables must agree with its tables again.
+
+    A special root is synced from its own page like any other (R10).
+    """
     emit(vcpu.kvm, vcpu.id, Event.SYNC_ROOTS)
     mmu: KvmMmuPtr = vcpu.mmu
     if is_direct(mmu) or mmu.root.hpa == Hpa.INVALID_PAGE:

@@ -19,6 +19,7 @@ from cython.cimports.shadowmmu.engine.shadow.special import alloc_special_page, 
 
 
 def load_special_root(vcpu: KvmVcpuPtr, gfn: gfn_t, pdptrs: p_u64) -> cython.int:
+    """Getting the root diverts to the allocator of special pages (R13): it starts empty."""
     return install_root(vcpu, alloc_special_page(vcpu, vcpu.mmu, vcpu.mmu.root_role))
 
 

@@ -86,11 +86,13 @@ def get_shadow_page(vcpu: KvmVcpuPtr, gfn: gfn_t, role: role_t) -> ShadowPagePtr
 def get_child_sp(vcpu: KvmVcpuPtr, sptep: p_spte, gfn: gfn_t, direct: cython.bint, access: cython.int) -> ShadowPagePtr:
     """kvm_mmu_get_child_sp: the page to link at `sptep`, or NULL if the right one is linked already.
 
-    A present entry is right only if its child's gfn and role are what would be asked for now. A PDPT is not
+    A present entry is right only if its child's gfn and role are what would be asked for now; those of a special page are
+    compared like any other's (H8). A PDPT is not
     write-protected, so the guest may have changed it since (H4); tables in use as two kinds change meaning
     (CVE-2026-46113, CVE-2026-53359). A wrong one stays until it is replaced.
 
-    Below a special page, levels 3 and above are special too (R13): no hash, no trace, no statistics.
+    Below a special page, levels 3 and above are special too (R13): no hash, no trace, no statistics. Bare roots have no
+    special page to be below (R16).
     """
     parent: ShadowPagePtr = sptep_to_sp(vcpu.kvm, sptep)
     if unlikely(parent.role & Role.INVALID):

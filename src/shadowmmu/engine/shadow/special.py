@@ -54,7 +54,10 @@ def use_pae_root(kvm: KvmPtr, mmu: KvmMmuPtr, sp: ShadowPagePtr) -> cython.void:
 
 
 def alloc_special_page(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, role: role_t) -> ShadowPagePtr:
-    """A special page with `role`, owned by the vCPU: gfn 0, no translations, the present generation (R2, R3)."""
+    """A special page with `role`, owned by the vCPU: gfn 0, no translations, the present generation (R2, R3).
+
+    It enters neither the hash nor the list of active pages (R4), and no counter (R6).
+    """
     kvm: KvmPtr = vcpu.kvm
     sp: ShadowPagePtr = take_header(kvm)
     if sp == cython.NULL:
@@ -91,7 +94,7 @@ def free_special_page(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
 
 
 def free_special_root(kvm: KvmPtr, root: ShadowPagePtr) -> cython.void:
-    """Free a special root: levels 5 and 4 down to 3, each before its child (R14).
+    """Free a special root at once, on no invalid list (R8): levels 5 and 4 down to 3, each before its child (R14).
 
     A level-3 page is made on demand, so the chain may end early; then nothing below is touched (H16). The
     level-2 children survive, parentless, in the hash.

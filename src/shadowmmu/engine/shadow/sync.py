@@ -85,7 +85,10 @@ def sync_spte(vcpu: KvmVcpuPtr, sp: ShadowPagePtr, i: cython.int, gpte: u64) -> 
 
 
 def same_mode(mmu: KvmMmuPtr, sp: ShadowPagePtr) -> cython.bint:
-    """The page was made in the mode that the MMU is in now, so that its guest table means the same."""
+    """The page was made in the mode that the MMU is in now, so that its guest table means the same.
+
+    PAE and long mode can give one role to level-2 pages with other reserved bits, as in the kernel (H12).
+    """
     ignored: role_t = Role.LEVEL | Role.ACCESS | Role.QUADRANT | Role.PASSTHROUGH
     return not (sp.role ^ mmu.root_role) & ~ignored
 
