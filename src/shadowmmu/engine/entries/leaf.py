@@ -77,9 +77,7 @@ def set_spte(
         flush = drop_other(kvm, sptep, level, pfn)
         was_rmapped = not flush
     made: spte_t = 0
-    wrprot: cython.bint = make_spte(
-        kvm, vcpu.mmu, sp, slot, access, gfn, pfn, sptep[0], prefetch, True, host_writable, cython.address(made)
-    )
+    wrprot: cython.bint = make_spte(vcpu, sp, slot, access, gfn, pfn, sptep[0], prefetch, True, host_writable, cython.address(made))
     result: cython.int = PfRet.RET_PF_FIXED
     if sptep[0] == made:
         result = PfRet.RET_PF_SPURIOUS

@@ -1,4 +1,4 @@
-from shadowmmu.engine.arena.state cimport Kvm, KvmMmu, MemSlot, ShadowPage, gfn_t, pfn_t, spte_t
+from shadowmmu.engine.arena.state cimport KvmVcpu, MemSlot, ShadowPage, gfn_t, pfn_t, spte_t
 
-cdef bint make_spte(Kvm *kvm, KvmMmu *mmu, ShadowPage *sp, MemSlot *slot, int access, gfn_t gfn, pfn_t pfn, spte_t old,
+cdef bint make_spte(KvmVcpu *vcpu, ShadowPage *sp, MemSlot *slot, int access, gfn_t gfn, pfn_t pfn, spte_t old,
                     bint prefetch, bint can_unsync, bint host_writable, spte_t *made) noexcept nogil

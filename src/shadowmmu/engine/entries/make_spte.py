@@ -14,8 +14,8 @@ from cython.cimports.shadowmmu.engine.arena.spte import (
 from cython.cimports.shadowmmu.engine.arena.state import (
     PAGE_SHIFT,
     Bug,
-    KvmMmuPtr,
     KvmPtr,
+    KvmVcpuPtr,
     MemSlotPtr,
     ShadowPagePtr,
     SlotFlag,
@@ -42,11 +42,36 @@ def ad_type(sp: ShadowPagePtr) -> spte_t:
 
 
 @cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def readable_spte(
+    kvm: KvmPtr, sp: ShadowPagePtr, access: cython.int, pfn: pfn_t, prefetch: cython.bint, host_writable: cython.bint
+) -> spte_t:
+    """All of the entry but the right to write: A, size, X, U, memory type, the frame and what the host allows."""
+    m: SpteMasksPtr = cython.address(kvm.masks)
+    spte: spte_t = Spte.MMU_PRESENT | ad_type(sp) | m.present | m.me_value | pfn << PAGE_SHIFT
+    if not prefetch:
+        spte |= accessed_mask(kvm, spte)
+    if role_level(sp.role) > 1:
+        spte |= Pte.PAGE_SIZE
+        if kvm.nx_huge_pages:
+            access &= ~cython.cast(cython.int, Access.EXEC)
+    spte |= m.x if access & Access.EXEC else m.nx
+    if access & Access.USER:
+        spte |= m.user
+    if m.memtype:
+        spte |= 6 << 3 | Ept.IGNORE_PAT  # write-back
+    if host_writable:
+        spte |= m.host_writable
+    return spte
+
+
+@cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def make_spte(
-    kvm: KvmPtr,
-    mmu: KvmMmuPtr,
+    vcpu: KvmVcpuPtr,
     sp: ShadowPagePtr,
     slot: MemSlotPtr,
     access: cython.int,
@@ -64,37 +89,20 @@ def make_spte(
     old entry was a writable *leaf*: then it has been done before. Linux 6.1 skips it for an MMIO mark with W too,
     where nothing was checked; here only D is left out then, as there.
     """
+    kvm: KvmPtr = vcpu.kvm
     level: cython.int = role_level(sp.role)
-    m: SpteMasksPtr = cython.address(kvm.masks)
     wrprot: cython.bint = False
-    spte: spte_t = Spte.MMU_PRESENT | ad_type(sp) | m.present
-    if not prefetch:
-        spte |= accessed_mask(kvm, spte)
-    if level > 1:
-        spte |= Pte.PAGE_SIZE
-        if kvm.nx_huge_pages:
-            access &= ~cython.cast(cython.int, Access.EXEC)
-    spte |= m.x if access & Access.EXEC else m.nx
-    if access & Access.USER:
-        spte |= m.user
-    if m.memtype:
-        spte |= 6 << 3 | Ept.IGNORE_PAT  # write-back
-    if host_writable:
-        spte |= m.host_writable
-    else:
-        access &= ~cython.cast(cython.int, Access.WRITE)
-    spte |= m.me_value | pfn << PAGE_SHIFT
-    if access & Access.WRITE:
-        spte |= Pte.WRITABLE | m.mmu_writable
+    spte: spte_t = readable_spte(kvm, sp, access, pfn, prefetch, host_writable)
+    if access & Access.WRITE and host_writable:
         was_writable: cython.bint = is_last(old, level) and is_writable(old)
-        if not (was_writable and is_present(old)) and try_to_unsync_pages(kvm, gfn, can_unsync, prefetch):
-            wrprot = True
-            spte &= ~(m.mmu_writable | Pte.WRITABLE)
-        elif not was_writable:
-            spte |= dirty_mask(kvm, spte)
+        wrprot = not (was_writable and is_present(old)) and try_to_unsync_pages(kvm, gfn, can_unsync, prefetch)
+        if not wrprot:
+            spte |= Pte.WRITABLE | kvm.masks.mmu_writable
+            if not was_writable:
+                spte |= dirty_mask(kvm, spte)
     if prefetch:
         spte = mark_for_access_track(kvm, spte)
-    if is_rsvd(cython.address(mmu.shadow_zero), spte, level):
+    if is_rsvd(cython.address(vcpu.mmu.shadow_zero), spte, level):
         warn(kvm, Bug.BUG_RESERVED_SPTE)
     if spte & Pte.WRITABLE and slot.flags & SlotFlag.SLOT_LOG_DIRTY:
         if level > 1:

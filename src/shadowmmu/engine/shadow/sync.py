@@ -80,7 +80,7 @@ def sync_spte(vcpu: KvmVcpuPtr, sp: ShadowPagePtr, i: cython.int, gpte: u64) -> 
     made: spte_t = 0
     slot: MemSlotPtr = gfn_to_memslot(kvm, vcpu.smm, gfn)
     host_writable: cython.bint = (old & kvm.masks.host_writable) != 0
-    make_spte(kvm, mmu, sp, slot, access, gfn, spte_pfn(old), old, True, False, host_writable, cython.address(made))
+    make_spte(vcpu, sp, slot, access, gfn, spte_pfn(old), old, True, False, host_writable, cython.address(made))
     return spte_update(kvm, sptep, made)
 
 
