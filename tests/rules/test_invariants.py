@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 
 import pytest
-from guest_tables import entries, pae_guest, page_of, put, special_pages, touch
+from guest_tables import READ, USER, entries, pae_guest, page_of, put, special_pages, touch
 from poke import in_process, poke_arena, poke_host
 
 from shadowmmu import Outcome, ShadowPageView, Vm
@@ -24,6 +24,14 @@ def guest() -> Vm:
         assert touch(vm, gva) in (Outcome.FIXED, Outcome.SPURIOUS)
     assert touch(vm, 0x21000) == Outcome.EMULATE  # the directory is shadowed: a store to it is emulated
     assert audit(vm) == []
+    return vm
+
+
+def unsync_guest() -> Vm:
+    """The guest with its table open for stores: unsync."""
+    vm = guest()
+    assert touch(vm, 0x20000) in (Outcome.FIXED, Outcome.SPURIOUS)
+    assert page_of(vm, 4, 1).unsync
     return vm
 
 
@@ -47,8 +55,8 @@ def set_entry(vm: Vm, page: ShadowPageView, index: int, value: int) -> None:
     poke_host(vm, page.hpa + 8 * index, value)
 
 
-def named(vm: Vm) -> set[str]:
-    found = audit(vm)
+def named(vm: Vm, strict: bool = False) -> set[str]:
+    found = audit(vm, strict)
     assert all(str(violation).startswith(violation.invariant) and violation.text for violation in found)
     return {violation.invariant for violation in found}
 
@@ -122,6 +130,42 @@ def test_i9_writable_without_the_software_bits() -> None:
     leaf = page_of(vm, 4, 1)
     set_entry(vm, leaf, 1, entries(vm, leaf)[1] & ~0x400)
     assert named(vm) == {"I9"}
+
+
+def test_i9_strictly_the_gfn_recorded_for_a_leaf_is_the_guests() -> None:
+    """A table in sync: always. One that is not: where the leaf is what the guest's entry gives now, but for the gfn."""
+    vm = guest()
+    put(vm, 0x4000 + 8, 0x105007)  # a store that no MMU saw
+    assert named(vm) == set() and named(vm, strict=True) == {"I9"}
+    vm = unsync_guest()
+    put(vm, 0x4000 + 8, 0x105007)  # the guest has not flushed yet
+    assert named(vm, strict=True) == set()
+
+
+def test_i9_strictly_a_frame_that_two_gfns_share() -> None:
+    """Unsync and without a flush, the supervisor's entry moves to another page of zeroes, and is the user's then."""
+    vm = unsync_guest()
+    vm.unmap_hva(0x110000, 0x2000)
+    put(vm, 0x4000 + 8 * 9, 0x110003)
+    assert touch(vm, 0x9000, READ) == Outcome.FIXED
+    assert named(vm, strict=True) == set()
+    put(vm, 0x4000 + 8 * 9, 0x111007)
+    assert named(vm, strict=True) == set()
+    assert touch(vm, 0x9000, READ | USER) in (Outcome.FIXED, Outcome.SPURIOUS)
+    assert named(vm) == set() and named(vm, strict=True) == {"I9"}
+
+
+def test_i16_strictly_no_mark_names_memory() -> None:
+    """Memory is put where a mark says there is none, and the next flush renews the mark."""
+    vm = unsync_guest()
+    put(vm, 0x4000 + 8 * 9, 0x1000007)
+    assert touch(vm, 0x9000, READ) == Outcome.EMULATE
+    vm.set_memslot(1, 0x1000000, 0x10000, 0)
+    assert named(vm, strict=True) == set()
+    vm.vcpus[0].invlpg(0x1000)
+    assert vm.vcpus[0].set_cr3(0x1000)
+    vm.vcpus[0].enter()
+    assert named(vm) == set() and named(vm, strict=True) == {"I16"}
 
 
 def test_i9_another_pages_frame() -> None:

@@ -1,0 +1,1 @@
+from shadowmmu.check.audit.auditor cimport Auditor, next_used
