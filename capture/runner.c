@@ -283,7 +283,7 @@ static const struct { const char *word; void (*act)(char *arguments); } commands
 	{ "vm", do_vm }, { "vcpu", do_vcpu }, { "slot", do_slot }, { "load", do_load }, { "state", do_state },
 	{ "dumpeach", do_dumpeach }, { "stats", do_stats }, { "flags", do_flags }, { "move", do_move }, { "delslot", do_delslot },
 	{ "readd", do_readd }, { "poke", do_poke }, { "madvise", do_madvise }, { "mprotect", do_mprotect },
-	{ "dirtylog", do_dirtylog }, { "nrpages", do_nrpages },
+	{ "dirtylog", do_dirtylog }, { "manual", do_manual }, { "clearlog", do_clearlog }, { "nrpages", do_nrpages },
 };
 
 /* Do one line. True if the script may go on. */

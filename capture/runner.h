@@ -35,6 +35,8 @@ void do_poke(char *arguments);
 void do_madvise(char *arguments);
 void do_mprotect(char *arguments);
 void do_dirtylog(char *arguments);
+void do_manual(char *arguments);
+void do_clearlog(char *arguments);
 
 /* trace.c: the kernel's trace */
 void trace_start(void);

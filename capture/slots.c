@@ -174,3 +174,29 @@ void do_dirtylog(char *arguments)
 		if (bitmap[page / 8] >> page % 8 & 1)
 			mark("H dirty gfn=%llx", (unsigned long long)(slot->gpa / PAGE + page));
 }
+
+/* manual FLAGS: KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2; 1: dirtylog does not clear any more, 2: logs begin with all pages dirty */
+void do_manual(char *arguments)
+{
+	struct kvm_enable_cap cap = { .cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, .args = { strtoull(arguments, NULL, 16) } };
+
+	mark("H manual_protect flags=%llx", cap.args[0]);
+	if (ioctl(vm_fd, KVM_ENABLE_CAP, &cap))
+		die("KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2");
+}
+
+/* clearlog ID FIRST COUNT: KVM_CLEAR_DIRTY_LOG of these pages of the slot */
+void do_clearlog(char *arguments)
+{
+	static uint8_t ones[65536];
+	unsigned id, first, count;
+
+	if (sscanf(arguments, "%u %x %x", &id, &first, &count) != 3 || count > sizeof ones * 8)
+		die("clearlog");
+	struct kvm_clear_dirty_log log = { .slot = id, .first_page = first, .num_pages = count, .dirty_bitmap = ones };
+
+	memset(ones, 0xff, sizeof ones);
+	mark("H clear_dirty_log slot=%u first=%x count=%x", id, first, count);
+	if (ioctl(vm_fd, KVM_CLEAR_DIRTY_LOG, &log))
+		mark("H clearlog errno=%d", errno);
+}

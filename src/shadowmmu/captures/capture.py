@@ -28,6 +28,8 @@ class Setup(msgspec.Struct, frozen=True):
     """CR4 bits that the guest's CPUID does not offer."""
     nx_huge_pages: bool
     kernel: str
+    eager_page_split: bool = False
+    """The kernel's TDP MMU splits an L2's huge mappings when dirty logging begins."""
 
 
 class Slot(msgspec.Struct, frozen=True):

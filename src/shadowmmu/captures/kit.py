@@ -128,15 +128,17 @@ def _setup(set_dir: Path) -> Setup:
         if not leaves.get(leaf, {}).get(register, 0) >> bit & 1:
             reserved |= 1 << cr4_bit
     npt = parameters.get("npt", parameters.get("ept", "N")) in "Y1"
+    tdp_mmu = npt and parameters.get("tdp_mmu", "N") in "Y1"
     return Setup(
         npt=npt,
-        tdp_mmu=npt and parameters.get("tdp_mmu", "N") in "Y1",
+        tdp_mmu=tdp_mmu,
         host_levels=5 if re.search(r"\bla57\b", cpu) else 4,
         maxphyaddr=leaves.get(0x80000008, {}).get("eax", 40) & 0xFF,
         host_maxphyaddr=host_maxphyaddr,
         cr4_reserved=reserved,
         nx_huge_pages=parameters.get("nx_huge_pages", "N") in "Y1",
         kernel=kernel,
+        eager_page_split=tdp_mmu and parameters.get("eager_page_split", "N") in "Y1",
     )
 
 

@@ -71,6 +71,10 @@ def _ret(vcpu: int, ret: int, *_: int) -> e.AnyEvent:
     return e.MmuPageFaultRet(vcpu=vcpu, ret=Word(_signed(ret)))
 
 
+def _split(vcpu: int, gfn: int, spte: int, level: int, errno: int, *_: int) -> e.AnyEvent:
+    return e.SplitHugePage(vcpu=vcpu, gfn=Word(gfn), spte=Leaf(spte), level=Word(level), errno=Word(_signed(errno)))
+
+
 def _in_order(cls: Callable[..., e.AnyEvent], *names: str) -> _Reader:
     """A reader for an event whose fields stand in the record in this order; an empty name skips one."""
 
@@ -97,7 +101,7 @@ _READERS: dict[int, _Reader] = {
     Kind.CHECK_MMIO_SPTE: _in_order(e.CheckMmioSpte, "spte", "kvm_gen", "spte_gen"),
     Kind.KVM_MMU_SET_SPTE: _in_order(e.SetSpte, "gfn", "spte", "sptep", "level"),
     Kind.KVM_MMU_SPTE_REQUESTED: _in_order(e.SpteRequested, "gfn", "pfn", "level"),
-    Kind.KVM_MMU_SPLIT_HUGE_PAGE: _in_order(e.SplitHugePage, "gfn", "spte", "level", "errno"),
+    Kind.KVM_MMU_SPLIT_HUGE_PAGE: _split,
     Kind.MMU_LOAD: _in_order(e.MmuLoad),
     Kind.NEW_PGD: _in_order(e.NewPgd, "pgd"),
     Kind.LOAD_PGD: _in_order(e.LoadPgd, "root", "level"),

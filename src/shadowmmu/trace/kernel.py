@@ -31,7 +31,7 @@ def from_kernel(fields: dict[str, Any]) -> AnyEvent:
     name = str(fields["ev"])
     if name == "print":
         return Marker(text=str(fields["text"]))
-    if name not in CLASSES or name in ("other", "kvm_mmu_split_huge_page"):
+    if name not in CLASSES or name == "other":
         return Other(ev=name, fields={k: v for k, v in fields.items() if k not in ("ev", "sys", "ts") and isinstance(v, int | str)})
     values = {k: v for k, v in fields.items() if k in _KNOWN[name]}
     if "vcpu_id" in fields:

@@ -6,8 +6,8 @@ one structure, by `validate_*` functions that name the invariants they decide; `
 I11 and I12 speak of what hardware may still use and of the guest's own tables: they are decided by the virtual-TLB
 oracle; here only "no entry and no root slot leads to a freed page" is. I15 is seen where stores are made.
 
-Known as Linux 6.1's own, and reported only if `strict`: a leaf whose recorded gfn is not that of the guest's entry, and
-an MMIO mark of the present generation for a gfn that has a memslot.
+Known as Linux 6.1's own, and reported only if `strict`: a leaf whose recorded gfn is not that of the guest's entry, an
+MMIO mark of the present generation for a gfn that has a memslot, a writable large page with a page logged as clean.
 """
 
 from shadowmmu.check.audit.accounting import validate_accounting

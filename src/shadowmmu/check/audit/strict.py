@@ -1,12 +1,20 @@
 """Only if `strict`: I9 and I16 where Linux 6.1 itself does not keep to them, and so neither does the engine.
 
-Both speak of what an entry remembers, against what the guest's tables and the memslots say now. They hold if nobody but
-the guest stores to its tables.
+They speak of what an entry remembers, against what the guest's tables, the memslots and the dirty log say now. They hold
+if nobody but the guest stores to its tables.
 """
 
 import cython
 from cython.cimports.shadowmmu.engine.arena.role import Access, Role, RoleShift, has_gptes, role_access, role_as_id, role_level
-from cython.cimports.shadowmmu.engine.arena.spte import is_last, is_mmio_spte, is_present, mmio_spte_gen, mmio_spte_gfn, spte_pfn
+from cython.cimports.shadowmmu.engine.arena.spte import (
+    is_last,
+    is_mmio_spte,
+    is_present,
+    is_writable,
+    mmio_spte_gen,
+    mmio_spte_gfn,
+    spte_pfn,
+)
 from cython.cimports.shadowmmu.engine.arena.state import (
     ENTRIES,
     PAGE_SHIFT,
@@ -16,6 +24,7 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     KvmPtr,
     MemSlotPtr,
     ShadowPagePtr,
+    SlotFlag,
     gfn_t,
     p_u32,
     p_u64,
@@ -51,8 +60,27 @@ def validate_memory(auditor: Auditor, sp: ShadowPagePtr, index: cython.int) -> o
     if not is_present(spte):
         if is_mmio_spte(auditor.kvm, spte):
             validate_mark(auditor, sp, index)
-    elif is_last(spte, role_level(sp.role)) and has_gptes(sp.role):
-        validate_recorded_gfn(auditor, sp, index)
+    elif is_last(spte, role_level(sp.role)):
+        if has_gptes(sp.role):
+            validate_recorded_gfn(auditor, sp, index)
+        if role_level(sp.role) > 1 and is_writable(spte):
+            validate_logged(auditor, sp, index)
+    return None
+
+
+@cython.cfunc
+def validate_logged(auditor: Auditor, sp: ShadowPagePtr, index: cython.int) -> object:
+    """I9: a large page is not writable while one of its pages is logged as clean."""
+    gfn: gfn_t = sp_gfn_of(sp, index)
+    slot: MemSlotPtr = memslot_for_role(auditor.kvm, sp.role, gfn)
+    if slot == cython.NULL or not slot.flags & SlotFlag.SLOT_LOG_DIRTY:
+        return None
+    page: u64
+    first: u64 = gfn - slot.base_gfn
+    for page in range(first, first + pages_per_hpage(role_level(sp.role))):
+        if not slot.dirty_bitmap[page >> 6] >> (page & 63) & 1:
+            auditor.say("I9", f"large {auditor.entry_name(sp, index)} is writable, page {page:#x} of the slot is logged as clean")
+            return None
     return None
 
 

@@ -7,6 +7,7 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     ENTRIES,
     PAGE_SHIFT,
     KvmPtr,
+    ManualProtect,
     MemSlotPtr,
     ShadowPagePtr,
     SlotFlag,
@@ -81,7 +82,9 @@ def validate_large(auditor: Auditor, sp: ShadowPagePtr, index: cython.int, gfn: 
     # One that was there before stays, without MMU-writable, until a fault in it maps smaller (slot_write_protect_gfn).
     if lpage_info(slot, gfn, level)[0] and spte & auditor.kvm.masks.mmu_writable:
         auditor.say("I9", f"large {auditor.entry_name(sp, index)} may become writable where large pages are forbidden")
-    if is_writable(spte) and slot.flags & SlotFlag.SLOT_LOG_DIRTY:
+    # In a log that begins with all pages dirty it may stay writable until one of its pages is cleared.
+    initially_set: cython.bint = (auditor.kvm.manual_dirty_log_protect & ManualProtect.INITIALLY_SET) != 0
+    if is_writable(spte) and slot.flags & SlotFlag.SLOT_LOG_DIRTY and not initially_set:
         auditor.say("I9", f"large {auditor.entry_name(sp, index)} is writable while dirty pages are logged")
     return None
 

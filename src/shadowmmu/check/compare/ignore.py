@@ -47,6 +47,9 @@ TDP_FIELDS: dict[type[AnyEvent], tuple[str, str]] = {
 ALL_ROOTS = (1 << 64) - 1
 """free_roots with every bit: at set-up and reset the kernel calls it for each of its MMUs, loaded or not."""
 
+RESTARTED = -11
+"""kvm_mmu_split_huge_page with -EAGAIN: the kernel let the lock go for memory or another task, did nothing, and tried again."""
+
 COUNTERS = (
     "pf_taken", "pf_fixed", "pf_emulate", "pf_spurious", "pf_fast", "pf_guest",
     "pf_mmio_spte_created", "invlpg", "mmu_cache_miss", "mmu_shadow_zapped", "mmu_pte_write",

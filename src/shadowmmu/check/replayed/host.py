@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
-from shadowmmu import Vm
+from shadowmmu import MemslotError, Vm
 from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.markers import Mark, parse
 from shadowmmu.check.compare.match import Matcher
@@ -33,7 +34,7 @@ class Host:
         self.vm = Vm(
             memory_mib=0, user_mib=(top >> 20) + 4, roots=roots, tdp=setup.npt, host_levels=setup.host_levels,
             maxphyaddr=setup.maxphyaddr, host_maxphyaddr=setup.host_maxphyaddr, cr4_reserved=setup.cr4_reserved,
-            nx_huge_pages=setup.nx_huge_pages, table_pages=SHADOW_TABLES,
+            nx_huge_pages=setup.nx_huge_pages, eager_page_split=setup.eager_page_split, table_pages=SHADOW_TABLES,
         )  # fmt: skip
         self.live: dict[int, tuple[int, int, int]] = {}
         """Slot -> gpa, size, offset in user memory."""
@@ -147,6 +148,14 @@ class Host:
     def _poke(self, mark: Mark) -> None:
         self.vm.write_guest(mark["gpa"], (mark["val"] & (1 << 8 * mark["len"]) - 1).to_bytes(mark["len"], "little"))
 
+    def _manual_protect(self, mark: Mark) -> None:
+        self.vm.set_manual_dirty_log_protect(bool(mark["flags"] & 1), bool(mark["flags"] & 2))
+
+    def _clear_dirty_log(self, mark: Mark) -> None:
+        """KVM_CLEAR_DIRTY_LOG of some pages, all of them; what the kernel refuses changes nothing here either."""
+        with suppress(ValueError, MemslotError):
+            self.vm.clear_dirty_log(mark["slot"], mark["first"], mark["count"], b"\xff" * ((mark["count"] + 63) // 64 * 8))
+
     def _set_nr_mmu_pages(self, mark: Mark) -> None:
         if mark.number >= FEWEST_PAGES:
             self.vm.set_shadow_pages(mark.number)
@@ -180,5 +189,7 @@ _ACTIONS: dict[str, Callable[[Host, Mark], None]] = {
     "madvise_dontneed": Host._madvise_dontneed,
     "mprotect": Host._mprotect,
     "poke": Host._poke,
+    "manual_protect": Host._manual_protect,
+    "clear_dirty_log": Host._clear_dirty_log,
     "set_nr_mmu_pages": Host._set_nr_mmu_pages,
 }

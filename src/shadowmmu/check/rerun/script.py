@@ -47,6 +47,10 @@ class Script:
                 return _mark("mprotect", gpa=int(arguments[0], 16), size=int(arguments[1], 16), w=int(arguments[2]))
             if word == "dirtylog":
                 return _mark("get_dirty_log", slot=int(arguments[0]))
+            if word == "manual":
+                return _mark("manual_protect", flags=int(arguments[0], 16))
+            if word == "clearlog":
+                return _mark("clear_dirty_log", slot=int(arguments[0]), first=int(arguments[1], 16), count=int(arguments[2], 16))
             if word == "nrpages":
                 return Mark("H", "set_nr_mmu_pages", {}, int(arguments[0]))
             if word == "poke":

@@ -54,6 +54,10 @@ cpdef enum SlotFlag:
     SLOT_READONLY = 0x2                     # KVM_MEM_READONLY
     SLOT_INVALID = 0x10000                  # being deleted or moved
 
+cpdef enum ManualProtect:                    # KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2
+    MANUAL_PROTECT = 0x1                    # reading a dirty log neither clears it nor protects pages
+    INITIALLY_SET = 0x2                     # a log begins with all pages dirty, and none protected
+
 cpdef enum HvaFlag:                          # low bits of a host user-mapping entry, the host's own page table
     HVA_PRESENT = 0x1
     HVA_WRITABLE = 0x2
@@ -320,6 +324,7 @@ cdef struct Kvm:
     u64 cr4_reserved                        # bits that the guest's CPUID does not offer
     int max_huge_level
     int nx_huge_pages
+    int eager_page_split                    # with a TDP MMU: huge pages are split when dirty logging begins
     SpteMasks masks
     u64 low_frames, high_frames             # frames of the two zones
     u64 table_base                          # frame index of the first shadow-table frame
@@ -349,6 +354,7 @@ cdef struct Kvm:
     u64 n_used_mmu_pages, n_max_mmu_pages, n_requested_mmu_pages
     u64 indirect_shadow_pages
     u64 nr_memslot_pages
+    int manual_dirty_log_protect            # ManualProtect bits
     u64 memslot_gen[ADDRESS_SPACES]
     MemSlot slots[ADDRESS_SPACES][MAX_SLOTS]
     MemSlot *last_slot[ADDRESS_SPACES]      # of the last look-up

@@ -54,6 +54,8 @@ class VmConfig:
     """The largest mapping: 1 (4 KiB), 2 (2 MiB) or 3 (1 GiB)."""
     nx_huge_pages: bool = False
     """Huge mappings are not executable (iTLB multihit)."""
+    eager_page_split: bool = False
+    """Split an L2's huge mappings when dirty logging begins, as Linux with its TDP MMU does."""
     shadow_pages: int = 0
     """Limit of shadow pages; 0: the kernel's default, which follows the memory size."""
     table_pages: int = 0

@@ -31,6 +31,7 @@ def describe_host(kvm: KvmPtr, config: object) -> object:
     kvm.max_huge_level = config.max_huge_level
     kvm.nx_huge_pages = bool(config.nx_huge_pages)
     set_root_ops(cython.address(kvm.root_ops), config.roots)
+    kvm.eager_page_split = bool(config.eager_page_split)
     return None
 
 

@@ -21,6 +21,7 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     EventRecordPtr,
     Hpa,
     HvaFlag,
+    ManualProtect,
     MemSlotPtr,
     ShadowPagePtr,
     SlotFlag,
@@ -41,7 +42,7 @@ from cython.cimports.shadowmmu.engine.memory.guest_memory import InterleavePoint
 from cython.cimports.shadowmmu.engine.memory.host_memory import back_by_level, discard_hva_range, protect_hva_range, unmap_hva_range
 from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot, gfn_to_rmap, host_mapping, slot_by_id
 from cython.cimports.shadowmmu.engine.pages.zap import change_mmu_pages, unprotect_page, zap_all_fast
-from cython.cimports.shadowmmu.engine.slots.dirty import get_dirty_log
+from cython.cimports.shadowmmu.engine.slots.dirty import clear_dirty_log, get_dirty_log
 from cython.cimports.shadowmmu.engine.slots.slot_update import SlotResult, slot_create, slot_delete, slot_move, slot_set_flags
 from cython.cimports.shadowmmu.x86.pte import Pte
 
@@ -260,6 +261,16 @@ class Vm:
         self.check_hva(hva, size)
         protect_hva_range(self.kvm, hva >> 12, (hva + size) >> 12, writable)
 
+    def set_manual_dirty_log_protect(self, manual: bool = True, initially_set: bool = False) -> None:
+        """KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2: reading a log does not clear it any more, `clear_dirty_log` does.
+
+        `initially_set`: logs that begin from now on have all pages dirty, and protect them when they are cleared.
+        """
+        if initially_set and not manual:
+            raise ValueError("initially_set needs manual: a log that reading clears cannot begin with all pages dirty")
+        bits: cython.int = (ManualProtect.MANUAL_PROTECT if manual else 0) | (ManualProtect.INITIALLY_SET if initially_set else 0)
+        self.kvm.manual_dirty_log_protect = bits
+
     def get_dirty_log(self, slot: int, address_space: int = 0) -> bytes:
         """The slot's dirty bitmap, whole 8-byte words with one bit a page, cleared by the call; dirty pages are protected again."""
         check_range("address_space", address_space, 0, ADDRESS_SPACES - 1)
@@ -271,6 +282,25 @@ class Vm:
         view: cython.uchar[:] = out
         get_dirty_log(self.kvm, found, cython.cast(p_u64, cython.address(view[0])))
         return bytes(out)
+
+    def clear_dirty_log(self, slot: int, first_page: int, pages: int, bitmap: bytes, address_space: int = 0) -> None:
+        """KVM_CLEAR_DIRTY_LOG: of `pages` pages of the slot, those with a bit in `bitmap` are clean, and protected again.
+
+        `first_page` is a multiple of 64, and so is `pages`, unless they are the slot's last.
+        """
+        check_range("address_space", address_space, 0, ADDRESS_SPACES - 1)
+        check_range("slot", slot, 0, MAX_SLOT_ID)
+        found: MemSlotPtr = slot_by_id(self.kvm, address_space, slot)
+        if found == cython.NULL or not found.flags & SlotFlag.SLOT_LOG_DIRTY:
+            raise MemslotError(f"memslot {slot} keeps no dirty log; set it with log_dirty first")
+        check_range("first_page", first_page, 0, found.npages)
+        check_range("pages", pages, 0, found.npages - first_page)
+        if first_page % 64 or (pages % 64 and first_page + pages != found.npages):
+            raise ValueError(f"pages {first_page} to {first_page + pages} are not whole words of 64 of the log; widen them")
+        if len(bitmap) != (pages + 63) // 64 * 8:
+            raise ValueError(f"the bitmap has {len(bitmap)} bytes; {pages} pages need {(pages + 63) // 64 * 8}")
+        if pages:
+            clear_dirty_log(self.kvm, found, first_page, pages, cython.cast(p_u64, cython.cast(cython.p_char, bitmap)))
 
     # --- the MMU as a whole
 

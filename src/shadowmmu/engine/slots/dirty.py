@@ -3,12 +3,25 @@
 import cython
 from cython.cimports.shadowmmu.engine.arena.events import Event, emit
 from cython.cimports.shadowmmu.engine.arena.role import Role, role_level
-from cython.cimports.shadowmmu.engine.arena.state import LEVEL_BITS, KvmPtr, MemSlotPtr, ShadowPagePtr, p_spte, p_u64, sptep_to_sp, u64
+from cython.cimports.shadowmmu.engine.arena.state import (
+    LEVEL_BITS,
+    KvmPtr,
+    ManualProtect,
+    MemSlotPtr,
+    ShadowPagePtr,
+    gfn_t,
+    p_spte,
+    p_u64,
+    pages_per_hpage,
+    sptep_to_sp,
+    u64,
+)
 from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
 from cython.cimports.shadowmmu.engine.entries.huge import max_mapping_level
 from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_rmap
 from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_list_first, pte_list_next
-from cython.cimports.shadowmmu.engine.memory.rmap import drop_spte, rmap_write_protect
+from cython.cimports.shadowmmu.engine.memory.rmap import drop_spte, rmap_write_protect, slot_write_protect_gfn
+from cython.cimports.shadowmmu.engine.slots.split import try_split_huge_pages
 
 
 @cython.cfunc
@@ -86,8 +99,48 @@ def write_protect_pt_masked(kvm: KvmPtr, slot: MemSlotPtr, offset: u64, mask: u6
             rmap_write_protect(kvm, gfn_to_rmap(slot, slot.base_gfn + offset + bit, 1), False)
 
 
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def protect_huge_pages(kvm: KvmPtr, slot: MemSlotPtr, start: gfn_t, end: gfn_t) -> cython.void:
+    """Huge pages were left writable when the log began: those of the pages `start` to `end`, at most two, are protected now."""
+    mask: u64 = pages_per_hpage(2) - 1
+    try_split_huge_pages(kvm, slot, start, end + 1)
+    slot_write_protect_gfn(kvm, slot, start, 2)
+    if start + mask >> LEVEL_BITS != end + mask >> LEVEL_BITS:
+        slot_write_protect_gfn(kvm, slot, end, 2)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def enable_log_dirty_pt_masked(kvm: KvmPtr, slot: MemSlotPtr, offset: u64, mask: u64) -> cython.void:
+    """kvm_arch_mmu_enable_log_dirty_pt_masked: the pages whose bits went from the log are to be seen when written again."""
+    if kvm.manual_dirty_log_protect & ManualProtect.INITIALLY_SET:
+        first: u64 = 0
+        last: u64 = 63
+        while not mask >> first & 1:
+            first += 1
+        while not mask >> last & 1:
+            last -= 1
+        protect_huge_pages(kvm, slot, slot.base_gfn + offset + first, slot.base_gfn + offset + last)
+    write_protect_pt_masked(kvm, slot, offset, mask)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def clear_word(kvm: KvmPtr, slot: MemSlotPtr, word: u64, mask: u64) -> cython.bint:
+    """Take the bits of `mask` out of one word of the log. True: some were set, a flush is due."""
+    mask &= slot.dirty_bitmap[word]
+    slot.dirty_bitmap[word] &= ~mask
+    if mask:
+        enable_log_dirty_pt_masked(kvm, slot, word * 64, mask)
+    return mask != 0
+
+
 def get_dirty_log(kvm: KvmPtr, slot: MemSlotPtr, into: p_u64) -> cython.void:
-    """KVM_GET_DIRTY_LOG: hand out the bitmap, clear it, protect what was dirty, flush.
+    """KVM_GET_DIRTY_LOG: hand out the bitmap, and clear it unless that is left to KVM_CLEAR_DIRTY_LOG.
 
     In the kernel: kvm_arch_mmu_enable_log_dirty_pt_masked, kvm_arch_flush_remote_tlbs_memslot.
     """
@@ -95,9 +148,18 @@ def get_dirty_log(kvm: KvmPtr, slot: MemSlotPtr, into: p_u64) -> cython.void:
     word: u64
     for word in range((slot.npages + 63) // 64):
         into[word] = slot.dirty_bitmap[word]
-        slot.dirty_bitmap[word] = 0
-        if into[word]:
+        if not kvm.manual_dirty_log_protect and clear_word(kvm, slot, word, into[word]):
             flush = True
-            write_protect_pt_masked(kvm, slot, word * 64, into[word])
+    if flush:
+        flush_remote_tlbs(kvm)
+
+
+def clear_dirty_log(kvm: KvmPtr, slot: MemSlotPtr, first_page: u64, pages: u64, bitmap: p_u64) -> cython.void:
+    """KVM_CLEAR_DIRTY_LOG: clear the bits that are set in `bitmap`, whose bit 0 is of `first_page`, a multiple of 64."""
+    flush: cython.bint = False
+    i: u64
+    for i in range((pages + 63) // 64):
+        if clear_word(kvm, slot, first_page // 64 + i, bitmap[i]):
+            flush = True
     if flush:
         flush_remote_tlbs(kvm)

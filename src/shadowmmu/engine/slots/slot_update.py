@@ -6,11 +6,23 @@ new generation of the address space's slots, by which MMIO marks are told valid 
 
 import cython
 from cython.cimports.libc.string import memcpy, memset
-from cython.cimports.shadowmmu.engine.arena.state import ADDRESS_SPACES, MAX_SLOTS, Gen, KvmPtr, MemSlot, MemSlotPtr, SlotFlag, gfn_t, u64
+from cython.cimports.shadowmmu.engine.arena.state import (
+    ADDRESS_SPACES,
+    MAX_SLOTS,
+    Gen,
+    KvmPtr,
+    ManualProtect,
+    MemSlot,
+    MemSlotPtr,
+    SlotFlag,
+    gfn_t,
+    u64,
+)
 from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
 from cython.cimports.shadowmmu.engine.memory.memslots import free_slot, install_slot, prepare_slot, release_slot, slot_by_id
 from cython.cimports.shadowmmu.engine.pages.zap import change_mmu_pages, zap_all_fast
 from cython.cimports.shadowmmu.engine.slots.dirty import slot_remove_write_access, zap_collapsible_sptes
+from cython.cimports.shadowmmu.engine.slots.split import try_split_huge_pages
 
 
 @cython.cfunc
@@ -72,6 +84,30 @@ def describe(slot: MemSlotPtr, as_id: cython.int, id: cython.int, base_gfn: gfn_
     slot.flags = flags
 
 
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def start_log(kvm: KvmPtr, slot: MemSlotPtr) -> cython.void:
+    """A slot's dirty log begins: with no page dirty, or with all of them."""
+    words: u64 = slot.npages // 64
+    initially_set: cython.bint = (kvm.manual_dirty_log_protect & ManualProtect.INITIALLY_SET) != 0
+    memset(slot.dirty_bitmap, 0xFF if initially_set else 0, words * 8)
+    if slot.npages % 64:
+        slot.dirty_bitmap[words] = (cython.cast(u64, 1) << slot.npages % 64) - 1 if initially_set else 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def protect_for_log(kvm: KvmPtr, slot: MemSlotPtr) -> cython.void:
+    """Every page is to be seen when it is written; if all are taken as dirty at first, once their bits are cleared."""
+    if kvm.manual_dirty_log_protect & ManualProtect.INITIALLY_SET:
+        return
+    try_split_huge_pages(kvm, slot, slot.base_gfn, slot.base_gfn + slot.npages)
+    slot_remove_write_access(kvm, slot, 1)
+    flush_remote_tlbs(kvm)
+
+
 def slot_create(kvm: KvmPtr, as_id: cython.int, id: cython.int, base_gfn: gfn_t, npages: u64, hva: u64, flags: cython.int) -> cython.int:
     made: MemSlot
     describe(cython.address(made), as_id, id, base_gfn, npages, hva, flags)
@@ -79,6 +115,8 @@ def slot_create(kvm: KvmPtr, as_id: cython.int, id: cython.int, base_gfn: gfn_t,
         return SlotResult.SLOT_OVERLAPS
     if free_slot(kvm, as_id) == cython.NULL or not prepare_slot(kvm, cython.address(made)):
         return SlotResult.SLOT_NO_ROOM
+    if flags & SlotFlag.SLOT_LOG_DIRTY:
+        start_log(kvm, cython.address(made))
     install_slot(kvm, cython.address(made))
     next_generation(kvm, as_id)
     recalculate_limit(kvm)
@@ -107,10 +145,12 @@ def slot_move(kvm: KvmPtr, as_id: cython.int, id: cython.int, base_gfn: gfn_t, f
     describe(cython.address(made), as_id, id, base_gfn, old.npages, old.hva, flags)
     if not prepare_slot(kvm, cython.address(made)):
         return SlotResult.SLOT_NO_ROOM
-    logging: cython.bint = (flags & old.flags & SlotFlag.SLOT_LOG_DIRTY) != 0
+    logged: cython.bint = (old.flags & SlotFlag.SLOT_LOG_DIRTY) != 0
     invalidate_slot(kvm, old)
-    if logging:
+    if flags & SlotFlag.SLOT_LOG_DIRTY and logged:
         memcpy(made.dirty_bitmap, old.dirty_bitmap, (old.npages + 63) // 64 * 8)
+    elif flags & SlotFlag.SLOT_LOG_DIRTY:
+        start_log(kvm, cython.address(made))
     release_slot(kvm, old)
     install_slot(kvm, cython.address(made))
     next_generation(kvm, as_id)
@@ -125,12 +165,12 @@ def slot_set_flags(kvm: KvmPtr, as_id: cython.int, id: cython.int, flags: cython
     changed: cython.int = slot.flags ^ flags
     slot.flags = flags
     next_generation(kvm, as_id)
+    if changed & flags & SlotFlag.SLOT_LOG_DIRTY:
+        start_log(kvm, slot)
     if not changed & SlotFlag.SLOT_LOG_DIRTY or flags & SlotFlag.SLOT_READONLY:
         return SlotResult.SLOT_OK
     if flags & SlotFlag.SLOT_LOG_DIRTY:
-        memset(slot.dirty_bitmap, 0, (slot.npages + 63) // 64 * 8)
-        slot_remove_write_access(kvm, slot, 1)
-        flush_remote_tlbs(kvm)
+        protect_for_log(kvm, slot)
     else:
         zap_collapsible_sptes(kvm, slot)
     return SlotResult.SLOT_OK

@@ -1,0 +1,3 @@
+from shadowmmu.engine.arena.state cimport Kvm, MemSlot, gfn_t
+
+cdef void try_split_huge_pages(Kvm *kvm, MemSlot *slot, gfn_t start, gfn_t end) noexcept nogil
