@@ -103,6 +103,7 @@ def run(
     name: Annotated[str, Parameter(name="set", show_default=False)],
     *wanted: Annotated[str, Parameter(name="guests")],
     like: str = "shadow",
+    kvm: Annotated[tuple[str, ...], Parameter(consume_multiple=False)] = (),
     work: Path = WORK,
 ) -> int:
     """Boot the kernel, run the guests of a set one after the other, and decode what they leave; a minute or two.
@@ -117,11 +118,14 @@ def run(
         Some of its guests; all, if none is named.
     like
         For guests of your own: they get the host of this set.
+    kvm
+        A parameter of the module kvm, as mmio_caching=0 or nx_huge_pages=force; may be given again.
     work
         Where all of this is kept.
     """
     own = name not in RUNS and (work / "guests" / name).is_dir()
     chosen = Run(name, run_of(like).host) if own else run_of(name)
+    chosen = chosen._replace(host=chosen.host._replace(parameters=kvm))
     if not (work / "guests" / chosen.guests).is_dir():
         guests(chosen.guests, work=work)
     scripts = _scripts(work / "guests" / chosen.guests, chosen.only, wanted)

@@ -85,12 +85,68 @@ static void write_cpuid(const struct kvm_cpuid2 *cpuid)
 	fclose(file);
 }
 
-/* vcpu: with all the features that KVM offers */
+static struct { struct kvm_cpuid2 head; struct kvm_cpuid_entry2 leaves[128]; } cpuid;
+
+/* What KVM offers, from which nofeature, physbits and vendor take away before the vCPU is made. */
+static void read_cpuid(void)
+{
+	if (cpuid.head.nent)
+		return;
+	cpuid.head.nent = 128;
+	if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, &cpuid))
+		die("KVM_GET_SUPPORTED_CPUID");
+}
+
+static struct kvm_cpuid_entry2 *leaf_of(unsigned function)
+{
+	read_cpuid();
+	for (unsigned i = 0; i < cpuid.head.nent; i++)
+		if (cpuid.leaves[i].function == function && cpuid.leaves[i].index == 0)
+			return &cpuid.leaves[i];
+	die("a CPUID leaf");
+	return NULL;
+}
+
+/* nofeature LEAF eax|ebx|ecx|edx BIT */
+static void do_nofeature(char *arguments)
+{
+	unsigned leaf, bit;
+	char name[4];
+
+	if (sscanf(arguments, "%x %3s %u", &leaf, name, &bit) != 3 || name[1] < 'a' || name[1] > 'd' || bit > 31)
+		die("nofeature");
+	(&leaf_of(leaf)->eax)[name[1] - 'a'] &= ~(1u << bit);
+}
+
+/* physbits COUNT: of the guest's physical addresses */
+static void do_physbits(char *arguments)
+{
+	struct kvm_cpuid_entry2 *leaf = leaf_of(0x80000008);
+
+	leaf->eax = (leaf->eax & ~0xffu) | atoi(arguments);
+}
+
+/* vendor TWELVE-LETTERS: GenuineIntel, AuthenticAMD */
+static void do_vendor(char *arguments)
+{
+	char *name = arguments + strspn(arguments, " ");
+
+	if (strlen(name) != 12)
+		die("vendor");
+	for (unsigned function = 0; function <= 0x80000000; function += 0x80000000) {
+		struct kvm_cpuid_entry2 *leaf = leaf_of(function);
+
+		memcpy(&leaf->ebx, name, 4);
+		memcpy(&leaf->edx, name + 4, 4);
+		memcpy(&leaf->ecx, name + 8, 4);
+	}
+}
+
+/* vcpu */
 static void do_vcpu(char *arguments)
 {
-	static struct { struct kvm_cpuid2 head; struct kvm_cpuid_entry2 leaves[128]; } cpuid = { .head.nent = 128 };
-
 	(void)arguments;
+	read_cpuid();
 	mark("H create vcpu");
 	vcpu_fd = ioctl(vm_fd, KVM_CREATE_VCPU, 0);
 	if (vcpu_fd < 0)
@@ -98,8 +154,8 @@ static void do_vcpu(char *arguments)
 	kvm_run = mmap(NULL, ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0), PROT_READ | PROT_WRITE, MAP_SHARED, vcpu_fd, 0);
 	if (kvm_run == MAP_FAILED)
 		die("kvm_run");
-	if (ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, &cpuid) || ioctl(vcpu_fd, KVM_SET_CPUID2, &cpuid))
-		die("CPUID");
+	if (ioctl(vcpu_fd, KVM_SET_CPUID2, &cpuid))
+		die("KVM_SET_CPUID2");
 	write_cpuid(&cpuid.head);
 	mark("H vcpu ready");
 }
@@ -280,7 +336,7 @@ static int run_guest(void)
 /* --- the script ---------------------------------------------------------------------------------------------- */
 
 static const struct { const char *word; void (*act)(char *arguments); } commands[] = {
-	{ "vm", do_vm }, { "vcpu", do_vcpu }, { "slot", do_slot }, { "load", do_load }, { "state", do_state },
+	{ "vm", do_vm }, { "nofeature", do_nofeature }, { "physbits", do_physbits }, { "vendor", do_vendor }, { "vcpu", do_vcpu }, { "slot", do_slot }, { "load", do_load }, { "state", do_state },
 	{ "dumpeach", do_dumpeach }, { "stats", do_stats }, { "flags", do_flags }, { "move", do_move }, { "delslot", do_delslot },
 	{ "readd", do_readd }, { "poke", do_poke }, { "madvise", do_madvise }, { "mprotect", do_mprotect },
 	{ "dirtylog", do_dirtylog }, { "manual", do_manual }, { "clearlog", do_clearlog }, { "nrpages", do_nrpages },

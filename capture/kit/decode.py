@@ -23,7 +23,6 @@ def decode(raw: Path, target: Path) -> dict[str, int]:
     target.mkdir(parents=True, exist_ok=True)
     for name in OF_THE_SET:
         shutil.copyfile(raw / f"{name}.txt", target / f"_{name}.txt")
-    shutil.copyfile(raw / f"{names[0]}.cpuid.txt", target / "_guest_cpuid.txt")
     layouts = read_layouts(raw / "format")
     return {name: _decode_guest(raw, name, target, layouts) for name in names}
 
@@ -39,7 +38,7 @@ def _decode_guest(raw: Path, name: str, target: Path, layouts: dict[int, Layout]
     _compress(target / f"{name}.pfn.txt.gz", frames.encode())
     _compress(target / f"{name}.trace.txt.gz", text)
     (target / f"{name}.norm.txt").write_text("\n".join(Normaliser(guest_frames(frames)).lines(events)) + "\n")
-    for kind in ("spt", "stats"):
+    for kind in ("spt", "stats", "cpuid"):
         shutil.copyfile(raw / f"{name}.{kind}.txt", target / f"{name}.{kind}.txt")
     return len(events)
 

@@ -33,6 +33,8 @@ class Host(NamedTuple):
     tdp_mmu: bool = True
     la57: bool = False
     """Five levels in the captured kernel's own tables, so in its nested page tables too."""
+    parameters: tuple[str, ...] = ()
+    """More parameters of the module kvm, NAME=VALUE."""
 
     @property
     def cpu(self) -> str:
@@ -42,7 +44,7 @@ class Host(NamedTuple):
     @property
     def arguments(self) -> str:
         """What `init` reads on the kernel's command line."""
-        return f"npt={self.npt:d} tdp_mmu={self.tdp_mmu:d}"
+        return " ".join((f"npt={self.npt:d}", f"kvm=tdp_mmu={self.tdp_mmu:d}", *(f"kvm={parameter}" for parameter in self.parameters)))
 
 
 def run(work: Path, guests: list[Path], host: Host, raw: Path, report: Report) -> list[str]:

@@ -137,7 +137,7 @@ def test_an_action_that_no_vmm_has_does_nothing(tmp_path, capsys):
         ("captures/shadow/np32_dirty.jsonl.gz", zipped(b"[1]"), "is not as the kit writes it"),
         ("captures/shadow/np32_dirty.jsonl.gz", zipped(b'{"ev":')[:-9], "ended before the end-of-stream"),
         ("captures/shadow/_kvm_params.txt", None, "it tells how the host was set up"),
-        ("captures/shadow/_guest_cpuid.txt", b"1.0 x y z w\n", "is not as the kit writes it"),
+        ("captures/shadow/np32_dirty.cpuid.txt", b"1.0 x y z w\n", "is not as the kit writes it"),
         ("guests/shadow/np32_dirty.json", None, "its guest np32_dirty.json is in no folder"),
         ("guests/shadow/np32_dirty.json", b"{", "is not as the kit writes it"),
         ("guests/shadow/np32_dirty.json", b"{}", "lacks 'name'"),

@@ -13,6 +13,7 @@ from shadowmmu.trace import events as e
 
 CPUID = """00000001.0 00060fb1 00000800 76f83203 0f8bfbfd
 00000007.0 00000000 019803ab 00000204 20000000
+80000001.0 00060fb1 00000000 00000075 efd3fbfd
 80000008.0 00003028 04000000 00000000 00000000
 """
 
@@ -59,6 +60,6 @@ def write_kit(capture: Capture, place: Path) -> Path:
     (folder / f"{name}.pfn.txt.gz").write_bytes(gzip.compress(frames.encode()))
     (folder / "_kvm_params.txt").write_text("/sys/module/kvm/parameters/tdp_mmu=Y\n/sys/module/kvm_amd/parameters/npt=N\n")
     (folder / "_cpuinfo.txt").write_text("flags : fpu sse\naddress sizes\t: 40 bits physical, 48 bits virtual\n")
-    (folder / "_guest_cpuid.txt").write_text(CPUID)
+    (folder / f"{name}.cpuid.txt").write_text(CPUID)
     (folder / "_uname.txt").write_text(capture.setup.kernel + "\n")
     return folder

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from shadowmmu import HostFault, TripleFault
+from shadowmmu.engine.face.config import VmConfig
 from shadowmmu.hardware import walk as hw
 from shadowmmu.hardware.walk import USER, WRITE, Paging, Translation, paging, walk
 
@@ -68,9 +69,12 @@ class Slot(NamedTuple):
 class Pager:
     """A VM of the face. `fault` is one of FAULTS, or empty."""
 
-    def __init__(self, *, vcpus: int = 1, fault: str = "", vendor: str = "svm", **_ignored: Any) -> None:
+    def __init__(
+        self, *, vcpus: int = 1, fault: str = "", vendor: str = "svm", guest_vendor: str = "host", pages_1g: bool = True, **_ignored: Any
+    ) -> None:
         self.fault = fault
-        self.features = hw.Features(amd=vendor == "svm")
+        self.config = VmConfig(vendor=vendor, guest_vendor=guest_vendor, pages_1g=pages_1g)
+        self.features = hw.features_of(self.config)
         self._memory = mmap.mmap(-1, (LOW_FRAMES + HIGH_FRAMES) * PAGE)
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         self._free = list(range(2 * TABLE_FRAMES, HIGH_FRAMES))

@@ -5,7 +5,7 @@ How captures are made, and what each part means to the kernel, is told in `captu
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -30,6 +30,21 @@ class Setup(msgspec.Struct, frozen=True):
     kernel: str
     eager_page_split: bool = False
     """The kernel's TDP MMU splits an L2's huge mappings when dirty logging begins."""
+    mmio_caching: bool = True
+    pages_1g: bool = True
+    """The guest's CPUID offers 1 GiB pages."""
+    efer_reserved: int = 0
+    """EFER bits that it does not offer."""
+    vendor: str = "svm"
+    """Of the host's CPU: "svm" or "vmx"."""
+    guest_vendor: str = "host"
+    """Of the guest's: "svm" or "vmx"; "host": as the host's."""
+
+    @property
+    def cpu_and_host(self) -> dict[str, Any]:
+        """The same as arguments of a VM: the guest's CPU and the host."""
+        told = {field: getattr(self, field) for field in self.__struct_fields__ if field not in ("npt", "tdp_mmu", "kernel")}
+        return told | {"tdp": self.npt}
 
 
 class Slot(msgspec.Struct, frozen=True):

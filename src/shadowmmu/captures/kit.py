@@ -21,11 +21,20 @@ from shadowmmu.trace.kernel import from_kernel
 
 EVENTS = ".jsonl.gz"
 REMEDY = "copy the kit's output anew"
-_FEATURES = (
-    (0x1, "ecx", 17, 17), (0x1, "ecx", 26, 18), (0x1, "ecx", 5, 13), (0x7, "ebx", 0, 16), (0x7, "ebx", 7, 20),
-    (0x7, "ebx", 20, 21), (0x7, "ecx", 2, 11), (0x7, "ecx", 3, 22), (0x7, "ecx", 16, 12),
+_Feature = tuple[int, str, int]
+"""A feature in CPUID: leaf, register, bit (APM vol. 3 appendix D)."""
+_CR4: tuple[tuple[_Feature, int], ...] = (
+    ((0x1, "ecx", 17), 17), ((0x1, "ecx", 26), 18), ((0x1, "ecx", 5), 13), ((0x7, "ebx", 0), 16), ((0x7, "ebx", 7), 20),
+    ((0x7, "ebx", 20), 21), ((0x7, "ecx", 2), 11), ((0x7, "ecx", 3), 22), ((0x7, "ecx", 16), 12),
 )  # fmt: skip
-"""CPUID leaf, register, bit -> the CR4 bit that it offers (APM vol. 3 appendix D)."""
+"""Feature -> the number of the CR4 bit that it offers."""
+_EFER: tuple[tuple[_Feature, int], ...] = (
+    ((0x80000001, "edx", 29), 0x500), ((0x80000001, "edx", 20), 0x800), ((0x80000001, "ecx", 2), 0x1000), ((0x80000001, "edx", 25), 0x4000),
+)  # fmt: skip
+"""Feature -> the EFER bits that it offers: long mode LME and LMA, NX NXE, SVM SVME, FXSR_OPT FFXSR."""
+_PAGES_1G: _Feature = (0x80000001, "edx", 26)
+_GENUINE_INTEL = 0x756E6547
+"""EBX of CPUID leaf 0."""
 _ALWAYS_RESERVED = 0xFFFF_FFFF_FF00_0000 | 1 << 15 | 1 << 19
 
 
@@ -39,7 +48,7 @@ def read_capture(set_dir: Path, name: str) -> Capture:
             raise ValueError(f"its image has {len(described['image'])} parts, no more than {limits.PARTS} are read")
         files = [(part["gpa"], inside(guest_file.parent, part["file"])) for part in described["image"]]
     image = list(_image(files))
-    setup = _setup(set_dir)
+    setup = _setup(set_dir, name)
     with _reading(set_dir / f"{name}.spt.txt") as data:
         dumps = list(_dumps(data.decode()))
     with _reading(set_dir / f"{name}.stats.txt") as data:
@@ -113,33 +122,43 @@ def _host(set_dir: Path, name: str) -> Iterator[str]:
         yield data.decode()
 
 
-def _setup(set_dir: Path) -> Setup:
+def _setup(set_dir: Path, name: str) -> Setup:
     with _host(set_dir, "kvm_params") as text:
         parameters = dict(line.rsplit("/", 1)[-1].split("=", 1) for line in text.splitlines() if "=" in line)
     with _host(set_dir, "cpuinfo") as cpu:
         physical = re.search(r"address sizes\s*:\s*(\d+) bits physical", cpu)
         host_maxphyaddr = int(physical[1]) if physical else 46
-    with _host(set_dir, "guest_cpuid") as text:
-        leaves = _cpuid(text)
+    own = f"{name}.cpuid.txt"
+    with _reading(set_dir / own) if (set_dir / own).exists() else _reading(set_dir / "_guest_cpuid.txt") as data:
+        leaves = _cpuid(data.decode())  # older captures have it once for a whole set
     with _host(set_dir, "uname") as text:
         kernel = text.strip()
-    reserved = _ALWAYS_RESERVED
-    for leaf, register, bit, cr4_bit in _FEATURES:
-        if not leaves.get(leaf, {}).get(register, 0) >> bit & 1:
-            reserved |= 1 << cr4_bit
+    missing = sum(1 << cr4_bit for feature, cr4_bit in _CR4 if not _offers(leaves, feature))
+    vendor = "vmx" if "GenuineIntel" in cpu else "svm"
+    guest_vendor = "vmx" if leaves.get(0, {}).get("ebx") == _GENUINE_INTEL else "svm"
     npt = parameters.get("npt", parameters.get("ept", "N")) in "Y1"
     tdp_mmu = npt and parameters.get("tdp_mmu", "N") in "Y1"
     return Setup(
         npt=npt,
         tdp_mmu=tdp_mmu,
         host_levels=5 if re.search(r"\bla57\b", cpu) else 4,
-        maxphyaddr=leaves.get(0x80000008, {}).get("eax", 40) & 0xFF,
+        maxphyaddr=leaves.get(0x80000008, {}).get("eax", 36) & 0xFF,
         host_maxphyaddr=host_maxphyaddr,
-        cr4_reserved=reserved,
+        cr4_reserved=_ALWAYS_RESERVED | missing,
         nx_huge_pages=parameters.get("nx_huge_pages", "N") in "Y1",
         kernel=kernel,
         eager_page_split=tdp_mmu and parameters.get("eager_page_split", "N") in "Y1",
+        mmio_caching=parameters.get("mmio_caching", "Y") in "Y1",
+        pages_1g=_offers(leaves, _PAGES_1G),
+        efer_reserved=sum(bits for feature, bits in _EFER if not _offers(leaves, feature)),
+        vendor=vendor,
+        guest_vendor="host" if guest_vendor == vendor else guest_vendor,
     )
+
+
+def _offers(leaves: dict[int, dict[str, int]], feature: _Feature) -> bool:
+    leaf, register, bit = feature
+    return bool(leaves.get(leaf, {}).get(register, 0) >> bit & 1)
 
 
 def _cpuid(text: str) -> dict[int, dict[str, int]]:

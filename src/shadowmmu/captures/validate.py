@@ -93,8 +93,11 @@ def _setup(capture: Capture) -> Iterator[str]:
     setup = capture.setup
     if setup.host_levels not in (4, 5) or not 32 <= setup.maxphyaddr <= 52 or not 36 <= setup.host_maxphyaddr <= 52:
         yield f"no CPU has {setup.host_levels} levels of paging with {setup.maxphyaddr} and {setup.host_maxphyaddr} address bits"
-    if not 0 <= setup.cr4_reserved < 1 << 64:
-        yield f"CR4 has no bits {setup.cr4_reserved:#x}"
+    for register, reserved in (("CR4", setup.cr4_reserved), ("EFER", setup.efer_reserved)):
+        if not 0 <= reserved < 1 << 64:
+            yield f"{register} has no bits {reserved:#x}"
+    if setup.vendor not in ("svm", "vmx") or setup.guest_vendor not in ("host", "svm", "vmx"):
+        yield f"no CPU is of {setup.vendor} with a guest's of {setup.guest_vendor}"
 
 
 def _guest(capture: Capture) -> Iterator[str]:

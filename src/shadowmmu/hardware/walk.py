@@ -11,7 +11,7 @@ leaf `DIRTY`, `GLOBAL` and the protection key.
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 Read = Callable[[int, int], "int | None"]
 Write = Callable[[int, int, int], None]
@@ -45,6 +45,22 @@ class Features(NamedTuple):
     pages_1g: bool = True
     pse36_width: int = 36  # physical bits a 4 MB page can name: 36, or up to 40 on later CPUs (SDM table 4-4)
     amd: bool = True  # bit 8 of a PML4E or PML5E must be zero (APM 5.3.3)
+
+
+class GuestCpu(Protocol):
+    """A VM's description of the CPU that its guest sees."""
+
+    @property
+    def maxphyaddr(self) -> int: ...
+    @property
+    def has_1g(self) -> bool: ...
+    @property
+    def amd(self) -> bool: ...
+
+
+def features_of(cpu: GuestCpu) -> Features:
+    """What is described, as far as a walk needs it."""
+    return Features(cpu.maxphyaddr, cpu.has_1g, amd=cpu.amd)
 
 
 class Translation(NamedTuple):

@@ -15,7 +15,7 @@ from shadowmmu import MmuView, NestedWalk, Vcpu, Vm
 from shadowmmu.engine.arena.spte import Spte
 from shadowmmu.errors import BadInput
 from shadowmmu.hardware.path import path
-from shadowmmu.hardware.walk import Features, Paging, TrailEntry, paging, walk
+from shadowmmu.hardware.walk import Paging, TrailEntry, features_of, paging, walk
 from shadowmmu.look.data import Hex
 from shadowmmu.look.entries import EntryReader, rights
 from shadowmmu.look.picture import BARE, MODES, Table, table_head
@@ -87,7 +87,7 @@ def follow_address(vcpu: Vcpu, address: int) -> AddressPicture:
     mmu = next(mmu for mmu in vcpu.mmus if mmu.in_use)
     nested = mmu.name == "guest"
     whose = "L2" if vcpu.guest_mode else "L1" if len(vcpu.mmus) > 1 else "guest"
-    mode = paging(vcpu.cr0, vcpu.cr4, vcpu.efer, Features(maxphyaddr=vcpu.vm.maxphyaddr))
+    mode = paging(vcpu.cr0, vcpu.cr4, vcpu.efer, features_of(vcpu.vm.config))
     check_address(address, mode, f"{MODES[mode.levels]} {whose}")
     shadowed = not nested and not mmu.direct
     own, physical = _own_tables(vcpu, mode, address, shadowed=shadowed)

@@ -88,7 +88,7 @@ class Machine:
 
     def _vcpu_loop(self, number: int, loaded: Loaded) -> VcpuLoop:
         vcpu = self.vm.vcpus[number]
-        cpuid = Cpuid(number, self.guest.vcpus, self.vm.maxphyaddr, frozenset(self.guest.features))
+        cpuid = Cpuid(number, self.vm.config, frozenset(self.guest.features))
         intercepts = NESTED_PAGING if self.vm.tdp else SHADOW_PAGING
         if self.guest.vcpus > 1:
             intercepts |= EXIT_ON_PAUSE

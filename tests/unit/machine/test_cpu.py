@@ -1,10 +1,12 @@
 """The Unicorn back end by itself: entry with any state, exits, state in and out, ports, code that changes."""
 
+import struct
 from collections.abc import Iterator
 
 import pytest
 from cpu_bench import CODE, CONTROLS, DATA, HIGH, PAE_CONTROLS, REAL_CONTROLS, TABLES, Bench, Ports
 
+from shadowmmu.engine.face.config import VmConfig
 from shadowmmu.machine.cpu.unicorn_cpu import UnicornCpu
 from shadowmmu.machine.cpu.unicorn_layout import layout
 from shadowmmu.machine.seam import Controls, CpuError, ExitKind, Reg, Seg, Segment
@@ -206,12 +208,21 @@ def test_legacy_modes(bench: Bench, controls: Controls, attr: int) -> None:
 
 
 def test_cpuid_offers_what_it_says() -> None:
-    leaves = Cpuid(0, 1, 40)
+    leaves = Cpuid(0, VmConfig())
     for name, (leaf, register, bit) in FEATURES.items():
         assert bool(leaves.read(leaf, 0)[register] >> bit & 1) == (name not in ON_REQUEST), name
-    assert Cpuid(0, 1, 40, frozenset(("la57",))).read(7, 0).ecx >> 16 & 1
+    assert Cpuid(0, VmConfig(), frozenset(("la57",))).read(7, 0).ecx >> 16 & 1
     assert not leaves.read(0x80000001, 0).ecx >> 2 & 1, "no SVM"
     assert not leaves.read(1, 0).ecx >> 17 & 1, "no PCID"
     assert not leaves.read(7, 0).ecx >> 3 & 1, "no protection keys"
     assert leaves.read(0x80000008, 0).eax == 48 << 8 | 40
     assert leaves.read(0x12345, 0) == (0, 0, 0, 0)
+
+
+def test_cpuid_is_of_the_cpu_that_the_vm_is_made_with() -> None:
+    config = VmConfig(vcpus=2, maxphyaddr=36, pages_1g=False, guest_vendor="vmx", efer_reserved=0x800, cr4_reserved=1 << 20)
+    leaves = Cpuid(1, config)
+    assert struct.pack("<3I", *(leaves.read(0, 0)[i] for i in (1, 3, 2))) == b"GenuineIntel"
+    assert leaves.read(0x80000008, 0).eax & 0xFF == 36 and leaves.read(0x80000008, 0).ecx == 1
+    missing = {name for name, (leaf, register, bit) in FEATURES.items() if not leaves.read(leaf, 0)[register] >> bit & 1}
+    assert missing == {"1gb-pages", "nx", "smep"} | ON_REQUEST

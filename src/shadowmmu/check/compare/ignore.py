@@ -50,6 +50,14 @@ ALL_ROOTS = (1 << 64) - 1
 RESTARTED = -11
 """kvm_mmu_split_huge_page with -EAGAIN: the kernel let the lock go for memory or another task, did nothing, and tried again."""
 
+
+def is_no_deed(event: AnyEvent) -> bool:
+    """Of a kind that is compared, but nothing that the MMU did: ALL_ROOTS, RESTARTED."""
+    if isinstance(event, e.FreeRoots):
+        return event.roots == ALL_ROOTS
+    return isinstance(event, e.SplitHugePage) and event.errno == RESTARTED
+
+
 COUNTERS = (
     "pf_taken", "pf_fixed", "pf_emulate", "pf_spurious", "pf_fast", "pf_guest",
     "pf_mmio_spte_created", "invlpg", "mmu_cache_miss", "mmu_shadow_zapped", "mmu_pte_write",

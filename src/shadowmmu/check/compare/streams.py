@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from shadowmmu import Vm
-from shadowmmu.check.compare.ignore import ALL_ROOTS, INPUTS, NOISE, RESTARTED, TDP_FIELDS
+from shadowmmu.check.compare.ignore import INPUTS, NOISE, TDP_FIELDS, is_no_deed
 from shadowmmu.check.compare.match import Matcher
 from shadowmmu.check.compare.result import Diverged, Divergence, Page, Row, page_at
 from shadowmmu.engine.arena.role import Role
@@ -53,12 +53,8 @@ class Streams:
                 self.matcher.follow(event)
 
     def is_compared(self, event: AnyEvent) -> bool:
-        if type(event) in INPUTS or type(event) in NOISE:
+        if type(event) in INPUTS or type(event) in NOISE or is_no_deed(event):
             return False
-        if isinstance(event, e.FreeRoots):
-            return event.roots != ALL_ROOTS
-        if isinstance(event, e.SplitHugePage):
-            return event.errno != RESTARTED
         if self.tdp_mmu:
             if isinstance(event, e.PageEvent):
                 return not event.role & DIRECT or bool(event.role & GUEST_MODE)

@@ -30,12 +30,18 @@ from shadowmmu.engine.face.types import HostFault, TripleFault
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.hardware.cpu import Cpu, Done, HostMemory, Violation
 from shadowmmu.hardware.two_dimensional import L2, access_l2
-from shadowmmu.hardware.walk import ADDRESS, CR0_PG, EFER_LMA, EFER_LME, FETCH, USER, WRITE, BeyondNestedTables, paging
+from shadowmmu.hardware.walk import ADDRESS, CR0_PG, EFER_LMA, EFER_LME, FETCH, USER, WRITE, BeyondNestedTables, features_of, paging
 
 CR0_BASE = 0x31  # PE, ET, NE
 L2_UNPAGED = CR0_BASE, 0, 0, 0  # CR0, CR3, CR4, EFER of an L2 on nested tables, as it begins
 CR4_PCIDE = 0x20000
 REGISTER = {"CR0": 0, "CR3": 1, "CR4": 2, "EFER": 3}
+
+
+def _guest_cpu(seed: int) -> dict[str, Any]:
+    """What the guest's CPUID says otherwise than the host's CPU."""
+    random = Random(f"guest's CPU {seed}")
+    return {"guest_vendor": random.choice(("host", "host", "svm", "vmx")), "pages_1g": random.random() < 0.7}
 
 
 class Guest:
@@ -83,7 +89,6 @@ class Guest:
         self.modes = {mode: (PAGING | NPT)[mode] for mode in offered}
         self.reach = NPT_REACH if self.nested else REACH
         self.amd = self.nested or random.random() < 0.7
-        self.features = GUEST._replace(amd=self.amd)
 
     def _make_vm(self, random: Random, make_vm: Callable[..., Any]) -> None:
         self.vm = make_vm(
@@ -95,8 +100,9 @@ class Guest:
             host_maxphyaddr=HOST.maxphyaddr,
             shadow_pages=random.choice((0, 40, 64)),
             vendor="svm" if self.amd else "vmx",
-            **({"tdp": True, "host_levels": self.host_levels} if self.nested else {}),
+            **({"tdp": True, "host_levels": self.host_levels} if self.nested else _guest_cpu(self.setup.seed)),
         )
+        self.features = features_of(self.vm.config)
         if random.random() < 0.5:
             self.vm.set_host_page_level(512 * PAGE, 512 * PAGE, 2)
 

@@ -30,12 +30,7 @@ class Host:
         self.regions: dict[tuple[int, int], int] = {}
         """(slot, size) -> byte offset in user memory. A slot keeps its memory while its size stays."""
         top = self._lay_out()
-        setup = capture.setup
-        self.vm = Vm(
-            memory_mib=0, user_mib=(top >> 20) + 4, roots=roots, tdp=setup.npt, host_levels=setup.host_levels,
-            maxphyaddr=setup.maxphyaddr, host_maxphyaddr=setup.host_maxphyaddr, cr4_reserved=setup.cr4_reserved,
-            nx_huge_pages=setup.nx_huge_pages, eager_page_split=setup.eager_page_split, table_pages=SHADOW_TABLES,
-        )  # fmt: skip
+        self.vm = Vm(memory_mib=0, user_mib=(top >> 20) + 4, roots=roots, table_pages=SHADOW_TABLES, **capture.setup.cpu_and_host)
         self.live: dict[int, tuple[int, int, int]] = {}
         """Slot -> gpa, size, offset in user memory."""
         self.huge = [(hva, hva + size) for (slot, size), hva in self.regions.items() if slot in self._huge_slots()]

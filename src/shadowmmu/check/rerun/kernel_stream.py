@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from shadowmmu.captures.capture import Capture
-from shadowmmu.check.compare.ignore import ALL_ROOTS, INPUTS, NOISE
+from shadowmmu.check.compare.ignore import INPUTS, NOISE, is_no_deed
 from shadowmmu.check.rerun.kvm_witness import TOLD_EXITS
 from shadowmmu.engine.arena.role import Role
 from shadowmmu.trace import events as e
@@ -61,8 +61,8 @@ class Filter:
             return event.text.startswith((GUEST, DIRTY_PAGE, SHUTDOWN))
         if self._guest_view:
             return isinstance(event, e.InjException) and not event.reinjected
-        if isinstance(event, e.FreeRoots):
-            return event.roots != ALL_ROOTS
+        if is_no_deed(event):
+            return False
         if self._foreign_l1 and self._is_foreign(event):
             return False
         return isinstance(event, _ASKED_HERE) or (type(event) not in INPUTS and type(event) not in NOISE)

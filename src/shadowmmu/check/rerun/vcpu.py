@@ -52,7 +52,7 @@ class CapturedVcpu:
         self.fetched = FetchedCode(vcpu)
         self.fetcher = Fetcher(self.fetched)
         self.witness = KvmWitness(vcpu, self.cpu, self.memory, self.fetcher, self.pdptes, tell, take_return)
-        cpuid = Cpuid(0, 1, vcpu.vm.maxphyaddr, FEATURES)
+        cpuid = Cpuid(0, vcpu.vm.config, FEATURES)
         self.processor = Processor(vcpu, self.cpu, cpuid, intercepts, self.memory, self.fetcher, self.witness)
         write = partial(write_control, writers={register: self._on_marked(write) for register, write in WRITERS.items()})
         self._loop = VcpuLoop(self.processor, on_store, on_host_store, HANDLERS | {ExitKind.CR_WRITE: write}, self.cpu.error_code)

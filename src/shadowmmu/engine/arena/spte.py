@@ -33,7 +33,7 @@ def set_masks(kvm: KvmPtr) -> cython.void:
         m.host_writable = Spte.EPT_HOST_WRITABLE
         m.mmu_writable = Spte.EPT_MMU_WRITABLE
         # W and X without R is a misconfiguration on every CPU
-        m.mmio_value = Ept.WRITE | Ept.EXEC
+        m.mmio_value = Ept.WRITE | Ept.EXEC if kvm.mmio_caching else 0
         m.mmio_mask = Ept.RWX
         m.mmio_access = 0
         return
@@ -47,7 +47,7 @@ def set_masks(kvm: KvmPtr) -> cython.void:
     m.memtype = 0
     m.host_writable = Spte.HOST_WRITABLE
     m.mmu_writable = Spte.MMU_WRITABLE
-    m.mmio_value = Spte.MMIO if kvm.host_maxphyaddr < 52 else 0
+    m.mmio_value = Spte.MMIO if kvm.mmio_caching and kvm.host_maxphyaddr < 52 else 0
     m.mmio_mask = m.mmio_value
     m.mmio_access = Access.WRITE | Access.USER
 

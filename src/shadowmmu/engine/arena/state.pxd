@@ -321,7 +321,11 @@ cdef struct Kvm:
     int host_levels                         # 3, 4 or 5: levels of NPT/EPT and of the host's tables
     int maxphyaddr                          # the guest's
     int host_maxphyaddr
+    int mmio_caching                        # enable_mmio_caching
     u64 cr4_reserved                        # bits that the guest's CPUID does not offer
+    u64 efer_reserved
+    int guest_1g                            # guest_can_use_gbpages
+    int guest_amd                           # guest_cpuid_is_amd_or_hygon
     int max_huge_level
     int nx_huge_pages
     int eager_page_split                    # with a TDP MMU: huge pages are split when dirty logging begins

@@ -142,7 +142,8 @@ def set_cr4(vcpu: KvmVcpuPtr, value: u64) -> cython.bint:
 def set_efer(vcpu: KvmVcpuPtr, value: u64) -> cython.bint:
     """set_efer: LME cannot change while paging is on; LMA is the CPU's. LME starts the MMU over although no role has it."""
     old: u64 = vcpu.efer
-    if not is_valid_efer(vcpu.kvm, value) or (vcpu.cr0 & Cr0.PG and (value ^ old) & Efer.LME):
+    offered: cython.bint = not value & vcpu.kvm.efer_reserved
+    if not offered or not is_valid_efer(vcpu.kvm, value) or (vcpu.cr0 & Cr0.PG and (value ^ old) & Efer.LME):
         return False
     vcpu.efer = (value & ~cython.cast(u64, Efer.LMA)) | (old & Efer.LMA)
     if (vcpu.efer ^ old) & (Efer.LME | Efer.NXE):

@@ -7,7 +7,12 @@ from shadowmmu.engine.face.arguments import check_range
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 
 MAX_TABLE_PAGES = 1 << 20  # 4 GiB of shadow tables, and as much for their descriptors
-_CHOICES: dict[str, tuple[Any, ...]] = {"roots": tuple(ROOT_DESIGNS), "host_levels": (3, 4, 5), "vendor": ("svm", "vmx")}
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "roots": tuple(ROOT_DESIGNS),
+    "host_levels": (3, 4, 5),
+    "vendor": ("svm", "vmx"),
+    "guest_vendor": ("host", "svm", "vmx"),
+}
 _RANGES = {
     "memory_mib": (0, 1 << 16),
     "user_mib": (0, 1 << 16),
@@ -15,6 +20,7 @@ _RANGES = {
     "maxphyaddr": (32, 51),
     "host_maxphyaddr": (36, 52),
     "cr4_reserved": (0, (1 << 64) - 1),
+    "efer_reserved": (0, (1 << 64) - 1),
     "max_huge_level": (1, 3),
     "shadow_pages": (0, MAX_TABLE_PAGES // 2),
     "table_pages": (0, MAX_TABLE_PAGES),
@@ -34,6 +40,12 @@ class VmConfig:
     """Width of the guest's physical addresses, bits."""
     cr4_reserved: int = 0
     """CR4 bits that the guest's CPUID does not offer: setting one is #GP."""
+    efer_reserved: int = 0
+    """EFER bits that it does not offer, likewise: NXE without NX, LME and LMA without long mode."""
+    pages_1g: bool = True
+    """It offers 1 GiB pages."""
+    guest_vendor: str = "host"
+    """"svm" or "vmx": the guest's CPUID says AMD, or Intel; "host": as the host's. AMD reserves bit 8 of an entry of level 4 or 5."""
 
     # --- the host
     vendor: str = "svm"
@@ -42,6 +54,8 @@ class VmConfig:
     """Run L1 on direct tables (nested paging on) instead of shadow paging."""
     host_levels: int = 4
     """3, 4 or 5: levels of the host's own paging, which NPT shares."""
+    mmio_caching: bool = True
+    """Mark gfns without memory as MMIO in shadow tables (kvm.mmio_caching)."""
     host_maxphyaddr: int = 46
     """Width of the host's physical addresses, bits."""
     user_mib: int = 0
@@ -68,6 +82,16 @@ class VmConfig:
             check_range(name, getattr(self, name), low, high)
         if self.user_mib:
             check_range("user_mib", self.user_mib, self.memory_mib, _RANGES["user_mib"][1])
+
+    @property
+    def amd(self) -> bool:
+        """The guest's CPU is one of AMD's."""
+        return (self.vendor if self.guest_vendor == "host" else self.guest_vendor) == "svm"
+
+    @property
+    def has_1g(self) -> bool:
+        """The guest can use 1 GiB pages: with nested paging its CPU has them, whatever CPUID says (guest_can_use_gbpages)."""
+        return self.pages_1g or self.tdp
 
 
 def check_choice(name: str, value: object, choices: tuple[Any, ...]) -> None:

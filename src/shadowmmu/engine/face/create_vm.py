@@ -15,6 +15,9 @@ def describe_guest(kvm: KvmPtr, config: object) -> object:
     kvm.nvcpus = config.vcpus
     kvm.maxphyaddr = config.maxphyaddr
     kvm.cr4_reserved = config.cr4_reserved
+    kvm.efer_reserved = config.efer_reserved
+    kvm.guest_1g = config.has_1g
+    kvm.guest_amd = config.amd
     return None
 
 
@@ -28,6 +31,7 @@ def describe_host(kvm: KvmPtr, config: object) -> object:
     kvm.ept_exec_only = kvm.ept
     kvm.host_levels = config.host_levels
     kvm.host_maxphyaddr = config.host_maxphyaddr
+    kvm.mmio_caching = bool(config.mmio_caching)
     kvm.max_huge_level = config.max_huge_level
     kvm.nx_huge_pages = bool(config.nx_huge_pages)
     set_root_ops(cython.address(kvm.root_ops), config.roots)

@@ -153,9 +153,14 @@ def update_pkru_mask(mmu: KvmMmuPtr) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def guest_gates(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr) -> cython.int:
-    """is_cpuid_PSE36, guest_can_use_gbpages: the features that decide which bits of its entries a guest must leave 0."""
-    gates: cython.int = GateBits.HUGE_1G | GateBits.PSE36
-    if not vcpu.kvm.vmx:
+    """is_cpuid_PSE36, guest_can_use_gbpages: the features that decide which bits of its entries a guest must leave 0.
+
+    KVM takes PSE-36 for granted.
+    """
+    gates: cython.int = GateBits.PSE36
+    if vcpu.kvm.guest_1g:
+        gates |= GateBits.HUGE_1G
+    if vcpu.kvm.guest_amd:
         gates |= GateBits.AMD
     if mmu.cpu_role & Role.EFER_NX:
         gates |= GateBits.NX_ENABLED

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 from shadowmmu.engine.face.types import GuestMemoryError, PageFaultException
-from shadowmmu.hardware.walk import Features, Paging, TrailEntry, paging, walk
+from shadowmmu.hardware.walk import Paging, TrailEntry, features_of, paging, walk
 from shadowmmu.x86.pferr import Pferr
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Path(NamedTuple):
 
 def paging_of(vcpu: "Vcpu") -> Paging:
     """The paging mode of the guest that runs."""
-    return paging(vcpu.cr0, vcpu.cr4, vcpu.efer, Features(maxphyaddr=vcpu.vm.maxphyaddr))
+    return paging(vcpu.cr0, vcpu.cr4, vcpu.efer, features_of(vcpu.vm.config))
 
 
 def reported_fault(vcpu: "Vcpu") -> PageFaultException:

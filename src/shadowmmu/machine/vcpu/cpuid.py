@@ -6,7 +6,8 @@ Sources: APM vol. 3 appendix E; SDM vol. 2, CPUID.
 
 from typing import NamedTuple
 
-from shadowmmu.x86.control import Cr4
+from shadowmmu.engine.face.config import VmConfig
+from shadowmmu.x86.control import Cr4, Efer
 
 
 class Leaf(NamedTuple):
@@ -37,6 +38,9 @@ FEATURES = {
     "npt": (_SVM, _EDX, 0),
 }  # fmt: skip
 """Name -> (leaf, register, bit) of everything the machine can offer."""
+_EFER = {"nx": Efer.NXE, "long-mode": Efer.LME, "svm": Efer.SVME}
+_CR4 = {"smep": Cr4.SMEP, "smap": Cr4.SMAP, "fsgsbase": Cr4.FSGSBASE, "la57": Cr4.LA57}
+"""Name -> the bits of EFER, or of CR4, that a guest may set if it has the feature."""
 ON_REQUEST = frozenset(("la57", "svm", "npt"))
 """Offered only to a guest that asks for it."""
 
@@ -49,42 +53,55 @@ CR4_OFFERED = int(
 _ALSO_EXTENDED = frozenset(
     ("fpu", "de", "pse", "tsc", "msr", "pae", "mce", "cx8", "pge", "cmov", "pat", "pse36", "mmx", "fxsr")
 )  # AMD repeats these in 80000001h EDX
-_VENDOR = Leaf(0, 0x68747541, 0x444D4163, 0x69746E65)  # "AuthenticAMD"
+_AMD = Leaf(0, 0x68747541, 0x444D4163, 0x69746E65)  # "AuthenticAMD"
+_INTEL = Leaf(0, 0x756E6547, 0x6C65746E, 0x49656E69)  # "GenuineIntel"
 _SIGNATURE = 0x00830F10  # family 17h, model 31h, stepping 0
 _BRAND = b"AMD EPYC-Rome, shadow-paged".ljust(48, b"\0")
 _HYPERVISOR = Leaf(0x40000000, *(int.from_bytes(b"shadowmmu   "[i : i + 4], "little") for i in (0, 4, 8)))
 _LAST_BASIC = 0xD
 
 
-class Cpuid:
-    """The leaves of one vCPU. `maxphyaddr` in bits; `asked`: what the guest wants of `ON_REQUEST`."""
+def _offered(config: VmConfig, asked: frozenset[str]) -> frozenset[str]:
+    """All features, but for those that the VM's description of the guest's CPU leaves out."""
+    missing = ON_REQUEST - asked
+    if not config.pages_1g:
+        missing |= {"1gb-pages"}
+    missing |= {name for name, bits in _EFER.items() if config.efer_reserved & bits}
+    missing |= {name for name, bits in _CR4.items() if config.cr4_reserved & bits}
+    return frozenset(FEATURES) - missing
 
-    def __init__(self, number: int, vcpus: int, maxphyaddr: int, asked: frozenset[str] = frozenset()) -> None:
+
+class Cpuid:
+    """The leaves of one vCPU of a VM that is made so; `asked`: what the guest wants of `ON_REQUEST`."""
+
+    def __init__(self, number: int, config: VmConfig, asked: frozenset[str] = frozenset()) -> None:
         self.offers_svm = "svm" in asked
+        vcpus, vendor, offered = config.vcpus, _AMD if config.amd else _INTEL, _offered(config, asked)
         la57, last = "la57" in asked, _SVM if self.offers_svm else 0x80000008
         self._leaves = {
-            0x0: _VENDOR._replace(eax=_LAST_BASIC),
+            0x0: vendor._replace(eax=_LAST_BASIC),
             0x40000000: _HYPERVISOR,
-            0x80000000: _VENDOR._replace(eax=last),
-            0x80000008: Leaf((57 if la57 else 48) << 8 | maxphyaddr, 0, vcpus - 1, 0),
+            0x80000000: vendor._replace(eax=last),
+            0x80000008: Leaf((57 if la57 else 48) << 8 | config.maxphyaddr, 0, vcpus - 1, 0),
         }
         for i in range(3):
             words = (int.from_bytes(_BRAND[16 * i + at : 16 * i + at + 4], "little") for at in (0, 4, 8, 12))
             self._leaves[0x80000002 + i] = Leaf(*words)
         for leaf in (_BASIC, _STRUCTURED, _EXTENDED):
-            self._leaves[leaf] = self._features(leaf, asked)
+            self._leaves[leaf] = self._features(leaf, offered)
         basic = self._leaves[_BASIC]
         self._leaves[_BASIC] = basic._replace(eax=_SIGNATURE, ebx=number << 24 | vcpus << 16 | 8 << 8)
         self._leaves[_EXTENDED] = self._leaves[_EXTENDED]._replace(eax=_SIGNATURE)
         if self.offers_svm:
-            nested = self._features(_SVM, asked).edx
+            nested = self._features(_SVM, offered).edx
             self._leaves[_SVM] = Leaf(_SVM_REVISION, _ASIDS, 0, nested | _FLUSH_BY_ASID)
 
     @staticmethod
-    def _features(leaf: int, asked: frozenset[str]) -> Leaf:
+    def _features(leaf: int, offered: frozenset[str]) -> Leaf:
         registers = [0, 0, 0, 0]
-        for name, (where, register, bit) in FEATURES.items():
-            if where == leaf and (name in asked or name not in ON_REQUEST):
+        for name in offered:
+            where, register, bit = FEATURES[name]
+            if where == leaf:
                 registers[register] |= 1 << bit
             if leaf == _EXTENDED and name in _ALSO_EXTENDED:
                 registers[_EDX] |= 1 << bit
