@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import msgspec
 
 from shadowmmu.trace.events import Marker
@@ -25,6 +27,7 @@ class Mark(msgspec.Struct, frozen=True):
         return name in self.fields
 
 
+@lru_cache(maxsize=1 << 14)
 def parse(marker: Marker) -> Mark:
     who, *words = marker.text.split() or [""]
     fields: dict[str, int] = {}

@@ -51,13 +51,10 @@ class DumpComparison:
         kernel, engine = kernel & FRAME_BITS, engine & FRAME_BITS
         if not self.matcher.table(kernel, engine):
             return Difference(f"the kernel's table {kernel:x} is another one here", engine)
-        theirs = self.theirs.get(kernel, {})
-        for index in range(4 if level == self.dump.level == 3 else 512):
-            value, ours = theirs.get(index, 0), self.vm.read_host_u64(engine + 8 * index)
-            if not value and not ours:
-                continue
+        theirs, ours = self.theirs.get(kernel, {}), self.vm.used_words(engine, 4 if level == self.dump.level == 3 else 512)
+        for index in sorted(theirs.keys() | ours.keys()):
             self.entries += 1
-            found = self._entry(value, ours, level, engine, index)
+            found = self._entry(theirs.get(index, 0), ours.get(index, 0), level, engine, index)
             if found:
                 return found
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -48,11 +47,9 @@ class TwinTables:
         self.seen.add((theirs, ours))
         page = self.theirs.name(theirs)
         count = 4 if top and level == 3 else 512
-        left = struct.unpack(f"<{count}Q", self.kernel.vm.read_host(theirs, 8 * count))
-        right = struct.unpack(f"<{count}Q", self.special.vm.read_host(ours, 8 * count))
-        for index, (kernel, special) in enumerate(zip(left, right, strict=True)):
-            if not kernel and not special:
-                continue
+        left, right = self.kernel.vm.used_words(theirs, count), self.special.vm.used_words(ours, count)
+        for index in sorted(left.keys() | right.keys()):
+            kernel, special = left.get(index, 0), right.get(index, 0)
             self.entries += 1
             if self._lead_alike(kernel, special, level):
                 yield from self._tables(kernel & FRAME_BITS, special & FRAME_BITS, level - 1, False)

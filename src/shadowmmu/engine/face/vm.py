@@ -218,6 +218,20 @@ class Vm:
             raise GuestMemoryError(f"no host memory at {hpa:#x}")
         return cython.cast(p_u64, at)[0]
 
+    def used_words(self, hpa: int, count: int) -> dict[int, int]:
+        """Of `count` 8-byte words of host memory within one page those that are not 0, by their index: most entries of a table are 0."""
+        check_range("count", count, 0, PAGE_SIZE // 8)
+        at: p_u64 = cython.cast(p_u64, self.frame_memory(hpa, 8 * count))
+        if at == cython.NULL:
+            raise GuestMemoryError(f"no host memory at {hpa:#x}+{8 * count}")
+        found: dict = {}
+        i: cython.int
+        words: cython.int = count
+        for i in range(words):
+            if at[i]:
+                found[i] = at[i]
+        return found
+
     def host_page(self, hva: int) -> int | None:
         """Host physical address of the frame that backs byte `hva` of user memory now; None if nothing does."""
         if word("hva", hva) >= self.kvm.nhva * PAGE_SIZE:
