@@ -38,3 +38,19 @@ def gets_gp(events: Sequence[AnyEvent], at: int) -> bool:
 def goes_to_l1(events: Sequence[AnyEvent], at: int) -> bool:
     """Whether the kernel gives the exit of L2 to L1."""
     return any(isinstance(ev, e.NestedVmexitInject) for ev in rest_of_exit(events, at))
+
+
+def synced_before_reschedule(events: Sequence[AnyEvent], at: int) -> int:
+    """How many pages the kernel had synced below the table to be linked when another task wanted the CPU, and the fault at `at` was
+    to be retried; 0: none did. Of that there is no event, but a fault that ends with a sync instead of asking for an entry."""
+    synced = 0
+    for event in rest_of_exit(events, at):
+        if isinstance(event, e.GetPage):
+            synced = 0
+        elif isinstance(event, e.SyncPage):
+            synced += 1
+        elif isinstance(event, e.SpteRequested | e.WalkerError | e.HandleMmioPageFault | e.FastPageFault | e.UnprotectPage):
+            return 0
+        elif isinstance(event, e.MmuPageFaultRet):
+            return synced
+    return 0

@@ -6,6 +6,7 @@ import struct
 
 import pytest
 from guest_tables import READ, WRITE, pae_guest, put
+from poke import poke_arena
 
 from shadowmmu import MemslotError, Outcome, Vm
 from shadowmmu.check.audit import audit
@@ -78,18 +79,18 @@ def test_no_page_left_for_a_split_leaves_the_mapping_protected() -> None:
     used = vm.counters()["n_used_mmu_pages"]
     for limit in (used + 5, used + 6):  # refused; then one page is split, which leaves five again
         vm = nested_guest("4-level", eager_page_split=True)
-        vm.restore(_with_limit(vm, limit))
+        limit_pages(vm, limit)
         vm.set_memslot(1, HUGE, HUGE, HUGE, log_dirty=True)
         assert vm.counters()["pages_2m"] == used + 7 - limit
         assert audit(vm, strict=True) == []
 
 
-def _with_limit(vm: Vm, limit: int) -> bytes:
-    """A state with room for so many pages: KVM_SET_NR_MMU_PAGES takes no less than 64."""
+def limit_pages(vm: Vm, limit: int) -> None:
+    """Room for so many pages: KVM_SET_NR_MMU_PAGES takes no less than 64."""
     used, room = vm.counters()["n_used_mmu_pages"], vm.counters()["n_max_mmu_pages"]
     state = vm.save()
     assert state.count(struct.pack("<QQ", used, room)) == 1
-    return state.replace(struct.pack("<QQ", used, room), struct.pack("<QQ", used, limit))
+    poke_arena(vm, state.index(struct.pack("<QQ", used, room)), struct.pack("<QQ", used, limit))
 
 
 def logged_guest() -> Vm:

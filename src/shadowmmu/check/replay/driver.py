@@ -12,7 +12,7 @@ from typing import Any
 from shadowmmu import EngineError, Outcome, TripleFault
 from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.instructions import control_register_written, immediate_loaded
-from shadowmmu.captures.lookahead import GP, efer_written, gets_gp, goes_to_l1, pgd_loaded, rest_of_exit
+from shadowmmu.captures.lookahead import GP, efer_written, gets_gp, goes_to_l1, pgd_loaded, rest_of_exit, synced_before_reschedule
 from shadowmmu.captures.markers import Mark, parse
 from shadowmmu.captures.validate import is_end
 from shadowmmu.check.compare.origin import with_origins
@@ -132,7 +132,7 @@ class Replay(ReplayState):
 
     def on_fault(self, event: e.MmuPageFault) -> None:
         self.streams.compare(self.at)
-        self.outcome = self.give(Fault(event.addr, event.err))
+        self.outcome = self.give(Fault(event.addr, event.err, synced_before_reschedule(self.events, self.at)))
         self.faulted = self.outcome == Outcome.INJECT and self.vcpu.exception is not None and not self.vcpu.exception.nested
         self.returned = self.streams.take_return()
         self.streams.expect(self.at, event)

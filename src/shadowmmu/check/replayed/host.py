@@ -118,6 +118,8 @@ class Host:
         huge = any(start <= hva < end for start, end in self.huge)
         if huge:
             size = 0 if hva % TWO_MIB else size // TWO_MIB * TWO_MIB  # the host gives back whole huge pages, or refuses
+        if not size:
+            return
         for page in range(hva, hva + size, 4096):
             frame = self.vm.host_page(page)
             if frame is not None:
@@ -141,7 +143,9 @@ class Host:
         self.vm.write_protect_hva(hva, mark["size"], bool(mark["w"]))
 
     def _poke(self, mark: Mark) -> None:
-        self.vm.write_guest(mark["gpa"], (mark["val"] & (1 << 8 * mark["len"]) - 1).to_bytes(mark["len"], "little"))
+        hva = self.hva(mark["gpa"])
+        if hva is not None:
+            self.vm.write_user(hva, (mark["val"] & (1 << 8 * mark["len"]) - 1).to_bytes(mark["len"], "little"))
 
     def _manual_protect(self, mark: Mark) -> None:
         self.vm.set_manual_dirty_log_protect(bool(mark["flags"] & 1), bool(mark["flags"] & 2))

@@ -60,12 +60,17 @@ class Fault(NamedTuple):
 
     address: int
     code: int
+    rescheduled: int = 0
+    """Another task wanted the CPU when so many pages had been synced below a table that was to be linked; 0: none did."""
 
     def __call__(self, side: Side, /) -> Outcome:
+        side.vm.reschedule(self.rescheduled)
         try:
             return side.vcpu.page_fault(self.address, self.code)
         except HostFault:
             return Outcome.RETRY
+        finally:
+            side.vm.reschedule(0)
 
 
 class Invlpg(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shadowmmu import EngineError, TripleFault
 from shadowmmu.captures.capture import Capture, Dump
+from shadowmmu.captures.lookahead import synced_before_reschedule
 from shadowmmu.captures.markers import parse
 from shadowmmu.captures.programme import in_words
 from shadowmmu.check.compare.counters import compare_counters
@@ -21,7 +22,7 @@ from shadowmmu.machine.ctrl_c import CtrlC
 from shadowmmu.machine.emulator.decode import UnemulatedInstruction
 from shadowmmu.machine.seam import CpuError
 from shadowmmu.machine.vcpu.deliver import TaskSwitch
-from shadowmmu.trace.events import AnyEvent, Marker
+from shadowmmu.trace.events import AnyEvent, Marker, MmuPageFault
 
 BEFORE, AFTER = 6, 4
 """Places shown about a divergence."""
@@ -37,6 +38,8 @@ def not_rerun(capture: Capture) -> str:
     """Why a capture's guest cannot be run on this machine; empty: it can."""
     if capture.setup.npt and capture.setup.host_levels > NESTED_LEVELS:
         return f"its host walks {capture.setup.host_levels} levels of nested page tables, this CPU {NESTED_LEVELS}"
+    if any(isinstance(ev, MmuPageFault) and synced_before_reschedule(capture.events, at) for at, ev in enumerate(capture.events)):
+        return "another task took the captured CPU in the middle of a fault: its host's timing"
     return ""
 
 

@@ -369,6 +369,7 @@ cdef struct Kvm:
     u8 mmu_valid_gen
     VmStat stat
     Interleave interleave
+    u64 resched_after                       # pages to sync until another task wants the CPU; 0: none does
     u64 bugs                                # WARNs hit, one bit a kind (Bug): an engine fault, never the guest's
     # --- not state: where events go
     EventRecord *events                     # NULL: tracing is off

@@ -39,7 +39,14 @@ from cython.cimports.shadowmmu.engine.face.seal import restore_state, save_state
 from cython.cimports.shadowmmu.engine.face.vcpu import make_vcpu
 from cython.cimports.shadowmmu.engine.face.views import entries_of, view_page, view_slot
 from cython.cimports.shadowmmu.engine.memory.guest_memory import InterleavePoint, guest_bytes, read_guest, write_guest
-from cython.cimports.shadowmmu.engine.memory.host_memory import back_by_level, discard_hva_range, protect_hva_range, unmap_hva_range
+from cython.cimports.shadowmmu.engine.memory.host_memory import (
+    back_by_level,
+    discard_hva_range,
+    host_writable,
+    map_host_page,
+    protect_hva_range,
+    unmap_hva_range,
+)
 from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot, gfn_to_rmap, host_mapping, slot_by_id
 from cython.cimports.shadowmmu.engine.pages.zap import change_mmu_pages, unprotect_page, zap_all_fast
 from cython.cimports.shadowmmu.engine.slots.dirty import clear_dirty_log, get_dirty_log
@@ -49,7 +56,7 @@ from cython.cimports.shadowmmu.x86.pte import Pte
 from shadowmmu.engine.arena import state as engine_state
 from shadowmmu.engine.face import types
 from shadowmmu.engine.face.arguments import check_range, check_within_page
-from shadowmmu.engine.face.config import VmConfig
+from shadowmmu.engine.face.config import MAX_TABLE_PAGES, VmConfig
 from shadowmmu.engine.face.seal import SEAL as _SEAL
 from shadowmmu.engine.face.types import GuestMemoryError, HostRegion, Memslot, MemslotError, ShadowPageView
 
@@ -218,10 +225,25 @@ class Vm:
             raise GuestMemoryError(f"no host memory at {hpa:#x}")
         return cython.cast(p_u64, at)[0]
 
+    def write_user(self, hva: int, data: bytes) -> None:
+        """The VMM's process stores into its own memory: a page that it gave back gets a frame, shadows of the zeroes go."""
+        word("hva", hva)
+        self.check_hva(hva // PAGE_SIZE * PAGE_SIZE, (hva % PAGE_SIZE + len(data) + PAGE_SIZE - 1) // PAGE_SIZE * PAGE_SIZE)
+        at: int = 0
+        while at < len(data):
+            page: u64 = (hva + at) >> PAGE_SHIFT
+            entry: u64 = map_host_page(self.kvm, page, True)
+            if not host_writable(entry) or not entry & HvaFlag.HVA_PRESENT:
+                raise GuestMemoryError(f"the host may not write user memory at {hva + at:#x}; make it writable first")
+            offset: int = (hva + at) % PAGE_SIZE
+            part: int = min(len(data) - at, PAGE_SIZE - offset)
+            self.write_host((entry >> PAGE_SHIFT << PAGE_SHIFT) + offset, data[at : at + part])
+            at += part
+
     def used_words(self, hpa: int, count: int) -> dict[int, int]:
         """Of `count` 8-byte words of host memory within one page those that are not 0, by their index: most entries of a table are 0."""
         check_range("count", count, 0, PAGE_SIZE // 8)
-        at: p_u64 = cython.cast(p_u64, self.frame_memory(hpa, 8 * count))
+        at: p_u64 = cython.cast(p_u64, frame_memory(self.kvm, word("hpa", hpa), 8 * count))
         if at == cython.NULL:
             raise GuestMemoryError(f"no host memory at {hpa:#x}+{8 * count}")
         found: dict = {}
@@ -331,6 +353,11 @@ class Vm:
         check_range("limit", limit, 64, self.kvm.npages_pool)
         self.kvm.n_requested_mmu_pages = limit
         change_mmu_pages(self.kvm, limit)
+
+    def reschedule(self, pages: int) -> None:
+        """Another task wants the CPU once so many more pages below others have been synced; 0: none does. A fault is then retried."""
+        check_range("pages", pages, 0, MAX_TABLE_PAGES)
+        self.kvm.resched_after = pages
 
     def arm_interleave(self, point: int, gpa: int, value: int, size: int) -> None:
         """Let another CPU store `value` at `gpa` when the next fault passes `point`, once; 0 disarms it.

@@ -87,8 +87,8 @@ def build_upper(vcpu: KvmVcpuPtr, walker: GuestWalkerPtr, it: ShadowWalkPtr) -> 
         access: cython.int = Access.ALL if above else walker.pt_access[index]
         sp: ShadowPagePtr = get_child_sp(vcpu, it.sptep, gfn, False, access)
         # A table is synced before it is linked: the guest need not flush for an entry that becomes present.
-        if sp != cython.NULL and sp.unsync_children:
-            sync_children(vcpu, sp)
+        if sp != cython.NULL and sp.unsync_children and sync_children(vcpu, sp, False):
+            return False
         if it.level - 1 <= top and gpte_changed(vcpu, vcpu.mmu, walker, it.level - 1):
             return False
         if sp != cython.NULL:

@@ -149,7 +149,7 @@ def sync(vcpu: KvmVcpuPtr) -> cython.void:
     i: cython.int
     for i in range(4):
         if vcpu.mmu.pae_root[i]:
-            sync_children(vcpu, to_shadow_page(vcpu.kvm, vcpu.mmu.pae_root[i]))
+            sync_children(vcpu, to_shadow_page(vcpu.kvm, vcpu.mmu.pae_root[i]), True)
 
 
 @cython.cfunc

@@ -332,7 +332,7 @@ def sync_roots(vcpu: KvmVcpuPtr) -> cython.void:
     if root == cython.NULL:
         vcpu.kvm.root_ops.sync(vcpu)
     elif is_unsync_root(vcpu.kvm, mmu.root.hpa):
-        sync_children(vcpu, root)
+        sync_children(vcpu, root, True)
 
 
 def sync_prev_roots(vcpu: KvmVcpuPtr) -> cython.void:

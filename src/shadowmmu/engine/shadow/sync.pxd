@@ -1,6 +1,6 @@
 from shadowmmu.engine.arena.state cimport KvmMmu, KvmVcpu, ListHead, ShadowPage, gpa_t
 
 cdef int sync_sp(KvmVcpu *vcpu, ShadowPage *sp, ListHead *invalid) noexcept nogil
-cdef int sync_children(KvmVcpu *vcpu, ShadowPage *parent) noexcept nogil
+cdef int sync_children(KvmVcpu *vcpu, ShadowPage *parent, bint can_yield) noexcept nogil
 cdef gpa_t level1_sp_gpa(ShadowPage *sp) noexcept nogil
 cdef bint same_mode(KvmMmu *mmu, ShadowPage *sp) noexcept nogil

@@ -6,12 +6,14 @@ from cython.cimports.shadowmmu.engine.arena.spte import spte_pfn
 from cython.cimports.shadowmmu.engine.arena.state import (
     ENTRIES,
     PAGE_SHIFT,
+    Errno,
     KvmMmuPtr,
     KvmPtr,
     KvmVcpuPtr,
     ListHead,
     ListHeadPtr,
     MemSlotPtr,
+    Request,
     ShadowPagePtr,
     gfn_t,
     gpa_t,
@@ -21,6 +23,7 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     spte_t,
     u64,
 )
+from cython.cimports.shadowmmu.engine.arena.tlb import make_request
 from cython.cimports.shadowmmu.engine.entries.make_spte import make_spte
 from cython.cimports.shadowmmu.engine.entries.mmio import sync_mmio_spte
 from cython.cimports.shadowmmu.engine.entries.prefetch import prefetch_invalid_gpte
@@ -140,8 +143,20 @@ def protect_all(vcpu: KvmVcpuPtr, vec: PageVecPtr, parents: ParentsPtr) -> cytho
     return protected
 
 
-def sync_children(vcpu: KvmVcpuPtr, parent: ShadowPagePtr) -> cython.int:
-    """mmu_sync_children: sync every unsync page below `parent`, a batch at a time. Always 0: nothing preempts us."""
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def need_resched(kvm: KvmPtr, synced: u64) -> cython.bint:
+    """Another task wants the CPU after so many more pages have been synced."""
+    if not kvm.resched_after:
+        return False
+    kvm.resched_after = kvm.resched_after - synced if kvm.resched_after > synced else 0
+    return not kvm.resched_after
+
+
+def sync_children(vcpu: KvmVcpuPtr, parent: ShadowPagePtr, can_yield: cython.bint) -> cython.int:
+    """mmu_sync_children: sync every unsync page below `parent`, a batch at a time. 0, or -EINTR if another task wants the CPU
+    and the lock cannot be let go: what is left is synced before the guest is entered."""
     kvm: KvmPtr = vcpu.kvm
     invalid: ListHead
     list_init(cython.address(invalid))
@@ -152,12 +167,20 @@ def sync_children(vcpu: KvmVcpuPtr, parent: ShadowPagePtr) -> cython.int:
         if protect_all(vcpu, cython.address(vec), cython.address(parents)):
             remote_flush_or_zap(kvm, cython.address(invalid), True)
             flush = False
+        synced: u64 = 0
         i: cython.int = pages_first(cython.address(vec), cython.address(parents))
         while i < vec.nr:
+            synced += 1
             unlink_unsync_page(kvm, vec.page[i].sp)
             if sync_sp(vcpu, vec.page[i].sp, cython.address(invalid)) > 0:
                 flush = True
             clear_parents(kvm, cython.address(parents))
             i = pages_next(cython.address(vec), cython.address(parents), i)
+        if need_resched(kvm, synced):
+            remote_flush_or_zap(kvm, cython.address(invalid), flush)
+            flush = False
+            if not can_yield:
+                make_request(vcpu, Request.REQ_MMU_SYNC)
+                return -cython.cast(cython.int, Errno.EINTR)
     remote_flush_or_zap(kvm, cython.address(invalid), flush)
     return 0

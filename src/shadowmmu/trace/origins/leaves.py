@@ -91,8 +91,8 @@ CASES = (
         "There is no such entry, or it lacks more than dirty logging took.",
     ),
     case(
-        e.SplitHugePage, "", "", "shadow_mmu_split_huge_page",
-        "Eager splitting is not modelled: a huge page is split by the write that finds it protected.",
+        e.SplitHugePage, "", "split.try_split_huge_page", "shadow_mmu_try_split_huge_page",
+        "With a TDP MMU an L2's huge mappings are split when dirty logging begins, or when a log is cleared that began all dirty.",
     ),
     case(
         e.TdpMmuSpteChanged, "", "", "__handle_changed_spte",
