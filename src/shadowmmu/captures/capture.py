@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import msgspec
 
 from shadowmmu.border.limits import Dumps, Entries, Events, Frames, Parts, Steps
-from shadowmmu.trace.events import AnyEvent
+from shadowmmu.captures.markers import CREATES_VCPU
+from shadowmmu.trace.events import AnyEvent, Marker
 
 
 class Setup(msgspec.Struct, frozen=True):
@@ -124,6 +125,10 @@ class Capture(msgspec.Struct, frozen=True):
     counters: Annotated[list[Counters], Dumps]
     frames: Annotated[list[tuple[int, int, int, int]], Frames]
     """Runs of (slot, gfn, host frame, pages): where guest memory lay at the end."""
+
+    @property
+    def vcpus(self) -> int:
+        return sum(isinstance(event, Marker) and event.text == CREATES_VCPU for event in self.events)
 
     @property
     def name(self) -> str:

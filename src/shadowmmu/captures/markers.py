@@ -8,7 +8,8 @@ import msgspec
 
 from shadowmmu.trace.events import Marker
 
-DECIMAL = frozenset({"seq", "op", "l2op", "hostcall", "len", "write", "id", "slot", "mode", "exit_reason"})
+DECIMAL = frozenset({"seq", "vcpu", "op", "l2op", "hostcall", "len", "write", "id", "slot", "mode", "exit_reason"})
+CREATES_VCPU = "H create vcpu"
 
 
 class Mark(msgspec.Struct, frozen=True):

@@ -33,7 +33,7 @@ NOISE: dict[type[AnyEvent], str] = {
 """Kinds that are left out on both sides."""
 
 FIELDS = {
-    "vcpu": "captured guests have one vCPU",
+    "vcpu": "most events of the kernel do not tell it; vCPUs take turns, and the markers say whose it is",
     "spt": "where a page's table lies, which the kernel's tracepoints do not tell",
 }
 """Fields that are not compared, of whatever kind."""

@@ -13,7 +13,7 @@ from shadowmmu import EngineError, Outcome, TripleFault
 from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.instructions import control_register_written, immediate_loaded
 from shadowmmu.captures.lookahead import GP, efer_written, gets_gp, goes_to_l1, pgd_loaded, rest_of_exit, synced_before_reschedule
-from shadowmmu.captures.markers import Mark, parse
+from shadowmmu.captures.markers import CREATES_VCPU, Mark, parse
 from shadowmmu.captures.validate import is_end
 from shadowmmu.check.compare.origin import with_origins
 from shadowmmu.check.compare.result import Diverged, Divergence, Result, page_at
@@ -54,6 +54,8 @@ class Replay(ReplayState):
         """A register write was illegal: #GP is to follow."""
         self.switched: bool | None = None
         """Whether VMRUN or #VMEXIT of the present exit found a legal state; None: there was none."""
+        self.created = 0
+        """vCPUs that the VMM has made."""
         self.observer = Observer(self)
 
     # --- the loop
@@ -297,12 +299,21 @@ class Replay(ReplayState):
         elif mark.who == "H":
             if is_end(event):
                 return False
+            if event.text == CREATES_VCPU or mark.action == "on":
+                self._turn_to(mark)
             if mark.fields.get("exit_reason") == SHUTDOWN:
                 if self.streams.kernel_has(e.MmuLoad):
                     self._fail_to_enter()
                 self.observer.last_dump = None
             self._host_does(mark)
         return None
+
+    def _turn_to(self, mark: Mark) -> None:
+        """A vCPU has been made, and is to be set up, or it is to run next."""
+        if self.result.entries:
+            self.streams.compare(self.at)
+        self.created += mark.action != "on"
+        self.select(mark["vcpu"] if mark.action == "on" else self.created - 1)
 
     def _host_does(self, mark: Mark) -> None:
         if mark.action == "set_sregs":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from shadowmmu import Vm
+from shadowmmu import Vcpu, Vm
 from shadowmmu.captures.capture import Capture, Op
 from shadowmmu.captures.programme import Programme
 from shadowmmu.check.compare.match import Matcher
 from shadowmmu.check.compare.result import Diverged, Divergence, Page, Result
 from shadowmmu.check.compare.streams import Streams
+from shadowmmu.check.replayed.cpu import Cpu
 from shadowmmu.check.replayed.inputs import Input, answer
 from shadowmmu.check.replayed.replayed_vm import KERNEL_ROOTS, Side
 from shadowmmu.check.special_roots.special_vm import Twin
@@ -25,7 +26,7 @@ class ReplayState:
         self.events = capture.events
         self.result = Result(capture.name, roots)
         self.side = Side(capture, KERNEL_ROOTS, Matcher())
-        self.host, self.vm, self.vcpu, self.cpu = self.side.host, self.side.vm, self.side.vcpu, self.side.cpu
+        self.host, self.vm = self.side.host, self.side.vm
         self.streams = Streams(self.vm, self.side.matcher, self._on_foreign_tables, capture.setup.tdp_mmu, self.operation)
         self.twin = Twin(capture, roots, self.side, self.streams) if roots != KERNEL_ROOTS else None
         self.l1 = Programme(capture.guest.ops, capture.setup.npt)
@@ -35,6 +36,21 @@ class ReplayState:
         self.rip = 0
         self.vmcb = 0
         """That of the last VMRUN."""
+
+    @property
+    def vcpu(self) -> Vcpu:
+        """The one whose turn it is."""
+        return self.side.vcpu
+
+    @property
+    def cpu(self) -> Cpu:
+        return self.side.cpu
+
+    def select(self, number: int) -> None:
+        """From here on another vCPU runs."""
+        self.side.select(number)
+        if self.twin is not None:
+            self.twin.side.select(number)
 
     @property
     def seen(self) -> Vm:

@@ -30,7 +30,14 @@ class Host:
         self.regions: dict[tuple[int, int], int] = {}
         """(slot, size) -> byte offset in user memory. A slot keeps its memory while its size stays."""
         top = self._lay_out()
-        self.vm = Vm(memory_mib=0, user_mib=(top >> 20) + 4, roots=roots, table_pages=SHADOW_TABLES, **capture.setup.cpu_and_host)
+        self.vm = Vm(
+            memory_mib=0,
+            user_mib=(top >> 20) + 4,
+            roots=roots,
+            table_pages=SHADOW_TABLES,
+            vcpus=max(capture.vcpus, 1),
+            **capture.setup.cpu_and_host,
+        )
         self.live: dict[int, tuple[int, int, int]] = {}
         """Slot -> gpa, size, offset in user memory."""
         self.huge = [(hva, hva + size) for (slot, size), hva in self.regions.items() if slot in self._huge_slots()]

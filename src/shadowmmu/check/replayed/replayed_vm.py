@@ -21,9 +21,13 @@ class Side:
         self.matcher = matcher
         self.host = Host(capture, roots, matcher)
         self.vm = self.host.vm
-        self.vcpu = self.vm.vcpus[0]
-        self.cpu = Cpu(self.vm, self.vcpu, capture.setup.npt, capture.setup.tdp_mmu)
+        self.cpus = [Cpu(self.vm, vcpu, capture.setup.npt, capture.setup.tdp_mmu) for vcpu in self.vm.vcpus]
+        self.select(0)
         self.vm.start_trace(1 << 16)
+
+    def select(self, number: int) -> None:
+        """What follows is of this vCPU: they take turns."""
+        self.vcpu, self.cpu = self.vm.vcpus[number], self.cpus[number]
 
     def events(self) -> list[AnyEvent]:
         """What the engine did since the last call."""

@@ -38,6 +38,8 @@ def not_rerun(capture: Capture) -> str:
     """Why a capture's guest cannot be run on this machine; empty: it can."""
     if capture.setup.npt and capture.setup.host_levels > NESTED_LEVELS:
         return f"its host walks {capture.setup.host_levels} levels of nested page tables, this CPU {NESTED_LEVELS}"
+    if capture.vcpus > 1:
+        return f"its {capture.vcpus} vCPUs take turns as their VMM says, those of this machine do not"
     if any(isinstance(ev, MmuPageFault) and synced_before_reschedule(capture.events, at) for at, ev in enumerate(capture.events)):
         return "another task took the captured CPU in the middle of a fault: its host's timing"
     return ""

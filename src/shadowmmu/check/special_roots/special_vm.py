@@ -82,7 +82,8 @@ class Twin:
         """The kernel emulates a store, while here the CPU does it."""
         self._behind = False
         """User space has written to a table behind the MMU."""
-        kernel.cpu.poked = self._poked
+        for cpu in kernel.cpus:
+            cpu.poked = self._poked
 
     def _poked(self, hpa: int, data: bytes) -> None:
         """The CPU has set bits in the guest's tables on its own."""

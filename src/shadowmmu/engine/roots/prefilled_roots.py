@@ -67,7 +67,7 @@ def link_level_2(vcpu: KvmVcpuPtr, addr: u64, gfn: gfn_t) -> cython.void:
         sp: ShadowPagePtr = get_child_sp(vcpu, it.sptep, gfn if it.level == 3 else 0, is_direct(mmu), Access.ALL)
         if sp != cython.NULL:
             if sp.unsync_children:
-                sync_children(vcpu, sp)
+                sync_children(vcpu, sp, True)
             link_shadow_page(vcpu.kvm, it.sptep, sp, root_level(mmu))
         walk_next(cython.address(it))
 
