@@ -141,7 +141,7 @@ static void write_folder(const char *folder, const char *prefix)
 	free(entries);
 }
 
-/* /sys/kernel/debug/kvm/PID-FD holds the VM's counters, its vcpu0 the vCPU's. */
+/* /sys/kernel/debug/kvm/PID-FD holds the VM's counters, its vcpu0 a vCPU's; of several the VM's are the sums. */
 void write_counters(const char *tag)
 {
 	char folder[300];
@@ -149,6 +149,8 @@ void write_counters(const char *tag)
 	fprintf(counters, "STATS seq=%d tag=%s\n", seq, tag);
 	snprintf(folder, sizeof folder, "/sys/kernel/debug/kvm/%d-%d", getpid(), vm_fd);
 	write_folder(folder, "");
+	if (vcpu_count > 1)
+		return;
 	strcat(folder, "/vcpu0");
 	write_folder(folder, "vcpu0/");
 }

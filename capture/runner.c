@@ -1,4 +1,4 @@
-/* A VMM for one guest with one vCPU, on bare /dev/kvm ioctls: runs inside the captured kernel, driven by a script.
+/* A VMM for one guest, on bare /dev/kvm ioctls: runs inside the captured kernel, driven by a script.
  *
  *	runner GUESTS/NAME.kvs OUT
  *
@@ -30,11 +30,12 @@ enum port {
 };
 
 char guest_name[64], guest_folder[256];
-int vm_fd = -1, seq;
+int vm_fd = -1, seq, vcpu_count, vcpu_now;
 
 static int kvm_fd = -1, vcpu_fd = -1, dump_each_op;
 static volatile sig_atomic_t timed_out;
 static struct kvm_run *kvm_run;
+static struct { int fd; struct kvm_run *run; } vcpus[MAX_VCPUS];	/* vcpu_fd and kvm_run are those of vcpu_now */
 static char output_folder[256];
 
 void die(const char *what)
@@ -142,22 +143,42 @@ static void do_vendor(char *arguments)
 	}
 }
 
-/* vcpu */
+/* vcpu: one more, which `state` then sets up */
 static void do_vcpu(char *arguments)
 {
 	(void)arguments;
 	read_cpuid();
+	if (vcpu_count == MAX_VCPUS)
+		die("vcpu");
+	vcpu_now = vcpu_count++;
 	mark("H create vcpu");
-	vcpu_fd = ioctl(vm_fd, KVM_CREATE_VCPU, 0);
+	vcpu_fd = ioctl(vm_fd, KVM_CREATE_VCPU, vcpu_now);
 	if (vcpu_fd < 0)
 		die("KVM_CREATE_VCPU");
 	kvm_run = mmap(NULL, ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0), PROT_READ | PROT_WRITE, MAP_SHARED, vcpu_fd, 0);
 	if (kvm_run == MAP_FAILED)
 		die("kvm_run");
+	vcpus[vcpu_now].fd = vcpu_fd;
+	vcpus[vcpu_now].run = kvm_run;
 	if (ioctl(vcpu_fd, KVM_SET_CPUID2, &cpuid))
 		die("KVM_SET_CPUID2");
 	write_cpuid(&cpuid.head);
 	mark("H vcpu ready");
+}
+
+/* on NUMBER: from here on this vCPU runs */
+static void do_on(char *arguments)
+{
+	int level, number = atoi(arguments);
+	uint64_t root;
+
+	if (number < 0 || number >= vcpu_count)
+		die("on");
+	latest_root(&root, &level);	/* what was loaded until now is the other's */
+	vcpu_now = number;
+	vcpu_fd = vcpus[number].fd;
+	kvm_run = vcpus[number].run;
+	mark("H on vcpu=%d", number);
 }
 
 /* nrpages COUNT: the most shadow pages that KVM may use */
@@ -336,7 +357,8 @@ static int run_guest(void)
 /* --- the script ---------------------------------------------------------------------------------------------- */
 
 static const struct { const char *word; void (*act)(char *arguments); } commands[] = {
-	{ "vm", do_vm }, { "nofeature", do_nofeature }, { "physbits", do_physbits }, { "vendor", do_vendor }, { "vcpu", do_vcpu }, { "slot", do_slot }, { "load", do_load }, { "state", do_state },
+	{ "vm", do_vm }, { "nofeature", do_nofeature }, { "physbits", do_physbits }, { "vendor", do_vendor }, { "vcpu", do_vcpu }, { "on", do_on },
+	{ "slot", do_slot }, { "load", do_load }, { "state", do_state },
 	{ "dumpeach", do_dumpeach }, { "stats", do_stats }, { "flags", do_flags }, { "move", do_move }, { "delslot", do_delslot },
 	{ "readd", do_readd }, { "poke", do_poke }, { "madvise", do_madvise }, { "mprotect", do_mprotect },
 	{ "dirtylog", do_dirtylog }, { "manual", do_manual }, { "clearlog", do_clearlog }, { "nrpages", do_nrpages },
@@ -366,8 +388,10 @@ static int do_line(char *line)
 static void close_vm(void)
 {
 	mark("H closing");
-	munmap(kvm_run, ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0));
-	close(vcpu_fd);
+	for (int i = 0; i < vcpu_count; i++) {
+		munmap(vcpus[i].run, ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0));
+		close(vcpus[i].fd);
+	}
 	close(vm_fd);
 	mark("H closed");
 }

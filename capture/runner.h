@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #define MAX_SLOTS 16
+#define MAX_VCPUS 4
 #define PAGE 4096
 
 /* A memslot: guest memory [gpa, gpa + size) is the VMM's memory at `hva`. A slot that was deleted keeps its memory. */
@@ -18,7 +19,7 @@ struct slot {
 
 extern struct slot slots[MAX_SLOTS];
 extern char guest_name[64], guest_folder[256];
-extern int vm_fd;
+extern int vm_fd, vcpu_count, vcpu_now;
 extern int seq;			/* markers that the guest has given so far */
 
 void die(const char *what);	/* prints one line with errno, ends the process */

@@ -83,8 +83,8 @@ void mark(const char *format, ...)
 int latest_root(uint64_t *root, int *level)
 {
 	static char text[65536];
-	static uint64_t last_root;
-	static int last_level;
+	static uint64_t last_root[MAX_VCPUS];
+	static int last_level[MAX_VCPUS];
 	ssize_t length;
 
 	while ((length = read(roots_fd, text, sizeof text - 1)) > 0) {
@@ -92,14 +92,14 @@ int latest_root(uint64_t *root, int *level)
 		for (char *at = text; (at = strstr(at, "root=0x")); at++) {
 			char *level_at = strstr(at, "level=");
 
-			last_root = strtoull(at + strlen("root="), NULL, 16);
+			last_root[vcpu_now] = strtoull(at + strlen("root="), NULL, 16);
 			if (level_at)
-				last_level = atoi(level_at + strlen("level="));
+				last_level[vcpu_now] = atoi(level_at + strlen("level="));
 		}
 	}
-	*root = last_root;
-	*level = last_level;
-	return last_root && last_root != ~0ull;
+	*root = last_root[vcpu_now];
+	*level = last_level[vcpu_now];
+	return last_root[vcpu_now] && last_root[vcpu_now] != ~0ull;
 }
 
 static void copy(const char *path, int flags, const char *suffix)

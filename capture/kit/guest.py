@@ -89,6 +89,8 @@ class Guest(Programme):
         self.slots = [ORDINARY, HUGETLB, LOST_SLOT] if mode is REAL else [ORDINARY, HUGETLB, LOST_SLOT, LOGGED_SLOT]
         self.script: list[list[str]] = []
         """What the host does at each call, in the runner's words."""
+        self.other_vcpus: list[dict[str, int]] = []
+        """Registers that more vCPUs begin with, as `entry_state`; `host("on 1")` lets one of them run."""
         self.cpu: list[str] = []
         """What its CPU has not, in the runner's words: `nofeature`, `physbits`, `vendor`."""
         self.dump_each_op = True
@@ -162,7 +164,10 @@ class Guest(Programme):
         lines = ["vm"]
         lines += [f"slot {slot.id} {slot.flags:x} {slot.gpa:x} {slot.size:x} {slot.backing}" for slot in self.slots]
         lines += [f"load {part['gpa']:x} {part['file']}" for part in image]
-        lines += [*self.cpu, "vcpu", "state " + " ".join(f"{key}={value:#x}" for key, value in self.entry_state.items())]
+        lines += self.cpu
+        for state in (self.entry_state, *self.other_vcpus):
+            lines += ["vcpu", "state " + " ".join(f"{key}={value:#x}" for key, value in state.items())]
+        lines += ["on 0"] if self.other_vcpus else []
         lines += [f"dumpeach {self.dump_each_op:d}", "stats before"]
         for commands in self.script:
             lines += ["run", *commands]

@@ -297,3 +297,14 @@ def test_missing_programs_are_named(words, program, package, tmp_path, capsys, m
     monkeypatch.setenv("PATH", str(tmp_path))
     assert driver.main([*words, "--work", str(tmp_path)]) == 2
     assert f"no {program}: apt install {package}" in capsys.readouterr().err
+
+
+def test_a_guest_says_what_its_cpu_lacks_and_which_vcpus_there_are(tmp_path):
+    guest = guests_of("shadow", SEEDS)[0]
+    guest.cpu = ["nofeature 80000001 edx 26", "vendor GenuineIntel"]
+    guest.other_vcpus = [guest.entry_state | {"rip": 0xB00000}]
+    guest.save(tmp_path)
+    lines = (tmp_path / f"{guest.name}.kvs").read_text().splitlines()
+    start = lines.index("nofeature 80000001 edx 26")
+    assert [line.split()[0] for line in lines[start : start + 7]] == ["nofeature", "vendor", "vcpu", "state", "vcpu", "state", "on"]
+    assert "rip=0xb00000" in lines[start + 5] and lines[start + 6] == "on 0"

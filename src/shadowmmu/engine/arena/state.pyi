@@ -79,3 +79,7 @@ class Bug(IntFlag):
     BUG_RSVD_MMIO_WALK = 20
     BUG_HUGE_DIRTY = 21
     BUG_ALIGNMENT = 22
+
+class ManualProtect(IntFlag):
+    MANUAL_PROTECT = 0x1
+    INITIALLY_SET = 0x2

@@ -56,7 +56,8 @@ from cython.cimports.shadowmmu.x86.pte import Pte
 from shadowmmu.engine.arena import state as engine_state
 from shadowmmu.engine.face import types
 from shadowmmu.engine.face.arguments import check_range, check_within_page
-from shadowmmu.engine.face.config import MAX_TABLE_PAGES, VmConfig
+from shadowmmu.engine.face.config import MAX_TABLE_PAGES as _MAX_TABLE_PAGES
+from shadowmmu.engine.face.config import VmConfig
 from shadowmmu.engine.face.seal import SEAL as _SEAL
 from shadowmmu.engine.face.types import GuestMemoryError, HostRegion, Memslot, MemslotError, ShadowPageView
 
@@ -325,7 +326,7 @@ class Vm:
         `first_page` is a multiple of 64, and so is `pages`, unless they are the slot's last.
         """
         check_range("address_space", address_space, 0, ADDRESS_SPACES - 1)
-        check_range("slot", slot, 0, MAX_SLOT_ID)
+        check_range("slot", slot, 0, _MAX_SLOT_ID)
         found: MemSlotPtr = slot_by_id(self.kvm, address_space, slot)
         if found == cython.NULL or not found.flags & SlotFlag.SLOT_LOG_DIRTY:
             raise MemslotError(f"memslot {slot} keeps no dirty log; set it with log_dirty first")
@@ -356,7 +357,7 @@ class Vm:
 
     def reschedule(self, pages: int) -> None:
         """Another task wants the CPU once so many more pages below others have been synced; 0: none does. A fault is then retried."""
-        check_range("pages", pages, 0, MAX_TABLE_PAGES)
+        check_range("pages", pages, 0, _MAX_TABLE_PAGES)
         self.kvm.resched_after = pages
 
     def arm_interleave(self, point: int, gpa: int, value: int, size: int) -> None:

@@ -142,7 +142,7 @@ def clear_word(kvm: KvmPtr, slot: MemSlotPtr, word: u64, mask: u64) -> cython.bi
 def get_dirty_log(kvm: KvmPtr, slot: MemSlotPtr, into: p_u64) -> cython.void:
     """KVM_GET_DIRTY_LOG: hand out the bitmap, and clear it unless that is left to KVM_CLEAR_DIRTY_LOG.
 
-    In the kernel: kvm_arch_mmu_enable_log_dirty_pt_masked, kvm_arch_flush_remote_tlbs_memslot.
+    In the kernel: kvm_arch_flush_remote_tlbs_memslot.
     """
     flush: cython.bint = False
     word: u64

@@ -38,7 +38,10 @@ from cython.cimports.shadowmmu.x86.pte import Pte
 @cython.nogil
 @cython.exceptval(check=False)
 def split_spte(kvm: KvmPtr, huge: spte_t, child: ShadowPagePtr, index: cython.int) -> spte_t:
-    """make_huge_page_split_spte: entry `index` below a huge one, with its rights. A 4K page may be executable again."""
+    """make_huge_page_split_spte: entry `index` below a huge one, with its rights. A 4K page may be executable again.
+
+    In the kernel: make_spte_executable.
+    """
     spte: spte_t = huge | (index * pages_per_hpage(role_level(child.role))) << PAGE_SHIFT
     if role_level(child.role) > 1:
         return spte
@@ -69,7 +72,10 @@ def fill_child(kvm: KvmPtr, slot: MemSlotPtr, huge: spte_t, child: ShadowPagePtr
 @cython.nogil
 @cython.exceptval(check=False)
 def split_huge_page(kvm: KvmPtr, slot: MemSlotPtr, sptep: p_spte) -> cython.void:
-    """shadow_mmu_split_huge_page. The child is direct, whatever its parent is; a direct page needs no vCPU, so any will do."""
+    """shadow_mmu_split_huge_page. The child is direct, whatever its parent is; a direct page needs no vCPU, so any will do.
+
+    In the kernel: shadow_mmu_get_sp_for_split.
+    """
     parent: ShadowPagePtr = sptep_to_sp(kvm, sptep)
     index: cython.int = spte_index(sptep)
     huge: spte_t = sptep[0]
@@ -127,7 +133,10 @@ def split_mappings(kvm: KvmPtr, slot: MemSlotPtr, head: p_u64) -> cython.void:
 
 
 def try_split_huge_pages(kvm: KvmPtr, slot: MemSlotPtr, start: gfn_t, end: gfn_t) -> cython.void:
-    """kvm_mmu_try_split_huge_pages: of gfns [start, end), the largest first."""
+    """kvm_mmu_try_split_huge_pages: of gfns [start, end), the largest first.
+
+    In the kernel: kvm_shadow_mmu_try_split_huge_pages, kvm_mmu_slot_try_split_huge_pages.
+    """
     if not kvm.eager_page_split:
         return
     level: cython.int

@@ -1,0 +1,3 @@
+from shadowmmu.check.audit.auditor import Auditor
+
+def validate_strictly(auditor: Auditor) -> None: ...
