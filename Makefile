@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # The recipes of the project, for people and for CI alike. `make run` and `make test` set up all they need.
 
 PYTHON ?= python3

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Build of the compiled rooms: every module that has a .pxd beside it goes to C in `build/`, then to a shared object."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The engine against its C twin, in one run: faults and warm translations a second, and their ratio.
 
 - *first touch*: a write to a page not mapped yet: walk, A/D bits, link, leaf, rmap. A new page table each 512.

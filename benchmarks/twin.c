@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 /*
  * The fault path of the engine in plain C: what the same work costs without Cython and without modules.
  *

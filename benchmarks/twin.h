@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * What a VM of the C twin is: the structs of src/shadowmmu/engine/arena/state.pxd, fields that no fault reads left out.
  */

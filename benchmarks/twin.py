@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The C twin (`twin.c`, `twin_vm.c`), compiled with -O2 and loaded, and a guest for both it and the engine."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 /*
  * A VM for the twin: one slot of guest memory at gfn 0, one vCPU with a PAE guest on a special root or a 4-level guest.
  *

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Captures of Linux 6.1's own shadow MMU, made on this machine: Debian's kernel on QEMU's CPU, with small guests.
 
 Example: python capture/capture.py fetch && python capture/capture.py build &&

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 /* What the kernel holds at this moment: its shadow tables (through /proc/kcore), its counters, the guest's frames. */
 #define _GNU_SOURCE
 #include <dirent.h>

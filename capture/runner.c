@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 /* A VMM for one guest, on bare /dev/kvm ioctls: runs inside the captured kernel, driven by a script.
  *
  *	runner GUESTS/NAME.kvs OUT

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
 /* What the parts of the runner share. It runs as root inside the captured kernel, one process a guest. */
 #ifndef RUNNER_H
 #define RUNNER_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 /* Guest memory: memslots, and what the host does to the pages behind them. Each command is one line of the script. */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 /* The kernel's trace: which events are recorded, the lines that the runner adds, and where the root was last loaded. */
 #define _GNU_SOURCE
 #include <errno.h>

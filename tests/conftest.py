@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What CI tells at its end: how long each tier took, beside the minutes it has."""
 
 from __future__ import annotations

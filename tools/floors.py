@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The floors of the house: what imports what, `cimport` included, and the drawing of it in docs/architecture.md.
 
 Which room may import from which stands in pyproject.toml, as contracts of import-linter. That tool cannot read the

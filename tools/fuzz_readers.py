@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Fuzzes the readers of outside input for as long as one says, each in turn, with seeds that nobody has used before.
 
 Example: python tools/fuzz_readers.py --seconds 600

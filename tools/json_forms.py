@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The forms that `--json` prints, as docs/json.md lists them: drawn from the types, and held to what a version promised.
 
 Within a version things may be added. What a form had, it has: --write refuses to drop or to change a line of one whose

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The enums in the .pyi files, as the .pxd files beside them say: `python tools/stubs.py --write` writes them anew.
 
 What else stands in a stub is written by hand, and held to the runtime by tests/unit/typing/test_stubs.py.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The few instructions that guests are made of, for 16-, 32- and 64-bit code, encoded by iced-x86.
 
 Methods that put an instruction give its address. `WORD` in an instruction's name stands for the register width of the

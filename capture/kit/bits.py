@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Bits of x86 page tables and control registers (APM vol. 2, chapters 3 and 5)."""
 
 P, W, U, A, D, PS, G = 1, 1 << 1, 1 << 2, 1 << 5, 1 << 6, 1 << 7, 1 << 8

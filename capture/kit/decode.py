@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a run left -> `captures/<set>/NAME.*`, the form that `shadowmmu replay --kit` reads."""
 
 from __future__ import annotations

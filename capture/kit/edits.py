@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Scenarios of a guest's edits of its tables: large pages, several roots, upper entries, floods of writes, unsync tables."""
 
 from __future__ import annotations

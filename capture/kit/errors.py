@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Errors that are the user's to mend, and the programs whose absence is one of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Debian's 6.1 kernel and busybox, out of their packages: nothing is installed, nothing is compiled."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A guest: a programme with its memory, its memslots, its first registers, and what the host does meanwhile."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What every protected-mode guest has in memory: segments, one TSS, and an IDT whose handlers tell the host and go on.
 
 Every access that may fault is preceded by `mov esi, <the address behind it>`: the handlers of #PF and #GP resume there.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Builds the runner, and the archives that the kernel unpacks as its first file system.
 
 A kernel takes several cpio archives one behind the other (Documentation/driver-api/early-userspace/buffer-format.rst):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Where things lie in every guest: physical addresses, and the virtual addresses behind which they are mapped.
 
 Code, stacks and tables are mapped at their own addresses, so that a guest can write its tables as they lie.

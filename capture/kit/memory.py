@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A guest's memory image: the pages that are not left to be zero."""
 
 from __future__ import annotations

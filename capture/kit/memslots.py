@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Scenarios of what the host does: MMIO, memslots that go and come, pages taken away, dirty logging; and real mode."""
 
 from __future__ import annotations

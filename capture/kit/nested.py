@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Scenarios of an L1 that runs an L2: edits of nested tables, large pages, several nested roots, memslots, a paged L2."""
 
 from __future__ import annotations

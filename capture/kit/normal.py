@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Events as lines to be read and compared: no times, and names in place of host addresses.
 
 A host frame that holds guest memory is `g` and the guest's frame number; shadow pages and roots are S0, S1.. in the order

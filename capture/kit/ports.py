@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The ports on which a guest speaks to the runner (`enum port` of runner.c)."""
 
 from enum import IntEnum

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A guest's programme: each operation tells the host its number, then does one thing that the MMU may notice."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Random guests: accesses, edits of tables at every level, control registers, and acts of the host, decided by a seed.
 
 Nothing is known beforehand but that the guest's code and stacks stay mapped: every access may fault, and goes on.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Random hypervisors: edits of nested tables, of an L2's own tables, and acts of the host, between runs of an L2."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Scenarios of a guest's rights: first touches, accessed and dirty bits, protection, CR0.WP, SMEP and SMAP, CR4 and EFER."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Reads pages of the kernel's trace ring buffer, with the event layouts that the kernel itself gives.
 
 The page and record headers are those of kernel/trace/ring_buffer.c (events/header_page, events/header_event); an event's

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Boots the kernel on QEMU's own CPU (TCG: no KVM of the machine is used), with the guests of one set."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The sets: which guests there are, and on which hosts they are captured."""
 
 from __future__ import annotations

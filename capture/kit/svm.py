@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A guest that is itself a hypervisor: an L1 that runs an L2 by AMD's SVM, on nested page tables or without.
 
 The L2 is flat or paged 32-bit code; what it does between two VMRUNs is written as `guest.l2.read(..)` and so on, and

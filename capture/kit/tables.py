@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Page tables of a guest, in its memory image: its own, or nested tables that it gives to an L2."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """shadowmmu: KVM's x86 shadow MMU, with special shadow pages, as Python that runs real guests."""
 
 from importlib import import_module

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Where a process begins, `shadowmmu` or `python -m shadowmmu`. Ctrl-C is seen to before anything else is loaded."""
 
 from __future__ import annotations

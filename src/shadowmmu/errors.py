@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Errors that are the user's to mend: the message names the object, what is wrong with it, and what to do."""
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A divergence names the rule of ours behind it, and the command that it prints shows the state before."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Captures that are cut off, changed or of another kind: one clear line and exit code 2, or a verdict; never a traceback."""
 
 from __future__ import annotations

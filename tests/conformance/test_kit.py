@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Reading what the capture kit writes: the same capture comes out that went in."""
 
 import msgspec

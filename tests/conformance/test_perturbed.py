@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A replay must find every sort of difference, at its place: captures are changed on purpose."""
 
 import msgspec

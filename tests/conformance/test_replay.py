@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Every capture of the real kernel replays: exactly on legacy roots, on special ones but for differences that have a letter."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The captures' guests, run as code on the machine, do what they did on the real kernel; and what differs is seen."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """On roots of special pages: which differences from the kernel a replay explains, and that it explains no others."""
 
 from __future__ import annotations

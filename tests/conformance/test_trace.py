@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The event grammar: every event survives its text and its binary form; both sources give the same structs."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """CONTRIBUTING.md says what the code has."""
 
 from __future__ import annotations

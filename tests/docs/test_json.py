@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """docs/json.md: the forms are as the page lists them, every verb prints what its form says, and a version keeps its promises."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """docs/kernel-functions.md: every function of the kernel's MMU is found here by its name, or is told why it is not."""
 
 from __future__ import annotations

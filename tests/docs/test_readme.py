@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What the README and the docs say is run or looked up here."""
 
 from __future__ import annotations

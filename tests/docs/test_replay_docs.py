@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """docs/replay.md and check/replay/ignore.py say the same of what is not compared, in both directions."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """docs/rules.md: every rule has a test by its number, and every function it names exists."""
 
 from __future__ import annotations

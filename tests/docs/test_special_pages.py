@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The table of roots in docs/special-pages.md says what tests/helpers/root_table.py builds."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """docs/where.md: what it names is there."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Hostile guests on the whole machine: every run ends with a verdict, every exit passes the audit, nothing of the host is seen.
 
 And the root designs cannot be told apart: the same end, the same registers, exceptions and memory.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The guest images that are checked in are what their sources build."""
 
 from __future__ import annotations

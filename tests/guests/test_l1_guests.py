@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The guests that are hypervisors on the whole machine: every answer right under every root design, audited at every exit."""
 
 from pathlib import Path

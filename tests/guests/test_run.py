@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The guests of guests/ on the whole machine, under every root design: every answer they check must be right."""
 
 from pathlib import Path

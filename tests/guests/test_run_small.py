@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Small guests on the whole machine: how runs end, and what the tours of guests/ do not do."""
 
 import shutil

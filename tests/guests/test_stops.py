@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Stops of the CPU change nothing: every guest gives the same answers, exits and counters with them as without."""
 
 from pathlib import Path

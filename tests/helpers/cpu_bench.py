@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The Unicorn back end on bare memory: no engine, no machine."""
 
 import ctypes

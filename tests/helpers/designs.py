@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The root designs that tests run on: those of the engine's table."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The engine's source as text: its functions, whom they call, and which events they emit."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Hostile calls of the face, made up from what its classes have: every public method with arguments by the names of its parameters."""
 
 from __future__ import annotations

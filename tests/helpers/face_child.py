@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The child in which hostile calls are made: it takes sequences of calls from its standard input, and answers what came of each.
 
 A call is a target, a name, arguments and keywords. What cannot be known before the run stands in them as a `Symbol`.

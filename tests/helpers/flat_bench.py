@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The emulator on flat memory, and Unicorn beside it as the judge of one instruction."""
 
 from random import Random

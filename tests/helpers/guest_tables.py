@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Small guests for tests of the engine: tables that map a few addresses, and a VM that runs on them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Guests made of hostile code: random bytes and the worst instructions, in tables that were scribbled over.
 
 A guest is 64 chunks of 64 bytes. Whatever faults, its handler goes on with the next chunk and halts after the last, so

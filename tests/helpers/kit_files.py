@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Writes a capture as the capture kit does, for tests of its reader."""
 
 from __future__ import annotations

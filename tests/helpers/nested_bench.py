@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A tiny hypervisor for tests: L1 is one VMRUN and a HLT, everything else is put into memory from here.
 
 L1 maps all of its memory to itself, in 4-level, PAE or 2-level form; so do its nested tables, page by page where L2's

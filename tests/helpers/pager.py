@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A naive pager with the engine's face: shadow tables that are thrown away at every invalidation.
 
 It exists to test the judges: correct as it stands, and with one named fault planted at a time it must be caught.

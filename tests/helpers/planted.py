@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Inputs in which sequences for terminals are planted: guests, captures, arguments."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Stores behind the engine's back, as an error in the engine would make them: into any host memory, and into its own arena."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Every reader of outside input as a property: whatever it is given, it reads, or refuses in a line of BadInput.
 
 `PROPERTIES` are run by tests/readers with a fixed seed and budget, and by tools/fuzz_readers.py for as long as one says.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The root table: which root each kind of guest gets, in every design, on which host; and a VM of each row."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Random guests on the engine, every root design and every paging mode: the size that fits a push.
 
 The soak (``make soak``) does the same a million times over. A failure prints the command that shows it again.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The judges on a pager that is known: they accept it, and catch every fault planted in it."""
 
 from functools import partial

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The life of a hypervisor, L1, on the model CPU: hosts of 4 and 5 levels, every mode of L1, every root design.
 
 The machine's CPU back end walks four levels of nested tables, so this is where guests live on a 5-level host, below

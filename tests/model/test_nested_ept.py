@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Shadow EPT against the manual: an L1 edits extended page tables at random while two L2s run on what the engine makes of them.
 
 Whether an access of L2 may succeed, and what L1 is told if not, is decided by `hardware.walk.Ept`, which walks L1's tables

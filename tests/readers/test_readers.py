@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Readers of outside input, fuzzed with a fixed seed and budget; `make fuzz-readers` does more of the same."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Faults that Linux had, each as the guest that shows it. With the rule taken out of the engine the test fails."""
 
 from __future__ import annotations

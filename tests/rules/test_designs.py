@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The table of root designs, and that nothing in the engine beside it asks which one a VM has."""
 
 from __future__ import annotations

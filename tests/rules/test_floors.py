@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The floors of the house: rooms import downward only, compiled modules included; what is inline is told of."""
 
 from __future__ import annotations
@@ -78,6 +79,6 @@ def test_the_drawing_is_made_from_the_code() -> None:
 @pytest.mark.parametrize("pxd", sorted(floors.SRC.rglob("*.pxd")), ids=lambda path: str(path.relative_to(floors.SRC)))
 def test_what_is_inline_is_named_where_one_looks_for_it(pxd: Path) -> None:
     """A function in a .pxd has a second syntax and is not found in the .py: its module's docstring names it."""
-    docstring = re.match(r'""".*?"""', pxd.with_suffix(".py").read_text(), flags=re.S)
+    docstring = re.search(r'""".*?"""', pxd.with_suffix(".py").read_text(), flags=re.S)
     for name in re.findall(r"^cdef inline [^\n(]*?\*?(\w+)\(", pxd.read_text(), flags=re.M):
         assert docstring and re.search(rf"\b{name}\b", docstring[0]), f"{pxd.with_suffix('.py').name} does not name {name}"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The hazards H7 to H18 of the special-page series as it was posted: each test would fail with what it did.
 
 H1, H2 and H4 need nesting: test_nested.py. H3, H5, H6, H10 and H17 stand with the requirements: test_requirements.py.

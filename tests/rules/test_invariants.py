@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Each invariant is broken on purpose, in a copy of the state, and the audit must name exactly it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The requirements P1 to P5 of prefilled roots: which level-2 pages a load links, and that it does nothing else."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The requirements R1 to R16 of special shadow pages, and hazards of the posted design that show without nesting."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Every row of the root table: which root each kind of guest gets, in every design, on which host.
 
 A guest's tables map one address to one page; the test takes one fault there and looks at the chain from the root

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Touches memory that nobody may touch, to see that the sanitizer reports it: the first step of `make sanitize`."""
 
 from __future__ import annotations

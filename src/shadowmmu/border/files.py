@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Files that come from outside: only regular ones, never more of them than the limits say, and one line for all that is wrong."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """How much is taken of anything that comes from outside. Every reader asks here, and nothing else sets a limit.
 
 Depth has no number of its own: what nests deeper than Python's recursion limit is refused by `files.parsing`.

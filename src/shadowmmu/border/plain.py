@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Text from outside - a guest's output, names, captures, messages of libraries - made safe to show.
 
 What could steer a terminal, or show as nothing, or turn the reading direction, is written as its escape: `\\x1b`, `\\u202e`.

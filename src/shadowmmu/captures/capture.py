@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A capture: one guest's run on a real kernel, with all that is needed to replay it, in one compressed file.
 
 How captures are made, and what each part means to the kernel, is told in `capture/README.md`; `kit` reads that output.

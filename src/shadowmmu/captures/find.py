@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Finds captures: by path, or by name among those that come with the package or, all of them, with the source."""
 
 from __future__ import annotations

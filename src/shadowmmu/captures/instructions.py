@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Just enough decoding to know which emulated instructions write a control register."""
 
 from __future__ import annotations

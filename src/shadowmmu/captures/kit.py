@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Reads what the capture kit writes: `captures/<set>/NAME.*` beside `guests/<set>/NAME.*`."""
 
 from __future__ import annotations

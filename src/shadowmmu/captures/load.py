@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Captures as files: MessagePack in xz, looked at as a whole before anything is made of it."""
 
 from __future__ import annotations

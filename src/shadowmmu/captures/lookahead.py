@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What the capture tells later about the exit at hand: values of registers, and how the kernel went on."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Reads the lines that the VMM wrote into the trace: what the guest says (`G`), what the host does (`H`)."""
 
 from __future__ import annotations

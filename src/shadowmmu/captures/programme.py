@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The guest's programme: which of its steps is under way, and whether its plain store has been done.
 
 A store that needs no exit leaves no event: it is known from the guest's list of operations, and done when the guest

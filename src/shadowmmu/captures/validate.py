@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a capture must be for a replay to begin: sizes that can be, numbers that fit, markers with what they need.
 
 The types are the decoder's to check. What is then still wrong shows at an event, and `undoable` names it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`shadowmmu captures`: what there is to replay and to rerun."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`shadowmmu compare`: one guest on several root designs."""
 
 from __future__ import annotations

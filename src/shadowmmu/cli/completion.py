@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`shadowmmu completion`: the command line for the Tab key."""
 
 from __future__ import annotations

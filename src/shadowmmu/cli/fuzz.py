@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`shadowmmu fuzz`: random operations, judged by the oracle and the audit."""
 
 from __future__ import annotations

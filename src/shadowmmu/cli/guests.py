@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`shadowmmu guests`, and guests by name: shipped inside the package, or in the checkout that the package runs from."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The command `shadowmmu`: its verbs, each loaded when it is used, and how a command ends.
 
 Exit codes: 0 all is well; 1 a violation, a divergence, or a guest that failed; 2 wrong usage or bad input; 130 Ctrl-C.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Where verbs write: one console for people, plain ASCII for programs. Neither lets anything from outside steer a terminal."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`shadowmmu replay`: captures of the real kernel against the engine."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`shadowmmu rerun`: the guests of captures run on the machine, and the MMU is compared with the real kernel's."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The option `--roots`: a name from the table of root designs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`shadowmmu run`: a guest on the shadow MMU."""
 
 from __future__ import annotations

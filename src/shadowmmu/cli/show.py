@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """`shadowmmu show`: the shadow tables of a guest."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Standard output and standard error as the process has them: nothing that happens to them stops a run on its way.
 
 A reader that leaves, a full disk, an encoding that lacks a sign: what cannot be written is dropped, and `main` says so at the end.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What the CPU does with page tables, written from the manuals and not from the engine.
 
 With `shadowmmu.check.oracle.oracle` this is the trusted base, and imports nothing else of this project: a bare CPU's page

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A model CPU for one vCPU that runs on the engine's shadow tables.
 
 One access is the unit: enter the guest, translate through the TLB and the shadow tables in host memory, and either

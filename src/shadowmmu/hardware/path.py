@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The entries for an address, from the root down, and no more: neither rights nor reserved bits end this way.
 
 For who looks at tables, or compares what two of them hold; what a CPU makes of an address is `walk`'s.

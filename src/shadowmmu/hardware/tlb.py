@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """TLB and paging-structure caches that keep everything the architecture lets them keep.
 
 Entries stay until an invalidation that the manuals require (SDM 4.10.4, APM 5.5), so a forgotten flush shows as a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Accesses of an L2 that has paging of its own, on the model CPU: a walk in two dimensions (APM 15.25.4).
 
 Every entry of L2's tables is found by a nested walk for a user's write (APM 15.25.6), and so is, for the access itself,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A bare CPU's page walk, over any memory that is given as two functions.
 
 `walk` serves a guest's own tables in guest-physical memory (what a bare CPU would give the guest) and the shadow

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """One address, all the way to host memory, as data: the guest's tables, L1's nested tables, shadow entries beside them.
 
 With nested paging the CPU walks two dimensions: every table of the guest itself lies at an address that the nested tables

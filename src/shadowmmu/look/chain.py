@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The tables at the top of a root: those that shadow no table of the guest, and the first that does."""
 
 from __future__ import annotations

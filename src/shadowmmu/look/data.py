@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Types that every view shares: hexadecimal numbers, and the JSON form."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Shadow entries, decoded, each beside the guest entry it was made from.
 
 The entry format is that of shadow paging and NPT; EPT entries are not decoded. Entry layouts: AMD APM vol. 2 section

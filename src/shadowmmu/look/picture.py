@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The shadow tables of a VM as data: the roots of each MMU, tables, entries beside the guest's own.
 
 Neighbouring entries that map pages alike are one `Pages` row. Nothing is decided here that the engine has not

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Reverse maps as data: for each guest page, the shadow entries that map it. Neighbours mapped alike are one row."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The root that a guest gets, before it runs: the tables from its top down to the first that stands for one of the guest's."""
 
 from __future__ import annotations

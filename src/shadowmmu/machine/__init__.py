@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A virtual machine around the engine: CPU, exits, event delivery, instruction emulation, nested SVM, loader, few devices.
 
 Each room imports only from those above it:

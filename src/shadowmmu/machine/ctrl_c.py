@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Ctrl-C while a guest runs: the run ends between two exits.
 
 Python runs a signal handler wherever it happens to be, and an exception raised inside a callback of the CPU is printed and

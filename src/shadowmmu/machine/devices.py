@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The devices of the machine: a serial port, the exit port, a debug port. There are no interrupts."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What the machine itself wants to see of a guest, with shadow paging and with nested paging."""
 
 from shadowmmu.machine.seam import MASK32, Intercepts

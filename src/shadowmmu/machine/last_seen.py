@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What to know of a guest that did not pass: where it was, the last faults it was given, and what it asked for in vain."""
 
 from collections import deque

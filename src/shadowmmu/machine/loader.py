@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Guests: their description in TOML, and images loaded as a boot loader leaves them.
 
 Formats: ``multiboot`` (version 1: ELF, or any file with the address fields) and ``flat`` (bytes at an address).

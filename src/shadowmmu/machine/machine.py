@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The machine: a guest, the engine, and one processor a vCPU, run in turns."""
 
 import threading

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The control registers that the hardware really runs with, while the guest believes in its own."""
 
 from typing import TYPE_CHECKING

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """How a run ended, in numbers. Plain data: rendering is elsewhere."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The seam between the machine and a CPU: what passes through it, and the calls of a back end.
 
 A back end runs guest code on whatever page tables `Controls.cr3` names, until something happens that is the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Names of places in a guest, from the symbol table of its ELF image."""
 
 import struct

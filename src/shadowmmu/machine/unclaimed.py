@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a guest asks for and the machine does not have: the first thing to know of a guest that fails."""
 
 from typing import Literal

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """One guest on several root designs: what must be equal, what differs, and why it does. Data only."""
 
 from __future__ import annotations

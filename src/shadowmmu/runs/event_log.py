@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The engine's events in the trace grammar's text form, each exit's under a marker; two such files can be diffed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a fuzz did, as data: how often each sort of operation ended how, the engine's counters, the failure."""
 
 from __future__ import annotations

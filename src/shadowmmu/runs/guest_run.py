@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """One run of a guest as data: what the machine counted, what the audit said, what is left in the shadow."""
 
 from __future__ import annotations

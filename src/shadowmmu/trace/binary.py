@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The compact form: MessagePack with the field names, compressed. Hundreds of events fit into a few kilobytes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Reads the engine's fixed-size records as this grammar's events."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The event grammar, version 1: what the engine emits, and what captures of a kernel are read into.
 
 One struct an event, with the kernel's own names: tracepoints of `kvmmmu` and `kvm` (Linux 6.1), probes on entry

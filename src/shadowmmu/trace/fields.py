@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The types of event fields. The type says how a value is written and how two systems' values are compared."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Reads events of a Linux kernel, decoded from its ring buffer into dictionaries of fields, as this grammar's events."""
 
 from __future__ import annotations

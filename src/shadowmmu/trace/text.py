@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The text form: one line an event, the kernel's names, numbers in hexadecimal. Made to be read, searched and compared.
 
     kvm_mmu_get_page gfn=18 role=3712 mmu_valid_gen=0 root_count=0 unsync=0 created=1   # l2 4-byte q0 wux efer_nx cr0_wp

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What people look at: data taken from a VM or a run, and drawings of it.
 
 * data     `picture` (shadow tables), `reverse` (reverse maps), `report` (a run), `differences` (root designs), `fuzz_report`;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Draws the rules behind a divergence: ours, the function that holds it, the kernel's function, its number."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Draws an `AddressPicture`: a table of the guest's own entries, one of nested entries beside shadow entries, and the way in a line."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Draws a `Comparison`: what the guest sees, then what differs, reason by reason."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Draws a `FuzzReport`: the verdict, the coverage table, the failure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Draws the lists of what has a name: guests, captures, and sets of these."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Draws a `Picture` as trees: what each entry means on the left, the guest's entry and the shadow entry on the right."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Draws the results of replays: a table of all, and a divergence side by side."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Draws a `RunReport`: the verdict, what exits, faults and tables there were, the audit."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Draws the results of reruns: a table of all, the classes of differences between the CPUs, and a divergence side by side."""
 
 from __future__ import annotations

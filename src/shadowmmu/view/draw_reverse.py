@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Draws reverse maps: a line for a run of guest pages, with the entries that map it."""
 
 from __future__ import annotations

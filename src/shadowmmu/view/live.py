@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A run as it goes on: the guest's output, and below it, on a terminal, how far the run has come."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Facts of the architecture, with no state.
 
 The one place where a bit, a mask, an offset or a code of the x86 manuals is written down.

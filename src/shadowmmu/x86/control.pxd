@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # Control-register bits. Sources: Intel SDM vol. 3 section 2.5, AMD APM vol. 2 section 3.1.
 
 cpdef enum Cr0:

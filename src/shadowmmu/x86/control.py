@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Bits of CR0, CR3, CR4, EFER and RFLAGS, and the paging mode they select.
 
 The enums `Cr0`, `Cr3`, `Cr4`, `Efer` and `Rflags` are declared in ``control.pxd``.

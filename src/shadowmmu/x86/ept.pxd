@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # EPT entries and the EPT pointer. Source: SDM vol. 3 sections 28.3.2 and 24.6.11.
 
 cpdef enum Ept:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Numbers of model-specific registers. Sources: APM vol. 2 appendix A; SDM vol. 4."""
 
 TSC, APIC_BASE, UCODE_REVISION = 0x10, 0x1B, 0x8B

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # Bits of the #PF error code (SDM vol. 3 section 4.7) and of AMD-V's nested page fault EXITINFO1 (APM vol. 2 section 15.25.6).
 
 cpdef enum Pferr:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """#PF error-code bits (`Pferr`, declared in ``pferr.pxd``) and their short text."""
 
 _FLAGS = ((0x1, "P"), (0x2, "W"), (0x4, "U"), (0x8, "RSVD"), (0x10, "F"), (0x20, "PK"))

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # Bits of paging-structure entries. Sources: SDM vol. 3 sections 4.3-4.5; APM vol. 2 chapter 5.
 
 cpdef enum Pte:

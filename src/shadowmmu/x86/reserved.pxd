@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 cpdef enum GateBits:                        # which of the CPU's features change what is reserved
     NX_ENABLED = 0x1
     HUGE_1G = 0x2

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Reserved-bit masks of paging-structure entries.
 
 Sources: SDM vol. 3 tables 4-1 to 4-20 and 28-1 to 28-6; APM vol. 2 section 5.3.

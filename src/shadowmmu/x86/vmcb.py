@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """AMD-V's control block (VMCB): byte offsets, intercept bits and exit codes. Source: APM vol. 2, chapter 15 and appendices B and C."""
 
 from enum import IntEnum

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The C twin of the benchmark does the same work as the engine: same tables, bit for bit, and same counters."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Files from outside: what is no regular file, too large, a bomb, or elsewhere is refused before it costs anything."""
 
 import gzip

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Text made safe to show: nothing that steers a terminal, hides or turns the reading direction is left."""
 
 import sys

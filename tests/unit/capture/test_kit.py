@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The capture kit without QEMU: its guests, the archives it packs, what it decodes, and how it complains."""
 
 import io

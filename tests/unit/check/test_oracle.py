@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The virtual TLB oracle on hand-made guest tables: what it accepts, what it condemns, and with what words."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The command line: verbs, exit codes, one-line errors, and that every failure names the command that shows it again."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The command line against its surroundings: devices for files, full disks, closed pipes, Ctrl-C. One line, the right code."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What has a name is listed, with the roots that it really gets; a kit's folder is selected from."""
 
 from __future__ import annotations

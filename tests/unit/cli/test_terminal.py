@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Sequences for terminals, planted in each kind of input, are shown and never sent: by each verb, to a pipe and to a terminal."""
 
 from __future__ import annotations

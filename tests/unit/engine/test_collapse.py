@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Dirty logging switched off: small mappings that could be large ones go, others stay, wherever the slot begins and ends."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Dirty logs: read and cleared in one call or in two, and huge mappings split when they begin or when they are cleared."""
 
 from __future__ import annotations

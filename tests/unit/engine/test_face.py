@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What the Python face gives: records by name, text that helps."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The Python face against its caller: wrong arguments and random calls raise, and never harm the process or the MMU.
 
 What may come out of a call: a value, ValueError for a range, TypeError for a type, OverflowError for an integer that

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What the guest's CPUID says, and what the host's KVM is told, changes what is reserved, what may be set, what is marked."""
 
 from __future__ import annotations

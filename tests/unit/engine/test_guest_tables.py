@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """GuestTables: what they map is what the manuals' walk finds, in every format, at every level; and what the engine shadows."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The host's pages: a huge one has frames in a row, and what changes a part of it makes it small pages."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Register states and EPT pointers that no CPU can have are refused before anything is taken, and all others are taken.
 
 What is legal is said here once more, from the manuals: SDM vol. 3 sections 2.5, 24.6.11 and 26.3.1.1, APM vol. 2 15.5.1.

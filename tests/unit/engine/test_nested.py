@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Nested guests: what the MMU does when L1 enters L2 and gets it back, and the hazards of the posted series there."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Why the engine cannot go on: the words name the register or entry that is to blame, with its value, and whose it is."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Another task wants the CPU while the kernel syncs what hangs below a table: the fault is tried again, the rest synced at entry."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Whole states: what `save` gave comes back to the byte, and nothing else is let in."""
 
 from __future__ import annotations

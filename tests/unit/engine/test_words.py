@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What an error says: the pointer or the address that is at fault, not another one."""
 
 from __future__ import annotations

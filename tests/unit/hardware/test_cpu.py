@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The model CPU on hand-made shadow tables, with a scripted vCPU in place of the engine."""
 
 import ctypes

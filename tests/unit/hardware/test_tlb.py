@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The TLB keeps what it may keep, and loses what it must lose (SDM 4.10.4.1)."""
 
 from random import Random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The page walk against known answers from the manuals, and against a second, naive statement of the same rules."""
 
 from itertools import product

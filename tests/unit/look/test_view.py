@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Views: what a picture says of shadow tables, and how it is drawn."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+; SPDX-License-Identifier: GPL-2.0-only
 ; counts in every way that a repeated or lost instruction would show
 %if BITS == 64
   %define A rax

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The Unicorn back end by itself: entry with any state, exits, state in and out, ports, code that changes."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Delivery of events through the guest's IDT, mode by mode, with known answers from the manuals."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The emulator against Unicorn: the same instruction, the same registers and memory, must end the same.
 
 Instructions are made from iced-x86's own table of encodings, operands and values from a fixed seed.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Every encoding with a memory operand that the emulator takes, on random registers and memory, ends as Unicorn ends it.
 
 The encodings are found by trying: each opcode, with each prefix and each `reg` of ModRM, is decoded and kept if it is an

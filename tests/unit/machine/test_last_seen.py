@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What is told of a guest that fails: where it was, by the names of its ELF image, its last faults, what it asked for in vain."""
 
 import io

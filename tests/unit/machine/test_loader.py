@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Guests from TOML and images: what is loaded where, and that bad input gives one clear error."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """L1's VMRUN and its kin: what is checked, what is switched, events and interrupts for L2, a hostile L1."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What L1 is told of L2: exit codes and their information, permission maps, page faults."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A hypervisor at war with the machine: its VMCB, its nested tables and L2's code are scribbled over after every exit.
 
 Whatever comes of it, a run ends with a verdict, every exit is audited, and no WARN of the engine is hit.

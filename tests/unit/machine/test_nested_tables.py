@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """L1's nested tables under L2: faults and their causes, live edits, emulated accesses, in every form and every root design."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Ports, MSRs, and memory as a delivery reaches it through the shadow tables."""
 
 from typing import Any

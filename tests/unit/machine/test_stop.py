@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A CPU that is stopped runs nothing twice and leaves nothing out, wherever the stop falls."""
 
 import shutil

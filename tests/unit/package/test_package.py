@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a wheel and a source archive hold, how a package finds its data once installed, and what is pinned."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The table of origins: it has every kind of event, names functions that exist and do what it says, and the right row is chosen."""
 
 from __future__ import annotations

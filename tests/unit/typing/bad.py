@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a type checker must refuse: every line that ends in `# wrong`, and no other."""
 
 from shadowmmu import Outcome, Vm

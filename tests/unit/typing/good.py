@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a user of the package may write: each line is right under mypy --strict and pyright, and gives the type it is said to give."""
 
 from typing import assert_type

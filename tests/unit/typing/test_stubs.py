@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The .pyi files: each says what its compiled module has at run time, no more and no less, and nothing in them is Any."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """User code under mypy --strict and pyright: what is right passes, what is wrong is refused, line by line; the README's example too."""
 
 from __future__ import annotations

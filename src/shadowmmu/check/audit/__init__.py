@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Audit: every structure of the engine against the invariants I1 to I18, after any operation.
 
 `audit(vm)` returns what is violated, nothing when all is well. It reads the arena and changes nothing. Each file checks

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.check.audit.auditor cimport Auditor
 from shadowmmu.engine.arena.state cimport Kvm, MemSlot, ShadowPage, gfn_t, u64
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """I7: indirect_shadow_pages, write tracking and the causes against large pages are what the pages make them."""
 
 import cython

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """I4 and I5: the list of active pages, newest first, and the count of pages in use."""
 
 import cython

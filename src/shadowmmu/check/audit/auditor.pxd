@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.arena.state cimport ENTRIES, Kvm, PteListDesc, ShadowPage, spte_t, u64
 from shadowmmu.engine.face.vm cimport Vm
 

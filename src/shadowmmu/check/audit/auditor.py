@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What all checks share: the VM, its live pages, what reverse lists were seen to name, and the violations found.
 
 Inline in the .pxd, since they run for every entry: `is_listed`, `next_used`.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """I3: the hash in which pages are found by gfn and role."""
 
 import cython

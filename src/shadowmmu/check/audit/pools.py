@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """I14: every header and every rmap descriptor is in use or free, once. And what the engine itself warned of."""
 
 import cython

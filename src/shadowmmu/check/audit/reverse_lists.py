@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """I1 and I2, first halves: what rmaps and parent_ptes name. The second, that every entry is named, is decided in `tables`."""
 
 import cython

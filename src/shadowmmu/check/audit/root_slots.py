@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """I5, I11 and I18: what the root slots of all MMUs hold, the current root and those kept for later."""
 
 import cython

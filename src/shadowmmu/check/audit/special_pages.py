@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """I13: special pages form one chain below each special root, in their own vCPU, with no entry beyond their reach."""
 
 import cython

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """I1 and I2, second halves, I9, I10, I11, I16 and I17: every entry of every live table."""
 
 import cython

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """I6, and I7 of unsync pages: the marks on the way down to pages that the guest may write."""
 
 import cython

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """I8: no writable mapping, of any size and in any address space, of a table that is shadowed and in sync."""
 
 import cython

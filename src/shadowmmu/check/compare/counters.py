@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Compares the kernel's counters with ours."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Compares dumps of the shadow tables with ours, entry by entry."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a replay does not compare, each with its reason."""
 
 from __future__ import annotations

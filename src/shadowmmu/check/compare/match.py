@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Compares two events: plain fields must be equal, host addresses equal up to a renaming that is kept."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Which rule of ours made a divergence, and by which we would have done what the kernel did."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """One-to-one renaming of host addresses: two systems agree if some renaming makes them equal, and it is kept."""
 
 from __future__ import annotations

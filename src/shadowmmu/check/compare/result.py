@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a replay tells: data only."""
 
 from __future__ import annotations

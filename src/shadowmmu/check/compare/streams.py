@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Two streams of events, the kernel's and the engine's, compared place by place as they grow."""
 
 from __future__ import annotations

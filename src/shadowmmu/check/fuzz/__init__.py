@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Random guests on the engine, judged by the virtual TLB oracle, the model CPU and the audit.
 
 A run is cut into *episodes* of `EPISODE` operations. Each makes a new small VM with two vCPUs, few table pages that

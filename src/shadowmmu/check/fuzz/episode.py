@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A VM in the middle of an episode: does operations and lets the oracle see them."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Invents the operations of an episode: mostly what a guest does, sometimes what only a hostile one would."""
 
 from shadowmmu.check.fuzz.episode import CR0_BASE, Guest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Invents what the host does in the middle of an episode: memslots, pages that move, rights taken, dirty logs."""
 
 from shadowmmu.check.fuzz.operations import (

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Operations of a fuzz, and the small world they happen in."""
 
 from enum import IntEnum

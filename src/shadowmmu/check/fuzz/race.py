@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A store of another vCPU while a fault is served: seen where it happened, between the engine's walk and its result."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Runs of the fuzz: to search, to replay a recorded list, to shrink it."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What backs guest memory during an episode: the memslots and the host's pages, as the fuzzer set them."""
 
 from typing import Any

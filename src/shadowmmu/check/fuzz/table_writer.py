@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Looks at the guest's tables, and writes entries: what the author's inventions are made of."""
 
 from random import Random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Virtual TLB oracle: what the guest's own tables have allowed since the guest last invalidated.
 
 Shadow paging emulates a TLB. For each vCPU, each PCID it has used and a set of watched addresses (`Space`) the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The sets of translations that a bare CPU could hold with one PCID: what the virtual TLB of `oracle` is made of."""
 
 from __future__ import annotations

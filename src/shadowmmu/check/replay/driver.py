@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Drives a VM through a capture: gives the engine what the CPU, the guest and the VMM did, and compares what it does.
 
 Inputs are: faults (address and error code), the emulator's use of the MMU (walks, writes, INVLPG), writes of control

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What can be seen beside events: values that the guest read, dumps of the tables, dirty logs, counters."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a replay works on: the capture, the VM that it is given to, and the two streams that are compared."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The CPU's side of a replay: what it can reach through the shadow tables, and what it stores there without an exit."""
 
 from __future__ import annotations

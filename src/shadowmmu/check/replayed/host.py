@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The host around the engine: a VM made as the capture's host was, and the actions of its VMM."""
 
 from __future__ import annotations

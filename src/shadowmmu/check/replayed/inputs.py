@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a capture gives to the engine: each input is something that can be done to one VM, and answered by it.
 
 An input is any function of a `Side`. Those that a VM with other roots may meet otherwise than the kernel are classes,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """One VM of a replay, with the host around it and the CPU that runs on its tables."""
 
 from __future__ import annotations

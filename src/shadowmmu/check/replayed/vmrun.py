@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """VMRUN and #VMEXIT: what of L1's VMCB in guest memory the MMU needs (APM vol. 2 appendix B)."""
 
 from __future__ import annotations

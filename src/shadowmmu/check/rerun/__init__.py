@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Rerun: the guests of captures run as code on the machine, and what the MMU does there is compared with the kernel.
 
 A replay gives the engine the recorded faults; here the CPU raises them. `vmm` is the user space that the guest talks to,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The machine's CPU with what the captured CPU does otherwise: done here as it does it, and counted.
 
 The captures come from QEMU 7.2's AMD-V; the machine runs on Unicorn 2.1.4, which is QEMU 5.0, with mends. Each class is told at

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Runs a capture's guest on the machine and compares, line by line of what the guest says, with what the kernel did."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The registers that the VMM gives a captured guest, at its start or later (KVM_SET_SREGS, KVM_SET_REGS)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The kernel's side of a rerun: what of a capture the machine must do as well, cut where the guest says something."""
 
 from __future__ import annotations

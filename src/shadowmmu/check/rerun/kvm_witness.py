@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Tells the exits and injections of a rerun's vCPU as KVM's events, and sees to what KVM and the captured CPU do beside them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Guest memory as KVM's emulator and the CPU's own fetch see it in a rerun."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Bit 5 of PDPTEs: the captured CPU sets A there under nested paging, as in other entries, though it is reserved.
 
 Guests see it, and KVM refuses to load such PDPTEs. So it is set when the CPU is to run, and hidden while the machine,

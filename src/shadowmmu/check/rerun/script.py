@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The host script of a captured guest: what its VMM does at each call, as the marks that a capture has for it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The vCPU of a rerun: the machine's, on the captured CPU, reading and writing guest memory as KVM and that CPU do."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """User space of a rerun: memory, memslots, the ports by which the guest talks, and the host script."""
 
 from __future__ import annotations

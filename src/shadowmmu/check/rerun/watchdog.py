@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Stops a guest that runs on without an exit."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Two engines' events upon one input, side by side: equal, or different by a rule."""
 
 from __future__ import annotations

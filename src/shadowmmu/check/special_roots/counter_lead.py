@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """How far the kernel's counters are ahead of those of a VM with other roots, by the events and answers of both."""
 
 from __future__ import annotations

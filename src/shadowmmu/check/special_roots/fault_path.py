@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a fault meets: the way of its address through the shadow tables, and the shadows of the page it leads to."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """How a VM with roots of special pages differs from the kernel: every difference has a letter, and no other is allowed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Which shadow pages a VM has, told from its events: so that tables of two VMs can be compared by what they shadow."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The rules by which a VM with roots of special pages may differ from the kernel, event by event.
 
 A rule looks at one place of the two streams (`align.Place`), where they differ, and says how many events of each it

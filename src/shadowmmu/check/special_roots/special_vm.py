@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A VM with roots of special pages that is given what the kernel's guest did, and held against the kernel rule by rule.
 
 The VM of the replay has the kernel's own roots, and does, event by event, what the kernel did. Its twin gets the same

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The tables of a VM with other roots against those of one with the kernel's roots, entry by entry."""
 
 from __future__ import annotations

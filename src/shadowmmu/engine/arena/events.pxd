@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # What the engine tells: the kernel's kvmmmu tracepoints, and the entry points that probes see.
 # Fields of each kind, in order, stand behind it; `sp` packs gen | unsync << 8 | created << 9 | special << 10.
 

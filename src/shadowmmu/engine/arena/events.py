@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Events: fixed-size records in a buffer outside the arena. Kinds and fields are in ``events.pxd``.
 
 Inline in the .pxd, since it runs in every fault: `emit`.

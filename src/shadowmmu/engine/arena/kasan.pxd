@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # Memory that nobody may touch now, for AddressSanitizer; without it, nothing.
 
 cdef extern from *:

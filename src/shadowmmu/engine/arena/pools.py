@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """How large a VM's arena is, and what its host memory looks like at first."""
 
 import cython

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # The kernel's kvm_mmu_page_role word, exact bit layout of Linux 5.18-6.1.
 
 from shadowmmu.engine.arena.state cimport role_t

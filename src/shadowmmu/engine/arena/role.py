@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The role word: with the gfn, what makes two shadow pages the same. Layout and enums are in ``role.pxd``.
 
 Inline in the .pxd, since they run in every fault: `role_level`, `role_access`, `role_as_id`, `set_level`,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from enum import IntFlag
 
 class Role(IntFlag):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # Shadow entries: the bits KVM puts in them. Sources: arch/x86/kvm/mmu/spte.h of Linux 6.1.
 
 from shadowmmu.engine.arena.state cimport Kvm, gfn_t, pfn_t, role_t, spte_t, u64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Shadow entries as pure bits: how they are made and what they say. Names and masks are in ``spte.pxd``.
 
 Every present entry has bit 11 (`Spte.MMU_PRESENT`), which no hardware format uses; a PDPTE of PAE paging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # The types of the engine: everything a VM is lives in ONE arena at a fixed address,
 # so that a whole state is copied, compared and saved with one memcpy.
 

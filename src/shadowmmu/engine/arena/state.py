@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The arena: one flat block of memory that holds everything a VM is.
 
 The structs are in ``state.pxd``. The block lies at a fixed address for the life of the VM, pointers in it

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.arena.state cimport Kvm, KvmVcpu, Request, gva_t
 
 cdef inline void make_request(KvmVcpu *vcpu, Request request) noexcept nogil:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Requests to vCPUs, and what the hardware's TLB must drop.
 
 A request kicks the vCPU out of the guest and is served before it enters again, in the order of `requests`.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Register states that a CPU can be in: what is asked before KVM_SET_SREGS or an entry of L2 takes any of them.
 
 Nothing here changes a thing. What is not the MMU's in a state of L2 (EFER.SVME, DR6, segments) is the machine's to check.

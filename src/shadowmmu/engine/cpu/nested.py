@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Nesting: L1 runs L2 (VMRUN, VM entry) and gets it back (#VMEXIT, VM exit), as far as the MMU is concerned.
 
 With nested paging the vCPU switches to `guest_mmu`, which shadows L1's NPT or EPT, and `nested_mmu` walks L2's own

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.arena.state cimport KvmVcpu, u64
 
 cdef bint reload_pdptrs(KvmVcpu *vcpu, u64 cr3) noexcept nogil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Writes of control registers and EFER: what they mean for the MMU. A function returns False where the CPU
 raises #GP(0); then nothing has changed. Rules: SDM vol. 3 sections 2.5, 4.1 and 4.10.4.1, and KVM's own.
 """

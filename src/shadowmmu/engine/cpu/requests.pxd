@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.arena.state cimport KvmVcpu
 
 cdef void serve(KvmVcpu *vcpu) noexcept nogil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Guest entry: serve the vCPU's requests in their order, and have a root."""
 
 import cython

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.entries.leaf cimport PageFault, Pfn
 from shadowmmu.engine.arena.state cimport Kvm, MemSlot, gfn_t, spte_t
 

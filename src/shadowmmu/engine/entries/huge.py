@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Large pages: how big a mapping may be.
 
 Inline in the .pxd, since it runs in every fault: `hugepage_adjust`.

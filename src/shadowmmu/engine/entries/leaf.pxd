@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.arena.state cimport KvmVcpu, MemSlot, gfn_t, gva_t, hpa_t, pfn_t, spte_t, u64
 
 cpdef enum Pfn:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Setting a leaf: replace what is there, write the entry, enter the rmap."""
 
 import cython

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """make_spte: the leaf entry for a frame, with the decision whether it may be writable."""
 
 import cython

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.arena.state cimport Kvm, KvmVcpu, gfn_t, gpa_t, gva_t, spte_t, u64
 
 cdef void mark_mmio_spte(KvmVcpu *vcpu, spte_t *sptep, gfn_t gfn, int access) noexcept nogil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """MMIO: entries that mark "no memory here", valid for one memslot generation, and each vCPU's last MMIO access."""
 
 import cython

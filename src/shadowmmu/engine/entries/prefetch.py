@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Mapping ahead of need: the seven neighbours of a fault, in an aligned group of eight entries."""
 
 import cython

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.arena.role cimport role_level
 from shadowmmu.engine.arena.spte cimport is_last, is_present
 from shadowmmu.engine.arena.state cimport Kvm, KvmVcpu, ShadowPage, hpa_t, spte_t, to_shadow_page, u64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Arguments of the face, checked by name before the engine sees one.
 
 One style for all: what is no number raises TypeError; a word (an address, a register, a value) that 64 bits cannot hold

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What a VM is made with: its guest, its host, and how much the shadow MMU may use. Plain values, checked when made."""
 
 from dataclasses import dataclass

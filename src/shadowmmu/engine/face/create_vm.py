@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """From a `VmConfig` to an arena: kvm_create_vm and what kvm_mmu_init_vm sets, with memory as the host has it at first."""
 
 import cython

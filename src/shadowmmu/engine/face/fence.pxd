@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.arena.state cimport Kvm
 
 cdef void fence_arena(Kvm *kvm) noexcept nogil

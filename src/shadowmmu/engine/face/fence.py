@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The whole arena as AddressSanitizer is to see it: for `make sanitize`, in every other build there is nothing to do.
 
 The engine's allocators poison what they are given back and free what they hand out. Here the same is said of an arena

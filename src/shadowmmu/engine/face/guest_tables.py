@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Page tables of a guest, made by a few calls: for those who want to try something and have no guest that makes its own."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.arena.state cimport Kvm, u64, u8
 
 cdef u8 *frame_memory(Kvm *kvm, u64 hpa, u64 size) noexcept nogil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Host physical memory as hardware reaches it: guest memory for any store, shadow tables only to set A and D."""
 
 import cython

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A look at the way of an L2 physical address: through L1's NPT or EPT, then through the memslots. Changes nothing."""
 
 import cython

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Errors of guest entries and faults: what is wrong, told with the pointer or the address that leads astray."""
 
 import cython

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Whole states as bytes: the arena, and a seal over it by which `restore` knows what `save` of the same VM gave.
 
 The engine follows the pointers and indices in its arena without a look, so bytes from outside go into it only if none of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What the Python face of the engine gives and raises: outcomes, entries, views and typed errors. No engine state.
 
 Addresses are in bytes unless a name says gfn (a guest frame number, gpa >> 12). Levels are the kernel's: 1 is the table

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # cython: binding=False, embedsignature=True, embedsignature.format=clinic
 # Without a binding a method sees whom it is called on: `Vcpu.enter(vm)` is a TypeError, and no crash.
 """`Vcpu`: one virtual CPU for Python users. It is made by its `Vm`."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from typing import final
 
 from shadowmmu.engine.face.types import Entry, Levels, MmuView, NestedWalk, Outcome, PageFaultException, RootInfo

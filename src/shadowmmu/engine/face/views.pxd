@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.arena.state cimport Kvm, KvmMmu, KvmVcpu, MemSlot, ShadowPage, u64
 
 cdef list entries_of(Kvm *kvm, u64 head)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Shadow pages, MMUs and memslots as Python sees them."""
 
 import cython

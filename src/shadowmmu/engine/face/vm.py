@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # cython: binding=False, embedsignature=True, embedsignature.format=clinic
 # Without a binding a method sees whom it is called on: `Vcpu.enter(vm)` is a TypeError, and no crash.
 """`Vm`: the engine for Python users, with its vCPUs (`Vcpu`). Addresses are in bytes unless a name says gfn.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from typing import final
 
 from shadowmmu.engine.face.config import VmConfig

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.entries.leaf cimport PageFault
 from shadowmmu.engine.arena.state cimport KvmVcpu
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The lockless fast path of direct MMUs: give back a right that only dirty logging or access tracking took."""
 
 import cython

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The page fault: walk the guest's tables, find the frame, and have the shadow built (fetch.py).
 
 `mmu_page_fault` decides what kind of fault it is; `shadow_page_fault` serves MMUs that shadow guest tables,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Building the shadow of one translation: from the root down to the leaf, a page linked where one is missing."""
 
 import cython

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """INVLPG: the guest drops one translation, so an unsync entry of it must not survive."""
 
 import cython

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.arena.state cimport Kvm, KvmMmu, KvmVcpu, gpa_t, role_t, spte_t, u32, u64
 
 cdef inline int guest_level(KvmMmu *mmu) noexcept nogil:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """An MMU's roles: what the guest's registers make of them, and the tables derived from them.
 
 A vCPU has three MMUs. `root_mmu` serves the guest itself, and L2 when nested paging is off. `guest_mmu` shadows

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.memory.guest_memory cimport guest_bytes
 from shadowmmu.engine.arena.role cimport Access, Role
 from shadowmmu.engine.arena.state cimport PAGE_SHIFT, GuestException, GuestFormat, KvmMmu, KvmVcpu, gfn_t, gpa_t, gva_t, u32, u64, u8

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The walk of guest tables: what the CPU would find, with its faults and its A/D bits.
 
 One walker serves 4-byte, 8-byte and EPT entries. L2's own tables are walked in two dimensions: each table

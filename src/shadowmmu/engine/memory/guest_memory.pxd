@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.memory.memslots cimport gfn_to_memslot
 from shadowmmu.engine.arena.state cimport PAGE_SHIFT, PAGE_SIZE, HvaFlag, Kvm, MemSlot, gpa_t, pfn_memory, u64, u8, unlikely
 

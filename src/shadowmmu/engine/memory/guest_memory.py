@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Guest physical memory as the hypervisor itself reads and writes it.
 
 Inline in the .pxd, since they run in every fault: `guest_bytes`, `interleave`.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.arena.state cimport HvaFlag, Kvm, u64
 
 cdef inline bint host_writable(u64 mapping) noexcept nogil:

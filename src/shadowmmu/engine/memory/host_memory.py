@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The host's side: user memory, its page table, and the MMU notifier.
 
 `hva_map` is the host's own page table of the memory that memslots map: frame, present, writable, mapping level.

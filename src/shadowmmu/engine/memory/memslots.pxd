@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.arena.state cimport ADDRESS_SPACES, LEVEL_BITS, Kvm, KvmVcpu, MemSlot, SlotFlag, gfn_t, gpa_t, pfn_t, role_t, u64, u8, unlikely
 
 cdef MemSlot *search_memslots(Kvm *kvm, int as_id, gfn_t gfn) noexcept nogil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Memslots: guest frame -> host user page -> host frame, and what is kept per guest frame.
 
 A slot maps `npages` gfns to consecutive host user pages; `hva_map` is the host's own page table of that user

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Reverse-map lists: which sptes map a gfn, and which sptes point to a shadow page (parent_ptes).
 
 A list head is one word: 0 empty, an spte pointer (bit 0 clear) for a single entry, else a descriptor

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.arena.role cimport role_level
 from shadowmmu.engine.arena.state cimport LEVEL_BITS, PAGE_SHIFT, Bug, Kvm, MemSlot, ShadowPage, gfn_t, spte_t, u64, warn
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Leaf sptes and the rmap of the gfn they map: set, update, write-protect, drop.
 
 Every present leaf is in exactly one rmap list, that of (its gfn, its level) in the memslot of its address

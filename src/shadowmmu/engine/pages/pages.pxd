@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.arena.role cimport has_gptes
 from shadowmmu.engine.arena.state cimport Kvm, ListHead, ShadowPage, gfn_t, role_t, spte_t, sptep_to_sp, u64
 

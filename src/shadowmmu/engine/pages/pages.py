@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Shadow pages: birth and death, hash, active list, accounting, link and unlink. Mechanism, no policy.
 
 Inline in the .pxd, since they run in every fault: `hash_bucket`, `is_obsolete`, `clear_write_flooding`, `next_valid`,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.arena.state cimport KvmVcpu, gpa_t, u64, u8
 
 cdef enum:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Writes to shadowed guest tables: the emulator stores, and every shadow of the table follows."""
 
 import cython

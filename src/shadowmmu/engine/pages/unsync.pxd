@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.memory.memslots cimport is_write_tracked
 from shadowmmu.engine.pages.pages cimport first_with_gptes
 from shadowmmu.engine.arena.state cimport Kvm, MemSlot, ShadowPage, gfn_t

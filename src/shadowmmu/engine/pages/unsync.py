@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Unsync pages: a level-1 guest table may be writable while it is shadowed, until the guest flushes its TLB.
 
 Every ancestor of an unsync page has the bit of the path set (invariant I6); bits may be set without need,

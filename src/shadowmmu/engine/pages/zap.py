@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Zapping: prepare (unlink everything, mark invalid), commit (flush, free), all at once, and the oldest.
 
 Prepared pages wait on an invalid list until remote TLBs are flushed; only then is their memory freed (I11).

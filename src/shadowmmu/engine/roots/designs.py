@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The table of root designs: ways to make a root for which the guest has no table.
 
 A design is a module beside this one, with a function that fills in `RootOps`, and a row here. Nothing else in the

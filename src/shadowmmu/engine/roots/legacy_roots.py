@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Today's roots without a guest table: `pae_root`, `pml4_root`, `pml5_root`, bare pages that are no shadow pages.
 
 The four level-2 pages below hold a root reference each, the tables above have neither role nor rmap, and every

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Special roots that are prefilled: from the load on they lead to the level-2 pages that are there already.
 
 An empty special root costs a fault for each of its entries, although the page below is often still in the hash from

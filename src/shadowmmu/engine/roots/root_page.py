@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A shadow page as a root: taken by a slot, put back."""
 
 import cython

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.pages.pages cimport is_obsolete
 from shadowmmu.engine.arena.state cimport Hpa, Kvm, KvmMmu, KvmVcpu, Request, ShadowPage, hpa_t, to_shadow_page, u64
 from shadowmmu.engine.arena.tlb cimport test_request

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Roots: load, free, keep for later, switch, obsolete.
 
 A root of 4 or 5 guest levels is an ordinary shadow page held by a root slot, and the last three are kept in

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Roots that are special shadow pages: empty when they are loaded, then filled by faults like any other page.
 
 No PDPTE is read at the load, so one that leads outside memory is a fault of the access that uses it.

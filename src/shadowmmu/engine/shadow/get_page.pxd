@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.arena.state cimport KvmVcpu, ShadowPage, gfn_t, role_t, spte_t
 
 cdef ShadowPage *get_shadow_page(KvmVcpu *vcpu, gfn_t gfn, role_t role) noexcept nogil

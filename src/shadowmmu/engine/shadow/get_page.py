@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """kvm_mmu_get_page: find, sync or make the shadow page of (gfn, role), and the child of an entry."""
 
 import cython

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Special shadow pages, of which roots are made that have no guest table.
 
 A special page holds the 4 PDPTEs above the level-2 pages of a 32-bit, PAE or nonpaging guest, or is one of the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.arena.state cimport KvmMmu, KvmVcpu, ListHead, ShadowPage, gpa_t
 
 cdef int sync_sp(KvmVcpu *vcpu, ShadowPage *sp, ListHead *invalid) noexcept nogil

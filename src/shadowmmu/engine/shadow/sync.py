@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Syncing: make an unsync page agree with the guest table again, when the guest flushes its TLB."""
 
 import cython

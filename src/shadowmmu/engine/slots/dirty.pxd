@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.arena.state cimport Kvm, MemSlot, u64
 
 cdef void slot_remove_write_access(Kvm *kvm, MemSlot *slot, int start_level) noexcept nogil

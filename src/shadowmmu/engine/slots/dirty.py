@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Dirty logging: write-protect so that the next write is seen, and large pages again when it is over."""
 
 import cython

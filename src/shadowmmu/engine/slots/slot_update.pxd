@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.arena.state cimport Kvm, MemSlot, gfn_t, u64
 
 cpdef enum SlotResult:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Changing memslots: KVM_SET_USER_MEMORY_REGION.
 
 A slot that is deleted or moved is first marked invalid, then everything is zapped, then it goes. Each step is a

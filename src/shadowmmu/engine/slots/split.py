@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Eager page splitting: an L2's huge mappings become tables of 4K ones before a write to them has to.
 
 With its TDP MMU Linux splits when dirty logging begins, and again what a cleared log covers. L1's own mappings are then the

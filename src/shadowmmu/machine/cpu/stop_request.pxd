@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 
 ctypedef int (*emu_stop_t)(void *engine) noexcept nogil

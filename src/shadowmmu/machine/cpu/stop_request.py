@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A stop of the CPU, asked for from anywhere and done where it is exact: on the thread that runs it, before an instruction.
 
 The engine's own stop is right only when called in a hook: called by another thread it takes effect at any point of a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The default CPU back end: Unicorn 2.1.4 as an AMD EPYC, the guest always under VMRUN. Public API only.
 
 An exit is taken in place: the interrupt hook reads the processor context (the error code does not outlive the hook)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Unicorn as a bare AMD-V processor: an engine in host mode, ready to VMRUN.
 
 Host memory is mapped in place. A small private region holds what a hypervisor needs of its own: the VMCB, the host

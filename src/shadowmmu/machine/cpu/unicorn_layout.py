@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Where things lie in Unicorn's saved processor context, found by running a guest with telling values.
 
 The context is opaque by contract, and the one public way to a #PF error code and to the hidden parts of segment

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Integer arithmetic with flags, as the instructions do it. Sources: SDM vol. 2 and vol. 1 appendix A.
 
 An operation takes operands, the width in bits and the flags before, and gives the result and the flags after.

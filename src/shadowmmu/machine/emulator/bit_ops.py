@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Handlers of instructions on single bits: tests, scans and counts."""
 
 from collections.abc import Callable

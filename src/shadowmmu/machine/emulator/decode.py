@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Fetching and decoding the instruction at RIP, by iced-x86."""
 
 from collections.abc import Container

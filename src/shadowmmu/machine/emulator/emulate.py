@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Emulation of the instructions that may touch shadowed guest tables or memory that is not there."""
 
 from shadowmmu.machine.emulator import bit_ops, integer_ops, multiply_ops, stack_ops, string_ops, vector_ops

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """One instruction under emulation: its operands in registers and memory, and the table of handlers.
 
 A handler locates every memory operand before it changes anything, so a fault leaves the state as it was; then it

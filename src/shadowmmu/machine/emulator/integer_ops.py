@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Handlers of moves and arithmetic."""
 
 from iced_x86 import Mnemonic

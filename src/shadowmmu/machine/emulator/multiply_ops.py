@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Handlers of multiplication and division, and of the additions with one carry of their own that go with long products."""
 
 from iced_x86 import Mnemonic

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Handlers of instructions that use the stack, and of near control transfers that may."""
 
 from iced_x86 import Code, Mnemonic

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Handlers of the string instructions. A repeated one does a bounded number of iterations, then the guest runs again."""
 
 from collections.abc import Callable

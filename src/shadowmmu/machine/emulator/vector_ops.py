@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Handlers of the moves of SSE between an XMM register and memory."""
 
 from iced_x86 import Mnemonic

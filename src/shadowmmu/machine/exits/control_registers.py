@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Exits for reads and writes of control registers: MOV, CLTS, LMSW, SMSW.
 
 What a value means for paging, and which values are illegal for it, the engine knows; here are the rules that need

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """An access that the engine cannot let the CPU do: the instruction is done for the guest (KVM: x86_emulate_instruction)."""
 
 from shadowmmu.machine.emulator.decode import UnemulatedInstruction

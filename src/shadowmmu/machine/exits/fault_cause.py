@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Whose fault a nested page fault is: the guest's walk of its own tables, or its access itself.
 
 EXITINFO1 has a bit for each (APM vol. 2 section 15.25.6), and this processor does not tell them. A walk counts as a

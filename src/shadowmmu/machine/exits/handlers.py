@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What the machine does at each exit. A handler raises GuestFault for an exception of the instruction that exited."""
 
 from collections.abc import Callable

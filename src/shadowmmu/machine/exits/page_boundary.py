@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Faults that come too early: this CPU translates straight-line code ahead of itself, into the next page.
 
 If that page cannot be fetched the fault is raised before the instructions in front of it are done, with the RIP of the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Whether IN and OUT may reach a port: asked by the CPU while it runs, as port accesses are no exits of this machine."""
 
 from shadowmmu.machine.memory.linear_memory import SYSTEM, GuestFault, NestedFault

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Entry of the guest, up to where the CPU runs (KVM: vcpu_enter_guest)."""
 
 from shadowmmu import Entry, TripleFault

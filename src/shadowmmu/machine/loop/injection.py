@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Delivery of queued events: what KVM injects, and what the CPU then does with it by itself."""
 
 from collections.abc import Callable

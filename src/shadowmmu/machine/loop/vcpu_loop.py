@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The loop of one vCPU: enter the guest, run it, have its exit handled, deliver what comes of it (KVM: vcpu_run)."""
 
 from collections.abc import Callable, Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Memory as the CPU itself reaches it while it delivers an event: through the shadow tables, or nested ones.
 
 On hardware with AMD-V, delivery is the CPU's work: its accesses to the IDT, GDT, TSS and stack walk the shadow

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The CPU's own walk for an address through the tables it runs on. A and D are set on the way, as it sets them.
 
 Accesses are data; all but a CPL 3 stack's are a supervisor's. Each walk gives the host physical address, or the

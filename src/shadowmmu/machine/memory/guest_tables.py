@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """The guest's own tables, looked at from outside: nothing here changes guest memory."""
 
 from typing import TYPE_CHECKING, NamedTuple

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Guest memory by linear address, as an instruction or an event delivery of one vCPU sees it.
 
 Every access is located first: translated page by page, with the fault it would raise. Only then is it done, so an

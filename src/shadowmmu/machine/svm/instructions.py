@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """AMD-V as the guest sees it: its registers, and the instructions VMRUN, VMLOAD, VMSAVE, STGI, CLGI, INVLPGA, VMMCALL.
 
 Entry of L2 and exit from it are in `world_switch`. Sources: APM vol. 2 chapter 15, vol. 3 (system instructions).

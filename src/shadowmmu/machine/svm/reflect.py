@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Which exits of L2 are L1's. Sources: APM vol. 2 sections 15.7 to 15.12, and appendix C.
 
 Page faults of shadow paging and nested page faults are the engine's first; what it gives up comes back as an event or

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What VMRUN finds illegal in a VMCB: the guest is not entered, the exit code is VMEXIT_INVALID.
 
 Sources: APM vol. 2 sections 15.5.1 (state), 15.20 (events), 15.25.4 (nested paging).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """L2: entry by VMRUN, exit by #VMEXIT. Sources: APM vol. 2 sections 15.5 to 15.9, 15.16, 15.20, 15.25.
 
 What VMRUN saves of L1 stays in the processor: the format of the host save area is the processor's own affair, and so

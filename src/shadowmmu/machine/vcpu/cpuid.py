@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What CPUID tells the guest: an AMD EPYC (Rome) without what this machine has not: PCID, protection keys, APIC.
 AMD-V, nested paging and 5-level paging only if they are asked for.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Delivery of exceptions and software interrupts through the guest's IDT: real, virtual-8086, protected and long mode.
 
 Rules: SDM vol. 3 chapter 6 (6.12-6.14) and section 20.1.4; APM vol. 2 chapter 8. `deliver` works on a copy: if the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Model-specific registers of one vCPU. A register or value that does not exist raises #GP(0). Source: APM vol. 2 appendix A."""
 
 from typing import TYPE_CHECKING, Any

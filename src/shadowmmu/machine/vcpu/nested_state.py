@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What is kept of a run of L2 (KVM: struct svm_nested_state)."""
 
 from shadowmmu.machine.seam import State

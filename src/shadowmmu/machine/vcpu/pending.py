@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """An event on its way to the guest."""
 
 from enum import Enum

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """One vCPU of the machine: its state, and what the handlers of exits do with it. What makes it run is in `loop`."""
 
 from collections import Counter

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """L1's VMCB as Python values: the control area, the state save area, events. Layout: `x86.vmcb`."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What is told of one vCPU while it runs, in order with what its MMU does. It is not asked anything."""
 
 from shadowmmu.machine.seam import Exit

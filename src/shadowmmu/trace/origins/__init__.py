@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Where each event comes from: the engine's function, the kernel's, and the rule, by the situation it happens in.
 
 The table has a part a file, `row` says what a row is. `origin_of` chooses the row of an event by the events around it.

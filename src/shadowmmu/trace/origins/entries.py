@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Origins of what is told at the MMU's entry points: faults, writes, INVLPG, zaps of many pages, dirty logging."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Origins of what is told of last-level entries: wanted, set, given back on the fast path, marks of MMIO."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A row of the table of origins, and what is looked at to choose it: the events around one event."""
 
 from __future__ import annotations

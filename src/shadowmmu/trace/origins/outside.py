@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Origins of what no MMU tells: what the CPU, the emulator and the VMM did. The engine is given it, and emits none of it."""
 
 from __future__ import annotations

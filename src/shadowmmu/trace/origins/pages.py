@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Origins of what is told of shadow pages: got, unsync, synced, zapped."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Origins of what is told of roots: loaded, freed, switched, synced."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Origins of what a walk of the guest's tables tells."""
 
 from __future__ import annotations
