@@ -10,6 +10,8 @@ from shadowmmu.trace.events import AnyEvent
 from shadowmmu.x86.msr import EFER
 
 GP = 13
+_OTHER_ENDS = (e.SpteRequested, e.WalkerError, e.HandleMmioPageFault, e.FastPageFault, e.UnprotectPage, e.EmulateInsn, e.PteWrite)
+"""A fault with one of these was not broken off: it asked for an entry, was the guest's, or was emulated."""
 
 
 def rest_of_exit(events: Sequence[AnyEvent], at: int) -> Iterator[AnyEvent]:
@@ -50,7 +52,7 @@ def synced_before_reschedule(events: Sequence[AnyEvent], at: int) -> int:
             synced = 0
         elif isinstance(event, e.SyncPage):
             synced += 1
-        elif isinstance(event, e.SpteRequested | e.WalkerError | e.HandleMmioPageFault | e.FastPageFault | e.UnprotectPage):
+        elif isinstance(event, _OTHER_ENDS):
             return 0
         elif isinstance(event, e.MmuPageFaultRet):
             return synced
