@@ -54,7 +54,7 @@ def test_what_l2_maps_by_huge_pages_is_split_when_the_log_begins(form: str, root
     vm = nested_guest(form, roots, eager_page_split=True)
     vm.start_trace()
     vm.set_memslot(1, HUGE, HUGE, HUGE, log_dirty=True)
-    split = [record[2:6] for record in vm.records() if record[0] == Event.KVM_MMU_SPLIT_HUGE_PAGE]
+    split = [record.fields[:4] for record in vm.records() if record.kind == Event.KVM_MMU_SPLIT_HUGE_PAGE]
     assert sorted((gfn, level, errno) for gfn, _, level, errno in split) == [(HUGE >> 12, 2, 0), ((HUGE >> 12) + 512, 2, 0)]
     assert (vm.counters()["pages_2m"], vm.counters()["pages_4k"]) == (0, PAGES)
     assert audit(vm, strict=True) == [] and not vm.bugs()
