@@ -361,7 +361,7 @@ def test_the_verb(capsys):
     out = capsys.readouterr().out
     assert "1 of 1 guests do here what they did on the real kernel" in out
     assert call(["rerun", "shadow/p32_mmio", "--json"]) == 0
-    (result,) = json.loads(capsys.readouterr().out)
+    (result,) = json.loads(capsys.readouterr().out)["results"]
     assert result["explained"][RESERVED_WITHOUT_P] == 5 and result["divergence"] is None
 
 
