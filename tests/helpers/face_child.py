@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import os
 import pickle
 import resource
 import struct
@@ -128,7 +129,8 @@ def answer(options: dict[str, Any], calls: list[Call]) -> Answer:
 
 def serve() -> None:
     faulthandler.enable()
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+    if "libasan" not in os.environ.get("LD_PRELOAD", ""):  # AddressSanitizer's shadow alone takes terabytes of addresses
+        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     while True:
         try:
             options, calls = pickle.load(sys.stdin.buffer)
