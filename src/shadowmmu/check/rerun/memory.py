@@ -9,7 +9,7 @@ from shadowmmu import Vcpu
 from shadowmmu.check.rerun.pdptes import Pdptes
 from shadowmmu.hardware.walk import SecondLevelFault
 from shadowmmu.machine.memory.cpu_walk import tables_of
-from shadowmmu.machine.memory.linear_memory import FETCH, PAGE_SIZE, READ, SYSTEM, USER, GuestMemory, NoMemory, Span
+from shadowmmu.machine.memory.linear_memory import FETCH, PAGE_SIZE, READ, SYSTEM, USER, GuestMemory, NoMemory
 
 MMIO_BYTE = b"\x5a"
 """What the captures' VMM answers to a load from memory that is not there."""
@@ -51,24 +51,12 @@ class EmulatorMemory(GuestMemory):
         self.vcpu.vm.write_guest(gpa, data)
         self._on_store(gpa, len(data))
 
-    def load(self, span: Span) -> int:
-        data = b""
-        for gpa, size in span:
-            part = self.vcpu.read_emulated(gpa, size)
-            if part is None:
-                self._on_mmio(gpa, size, False)
-                part = MMIO_BYTE * size
-            data += part
-        return int.from_bytes(data, "little")
+    def load_mmio(self, gpa: int, size: int) -> bytes:
+        self._on_mmio(gpa, size, False)
+        return MMIO_BYTE * size
 
-    def store(self, span: Span, value: int) -> None:
-        data = value.to_bytes(sum(size for _, size in span), "little")
-        for gpa, size in span:
-            if self.vcpu.write_emulated(gpa, data[:size]):
-                self._on_store(gpa, size)
-            else:
-                self._on_mmio(gpa, size, True)
-            data = data[size:]
+    def store_mmio(self, gpa: int, size: int) -> None:
+        self._on_mmio(gpa, size, True)
 
 
 class FetchedCode(GuestMemory):

@@ -140,10 +140,7 @@ class GuestMemory:
         data = b""
         for gpa, size in span:
             part = self.vcpu.read_emulated(gpa, size)
-            if part is None:
-                self.unclaimed.memory(gpa, size, write=False)
-                part = b"\xff" * size
-            data += part
+            data += self.load_mmio(gpa, size) if part is None else part
         return int.from_bytes(data, "little")
 
     def store(self, span: Span, value: int) -> None:
@@ -152,8 +149,17 @@ class GuestMemory:
             if self.vcpu.write_emulated(gpa, data[:size]):
                 self._on_store(gpa, size)
             else:
-                self.unclaimed.memory(gpa, size, write=True)
+                self.store_mmio(gpa, size)
             data = data[size:]
+
+    def load_mmio(self, gpa: int, size: int) -> bytes:
+        """What a load finds where there is no memory: this machine has no device there."""
+        self.unclaimed.memory(gpa, size, write=False)
+        return b"\xff" * size
+
+    def store_mmio(self, gpa: int, size: int) -> None:
+        """A store where there is no memory goes nowhere."""
+        self.unclaimed.memory(gpa, size, write=True)
 
     def store_physical(self, gpa: int, data: bytes) -> None:
         """The CPU stores within one page by physical address, as into a VMCB: a page that it uses so is no guest table."""
