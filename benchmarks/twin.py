@@ -112,7 +112,7 @@ class Twin:
     """The C twin with the same guest."""
 
     def __init__(self, library: ctypes.CDLL, mode: Mode, pages: int, bits: int = FRESH) -> None:
-        self.library = library
+        self.loaded = library
         self.vm = library.twin_create(PAGES, TABLE_PAGES, PAGES + 32 * TABLE_PAGES, LIMIT, mode.levels)
         memory = library.twin_memory(self.vm)
         for gpa, data in guest_tables(mode.levels, pages, bits):
@@ -122,16 +122,16 @@ class Twin:
         self.read_table = lambda hpa: ctypes.string_at(library.twin_table(self.vm, hpa), PAGE)
 
     def touch(self, gva: int, count: int, code: int, step: int = PAGE) -> int:
-        fixed: int = self.library.twin_touch(self.vm, gva, count, step, code)
+        fixed: int = self.loaded.twin_touch(self.vm, gva, count, step, code)
         return fixed
 
     def counters(self) -> dict[str, int]:
         out = (ctypes.c_uint64 * len(COUNTERS))()
-        self.library.twin_counters(self.vm, ctypes.byref(out))
+        self.loaded.twin_counters(self.vm, ctypes.byref(out))
         return dict(zip(COUNTERS, out, strict=True))
 
     def close(self) -> None:
-        self.library.twin_destroy(self.vm)
+        self.loaded.twin_destroy(self.vm)
 
 
 def all_tables(side: Engine | Twin, levels: int) -> dict[int, bytes]:

@@ -64,10 +64,10 @@ class FlatVcpu:
         return gva
 
     def read_emulated(self, gpa: int, size: int) -> bytes | None:
-        return bytes(self.ram[gpa : gpa + size]) if gpa + size <= SIZE else None
+        return bytes(self.ram[gpa : gpa + size]) if gpa + size <= len(self.ram) else None
 
     def write_emulated(self, gpa: int, data: bytes) -> bool:
-        if gpa + len(data) > SIZE:
+        if gpa + len(data) > len(self.ram):
             return False
         self.ram[gpa : gpa + len(data)] = data
         return True

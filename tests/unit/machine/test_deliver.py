@@ -5,6 +5,7 @@ import struct
 from typing import Any
 
 import pytest
+from flat_bench import FlatVcpu
 
 from shadowmmu.machine.memory.linear_memory import BP, DE, DF, GP, NP, PF, SS, TS, UD, Event, GuestFault, GuestMemory
 from shadowmmu.machine.seam import Reg, Seg, Segment, State, System, Table
@@ -27,27 +28,12 @@ _DESCRIPTORS = {
 }
 
 
-class FlatVcpu:
-    """Memory without paging; absent pages fault, read-only pages fault on writes."""
+class StackedVcpu(FlatVcpu):
+    """Flat memory, no paging, with a look at the stack. Absent pages fault."""
 
     def __init__(self) -> None:
-        self.ram = bytearray(SIZE)
-        self.efer = self.cr4 = 0
-        self.absent: set[int] = set()
-        self.exception: Any = None
-
-    def gva_to_gpa(self, gva: int, access: int) -> int | None:
-        if gva >> 12 in self.absent:
-            self.exception = type("Fault", (), {"error_code": access & 6, "cr2": gva, "nested": False})
-            return None
-        return gva
-
-    def read_emulated(self, gpa: int, size: int) -> bytes | None:
-        return bytes(self.ram[gpa : gpa + size])
-
-    def write_emulated(self, gpa: int, data: bytes) -> bool:
-        self.ram[gpa : gpa + len(data)] = data
-        return True
+        super().__init__(bytearray(SIZE))
+        self.efer = 0
 
     def stack(self, pointer: int, width: int, count: int) -> list[int]:
         return [int.from_bytes(self.ram[pointer + width * i : pointer + width * (i + 1)], "little") for i in range(count)]
@@ -57,7 +43,7 @@ class World:
     """A guest with descriptor tables, in ring 0 or 3 of 32- or 64-bit mode."""
 
     def __init__(self, *, long: bool = False, user: bool = False) -> None:
-        self.vcpu = FlatVcpu()
+        self.vcpu = StackedVcpu()
         self.long = long
         self.vcpu.efer = LMA if long else 0
         any_vcpu: Any = self.vcpu
