@@ -10,13 +10,13 @@ forced on; SMEP, SMAP and PKE off while the guest has no paging; EFER.LME only i
 """
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from random import Random
 from typing import Any, NamedTuple, Protocol
 
 from shadowmmu.hardware import walk as hw
-from shadowmmu.hardware.tlb import Tlb
+from shadowmmu.hardware.tlb import Source, Tlb, source
 from shadowmmu.hardware.walk import Features, Paging, TrailEntry, Translation, paging, walk
 
 RETRY_LIMIT = 16  # exits one access may take; more is a violation of progress
@@ -37,7 +37,8 @@ class HostMemory:
             raw = memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
             self._regions.append((hpa, hpa + size, {1: raw, 2: raw.cast("H"), 4: raw.cast("I"), 8: raw.cast("Q")}))
 
-    def _at(self, hpa: int, size: int) -> tuple[Any, int]:
+    def place(self, hpa: int, size: int) -> tuple[Any, int]:
+        """Where the value of `size` bytes at `hpa` is: (view, index)."""
         for start, end, views in self._regions:
             if start <= hpa < end:
                 return views[size], (hpa - start) // size
@@ -45,12 +46,12 @@ class HostMemory:
 
     def read(self, hpa: int, size: int) -> int:
         """The `size` (1, 2, 4, 8) bytes at `hpa`, which is aligned to its size."""
-        view, index = self._at(hpa, size)
+        view, index = self.place(hpa, size)
         return int(view[index])
 
     def write(self, hpa: int, size: int, value: int) -> None:
         """Store `size` bytes at `hpa`, which is aligned to its size."""
-        view, index = self._at(hpa, size)
+        view, index = self.place(hpa, size)
         view[index] = value
 
 
@@ -109,6 +110,8 @@ class Cpu:
         self.tlb = Tlb(random)
         self.root = 0
         self.pdptes: tuple[int, ...] | None = None
+        self.entered: Callable[[], None] | None = None
+        """Called at each VM entry, when what was asked for has been flushed."""
 
     def enter(self) -> None:
         """VM entry: load the root, do the flushes asked for. A root that changes flushes nothing by itself."""
@@ -134,6 +137,8 @@ class Cpu:
                     raise Violation(f"VM entry fails: PDPTE {pdpte:#x} has reserved bits")
         else:
             self.pdptes = None
+        if self.entered is not None:
+            self.entered()
 
     def translate(self, gva: int, access: int, ac: bool) -> int:
         """Host-physical address of `gva`, or the complement (~) of the #PF error code."""
@@ -150,9 +155,20 @@ class Cpu:
         result = walk(mode, memory.read, self.root, gva, access, ac, write=memory.write, pdptes=self.pdptes, resume=resume, trail=trail)
         if isinstance(result, Translation):
             tlb.fill(tag, gva, mode, result, trail)
+            if self.entered is not None:
+                tlb.remember(tag, gva, mode, result, trail, self._sources(gva, result, trail, resume is None))
             return result.address(gva)
         tlb.invlpg(tag, gva, mode)
         return ~result
+
+    def _sources(self, gva: int, page: Translation, trail: list[TrailEntry], whole: bool) -> list[Source]:
+        """The entries that a translation was made of; of a whole walk of PAE tables the PDPTE too."""
+        place = self.memory.place
+        sources = [source(*place(used.pa, 8), used.pa, used.entry, page.rights) for used in trail]
+        if whole and self.mode.levels == 3:
+            at = self.root + (gva >> 27 & 0x18)
+            sources.insert(0, source(*place(at, 8), at, self.memory.read(at, 8), 0))
+        return sources
 
     def access(self, gva: int, access: int, ac: bool, size: int, value: int | None = None) -> Result:
         """Do one load, fetch or store of `size` bytes at `gva`, aligned, to its end."""

@@ -4,8 +4,8 @@
 `audit(vm)` returns what is violated, nothing when all is well. It reads the arena and changes nothing. Each file checks
 one structure, by `validate_*` functions that name the invariants they decide; `auditor` has what they share.
 
-I11 and I12 speak of what hardware may still use and of the guest's own tables: they are decided by the virtual-TLB
-oracle; here only "no entry and no root slot leads to a freed page" is. I15 is seen where stores are made.
+I11 and I12 speak of what hardware may still use and of the guest's own tables: they are decided by `check/oracle`, at VM
+entry and by the virtual TLBs; here only "no entry and no root slot leads to a freed page" is. I15 is seen where stores are made.
 
 Known as Linux 6.1's own, and reported only if `strict`: a leaf whose recorded gfn is not that of the guest's entry, an
 MMIO mark of the present generation for a gfn that has a memslot, a writable large page with a page logged as clean.

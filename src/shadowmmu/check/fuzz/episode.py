@@ -26,6 +26,7 @@ from shadowmmu.check.fuzz.operations import (
 )
 from shadowmmu.check.fuzz.race import Race
 from shadowmmu.check.fuzz.slots import DirectMap, Slots
+from shadowmmu.check.oracle.agreement import Agreement
 from shadowmmu.check.oracle.oracle import NotJudged, Oracle, VirtualTlb
 from shadowmmu.engine.face.types import HostFault, TripleFault
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
@@ -118,6 +119,8 @@ class Guest:
         host = HOST._replace(amd=self.amd)
         npt_levels = self.host_levels if self.nested else 0
         self.cpus = [Cpu(v, self.memory, host, self.oracle.vcpus[i], evict, npt_levels) for i, v in enumerate(self.vm.vcpus)]
+        for i, cpu in enumerate(self.cpus):
+            Agreement(cpu, f"vcpu {i}")
 
     def _fill_memory(self) -> None:
         """Data that differs everywhere; tables come later."""

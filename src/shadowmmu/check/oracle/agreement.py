@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""I11: what a vCPU's TLB and paging-structure caches hold at VM entry, the shadow tables still allow.
+
+A missing flush shows the moment the vCPU runs again, not when the guest happens to use the address. Tables may allow
+more than is cached; less of a right that is cached, another address, or nothing, was to be flushed. Entries of another
+PCID are looked at when it is loaded.
+"""
+
+from shadowmmu.hardware.cpu import Cpu, Violation
+
+
+class Agreement:
+    """Watches the TLB of one model CPU."""
+
+    def __init__(self, cpu: Cpu, name: str) -> None:
+        self.cpu, self.name = cpu, name
+        cpu.entered = self.check
+
+    def check(self) -> None:
+        """Raises a violation for the first thing cached that should have been flushed."""
+        for gva, kind, entry in self.cpu.tlb.changed(self.cpu.tag):
+            what = "a table on the way to" if kind == "table" else "the translation of"
+            was, now = entry.value, entry.now & entry.mask
+            raise Violation(
+                f"{self.name}: I11: enters the guest with {what} {gva:#x} in its TLB, made of entry {entry.pa:#x} when it was {was:#x}, "
+                f"which is {now:#x} now, and no flush was asked for"
+            )

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""I11 in earnest: what a TLB holds and its entries no longer allow is seen at VM entry; what they allow is not complained of."""
+
+import pytest
+
+from shadowmmu import Vm
+from shadowmmu.check.oracle.agreement import Agreement
+from shadowmmu.check.oracle.oracle import Oracle
+from shadowmmu.check.oracle.translations import GuestMemory
+from shadowmmu.hardware.cpu import Cpu, HostMemory, Violation
+from shadowmmu.hardware.tlb import Tlb
+from shadowmmu.hardware.walk import Features, TrailEntry
+
+GVA = 0x5000
+
+
+class Memory(GuestMemory):
+    """Guest memory behind one slot of the VM."""
+
+    def __init__(self, vm: Vm, host: HostMemory) -> None:
+        self.vm, self.read = vm, host.read
+
+    def host(self, gpa: int) -> int | None:
+        return self.vm.host_address(gpa)
+
+    def writable(self, gpa: int) -> bool:
+        return True
+
+
+def running(write: bool = True) -> tuple[Cpu, HostMemory, list[TrailEntry]]:
+    """A vCPU without paging that holds a translation of GVA, and the entries that it was made of."""
+    vm = Vm(memory_mib=4, vcpus=1)
+    vm.vcpus[0].set_sregs(cr0=0x31, cr3=0, cr4=0, efer=0)
+    memory = HostMemory(vm.host_regions())
+    oracle = Oracle(Memory(vm, memory), (GVA,), 1, Features(maxphyaddr=40))
+    cpu = Cpu(vm.vcpus[0], memory, Features(maxphyaddr=46), oracle.vcpus[0])
+    Agreement(cpu, "vcpu 0")
+    cpu.access(GVA, 2 if write else 0, False, 8, 1 if write else None)
+    path = [source for key, sources in cpu.tlb._sources.items() if key[0] == "page" for source in sources]
+    return cpu, memory, [TrailEntry(0, s.pa, memory.read(s.pa, 8), 0, 0) for s in path]
+
+
+def test_i11_an_unchanged_table_agrees() -> None:
+    cpu, _, path = running()
+    assert len(path) >= 3  # the PDPTE, the directory's entry, the leaf
+    cpu.enter()
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("change", ["gone", "elsewhere"])
+def test_i11_an_entry_of_any_level_that_changes_without_a_flush(number: int, change: str) -> None:
+    cpu, memory, path = running()
+    used = path[number]
+    memory.write(used.pa, 8, 0 if change == "gone" else used.entry ^ 0x10000)
+    with pytest.raises(Violation, match="I11"):
+        cpu.enter()
+
+
+def test_i11_a_right_to_write_that_was_used() -> None:
+    cpu, memory, path = running()
+    memory.write(path[-1].pa, 8, path[-1].entry & ~2)
+    with pytest.raises(Violation, match="I11"):
+        cpu.enter()
+
+
+def test_i11_marks_and_what_a_guest_takes_itself_need_no_flush() -> None:
+    cpu, memory, path = running()
+    memory.write(path[-1].pa, 8, (path[-1].entry | 1 << 63) & ~0x64)  # NX, and no U, A, D
+    cpu.enter()
+
+
+def test_i11_a_flush_that_was_asked_for() -> None:
+    cpu, memory, path = running()
+    cpu.tlb.flush_all()
+    memory.write(path[-1].pa, 8, 0)
+    cpu.enter()
+    assert isinstance(cpu.tlb, Tlb)
