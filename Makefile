@@ -9,7 +9,7 @@ COMPILED := $(shell find src -name '*.pxd')
 COMPILED += $(wildcard $(COMPILED:.pxd=.py))
 READY := $(VENV)/.built $(VENV)/.packages
 
-.PHONY: run test lint check fuzz-readers fuzz-face bench soak sanitize guests package lock clean help
+.PHONY: run test lint check museum fuzz-readers fuzz-face bench soak sanitize guests package lock clean help
 
 run: $(READY)  ## set up, then run the PAE guest on special shadow pages
 	@$(BIN)/shadowmmu run
@@ -36,6 +36,9 @@ soak: $(READY)  ## the long random tests, a million operations in all modes, and
 	@for roots in $$($(BIN)/python -c "import shadowmmu; print(*shadowmmu.ROOT_DESIGNS)"); do \
 	  $(BIN)/shadowmmu fuzz --operations 1000000 --seed 4000000 --modes npt-2-level,npt-pae,npt-4-level,npt-5-level --roots $$roots || exit; \
 	done
+
+museum: $(READY)  ## every known bug put back into the engine and hunted, five times each
+	@$(BIN)/shadowmmu bugs
 
 fuzz-face: $(READY) $(VENV)/.tests  ## hostile calls of every public method, EXAMPLES sequences of them
 	@FACE_EXAMPLES=$(or $(EXAMPLES),20000) $(BIN)/python -m pytest -p no:xdist tests/unit/engine/test_face_hostile.py -k hostile_calls

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from shadowmmu.cli.bugs import BugsReport
 from shadowmmu.cli.captures import Captures
 from shadowmmu.cli.guests import Guests
 from shadowmmu.cli.replay import Replays
@@ -33,6 +34,7 @@ FORMS: dict[str, type] = {
     "shadowmmu.show/1": Shown,
     "shadowmmu.compare/1": Comparison,
     "shadowmmu.fuzz/1": FuzzReport,
+    "shadowmmu.bugs/1": BugsReport,
     "shadowmmu.replay/1": Replays,
     "shadowmmu.rerun/1": Reruns,
     "shadowmmu.guests/1": Guests,

@@ -26,6 +26,7 @@ VERBS = {
     "show": "Draw the shadow tables that a guest leaves.",
     "compare": "Run a guest on all root designs: what is equal, what differs, and why.",
     "fuzz": "Do random operations and check each of them.",
+    "bugs": "Put known bugs into the engine, one by one, and let random operations find them.",
     "replay": "Replay captures of the real kernel's MMU, event by event.",
     "rerun": "Run the guests of captures on the machine, and compare with the real kernel.",
     "guests": "List the guests that have a name, with the roots that they are about.",

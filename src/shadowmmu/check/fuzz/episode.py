@@ -285,12 +285,14 @@ class Guest:
         return "written"
 
     def _race(self, op: Op) -> str:
-        """The store comes between walk and lock; the storing vCPU's own way into the MMU waits for the lock, so it follows."""
+        """The store comes between walk and lock. Only if its table was write-protected then does the storing vCPU trap; its own
+        way into the MMU waits for the lock, so it follows."""
         tlb, how, size = self.oracle.vcpus[op.vcpu], op.b & 0xFFF, op.b >> 16
         gpa, data = op.c & -size, op.d.to_bytes(size, "little")
         hpa, root = self.slots.host(gpa), gpa >> 12 == tlb.cr3 >> 12  # write-protected: a store to it waits for the lock
         if hpa is None or root or not self.slots.writable(gpa):
             return "not now"
+        traps = any(sp.gfn == gpa >> 12 and not (sp.unsync or sp.special or sp.direct) for sp in self.vm.shadow_pages())
         race = Race(tlb, self.memory, hpa, size, op.d)
         self.vm.arm_interleave(1 + (op.b >> 12 & 1), gpa, op.d, size)
         self.cpus[op.vcpu].observer = race
@@ -299,7 +301,7 @@ class Guest:
         finally:
             self.cpus[op.vcpu].observer = tlb
             self.vm.arm_interleave(0, 0, 0, 1)
-            if race.fired:
+            if race.fired and traps:
                 self.vm.vcpus[1 - op.vcpu].write_emulated(gpa, data)
                 self.oracle.vcpus[1 - op.vcpu].emulated_store(gpa, size)
         return f"won, {outcome}" if race.fired else "not reached"

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A bug: a TOML file of the museum, or a unified diff from elsewhere.
+
+An edit is addressed by the function it is in and the text it replaces there, so that a file that moves takes its bugs
+along, and one that no longer fits is an error.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+from shadowmmu.border.files import read_file
+from shadowmmu.errors import BadInput
+
+MOST = 1 << 20  # bytes of a bug
+
+
+class Edit(msgspec.Struct, forbid_unknown_fields=True):
+    """In `function`, put `new` where `old` stands, once."""
+
+    function: str
+    old: str
+    new: str
+
+
+class Bug(msgspec.Struct, forbid_unknown_fields=True):
+    """`breaks`: what goes wrong, and for a host. `known`: the commit, CVE or hazard. `roots`: the design it shows in."""
+
+    title: str
+    breaks: str
+    edit: list[Edit]
+    known: str = ""
+    rule: str = ""
+    roots: str = "special"
+    modes: list[str] = []
+    id: str = ""
+    diff: str = ""
+
+
+def read_bug(path: Path) -> Bug:
+    """A museum's file, or a diff of `src/`; raises BadInput for what is neither."""
+    text = read_file(path, MOST, str(path), "a bug is a .toml file as in bugs/, or a unified diff of src/").decode(errors="replace")
+    if path.suffix != ".toml":
+        if not re.search(r"^@@ ", text, flags=re.M):
+            raise BadInput(f"{path}: neither a bug (.toml) nor a unified diff")
+        return Bug(title=path.stem, breaks="", edit=[], id=path.stem, diff=text)
+    try:
+        bug = msgspec.convert(tomllib.loads(text), Bug)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise BadInput(f"{path}: {error}") from None
+    bug.id = path.stem
+    return bug
+
+
+def apply(bug: Bug, tree: Path) -> None:
+    """Put the bug into the engine below `tree`; raises BadInput for an edit that does not fit."""
+    if bug.diff:
+        alone = os.environ | {"GIT_CEILING_DIRECTORIES": str(tree.parent)}  # or git takes paths from the top of a repository around it
+        done = subprocess.run(
+            ["git", "apply", "-p1", "-"], cwd=tree, env=alone, input=bug.diff, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise BadInput(f"{bug.id}: the diff does not apply: {done.stderr.strip()}")
+    for edit in bug.edit:
+        _apply_edit(bug.id, edit, tree)
+
+
+def _apply_edit(name: str, edit: Edit, tree: Path) -> None:
+    start = re.compile(rf"^(cdef inline .*\b|def ){re.escape(edit.function)}\(", flags=re.M)
+    for path in sorted(path for end in ("py", "pxd") for path in (tree / "src" / "shadowmmu" / "engine").rglob(f"*.{end}")):
+        text = path.read_text()
+        found = start.search(text)
+        if found is None:
+            continue
+        after = re.compile(r"^(def |cdef |@|class )", flags=re.M).search(text, found.end())
+        end = after.start() if after else len(text)
+        body = text[found.start() : end]
+        if body.count(edit.old) != 1:
+            raise BadInput(f"{name}: {edit.function} has {edit.old!r} {body.count(edit.old)} times, not once")
+        path.write_text(text[: found.start()] + body.replace(edit.old, edit.new) + text[end:])
+        return
+    raise BadInput(f"{name}: the engine has no function {edit.function}")

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`shadowmmu bugs`: known bugs put back one by one, and hunted from rules alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from cyclopts import Parameter, validators
+from rich.table import Table
+from rich.text import Text
+
+from shadowmmu.check.bugs.bug import Bug, read_bug
+from shadowmmu.check.bugs.copy import checkout
+from shadowmmu.check.bugs.hunt import HUNTS, Verdict, hunt_bug, judges_hash
+from shadowmmu.cli.output import console, print_json
+from shadowmmu.errors import BadInput
+
+
+class BugsReport(msgspec.Struct, kw_only=True):
+    """`judges`: hash of all files that judge; a clean run with the same ones finds nothing."""
+
+    judges: str
+    bugs: list[Verdict]
+
+
+def bugs(
+    *names: str,
+    seconds: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 60,
+    hunts: Annotated[int, Parameter(validator=validators.Number(gte=1))] = HUNTS,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Put known bugs into a copy of the engine, one at a time, and let random operations find them.
+
+    Nothing of a bug is known to the hunt: it begins with seeds that come from the bug's name. Exit code 1 if one is missed.
+
+    Example: shadowmmu bugs cve-2026-46113 mine.diff
+
+    Parameters
+    ----------
+    names
+        Bugs of the museum (bugs/), or files: bugs as TOML, or unified diffs of src/. All of the museum if none is named.
+    seconds
+        How long one hunt may last.
+    hunts
+        How often each bug is hunted; four of five must find it.
+    json
+        Print the report as JSON.
+    """
+    chosen = [_find(name) for name in names or sorted(path.stem for path in (checkout() / "bugs").glob("*.toml"))]
+    verdicts, out = [], console()
+    table = Table("bug", "found", "rule", "operations", "seconds", "list", box=None)
+    for bug in chosen:
+        verdicts.append(verdict := _hunt(bug, seconds, hunts))
+        _row(table, verdict)
+    if json:
+        print_json("shadowmmu.bugs/1", BugsReport(judges=judges_hash(), bugs=verdicts))
+    else:
+        out.print(table)
+        for verdict in verdicts:
+            if verdict.finds:
+                out.print(Text(f"{verdict.id}: {verdict.finds[0].message}"))
+        out.print(f"judges {judges_hash()}: {sum(v.killed for v in verdicts)} of {len(verdicts)} found")
+    return int(not all(verdict.killed for verdict in verdicts))
+
+
+def _find(name: str) -> Bug:
+    path = Path(name)
+    if not path.suffix:
+        path = checkout() / "bugs" / f"{name}.toml"
+        if not path.exists():
+            raise BadInput(f"{name}: the museum has no such bug; `ls bugs` lists them, and a file needs its ending")
+    return read_bug(path)
+
+
+def _hunt(bug: Bug, seconds: float, hunts: int) -> Verdict:
+    try:
+        return hunt_bug(bug, seconds, hunts)
+    except BadInput as error:
+        return Verdict(bug.id, bug.title, reason=str(error))
+
+
+def _row(table: Table, verdict: Verdict) -> None:
+    finds = sorted(verdict.finds, key=lambda hunt: hunt.operations)
+    middle = finds[len(finds) // 2] if finds else None
+    shortest = min((len(hunt.smallest) for hunt in finds if hunt.smallest), default=0)
+    table.add_row(
+        Text(verdict.id),
+        Text(verdict.reason) if verdict.reason else f"{len(finds)} of {len(verdict.hunts)}",
+        ", ".join(sorted({hunt.rule for hunt in finds})) or "-",
+        f"{middle.operations:,}" if middle else "-",
+        f"{middle.seconds:.1f}" if middle else "-",
+        str(shortest or "-"),
+    )
