@@ -181,6 +181,10 @@ class Pager:
     def arm_interleave(self, point: int, gpa: int, value: int, size: int) -> None:
         """A fault is served in one piece: nothing comes between."""
 
+    def shadow_pages(self) -> list[Any]:
+        """Nothing is write-protected."""
+        return []
+
     def bugs(self) -> list[str]:
         return []
 

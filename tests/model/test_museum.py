@@ -11,12 +11,9 @@ from shadowmmu.check.bugs.copy import checkout
 from shadowmmu.check.bugs.hunt import hunt_bug
 
 
-@pytest.mark.parametrize(
-    ("name", "rules"),
-    [("flush-unsync-leaf", {"I11"}), ("flush-notifier", {"I11"}), ("cve-2026-46113", {"I1", "I9", "WARN", "oracle", "I10"})],
-)
-def test_a_bug_is_found_from_rules_alone(name: str, rules: set[str]) -> None:
+@pytest.mark.parametrize(("name", "rule"), [("flush-unsync-leaf", "I11"), ("flush-notifier", "I11"), ("h5-pae-root-not-cleared", "I2")])
+def test_a_bug_is_found_from_rules_alone(name: str, rule: str) -> None:
     verdict = hunt_bug(read_bug(checkout() / "bugs" / f"{name}.toml"), seconds=60, hunts=1, runs=0)
     assert verdict.killed, f"{name} is missed"
-    assert verdict.finds[0].rule in rules, verdict.finds[0].message
+    assert verdict.finds[0].rule == rule, verdict.finds[0].message
     assert verdict.finds[0].command.startswith("shadowmmu fuzz --seed")
