@@ -48,6 +48,11 @@ def write_files(folder: Path, content: bytes) -> list[Path]:
     return [folder / "other"]
 
 
+def huge_pages_in_part(content: dict) -> None:
+    """Its VMM takes hugetlb memory for a slot that ends within a huge page."""
+    next(slot for slot in content["guest"]["memslots"] if slot["size"] % (2 << 20))["backing"] = "huge"
+
+
 # --- packed files
 
 
@@ -73,6 +78,7 @@ def write_files(folder: Path, content: bytes) -> list[Path]:
         (lambda c: c["guest"]["ops"][0].update(size=10**9), "operation 0 of its guest has 1000000000 bytes"),
         (lambda c: c["guest"].update(host_script=[["stats"]]), "its VMM's script has 'stats'"),
         (lambda c: c.update(image=[[-5, b"x"]]), "cannot be replayed"),
+        (huge_pages_in_part, "cannot be replayed: user memory 0x"),
     ],
 )
 def test_a_changed_capture_is_refused_with_what_is_wrong(change, said, tmp_path, capsys):
@@ -285,3 +291,12 @@ def test_what_follows_the_end_is_refused(behind, where, tmp_path, capsys):
     more = behind(events, closing)
     content["events"] = [*events, *more] if where == "behind the end" else [*events[: closing + 1], *more, *events[closing + 1 :]]
     assert "follows its end; it was changed" in refused(capsys, write(tmp_path / "one.capture", content))
+
+
+@pytest.mark.parametrize("change", [lambda c: c.update(image=[[-5, b"x"]]), huge_pages_in_part])
+def test_a_broken_guest_is_refused_before_it_is_rerun(change, tmp_path, capsys):
+    content = packed()
+    change(content)
+    path = write(tmp_path / "one.capture", content)
+    assert call(["rerun", str(path)]) == 2
+    assert f"capture {path} cannot be replayed: " in capsys.readouterr().err

@@ -29,6 +29,7 @@ from kit_files import write_kit
 from shadowmmu.captures.find import find
 from shadowmmu.captures.validate import undoable
 from shadowmmu.check.replay.driver import Replay
+from shadowmmu.check.rerun.driver import Rerun, not_rerun
 from shadowmmu.cli.main import VERBS, call
 from shadowmmu.errors import BadInput
 from shadowmmu.machine.loader import Guest, load_bytes, load_image, read_guest
@@ -124,7 +125,7 @@ def packed(name: str) -> bytes:
 
 
 def capture_file(choose: Choose) -> None:
-    """A packed capture; one that can be loaded is replayed."""
+    """A packed capture; one that can be loaded is replayed, and now and then its guest is run."""
     plain = packed(choose.choice(NAMES))
     kind = choose.randrange(8)
     if kind < 5:
@@ -149,11 +150,18 @@ def replayed(path: Path, choose: Choose) -> None:
         capture = refuses_or_reads(one.load)
         if capture is not None:
             refuses_or_reads(lambda capture=capture: replay(capture, choose.choice(("legacy", "special"))))
+            if choose.random() < 0.25 and not_rerun(capture) is None:
+                refuses_or_reads(lambda capture=capture: rerun(capture))
 
 
 def replay(capture: Any, roots: str) -> bool:
     with undoable("it"):
         return Replay(capture, roots).run().ok
+
+
+def rerun(capture: Any) -> bool:
+    with undoable("it"):
+        return Rerun(capture, "legacy").run().ok
 
 
 # --- the kit

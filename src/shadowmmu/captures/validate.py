@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from shadowmmu import EngineError
 from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.markers import Mark, parse
 from shadowmmu.errors import BadInput
@@ -46,10 +47,10 @@ def validate_capture(capture: Capture, name: str) -> None:
 
 @contextmanager
 def undoable(name: str) -> Iterator[None]:
-    """The engine refuses numbers that no kernel can have told: the capture is broken, and its name is `name`."""
+    """The engine refuses numbers, or memory, that no kernel can have told: the capture is broken, and its name is `name`."""
     try:
         yield
-    except (ValueError, LookupError, OverflowError, MemoryError) as error:
+    except (ValueError, LookupError, OverflowError, MemoryError, EngineError) as error:
         raise BadInput(f"capture {name} cannot be replayed: {error}; it was changed or cut off, so copy or pack it anew") from error
 
 

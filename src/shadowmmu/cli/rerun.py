@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from shadowmmu.captures.find import Found, find_all
+from shadowmmu.captures.validate import undoable
 from shadowmmu.check.rerun.driver import Rerun, not_rerun
 from shadowmmu.check.rerun.result import Result
 from shadowmmu.cli.output import console, print_json
@@ -86,6 +87,7 @@ def _run_all(found: list[Found], roots: Roots, quiet: bool) -> tuple[list[Result
             if why:
                 left_out[one.name] = why
             else:
-                results.append(Rerun(capture, roots).run())
+                with undoable(one.argument):
+                    results.append(Rerun(capture, roots).run())
             progress.advance(task)
     return results, left_out
