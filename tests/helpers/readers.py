@@ -327,8 +327,8 @@ def arguments(choose: Choose) -> None:
     verb = choose.choice((*VERBS, choose.choice(TEXTS)))
     quick = {"run": ["--max-exits", "3"], "show": ["--at", "3"], "fuzz": ["--operations", "5"]}.get(verb, [])
     tokens = [verb, *(choose.choice((*OPTIONS, *OPTIONS, *TEXTS, str(choose.choice(NUMBERS)))) for _ in range(choose.randrange(5)))]
-    if verb in ("replay", "rerun", "captures", "compare"):  # else these do much by default
-        quick = [choose.choice((NAMES[0], "nobody"))] if verb != "compare" else ["nobody"]
+    if verb in ("replay", "rerun", "captures", "compare", "bugs"):  # else these do much by default
+        quick = [choose.choice((NAMES[0], "nobody"))] if verb not in ("compare", "bugs") else ["nobody"]
     said, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(errors):
         code = call([*tokens[:1], *quick, *tokens[1:]])

@@ -29,6 +29,11 @@ LINE = 64 * KIB
 MESSAGE = 600
 """Characters of a line that tells of an error."""
 
+# --- time
+
+PATIENCE = 5
+"""Seconds for which whoever reads what we write may take nothing."""
+
 # --- counts
 
 EVENTS = 1_000_000

@@ -45,7 +45,7 @@ def run(
     audit
         Check every structure of the MMU: after every exit of the guest, once when the guest has ended, or not at all.
     trace
-        File for the events of the MMU, an event a line under the exit that caused it.
+        File for the events of the MMU, an event a line under the exit that caused it. A pipe must be read.
     max_exits
         Stop after this many exits; then that is no failure.
     json

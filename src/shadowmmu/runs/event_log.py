@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import errno
 import os
+import select
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
 
+from shadowmmu.border.limits import PATIENCE
 from shadowmmu.errors import BadInput
 from shadowmmu.machine.machine import Machine
 from shadowmmu.machine.seam import Exit
@@ -19,22 +21,26 @@ from shadowmmu.trace.text import HEADER, to_text
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC
 
 
+_BLOCK = 1 << 16
+"""Bytes that are written at a time."""
+
+
 class EventLog:
     """Writes what a machine's engine tells; `on_exit` is the hook for the machine. A context, at the end of which all is written.
 
-    The file is opened by `start`, so that nothing of it is lost if there is no run. Raises BadInput when it cannot be written.
+    The file is opened by `start`, so that nothing of it is lost if there is no run. Raises BadInput when it cannot be written, which
+    holds for a pipe, too, whose reader takes nothing for long.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: TextIO | None = None
+        self._file: int | None = None
+        self._waits = bytearray()
 
     def start(self) -> None:
         """Open the file; a named pipe must have a reader by now."""
         try:
-            number = os.open(self._path, _FLAGS, 0o666)
-            os.set_blocking(number, True)
-            self._file = open(number, "w")  # noqa: SIM115
+            self._file = os.open(self._path, _FLAGS, 0o666)
         except (OSError, ValueError) as error:
             nobody = isinstance(error, OSError) and error.errno == errno.ENXIO
             raise self._broken("nobody reads this pipe" if nobody else error) from None
@@ -45,11 +51,27 @@ class EventLog:
         self._write([to_text(event) for event in events])
 
     def _write(self, lines: list[str]) -> None:
+        self._waits += "".join(line + "\n" for line in lines).encode()
+        if len(self._waits) >= _BLOCK:
+            self._flush()
+
+    def _flush(self) -> None:
         assert self._file is not None
+        ready = select.poll()
+        ready.register(self._file, select.POLLOUT)
         try:
-            self._file.writelines(line + "\n" for line in lines)
+            while self._waits:
+                if not ready.poll(PATIENCE * 1000):
+                    raise TimeoutError(f"who reads it has taken nothing for {PATIENCE} seconds")
+                self._write_some()
         except OSError as error:
+            self._waits.clear()
             raise self._broken(error) from None
+
+    def _write_some(self) -> None:
+        assert self._file is not None
+        with suppress(BlockingIOError):  # a pipe may have less room than it promised
+            del self._waits[: os.write(self._file, self._waits)]
 
     def _broken(self, why: Exception | str) -> BadInput:
         said = getattr(why, "strerror", None) or why
@@ -62,7 +84,9 @@ class EventLog:
         if self._file is None:
             return
         try:
-            self._file.close()
-        except OSError as failure:
+            self._flush()
+        except BadInput:
             if error is None:
-                raise self._broken(failure) from None
+                raise
+        finally:
+            os.close(self._file)

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from shadowmmu.border.plain import plain
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.machine.last_seen import LastSeen, Place
 from shadowmmu.machine.result import Reason, Result
@@ -45,7 +46,7 @@ def _verdict(report: RunReport, seconds: float) -> Text:
         said += ', and nothing says that it should; if so, write end = "halt" in its TOML'
     mark, style = ("✔", "bold green") if report.as_expected else ("✘", "bold red")
     rate = f", {report.exits / seconds:,.0f} a second" if seconds > 0.1 else ""
-    return Text.assemble((f"{mark} {said}", style), f" after {report.exits:,} exits in {seconds:.1f} s{rate}")
+    return Text.assemble((f"{mark} {plain(said)}", style), f" after {report.exits:,} exits in {seconds:.1f} s{rate}")
 
 
 def _tables(report: RunReport, result: Result) -> Iterable[RenderableType]:
@@ -103,20 +104,20 @@ def _last_seen(last: LastSeen) -> Table:
     for number, (place, faults) in enumerate(zip(last.vcpus, last.faults, strict=True)):
         table.add_row(f"vCPU {number} at", _place(place))
         for fault in faults:
-            table.add_row("  was given", Text(f"{fault.exception}, in ").append_text(_place(fault.place)))
+            table.add_row("  was given", Text(f"{plain(fault.exception)}, in ").append_text(_place(fault.place)))
     for kind, times in last.unclaimed.items():
         asked = ", ".join(what + (f" ({count:,} times)" if count > 1 else "") for what, count in times.items())
-        table.add_row(f"no such {kind}", Text(asked))
+        table.add_row(f"no such {plain(kind)}", Text(plain(asked)))
     return table
 
 
 def _place(place: Place) -> Text:
-    return Text(f"{place.symbol} ({place.rip}), {place.mode}" if place.symbol else f"{place.rip}, {place.mode}")
+    return Text(plain(f"{place.symbol} ({place.rip}), {place.mode}" if place.symbol else f"{place.rip}, {place.mode}"))
 
 
 def _what_broke(report: RunReport) -> RenderableType:
-    lines = [Text(line, style="red") for line in (report.broke, *report.violations[:SHOWN]) if line]
+    lines = [Text(plain(line), style="red") for line in (report.broke, *report.violations[:SHOWN]) if line]
     if len(report.violations) > SHOWN:
         lines.append(Text(f"… and {len(report.violations) - SHOWN} more (--json has them all)", style="dim"))
-    lines.append(Text(f"again:  {report.reproduce}", no_wrap=True, overflow="ignore"))
+    lines.append(Text(f"again:  {plain(report.reproduce)}", no_wrap=True, overflow="ignore"))
     return Group(*lines)

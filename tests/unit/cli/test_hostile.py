@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -13,6 +15,8 @@ from pathlib import Path
 
 import pytest
 from planted import printing
+
+from shadowmmu.cli.main import call
 
 COMMAND = [sys.executable, "-m", "shadowmmu"]
 QUICK = ["run", "nonpaging", "--audit", "off"]
@@ -92,6 +96,30 @@ def test_a_trace_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "none.toml").write_text("name = 'none'\nimage = 'none.img'\n")
     assert ends(["run", str(tmp_path / "none.toml"), "--trace", str(tmp_path / "kept")], "/dev/null")[0] == 2
     assert (tmp_path / "kept").read_text() == "kept"
+
+
+def test_a_trace_whose_reader_takes_nothing_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shadowmmu.runs.event_log.PATIENCE", 0.05)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+        assert call([*QUICK, "--trace", str(pipe)]) == 2
+    os.close(reader)
+    assert errors.getvalue().startswith(f"shadowmmu: cannot write {pipe}: who reads it has taken nothing for ")
+    assert errors.getvalue().count("\n") == 1
+
+
+def test_a_slow_reader_of_a_trace_gets_all(tmp_path: Path) -> None:
+    pipe, file, read = tmp_path / "pipe", tmp_path / "file", tmp_path / "read"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["sh", "-c", 'exec < "$0" > "$1"; sleep 1; cat', pipe, read]):
+        number = os.open(pipe, os.O_WRONLY)  # when the reader has opened it
+        code = subprocess.run([*COMMAND, *QUICK, "--trace", pipe], capture_output=True).returncode
+        os.close(number)
+    assert code == subprocess.run([*COMMAND, *QUICK, "--trace", file], capture_output=True).returncode == 0
+    assert read.read_bytes() == file.read_bytes()
 
 
 @pytest.mark.parametrize(
