@@ -194,6 +194,20 @@ def test_pcids_keep_their_translations() -> None:
         world.use(0x9000)
 
 
+def test_a_switch_to_an_address_space_with_a_pcid_begins_its_translations() -> None:
+    """What is walked after a #VMEXIT belongs to the PCID that L1 has then, and loading its CR3 anew may keep it."""
+    cr4 = CR4 | hw.CR4_PCIDE
+    world = World(cr4=cr4)
+    world.cpu.load(CR0, 0x1001, cr4, EFER, mov_cr3=True)
+    world.cpu.flush()
+    world.poke(0x4008, 0xA000 | PAGE)
+    world.cpu.load(CR0, 0x1001 | 1 << 63, cr4, EFER, mov_cr3=True)
+    world.use(0x9000)
+    world.cpu.load(CR0, 0x1002 | 1 << 63, cr4, EFER, mov_cr3=True)
+    with pytest.raises(Violation):
+        world.use(0x9000)
+
+
 def test_smap_and_smep_and_wp_are_judged_at_the_time_of_access() -> None:
     world = World(cr4=CR4 | hw.CR4_SMAP | hw.CR4_SMEP)
     world.use(0x9000, 0, ac=True)

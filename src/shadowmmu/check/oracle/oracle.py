@@ -152,8 +152,7 @@ class VirtualTlb:
         self._set_mode()
         if was != now.levels or flips4 & hw.CR4_PGE or flips4 & ~cr4 & hw.CR4_PCIDE:
             self.spaces = {}
-        pcid = cr3 & 0xFFF if cr4 & hw.CR4_PCIDE else 0
-        self.space = self.spaces[pcid] = self.spaces.get(pcid) or Space(self, self.oracle.watched, cr3)
+        self.space = self.spaces[self._pcid] = self.spaces.get(self._pcid) or Space(self, self.oracle.watched, cr3)
         if mov_cr3:
             self.space.mixed = noflush and (self.space.mixed or self.space.cr3 != self.cr3)
         self.space.cr3 = self.cr3
@@ -173,8 +172,13 @@ class VirtualTlb:
         """Nothing is kept: VMRUN and #VMEXIT, with TLB_CONTROL 1 or between ASIDs (APM 15.16)."""
         self._set_mode()
         self.space = Space(self, self.oracle.watched, self.cr3)
-        self.spaces = {0: self.space}
+        self.spaces = {self._pcid: self.space}
         self.rebuild()
+
+    @property
+    def _pcid(self) -> int:
+        """Whose translations the CPU makes and uses now (SDM 4.10.1). Nested tables have none."""
+        return self.cr3 & 0xFFF if self.cr4 & hw.CR4_PCIDE and not self.nested else 0
 
     @property
     def pdptes(self) -> tuple[int, ...]:
