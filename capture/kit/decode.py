@@ -12,7 +12,7 @@ from kit.errors import KitError
 from kit.normal import Normaliser
 from kit.ringbuffer import Layout, read_events, read_layouts
 
-OF_THE_SET = ("kvm_params", "cpuinfo", "uname", "cmdline")
+OF_THE_SET = ("kvm_params", "cpuinfo", "uname", "cmdline", "roots")
 """What is the same for all guests of a run: kept once, as _NAME.txt."""
 
 

@@ -48,14 +48,14 @@ class Host(NamedTuple):
         return " ".join((f"npt={self.npt:d}", f"kvm=tdp_mmu={self.tdp_mmu:d}", *(f"kvm={parameter}" for parameter in self.parameters)))
 
 
-def run(work: Path, guests: list[Path], host: Host, raw: Path, report: Report) -> list[str]:
+def run(work: Path, guests: list[Path], host: Host, raw: Path, report: Report, system: dict[str, bytes]) -> list[str]:
     """Run the guests whose scripts are given, and leave in `raw` what they gave: a line for each that did not get to its end.
 
-    `report` gets each line of the console.
+    `report` gets each line of the console. `system`: files that take the place of the system's own.
     """
     initrd, console, disk = work / "initrd.run", raw / "console.txt", work / "disk"
     raw.mkdir(parents=True, exist_ok=True)
-    _add_guests(work, guests, initrd)
+    _add_guests(work, guests, system, initrd)
     with disk.open("wb") as file:
         file.truncate(DISK_BYTES)
     try:
@@ -68,13 +68,13 @@ def run(work: Path, guests: list[Path], host: Host, raw: Path, report: Report) -
     return failures
 
 
-def _add_guests(work: Path, guests: list[Path], initrd: Path) -> None:
-    system = work / "initrd.gz"
-    if not system.is_file():
-        raise KitError(f"no {system}: run capture.py build")
+def _add_guests(work: Path, guests: list[Path], system: dict[str, bytes], initrd: Path) -> None:
+    built = work / "initrd.gz"
+    if not built.is_file():
+        raise KitError(f"no {built}: run capture.py build")
     files = [file for script in guests for file in sorted(script.parent.glob(script.stem + ".*"))]
-    write_archive(initrd, {f"guests/{file.name}": file.read_bytes() for file in files})
-    initrd.write_bytes(system.read_bytes() + initrd.read_bytes())
+    write_archive(initrd, {f"guests/{file.name}": file.read_bytes() for file in files} | system)
+    initrd.write_bytes(built.read_bytes() + initrd.read_bytes())
 
 
 def _boot(work: Path, host: Host, initrd: Path, disk: Path, console: Path, report: Report) -> None:

@@ -41,11 +41,13 @@ class Setup(msgspec.Struct, frozen=True):
     """Of the host's CPU: "svm" or "vmx"."""
     guest_vendor: str = "host"
     """Of the guest's: "svm" or "vmx"; "host": as the host's."""
+    roots: str = ""
+    """The kernel's design of roots, by the engine's name; empty: the capture does not say."""
 
     @property
     def cpu_and_host(self) -> dict[str, Any]:
         """The same as arguments of a VM: the guest's CPU and the host."""
-        told = {field: getattr(self, field) for field in self.__struct_fields__ if field not in ("npt", "tdp_mmu", "kernel")}
+        told = {field: getattr(self, field) for field in self.__struct_fields__ if field not in ("npt", "tdp_mmu", "kernel", "roots")}
         return told | {"tdp": self.npt}
 
 

@@ -154,7 +154,16 @@ def _setup(set_dir: Path, name: str) -> Setup:
         efer_reserved=sum(bits for feature, bits in _EFER if not _offers(leaves, feature)),
         vendor=vendor,
         guest_vendor="host" if guest_vendor == vendor else guest_vendor,
+        roots=_roots(set_dir),
     )
+
+
+def _roots(set_dir: Path) -> str:
+    """Older captures do not say which roots their kernel has."""
+    if not (set_dir / "_roots.txt").exists():
+        return ""
+    with _host(set_dir, "roots") as text:
+        return text.strip()
 
 
 def _offers(leaves: dict[int, dict[str, int]], feature: _Feature) -> bool:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from shadowmmu import EngineError
 from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.markers import Mark, parse
+from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.errors import BadInput
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent, Marker
@@ -100,6 +101,8 @@ def _setup(capture: Capture) -> Iterator[str]:
             yield f"{register} has no bits {reserved:#x}"
     if setup.vendor not in ("svm", "vmx") or setup.guest_vendor not in ("host", "svm", "vmx"):
         yield f"no CPU is of {setup.vendor} with a guest's of {setup.guest_vendor}"
+    if setup.roots and setup.roots not in ROOT_DESIGNS:
+        yield f"its kernel has roots {setup.roots!r}, known are {', '.join(ROOT_DESIGNS)}"
 
 
 def _guest(capture: Capture) -> Iterator[str]:

@@ -32,7 +32,8 @@ def replay(
     *captures: str,
     kit: Path | None = None,
     every: Annotated[bool, Parameter(negative="", name="--all")] = False,
-    roots: Roots = "legacy",
+    roots: Roots | None = None,
+    captured_on: Roots | None = None,
     at: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None,
     pack: Path | None = None,
     text: Annotated[bool, Parameter(negative="")] = False,
@@ -56,8 +57,10 @@ def replay(
     every
         All of them, a line each.
     roots
-        The captured kernel has legacy roots, with which all must be equal. With another root design every event, entry
-        and counter must be equal too, or be explained by one of the known differences, which are counted.
+        The captured kernel's own, if not given: with these all must be equal. On another root design than its legacy roots
+        every event, entry and counter must be equal too, or be explained by one of the known differences, which are counted.
+    captured_on
+        The roots of the captured kernel, where captures do not say them; legacy, if not given.
     at
         Stop before this event of the (only) capture, and draw the shadow tables there.
     pack
@@ -77,8 +80,8 @@ def replay(
             print_text(text_lines(one.load().events))
         return 0
     if at is not None:
-        return _show(found, roots, at)
-    results = _replay_all(found, roots, quiet=json)
+        return _show(found, roots, captured_on, at)
+    results = _replay_all(found, roots, captured_on, quiet=json)
     if json:
         print_json("shadowmmu.replay/1", Replays(results))
     else:
@@ -86,7 +89,7 @@ def replay(
     return int(not all(result.ok for result in results))
 
 
-def _replay_all(found: list[Found], roots: Roots, quiet: bool) -> list[Result]:
+def _replay_all(found: list[Found], roots: Roots | None, captured_on: Roots | None, quiet: bool) -> list[Result]:
     out = console()
     results = []
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
@@ -95,7 +98,7 @@ def _replay_all(found: list[Found], roots: Roots, quiet: bool) -> list[Result]:
         for one in found:
             progress.update(task, description=one.name)
             with undoable(one.argument):
-                result = Replay(one.load(), roots).run()
+                result = Replay(one.load(), roots, captured_on).run()
             result.argument = one.argument
             results.append(result)
             progress.advance(task)
@@ -110,12 +113,12 @@ def _pack(found: list[Found], folder: Path) -> int:
     return 0
 
 
-def _show(found: list[Found], roots: Roots, at: int) -> int:
+def _show(found: list[Found], roots: Roots | None, captured_on: Roots | None, at: int) -> int:
     """The tables just before one event."""
     if len(found) != 1:
         raise BadInput(f"--at needs one capture, not {len(found)}: name it as set/guest, for example {found[0].name}")
     with undoable(found[0].argument):
-        replay = Replay(found[0].load(), roots)
+        replay = Replay(found[0].load(), roots, captured_on)
         if at > len(replay.events):
             raise BadInput(f"{found[0].name} has {len(replay.events)} events: choose --at up to that")
         result = replay.run(at)

@@ -31,7 +31,7 @@ def rerun(
     *captures: str,
     kit: Path | None = None,
     every: Annotated[bool, Parameter(negative="", name="--all")] = False,
-    roots: Roots = "legacy",
+    roots: Roots | None = None,
     verbose: Annotated[bool, Parameter(negative="", name=("--verbose", "-v"))] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -54,7 +54,7 @@ def rerun(
     every
         All of them, a line each.
     roots
-        The captured kernel has legacy roots. With another root design what the guest says and is given is compared, and
+        The captured kernel's own, if not given. With another root design what the guest says and is given is compared, and
         what every address maps to.
     verbose
         A line for each capture, not for each set.
@@ -73,7 +73,7 @@ def rerun(
     return int(not all(result.ok for result in results))
 
 
-def _run_all(found: list[Found], roots: Roots, quiet: bool) -> tuple[list[Result], dict[str, str]]:
+def _run_all(found: list[Found], roots: Roots | None, quiet: bool) -> tuple[list[Result], dict[str, str]]:
     """The results, and the captures that cannot be rerun with the reason of each."""
     out = console()
     results, left_out = [], {}

@@ -62,7 +62,8 @@ def _table(results: Sequence[Result], verbose: bool) -> Table:
 
 def _lettered(results: Sequence[Result]) -> list[Letter]:
     """The differences that the root design of these results may show."""
-    return [one for one in LETTERS if any(one.letter in ROOT_DESIGNS[result.roots].letters for result in results)]
+    others = {result.roots for result in results if result.roots != result.captured_on}
+    return [one for one in LETTERS if any(one.letter in ROOT_DESIGNS[roots].letters for roots in others)]
 
 
 def _letters(results: Sequence[Result]) -> Table:

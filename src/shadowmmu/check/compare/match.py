@@ -73,5 +73,7 @@ class Matcher:
 
     def follow(self, engine: AnyEvent) -> None:
         """Shadow pages are born and die: their addresses then mean something else."""
-        if (isinstance(engine, e.GetPage) and engine.created) or (isinstance(engine, e.PrepareZapPage) and not engine.root_count):
+        born = isinstance(engine, e.GetPage) and engine.created
+        died = isinstance(engine, e.PrepareZapPage) and not engine.root_count
+        if isinstance(engine, e.SpecialAlloc | e.SpecialFree) or (isinstance(engine, e.PageEvent) and (born or died)):
             self.tables.forget(engine.spt)

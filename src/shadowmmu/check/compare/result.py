@@ -66,6 +66,8 @@ class Result(msgspec.Struct):
     roots: str
     argument: str = ""
     """What the command line calls the capture; empty: by its name."""
+    captured_on: str = "legacy"
+    """The captured kernel's design of roots."""
     events: int = 0
     """Events compared."""
     entries: int = 0

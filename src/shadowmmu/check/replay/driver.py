@@ -41,8 +41,8 @@ SHUTDOWN = 8
 class Replay(ReplayState):
     """Its events, one after the other."""
 
-    def __init__(self, capture: Capture, roots: str = "legacy") -> None:
-        super().__init__(capture, roots)
+    def __init__(self, capture: Capture, roots: str | None = None, captured_on: str | None = None) -> None:
+        super().__init__(capture, roots, captured_on)
         self.exit_reason = 0
         self.outcome: Outcome | None = None
         """How the fault under way ended for the engine; None: no fault is under way."""
@@ -355,6 +355,6 @@ _HANDLERS: dict[type[AnyEvent], Callable[..., bool | None]] = {
 }
 
 
-def replay(capture: Capture, roots: str = "legacy") -> Result:
+def replay(capture: Capture, roots: str | None = None, captured_on: str | None = None) -> Result:
     """Replay one capture on a fresh VM."""
-    return Replay(capture, roots).run()
+    return Replay(capture, roots, captured_on).run()

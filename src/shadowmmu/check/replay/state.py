@@ -13,8 +13,9 @@ from shadowmmu.check.compare.result import Diverged, Divergence, Page, Result
 from shadowmmu.check.compare.streams import Streams
 from shadowmmu.check.replayed.cpu import Cpu
 from shadowmmu.check.replayed.inputs import Input, answer
-from shadowmmu.check.replayed.replayed_vm import KERNEL_ROOTS, Side
+from shadowmmu.check.replayed.replayed_vm import KERNEL_ROOTS, Side, captured_roots
 from shadowmmu.check.special_roots.special_vm import Twin
+from shadowmmu.errors import BadInput
 
 T = TypeVar("T")
 
@@ -22,14 +23,19 @@ T = TypeVar("T")
 class ReplayState:
     """One capture on one VM, and what the replay has come to."""
 
-    def __init__(self, capture: Capture, roots: str = "legacy") -> None:
+    def __init__(self, capture: Capture, roots: str | None = None, captured_on: str | None = None) -> None:
+        """`roots`: the captured kernel's, if not given, whose design `captured_on` tells where the capture does not."""
         self.capture = capture
         self.events = capture.events
-        self.result = Result(capture.name, roots)
-        self.side = Side(capture, KERNEL_ROOTS, Matcher())
+        theirs = captured_roots(capture, captured_on)
+        roots = roots or theirs
+        if roots != theirs != KERNEL_ROOTS:
+            raise BadInput(f"{capture.name} was captured on {theirs} roots and replays on these alone: leave out --roots {roots}")
+        self.result = Result(capture.name, roots, captured_on=theirs)
+        self.side = Side(capture, theirs, Matcher())
         self.host, self.vm = self.side.host, self.side.vm
         self.streams = Streams(self.vm, self.side.matcher, self._on_foreign_tables, capture.setup.tdp_mmu, self.operation)
-        self.twin = Twin(capture, roots, self.side, self.streams) if roots != KERNEL_ROOTS else None
+        self.twin = Twin(capture, roots, self.side, self.streams) if roots != theirs else None
         self.l1 = Programme(capture.guest.ops, capture.setup.npt)
         self.l2 = Programme(capture.guest.l2_ops, capture.setup.npt)
         self.at = 0

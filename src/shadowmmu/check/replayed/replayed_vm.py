@@ -8,11 +8,20 @@ from shadowmmu.check.compare.match import Matcher
 from shadowmmu.check.replayed.cpu import Cpu
 from shadowmmu.check.replayed.host import Host
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
+from shadowmmu.errors import BadInput
 from shadowmmu.trace.engine import from_records
 from shadowmmu.trace.events import AnyEvent
 
 KERNEL_ROOTS = next(design.name for design in ROOT_DESIGNS.values() if design.kernel)
-"""The design of the captured kernel."""
+"""The packaged kernel's design: that of captures that do not say theirs."""
+
+
+def captured_roots(capture: Capture, told: str | None = None) -> str:
+    """The design of the captured kernel: its capture says it, else `told`. Raises BadInput if the two differ."""
+    said = capture.setup.roots
+    if said and told and said != told:
+        raise BadInput(f"{capture.name} was captured on {said} roots, as it says itself: leave out --captured-on {told}")
+    return said or told or KERNEL_ROOTS
 
 
 class Side:

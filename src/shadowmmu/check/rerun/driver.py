@@ -13,12 +13,12 @@ from shadowmmu.check.compare.dumps import Difference, DumpComparison, LeafCompar
 from shadowmmu.check.compare.ignore import CPU_BITS
 from shadowmmu.check.compare.match import Matcher
 from shadowmmu.check.compare.result import Diverged, Divergence, Row, page_at
+from shadowmmu.check.replayed.replayed_vm import captured_roots
 from shadowmmu.check.rerun.captured_cpu import NESTED_ACCESSED
 from shadowmmu.check.rerun.kernel_stream import SHUTDOWN, Compared, Filter, Stream
 from shadowmmu.check.rerun.result import Result
 from shadowmmu.check.rerun.vmm import Vmm
 from shadowmmu.check.rerun.watchdog import Watchdog
-from shadowmmu.engine.roots.designs import find_design
 from shadowmmu.machine.ctrl_c import CtrlC
 from shadowmmu.machine.emulator.decode import UnemulatedInstruction
 from shadowmmu.machine.seam import CpuError
@@ -49,11 +49,14 @@ def not_rerun(capture: Capture) -> str:
 class Rerun:
     """One capture on one machine."""
 
-    def __init__(self, capture: Capture, roots: str = "legacy") -> None:
+    def __init__(self, capture: Capture, roots: str | None = None) -> None:
+        """`roots`: the captured kernel's, if not given."""
         self.capture = capture
+        theirs = captured_roots(capture)
+        roots = roots or theirs
         self.result = Result(capture.name, roots)
         self.matcher = Matcher()
-        guest_view = not find_design(roots).kernel
+        guest_view = roots != theirs
         self.stream = Stream(capture, guest_view)
         self._filter = Filter(guest_view, capture.setup.tdp_mmu)
         self.vmm = Vmm(capture, roots, self.matcher, self._on_marker, self._on_stats)
@@ -226,6 +229,6 @@ def _pairs(kernel: list[AnyEvent], ours: list[AnyEvent]) -> list[tuple[AnyEvent 
     return list(zip(left, right, strict=True))
 
 
-def rerun(capture: Capture, roots: str = "legacy") -> Result:
+def rerun(capture: Capture, roots: str | None = None) -> Result:
     """Run one capture's guest on a fresh machine."""
     return Rerun(capture, roots).run()

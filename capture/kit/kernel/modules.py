@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""kvm.ko and kvm-amd.ko, built as Debian builds them; first unedited, to see that they are the packaged ones."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from kit.errors import KitError, call, program
+from kit.kernel.packages import Packages
+from kit.kernel.posted import POSTED
+from kit.kernel.sections import differing
+from kit.kernel.source import Edit, apply
+from kit.kernel.special import SPECIAL
+
+MODULES = ("kvm.ko", "kvm-amd.ko")
+"""Always replaced together: they agree in the layout of their structs."""
+EditName = Literal["special", "posted"]
+EDITS: dict[EditName, tuple[Edit, ...]] = {"special": SPECIAL, "posted": POSTED}
+ROOTS: dict[EditName | None, str] = {None: "legacy", "special": "special", "posted": "special"}
+"""The root design of each edit, by the engine's name; without any, the packaged kernel's."""
+REMEDY = "apt install gcc-12 make libelf1 binutils (the compiler must be Debian 12's)"
+_SOURCES = ("arch/x86/kvm/*", "virt/kvm/*", "arch/x86/include/asm/kvm_host.h")
+
+
+def prepare(packages: Packages, here: Path, folder: Path) -> None:
+    """Unpack headers and sources below `folder`, with the kit's own files among them."""
+    shutil.rmtree(folder, ignore_errors=True)
+    root = folder / "root"
+    root.mkdir(parents=True)
+    for package in (packages.headers, packages.common, packages.kbuild):
+        call([program("dpkg-deb", "dpkg"), "--extract", str(package), str(root)], f"delete {package.name} and try again")
+    makefile = _headers(packages, folder) / "Makefile"
+    makefile.write_text(makefile.read_text().replace("/usr/src/", f"{root.absolute()}/usr/src/"))
+    _unpack_source(packages.source, folder / "source")
+    shutil.copyfile(here / "kernel" / "Kbuild", folder / "source/arch/x86/kvm/Makefile")
+    shutil.copyfile(here / "kernel" / "special_roots.c", folder / "source/arch/x86/kvm/mmu/special_roots.c")
+
+
+def _headers(packages: Packages, folder: Path) -> Path:
+    return folder / "root/usr/src" / f"linux-headers-{packages.kernel}"
+
+
+def _unpack_source(package: Path, target: Path) -> None:
+    """KVM alone, out of the archive inside the package."""
+    target.mkdir(parents=True)
+    members = " ".join(f"'*/{pattern}'" for pattern in _SOURCES)
+    pipe = (
+        'dpkg-deb --fsys-tarfile "$1" | tar -xO ./usr/src/linux-source-6.1.tar.xz | '
+        f'tar -xJ -C "$2" --strip-components=1 --wildcards {members}'
+    )
+    done = subprocess.run(["sh", "-c", pipe, "sh", str(package), str(target)], capture_output=True, text=True, check=False)
+    if done.returncode or not (target / "arch/x86/kvm/mmu/mmu.c").is_file():
+        raise KitError(f"{package} has no source of KVM: {done.stderr.strip() or 'delete it and try again'}")
+
+
+def build(packages: Packages, folder: Path, target: Path) -> None:
+    """Compile both modules of the tree as it is now, and leave them in `target`."""
+    kvm = folder / "source/arch/x86/kvm"
+    log = folder / "make.log"
+    headers = _headers(packages, folder).absolute()
+    command = [program("make", "make"), "-j2", "KCFLAGS=-g0", "-C", str(headers), f"M={kvm.absolute()}", "modules"]
+    with log.open("w") as out:
+        if subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False).returncode:
+            told = next((line for line in log.read_text().splitlines() if "error" in line.lower()), "make failed")
+            raise KitError(f"{told.strip()}; the whole log is {log}; {REMEDY}")
+    target.mkdir(parents=True, exist_ok=True)
+    for name in MODULES:
+        shutil.copyfile(kvm / name, target / name)
+        call([program("strip", "binutils"), "--strip-debug", str(target / name)], REMEDY)
+
+
+def check_unedited(built: Path, packaged: Path) -> int:
+    """Code and data of the unedited modules must be, byte by byte, the packaged ones'; how many bytes."""
+    size = 0
+    for name in MODULES:
+        found = differing((built / name).read_bytes(), (packaged / name).read_bytes())
+        if found.sections:
+            raise KitError(f"{name} built from the unedited source differs from the packaged one in {', '.join(found.sections)}; {REMEDY}")
+        size += found.compared
+    return size
+
+
+def make(packages: Packages, here: Path, work: Path, edit: EditName | None, report: Callable[[str], None]) -> Path:
+    """Build, compare with the packaged modules, then edit and build again; the folder of the modules."""
+    folder = work / "kernel"
+    prepare(packages, here, folder)
+    plain = work / "modules" / "unedited"
+    build(packages, folder, plain)
+    report(f"unedited: {check_unedited(plain, work / 'packages'):,} bytes of code and data are those of {packages.version}")
+    if edit is None:
+        return plain
+    apply(EDITS[edit], folder / "source")
+    build(packages, folder, work / "modules" / edit)
+    report(f"{edit}: {len(EDITS[edit])} edits")
+    return work / "modules" / edit
+
+
+def built(work: Path, edit: EditName) -> dict[str, bytes]:
+    """The edited modules, as files of the captured system."""
+    folder = work / "modules" / edit
+    if not all((folder / name).is_file() for name in MODULES):
+        raise KitError(f"no modules in {folder}: run capture.py modules --edit {edit}")
+    return {f"modules/{name}": (folder / name).read_bytes() for name in MODULES}
