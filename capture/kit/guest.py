@@ -112,11 +112,12 @@ class Guest(Programme):
         self.memory.touch(at)
         return at
 
-    def host(self, *commands: str, note: str = "") -> None:
-        """Call the host: it does these commands (capture/README.md lists them)."""
-        self.begin("host", note, cmds=list(commands))
-        self.code.mov("ax", len(self.script))
-        self.code.out(Port.HOST)
+    def host(self, *commands: str, note: str = "", by: Programme | None = None) -> None:
+        """Call the host: it does these commands (capture/README.md lists them). `by`: the programme of another vCPU calls it."""
+        caller = by or self
+        caller.begin("host", note, cmds=list(commands))
+        caller.code.mov("ax", len(self.script))
+        caller.code.out(Port.HOST)
         self.script.append(list(commands))
 
     @property

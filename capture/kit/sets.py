@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from kit import edits, memslots, nested, rights
+from kit import edits, memslots, nested, rights, roots
 from kit.errors import KitError
 from kit.guest import FLAT, P32, P57, P64, PAE32, REAL, Guest, Mode, Paged
 from kit.random_guest import RandomGuest
@@ -94,6 +94,21 @@ def nestedsp() -> Iterator[Guest]:
         yield hypervisor_without_npt(mode, "flat", nested.flat)
 
 
+def two() -> Iterator[Guest]:
+    for mode in (P32, PAE32):
+        for name, play in roots.TWO.items():
+            yield paged(mode, name, play)
+    for name, flat in roots.UNPAGED_TWO.items():
+        yield unpaged(FLAT, name, flat)
+
+
+def beyond() -> Iterator[Guest]:
+    for mode in (P32, PAE32):
+        guest = Hypervisor(f"{L1_TAGS[mode]}_beyond", mode, _about(roots.beyond), l2_paging=True)
+        roots.beyond(guest)
+        yield guest
+
+
 def random_guests(seeds: range) -> Iterator[Guest]:
     for mode in PAGED:
         for seed in seeds:
@@ -118,7 +133,8 @@ def random_nestedsp(seeds: range) -> Iterator[Guest]:
 
 
 FIXED: dict[str, Callable[[], Iterator[Guest]]] = {
-    "shadow": shadow, "extra": extra, "p57": p57, "nested": all_nested, "nestedsp": nestedsp,
+    "shadow": shadow, "extra": extra, "p57": p57, "nested": all_nested, "nestedsp": nestedsp, "two_roots": two,
+    "beyond": beyond,
 }  # fmt: skip
 BY_SEED: dict[str, Callable[[range], Iterator[Guest]]] = {
     "random": random_guests, "random_la57": random_la57, "random_nested": random_nested, "random_nestedsp": random_nestedsp,
@@ -144,6 +160,9 @@ RUNS = {
     "nested_tdp0": Run("nested", NPT_LEGACY),
     "nestedsp": Run("nestedsp", Host()),
     "shadow_npt1_tdp0": Run("shadow", NPT_LEGACY, r"^(np32|real)_|_(slots|dirty|mmio)$"),
+    "two_roots": Run("two_roots", Host()),
+    "beyond": Run("beyond", NPT),
+    "beyond_la57": Run("beyond", NPT_LA57),
     "random": Run("random", Host()),
     "random_la57": Run("random_la57", Host(la57=True)),
     "random_nested": Run("random_nested", NPT),
