@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Captures of a real kernel with special roots: they replay directly, on the engine's special roots, without any letter."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from shadowmmu.captures.find import find
+from shadowmmu.check.replay.driver import Replay, replay
+from shadowmmu.errors import BadInput
+from shadowmmu.trace import events as e
+
+PLACE = Path(__file__).parent / "special_kernel"
+EVERY = [one for folder in sorted(PLACE.glob("*_special")) for one in find(str(folder))]
+POSTED = find(str(PLACE / "beyond_posted"))
+
+
+def load(name):
+    return find(str(PLACE / f"{name}.capture"))[0].load()
+
+
+def between(capture, start, end):
+    """The events behind one marker of the host, up to another; of the last such pair."""
+    texts = [event.text if isinstance(event, e.Marker) else "" for event in capture.events]
+    at = max(i for i, text in enumerate(texts) if text == start)
+    return capture.events[at + 1 : texts.index(end, at)]
+
+
+@pytest.mark.parametrize("one", EVERY, ids=lambda one: one.name)
+def test_replays_exactly(one):
+    capture = one.load()
+    assert capture.setup.roots == "special"
+    result = replay(capture)
+    assert result.ok, (result.divergence, result.bugs)
+    assert (result.roots, result.captured_on, result.differences) == ("special", "special", {})
+    assert result.events > 20 and result.counters
+
+
+def test_every_set_of_the_kit_is_there():
+    kinds = {one.name.split("_special/")[0] for one in EVERY}
+    assert {"shadow", "extra", "p57", "nested", "nested_la57", "nested_tdp0", "nestedsp", "shadow_npt1_tdp0", "two_roots"} < kinds
+
+
+def test_the_roots_of_the_kernel_decide_and_can_be_told():
+    """A capture that does not say is taken for one of the packaged kernel, unless one is told better."""
+    capture = load("shadow_special/pae_cr3")
+    silent = msgspec.structs.replace(capture, setup=msgspec.structs.replace(capture.setup, roots=""))
+    assert replay(silent, captured_on="special").ok
+    assert not replay(silent).ok
+    with pytest.raises(BadInput, match="captured on special roots, as it says itself: leave out --captured-on legacy"):
+        Replay(capture, captured_on="legacy")
+    for roots in ("legacy", "prefilled"):
+        with pytest.raises(BadInput, match=f"replays on these alone: leave out --roots {roots}"):
+            Replay(capture, roots)
+
+
+@pytest.mark.parametrize("mode", ["np32", "p32", "pae"])
+def test_a_vcpu_that_slept_through_two_zaps_keeps_its_root(mode):
+    """R11, R12, in the kernel: its root is of the right generation again, and empty. After one zap it is freed."""
+    for times, kept in ((1, False), (2, True)):
+        events = load(f"two_roots_special/{mode}_asleep{times}").events
+        turns = [i for i, event in enumerate(events) if isinstance(event, e.Marker) and event.text == "H on vcpu=0"]
+        awake = events[turns[1] :]
+        entered = next(i for i, event in enumerate(awake) if isinstance(event, e.VmEntry))
+        loads = [event for event in awake[:entered] if isinstance(event, e.MmuLoad)]
+        assert (not loads) == kept, (mode, times)
+        assert any(isinstance(event, e.MmuPageFault) for event in awake)
+
+
+@pytest.mark.parametrize("one", POSTED, ids=lambda one: one.name)
+def test_posted_as_it_was_an_address_beyond_4_gib_fills_entry_4(one):
+    """H2: the same level-2 table hangs at two places of one level-3 page. The engine gives L1 the fault instead."""
+    capture = one.load()
+    level_3 = [{entry.index: entry.value for entry in dump.entries if entry.level == 3} for dump in capture.dumps if dump.level == 4]
+    doubled = [entries for entries in level_3 if 4 in entries]
+    assert doubled and all(entries[4] == entries[0] for entries in doubled)
+    found = replay(capture).divergence
+    assert found is not None and found.rows[-2].engine is not None
+    assert any(isinstance(row.engine, e.WalkerError) and row.differs for row in found.rows)
+    special = load(one.name.replace("posted", "special"))
+    assert not any(entry.level == 3 and entry.index > 3 for dump in special.dumps for entry in dump.entries)
+    faults = [event for event in special.events if isinstance(event, e.NestedVmexitInject) and event.exit_info2 >> 32]
+    assert len(faults) == 2
