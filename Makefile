@@ -9,7 +9,7 @@ COMPILED := $(shell find src -name '*.pxd')
 COMPILED += $(wildcard $(COMPILED:.pxd=.py))
 READY := $(VENV)/.built $(VENV)/.packages
 
-.PHONY: run test lint check museum fuzz-readers fuzz-face bench soak sanitize guests package lock clean help
+.PHONY: run test lint check modules two-kernels museum fuzz-readers fuzz-face bench soak sanitize guests package lock clean help
 
 run: $(READY)  ## set up, then run the PAE guest on special shadow pages
 	@$(BIN)/shadowmmu run
@@ -22,6 +22,20 @@ lint: $(READY) $(VENV)/.tests  ## style and types
 	@$(BIN)/ruff format --check src tests benchmarks capture tools setup.py
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
+
+modules: $(READY)  ## build the captured kernel's KVM, unedited to compare with the packaged one, then with special roots (Debian 12)
+	@$(BIN)/python capture/capture.py fetch
+	@$(BIN)/python capture/capture.py modules --edit special
+
+SETS := shadow extra p57 nested nested_la57 nested_tdp0 nestedsp shadow_npt1_tdp0 two_roots
+
+two-kernels: modules  ## capture all sets on the packaged kernel and on the one with special roots, replay both, count what differs
+	@$(BIN)/python capture/capture.py build
+	@for set in $(SETS); do for edit in "" "--edit special"; do \
+	  $(BIN)/python capture/capture.py run $$set $$edit; test $$? -lt 2 || exit 2; \
+	done; done
+	@$(BIN)/shadowmmu replay --kit build/capture $(SETS) $(addsuffix _special,$(SETS))
+	@$(BIN)/python tools/two_kernels.py build/capture $(SETS)
 
 fuzz-readers: $(READY) $(VENV)/.tests  ## broken files, captures and command lines, for SECONDS=60 or as long as you say
 	@$(BIN)/python tools/fuzz_readers.py --seconds $(or $(SECONDS),60)

@@ -12,8 +12,10 @@ from kit.errors import KitError
 from kit.normal import Normaliser
 from kit.ringbuffer import Layout, read_events, read_layouts
 
-OF_THE_SET = ("kvm_params", "cpuinfo", "uname", "cmdline", "roots")
+OF_THE_SET = ("kvm_params", "cpuinfo", "uname", "cmdline")
 """What is the same for all guests of a run: kept once, as _NAME.txt."""
+ROOTS = "roots"
+"""The kernel's root design, likewise; runs of older kits do not say it."""
 
 
 def decode(raw: Path, target: Path) -> dict[str, int]:
@@ -22,7 +24,7 @@ def decode(raw: Path, target: Path) -> dict[str, int]:
     if not names:
         raise KitError(f"{raw} holds no run: run capture.py run {raw.name}")
     target.mkdir(parents=True, exist_ok=True)
-    for name in OF_THE_SET:
+    for name in (*OF_THE_SET, ROOTS) if (raw / f"{ROOTS}.txt").exists() else OF_THE_SET:
         shutil.copyfile(raw / f"{name}.txt", target / f"_{name}.txt")
     layouts = read_layouts(raw / "format")
     return {name: _decode_guest(raw, name, target, layouts) for name in names}

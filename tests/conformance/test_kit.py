@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Reading what the capture kit writes: the same capture comes out that went in."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 from kit_files import write_kit
@@ -25,6 +27,15 @@ def test_kit_gives_the_same_capture(written):
     for field in msgspec.structs.fields(Capture):
         assert getattr(read, field.name) == getattr(original, field.name), field.name
     assert replay(read).ok
+
+
+def test_the_kits_folder_says_which_roots_its_kernel_has(tmp_path):
+    original = find(str(Path(__file__).parent / "special_kernel/shadow_special/np32_dirty.capture"))[0].load()
+    read = kit.read_capture(write_kit(original, tmp_path), original.guest.name)
+    assert read.setup.roots == original.setup.roots == "special"
+    (tmp_path / "captures" / original.set / "_roots.txt").write_text("wooden\n")
+    with pytest.raises(BadInput, match="its kernel has roots 'wooden', known are special, prefilled, legacy"):
+        kit.read_capture(tmp_path / "captures" / original.set, original.guest.name)
 
 
 def test_packed_file_gives_the_same_capture(written, tmp_path):

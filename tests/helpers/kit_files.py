@@ -63,4 +63,6 @@ def write_kit(capture: Capture, place: Path) -> Path:
     (folder / "_cpuinfo.txt").write_text("flags : fpu sse\naddress sizes\t: 40 bits physical, 48 bits virtual\n")
     (folder / f"{name}.cpuid.txt").write_text(CPUID)
     (folder / "_uname.txt").write_text(capture.setup.kernel + "\n")
+    if capture.setup.roots:
+        (folder / "_roots.txt").write_text(capture.setup.roots + "\n")
     return folder

@@ -29,6 +29,7 @@ from kit.normal import Normaliser  # noqa: E402
 from kit.ringbuffer import ROLE_BITS, role  # noqa: E402
 from kit.sets import BY_SEED, FIXED, RUNS, guests_of  # noqa: E402
 
+SPECIAL = SOURCE.parent / "tests/conformance/special_kernel"
 SEEDS = range(2)
 DONE_BY = {
     "rd": Mnemonic.MOV, "wr": Mnemonic.MOV, "call": Mnemonic.CALL, "invlpg": Mnemonic.INVLPG, "cr0": Mnemonic.MOV, "cr3": Mnemonic.MOV,
@@ -94,10 +95,10 @@ def test_scripts_name_what_the_runner_knows(guest_set):
 @pytest.mark.parametrize("name", FIXED)
 def test_guests_are_those_of_the_captures(name, tmp_path):
     """A guest that is captured here already is made anew to the byte: code, tables, registers, operations."""
-    captured = {found.name: found for found in shipped.find(None)}
+    captured = {found.name: found for found in (*shipped.find(str(SPECIAL)), *shipped.find(None))}
     compared = 0
     for guest in guests_of(name, SEEDS):
-        found = captured.get(f"{name}/{guest.name}")
+        found = captured.get(f"{name}/{guest.name}") or captured.get(f"{name}_special/{guest.name}")
         if found is None:
             continue
         guest.save(tmp_path)
@@ -216,6 +217,7 @@ def raw_run(tmp_path):
     (raw / "cpuinfo.txt").write_text("flags : fpu\naddress sizes\t: 40 bits physical, 48 bits virtual\n")
     for name in ("uname", "cmdline"):
         (raw / f"{name}.txt").write_text("Linux 6.1\n")
+    (raw / "roots.txt").write_text("legacy\n")
     return raw
 
 
@@ -233,7 +235,7 @@ def test_decoded_run_is_what_the_replay_reads(raw_run, tmp_path):
     assert read.frames == [(0, 0x19, 0x5000, 1)]
     assert read.dumps[0].entries == [packed.TableEntry(2, 0x7000, 1, 0x8027), packed.TableEntry(1, 0x8000, 0, 0x5000A25)]
     assert read.counters[0].values == {"mmu_unsync": 1, "pf_taken": 2}
-    assert not read.setup.npt and read.guest.ops[0].op == "rd"
+    assert not read.setup.npt and read.setup.roots == "legacy" and read.guest.ops[0].op == "rd"
     times = [json.loads(line)["ts"] for line in gunzip((target / "a.jsonl.gz").read_bytes()).splitlines()]
     assert times == [1001, 1002, 1002 + 5 + (1 << 27) + 1, 9007]
 
