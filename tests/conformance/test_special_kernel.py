@@ -7,10 +7,13 @@ import msgspec
 import pytest
 
 from shadowmmu.captures.find import find
+from shadowmmu.check.audit import audit
 from shadowmmu.check.replay.driver import Replay, replay
 from shadowmmu.errors import BadInput
 from shadowmmu.trace import events as e
 
+AUDITED = 200
+"""After so many events the whole structure is looked at."""
 PLACE = Path(__file__).parent / "special_kernel"
 EVERY = [one for folder in sorted(PLACE.glob("*_special")) for one in find(str(folder))]
 POSTED = find(str(PLACE / "beyond_posted"))
@@ -20,18 +23,15 @@ def load(name):
     return find(str(PLACE / f"{name}.capture"))[0].load()
 
 
-def between(capture, start, end):
-    """The events behind one marker of the host, up to another; of the last such pair."""
-    texts = [event.text if isinstance(event, e.Marker) else "" for event in capture.events]
-    at = max(i for i, text in enumerate(texts) if text == start)
-    return capture.events[at + 1 : texts.index(end, at)]
-
-
 @pytest.mark.parametrize("one", EVERY, ids=lambda one: one.name)
 def test_replays_exactly(one):
     capture = one.load()
     assert capture.setup.roots == "special"
-    result = replay(capture)
+    run = Replay(capture)
+    for at in range(AUDITED, len(run.events), AUDITED):
+        if run.run(at).ok:
+            assert audit(run.vm, strict=True) == []
+    result = run.run()
     assert result.ok, (result.divergence, result.bugs)
     assert (result.roots, result.captured_on, result.differences) == ("special", "special", {})
     assert result.events > 20 and result.counters

@@ -93,9 +93,10 @@ def make(packages: Packages, here: Path, work: Path, edit: EditName | None, repo
     report(f"unedited: {check_unedited(plain, work / 'packages'):,} bytes of code and data are those of {packages.version}")
     if edit is None:
         return plain
-    apply(EDITS[edit], folder / "source")
+    lines = apply(EDITS[edit], folder / "source")
     build(packages, folder, work / "modules" / edit)
-    report(f"{edit}: {len(EDITS[edit])} edits")
+    own = len((here / "kernel" / "special_roots.c").read_text().splitlines())
+    report(f"{edit}: {len(EDITS[edit])} edits, {lines.added} lines more and {lines.removed} fewer; {own} in special_roots.c")
     return work / "modules" / edit
 
 

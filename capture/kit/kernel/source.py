@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from difflib import unified_diff
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,15 +32,26 @@ class Edit(NamedTuple):
 WHOLE = r"\A.*\Z"
 
 
-def apply(edits: tuple[Edit, ...], tree: Path) -> None:
+class Lines(NamedTuple):
+    """How much of the kernel's own files changes."""
+
+    added: int
+    removed: int
+
+
+def apply(edits: tuple[Edit, ...], tree: Path) -> Lines:
     """Make all edits below `tree`, which holds arch/x86/. Nothing is written unless each finds its place."""
     texts: dict[str, str] = {}
     for edit in edits:
         if edit.file not in texts:
             texts[edit.file] = (tree / "arch/x86" / edit.file).read_text()
         texts[edit.file] = edited(texts[edit.file], edit)
+    changed = []
     for file, text in texts.items():
-        (tree / "arch/x86" / file).write_text(text)
+        path = tree / "arch/x86" / file
+        changed += list(unified_diff(path.read_text().splitlines(), text.splitlines(), n=0, lineterm=""))[2:]
+        path.write_text(text)
+    return Lines(sum(line.startswith("+") for line in changed), sum(line.startswith("-") for line in changed))
 
 
 def edited(text: str, edit: Edit) -> str:
