@@ -19,7 +19,6 @@ from shadowmmu.trace.events import AnyEvent, Marker
 
 LETTERS: dict[str, tuple[str, Callable[[AnyEvent], bool]]] = {
     "faults": ("a", lambda ev: isinstance(ev, e.MmuPageFault)),
-    "entries": ("", lambda ev: isinstance(ev, e.VmEntry)),
     "root loads": ("d e", lambda ev: isinstance(ev, e.MmuLoad)),
     "level-2 look-ups": ("a", lambda ev: isinstance(ev, e.GetPage) and ev.role & 15 == 2),
     "pages made": ("a b", lambda ev: isinstance(ev, e.GetPage) and ev.created),
