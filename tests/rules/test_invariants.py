@@ -14,7 +14,7 @@ from shadowmmu import Outcome, ShadowPageView, Vm
 from shadowmmu.check.audit import audit
 
 # Offsets in struct ShadowPage (engine/state.pxd), bytes.
-SPT, GFN, PARENT_PTES, ROLE, ROOT_COUNT, UNSYNC_CHILDREN, VALID_GEN, UNSYNC, LIVE = 48, 64, 72, 80, 84, 88, 100, 101, 103
+SPT, GFN, PARENT_PTES, ROLE, ROOT_COUNT, UNSYNC_CHILDREN, VALID_GEN, UNSYNC, LIVE = 48, 64, 72, 96, 100, 104, 116, 117, 119
 INVALID = 0x800
 
 

@@ -15,7 +15,7 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     u64,
 )
 from cython.cimports.shadowmmu.engine.memory.memslots import slot_shift
-from cython.cimports.shadowmmu.engine.pages.pages import hash_bucket
+from cython.cimports.shadowmmu.engine.pages.page_index import index_bucket
 
 
 def validate_accounting(auditor: Auditor) -> None:
@@ -57,10 +57,10 @@ def in_slot(slot: MemSlotPtr, sp: ShadowPagePtr) -> cython.bint:
 def upper_tables(kvm: KvmPtr, as_id: cython.int, gfn: gfn_t) -> cython.int:
     """How many pages shadow the guest table at `gfn` above level 1: those are never unsync, so its writes are tracked."""
     count: cython.int = 0
-    sp: ShadowPagePtr = kvm.hash[hash_bucket(gfn)]
+    sp: ShadowPagePtr = index_bucket(kvm, gfn)[0]
     while sp != cython.NULL:
         count += sp.gfn == gfn and role_as_id(sp.role) == as_id and role_level(sp.role) > 1 and is_counted(sp)
-        sp = sp.hash_next
+        sp = sp.index_next
     return count
 
 

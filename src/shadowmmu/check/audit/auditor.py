@@ -64,9 +64,9 @@ class Auditor:
 
     @cython.cfunc
     def find_live(self) -> object:
-        """List the pages in existence, with nothing known of any. A pool is large and mostly unused: only this looks at it all."""
+        """List the pages in existence, with nothing known of any. Only this looks at every header that was ever used."""
         i: u64
-        for i in range(self.kvm.npages_pool):
+        for i in range(self.kvm.npages_carved):
             if self.kvm.pages[i].live:
                 self.live[self.nlive] = cython.address(self.kvm.pages[i])
                 self.nlive += 1

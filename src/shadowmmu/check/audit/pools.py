@@ -27,6 +27,7 @@ def validate_headers(auditor: Auditor) -> None:
             auditor.say("I14", f"{auditor.page_name(sp)} is live and on the free list")
         free += 1
         entry = entry.next
+    free += kvm.npages_pool - kvm.npages_carved  # never used
     if auditor.nlive + free != kvm.npages_pool or free != kvm.nfree_pages:
         auditor.say("I14", f"{auditor.nlive} live and {free} free headers of {kvm.npages_pool}, {kvm.nfree_pages} said to be free")
     if kvm.zapped_obsolete_pages.next != cython.address(kvm.zapped_obsolete_pages):

@@ -3,7 +3,7 @@
 
 import cython
 from cython.cimports.shadowmmu.engine.arena.kasan import KASAN_REDZONE
-from cython.cimports.shadowmmu.engine.arena.state import ADDRESS_SPACES, MAX_SLOTS, PAGE_SHIFT, HvaFlag, KvmPtr, frame_pfn, u64
+from cython.cimports.shadowmmu.engine.arena.state import ADDRESS_SPACES, MAX_SLOTS, KvmPtr, u64
 
 
 def size_pools(config: KvmPtr, memory_mib: u64, user_mib: u64, table_pages: u64) -> cython.void:
@@ -22,13 +22,9 @@ def size_pools(config: KvmPtr, memory_mib: u64, user_mib: u64, table_pages: u64)
 
 
 def init_host_memory(kvm: KvmPtr) -> cython.void:
-    """Map user memory to consecutive 4K frames, writable; what is left is the ring of spare frames."""
-    i: u64
-    for i in range(kvm.nhva):
-        pfn: u64 = frame_pfn(kvm, kvm.user_base + i)
-        kvm.hva_map[i] = pfn << PAGE_SHIFT | HvaFlag.HVA_PRESENT | HvaFlag.HVA_WRITABLE | 1 << HvaFlag.HVA_LEVEL_SHIFT
-    # The frame behind user memory holds the shared zeroes.
+    """User memory has its frames (memslots.hva_entry), the next one holds the shared zeroes, what is left is the ring of spare frames."""
     first: u64 = kvm.nhva + 1
+    i: u64
     for i in range(first, kvm.user_frames):
         kvm.user_free[i - first] = kvm.user_base + i
     kvm.user_free_count = kvm.user_frames - first

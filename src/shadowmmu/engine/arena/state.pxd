@@ -147,6 +147,8 @@ cdef struct ShadowPage:                     # struct kvm_mmu_page
     u64 *translation                        # shadowed_translation: gfn << 12 | access, only when not direct
     gfn_t gfn
     u64 parent_ptes                         # rmap head of the sptes that point here
+    ShadowPage *index_next
+    ShadowPage **index_pprev
     role_t role
     int root_count
     u32 unsync_children
@@ -159,6 +161,11 @@ cdef struct ShadowPage:                     # struct kvm_mmu_page
     u8 lpage_disallowed
     u64 unsync_child_bitmap[8]
 ctypedef ShadowPage *ShadowPagePtr
+
+cdef struct HashBucket:                     # of the kernel's mmu_page_hash, newest page first
+    ShadowPage *first
+    u64 pages                               # how many, zapped ones that are not yet freed included
+ctypedef HashBucket *HashBucketPtr
 
 cdef struct MemSlot:
     gfn_t base_gfn
@@ -342,8 +349,9 @@ cdef struct Kvm:
     ShadowPage *pages
     u64 *translations                       # one page of 512 for each sp
     PteListDesc *descs
-    ShadowPage **hash
-    u64 *hva_map                            # host user page -> pfn << 12 | HvaFlag
+    HashBucket *hash
+    ShadowPage **index                      # where pages are looked up by gfn: pages/page_index.py
+    u64 *hva_map                            # host user page -> pfn << 12 | HvaFlag; 0: as it was at first (memslots.hva_entry)
     u32 *user_free                          # FIFO ring of free user frames
     u8 *meta                                # memslot metadata
     u64 meta_size
@@ -355,6 +363,9 @@ cdef struct Kvm:
     ListHead free_pages
     PteListDesc *free_descs
     u64 nfree_pages, nfree_descs
+    u64 npages_carved, ndesc_carved         # how much of each pool was ever used; what lies behind is free and untouched
+    u64 index_mask
+    u64 meta_used                           # bytes of metadata below this were some slot's once
     u64 user_free_head, user_free_count
     u64 n_used_mmu_pages, n_max_mmu_pages, n_requested_mmu_pages
     u64 indirect_shadow_pages

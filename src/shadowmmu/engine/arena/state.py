@@ -56,7 +56,8 @@ def create(config: KvmPtr) -> KvmPtr:
     at: u64 = cython.sizeof(Kvm)
     frames: u64 = config.low_frames + config.high_frames
     vcpus: u64 = carve(cython.address(at), config.nvcpus, cython.sizeof(KvmVcpu), 64)
-    buckets: u64 = carve(cython.address(at), cython.cast(u64, 1) << HASH_BITS, 8, 64)
+    buckets: u64 = carve(cython.address(at), cython.cast(u64, 1) << HASH_BITS, cython.sizeof(HashBucket), 64)
+    index: u64 = carve(cython.address(at), config.npages_pool, 8, 64)
     pages: u64 = carve(cython.address(at), config.npages_pool, cython.sizeof(ShadowPage), 64)
     descs: u64 = carve(cython.address(at), config.ndesc, cython.sizeof(PteListDesc), 64)
     private: u64 = carve(cython.address(at), frames, 8, 64)
@@ -74,7 +75,8 @@ def create(config: KvmPtr) -> KvmPtr:
     memcpy(kvm, config, cython.sizeof(Kvm))
     kvm.arena_size = at
     kvm.vcpus = cython.cast(KvmVcpuPtr, base + vcpus)
-    kvm.hash = cython.cast(cython.pointer(ShadowPagePtr), base + buckets)
+    kvm.hash = cython.cast(HashBucketPtr, base + buckets)
+    kvm.index = cython.cast(cython.pointer(ShadowPagePtr), base + index)
     kvm.pages = cython.cast(ShadowPagePtr, base + pages)
     kvm.descs = cython.cast(PteListDescPtr, base + descs)
     kvm.frame_private = cython.cast(cython.pointer(ShadowPagePtr), base + private)
@@ -91,18 +93,12 @@ def create(config: KvmPtr) -> KvmPtr:
 @cython.nogil
 @cython.exceptval(check=False)
 def init_pools(kvm: KvmPtr) -> cython.void:
-    """Put every shadow page and rmap descriptor on its free list; the lists of live pages are empty."""
+    """All lists are empty. Free lists too: what was never used is carved off its pool when these run out, so that it costs no memory."""
     list_init(cython.address(kvm.active_mmu_pages))
     list_init(cython.address(kvm.zapped_obsolete_pages))
     list_init(cython.address(kvm.lpage_disallowed_mmu_pages))
     list_init(cython.address(kvm.free_pages))
-    i: u64
-    for i in range(kvm.npages_pool):
-        list_add_tail(cython.address(kvm.pages[i].link), cython.address(kvm.free_pages))
     kvm.nfree_pages = kvm.npages_pool
-    for i in range(kvm.ndesc):
-        kvm.descs[i].more = kvm.free_descs
-        kvm.free_descs = cython.address(kvm.descs[i])
     kvm.nfree_descs = kvm.ndesc
 
 

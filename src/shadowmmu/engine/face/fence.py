@@ -14,6 +14,7 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     MAX_SLOTS,
     PAGE_SHIFT,
     PAGE_SIZE,
+    HashBucket,
     Kvm,
     KvmPtr,
     KvmVcpu,
@@ -46,12 +47,13 @@ def open_arena(kvm: KvmPtr) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def open_pools(kvm: KvmPtr) -> cython.void:
-    """The pools whose objects are all in use; of shadow pages their headers."""
+    """The pools whose objects are all in use; of shadow pages and descriptors those that were ever used, of the former their headers."""
     frames: u64 = kvm.low_frames + kvm.high_frames
     kasan_unpoison(kvm.vcpus, kvm.nvcpus * cython.sizeof(KvmVcpu))
-    kasan_unpoison(kvm.hash, cython.cast(u64, 8) << HASH_BITS)
-    kasan_unpoison(kvm.pages, kvm.npages_pool * cython.sizeof(ShadowPage))
-    kasan_unpoison(kvm.descs, kvm.ndesc * cython.sizeof(PteListDesc))
+    kasan_unpoison(kvm.hash, cython.cast(u64, cython.sizeof(HashBucket)) << HASH_BITS)
+    kasan_unpoison(kvm.index, kvm.npages_pool * 8)
+    kasan_unpoison(kvm.pages, kvm.npages_carved * cython.sizeof(ShadowPage))
+    kasan_unpoison(kvm.descs, kvm.ndesc_carved * cython.sizeof(PteListDesc))
     kasan_unpoison(kvm.frame_private, frames * 8)
     kasan_unpoison(kvm.hva_map, kvm.nhva * 8)
     kasan_unpoison(kvm.user_free, kvm.user_frames * 4)
@@ -64,7 +66,8 @@ def open_pools(kvm: KvmPtr) -> cython.void:
 def fence_pages(kvm: KvmPtr) -> cython.void:
     """Tables of free shadow pages, and translations of those and of direct ones."""
     i: u64
-    for i in range(kvm.npages_pool):
+    kasan_poison(kvm.frames + ((kvm.table_base + kvm.npages_carved) << PAGE_SHIFT), (kvm.npages_pool - kvm.npages_carved) << PAGE_SHIFT)
+    for i in range(kvm.npages_carved):
         if not kvm.pages[i].live:
             kasan_poison(kvm.frames + ((kvm.table_base + i) << PAGE_SHIFT), PAGE_SIZE)
         elif kvm.pages[i].translation != cython.NULL:

@@ -48,7 +48,7 @@ from cython.cimports.shadowmmu.engine.memory.host_memory import (
     protect_hva_range,
     unmap_hva_range,
 )
-from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot, gfn_to_rmap, host_mapping, slot_by_id
+from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot, gfn_to_rmap, host_mapping, hva_entry, slot_by_id
 from cython.cimports.shadowmmu.engine.pages.zap import change_mmu_pages, unprotect_page, zap_all_fast
 from cython.cimports.shadowmmu.engine.slots.dirty import clear_dirty_log, get_dirty_log
 from cython.cimports.shadowmmu.engine.slots.slot_update import SlotResult, slot_create, slot_delete, slot_move, slot_set_flags
@@ -260,7 +260,7 @@ class Vm:
         """Host physical address of the frame that backs byte `hva` of user memory now; None if nothing does."""
         if word("hva", hva) >= self.kvm.nhva * PAGE_SIZE:
             return None
-        entry: u64 = self.kvm.hva_map[hva >> 12]
+        entry: u64 = hva_entry(self.kvm, hva >> 12)
         return (entry >> PAGE_SHIFT) << PAGE_SHIFT if entry & HvaFlag.HVA_PRESENT else None
 
     def host_address(self, gpa: int, address_space: int = 0) -> int | None:
@@ -480,7 +480,7 @@ class Vm:
         """Every shadow page in existence, special ones and invalid roots included."""
         found = []
         i: u64
-        for i in range(self.kvm.npages_pool):
+        for i in range(self.kvm.npages_carved):
             if self.kvm.pages[i].live:
                 found.append(view_page(self.kvm, cython.address(self.kvm.pages[i])))
         return found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-from shadowmmu.engine.memory.memslots cimport gfn_to_memslot
+from shadowmmu.engine.memory.memslots cimport gfn_to_memslot, host_mapping
 from shadowmmu.engine.arena.state cimport PAGE_SHIFT, PAGE_SIZE, HvaFlag, Kvm, MemSlot, gpa_t, pfn_memory, u64, u8, unlikely
 
 cdef u8 *fault_in_guest_bytes(Kvm *kvm, MemSlot *slot, gpa_t gpa, bint write) noexcept nogil
@@ -13,7 +13,7 @@ cdef inline u8 *guest_bytes(Kvm *kvm, int as_id, gpa_t gpa, bint write) noexcept
     cdef MemSlot *slot = gfn_to_memslot(kvm, as_id, gpa >> PAGE_SHIFT)
     if slot == NULL:
         return NULL
-    cdef u64 entry = kvm.hva_map[slot.hva + (gpa >> PAGE_SHIFT) - slot.base_gfn]
+    cdef u64 entry = host_mapping(kvm, slot, gpa >> PAGE_SHIFT)
     cdef u64 wanted = HvaFlag.HVA_PRESENT | HvaFlag.HVA_WRITABLE
     # The common case: an ordinary slot, and a page of its own behind it that may be read and written.
     if unlikely(slot.flags or (entry & (wanted | HvaFlag.HVA_NO_WRITE_YET)) != wanted):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.arena.state cimport HvaFlag, Kvm, u64
+from shadowmmu.engine.memory.memslots cimport hva_entry
 
 cdef inline bint host_writable(u64 mapping) noexcept nogil:
     """The frame may be written now: the host allows it, and no write must come first (a page of zeroes, a clean huge page)."""
@@ -17,7 +18,7 @@ cdef u64 map_host_page(Kvm *kvm, u64 hva_page, bint write) noexcept nogil
 
 cdef inline u64 fault_in_host_page(Kvm *kvm, u64 hva_page, bint write) noexcept nogil:
     """get_user_pages: the mapping after a host access."""
-    cdef u64 entry = kvm.hva_map[hva_page]
+    cdef u64 entry = hva_entry(kvm, hva_page)
     if entry & HvaFlag.HVA_PRESENT and not (write and entry & HvaFlag.HVA_NO_WRITE_YET):
         return entry
     return map_host_page(kvm, hva_page, write)

@@ -27,7 +27,7 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     u64,
 )
 from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
-from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_rmap
+from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_rmap, hva_entry
 from cython.cimports.shadowmmu.engine.memory.rmap import zap_all_rmap_sptes
 
 
@@ -83,9 +83,9 @@ def protect_hva_range(kvm: KvmPtr, start: u64, end: u64, writable: cython.bint) 
     page: u64
     for page in range(start, end):
         if writable:
-            kvm.hva_map[page] |= HvaFlag.HVA_WRITABLE | (HvaFlag.HVA_CLEAN if is_huge(kvm.hva_map[page]) else 0)
+            kvm.hva_map[page] = hva_entry(kvm, page) | HvaFlag.HVA_WRITABLE | (HvaFlag.HVA_CLEAN if is_huge(hva_entry(kvm, page)) else 0)
         else:
-            kvm.hva_map[page] &= ~cython.cast(u64, HvaFlag.HVA_WRITABLE)
+            kvm.hva_map[page] = hva_entry(kvm, page) & ~cython.cast(u64, HvaFlag.HVA_WRITABLE)
 
 
 # --- huge pages
@@ -111,7 +111,7 @@ def is_huge(entry: u64) -> cython.bint:
 def set_levels(kvm: KvmPtr, start: u64, end: u64, level: cython.int) -> cython.void:
     page: u64
     for page in range(start, end):
-        kvm.hva_map[page] = (kvm.hva_map[page] & ~cython.cast(u64, HvaFlag.HVA_LEVEL_MASK)) | level << HvaFlag.HVA_LEVEL_SHIFT
+        kvm.hva_map[page] = (hva_entry(kvm, page) & ~cython.cast(u64, HvaFlag.HVA_LEVEL_MASK)) | level << HvaFlag.HVA_LEVEL_SHIFT
 
 
 @cython.cfunc
@@ -121,7 +121,7 @@ def split_at(kvm: KvmPtr, border: u64) -> cython.void:
     """A huge page that a change goes only part of the way into becomes 4K pages: what is left of it is huge no more."""
     if border == kvm.nhva:
         return
-    size: u64 = pages_per_hpage(level_of(kvm.hva_map[border]))
+    size: u64 = pages_per_hpage(level_of(hva_entry(kvm, border)))
     first: u64 = border & ~(size - 1)
     if border != first:
         set_levels(kvm, first, first + size, 1)
@@ -143,11 +143,11 @@ def split_ends(kvm: KvmPtr, start: u64, end: u64) -> cython.void:
 def is_one_page(kvm: KvmPtr, first: u64, size: u64) -> cython.bint:
     """User pages [first, first + size) have frames in a row, aligned as they are, of their own and with the same rights."""
     but_level: u64 = ~cython.cast(u64, HvaFlag.HVA_LEVEL_MASK)
-    head: u64 = kvm.hva_map[first] & but_level
+    head: u64 = hva_entry(kvm, first) & but_level
     good: cython.bint = head & HvaFlag.HVA_PRESENT and not head & HvaFlag.HVA_ZERO and not (head >> PAGE_SHIFT) & (size - 1)
     page: u64 = 0
     while good and page < size:
-        good = kvm.hva_map[first + page] & but_level == head + (page << PAGE_SHIFT)
+        good = hva_entry(kvm, first + page) & but_level == head + (page << PAGE_SHIFT)
         page += 1
     return good
 
@@ -173,11 +173,11 @@ def back_by_level(kvm: KvmPtr, start: u64, end: u64, level: cython.int) -> cytho
 @cython.exceptval(check=False)
 def make_huge_writable(kvm: KvmPtr, hva_page: u64) -> cython.void:
     """A write to a clean huge page: the frame stays, and the whole page, which has one entry, is writable."""
-    size: u64 = pages_per_hpage(level_of(kvm.hva_map[hva_page]))
+    size: u64 = pages_per_hpage(level_of(hva_entry(kvm, hva_page)))
     first: u64 = hva_page & ~(size - 1)
     page: u64
     for page in range(first, first + size):
-        kvm.hva_map[page] &= ~cython.cast(u64, HvaFlag.HVA_CLEAN)
+        kvm.hva_map[page] = hva_entry(kvm, page) & ~cython.cast(u64, HvaFlag.HVA_CLEAN)
 
 
 @cython.cfunc
@@ -207,13 +207,13 @@ def give_frame(kvm: KvmPtr, hva_page: u64, entry: u64) -> u64:
 def map_host_page(kvm: KvmPtr, hva_page: u64, write: cython.bint) -> u64:
     """get_user_pages: the mapping after a host access. A read of an absent page maps the shared zeroes; a write
     gives the page a frame, and drops shadows of the zeroes first."""
-    entry: u64 = kvm.hva_map[hva_page]
+    entry: u64 = hva_entry(kvm, hva_page)
     if entry & HvaFlag.HVA_PRESENT and not (write and entry & HvaFlag.HVA_NO_WRITE_YET):
         return entry
     if entry & HvaFlag.HVA_CLEAN:
         if entry & HvaFlag.HVA_WRITABLE:
             make_huge_writable(kvm, hva_page)
-        return kvm.hva_map[hva_page]
+        return hva_entry(kvm, hva_page)
     if write and entry & HvaFlag.HVA_WRITABLE:
         if entry & HvaFlag.HVA_ZERO:
             unmap_hva_range(kvm, hva_page, hva_page + 1)
@@ -229,7 +229,7 @@ def map_host_page(kvm: KvmPtr, hva_page: u64, write: cython.bint) -> u64:
 @cython.exceptval(check=False)
 def drop_host_page(kvm: KvmPtr, hva_page: u64) -> cython.void:
     """Unmap a user page; its frame is poisoned and becomes the last to be reused, so that stale sptes show."""
-    entry: u64 = kvm.hva_map[hva_page]
+    entry: u64 = hva_entry(kvm, hva_page)
     kvm.hva_map[hva_page] = (entry & HvaFlag.HVA_WRITABLE) | 1 << HvaFlag.HVA_LEVEL_SHIFT
     if not entry & HvaFlag.HVA_PRESENT or entry & HvaFlag.HVA_ZERO:
         return

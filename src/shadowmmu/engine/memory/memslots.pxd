@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-from shadowmmu.engine.arena.state cimport ADDRESS_SPACES, LEVEL_BITS, Kvm, KvmVcpu, MemSlot, SlotFlag, gfn_t, gpa_t, pfn_t, role_t, u64, u8, unlikely
+from shadowmmu.engine.arena.state cimport (
+    ADDRESS_SPACES, LEVEL_BITS, PAGE_SHIFT, HvaFlag, Kvm, KvmVcpu, MemSlot, SlotFlag, frame_pfn, gfn_t, gpa_t, pfn_t, role_t, u64, u8, unlikely,
+)
 
 cdef MemSlot *search_memslots(Kvm *kvm, int as_id, gfn_t gfn) noexcept nogil
 
@@ -35,9 +37,18 @@ cdef void release_slot(Kvm *kvm, MemSlot *slot) noexcept nogil
 cdef void kasan_fence(MemSlot *slot) noexcept nogil
 
 
+cdef inline u64 hva_entry(Kvm *kvm, u64 page) noexcept nogil:
+    """The host's mapping of a user page. One that never changed is not written down: its frame has the page's own number,
+    is 4K large and may be written. Every other entry has a level and is not 0."""
+    cdef u64 entry = kvm.hva_map[page]
+    if entry:
+        return entry
+    return frame_pfn(kvm, kvm.user_base + page) << PAGE_SHIFT | HvaFlag.HVA_PRESENT | HvaFlag.HVA_WRITABLE | 1 << HvaFlag.HVA_LEVEL_SHIFT
+
+
 cdef inline u64 host_mapping(Kvm *kvm, MemSlot *slot, gfn_t gfn) noexcept nogil:
     """The host's mapping of `gfn` as it stands: pfn << 12 | HvaFlag, 0 when nothing is mapped."""
-    return kvm.hva_map[slot.hva + gfn - slot.base_gfn]
+    return hva_entry(kvm, slot.hva + gfn - slot.base_gfn)
 
 
 cdef inline bint is_write_tracked(Kvm *kvm, gfn_t gfn) noexcept nogil:

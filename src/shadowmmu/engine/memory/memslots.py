@@ -5,7 +5,7 @@ A slot maps `npages` gfns to consecutive host user pages; `hva_map` is the host'
 memory (`host_memory`). Per gfn a slot keeps the rmap heads of each page size, the
 count of causes that forbid a large page, the write-tracking count and the dirty bit.
 
-Inline in the .pxd, since they run in every fault: `gfn_to_memslot`, `slot_shift`, `gfn_to_rmap`, `host_mapping`,
+Inline in the .pxd, since they run in every fault: `gfn_to_memslot`, `slot_shift`, `gfn_to_rmap`, `hva_entry`, `host_mapping`,
 `is_write_tracked`, `mark_page_dirty`.
 """
 
@@ -181,14 +181,24 @@ def free_slot(kvm: KvmPtr, as_id: cython.int) -> MemSlotPtr:
     return cython.NULL
 
 
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def clear_meta(kvm: KvmPtr, at: u64, size: u64) -> cython.void:
+    """What another slot had there is cleared; where none ever was all is 0, and stays untouched."""
+    kasan_unpoison(kvm.meta + at, size)
+    if at < kvm.meta_used:
+        memset(kvm.meta + at, 0, min(size, kvm.meta_used - at))
+    kvm.meta_used = max(kvm.meta_used, at + size)
+
+
 def prepare_slot(kvm: KvmPtr, slot: MemSlotPtr) -> cython.bint:
     """Find metadata space for a slot described by its first fields and clear it. False: none is left."""
     slot.meta_size = place_meta(slot, kvm.meta)
     slot.meta_at = find_meta(kvm, slot.meta_size)
     if slot.meta_at == kvm.meta_size:
         return False
-    kasan_unpoison(kvm.meta + slot.meta_at, slot.meta_size)
-    memset(kvm.meta + slot.meta_at, 0, slot.meta_size)
+    clear_meta(kvm, slot.meta_at, slot.meta_size)
     place_meta(slot, kvm.meta + slot.meta_at)
     kasan_fence(slot)
     init_lpage_info(slot)

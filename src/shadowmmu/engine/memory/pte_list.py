@@ -7,7 +7,7 @@ chain (bit 0 set), each descriptor holding up to 14 entries.
 
 import cython
 from cython.cimports.shadowmmu.engine.arena.kasan import kasan_poison, kasan_unpoison
-from cython.cimports.shadowmmu.engine.arena.state import PTE_LIST_EXT, Bug, KvmPtr, PteListDescPtr, p_spte, p_u64, u64, warn
+from cython.cimports.shadowmmu.engine.arena.state import PTE_LIST_EXT, Bug, KvmPtr, PteListDesc, PteListDescPtr, p_spte, p_u64, u64, warn
 
 
 @cython.cfunc
@@ -22,13 +22,18 @@ def desc_of(head: u64) -> PteListDescPtr:
 @cython.exceptval(check=False)
 def alloc_desc(kvm: KvmPtr) -> PteListDescPtr:
     """A descriptor from the pool; the top-up at the start of each fault keeps enough of them."""
-    desc: PteListDescPtr = kvm.free_descs
-    if desc == cython.NULL:
+    if not kvm.nfree_descs:
         warn(kvm, Bug.BUG_OUT_OF_DESCS)
         return cython.NULL
-    kvm.free_descs = desc.more
     kvm.nfree_descs -= 1
-    kasan_unpoison(desc.sptes, cython.sizeof(desc.sptes))
+    desc: PteListDescPtr = kvm.free_descs
+    if desc == cython.NULL:
+        desc = cython.address(kvm.descs[kvm.ndesc_carved])
+        kvm.ndesc_carved += 1
+        kasan_unpoison(desc, cython.sizeof(PteListDesc))
+    else:
+        kvm.free_descs = desc.more
+        kasan_unpoison(desc.sptes, cython.sizeof(desc.sptes))
     desc.more = cython.NULL
     desc.spte_count = 0
     return desc

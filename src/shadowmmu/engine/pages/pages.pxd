@@ -1,14 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.arena.role cimport has_gptes
 from shadowmmu.engine.arena.state cimport Kvm, ListHead, ShadowPage, gfn_t, role_t, spte_t, sptep_to_sp, u64
+from shadowmmu.engine.pages.page_index cimport index_bucket
 
 cdef enum:
     POISON = 0x6B                           # byte that fills freed tables
-
-cdef inline u64 hash_bucket(gfn_t gfn) noexcept nogil:
-    """kvm_page_table_hashfn: hash_64(gfn, 12)."""
-    return (gfn * <u64>0x61C8864680B583EBULL) >> 52
-
 
 cdef inline bint is_obsolete(Kvm *kvm, ShadowPage *sp) noexcept nogil:
     """is_obsolete_sp: zapped as a whole (role.invalid), or of the generation that is being zapped."""
@@ -39,23 +35,23 @@ cdef inline void clear_write_flooding(Kvm *kvm, spte_t *sptep) noexcept nogil:
         sp.write_flooding_count = 0
 
 
-cdef inline ShadowPage *next_valid(Kvm *kvm, ShadowPage *sp) noexcept nogil:
-    """`sp` or the first page behind it in its bucket that is not obsolete (for_each_valid_sp)."""
-    while sp != NULL and is_obsolete(kvm, sp):
-        sp = sp.hash_next
+cdef inline ShadowPage *next_valid(Kvm *kvm, ShadowPage *sp, gfn_t gfn) noexcept nogil:
+    """`sp` or the first page behind it that is of `gfn` and not obsolete (for_each_valid_sp, but for pages of other gfns)."""
+    while sp != NULL and (sp.gfn != gfn or is_obsolete(kvm, sp)):
+        sp = sp.index_next
     return sp
 
 
 cdef inline ShadowPage *first_valid(Kvm *kvm, gfn_t gfn) noexcept nogil:
-    return next_valid(kvm, kvm.hash[hash_bucket(gfn)])
+    return next_valid(kvm, index_bucket(kvm, gfn)[0], gfn)
 
 
 cdef inline ShadowPage *next_with_gptes(Kvm *kvm, ShadowPage *sp, gfn_t gfn) noexcept nogil:
     """`sp` or the first page behind it that shadows the guest table at `gfn` (for_each_gfn_valid_sp_with_gptes)."""
     while sp != NULL and (sp.gfn != gfn or is_obsolete(kvm, sp) or not has_gptes(sp.role)):
-        sp = sp.hash_next
+        sp = sp.index_next
     return sp
 
 
 cdef inline ShadowPage *first_with_gptes(Kvm *kvm, gfn_t gfn) noexcept nogil:
-    return next_with_gptes(kvm, kvm.hash[hash_bucket(gfn)], gfn)
+    return next_with_gptes(kvm, index_bucket(kvm, gfn)[0], gfn)

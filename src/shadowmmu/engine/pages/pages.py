@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Shadow pages: birth and death, hash, active list, accounting, link and unlink. Mechanism, no policy.
 
-Inline in the .pxd, since they run in every fault: `hash_bucket`, `is_obsolete`, `clear_write_flooding`, `next_valid`,
-`first_valid`, `next_with_gptes`, `first_with_gptes`.
+Inline in the .pxd, since they run in every fault: `is_obsolete`, `clear_write_flooding`, `next_valid`, `first_valid`,
+`next_with_gptes`, `first_with_gptes`.
 """
 
 import cython
@@ -35,44 +35,44 @@ from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
 from cython.cimports.shadowmmu.engine.memory.memslots import memslot_for_role, update_disallow_lpage, update_gfn_track
 from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_list_add, pte_list_first, pte_list_next, pte_list_remove
 from cython.cimports.shadowmmu.engine.memory.rmap import slot_write_protect_gfn
-
-# --- the hash
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def hash_insert(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
-    """Newest first: the order in which pages of one gfn go unsync."""
-    head: cython.pointer(ShadowPagePtr) = cython.address(kvm.hash[hash_bucket(sp.gfn)])
-    sp.hash_next = head[0]
-    sp.hash_pprev = head
-    if sp.hash_next != cython.NULL:
-        sp.hash_next.hash_pprev = cython.address(sp.hash_next)
-    head[0] = sp
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def hash_remove(sp: ShadowPagePtr) -> cython.void:
-    sp.hash_pprev[0] = sp.hash_next
-    if sp.hash_next != cython.NULL:
-        sp.hash_next.hash_pprev = sp.hash_pprev
-
+from cython.cimports.shadowmmu.engine.pages.page_index import grow_index, hash_insert, hash_remove
 
 # --- headers and tables
 
 
-def take_header(kvm: KvmPtr) -> ShadowPagePtr:
-    """A zeroed header with its zeroed table. NULL if the pool is empty, which the top-up before each use excludes."""
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def carve_header(kvm: KvmPtr) -> ShadowPagePtr:
+    """The first header that was never used; the index grows with their number. NULL: there is none."""
+    if kvm.npages_carved == kvm.npages_pool:
+        return cython.NULL
+    grow_index(kvm)
+    sp: ShadowPagePtr = cython.address(kvm.pages[kvm.npages_carved])
+    kasan_unpoison(sp, cython.sizeof(ShadowPage))
+    kvm.npages_carved += 1
+    return sp
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def free_header(kvm: KvmPtr) -> ShadowPagePtr:
+    """The header that was given back last, or else one that was never used."""
     entry: ListHeadPtr = kvm.free_pages.next
     if entry == cython.address(kvm.free_pages):
+        return carve_header(kvm)
+    list_del(entry)
+    return cython.cast(ShadowPagePtr, entry)
+
+
+def take_header(kvm: KvmPtr) -> ShadowPagePtr:
+    """A zeroed header with its zeroed table. NULL if the pool is empty, which the top-up before each use excludes."""
+    sp: ShadowPagePtr = free_header(kvm)
+    if sp == cython.NULL:
         warn(kvm, Bug.BUG_OUT_OF_PAGES)
         return cython.NULL
-    list_del(entry)
     kvm.nfree_pages -= 1
-    sp: ShadowPagePtr = cython.cast(ShadowPagePtr, entry)
     memset(sp, 0, cython.sizeof(ShadowPage))
     sp.live = True
     sp.owner = -1
@@ -124,7 +124,7 @@ def free_shadow_page(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
         warn(kvm, Bug.BUG_FREE_ROOTED)
     if not sp.role & Role.INVALID:
         warn(kvm, Bug.BUG_FREE_VALID)
-    hash_remove(sp)
+    hash_remove(kvm, sp)
     list_del(cython.address(sp.link))
     give_header(kvm, sp)
 

@@ -119,7 +119,7 @@ def pte_write(vcpu: KvmVcpuPtr, gpa: gpa_t, bytes: cython.int) -> cython.void:
             kvm.stat.mmu_flooded += 1
         elif zap_written(kvm, sp, gpa, gentry):
             flush = True
-        sp = next_with_gptes(kvm, sp.hash_next, gfn)
+        sp = next_with_gptes(kvm, sp.index_next, gfn)
     remote_flush_or_zap(kvm, cython.address(invalid), flush)
 
 

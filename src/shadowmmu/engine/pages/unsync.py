@@ -175,5 +175,5 @@ def unsync_pages(kvm: KvmPtr, gfn: gfn_t, can_unsync: cython.bint, prefetch: cyt
                 warn(kvm, Bug.BUG_UNSYNC_UPPER_LEVEL)
                 return -1
             unsync_page(kvm, sp)
-        sp = next_with_gptes(kvm, sp.hash_next, gfn)
+        sp = next_with_gptes(kvm, sp.index_next, gfn)
     return 0

@@ -268,6 +268,6 @@ def unprotect_page(kvm: KvmPtr, gfn: gfn_t) -> cython.bint:
     while sp != cython.NULL:
         found = True
         prepare_zap_page(kvm, sp, cython.address(invalid))
-        sp = next_with_gptes(kvm, sp.hash_next, gfn)
+        sp = next_with_gptes(kvm, sp.index_next, gfn)
     commit_zap(kvm, cython.address(invalid))
     return found

@@ -51,8 +51,8 @@ def read_pdptrs(vcpu: KvmVcpuPtr, pdptrs: p_u64) -> cython.int:
 def is_in_hash(kvm: KvmPtr, gfn: gfn_t, role: role_t) -> cython.bint:
     """There is a valid page of (gfn, role), so that getting it makes none."""
     sp: ShadowPagePtr = first_valid(kvm, gfn)
-    while sp != cython.NULL and (sp.gfn != gfn or sp.role != role):
-        sp = next_valid(kvm, sp.hash_next)
+    while sp != cython.NULL and sp.role != role:
+        sp = next_valid(kvm, sp.index_next, gfn)
     return sp != cython.NULL
 
 

@@ -10,6 +10,7 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     KvmPtr,
     KvmVcpuPtr,
     ListHead,
+    ListHeadPtr,
     ShadowPagePtr,
     gfn_t,
     list_init,
@@ -23,10 +24,47 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     warn,
 )
 from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
-from cython.cimports.shadowmmu.engine.pages.pages import alloc_shadow_page, first_valid, next_valid
+from cython.cimports.shadowmmu.engine.pages.page_index import hash_bucket
+from cython.cimports.shadowmmu.engine.pages.pages import alloc_shadow_page, first_valid, is_obsolete, next_valid
 from cython.cimports.shadowmmu.engine.pages.zap import commit_zap, prepare_zap_page
 from cython.cimports.shadowmmu.engine.shadow.special import alloc_special_page
 from cython.cimports.shadowmmu.engine.shadow.sync import sync_sp
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def count_collisions(kvm: KvmPtr, gfn: gfn_t, found: ShadowPagePtr, own: u64) -> cython.void:
+    """How many valid pages of other gfns the kernel passes in its bucket before `found`, or (NULL) all: a maximum is kept.
+
+    The bucket is walked only if it holds enough of them for a new one; `own` of its pages are known to be of this gfn.
+    """
+    if kvm.hash[hash_bucket(gfn)].pages - own <= kvm.stat.max_mmu_page_hash_collisions:
+        return
+    collisions: u64 = 0
+    sp: ShadowPagePtr = kvm.hash[hash_bucket(gfn)].first
+    while sp != found:
+        collisions += sp.gfn != gfn and not is_obsolete(kvm, sp)
+        sp = sp.hash_next
+    kvm.stat.max_mmu_page_hash_collisions = max(collisions, kvm.stat.max_mmu_page_hash_collisions)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def find_role(kvm: KvmPtr, gfn: gfn_t, role: role_t, invalid: ListHeadPtr) -> ShadowPagePtr:
+    """The valid page of (gfn, role), or NULL. Unsync ones met before it are zapped if it is an upper-level page."""
+    own: u64 = 0
+    sp: ShadowPagePtr = first_valid(kvm, gfn)
+    while sp != cython.NULL:
+        own += 1
+        if sp.role == role:
+            break
+        if role_level(role) > 1 and sp.unsync:
+            prepare_zap_page(kvm, sp, invalid)
+        sp = next_valid(kvm, sp.index_next, gfn)
+    count_collisions(kvm, gfn, sp, own)
+    return sp
 
 
 @cython.cfunc
@@ -42,32 +80,19 @@ def find_shadow_page(vcpu: KvmVcpuPtr, gfn: gfn_t, role: role_t) -> ShadowPagePt
     kvm: KvmPtr = vcpu.kvm
     invalid: ListHead
     list_init(cython.address(invalid))
-    collisions: u64 = 0
-    sp: ShadowPagePtr = first_valid(kvm, gfn)
-    while sp != cython.NULL:
-        if sp.gfn != gfn:
-            collisions += 1
-        elif sp.role != role:
-            if role_level(role) > 1 and sp.unsync:
-                prepare_zap_page(kvm, sp, cython.address(invalid))
-        elif sp.role & Role.DIRECT:
-            break
+    sp: ShadowPagePtr = find_role(kvm, gfn, role, cython.address(invalid))
+    if sp != cython.NULL and not sp.role & Role.DIRECT:
+        # A page that needed no change is as good as one that did: only a negative result means rebuild.
+        result: cython.int = sync_sp(vcpu, sp, cython.address(invalid)) if sp.unsync else 0
+        if result < 0:
+            sp = cython.NULL
         else:
-            # A page that needed no change is as good as one that did: only a negative result means rebuild.
-            result: cython.int = sync_sp(vcpu, sp, cython.address(invalid)) if sp.unsync else 0
-            if result < 0:
-                sp = cython.NULL
-                break
             if result > 0:
                 flush_remote_tlbs(kvm)
             sp.write_flooding_count = 0
-            break
-        sp = next_valid(kvm, sp.hash_next)
     if sp == cython.NULL:
         kvm.stat.mmu_cache_miss += 1
     commit_zap(kvm, cython.address(invalid))
-    if collisions > kvm.stat.max_mmu_page_hash_collisions:
-        kvm.stat.max_mmu_page_hash_collisions = collisions
     return sp
 
 
