@@ -24,7 +24,6 @@ from cython.cimports.shadowmmu.engine.arena.events import Event, emit
 from cython.cimports.shadowmmu.engine.arena.role import role_level
 from cython.cimports.shadowmmu.engine.arena.spte import is_present
 from cython.cimports.shadowmmu.engine.arena.state import (
-    ENTRIES,
     PAGE_SIZE,
     Bug,
     KvmMmuPtr,
@@ -81,11 +80,12 @@ def alloc_special_page(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, role: role_t) -> Shadow
 def free_special_page(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
     """Unlink every child, then give the page back at once; pae_root stays, but no longer points to us (H7).
 
-    All 512 entries are looked at: children keep a pointer to each entry that is not unlinked (H2). No invalid
-    list is handed on, so no child is zapped with its parent (R15).
+    A level-3 page has 4 entries, one above it has 1, as `shadow_walk` and `walker` bound the index; the audit holds the
+    others to be 0 (I13): children keep a pointer to each entry that is not unlinked (H2). No invalid list is handed on,
+    so no child is zapped with its parent (R15).
     """
     i: cython.int
-    for i in range(ENTRIES):
+    for i in range(4 if role_level(sp.role) == 3 else 1):
         if sp.spt[i]:
             zap_pte(kvm, sp, cython.address(sp.spt[i]), cython.NULL)
     kvm.frame_private[frame_index(kvm, sp.spt)] = cython.NULL
