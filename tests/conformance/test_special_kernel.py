@@ -9,6 +9,8 @@ import pytest
 from shadowmmu.captures.find import find
 from shadowmmu.check.audit import audit
 from shadowmmu.check.replay.driver import Replay, replay
+from shadowmmu.check.rerun.driver import rerun
+from shadowmmu.cli.main import main
 from shadowmmu.errors import BadInput
 from shadowmmu.trace import events as e
 
@@ -53,6 +55,17 @@ def test_the_roots_of_the_kernel_decide_and_can_be_told():
     for roots in ("legacy", "prefilled"):
         with pytest.raises(BadInput, match=f"replays on these alone: leave out --roots {roots}"):
             Replay(capture, roots)
+
+
+@pytest.mark.parametrize("name", ["shadow_special/pae_cr3", "nested_tdp0_special/npae_ncr3", "nestedsp_special/snpae_paged"])
+def test_its_guests_run_as_code_on_the_machine(name):
+    result = rerun(load(name))
+    assert result.ok and result.roots == "special" and result.events > 100, result.divergence
+
+
+def test_a_divergence_says_how_to_see_the_state_before_it(capsys):
+    assert main(["replay", str(PLACE / "beyond_posted/n32_beyond.capture")]) == 1
+    assert "n32_beyond.capture --captured-on special --at" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("mode", ["np32", "p32", "pae"])

@@ -109,7 +109,8 @@ def draw_divergence(result: Result) -> Iterator[RenderableType]:
         kind = "special page" if page.special else "shadow page"
         yield Text(f"the {kind} at {page.hpa:x}: gfn {page.gfn:x}, role {page.role:x} ({page.text})")
     yield draw_rules(found)
-    command = f"shadowmmu replay {quote(result.argument or result.capture)} --roots {result.roots} --at {found.state_before}"
+    roots = f"--roots {result.roots}" if result.captured_on == "legacy" else f"--captured-on {result.captured_on}"
+    command = f"shadowmmu replay {quote(result.argument or result.capture)} {roots} --at {found.state_before}"
     yield Text(f"the state just before: {plain(command)}", no_wrap=True, overflow="ignore")
 
 

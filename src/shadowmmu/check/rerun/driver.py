@@ -156,8 +156,9 @@ class Rerun:
     def _compare(self, ours: list[AnyEvent]) -> None:
         """What happened up to the guest's next words must be what the kernel has up to there."""
         kernel = self.stream.next_segment()
-        ours = [event for event in ours if self._filter.passes(event)]
+        ours, quiet = self._sort(ours)
         for i in range(max(len(kernel), len(ours))):
+            self._follow(quiet[i] if i < len(quiet) else [])
             theirs = kernel[i] if i < len(kernel) else None
             mine = ours[i] if i < len(ours) else None
             self.at = theirs.at if theirs is not None else self.at
@@ -169,7 +170,24 @@ class Rerun:
             self.matcher.follow(mine)
             self.result.events += 1
             self._past.append(Row(theirs.event, mine, False))
+        self._follow(quiet[-1])
         del self._past[:-BEFORE]
+
+    def _sort(self, events: list[AnyEvent]) -> tuple[list[AnyEvent], list[list[AnyEvent]]]:
+        """Those to be compared; and those that only tell of tables that come and go, before each of them and behind the last."""
+        compared: list[AnyEvent] = []
+        quiet: list[list[AnyEvent]] = [[]]
+        for event in events:
+            if self._filter.passes(event):
+                compared.append(event)
+                quiet.append([])
+            else:
+                quiet[-1].append(event)
+        return compared, quiet
+
+    def _follow(self, events: list[AnyEvent]) -> None:
+        for event in events:
+            self.matcher.follow(event)
 
     def _difference(self, theirs: Compared | None, machine: AnyEvent | None) -> str:
         if theirs is None:
