@@ -107,15 +107,15 @@ static bool is_special_child(u64 *sptep, union kvm_mmu_page_role role)
 }
 
 /*
- * Unlink every child, then give the page back at once; pae_root stays, but no longer points to us (H7). All entries
- * are looked at: children keep a pointer to each that is not unlinked (H2). No invalid list is handed on, so no
- * child is zapped with its parent (R15).
+ * Unlink every child, then give the page back at once; pae_root stays, but no longer points to us (H7). A level-3
+ * page has four entries, one above it has one, as special_index() bounds them: children keep a pointer to each entry
+ * that is not unlinked (H2). No invalid list is handed on, so no child is zapped with its parent (R15).
  */
 static void free_special_page(struct kvm *kvm, struct kvm_mmu_page *sp)
 {
-	int i;
+	int i, count = sp->role.level == PT32E_ROOT_LEVEL ? 4 : 1;
 
-	for (i = 0; i < SPTE_ENT_PER_PAGE; i++)
+	for (i = 0; i < count; i++)
 		mmu_page_zap_pte(kvm, sp, sp->spt + i, NULL);
 	set_page_private(virt_to_page(sp->spt), 0);
 	if (!sp->in_pae_root)

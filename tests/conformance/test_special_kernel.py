@@ -63,9 +63,9 @@ def test_its_guests_run_as_code_on_the_machine(name):
     assert result.ok and result.roots == "special" and result.events > 100, result.divergence
 
 
-def test_a_divergence_says_how_to_see_the_state_before_it(capsys):
+def test_a_divergence_says_how_to_see_the_state_before_it(capfd):
     assert main(["replay", str(PLACE / "beyond_posted/n32_beyond.capture")]) == 1
-    assert "n32_beyond.capture --captured-on special --at" in capsys.readouterr().out
+    assert "n32_beyond.capture --captured-on special --at" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("mode", ["np32", "p32", "pae"])

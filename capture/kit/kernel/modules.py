@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -23,6 +24,8 @@ EDITS: dict[EditName, tuple[Edit, ...]] = {"special": SPECIAL, "posted": POSTED}
 ROOTS: dict[EditName | None, str] = {None: "legacy", "special": "special", "posted": "special"}
 """The root design of each edit, by the engine's name; without any, the packaged kernel's."""
 REMEDY = "apt install gcc-12 make libelf1 binutils (the compiler must be Debian 12's)"
+WITHOUT_CCACHE = {"CCACHE_DISABLE": "1"}
+"""It may rewrite the names of files that warnings print."""
 _SOURCES = ("arch/x86/kvm/*", "virt/kvm/*", "arch/x86/include/asm/kvm_host.h")
 
 
@@ -64,7 +67,7 @@ def build(packages: Packages, folder: Path, target: Path) -> None:
     headers = _headers(packages, folder).absolute()
     command = [program("make", "make"), "-j2", "KCFLAGS=-g0", "-C", str(headers), f"M={kvm.absolute()}", "modules"]
     with log.open("w") as out:
-        if subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False).returncode:
+        if subprocess.run(command, env=os.environ | WITHOUT_CCACHE, stdout=out, stderr=subprocess.STDOUT, check=False).returncode:
             told = next((line for line in log.read_text().splitlines() if "error" in line.lower()), "make failed")
             raise KitError(f"{told.strip()}; the whole log is {log}; {REMEDY}")
     target.mkdir(parents=True, exist_ok=True)
