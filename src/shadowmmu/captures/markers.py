@@ -10,6 +10,7 @@ import msgspec
 from shadowmmu.trace.events import Marker
 
 DECIMAL = frozenset({"seq", "vcpu", "op", "l2op", "hostcall", "len", "write", "id", "slot", "mode", "exit_reason"})
+CREATES_VM = "H create vm"
 CREATES_VCPU = "H create vcpu"
 
 

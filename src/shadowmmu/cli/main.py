@@ -25,6 +25,7 @@ VERBS = {
     "run": "Run a guest on the shadow MMU and say how it went.",
     "show": "Draw the shadow tables that a guest leaves.",
     "compare": "Run a guest on all root designs: what is equal, what differs, and why.",
+    "explain": "Explain a trace of KVM's MMU, of any kernel since 2.6.31.",
     "fuzz": "Do random operations and check each of them.",
     "bugs": "Put known bugs into the engine, one by one, and let random operations find them.",
     "replay": "Replay captures of the real kernel's MMU, event by event.",

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What people look for in such a trace: faults that come again, walks of another mode than the pages, large pages that come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from shadowmmu.engine.arena.role import Role
+from shadowmmu.look.data import Hex
+from shadowmmu.runs.explained.faults import FIXED, IDLE, NOTHING, SPURIOUS, Fault
+from shadowmmu.trace import events as e
+from shadowmmu.trace.layouts import describe
+
+KEPT = 50_000
+"""Addresses and frames that are followed; the least seen are dropped when there are more."""
+STORM = 3
+"""Faults alike, one after the other, that make a storm."""
+NARROW, DIRECT = int(Role.HAS_4_BYTE_GPTE), int(Role.DIRECT)
+
+
+class Answer(msgspec.Struct, kw_only=True):
+    """A finding: what, how often, the first event of it, and why in the kernel's terms. `address`: of the fault, or of the frame."""
+
+    what: str
+    count: int
+    first: int
+    why: str
+    address: Hex
+
+
+class _Again(msgspec.Struct, gc=False):
+    """Faults of one address and error code."""
+
+    first: int
+    count: int = 0
+    row: int = 0
+    idle: int = 0
+    same: int = 0
+    unrequested: int = 0
+    leaf: Any = None
+    outcome: str = ""
+
+
+class Answers:
+    """Collects from the faults and entries of one VM."""
+
+    def __init__(self) -> None:
+        self.faults: dict[tuple[int, int], _Again] = {}
+        self.mismatched: dict[tuple[int, str], list[int]] = {}
+        self.sizes: dict[int, list[int]] = {}
+        self._last: tuple[int, int] | None = None
+
+    def fault(self, fault: Fault) -> None:
+        key = (fault.address >> 12, fault.code)
+        again = self.faults.get(key)
+        if again is None:
+            if len(self.faults) >= KEPT:
+                self.faults = _most_seen(self.faults)
+            again = self.faults[key] = _Again(fault.number)
+        again.count += 1
+        outcome = fault.outcome
+        if key == self._last:
+            again.row += 1
+            again.same += outcome == FIXED and fault.leaf == again.leaf
+        self._last = key
+        again.idle += outcome in IDLE
+        again.unrequested += outcome == NOTHING and fault.walked > 0
+        again.leaf, again.outcome = fault.leaf, outcome
+
+    def page(self, number: int, top: int, event: e.GetPage) -> None:
+        """A page that a fault of a walk got, beside the mode which the walk had: 2 levels have entries of 4 bytes."""
+        role = int(event.role)
+        if role & DIRECT or (role & 15) >= top:
+            return
+        narrow = bool(role & NARROW)
+        if (top == 2) != narrow:
+            mode = {2: "2-level", 3: "PAE", 4: "4-level", 5: "5-level"}.get(top, f"{top}-level")
+            seen = self.mismatched.setdefault((int(event.gfn), f"a {mode} walk, and a page of role {describe(role)}"), [0, number])
+            seen[0] += 1
+
+    def entry(self, number: int, event: e.SetSpte) -> None:
+        """[level, changes to a larger size, first of them, small entries] of a frame's 2 MiB."""
+        level, place = int(event.level), int(event.gfn) >> 9
+        if level > 2:
+            return
+        seen = self.sizes.get(place)
+        if seen is None:
+            if len(self.sizes) >= KEPT:
+                self.sizes.pop(next(iter(self.sizes)))
+            self.sizes[place] = [level, 0, 0, level == 1]
+            return
+        if level == 2 and seen[0] == 1:
+            seen[1] += 1
+            seen[2] = seen[2] or number
+        seen[0] = level
+        seen[3] += level == 1
+
+    def all(self) -> Iterator[Answer]:
+        yield from self._storms()
+        for (gfn, what), (count, first) in _top(self.mismatched.items(), lambda item: -item[1][0]):
+            why = "The MMU's role was not updated when the guest changed its mode (kvm_mmu_reset_context, kvm_init_mmu), or it is another MMU's."
+            yield Answer(what=what, count=count, first=first, why=why, address=Hex(gfn))
+        back = [(place, seen) for place, seen in self.sizes.items() if seen[1]]
+        for place, seen in _top(back, lambda item: -item[1][1]):
+            why = (
+                f"{seen[3]} entries of 4 KiB were there before: kvm_mmu_hugepage_adjust found nothing against the larger size any more, "
+                "as after dirty logging, or when a shadowed table in it went."
+            )
+            what = f"a large page replaces small ones of gfn {place << 9:x} to {(place << 9) + 511:x}"
+            yield Answer(what=what, count=seen[1], first=seen[2], why=why, address=Hex(place << 9))
+
+    def _storms(self) -> Iterator[Answer]:
+        storms = [(key, again) for key, again in self.faults.items() if again.row >= STORM - 1 or again.unrequested]
+        for (page, code), again in _top(storms, lambda item: -item[1].count):
+            error = f"error code {code:x}" if code >= 0 else "a walk"
+            what = f"a fault at {page << 12:x}, {error}, comes again {again.count:,} times" if again.count > 1 else f"a fault at {page << 12:x}"
+            yield Answer(what=what, count=again.count, first=again.first, why=_why(again), address=Hex(page << 12))
+
+
+def _why(again: _Again) -> str:
+    if again.unrequested:
+        return (
+            "The walk succeeds and no entry is requested: it ends before kvm_mmu_hugepage_adjust, as an MMU notifier or a root's end asks to "
+            "try again (is_page_fault_stale), or the host cannot give the page yet (kvm_faultin_pfn)."
+        )
+    if again.outcome == SPURIOUS:
+        return "There is nothing to fix: the entry allows the access (is_access_allowed). The CPU walks another root or a stale translation."
+    if again.outcome == NOTHING:
+        return "Neither a walk nor an entry follows: the fault was handled before the MMU, or its events were not traced."
+    if again.same:
+        return f"The same entry is set again {again.same:,} times: something takes it away between, or the CPU does not see it."
+    return f"It ends each time as: {again.outcome}."
+
+
+def _most_seen(faults: dict[tuple[int, int], _Again]) -> dict[tuple[int, int], _Again]:
+    return dict(sorted(faults.items(), key=lambda item: -item[1].count)[: KEPT // 2])
+
+
+def _top(items: Any, order: Any, most: int = 8) -> list[Any]:
+    return sorted(items, key=order)[:most]

@@ -1,0 +1,472 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The whole: events in, an `Explanation` out. Memory is bounded by what a VM has of shadow pages, not by the trace's length."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from shadowmmu.captures.markers import CREATES_VM
+from shadowmmu.engine.arena.role import Role
+from shadowmmu.look.data import Hex
+from shadowmmu.runs.explained.answers import Answer, Answers
+from shadowmmu.runs.explained.faults import Fault
+from shadowmmu.runs.explained.pages import Pages
+from shadowmmu.runs.explained.vms import Threads
+from shadowmmu.runs.explained.walks import Walks
+from shadowmmu.trace import events as e
+from shadowmmu.trace.events import AnyEvent
+from shadowmmu.trace.ftrace.reader import Broken, Told
+from shadowmmu.trace.layouts import describe
+from shadowmmu.trace.origins import origin_of
+from shadowmmu.trace.origins.origin import Around, Origin
+from shadowmmu.trace.origins.tracepoints import origin_by_tracepoints
+
+SHOWN = 10
+"""Anomalies and faults that are kept, the first of them; the others are counted."""
+WINDOW = 48
+"""Events before one that its rule may ask about."""
+UNORDERED = "lines were counted: their order is lost, so nothing is said of what follows what"
+
+
+class Anomaly(msgspec.Struct):
+    """What cannot have been so, in a trace of which nothing is missing."""
+
+    event: int
+    line: int
+    what: str
+
+
+class Rule(msgspec.Struct, kw_only=True):
+    """A row of the table of origins, and how often it was seen."""
+
+    event: str
+    situation: str
+    kernel: str
+    rule: str
+    count: int
+    first: int
+
+
+class Path(msgspec.Struct, kw_only=True):
+    """Faults that went the same way, and what came of them."""
+
+    outcome: str
+    path: str
+    count: int
+    first: int
+
+
+class RoleSeen(msgspec.Struct):
+    """Pages that were asked for with this role."""
+
+    role: Hex
+    words: str
+    count: int
+
+
+class WalkedEntry(msgspec.Struct):
+    """An entry of a walk in the kernel's log. `reserved`: bits of it that are reserved; None: not told."""
+
+    level: int
+    spte: Hex
+    reserved: Hex | None
+
+
+class Walked(msgspec.Struct):
+    """A walk that the kernel's log drew, of `address`; None: of an entry that was being made."""
+
+    line: int
+    address: Hex | None
+    entries: list[WalkedEntry]
+
+
+class TableSeen(msgspec.Struct):
+    """A guest table by level and gfn: the pages that shadow it, and how often a walk came through."""
+
+    level: int
+    gfn: Hex
+    pages: list[str]
+    walks: int
+    leaves: int
+    below: list[TableSeen] = []
+
+
+class Explanation(msgspec.Struct, kw_only=True):
+    """What a trace says. `names`: events by kind; `hidden`: what its text does not show of roles."""
+
+    source: str = ""
+    kernel: str = ""
+    form: str = ""
+    lines: int = 0
+    events: int = 0
+    lost: int = 0
+    gaps: int = 0
+    unread: int = 0
+    first_unread: str = ""
+    vms: int = 1
+    vcpus: int = 1
+    notes: list[str] = []
+    names: dict[str, int] = {}
+    exits: dict[str, int] = {}
+    hidden: list[str] = []
+    roles: list[RoleSeen] = []
+    paths: list[Path] = []
+    faults: int = 0
+    shown: list[dict[str, Any]] = []
+    rules: list[Rule] = []
+    answers: list[Answer] = []
+    syncs: dict[str, int] = {}
+    hierarchies: list[Walked] = []
+    most_made: list[str] = []
+    trees: list[TableSeen] = []
+    anomalies: list[Anomaly] = []
+    anomaly_count: int = 0
+
+
+class _Cpu:
+    """What is under way on one vCPU."""
+
+    def __init__(self) -> None:
+        self.before: deque[AnyEvent] = deque(maxlen=WINDOW)
+        self.walks = Walks()
+        self.fault: Fault | None = None
+        self.probed = False
+        self.inside: bool | None = None
+        self.root = "no root told"
+
+
+class Explainer:
+    """Takes events one by one; `explanation` may be asked for at any time."""
+
+    def __init__(self, nested_paging: bool = True) -> None:
+        self.number = self.line = self.lost = self.gaps = self.unread = self.faults = self.anomaly_count = 0
+        self.first_unread = ""
+        self.names: Counter[str] = Counter()
+        self.exits: Counter[str] = Counter()
+        self.paths: dict[tuple[str, str], list[int]] = {}
+        self.shown: list[dict[str, Any]] = []
+        self.rules: dict[Origin, list[int]] = {}
+        self.syncs: Counter[str] = Counter()
+        self.anomalies: list[Anomaly] = []
+        self.ordered = True
+        self.nested_paging = nested_paging
+        self.threads = Threads()
+        self._cpus: dict[tuple[int, int], _Cpu] = {}
+        self._pages: dict[int, Pages] = {}
+        self._answers: dict[int, Answers] = {}
+        self._times: dict[int, float] = {}
+        self._place = (0, 0)
+        self._last: Told | None = None
+
+    def read(self, stream: Iterable[Told | Broken]) -> None:
+        for told in stream:
+            if isinstance(told, Broken):
+                self._gap(told)
+            else:
+                self.told(told)
+
+    def told(self, told: Told) -> None:
+        count = told.front.count
+        self.number += 1
+        self.line = told.line
+        self.names[told.name] += count
+        if told.name == "kvm_exit":
+            self.exits[_reason(told.text)] += count
+        if told.event is None:
+            self.unread += 1
+            self.first_unread = self.first_unread or f"{told.name}: {told.text}"
+            return
+        if count > 1:
+            self.ordered = False
+        self._place = self.threads.place(told)
+        if told.event.vcpu and self._place == (0, 0):
+            self._place = 0, told.event.vcpu
+        self._check_time(told)
+        if "role=" in told.text:
+            self.pages(self._place[0]).exact = True
+        self._event(told.event)
+
+    # --- one event
+
+    def _event(self, event: AnyEvent) -> None:
+        vm, _ = self._place
+        cpu = self._cpus.get(self._place)
+        if cpu is None:
+            cpu = self._cpus[self._place] = _Cpu()
+        kind = type(event)
+        starts = _STARTS.get(kind)
+        if starts is not None:
+            starts(self, cpu, event)
+        if cpu.fault is not None:
+            cpu.fault.take(event)
+        if self.ordered:
+            follow = _FOLLOWS.get(kind)
+            if follow is not None:
+                follow(self, vm, cpu, event)
+            self._rule(cpu, event)
+        cpu.before.append(event)
+
+    def _rule(self, cpu: _Cpu, event: AnyEvent) -> None:
+        around = Around(event, cpu.before, (), self.nested_paging)
+        origin = origin_of(around) if cpu.probed else origin_by_tracepoints(around)
+        seen = self.rules.get(origin)
+        if seen is None:
+            self.rules[origin] = [1, self.number]
+        else:
+            seen[0] += 1
+
+    def pages(self, vm: int) -> Pages:
+        if vm not in self._pages:
+            self._pages[vm] = Pages(self._found)
+        return self._pages[vm]
+
+    def answers(self, vm: int) -> Answers:
+        return self._answers.setdefault(vm, Answers())
+
+    def _found(self, number: int, what: str) -> None:
+        self.anomaly_count += 1
+        if len(self.anomalies) < SHOWN:
+            self.anomalies.append(Anomaly(number, self.line, what))
+
+    def _check_time(self, told: Told) -> None:
+        """Of one thread time never goes back."""
+        front = told.front
+        if front.time < 0:
+            return
+        before = self._times.get(front.pid, -1.0)
+        if front.time < before and self.ordered:
+            self._found(self.number, f"time goes back from {before:.6f} to {front.time:.6f} in one thread: lines stand in another order")
+        if len(self._times) > MOST_THREADS:
+            self._times.clear()
+        self._times[front.pid] = front.time
+
+    def _gap(self, gap: Broken) -> None:
+        self.lost += gap.lost
+        self.gaps += 1
+        self._times.clear()
+        for pages in self._pages.values():
+            pages.forget()
+        for cpu in self._cpus.values():
+            self._end(cpu)
+            cpu.before.clear()
+            cpu.walks.end()
+            cpu.inside = None
+
+    # --- faults
+
+    def _begin(self, cpu: _Cpu, address: int, code: int, told: bool) -> None:
+        self._end(cpu)
+        cpu.fault = Fault(self.number, self.line, address, code, told)
+
+    def _end(self, cpu: _Cpu) -> None:
+        """The fault is over: it is counted, and its numbers kept if it is one of the first."""
+        fault, cpu.fault = cpu.fault, None
+        if fault is None or not (fault.told or fault.events):
+            return
+        self.faults += 1
+        key = fault.outcome, fault.path
+        seen = self.paths.get(key)
+        if seen is not None:
+            seen[0] += 1
+        elif len(self.paths) < MOST_PATHS:
+            self.paths[key] = [1, fault.number]
+        if len(self.shown) < SHOWN:
+            self.shown.append(_shown(fault))
+        if self.ordered:
+            self.answers(self._place[0]).fault(fault)
+
+    # --- the end
+
+    def explanation(self) -> Explanation:
+        for cpu in self._cpus.values():
+            self._end(cpu)
+        notes = [] if self.ordered else [UNORDERED]
+        pages = list(self._pages.values())
+        roles: Counter[int] = sum((one.roles for one in pages), Counter())
+        made = sum((one.made for one in pages), Counter())
+        return Explanation(
+            events=self.number, lost=self.lost, gaps=self.gaps, unread=self.unread, first_unread=self.first_unread[:160],
+            vms=max(1, len(self.threads.vms)), vcpus=len(self._cpus) or 1, notes=notes, names=dict(self.names.most_common()),
+            exits=dict(self.exits.most_common()), faults=self.faults, shown=self.shown, syncs=dict(self.syncs.most_common(SHOWN)),
+            roles=[RoleSeen(Hex(role), describe(role), count) for role, count in roles.most_common(SHOWN)],
+            paths=[
+                Path(outcome=outcome, path=path, count=count, first=first)
+                for (outcome, path), (count, first) in sorted(self.paths.items(), key=lambda item: -item[1][0])
+            ],
+            rules=[
+                Rule(event=row.event, situation=row.situation, kernel=row.kernel, rule=row.rule, count=count, first=first)
+                for row, (count, first) in sorted(self.rules.items(), key=lambda item: -item[1][0])
+            ],
+            answers=[answer for one in self._answers.values() for answer in one.all()],
+            most_made=[f"gfn {gfn:x} {describe(role)}: made {count:,} times" for (gfn, role), count in made.most_common(5) if count > 1],
+            trees=[tree for place, cpu in self._cpus.items() for tree in _trees(cpu.walks, self.pages(place[0]))][:SHOWN],
+            anomalies=self.anomalies, anomaly_count=self.anomaly_count,
+        )  # fmt: skip
+
+
+OUR_FIRST = "exit 1:"
+"""What stands first in a trace of `shadowmmu run`."""
+MOST_PATHS, MOST_THREADS = 10_000, 100_000
+
+
+def _reason(text: str) -> str:
+    words = text.partition("reason ")[2] or text
+    return " ".join(words.partition(" rip ")[0].split())[:40]
+
+
+def _shown(fault: Fault) -> dict[str, Any]:
+    return {
+        "event": fault.number, "line": fault.line, "address": Hex(fault.address), "error_code": fault.code, "path": fault.path,
+        "outcome": fault.outcome, "events": fault.events,
+    }  # fmt: skip
+
+
+# --- what begins and ends a fault
+
+
+def _page_fault(self: Explainer, cpu: _Cpu, event: e.PageFault) -> None:
+    self._begin(cpu, int(event.fault_address), int(event.error_code), True)
+    if not cpu.probed:  # the rules know a fault by the MMU's entry point
+        cpu.before.append(e.MmuPageFault(addr=event.fault_address, err=event.error_code))
+
+
+def _mmu_page_fault(self: Explainer, cpu: _Cpu, event: e.MmuPageFault) -> None:
+    cpu.probed = True
+    if cpu.fault is None or cpu.fault.address != event.addr or cpu.fault.entered:
+        self._begin(cpu, int(event.addr), int(event.err) & 0xFFFF_FFFF, True)
+    assert cpu.fault is not None
+    cpu.fault.entered = True
+
+
+def _walk(self: Explainer, cpu: _Cpu, event: e.Walk) -> None:
+    fault = cpu.fault
+    if not cpu.probed and (fault is None or (not fault.told and (fault.sets or fault.refused >= 0 or fault.walked))):
+        self._begin(cpu, int(event.addr), -1, False)
+
+
+def _requested(self: Explainer, cpu: _Cpu, event: e.SpteRequested) -> None:
+    """Nested paging without events of exits: a fault of a direct MMU is known by what it asks for."""
+    if cpu.probed:
+        return
+    if cpu.fault is None or (not cpu.fault.told and cpu.fault.requested):
+        self._begin(cpu, int(event.gfn) << 12, -1, False)
+
+
+def _fast(self: Explainer, cpu: _Cpu, event: e.FastPageFault) -> None:
+    if cpu.fault is None or cpu.fault.fast or cpu.fault.requested or (not cpu.fault.told and cpu.fault.walked):
+        self._begin(cpu, int(event.cr2_or_gpa), int(event.error_code), False)
+
+
+def _entry(self: Explainer, cpu: _Cpu, _: e.VmEntry) -> None:
+    self._end(cpu)
+    cpu.walks.end()
+
+
+_STARTS: dict[type[Any], Any] = {
+    e.PageFault: _page_fault, e.MmuPageFault: _mmu_page_fault, e.Walk: _walk, e.SpteRequested: _requested, e.FastPageFault: _fast,
+    e.VmEntry: _entry, e.Exit: _entry,
+}  # fmt: skip
+
+# --- what is followed, in a trace whose order is known
+
+
+def _began(self: Explainer, vm: int, cpu: _Cpu, event: e.Marker) -> None:
+    if event.text == CREATES_VM or event.text.startswith(OUR_FIRST):
+        self._pages[vm] = Pages(self._found)
+        self._pages[vm].complete = True
+
+
+def _got(self: Explainer, vm: int, cpu: _Cpu, event: e.GetPage) -> None:
+    self.pages(vm).got(self.number, event)
+    fault = cpu.fault
+    if fault is not None and fault.walked == 1 and cpu.walks.top and not event.role & int(Role.GUEST_MODE):
+        self.answers(vm).page(self.number, cpu.walks.top, event)
+
+
+def _unsync(self: Explainer, vm: int, cpu: _Cpu, event: e.UnsyncPage) -> None:
+    self.pages(vm).went_unsync(self.number, event)
+
+
+def _sync(self: Explainer, vm: int, cpu: _Cpu, event: e.SyncPage) -> None:
+    self.pages(vm).was_synced(self.number, event)
+    self.syncs[cpu.root] += 1
+
+
+def _zap(self: Explainer, vm: int, cpu: _Cpu, event: e.PrepareZapPage) -> None:
+    self.pages(vm).was_zapped(self.number, event)
+
+
+def _zap_all(self: Explainer, vm: int, cpu: _Cpu, event: e.ZapAllFast) -> None:
+    self.pages(vm).zapped_all()
+
+
+def _set(self: Explainer, vm: int, cpu: _Cpu, event: e.SetSpte) -> None:
+    self.pages(vm).leaf(self.number, event)
+    self.answers(vm).entry(self.number, event)
+
+
+def _begin_walk(self: Explainer, vm: int, cpu: _Cpu, event: e.Walk) -> None:
+    cpu.walks.begin(event)
+
+
+def _step(self: Explainer, vm: int, cpu: _Cpu, event: e.PagingElement) -> None:
+    wrong = cpu.walks.step(event)
+    if wrong:
+        self._found(self.number, wrong)
+
+
+def _cr3(self: Explainer, vm: int, cpu: _Cpu, event: e.Cr) -> None:
+    if event.rw and event.cr == 3:
+        cpu.root = f"CR3 {int(event.val):x}"
+
+
+def _new_pgd(self: Explainer, vm: int, cpu: _Cpu, event: e.NewPgd) -> None:
+    cpu.root = f"root {int(event.pgd):x}"
+
+
+def _load_pgd(self: Explainer, vm: int, cpu: _Cpu, event: e.LoadPgd) -> None:
+    cpu.root = f"root at {int(event.root):x}, level {event.level}"
+
+
+def _left(self: Explainer, vm: int, cpu: _Cpu, event: e.Exit) -> None:
+    if cpu.inside is False:
+        self._found(self.number, "an exit follows an exit: the entry between is missing")
+    cpu.inside = False
+
+
+def _entered(self: Explainer, vm: int, cpu: _Cpu, event: e.VmEntry) -> None:
+    cpu.inside = True
+
+
+_FOLLOWS: dict[type[Any], Any] = {
+    e.Marker: _began, e.GetPage: _got, e.UnsyncPage: _unsync, e.SyncPage: _sync, e.PrepareZapPage: _zap, e.ZapAllFast: _zap_all,
+    e.SetSpte: _set, e.Walk: _begin_walk, e.PagingElement: _step, e.Cr: _cr3, e.NewPgd: _new_pgd, e.LoadPgd: _load_pgd, e.Exit: _left,
+    e.VmEntry: _entered,
+}  # fmt: skip
+
+# --- the tree
+
+
+def _trees(walks: Walks, pages: Pages, most: int = 40) -> list[TableSeen]:
+    """Guest tables, each below the one that a walk came from; those that nothing leads to first."""
+    by_table: dict[tuple[int, int], list[str]] = {}
+    for page in pages.there.values():
+        mark = " unsync" if page.unsync else ""
+        by_table.setdefault((page.role & 15, page.gfn), []).append(describe(page.role) + mark)
+    below = {child for children in walks.below.values() for child in children}
+    tops = sorted((table for table in {*walks.seen, *by_table} if table not in below), reverse=True)
+    left = [most]
+
+    def draw(table: tuple[int, int]) -> TableSeen:
+        left[0] -= 1
+        drawn = TableSeen(table[0], Hex(table[1]), by_table.get(table, []), walks.seen[table], 0)
+        for child in sorted(walks.below.get(table, ()), key=lambda one: -walks.seen[one]):
+            if left[0] > 0 and child[0] < table[0]:
+                drawn.below.append(draw(child))
+        return drawn
+
+    return [draw(table) for table in tops[:SHOWN] if left[0] > 0]

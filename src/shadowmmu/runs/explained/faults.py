@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One fault with all that it caused, and what came of it, in the words of the path that it took."""
+
+from __future__ import annotations
+
+import msgspec
+
+from shadowmmu.trace import events as e
+from shadowmmu.trace.events import AnyEvent
+
+GUESTS_OWN = "the guest's own: its tables do not allow the access, and it gets a #PF"
+FIXED = "fixed: an entry was set"
+FAST = "fixed without the lock: only dirty logging had taken W"
+SPURIOUS = "spurious: the entry allows the access already"
+MMIO = "no memory there: the access is emulated as MMIO"
+EMULATED = "emulated: a write to a table that is shadowed"
+SHADOWED = "no entry was set: the frame is a shadowed table, or the entry was right"
+NOTHING = "nothing: no entry was requested"
+IDLE = (SPURIOUS, NOTHING)
+"""What comes of a fault that had nothing to fix."""
+
+
+class Fault(msgspec.Struct, gc=False):
+    """A fault, from its exit to the next entry. `code`: the error code; -1: only the walk is in the trace."""
+
+    number: int
+    line: int
+    address: int
+    code: int
+    told: bool = True
+    """An exit or a probe began it, not a walk."""
+    walked: int = 0
+    """Walks; `levels` entries were read in the first of them."""
+    levels: int = 0
+    refused: int = -1
+    requested: int = 0
+    sets: int = 0
+    leaf: tuple[int, int, int] | None = None
+    """gfn, level and value of the entry that was wanted."""
+    made: int = 0
+    found: int = 0
+    zapped: int = 0
+    synced: int = 0
+    unsynced: int = 0
+    fast: str = ""
+    mmio: bool = False
+    emulated: bool = False
+    entered: bool = False
+    """The MMU was called for it."""
+    events: int = 0
+
+    def take(self, event: AnyEvent) -> None:
+        self.events += 1
+        change = _CHANGES.get(type(event))
+        if change is not None:
+            change(self, event)
+
+    @property
+    def outcome(self) -> str:
+        if self.refused >= 0 and not self.requested:
+            return GUESTS_OWN
+        if self.fast:
+            return self.fast
+        if self.mmio:
+            return MMIO
+        if self.emulated:
+            return EMULATED
+        if self.sets:
+            return FIXED
+        return SHADOWED if self.requested else NOTHING
+
+    @property
+    def path(self) -> str:
+        """The stations, without numbers that differ from one such fault to the next."""
+        told = (
+            (self.walked, f"walk of {self.levels} levels" if self.levels else "walk"), (self.found, "pages found"),
+            (self.made, "pages made"), (self.synced, "pages synced"), (self.zapped, "pages zapped"), (self.unsynced, "tables unsync"),
+            (self.requested, "entry requested"), (self.sets, "entries set"),
+        )  # fmt: skip
+        return ", ".join(words for count, words in told if count) or "no walk"
+
+
+def _walk(fault: Fault, _: e.Walk) -> None:
+    fault.walked += 1
+
+
+def _element(fault: Fault, _: e.PagingElement) -> None:
+    fault.levels += fault.walked == 1
+
+
+def _refused(fault: Fault, event: e.WalkerError) -> None:
+    fault.refused = int(event.pferr)
+
+
+def _requested(fault: Fault, _: e.SpteRequested) -> None:
+    fault.requested += 1
+
+
+def _set(fault: Fault, event: e.SetSpte) -> None:
+    fault.sets += 1
+    if fault.leaf is None:
+        fault.leaf = int(event.gfn), int(event.level), int(event.spte)
+
+
+def _got(fault: Fault, event: e.GetPage) -> None:
+    if event.created:
+        fault.made += 1
+    else:
+        fault.found += 1
+
+
+def _zapped(fault: Fault, _: e.PrepareZapPage) -> None:
+    fault.zapped += 1
+
+
+def _synced(fault: Fault, _: e.SyncPage) -> None:
+    fault.synced += 1
+
+
+def _unsynced(fault: Fault, _: e.UnsyncPage) -> None:
+    fault.unsynced += 1
+
+
+def _fast(fault: Fault, event: e.FastPageFault) -> None:
+    fault.fast = SPURIOUS if event.spurious else FAST if event.fixed else ""
+
+
+def _mmio(fault: Fault, _: AnyEvent) -> None:
+    fault.mmio = True
+
+
+def _emulated(fault: Fault, _: AnyEvent) -> None:
+    fault.emulated = True
+
+
+_CHANGES = {
+    e.Walk: _walk, e.PagingElement: _element, e.WalkerError: _refused, e.SpteRequested: _requested, e.SetSpte: _set, e.GetPage: _got,
+    e.PrepareZapPage: _zapped, e.SyncPage: _synced, e.UnsyncPage: _unsynced, e.FastPageFault: _fast, e.MarkMmioSpte: _mmio,
+    e.HandleMmioPageFault: _mmio, e.EmulateInsn: _emulated,
+}  # fmt: skip

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The shadow pages of a VM as its trace tells of them, and what in the trace contradicts itself.
+
+A trace that begins with its VM tells of every page. Of one that begins later a page is only known once it was met, and after a gap
+nothing is known: what could be so is never called an anomaly.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from shadowmmu.engine.arena.role import Role
+from shadowmmu.trace import events as e
+from shadowmmu.trace.layouts import describe
+
+INVALID, DIRECT, NARROW = int(Role.INVALID), int(Role.DIRECT), int(Role.HAS_4_BYTE_GPTE)
+WRITABLE = 2
+MOST_GONE = 200_000
+"""Pages that were zapped and are remembered: a new one is made in the place of the oldest."""
+Key = tuple[int, int]
+
+
+class Page(msgspec.Struct, gc=False):
+    """A page that is there. `born`: the event that made it; 0: before the trace."""
+
+    gfn: int
+    role: int
+    gen: int
+    unsync: bool
+    born: int
+    alike: int = 1
+    """Pages of this gfn and of roles that the trace's text shows alike."""
+
+
+class Pages:
+    """Follows page events; `found` is called with the number of an event and a sentence for each contradiction."""
+
+    def __init__(self, found: Callable[[int, str], None]) -> None:
+        self.found = found
+        self.complete = False
+        """The VM was made in the trace, and nothing was lost since."""
+        self.exact = False
+        """Roles are told whole: no two pages that are there look alike."""
+        self.there: dict[Key, Page] = {}
+        self.by_gfn: dict[int, set[Key]] = {}
+        self.gone: dict[Key, int] = {}
+        self.made: Counter[Key] = Counter()
+        self.roles: Counter[int] = Counter()
+        self.zaps = self.unsyncs = self.twice = 0
+
+    def forget(self) -> None:
+        """Something is missing in the trace."""
+        self.complete = False
+        self.there.clear()
+        self.by_gfn.clear()
+        self.gone.clear()
+
+    # --- events
+
+    def got(self, number: int, event: e.GetPage) -> None:
+        role = int(event.role) & ~INVALID
+        key = (int(event.gfn), role)
+        self.roles[role] += 1
+        self._check_role(number, event)
+        page = self.there.get(key)
+        if event.created:
+            self.made[key] += 1
+            if page is None:
+                self._add(Page(int(event.gfn), role, int(event.mmu_valid_gen), False, number))
+            else:
+                self._made_again(number, key, page, event)
+        elif page is None:
+            died = self.gone.get(key)
+            if died is not None:
+                self._say(number, f"page {_name(key)} is taken for existing, and event {died} zapped it")
+            elif self.complete and not role & DIRECT:
+                self._say(number, f"page {_name(key)} is taken for existing, and was never seen before")
+            self._add(Page(int(event.gfn), role, int(event.mmu_valid_gen), bool(event.unsync), 0))
+
+    def _made_again(self, number: int, key: Key, page: Page, event: e.GetPage) -> None:
+        page.alike += 1
+        if not self.exact:
+            self.twice += not key[1] & DIRECT
+        elif self.zaps and not key[1] & DIRECT and page.gen == event.mmu_valid_gen:
+            self._say(number, f"page {_name(key)} is made while it is still there, made by event {page.born}: its zap is missing")
+        page.born, page.gen = number, int(event.mmu_valid_gen)
+
+    def went_unsync(self, number: int, event: e.UnsyncPage) -> None:
+        page = self._known(number, event, "goes unsync")
+        self.unsyncs += 1
+        if int(event.role) & 15 != 1:
+            self._say(number, f"page {_name((page.gfn, page.role))} goes unsync, and only tables of level 1 may")
+        if event.unsync:
+            self._say(number, f"page {_name((page.gfn, page.role))} goes unsync, and is so already")
+        page.unsync = True
+
+    def was_synced(self, number: int, event: e.SyncPage) -> None:
+        page = self._known(number, event, "is synced")
+        if not event.unsync or (page.born and page.alike == 1 and self.unsyncs and not page.unsync):
+            self._say(number, f"page {_name((page.gfn, page.role))} is synced, and is not unsync")
+        page.unsync = False
+
+    def was_zapped(self, number: int, event: e.PrepareZapPage) -> None:
+        self.zaps += 1
+        key = (int(event.gfn), int(event.role) & ~INVALID)
+        page = self.there.get(key)
+        if page is not None and page.alike > 1:
+            page.alike -= 1
+            return
+        if page is not None:
+            self._drop(key)
+            if not event.role & INVALID and page.unsync and not event.unsync and page.born and self.unsyncs:
+                self._say(number, f"page {_name(key)} is zapped as one in sync, and event after {page.born} made it unsync")
+        elif not event.role & INVALID and not event.role & DIRECT:
+            self._unknown_zap(number, key)
+        if len(self.gone) >= MOST_GONE:
+            self.gone.pop(next(iter(self.gone)))
+        self.gone.pop(key, None)
+        self.gone[key] = number
+
+    def _unknown_zap(self, number: int, key: Key) -> None:
+        died = self.gone.get(key)
+        if died is not None:
+            self._say(number, f"page {_name(key)} is zapped again, as event {died} did, and was not made between")
+        elif self.complete:
+            self._say(number, f"page {_name(key)} is zapped, and was never seen before")
+
+    def zapped_all(self) -> None:
+        """A new generation: pages of the old one stay until they are zapped, and count for nothing."""
+        for page in self.there.values():
+            page.gen = -1
+
+    def leaf(self, number: int, event: e.SetSpte) -> None:
+        """A writable entry over a table that is shadowed, and in sync, would let the guest change it unseen."""
+        if not event.spte & WRITABLE or not self.by_gfn:
+            return
+        for gfn in self._covered(int(event.gfn), int(event.level)):
+            for key in self.by_gfn[gfn]:
+                page = self.there[key]
+                known = page.born and page.alike == 1 and page.gen >= 0 and not page.role & DIRECT and not page.role >> 24
+                if known and not page.unsync and (self.unsyncs or self.complete):
+                    what = f"page {_name(key)}, made by event {page.born}, shadows it and is in sync"
+                    self._say(number, f"gfn {int(event.gfn):x} is mapped writable at level {event.level}, and {what}")
+                    return
+
+    def _covered(self, gfn: int, level: int) -> list[int]:
+        """Gfns of shadowed tables below an entry of this level."""
+        if level == 1:
+            return [gfn] if gfn in self.by_gfn else []
+        first = gfn >> 9 * (level - 1) << 9 * (level - 1)
+        frames = range(first, first + (1 << 9 * (level - 1)))
+        return [frame for frame in self.by_gfn if frame in frames] if len(self.by_gfn) < len(frames) else [f for f in frames if f in self.by_gfn]
+
+    # --- what is there
+
+    def _known(self, number: int, event: Any, what: str) -> Page:
+        """The page; one that was not known is from here on."""
+        role = int(event.role) & ~INVALID
+        key = (int(event.gfn), role)
+        page = self.there.get(key)
+        if page is not None:
+            return page
+        died = self.gone.get(key)
+        if died is not None and not event.role & INVALID:
+            if not (what == "is synced"):  # a page that is zapped unlinks its unsync mark last
+                self._say(number, f"page {_name(key)} {what}, and event {died} zapped it")
+            return Page(int(event.gfn), role, int(event.mmu_valid_gen), bool(event.unsync), 0)
+        if self.complete and not event.role & INVALID:
+            self._say(number, f"page {_name(key)} {what}, and was never seen before")
+        page = Page(int(event.gfn), role, int(event.mmu_valid_gen), bool(event.unsync), 0)
+        self._add(page)
+        return page
+
+    def _add(self, page: Page) -> None:
+        key = (page.gfn, page.role)
+        self.there[key] = page
+        self.gone.pop(key, None)
+        self.by_gfn.setdefault(page.gfn, set()).add(key)
+
+    def _drop(self, key: Key) -> None:
+        del self.there[key]
+        keys = self.by_gfn.get(key[0])
+        if keys is not None:
+            keys.discard(key)
+            if not keys:
+                del self.by_gfn[key[0]]
+
+    def _check_role(self, number: int, event: e.GetPage) -> None:
+        role = int(event.role)
+        level, quadrant = role & 15, role >> 5 & 3
+        wrong = ""
+        if not 1 <= level <= 5:
+            wrong = f"level {level}"
+        elif quadrant and not role & NARROW and not role & DIRECT:
+            wrong = f"quadrant {quadrant} of a table of 8-byte entries"
+        elif level == 1 and quadrant > 1 and not role & DIRECT:
+            wrong = f"quadrant {quadrant} of a level-1 table"
+        if wrong:
+            self._say(number, f"page {_name((int(event.gfn), role))}: no mode gives such a role, {wrong}")
+
+    def _say(self, number: int, what: str) -> None:
+        self.found(number, what)
+
+
+def _name(key: Key) -> str:
+    return f"gfn {key[0]:x} {describe(key[1])}"

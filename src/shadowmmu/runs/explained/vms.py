@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which VM and vCPU an event belongs to: a thread that says "vcpu 0" is one, and another that says the same is another VM's."""
+
+from __future__ import annotations
+
+import re
+
+from shadowmmu.trace.ftrace.reader import Told
+
+_VCPU = re.compile(r"vcpu (\d+)")
+_SAYS = ("kvm_entry", "kvm_exit", "kvm_page_fault")
+
+
+class Threads:
+    """Threads to VMs: `vms` has, for each, its vCPUs' threads."""
+
+    def __init__(self) -> None:
+        self.vms: list[dict[int, int]] = []
+        self._of: dict[int, tuple[int, int]] = {}
+
+    def place(self, told: Told) -> tuple[int, int]:
+        """(VM, vCPU) of an event."""
+        pid = told.front.pid
+        if not pid:
+            return 0, 0
+        known = self._of.get(pid)
+        if known is not None:
+            return known
+        if told.name in _SAYS and (found := _VCPU.search(told.text)):
+            return self._new(pid, int(found[1]))
+        return self._near(pid), 0
+
+    def _new(self, pid: int, vcpu: int) -> tuple[int, int]:
+        near = [number for number, threads in enumerate(self.vms) if vcpu not in threads and min(threads.values()) <= pid]
+        if not near:
+            self.vms.append({})
+        number = near[-1] if near else len(self.vms) - 1
+        self.vms[number][vcpu] = pid
+        self._of[pid] = number, vcpu
+        return self._of[pid]
+
+    def _near(self, pid: int) -> int:
+        """A thread of no vCPU: of the VM whose threads began last before it."""
+        near = [number for number, threads in enumerate(self.vms) if min(threads.values()) <= pid]
+        return near[-1] if near else 0
+

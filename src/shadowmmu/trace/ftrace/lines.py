@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What stands around an event's text: task, CPU and time as tracefs, trace-cmd and perf print them; quotes and folds of mails."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import msgspec
+
+HEAD = re.compile(
+    r"\s*(?:(\S.*?)(?:-|\s+)(\d+)(?:/\d+)?\s+)?(?:\(\s*[-\d]+\)\s+)?\[(\d{2,4})\]\s+(?:\S{4,6}\s+)?(\d+\.\d+):\s+(?:\d+\s+)?(?:\w+:)?(\w+):\s*(.*)"
+)
+"""Task, its number, CPU, time, event, text."""
+LOOSE = re.compile(r"(.*?)(?:^|(?<=[\s:|]))(?:kvm(?:mmu)?:)?((?:kvm_\w+)|mark_mmio_spte|\w*_mmio_page_fault|check_mmio_spte|fast_page_fault):\s*(.*)")
+"""What is left of an event's line when somebody cut off its front: what stands there, event, text."""
+BARE_PAGE = re.compile(r"\s*((?:(?:new|existing) )?sp (?:gen [0-9a-f]+ )?gfn [0-9a-f]+ .*)")
+"""A page's text without its event."""
+FRONT = re.compile(r".*\[\d{2,4}\]\s*(?:\S{4,6}\s*)?(?:\d+\.\d+:)?\s*$")
+"""The front of a line that a mail has folded before the event."""
+STACK = re.compile(r"\s*(?:=>\s|<stack trace>|<user stack trace>|[0-9a-f]{8,16} \S+ \(\S+\)\s*$)")
+LOST = re.compile(r"(?:LOST (\d+) EVENTS?|(\d+) EVENTS? DROPPED)", re.IGNORECASE)
+GAP = re.compile(r"\s*(?:\[?\s*(?:\.{2,}|…)\s*\]?|<?snip>?|--+|\[?cut\]?)\s*$", re.IGNORECASE)
+COUNT = re.compile(r"\s*(\d{1,12})\s+")
+_QUOTE = re.compile(r"\s*(?:>[> ]*|\|\s)")
+
+
+class Front(msgspec.Struct, frozen=True):
+    """Who was traced, on which CPU and when, as far as the line says. `count`: how often uniq found the line."""
+
+    task: str = ""
+    pid: int = 0
+    cpu: int = 0
+    time: float = -1.0
+    count: int = 1
+
+
+NOBODY = Front()
+
+
+class Unfold:
+    """Takes from lines what mail programs put there: quotes, soft line ends, characters written as =20 or &gt;."""
+
+    def __init__(self) -> None:
+        self.quoted_printable = False
+        self._begun = ""
+
+    def line(self, line: str) -> str | None:
+        """The line as it was sent; None: it goes on in the next one."""
+        line = line.rstrip("\r\n\0 \t")
+        if line[:2] in ("> ", ">>", ">", "| ") or (line[:1] in " |>" and (found := _QUOTE.match(line))):
+            found = _QUOTE.match(line)
+            line = line[found.end() :] if found and not line.startswith("=>") else line
+        if "=3D" in line or line.endswith(("=20", "=")):
+            self.quoted_printable = True
+            if line.endswith("=") and not line.endswith("=="):
+                self._begun += line[:-1]
+                return None if len(self._begun) < MAX_FOLDED else self._whole("")
+            line = line.replace("=20", " ").replace("=3D", "=").replace("=09", "\t")
+        if "&" in line:
+            line = html.unescape(line)
+        return self._whole(line) if self._begun else line
+
+    def _whole(self, line: str) -> str:
+        whole, self._begun = self._begun + line, ""
+        return whole.replace("=20", " ").replace("=3D", "=")
+
+
+MAX_FOLDED = 1 << 12
+"""A line that goes on for longer is none of a trace's."""
+
+
+def split(line: str) -> tuple[Front, str, str] | None:
+    """Front, event and text of a line; None: it is no event's."""
+    found = HEAD.match(line)
+    if found is not None:
+        task, pid, cpu, time, name, text = found.groups()
+        return Front(task or "", int(pid or 0), int(cpu), float(time)), name, text
+    found = LOOSE.match(line)
+    if found is not None:
+        front, name, text = found.groups()
+        counted = COUNT.fullmatch(front + " ") if front else None
+        return (Front(count=int(counted[1])) if counted else NOBODY), name, text
+    counted = COUNT.match(line)
+    page = BARE_PAGE.match(line, counted.end() if counted else 0)
+    if page is None:
+        return None
+    return (Front(count=int(counted[1])) if counted else NOBODY), "kvm_mmu_get_page", page[1]

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Events as their fields, `gfn=0x3a role=3712 created=1`: trace-cmd report -R and -N, and our own text form."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from shadowmmu.trace import events as e
+from shadowmmu.trace.events import AnyEvent
+from shadowmmu.trace.kernel import CLASSES, physical
+from shadowmmu.trace.layouts import fixed_and_spurious, layout_of
+
+_FIELD = re.compile(r"(\w+)=(\(null\)|0x[0-9a-fA-F]+|-?\d+|[0-9a-f]{8,16})(?=[\s,]|$)")
+_OLDER = {"created": True, "unsync": False, "mmu_valid_gen": 0, "root_count": 0, "gen": 0, "mmu_used_pages": 0, "spt": 0}
+"""Fields that a form lacks, or that an older kernel does not have."""
+
+
+def _number(text: str) -> int:
+    if text == "(null)":
+        return 0
+    return int(text, 0) if text.startswith(("0x", "-")) or text.isdecimal() and not (len(text) > 1 and text[0] == "0") else int(text, 16)
+
+
+def read_fields(name: str, text: str, version: tuple[int, int]) -> AnyEvent | None:
+    """The event; None if the text is not fields, or not all of its fields."""
+    told = {field: _number(value) for field, value in _FIELD.findall(text)}
+    cls = CLASSES.get(name)
+    if not told or cls is None:
+        return None
+    if "vcpu_id" in told:
+        told["vcpu"] = told["vcpu_id"]
+    if "role" in told:
+        told["role"] = layout_of(version).role(told["role"])
+    if "sptep" in told:
+        told["sptep"] = physical(told["sptep"])
+    if cls is e.FastPageFault:
+        _fast(told, version)
+    values = {field: told.get(field, _OLDER.get(field)) for field in cls.__struct_fields__ if field != "vcpu" or field in told}
+    if None in values.values():
+        return None
+    for flag in ("unsync", "created", "spurious", "fixed"):
+        if flag in values:
+            values[flag] = bool(values[flag])
+    return msgspec.convert(values, cls)  # type: ignore[return-value]
+
+
+def _fast(told: dict[str, int], version: tuple[int, int]) -> None:
+    """`ret` is RET_PF_*, whose numbers changed; kernels before 5.16 have `retry` instead."""
+    fixed, spurious = fixed_and_spurious(version)
+    if "ret" in told:
+        told["spurious"], told["fixed"] = int(told["ret"] == spurious), int(told["ret"] == fixed)
+    elif "retry" in told:
+        told["spurious"], told["fixed"] = 0, told["retry"]

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Origins where a trace has the kernel's tracepoints alone, without probes on the MMU's entry points: some causes it does not tell."""
+
+from __future__ import annotations
+
+from shadowmmu.engine.arena.role import Role
+from shadowmmu.trace import events as e
+from shadowmmu.trace.events import AnyEvent
+from shadowmmu.trace.origins import origin_of
+from shadowmmu.trace.origins.origin import Around, Origin
+
+_INVALID = int(Role.INVALID)
+ZAP = Origin(
+    "kvm_mmu_prepare_zap_page", "the trace does not tell by what", "", "", "kvm_mmu_prepare_zap_page",
+    "By a store into its table (kvm_mmu_pte_write), a fault that unprotects it, its parent's end, recycling, or a memslot's change.",
+)  # fmt: skip
+STORED = Origin(
+    "kvm_mmu_prepare_zap_page", "the emulator stored to memory", "", "", "kvm_mmu_pte_write",
+    "An instruction was emulated just before: its store hit the page's table, misaligned or as the third in a row; or it was unprotected.",
+)  # fmt: skip
+SYNC = Origin(
+    "kvm_mmu_sync_page", "a flush, or a table that is linked", "", "", "mmu_sync_children",
+    "Every unsync page below a root, or below a page that is to be linked, is write-protected and made to agree with its table.",
+)  # fmt: skip
+ROOT = Origin(
+    "kvm_mmu_get_page", "a new root", "", "", "kvm_mmu_load",
+    "No fault is under way: before the guest runs, its vCPU makes a root, and an MMU of PDPTEs the four level-2 pages below it.",
+)  # fmt: skip
+_FAULTS = (e.MmuPageFault, e.PageFault, e.Walk, e.FastPageFault)
+_BETWEEN = (e.VmEntry, e.Exit)
+
+
+def origin_by_tracepoints(around: Around) -> Origin:
+    """The row of the event in the middle, as far as tracepoints tell."""
+    event: AnyEvent = around.event
+    if isinstance(event, e.PrepareZapPage) and not event.role & _INVALID:
+        return STORED if isinstance(around.last(e.EmulateInsn, *_FAULTS, *_BETWEEN), e.EmulateInsn) else ZAP
+    if isinstance(event, e.SyncPage):
+        return SYNC
+    if isinstance(event, e.GetPage) and event.created and isinstance(around.last(*_FAULTS, *_BETWEEN), e.VmEntry | e.Exit):
+        return ROOT
+    return origin_of(around)
