@@ -25,6 +25,7 @@ from shadowmmu.cli.rerun import Reruns
 from shadowmmu.cli.show import Shown
 from shadowmmu.look.data import Hex
 from shadowmmu.runs.compare import Comparison
+from shadowmmu.runs.explained.explain import Explanation
 from shadowmmu.runs.fuzz_report import FuzzReport
 from shadowmmu.runs.guest_run import RunReport
 
@@ -33,6 +34,7 @@ FORMS: dict[str, type] = {
     "shadowmmu.run/1": RunReport,
     "shadowmmu.show/1": Shown,
     "shadowmmu.compare/1": Comparison,
+    "shadowmmu.explain/1": Explanation,
     "shadowmmu.fuzz/1": FuzzReport,
     "shadowmmu.bugs/1": BugsReport,
     "shadowmmu.replay/1": Replays,

@@ -33,12 +33,14 @@ from shadowmmu.check.rerun.driver import Rerun, not_rerun
 from shadowmmu.cli.main import VERBS, call
 from shadowmmu.errors import BadInput
 from shadowmmu.machine.loader import Guest, load_bytes, load_image, read_guest
+from shadowmmu.runs.explained.source import count_file, explain_file
 from shadowmmu.trace.text import read_text, text_lines
 
 NAMES = ("shadow/np32_dirty", "shadow/p32_basic", "nested/npae_slots")
 NUMBERS = (0, 1, -1, 2, 7, 12, 255, 4095, 4096, 1 << 20, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 40, 1 << 52, (1 << 63) - 1, (1 << 64) - 1)
 LARGER = (-(1 << 63), 1 << 63, 1 << 64, 1 << 200, 10**4400)
 TEXTS = ("", "x", "\x1b]0;x\x07", "../../etc/passwd", "/etc/passwd", "\udcff", "\0", "a" * 5000, "9" * 5000, "0x" + "f" * 5000, "\u202e")
+TEXTS_OF_KERNELS = Path(__file__).parents[1] / "conformance" / "texts"
 Choose = random.Random
 Property = Callable[[Choose], object]
 
@@ -315,6 +317,35 @@ def event_text(choose: Choose) -> None:
         assert len(again) == len(events)
 
 
+@cache
+def kernel_text(name: str) -> list[str]:
+    """A trace as tracefs of the captured kernel wrote it."""
+    return lzma.decompress((TEXTS_OF_KERNELS / name).read_bytes()).decode().splitlines()
+
+
+def kernel_trace(choose: Choose) -> None:
+    """A kernel's trace as people have it: cut, folded, counted, quoted, broken. Every line is read or passed over."""
+    lines = list(kernel_text(choose.choice(sorted(path.name for path in TEXTS_OF_KERNELS.glob("*.xz")))))
+    start = choose.randrange(len(lines))
+    lines = lines[start : start + choose.randint(1, 120)]
+    for _ in range(choose.randint(0, 12)):
+        at = choose.randrange(len(lines))
+        line, cut = lines[at], choose.randrange(len(lines[at]) + 1)
+        lines[at] = choose.choice(
+            (
+                line[:cut], line[cut:], f"{line[:cut]}\n{line[cut:]}", f"> {line}", f"   {choose.choice(NUMBERS)} {line}",
+                line + choose.choice(TEXTS), line.replace("0", choose.choice(TEXTS)), line.partition(": ")[2],
+                flip(line.encode(), choose).decode("utf-8", "replace"),
+            )
+        )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "trace")
+        text = "\n".join(lines).encode("utf-8", "surrogateescape")
+        path.write_bytes(choose.choice((bytes, gzip.compress, lzma.compress))(text))
+        refuses_or_reads(lambda: explain_file(path, choose.choice((None, "2.6", "4.18", "7.3"))))
+        refuses_or_reads(lambda: count_file(path))
+
+
 OPTIONS = (
     "--roots", "special", "legacy", "--audit", "off", "--max-exits", "3", "--at", "40", "--l2", "--address", "0x1000", "--root-only",
     "--rmaps", "--json", "--seed", "--operations", "5", "--modes", "pae", "--audit-every", "--kit", "--all", "-v", "--text",
@@ -343,6 +374,7 @@ PROPERTIES: dict[str, Property] = {
     "TOML": description,
     "image": image,
     "event text": event_text,
+    "kernel's trace": kernel_trace,
     "arguments": arguments,
 }
 CHOICES = st.randoms(use_true_random=True)

@@ -106,4 +106,3 @@ def lines_of(chunks: Chunks) -> Iterator[list[str]]:
         rest = tail[:LINE]
     if rest:
         yield [rest.decode("utf-8", "replace")]
-

@@ -51,19 +51,13 @@ def explain(
     out = console()
     with _progress(out, quiet=json) as progress:
         if count:
-            counted = dict(count_file(file, progress).most_common())
+            told = count_file(file, progress)
         else:
             told = explain_file(file, kernel, progress)
-    if count:
-        if json:
-            print_json("shadowmmu.explain.count/1", {"names": counted})
-        else:
-            out.print(draw_counts(counted))
-        return 0
     if json:
         print_json("shadowmmu.explain/1", told)
     else:
-        out.print(draw_explanation(told))
+        out.print(draw_counts(told.names) if count else draw_explanation(told))
     return int(told.anomaly_count > 0)
 
 

@@ -7,6 +7,7 @@ The grammar has the word of Linux 6.1. What an older or newer kernel's word has 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import msgspec
 
@@ -78,9 +79,9 @@ def _access(access: int, bits: int) -> int:
     return (execute | write << 1 | user << 2) << int(RoleShift.ACCESS_SHIFT) | (0 if read else NO_READ)
 
 
-_4X = {"wp": 13, "smep_andnot_wp": 14, "smap_andnot_wp": 15, "smm": 24}
-_AD = _4X | {"ad_disabled": 16, "guest_mode": 17}
-_MODERN = {"quadrant": 5, "direct": 7, "access": 8, "access_bits": 3, "invalid": 11, "nx": 12}
+_4X: dict[str, Any] = {"wp": 13, "smep_andnot_wp": 14, "smap_andnot_wp": 15, "smm": 24}
+_AD: dict[str, Any] = _4X | {"ad_disabled": 16, "guest_mode": 17}
+_MODERN: dict[str, Any] = {"quadrant": 5, "direct": 7, "access": 8, "access_bits": 3, "invalid": 11, "nx": 12}
 LAYOUTS = (
     Layout("2.6.3x", (2, 6), size=0, wide=0, quadrant=8, direct=16, access=17, access_bits=3, invalid=20, nx=22, glevels=True),
     Layout(

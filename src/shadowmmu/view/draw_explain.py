@@ -12,7 +12,8 @@ from rich.text import Text
 from rich.tree import Tree
 
 from shadowmmu.border.plain import plain
-from shadowmmu.runs.explained.explain import Answer, Explanation, TableSeen, Walked
+from shadowmmu.runs.explained.answers import Answer
+from shadowmmu.runs.explained.explain import Explanation, TableSeen, Walked
 
 SHOWN = 12
 _FLAGS = ((1 << 0, "P"), (1 << 1, "W"), (1 << 2, "U"), (1 << 5, "A"), (1 << 6, "D"), (1 << 7, "large"), (1 << 63, "NX"))
@@ -95,8 +96,8 @@ def _faults(told: Explanation) -> Iterator[RenderableType]:
     yield Text("the first faults", style="italic")
     shown = Table("event", "address", "code", "events", "outcome", box=None, padding=(0, 2, 0, 0), header_style="dim")
     for fault in told.shown:
-        code = "·" if fault["error_code"] < 0 else f"{fault['error_code']:x}"
-        shown.add_row(f"{fault['event']:,}", f"{fault['address']:x}", code, str(fault["events"]), fault["outcome"])
+        code = "·" if fault.error_code is None else f"{fault.error_code:x}"
+        shown.add_row(f"{fault.event:,}", f"{fault.address:x}", code, str(fault.events), fault.outcome)
     yield Padding(shown, (0, 0, 0, 2), expand=False)
 
 

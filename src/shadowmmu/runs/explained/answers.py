@@ -98,10 +98,11 @@ class Answers:
         seen[0] = level
         seen[3] += level == 1
 
-    def all(self) -> Iterator[Answer]:
-        yield from self._storms()
+    def all(self, requests_are_told: bool) -> Iterator[Answer]:
+        """The findings. `requests_are_told`: the trace has kvm_mmu_spte_requested, so that it may be missed."""
+        yield from self._storms(requests_are_told)
         for (gfn, what), (count, first) in _top(self.mismatched.items(), lambda item: -item[1][0]):
-            why = "The MMU's role was not updated when the guest changed its mode (kvm_mmu_reset_context, kvm_init_mmu), or it is another MMU's."
+            why = "The role was not updated when the guest changed its mode (kvm_mmu_reset_context, kvm_init_mmu), or it is another MMU's."
             yield Answer(what=what, count=count, first=first, why=why, address=Hex(gfn))
         back = [(place, seen) for place, seen in self.sizes.items() if seen[1]]
         for place, seen in _top(back, lambda item: -item[1][1]):
@@ -112,22 +113,28 @@ class Answers:
             what = f"a large page replaces small ones of gfn {place << 9:x} to {(place << 9) + 511:x}"
             yield Answer(what=what, count=seen[1], first=seen[2], why=why, address=Hex(place << 9))
 
-    def _storms(self) -> Iterator[Answer]:
-        storms = [(key, again) for key, again in self.faults.items() if again.row >= STORM - 1 or again.unrequested]
+    def _storms(self, told: bool) -> Iterator[Answer]:
+        storms = [(key, again) for key, again in self.faults.items() if again.row >= STORM - 1 or (told and again.unrequested)]
         for (page, code), again in _top(storms, lambda item: -item[1].count):
             error = f"error code {code:x}" if code >= 0 else "a walk"
-            what = f"a fault at {page << 12:x}, {error}, comes again {again.count:,} times" if again.count > 1 else f"a fault at {page << 12:x}"
-            yield Answer(what=what, count=again.count, first=again.first, why=_why(again), address=Hex(page << 12))
+            what = (
+                f"a fault at {page << 12:x}, {error}, comes again {again.count:,} times"
+                if again.count > 1
+                else f"a fault at {page << 12:x}"
+            )
+            yield Answer(what=what, count=again.count, first=again.first, why=_why(again, told), address=Hex(page << 12))
 
 
-def _why(again: _Again) -> str:
-    if again.unrequested:
+def _why(again: _Again, told: bool) -> str:
+    if again.unrequested and told:
         return (
-            "The walk succeeds and no entry is requested: it ends before kvm_mmu_hugepage_adjust, as an MMU notifier or a root's end asks to "
-            "try again (is_page_fault_stale), or the host cannot give the page yet (kvm_faultin_pfn)."
+            "The walk succeeds and no entry is requested: it ends before kvm_mmu_hugepage_adjust, as an MMU notifier or a root's end "
+            "asks to try again (is_page_fault_stale), or the host cannot give the page yet (kvm_faultin_pfn)."
         )
     if again.outcome == SPURIOUS:
-        return "There is nothing to fix: the entry allows the access (is_access_allowed). The CPU walks another root or a stale translation."
+        return (
+            "There is nothing to fix: the entry allows the access (is_access_allowed). The CPU walks another root or a stale translation."
+        )
     if again.outcome == NOTHING:
         return "Neither a walk nor an entry follows: the fault was handled before the MMU, or its events were not traced."
     if again.same:

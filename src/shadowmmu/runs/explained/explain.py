@@ -60,6 +60,18 @@ class Path(msgspec.Struct, kw_only=True):
     first: int
 
 
+class FaultSeen(msgspec.Struct, kw_only=True):
+    """One fault: its first event and how many it has. `error_code`: None where only the walk is in the trace."""
+
+    event: int
+    line: int
+    address: Hex
+    error_code: Hex | None
+    path: str
+    outcome: str
+    events: int
+
+
 class RoleSeen(msgspec.Struct):
     """Pages that were asked for with this role."""
 
@@ -116,7 +128,7 @@ class Explanation(msgspec.Struct, kw_only=True):
     roles: list[RoleSeen] = []
     paths: list[Path] = []
     faults: int = 0
-    shown: list[dict[str, Any]] = []
+    shown: list[FaultSeen] = []
     rules: list[Rule] = []
     answers: list[Answer] = []
     syncs: dict[str, int] = {}
@@ -148,7 +160,7 @@ class Explainer:
         self.names: Counter[str] = Counter()
         self.exits: Counter[str] = Counter()
         self.paths: dict[tuple[str, str], list[int]] = {}
-        self.shown: list[dict[str, Any]] = []
+        self.shown: list[FaultSeen] = []
         self.rules: dict[Origin, list[int]] = {}
         self.syncs: Counter[str] = Counter()
         self.anomalies: list[Anomaly] = []
@@ -251,7 +263,7 @@ class Explainer:
         for pages in self._pages.values():
             pages.forget()
         for cpu in self._cpus.values():
-            self._end(cpu)
+            self._end(cpu, cut=True)
             cpu.before.clear()
             cpu.walks.end()
             cpu.inside = None
@@ -262,11 +274,12 @@ class Explainer:
         self._end(cpu)
         cpu.fault = Fault(self.number, self.line, address, code, told)
 
-    def _end(self, cpu: _Cpu) -> None:
+    def _end(self, cpu: _Cpu, cut: bool = False) -> None:
         """The fault is over: it is counted, and its numbers kept if it is one of the first."""
         fault, cpu.fault = cpu.fault, None
         if fault is None or not (fault.told or fault.events):
             return
+        fault.cut = cut
         self.faults += 1
         key = fault.outcome, fault.path
         seen = self.paths.get(key)
@@ -283,7 +296,7 @@ class Explainer:
 
     def explanation(self) -> Explanation:
         for cpu in self._cpus.values():
-            self._end(cpu)
+            self._end(cpu, cut=True)
         notes = [] if self.ordered else [UNORDERED]
         pages = list(self._pages.values())
         roles: Counter[int] = sum((one.roles for one in pages), Counter())
@@ -301,7 +314,7 @@ class Explainer:
                 Rule(event=row.event, situation=row.situation, kernel=row.kernel, rule=row.rule, count=count, first=first)
                 for row, (count, first) in sorted(self.rules.items(), key=lambda item: -item[1][0])
             ],
-            answers=[answer for one in self._answers.values() for answer in one.all()],
+            answers=[answer for one in self._answers.values() for answer in one.all("kvm_mmu_spte_requested" in self.names)],
             most_made=[f"gfn {gfn:x} {describe(role)}: made {count:,} times" for (gfn, role), count in made.most_common(5) if count > 1],
             trees=[tree for place, cpu in self._cpus.items() for tree in _trees(cpu.walks, self.pages(place[0]))][:SHOWN],
             anomalies=self.anomalies, anomaly_count=self.anomaly_count,
@@ -318,11 +331,11 @@ def _reason(text: str) -> str:
     return " ".join(words.partition(" rip ")[0].split())[:40]
 
 
-def _shown(fault: Fault) -> dict[str, Any]:
-    return {
-        "event": fault.number, "line": fault.line, "address": Hex(fault.address), "error_code": fault.code, "path": fault.path,
-        "outcome": fault.outcome, "events": fault.events,
-    }  # fmt: skip
+def _shown(fault: Fault) -> FaultSeen:
+    return FaultSeen(
+        event=fault.number, line=fault.line, address=Hex(fault.address), error_code=None if fault.code < 0 else Hex(fault.code),
+        path=fault.path, outcome=fault.outcome, events=fault.events,
+    )  # fmt: skip
 
 
 # --- what begins and ends a fault
@@ -378,6 +391,7 @@ def _began(self: Explainer, vm: int, cpu: _Cpu, event: e.Marker) -> None:
     if event.text == CREATES_VM or event.text.startswith(OUR_FIRST):
         self._pages[vm] = Pages(self._found)
         self._pages[vm].complete = True
+        cpu.inside = False
 
 
 def _got(self: Explainer, vm: int, cpu: _Cpu, event: e.GetPage) -> None:

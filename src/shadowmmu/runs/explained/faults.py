@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 
 from shadowmmu.trace import events as e
@@ -15,7 +18,8 @@ SPURIOUS = "spurious: the entry allows the access already"
 MMIO = "no memory there: the access is emulated as MMIO"
 EMULATED = "emulated: a write to a table that is shadowed"
 SHADOWED = "no entry was set: the frame is a shadowed table, or the entry was right"
-NOTHING = "nothing: no entry was requested"
+NOTHING = "nothing is told: no entry was requested"
+CUT = "the trace ends, or has a gap, before the fault does"
 IDLE = (SPURIOUS, NOTHING)
 """What comes of a fault that had nothing to fix."""
 
@@ -45,6 +49,7 @@ class Fault(msgspec.Struct, gc=False):
     fast: str = ""
     mmio: bool = False
     emulated: bool = False
+    cut: bool = False
     entered: bool = False
     """The MMU was called for it."""
     events: int = 0
@@ -57,16 +62,18 @@ class Fault(msgspec.Struct, gc=False):
 
     @property
     def outcome(self) -> str:
-        if self.refused >= 0 and not self.requested:
-            return GUESTS_OWN
         if self.fast:
             return self.fast
+        if self.refused >= 0 and not self.requested:
+            return GUESTS_OWN
         if self.mmio:
             return MMIO
         if self.emulated:
             return EMULATED
         if self.sets:
             return FIXED
+        if self.cut:
+            return CUT
         return SHADOWED if self.requested else NOTHING
 
     @property
@@ -133,7 +140,7 @@ def _emulated(fault: Fault, _: AnyEvent) -> None:
     fault.emulated = True
 
 
-_CHANGES = {
+_CHANGES: dict[type[AnyEvent], Callable[[Fault, Any], None]] = {
     e.Walk: _walk, e.PagingElement: _element, e.WalkerError: _refused, e.SpteRequested: _requested, e.SetSpte: _set, e.GetPage: _got,
     e.PrepareZapPage: _zapped, e.SyncPage: _synced, e.UnsyncPage: _unsynced, e.FastPageFault: _fast, e.MarkMmioSpte: _mmio,
     e.HandleMmioPageFault: _mmio, e.EmulateInsn: _emulated,

@@ -48,6 +48,8 @@ class Pages:
         self.there: dict[Key, Page] = {}
         self.by_gfn: dict[int, set[Key]] = {}
         self.gone: dict[Key, int] = {}
+        self.held: Counter[Key] = Counter()
+        """Pages that were zapped while a root slot held them."""
         self.made: Counter[Key] = Counter()
         self.roles: Counter[int] = Counter()
         self.zaps = self.unsyncs = self.twice = 0
@@ -58,6 +60,7 @@ class Pages:
         self.there.clear()
         self.by_gfn.clear()
         self.gone.clear()
+        self.held.clear()
 
     # --- events
 
@@ -85,7 +88,7 @@ class Pages:
         page.alike += 1
         if not self.exact:
             self.twice += not key[1] & DIRECT
-        elif self.zaps and not key[1] & DIRECT and page.gen == event.mmu_valid_gen:
+        elif (self.zaps or self.complete) and not key[1] & DIRECT and page.gen == event.mmu_valid_gen:
             self._say(number, f"page {_name(key)} is made while it is still there, made by event {page.born}: its zap is missing")
         page.born, page.gen = number, int(event.mmu_valid_gen)
 
@@ -107,20 +110,31 @@ class Pages:
     def was_zapped(self, number: int, event: e.PrepareZapPage) -> None:
         self.zaps += 1
         key = (int(event.gfn), int(event.role) & ~INVALID)
+        if event.role & INVALID:
+            self._let_go(number, key)
+            return
+        self.held[key] += int(event.root_count) > 0
         page = self.there.get(key)
         if page is not None and page.alike > 1:
             page.alike -= 1
             return
         if page is not None:
             self._drop(key)
-            if not event.role & INVALID and page.unsync and not event.unsync and page.born and self.unsyncs:
+            if page.unsync and not event.unsync and page.born and self.unsyncs:
                 self._say(number, f"page {_name(key)} is zapped as one in sync, and event after {page.born} made it unsync")
-        elif not event.role & INVALID and not event.role & DIRECT:
+        elif not event.role & DIRECT:
             self._unknown_zap(number, key)
         if len(self.gone) >= MOST_GONE:
             self.gone.pop(next(iter(self.gone)))
         self.gone.pop(key, None)
         self.gone[key] = number
+
+    def _let_go(self, number: int, key: Key) -> None:
+        """A page that was zapped while root slots held it."""
+        if self.held[key]:
+            self.held[key] -= 1
+        elif self.complete:
+            self._say(number, f"page {_name(key)} is let go as invalid, and no event has zapped it before")
 
     def _unknown_zap(self, number: int, key: Key) -> None:
         died = self.gone.get(key)
@@ -153,7 +167,11 @@ class Pages:
             return [gfn] if gfn in self.by_gfn else []
         first = gfn >> 9 * (level - 1) << 9 * (level - 1)
         frames = range(first, first + (1 << 9 * (level - 1)))
-        return [frame for frame in self.by_gfn if frame in frames] if len(self.by_gfn) < len(frames) else [f for f in frames if f in self.by_gfn]
+        return (
+            [frame for frame in self.by_gfn if frame in frames]
+            if len(self.by_gfn) < len(frames)
+            else [f for f in frames if f in self.by_gfn]
+        )
 
     # --- what is there
 
@@ -166,7 +184,7 @@ class Pages:
             return page
         died = self.gone.get(key)
         if died is not None and not event.role & INVALID:
-            if not (what == "is synced"):  # a page that is zapped unlinks its unsync mark last
+            if what != "is synced":  # a page that is zapped unlinks its unsync mark last
                 self._say(number, f"page {_name(key)} {what}, and event {died} zapped it")
             return Page(int(event.gfn), role, int(event.mmu_valid_gen), bool(event.unsync), 0)
         if self.complete and not event.role & INVALID:

@@ -62,14 +62,19 @@ def explain_file(path: Path, kernel: str | None = None, progress: Progress = lam
     return _of_lines(chunks, chunks.name, version, progress)
 
 
-def count_file(path: Path, progress: Progress = lambda *_: None) -> Counter[str]:
+def count_file(path: Path, progress: Progress = lambda *_: None) -> Explanation:
     """Lines by the event that stands in them, and nothing else: as fast as lines can be read."""
-    chunks, names, lines = Chunks(path), Counter[str](), 0
+    chunks, seen, lines = Chunks(path), Counter[str](), 0
     for some in lines_of(chunks):
-        names.update([name for line in some for name in line.split(": ", 2)[1:2] or ("",)])
+        seen.update([name for line in some if line[:1] != "#" for name in line.split(": ", 2)[1:2]])
         lines += len(some)
         progress(lines, chunks.read, chunks.size)
-    return Counter({name.strip().rpartition(":")[2]: count for name, count in names.items() if name.strip().replace(":", "_").isidentifier()})
+    names = Counter[str]()
+    for text, count in seen.items():
+        name = text.strip().rstrip(":").rpartition(":")[2]
+        if name.isidentifier():
+            names[name] += count
+    return Explanation(source=chunks.name, lines=lines, events=names.total(), names=dict(names.most_common()))
 
 
 def _of_lines(chunks: Chunks, name: str, version: tuple[int, int] | None, progress: Progress) -> Explanation:
@@ -146,7 +151,9 @@ def _of_capture(path: Path) -> Explanation:
     try:
         found = find_all((str(path),), None)
     except BadInput:
-        raise BadInput(f"{path}: there is neither such a file nor such a capture; name a trace, a capture, or - for standard input") from None
+        raise BadInput(
+            f"{path}: there is neither such a file nor such a capture; name a trace, a capture, or - for standard input"
+        ) from None
     capture = found[0].load()
     return _of_events(capture.events, f"capture {found[0].name}", capture.setup.npt)
 
@@ -156,8 +163,7 @@ def _of_trace_dat(path: Path, kernel: str | None) -> Explanation:
     program = shutil.which("trace-cmd")
     if program is None:
         raise BadInput(
-            f"{path} is trace-cmd's trace.dat, and trace-cmd is not installed: apt install trace-cmd, "
-            "or give its text, trace-cmd report -R"
+            f"{path} is trace-cmd's trace.dat, and trace-cmd is not installed: apt install trace-cmd, or give its text, trace-cmd report -R"
         )
     with subprocess.Popen([program, "report", "-R", "-i", str(path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None

@@ -7,7 +7,7 @@ import re
 
 from shadowmmu.trace.ftrace.reader import Told
 
-_VCPU = re.compile(r"vcpu (\d+)")
+_VCPU = re.compile(r"vcpu (\d{1,6})\b")
 _SAYS = ("kvm_entry", "kvm_exit", "kvm_page_fault")
 
 
@@ -43,4 +43,3 @@ class Threads:
         """A thread of no vCPU: of the VM whose threads began last before it."""
         near = [number for number, threads in enumerate(self.vms) if min(threads.values()) <= pid]
         return near[-1] if near else 0
-

@@ -49,17 +49,19 @@ class Walks:
         self._under_way.clear()
 
     def step(self, event: e.PagingElement) -> str:
-        """What is wrong with it, if anything is."""
+        """What is wrong with it, if anything is. A walk whose A or D bit could not be stored begins anew from the top."""
         level, pte = int(event.level), int(event.pte)
         if not self._under_way:
             return ""
         newest = self._under_way[-1]
-        walk = next((one for one in reversed(self._under_way) if level == one.last - 1 or not one.top), None)
+        walk = next((one for one in reversed(self._under_way) if level in (one.last - 1, one.top) or not one.top), None)
         if walk is None:
             self.end()
             return f"a walk of {newest.addr:x} reads an entry of level {level} behind one of level {newest.last}"
         while self._under_way[-1] is not walk:
             self._under_way.pop()
+        if level == walk.top:
+            walk.table = None
         walk.top = walk.top or level
         walk.last = level
         if level > 1 and pte & PRESENT and not (pte & LARGE and level < 4):

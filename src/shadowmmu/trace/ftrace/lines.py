@@ -9,17 +9,19 @@ import re
 import msgspec
 
 HEAD = re.compile(
-    r"\s*(?:(\S.*?)(?:-|\s+)(\d+)(?:/\d+)?\s+)?(?:\(\s*[-\d]+\)\s+)?\[(\d{2,4})\]\s+(?:\S{4,6}\s+)?(\d+\.\d+):\s+(?:\d+\s+)?(?:\w+:)?(\w+):\s*(.*)"
+    r"\s*(?:(\S.*?)(?:-|\s+)(\d{1,10})(?:/\d+)?\s+)?(?:\(\s*[-\d]+\)\s+)?\[(\d{2,4})\]\s+(?:\S{4,6}\s+)?(\d{1,12}\.\d{1,9}):\s+(?:\d+\s+)?(?:\w+:)?(\w+):\s*(.*)"
 )
 """Task, its number, CPU, time, event, text."""
-LOOSE = re.compile(r"(.*?)(?:^|(?<=[\s:|]))(?:kvm(?:mmu)?:)?((?:kvm_\w+)|mark_mmio_spte|\w*_mmio_page_fault|check_mmio_spte|fast_page_fault):\s*(.*)")
+LOOSE = re.compile(
+    r"(.*?)(?:^|(?<=[\s:|]))(?:kvm(?:mmu)?:)?((?:kvm_\w+)|mark_mmio_spte|\w*_mmio_page_fault|check_mmio_spte|fast_page_fault):\s*(.*)"
+)
 """What is left of an event's line when somebody cut off its front: what stands there, event, text."""
 BARE_PAGE = re.compile(r"\s*((?:(?:new|existing) )?sp (?:gen [0-9a-f]+ )?gfn [0-9a-f]+ .*)")
 """A page's text without its event."""
 FRONT = re.compile(r".*\[\d{2,4}\]\s*(?:\S{4,6}\s*)?(?:\d+\.\d+:)?\s*$")
 """The front of a line that a mail has folded before the event."""
 STACK = re.compile(r"\s*(?:=>\s|<stack trace>|<user stack trace>|[0-9a-f]{8,16} \S+ \(\S+\)\s*$)")
-LOST = re.compile(r"(?:LOST (\d+) EVENTS?|(\d+) EVENTS? DROPPED)", re.IGNORECASE)
+LOST = re.compile(r"(?:LOST (\d{1,18}) EVENTS?|(\d{1,18}) EVENTS? DROPPED)", re.IGNORECASE)
 GAP = re.compile(r"\s*(?:\[?\s*(?:\.{2,}|…)\s*\]?|<?snip>?|--+|\[?cut\]?)\s*$", re.IGNORECASE)
 COUNT = re.compile(r"\s*(\d{1,12})\s+")
 _QUOTE = re.compile(r"\s*(?:>[> ]*|\|\s)")

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The text of a shadow page (KVM_MMU_PAGE_PRINTK), in the seven forms it had since 2.6.31 and as trace-cmd's plugin words it.
 
-    1  sp gfn 3a22e 1/4 q3 direct --x !pge !nxe root 6 sync                          2.6.3x
-    2  sp gfn 3a22e 1 pae q0 wux !nxe root 0 sync                                    3.0 to 3.10
-    3  sp gen 1f gfn 3a22e 1 pae q0 wux !nxe root 0 sync                             3.11 to 4.12
-    4  sp gen 1f gfn 3a22e l1 pae q0 wux !nxe ad root 0 sync                         4.13 to 5.0
-    5  sp gen 0 gfn 3a22e l1 8-byte q0 wux nxe ad root 0 sync                        5.1 to 5.16: bit 4 tells of 8 bytes
-    6  the same                                                                      5.17 to 7.1: bit 4 tells of 4 bytes
-    7  sp gen 0 gfn 3a22e l1 8-byte q0 rwux nxe ad root 0 sync                       rights with read, in that order
-    plugin  new sp gfn 3a22e 1 q0 wux pae !nxe !wp root 0 sync                       trace-cmd report
+1  sp gfn 3a22e 1/4 q3 direct --x !pge !nxe root 6 sync                          2.6.3x
+2  sp gfn 3a22e 1 pae q0 wux !nxe root 0 sync                                    3.0 to 3.10
+3  sp gen 1f gfn 3a22e 1 pae q0 wux !nxe root 0 sync                             3.11 to 4.12
+4  sp gen 1f gfn 3a22e l1 pae q0 wux !nxe ad root 0 sync                         4.13 to 5.0
+5  sp gen 0 gfn 3a22e l1 8-byte q0 wux nxe ad root 0 sync                        5.1 to 5.16: bit 4 tells of 8 bytes
+6  the same                                                                      5.17 to 7.1: bit 4 tells of 4 bytes
+7  sp gen 0 gfn 3a22e l1 8-byte q0 rwux nxe ad root 0 sync                       rights with read, in that order
+plugin  new sp gfn 3a22e 1 q0 wux pae !nxe !wp root 0 sync                       trace-cmd report
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from shadowmmu.engine.arena.role import Role, RoleShift
 from shadowmmu.trace.layouts import NO_READ
 
 _PAGE = re.compile(
-    r"\s*(?:(new|existing) +)?sp (?:gen ([0-9a-f]+) )?gfn ([0-9a-f]+) (l?)(\d+)(?:/(\d))?(?: (!?pae)| ([48])-byte)? q(\d)( direct)? "
+    r"\s*(?:(new|existing) +)?sp (?:gen ([0-9a-f]{1,16}) )?gfn ([0-9a-f]{1,16}) (l?)(\d{1,2})(?:/(\d))?"
+    r"(?: (!?pae)| ([48])-byte)? q(\d)( direct)? "
     r"([-rwux]{3,4})( invalid)?(?: (!?)pae)?(?: !?pge)?(?: (!?)nxe)?(?: (!?)wp)?( smep)?( smap)?( smm)?(?: (!?)ad)? "
-    r"root (\d+) (sync|unsync)\b\s*(new|existing)?"
+    r"root (\d{1,10}) (sync|unsync)\b\s*(new|existing)?"
 )
 _LETTERS = {"x": 1, "w": 2, "u": 4}
 PLUGIN = 8
@@ -68,10 +69,12 @@ def read_page(text: str, bit_4_is_narrow: bool = True) -> PageText | None:
     role = int(level) & 15 | (int(quadrant) & 3) << int(RoleShift.QUADRANT_SHIFT) | _access(access)
     role |= (narrow and int(Role.HAS_4_BYTE_GPTE)) | (direct is not None and int(Role.DIRECT)) | (invalid is not None and int(Role.INVALID))
     role |= (nx == "" and int(Role.EFER_NX)) | (wp == "" and int(Role.CR0_WP)) | (ad == "!" and int(Role.AD_DISABLED))
-    role |= (smep is not None and int(Role.SMEP_ANDNOT_WP)) | (smap is not None and int(Role.SMAP_ANDNOT_WP)) | (smm is not None and 1 << 24)
+    role |= (
+        (smep is not None and int(Role.SMEP_ANDNOT_WP)) | (smap is not None and int(Role.SMAP_ANDNOT_WP)) | (smm is not None and 1 << 24)
+    )
     how = before or behind
     generation = 0 if gen is None else int(gen, 16 if form < 5 else 10 if gen.isdecimal() else 16)
-    return PageText(form, int(gfn, 16), role, generation, int(root), sync == "unsync", how and how == "new")
+    return PageText(form, int(gfn, 16), role, generation, int(root), sync == "unsync", how == "new" if how else None)
 
 
 def _access(letters: str) -> int:

@@ -12,7 +12,7 @@ from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.kernel import CLASSES, physical
 from shadowmmu.trace.layouts import fixed_and_spurious, layout_of
 
-_FIELD = re.compile(r"(\w+)=(\(null\)|0x[0-9a-fA-F]+|-?\d+|[0-9a-f]{8,16})(?=[\s,]|$)")
+_FIELD = re.compile(r"(\w+)=(\(null\)|0x[0-9a-fA-F]{1,16}|-?\d{1,20}|[0-9a-f]{8,16})(?=[\s,]|$)")
 _OLDER = {"created": True, "unsync": False, "mmu_valid_gen": 0, "root_count": 0, "gen": 0, "mmu_used_pages": 0, "spt": 0}
 """Fields that a form lacks, or that an older kernel does not have."""
 
@@ -20,7 +20,7 @@ _OLDER = {"created": True, "unsync": False, "mmu_valid_gen": 0, "root_count": 0,
 def _number(text: str) -> int:
     if text == "(null)":
         return 0
-    return int(text, 0) if text.startswith(("0x", "-")) or text.isdecimal() and not (len(text) > 1 and text[0] == "0") else int(text, 16)
+    return int(text, 0) if text.startswith(("0x", "-")) or (text.isdecimal() and not (len(text) > 1 and text[0] == "0")) else int(text, 16)
 
 
 def read_fields(name: str, text: str, version: tuple[int, int]) -> AnyEvent | None:

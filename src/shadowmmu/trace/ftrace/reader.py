@@ -104,9 +104,7 @@ class LineReader:
 
     def _other_line(self, line: str) -> Iterator[Told | Broken]:
         """A line without an event: it may be the rest of the one before, or the front of the next."""
-        if STACK.match(line):
-            self.stack += 1
-        elif "spte" in line and self.hierarchies.line(self.lines, line):
+        if STACK.match(line) or ("spte" in line and self.hierarchies.line(self.lines, line)):
             self.stack += 1
         elif lost := LOST.search(line):
             yield from self._give_up()

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a trace is said to tell: nothing wrong of a real one, and what was planted in it."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shadowmmu.captures.load import load
+from shadowmmu.cli.main import call
+from shadowmmu.errors import BadInput
+from shadowmmu.runs.explained.explain import Explainer, Explanation
+from shadowmmu.runs.explained.faults import NOTHING
+from shadowmmu.runs.explained.source import count_file, explain_file
+from shadowmmu.trace import events as e
+from shadowmmu.trace.events import AnyEvent
+from shadowmmu.trace.ftrace.lines import NOBODY
+from shadowmmu.trace.ftrace.reader import Told
+
+CONFORMANCE = Path(__file__).parents[2] / "conformance"
+TEXTS = sorted((CONFORMANCE / "texts").glob("*.xz"))
+CAPTURES = sorted((CONFORMANCE / "captures").glob("*/*.capture"))[::9]
+
+
+def told(events: list[AnyEvent]) -> Explanation:
+    explainer = Explainer()
+    for number, event in enumerate(events, 1):
+        explainer.told(Told(number, event.name, event, NOBODY, "role="))
+    return explainer.explanation()
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name.partition(".")[0])
+def test_real_texts_are_read_whole_and_contradict_nothing(path: Path) -> None:
+    told = explain_file(path)
+    assert told.unread == told.anomaly_count == told.lost == 0 and told.faults >= 10
+    assert sum(told.names.values()) == told.events == sum(rule.count for rule in told.rules)
+    assert sum(path.count for path in told.paths) == told.faults
+
+
+@pytest.mark.parametrize("path", CAPTURES, ids=lambda path: path.stem)
+def test_captures_contradict_nothing(path: Path) -> None:
+    told = explain_file(path)
+    assert told.anomalies == []
+
+
+def events() -> list[AnyEvent]:
+    return list(load(CONFORMANCE / "captures" / "shadow" / "p32_flood.capture").events)
+
+
+def first(kind: type, of: Callable[[AnyEvent], bool] = lambda _: True) -> Callable[[list[AnyEvent]], int]:
+    return lambda events: next(at for at, event in enumerate(events) if isinstance(event, kind) and of(event))
+
+
+def made_again(events: list[AnyEvent]) -> int:
+    """The zap of a page that is made again later, in the same generation."""
+    made = {(one.gfn, one.role): at for at, one in enumerate(events) if isinstance(one, e.GetPage) and one.created}
+    return next(at for at, one in enumerate(events) if isinstance(one, e.PrepareZapPage) and made.get((one.gfn, one.role), 0) > at)
+
+
+PLANTED = {
+    "a page's birth dropped": (first(e.GetPage, lambda one: one.created), None),
+    "a zap dropped": (made_again, None),
+    "a step of a walk dropped": (first(e.PagingElement, lambda one: one.level == 1), "swap"),
+    "an entry to the guest dropped": (first(e.VmEntry), None),
+    "a role altered": (first(e.GetPage, lambda one: one.created), "role"),
+    "no such role": (first(e.GetPage), "level"),
+}
+
+
+@pytest.mark.parametrize("what", PLANTED)
+def test_what_was_planted_is_found(what: str) -> None:
+    find, how = PLANTED[what]
+    changed = events()
+    assert not told(changed).anomalies
+    at = find(changed)
+    event = changed[at]
+    if how is None:
+        del changed[at]
+    elif how == "swap":
+        changed[at - 1], changed[at] = changed[at], changed[at - 1]
+    else:
+        role = event.role ^ 0x400 if how == "role" else event.role | 15
+        changed[at] = type(event)(**{name: role if name == "role" else getattr(event, name) for name in event.__struct_fields__})
+    assert told(changed).anomaly_count
+
+
+def test_a_writable_leaf_over_a_shadowed_table_is_found() -> None:
+    page = {"gfn": 0x41D, "role": 0x1711, "mmu_valid_gen": 0, "root_count": 0}
+    leaf = e.SetSpte(gfn=0x41D, spte=0x10041D867, level=1, sptep=0)  # type: ignore[arg-type]
+    made = [e.Marker(text="H create vm"), e.GetPage(**page, unsync=False, created=True)]  # type: ignore[arg-type]
+    assert "is mapped writable at level 1" in told([*made, leaf]).anomalies[0].what
+    unsync = e.UnsyncPage(**page, unsync=False)  # type: ignore[arg-type]
+    assert not told([*made, unsync, leaf]).anomalies
+
+
+def test_nothing_is_said_of_pages_from_before_the_trace_or_behind_a_gap() -> None:
+    got = "kvm_mmu_get_page: sp gen 0 gfn 19 l2 8-byte q0 wux nxe ad root 0 sync existing\n"
+    zap = "kvm_mmu_prepare_zap_page: sp gen 0 gfn 19 l2 8-byte q0 wux nxe ad root 0 sync\n"
+    assert not explain_text(got + zap).anomalies
+    assert explain_text(zap + got).anomalies and not explain_text(zap + "[...]\n" + got).anomalies
+
+
+def test_a_fault_that_comes_again_is_told_with_its_reason() -> None:
+    fault = (
+        " qemu-1 [000] .... {0}.1: kvm_page_fault: vcpu 0 rip 0x1 address 0x0000000000405000 error_code 0x2\n"
+        " qemu-1 [000] .... {0}.2: kvm_mmu_pagetable_walk: addr 405000 pferr 2 W\n"
+        " qemu-1 [000] .... {0}.3: kvm_mmu_paging_element: pte 1b027 level 2\n"
+        " qemu-1 [000] .... {0}.4: kvm_mmu_paging_element: pte 5067 level 1\n"
+        " qemu-1 [000] d... {0}.5: kvm_entry: vcpu 0, rip 0x1\n"
+    )
+    other = " qemu-1 [000] .... 99.1: kvm_mmu_spte_requested: gfn 8 pfn 2991 level 1\n"
+    told = explain_text("".join(fault.format(number) for number in range(50)) + other)
+    (answer,) = told.answers
+    assert answer.count == 50 and "is_page_fault_stale" in answer.why and answer.address == 0x405000
+    assert (told.paths[0].outcome, told.paths[0].count) == (NOTHING, 50)
+
+
+def test_a_walk_of_another_mode_than_the_pages_is_told() -> None:
+    told = explain_text(
+        "kvm_mmu_pagetable_walk: addr 405000 pferr 2 W\nkvm_mmu_paging_element: pte 1a027 level 4\n"
+        "kvm_mmu_paging_element: pte 1b027 level 3\n"
+        "kvm_mmu_paging_element: pte 1c027 level 2\nkvm_mmu_paging_element: pte 5067 level 1\n"
+        "kvm_mmu_get_page: sp gen 0 gfn 1c l1 4-byte q0 wux nxe ad root 0 sync new\n"
+    )
+    assert "a 4-level walk, and a page of role l1 4-byte" in told.answers[0].what
+
+
+def test_counted_lines_have_no_order() -> None:
+    told = explain_text("   70 kvm_mmu_prepare_zap_page: sp gen 0 gfn 19 l2 8-byte q0 wux nxe ad root 0 sync\n" * 2)
+    assert told.names == {"kvm_mmu_prepare_zap_page": 140} and told.notes and not told.anomalies
+
+
+def test_two_vms_are_told_apart() -> None:
+    line = " qemu-{} [000] .... 1.0: kvm_exit: vcpu 0 reason npf rip 0x1 info1 0x0 info2 0x0 intr_info 0x0 error_code 0x0\n"
+    told = explain_text(line.format(100) + line.format(200))
+    assert (told.vms, told.vcpus, told.exits) == (2, 2, {"npf": 2}) and not told.anomalies
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress])
+def test_packed_or_not_and_counted(pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    text = lzma.decompress(TEXTS[0].read_bytes())
+    path = tmp_path / "trace"
+    path.write_bytes(pack(text))
+    assert explain_file(path).names == explain_file(TEXTS[0]).names
+    counted = count_file(path)
+    assert counted.names == explain_file(path).names
+
+
+def test_our_own_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "trace"
+    assert call(["run", "nonpaging", "--audit", "off", "--trace", str(path)]) == 0
+    capsys.readouterr()
+    assert call(["explain", str(path)]) == 0
+    assert "no contradiction" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(b"\x17\x08\x44tracing6\0", "apt install trace-cmd"), (b"nothing\n", "no event of kvm"), (b"\x1f\x8b\x08xxxxxxxxx", "pack it anew")],
+)
+def test_what_cannot_be_explained_is_refused(data: bytes, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    path = tmp_path / "trace"
+    path.write_bytes(data)
+    with pytest.raises(BadInput, match=said):
+        explain_file(path)
+
+
+def explain_text(text: str) -> Explanation:
+    import tempfile
+
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(text)
+        file.flush()
+        return explain_file(Path(file.name))
