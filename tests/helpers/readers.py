@@ -335,7 +335,7 @@ def kernel_trace(choose: Choose) -> None:
             (
                 line[:cut], line[cut:], f"{line[:cut]}\n{line[cut:]}", f"> {line}", f"   {choose.choice(NUMBERS)} {line}",
                 line + choose.choice(TEXTS), line.replace("0", choose.choice(TEXTS)), line.partition(": ")[2],
-                flip(line.encode(), choose).decode("utf-8", "replace"),
+                flip(line.encode("utf-8", "surrogateescape"), choose).decode("utf-8", "replace"),
             )
         )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:

@@ -183,7 +183,7 @@ def read_probe(name: str, text: str) -> AnyEvent | None:
     """An event of a kprobe: `(function+0x0/0x1c0 [kvm]) roots=0x1`."""
     cls = CLASSES[name]
     wanted = [field for field in cls.__struct_fields__ if field != "vcpu"]
-    told = {field: int(value, 0) for field, value in _ARGUMENT.findall(text)}
+    told = {field: int(value, 16 if value.startswith("0x") else 10) for field, value in _ARGUMENT.findall(text)}
     if not told.keys() >= set(wanted):
         return None
     return cls(**{field: told[field] for field in wanted})  # type: ignore[return-value]
