@@ -34,8 +34,8 @@ two-kernels: modules  ## capture all sets on the packaged kernel and on the one 
 	@for set in $(SETS); do for edit in "" "--edit special"; do \
 	  $(BIN)/python capture/capture.py run $$set $$edit; test $$? -lt 2 || exit 2; \
 	done; done
-	@$(BIN)/shadowmmu replay --kit build/capture $(SETS) $(addsuffix _special,$(SETS))
-	@$(BIN)/python tools/two_kernels.py build/capture $(SETS)
+	@$(BIN)/shadowmmu replay --kit build/capture/6.1 $(SETS) $(addsuffix _special,$(SETS))
+	@$(BIN)/python tools/two_kernels.py build/capture/6.1 $(SETS)
 
 fuzz-readers: $(READY) $(VENV)/.tests  ## broken files, captures and command lines, for SECONDS=60 or as long as you say
 	@$(BIN)/python tools/fuzz_readers.py --seconds $(or $(SECONDS),60)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Captures of Linux 6.1's own shadow MMU, made on this machine: Debian's kernel on QEMU's CPU, with small guests.
+"""Captures of Linux's own shadow MMU, made on this machine: Debian's kernel on QEMU's CPU, with small guests.
 
 Example: python capture/capture.py fetch && python capture/capture.py build &&
 python capture/capture.py run shadow p32_basic && shadowmmu replay --kit build/capture
@@ -26,12 +26,14 @@ from kit.errors import KitError
 from kit.kernel import modules as kernel_modules
 from kit.kernel import packages as kernel_packages
 from kit.kernel.modules import EditName
+from kit.kernels import kernel_of
 from kit.sets import BY_SEED, FIXED, RUNS, Run, guests_of, run_of
 
 HERE = Path(__file__).resolve().parent
 WORK = HERE.parent / "build" / "capture"
 """Where everything is kept, if --work does not say otherwise."""
 SEEDS = 2
+DEFAULT = "6.1"
 app = App(
     name="capture.py",
     help=__doc__,
@@ -43,42 +45,47 @@ app = App(
 
 
 @app.command
-def fetch(*, cache: Path | None = None, work: Path = WORK) -> None:
-    """Get Debian's 6.1 kernel and busybox, as packages, by apt; 70 MB.
+def fetch(*, kernel: str = DEFAULT, cache: Path | None = None, work: Path = WORK) -> None:
+    """Get a Debian kernel and busybox, as packages, by apt; 70 to 120 MB.
 
     Example: python capture/capture.py fetch --cache ~/debs
 
     Parameters
     ----------
+    kernel
+        6.1, 6.12 or 7.3; what is made of it is kept in a folder of that name.
     cache
         A folder that may have the packages already.
     work
         Where all of this is kept.
     """
-    print("fetching a kernel and busybox, 70 MB", flush=True)
-    for package in packages.fetch(work / "packages", cache):
+    print(f"fetching Linux {kernel} and busybox", flush=True)
+    for package in packages.fetch(_place(work, kernel) / "packages", kernel_of(kernel), cache):
         print(f"took {package}")
 
 
 @app.command
-def build(*, work: Path = WORK) -> None:
+def build(*, kernel: str = DEFAULT, work: Path = WORK) -> None:
     """Compile the runner and pack the system that the kernel starts.
 
     Example: python capture/capture.py build
 
     Parameters
     ----------
+    kernel
+        6.1, 6.12 or 7.3.
     work
         Where all of this is kept.
     """
-    target = work / "initrd.gz"
-    initramfs.build(HERE, work / "packages", target)
+    place = _place(work, kernel)
+    target = place / "initrd.gz"
+    initramfs.build(HERE, place / "packages", kernel_of(kernel), target)
     print(f"built {target}, {target.stat().st_size >> 10} KiB")
 
 
 @app.command
 def modules(*, edit: EditName | None = None, cache: Path | None = None, work: Path = WORK) -> None:
-    """Build KVM from the source of the fetched kernel: unedited, to see that it is the packaged one, and then edited.
+    """Build KVM from the source of the fetched Linux 6.1: unedited, to see that it is the packaged one, and then edited.
 
     Takes 153 MB of packages by apt, 1 GB of disk, and a minute and a half.
 
@@ -93,9 +100,10 @@ def modules(*, edit: EditName | None = None, cache: Path | None = None, work: Pa
     work
         Where all of this is kept.
     """
-    taken = kernel_packages.fetch(work / "packages", cache)
+    place = _place(work, DEFAULT)
+    taken = kernel_packages.fetch(place / "packages", cache)
     print(f"building KVM of {taken.kernel}, {taken.version}", flush=True)
-    folder = kernel_modules.make(taken, HERE, work, edit, print)
+    folder = kernel_modules.make(taken, HERE, place, edit, print)
     print(f"built {' and '.join(kernel_modules.MODULES)} in {folder}")
 
 
@@ -104,6 +112,7 @@ def guests(
     *sets: str,
     seeds: Annotated[int, Parameter(validator=validators.Number(gte=1))] = SEEDS,
     first: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
+    kernel: str = DEFAULT,
     work: Path = WORK,
 ) -> None:
     """Write the guests: their memory, their programmes, the host's scripts. `run` does it by itself if they are not there.
@@ -118,6 +127,8 @@ def guests(
         How many random guests of each mode.
     first
         The first one's seed.
+    kernel
+        For captures of which kernel: 6.1, 6.12 or 7.3. The guests are the same.
     work
         Where all of this is kept.
     """
@@ -125,7 +136,7 @@ def guests(
         if name not in FIXED and name not in BY_SEED:
             raise KitError(f"there are no guests {name}: give any of {', '.join((*FIXED, *BY_SEED))}")
         made = guests_of(name, range(first, first + seeds))
-        folder = work / "guests" / name
+        folder = _place(work, kernel) / "guests" / name
         shutil.rmtree(folder, ignore_errors=True)
         for guest in made:
             guest.save(folder)
@@ -139,6 +150,7 @@ def run(
     like: str = "shadow",
     edit: EditName | None = None,
     kvm: Annotated[tuple[str, ...], Parameter(consume_multiple=False)] = (),
+    kernel: str = DEFAULT,
     work: Path = WORK,
 ) -> int:
     """Boot the kernel, run the guests of a set one after the other, and decode what they leave; a minute or two.
@@ -154,26 +166,31 @@ def run(
     like
         For guests of your own: they get the host of this set.
     edit
-        Run on the modules that `modules --edit` has built; the captures are the set SET_EDIT.
+        Run on the modules that `modules --edit` has built of Linux 6.1; the captures are the set SET_EDIT.
     kvm
         A parameter of the module kvm, as mmio_caching=0 or nx_huge_pages=force; may be given again.
+    kernel
+        6.1, 6.12 or 7.3, fetched and built before.
     work
         Where all of this is kept.
     """
-    own = name not in RUNS and (work / "guests" / name).is_dir()
+    if edit and kernel != DEFAULT:
+        raise KitError(f"Linux {kernel} has no edited modules, {DEFAULT} has: leave out --kernel or --edit")
+    place = _place(work, kernel)
+    own = name not in RUNS and (place / "guests" / name).is_dir()
     chosen = Run(name, run_of(like).host) if own else run_of(name)
     chosen = chosen._replace(host=chosen.host._replace(parameters=kvm))
-    if not (work / "guests" / chosen.guests).is_dir():
-        guests(chosen.guests, work=work)
-    scripts = _scripts(work / "guests" / chosen.guests, chosen.only, wanted)
+    if not (place / "guests" / chosen.guests).is_dir():
+        guests(chosen.guests, kernel=kernel, work=work)
+    scripts = _scripts(place / "guests" / chosen.guests, chosen.only, wanted)
     print(f"{name}: {len(scripts)} guests, QEMU -cpu {chosen.host.cpu}, {chosen.host.arguments}")
     start = time.monotonic()
     captured = f"{name}_{edit}" if edit else name
-    system = kernel_modules.built(work, edit) if edit else {}
-    failures = machine.run(work, scripts, chosen.host, work / "raw" / captured, _progress(len(scripts)), system)
-    (work / "raw" / captured / "roots.txt").write_text(kernel_modules.ROOTS[edit] + "\n")
+    system = kernel_modules.built(place, edit) if edit else {}
+    failures = machine.run(place, scripts, chosen.host, place / "raw" / captured, _progress(len(scripts)), system)
+    (place / "raw" / captured / "roots.txt").write_text(kernel_modules.ROOTS[edit] + "\n")
     print(f"ran in {time.monotonic() - start:.0f} s")
-    decode(captured, work=work)
+    decode(captured, kernel=kernel, work=work)
     for failure in failures:
         print(f"not to its end, captured up to there: {failure}", file=sys.stderr)
     return int(bool(failures))
@@ -202,7 +219,7 @@ def _progress(count: int) -> machine.Report:
 
 
 @app.command
-def decode(*sets: str, work: Path = WORK) -> None:
+def decode(*sets: str, kernel: str = DEFAULT, work: Path = WORK) -> None:
     """Decode what runs left once more (`run` does it by itself): captures/<set>/NAME.*, for shadowmmu replay --kit.
 
     Example: python capture/capture.py decode shadow
@@ -211,12 +228,20 @@ def decode(*sets: str, work: Path = WORK) -> None:
     ----------
     sets
         Sets that were run; all of them, if none is named.
+    kernel
+        6.1, 6.12 or 7.3.
     work
         Where all of this is kept.
     """
-    for name in sets or sorted(path.name for path in (work / "raw").glob("*")):
-        counts = decode_run(work / "raw" / name, work / "captures" / name)
-        print(f"{name}: {len(counts)} captures, {sum(counts.values())} events, in {work / 'captures' / name}")
+    place = _place(work, kernel)
+    for name in sets or sorted(path.name for path in (place / "raw").glob("*")):
+        counts = decode_run(place / "raw" / name, place / "captures" / name)
+        print(f"{name}: {len(counts)} captures, {sum(counts.values())} events, in {place / 'captures' / name}")
+
+
+def _place(work: Path, kernel: str) -> Path:
+    """Where all of one kernel is kept."""
+    return work / kernel_of(kernel).name
 
 
 def main(tokens: list[str]) -> int:

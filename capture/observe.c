@@ -19,6 +19,7 @@
 #define DIRECT_MAP_5_END 0xff91000000000000ull
 
 #define PRESENT 1
+#define ABSENT (1ull << 63)		/* an entry with nothing in it, since Linux 6.9 */
 #define LARGE 0x80
 #define FRAME 0x000ffffffffff000ull
 #define PAGEMAP_PFN ((1ull << 55) - 1)	/* Documentation/admin-guide/mm/pagemap.rst */
@@ -87,7 +88,7 @@ static void dump_table(uint64_t table, int level, int top)
 	for (int i = 0; i < count; i++) {
 		uint64_t entry = entries[i];
 
-		if (!entry)
+		if (!entry || entry == ABSENT)
 			continue;
 		fprintf(tables, "%*s L%d %llx[%03x] = %llx\n", (top - level) * 2, "", level, (unsigned long long)table, i,
 			(unsigned long long)entry);

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The same guests on two real kernels, with bare roots and with special ones: what each kernel did, and what the guests saw.
 
-Example: python tools/two_kernels.py build/capture shadow extra nested_tdp0
+Example: python tools/two_kernels.py build/capture/6.1 shadow extra nested_tdp0
 """
 
 from __future__ import annotations

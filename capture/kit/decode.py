@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 from kit.errors import KitError
+from kit.kernels import RoleBits, kernel_of_release
 from kit.normal import Normaliser
 from kit.ringbuffer import Layout, read_events, read_layouts
 
@@ -27,11 +28,12 @@ def decode(raw: Path, target: Path) -> dict[str, int]:
     for name in (*OF_THE_SET, ROOTS) if (raw / f"{ROOTS}.txt").exists() else OF_THE_SET:
         shutil.copyfile(raw / f"{name}.txt", target / f"_{name}.txt")
     layouts = read_layouts(raw / "format")
-    return {name: _decode_guest(raw, name, target, layouts) for name in names}
+    role = kernel_of_release((raw / "uname.txt").read_text()).role
+    return {name: _decode_guest(raw, name, target, layouts, role) for name in names}
 
 
-def _decode_guest(raw: Path, name: str, target: Path, layouts: dict[int, Layout]) -> int:
-    events = read_events((raw / f"{name}.raw").read_bytes(), layouts)
+def _decode_guest(raw: Path, name: str, target: Path, layouts: dict[int, Layout], role: RoleBits) -> int:
+    events = read_events((raw / f"{name}.raw").read_bytes(), layouts, role)
     text = (raw / f"{name}.trace.txt").read_bytes()
     in_text = sum(1 for line in text.splitlines() if line.strip() and not line.startswith(b"#"))
     if in_text != len(events):

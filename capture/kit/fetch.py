@@ -1,73 +1,102 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Debian's 6.1 kernel and busybox, out of their packages: nothing is installed, nothing is compiled."""
+"""A Debian kernel and busybox, out of their packages: nothing is installed, nothing is compiled.
+
+Packages come by apt with a configuration of the kit's own, so that no suite is added to the machine's.
+"""
 
 from __future__ import annotations
 
+import lzma
 import re
-import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 from kit.errors import KitError, call, program
+from kit.kernels import Kernel
 
-KERNEL = re.compile(r"linux-image-6\.1\.0-(\d+)-amd64")
 BUSYBOX = "busybox-static"
-MODULES = (
-    "drivers/virtio/virtio_ring", "drivers/virtio/virtio", "drivers/virtio/virtio_pci_legacy_dev",
-    "drivers/virtio/virtio_pci_modern_dev", "drivers/virtio/virtio_pci", "drivers/block/virtio_blk",
-    "virt/lib/irqbypass", "drivers/crypto/ccp/ccp", "arch/x86/kvm/kvm", "arch/x86/kvm/kvm-amd",
-)  # fmt: skip
-"""What is loaded, in this order: a disk to write to, and KVM with what it needs."""
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
-def fetch(folder: Path, cache: Path | None) -> list[Path]:
-    """Fill `folder` with vmlinuz, the modules and busybox; packages come from `cache`, or from apt, and stay in `folder`."""
+def fetch(folder: Path, kernel: Kernel, cache: Path | None) -> list[Path]:
+    """Fill `folder` with vmlinuz, the modules and busybox; packages come from `cache`, or by apt, and stay in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    kernel = _package(folder, cache, "linux-image-6.1.0-*-amd64", _newest_kernel)
-    busybox = _package(folder, cache, BUSYBOX, lambda: BUSYBOX)
-    _unpack(kernel, {"boot/vmlinuz-": "vmlinuz"} | {f"/kernel/{module}.ko": f"{Path(module).name}.ko" for module in MODULES}, folder)
-    _unpack(busybox, {"bin/busybox": "busybox"}, folder)
-    return [kernel, busybox]
+    patterns = (*kernel.packages, BUSYBOX)
+    found = {pattern: _kept(pattern, folder, cache) for pattern in patterns}
+    missing = [pattern for pattern in patterns if found[pattern] is None]
+    if missing:
+        found |= _download(missing, folder, kernel)
+    packages = [package for package in found.values() if package is not None]
+    wanted = {r"/vmlinuz(-[^/]*)?$": "vmlinuz"}
+    wanted |= {rf"/kernel/{module}\.ko(\.xz)?$": f"{Path(module).name}.ko" for module in kernel.modules}
+    for package in packages[:-1]:
+        _unpack(package, wanted, folder)
+    if wanted:
+        raise KitError(f"{packages[0].name} has no {next(iter(wanted.values()))}: give Debian's package of Linux {kernel.name}")
+    busybox = {r"bin/busybox$": "busybox"}
+    _unpack(packages[-1], busybox, folder)
+    if busybox:
+        raise KitError(f"{packages[-1].name} has no busybox: give Debian's busybox-static")
+    return packages
 
 
-def _package(folder: Path, cache: Path | None, pattern: str, name: Callable[[], str]) -> Path:
+def _kept(pattern: str, folder: Path, cache: Path | None) -> Path | None:
+    """The newest package of a pattern that is there already."""
     for place in (folder, cache):
-        found = sorted(place.glob(pattern + "_*.deb")) if place else []
-        if found:
-            return found[-1]
-    call([program("apt-get", "apt"), "download", name()], "run apt-get update, or give the .deb files by --cache", folder)
-    return sorted(folder.glob(pattern + "_*.deb"))[-1]
+        names = [(_order(match), path) for path in place.glob("*_*.deb") if (match := re.match(pattern + "_", path.name))] if place else []
+        if names:
+            return max(names)[1]
+    return None
 
 
-def _newest_kernel() -> str:
-    """The newest 6.1 kernel that apt knows."""
-    listed = call([program("apt-cache", "apt"), "pkgnames", "linux-image-6.1.0-"], "run apt-get update")
-    found = [match for line in listed.splitlines() if (match := KERNEL.fullmatch(line.strip()))]
-    if not found:
-        raise KitError(
-            "apt knows no linux-image-6.1.0-*-amd64 (Debian 12's kernel): run apt-get update on Debian 12, "
-            "or download its .deb from snapshot.debian.org and give its folder by --cache"
-        )
-    return max(found, key=lambda match: int(match[1]))[0]
+def _order(match: re.Match[str]) -> int:
+    return int(match[1]) if match.groups() else 0
+
+
+def _download(patterns: list[str], folder: Path, kernel: Kernel) -> dict[str, Path | None]:
+    """Let apt fetch the newest package of each pattern, from the kernel's suites."""
+    options = _apt_options(folder / "apt", kernel)
+    remedy = "is the network there? Or give the .deb files by --cache; those of old kernels are on snapshot.debian.org"
+    call([program("apt-get", "apt"), *options, "update", "-qq"], remedy, folder)
+    listed = call([program("apt-cache", "apt"), *options, "pkgnames"], remedy).split()
+    for pattern in patterns:
+        matches = [match for name in listed if (match := re.fullmatch(pattern, name))]
+        if not matches:
+            raise KitError(f"Debian has no {pattern} in {kernel.source[-1]}: {remedy}")
+        call([program("apt-get", "apt"), *options, "download", "-qq", max(matches, key=_order)[0]], remedy, folder)
+    return {pattern: _kept(pattern, folder, None) for pattern in patterns}
+
+
+def _apt_options(place: Path, kernel: Kernel) -> list[str]:
+    """apt with lists and sources in `place` alone."""
+    for part in ("lists/partial", "cache/archives/partial"):
+        (place / part).mkdir(parents=True, exist_ok=True)
+    sources = place / "sources.list"
+    sources.write_text("".join(f"deb [arch=amd64 signed-by={KEYRING}] {line}\n" for line in kernel.source))
+    told = {
+        "Dir::Etc::sourcelist": sources.resolve(),
+        "Dir::Etc::sourceparts": "-",
+        "Dir::State::lists": (place / "lists").resolve(),
+        "Dir::Cache": (place / "cache").resolve(),
+        "APT::Architecture": "amd64",
+        "APT::Sandbox::User": "root",
+    }
+    return [word for name, value in told.items() for word in ("-o", f"{name}={value}")]
 
 
 def _unpack(package: Path, wanted: dict[str, str], folder: Path) -> None:
-    """Copy the members whose path holds a key of `wanted` to the file its value names."""
-    missing = dict(wanted)
+    """Copy the members whose path a key of `wanted` matches to the file its value names, and take them off the list."""
     with subprocess.Popen([program("dpkg-deb", "dpkg"), "--fsys-tarfile", str(package)], stdout=subprocess.PIPE) as reader:
         assert reader.stdout is not None
         try:
             with tarfile.open(fileobj=reader.stdout, mode="r|") as archive:
                 for member in archive:
-                    key = next((key for key in missing if key in member.name and member.isfile()), None)
+                    key = next((key for key in wanted if re.search(key, member.name) and member.isfile()), None)
                     content = archive.extractfile(member) if key is not None else None
                     if key is None or content is None:
                         continue
-                    with (folder / missing.pop(key)).open("wb") as file:
-                        shutil.copyfileobj(content, file)
-        except tarfile.TarError as error:
+                    data = content.read()
+                    (folder / wanted.pop(key)).write_bytes(lzma.decompress(data) if member.name.endswith(".xz") else data)
+        except (tarfile.TarError, lzma.LZMAError) as error:
             raise KitError(f"{package} cannot be read ({error}): delete it, and fetch again") from error
-    if missing:
-        raise KitError(f"{package} has no {next(iter(missing))}: give a Debian 12 package")

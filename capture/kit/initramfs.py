@@ -12,27 +12,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kit.errors import KitError, call, program
-from kit.fetch import MODULES
+from kit.kernels import Kernel
 
 SOURCES = ("runner.c", "slots.c", "trace.c", "observe.c")
 FOLDER, FILE = 0o040755, 0o100755
 """File types and permissions of an archive's members, as `st_mode`."""
 
 
-def build(source: Path, packages: Path, target: Path) -> None:
+def build(source: Path, packages: Path, kernel: Kernel, target: Path) -> None:
     """Compile the runner out of `source` and write the system's archive, `target`."""
     if not (packages / "vmlinuz").is_file() or not (packages / "busybox").is_file():
-        raise KitError(f"no kernel or no busybox in {packages}: run capture.py fetch")
+        raise KitError(f"no kernel or no busybox in {packages}: run capture.py fetch --kernel {kernel.name}")
     target.parent.mkdir(parents=True, exist_ok=True)
     runner = target.parent / "runner"
     sources = [str(source / name) for name in SOURCES]
     remedy = "apt install gcc libc6-dev (the runner is linked statically)"
     call([program("gcc", "gcc"), "-O1", "-g", "-Wall", "-Wextra", "-static", "-o", str(runner), *sources], remedy)
-    modules = [f"{Path(module).name}.ko" for module in MODULES]
+    modules = [f"{Path(module).name}.ko" for module in kernel.modules]
     members = {
         "init": (source / "init").read_bytes(),
         "runner": runner.read_bytes(),
         "bin/busybox": (packages / "busybox").read_bytes(),
+        "probes": "".join(f"{probe}\n" for probe in kernel.probes).encode(),
         "modules/order": "".join(f"/modules/{name}\n" for name in modules).encode(),
     } | {f"modules/{name}": (packages / name).read_bytes() for name in modules}
     write_archive(target, members)

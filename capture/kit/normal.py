@@ -14,15 +14,21 @@ from typing import Any
 FRAME_BITS = 0x000F_FFFF_FFFF_F000
 LOW_BITS = 0xFFF0_0000_0000_0FFF
 CURRENT_ROOT = (1 << 64) - 1
+ALL_ROOTS = 0xF
 NO_SLOT = 1 << 63
 """Bit of a kvm_pfn_t: there is no memslot (KVM_PFN_NOSLOT)."""
 ERROR_PFN = 1 << 52
 Event = dict[str, Any]
 UNNAMED = frozenset({"ev", "sys", "ts", "vcpu_id", "isa", "intr_info"})
-FLAGS = ("direct", "invalid", "efer_nx", "cr0_wp", "smep_andnot_wp", "smap_andnot_wp", "ad_disabled", "guest_mode", "passthrough", "smm")
+FLAGS = (
+    "direct", "invalid", "efer_nx", "cr0_wp", "smep_andnot_wp", "smap_andnot_wp", "ad_disabled", "guest_mode", "passthrough",
+    "is_mirror", "cr4_smep", "smm",
+)  # fmt: skip
+"""Of any kernel; each has some of them."""
 NOTIFIER = frozenset({"kvm_unmap_hva_range", "kvm_set_spte_hva"})
 """Their fields are addresses of the VMM."""
-ACCESS = ((1, "w"), (2, "u"), (0, "x"))
+ACCESS = {3: ((1, "w"), (2, "u"), (0, "x")), 4: ((0, "r"), (1, "w"), (2, "u"), (3, "x"))}
+"""The letters of a role's access, where it has three bits and where it has four."""
 
 
 class Normaliser:
@@ -87,7 +93,9 @@ class Normaliser:
         fields.update(old_spte=self.spte(fields["old_spte"]), new_spte=self.spte(fields["new_spte"]))
 
     def _invalidate_gva(self, fields: Event) -> None:
-        fields["root"] = "current" if fields["root"] == CURRENT_ROOT else self.shadow_page(fields["root"])
+        root = fields["root"]
+        if root > ALL_ROOTS:  # before Linux 6.4 an address; since then a mask of the current root and the previous ones
+            fields["root"] = "current" if root == CURRENT_ROOT else self.shadow_page(root)
 
     def _load_pgd(self, fields: Event) -> None:
         fields["root"] = self.shadow_page(fields["root"])
@@ -102,10 +110,10 @@ class Normaliser:
 def _shadow_page_line(event: Event) -> str:
     """get_page, prepare_zap, sync, unsync: the whole role, of which the kernel's own print leaves half out."""
     role = event["role"]
-    access = "".join(letter if role["access"] >> bit & 1 else "-" for bit, letter in ACCESS)
+    access = "".join(letter if role["access"] >> bit & 1 else "-" for bit, letter in ACCESS[4 if "cr4_smep" in role else 3])
     made = (" new" if event["created"] == 1 else " existing") if "created" in event else ""
     return (
         f"{event['ev']} gfn={event['gfn']:x} level={role['level']} gpte={4 if role['four_byte'] else 8} quad={role['quadrant']} "
-        f"access={access} [{' '.join(flag for flag in FLAGS if role[flag])}] role={role['word']:x} gen={event['mmu_valid_gen']} "
+        f"access={access} [{' '.join(flag for flag in FLAGS if role.get(flag))}] role={role['word']:x} gen={event['mmu_valid_gen']} "
         f"root_count={event['root_count']} {'unsync' if event['unsync'] else 'sync'}{made}"
     )

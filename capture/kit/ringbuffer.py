@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kit.errors import KitError
+from kit.kernels import RoleBits
 
 PAGE = 4096
 PAGE_HEADER = struct.Struct("<QQ")
@@ -66,12 +67,12 @@ def _fields(text: str) -> Iterator[Field]:
             yield Field(plain, int(offset), int(size), signed == "1", "[" in name)
 
 
-def read_events(raw: bytes, layouts: dict[int, Layout]) -> list[dict[str, Any]]:
+def read_events(raw: bytes, layouts: dict[int, Layout], role_bits: RoleBits) -> list[dict[str, Any]]:
     """All events of a buffer in their order: `ev` the name, `sys` the group, `ts` nanoseconds, and the event's fields."""
-    return [_event(time, record, layouts) for time, record in _records(raw)]
+    return [_event(time, record, layouts, role_bits) for time, record in _records(raw)]
 
 
-def _event(time: int, record: bytes, layouts: dict[int, Layout]) -> dict[str, Any]:
+def _event(time: int, record: bytes, layouts: dict[int, Layout], role_bits: RoleBits) -> dict[str, Any]:
     (number,) = struct.unpack_from("<H", record)
     layout = layouts[number]
     event: dict[str, Any] = {"ev": layout.name, "sys": layout.group}
@@ -84,7 +85,7 @@ def _event(time: int, record: bytes, layouts: dict[int, Layout]) -> dict[str, An
         else:
             event[field.name] = int.from_bytes(data, "little", signed=field.signed)
     if "role" in event:
-        event["role"] = role(event["role"])
+        event["role"] = role(event["role"], role_bits)
     event["ts"] = time
     return event
 
@@ -114,13 +115,5 @@ def _records(raw: bytes) -> Iterator[tuple[int, bytes]]:
                 at = start + length + 3 & ~3
 
 
-ROLE_BITS = (
-    ("level", 0, 4), ("four_byte", 4, 1), ("quadrant", 5, 2), ("direct", 7, 1), ("access", 8, 3), ("invalid", 11, 1),
-    ("efer_nx", 12, 1), ("cr0_wp", 13, 1), ("smep_andnot_wp", 14, 1), ("smap_andnot_wp", 15, 1), ("ad_disabled", 16, 1),
-    ("guest_mode", 17, 1), ("passthrough", 18, 1), ("smm", 24, 8),
-)  # fmt: skip
-"""union kvm_mmu_page_role of Linux 6.1: name, lowest bit, bits."""
-
-
-def role(word: int) -> dict[str, int]:
-    return {"word": word} | {name: word >> low & (1 << bits) - 1 for name, low, bits in ROLE_BITS}
+def role(word: int, bits: RoleBits) -> dict[str, int]:
+    return {"word": word} | {name: word >> low & (1 << count) - 1 for name, low, count in bits}

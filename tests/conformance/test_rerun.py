@@ -277,7 +277,7 @@ def plain_run(cpu, _fetcher):
     [
         (MMIO, CapturedCpu, "error_code", lambda _cpu, code: code),
         (MMIO, EmulatorMemory, "translate", GuestMemory.translate),
-        (PERM, Injection, "_unprotect", lambda _injection, _gva: None),
+        (PERM, Injection, "_unprotect", lambda _injection, _gva, _access: None),
         ("shadow/p64_smep", Processor, "look_from", lambda processor, _state: setattr(processor.vcpu, "ac", True)),
         ("random_modes/p32_modes1", vcpu_loop, "run_exactly", plain_run),
         ("random/p32_rnd0", Injection, "reenter", lambda injection: injection._enter()),

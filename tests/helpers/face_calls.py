@@ -18,6 +18,7 @@ from face_child import Answer, Call, Symbol
 from hypothesis import strategies as st
 
 from shadowmmu import ROOT_DESIGNS, Vcpu, Vm, VmConfig
+from shadowmmu.engine.face.kernels import KERNELS
 
 MIB, HIGH, MEMORY = 1 << 20, 1 << 32, 4 << 20
 EDGES = (0, 1, 7, 8, 64, 0xFFF, 0x1000, 0x1FF8, MEMORY - 1, MEMORY, HIGH, (1 << 40) - 1, 1 << 48, 1 << 52, (1 << 64) - 1, -1, 1 << 64)
@@ -109,6 +110,7 @@ OPTIONS: dict[str, st.SearchStrategy[Any]] = {
     "host_maxphyaddr": st.sampled_from((46, 52, 36)),
     "user_mib": st.sampled_from((0, 4, 8)),
     "roots": st.sampled_from(ROOT_DESIGNS),
+    "kernel": st.sampled_from(sorted(KERNELS)),
     "max_huge_level": st.integers(1, 3),
     "nx_huge_pages": st.booleans(),
     "shadow_pages": st.sampled_from((0, 0, 64, 1)),

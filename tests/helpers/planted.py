@@ -38,7 +38,8 @@ def _toml(text: str) -> str:
 def planted_capture(folder: Path) -> Path:
     """Its set, its names, notes and markers are planted, and it diverges."""
     content = msgspec.msgpack.decode(lzma.decompress(find(NAME)[0].path.read_bytes()))
-    content["set"] = content["guest"]["name"] = content["guest"]["desc"] = content["setup"]["kernel"] = PLANTED
+    content["set"] = content["guest"]["name"] = content["guest"]["desc"] = PLANTED
+    content["setup"]["kernel"] += f" {PLANTED}"
     for op in content["guest"]["ops"]:
         op["note"] = PLANTED
     for dump in content["dumps"]:

@@ -12,6 +12,8 @@ import msgspec
 
 from shadowmmu.border.limits import Dumps, Entries, Events, Frames, Parts, Steps
 from shadowmmu.captures.markers import CREATES_VCPU
+from shadowmmu.engine.face.kernels import kernel_of_release
+from shadowmmu.errors import BadInput
 from shadowmmu.trace.events import AnyEvent, Marker
 
 
@@ -45,10 +47,19 @@ class Setup(msgspec.Struct, frozen=True):
     """The kernel's design of roots, by the engine's name; empty: the capture does not say."""
 
     @property
+    def series(self) -> str:
+        """The kernel's: a name of the engine's KERNELS. Raises BadInput for one that is not known."""
+        words = self.kernel.split()
+        try:
+            return kernel_of_release(words[2] if len(words) > 2 else self.kernel)
+        except ValueError as error:
+            raise BadInput(f"{error}: replay a capture of one of these, or try one by --kernel") from None
+
+    @property
     def cpu_and_host(self) -> dict[str, Any]:
         """The same as arguments of a VM: the guest's CPU and the host."""
         told = {field: getattr(self, field) for field in self.__struct_fields__ if field not in ("npt", "tdp_mmu", "kernel", "roots")}
-        return told | {"tdp": self.npt}
+        return told | {"tdp": self.npt, "kernel": self.series}
 
 
 class Slot(msgspec.Struct, frozen=True):

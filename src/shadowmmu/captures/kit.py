@@ -19,8 +19,11 @@ from shadowmmu.captures.load import checked
 from shadowmmu.errors import BadInput
 from shadowmmu.trace.events import GRAMMAR_VERSION
 from shadowmmu.trace.kernel import from_kernel
+from shadowmmu.trace.forms import FORMS
 
 EVENTS = ".jsonl.gz"
+ABSENT = 1 << 63
+"""An entry with nothing in it, since Linux 6.9: as good as 0, which dumps leave out."""
 REMEDY = "copy the kit's output anew"
 _Feature = tuple[int, str, int]
 """A feature in CPUID: leaf, register, bit (APM vol. 3 appendix D)."""
@@ -56,8 +59,9 @@ def read_capture(set_dir: Path, name: str) -> Capture:
         counters = list(_counters(data.decode()))
     with _reading(set_dir / f"{name}.pfn.txt.gz") as data:
         frames = _frames(_lines(gunzip(data), limits.FRAMES))
+    form = FORMS[setup.series]
     with _reading(set_dir / (name + EVENTS)) as data:
-        events = [from_kernel(json.loads(line)) for line in _lines(gunzip(data), limits.EVENTS)]
+        events = [from_kernel(json.loads(line), form) for line in _lines(gunzip(data), limits.EVENTS)]
     with parsing(f"{set_dir / name} is not as the kit writes it", REMEDY):
         return checked(Capture(GRAMMAR_VERSION, set_dir.name, setup, guest, image, events, dumps, counters, frames))
 
@@ -194,7 +198,7 @@ def _dumps(text: str) -> Iterator[Dump]:
             if head:
                 yield Dump(int(head[1]), head[2], int(head[3], 16), int(head[4]), entries)
             head, entries = _DUMP.match(line), []
-        elif match := _ENTRY.match(line):
+        elif (match := _ENTRY.match(line)) and int(match[4], 16) != ABSENT:
             entries.append(TableEntry(int(match[1]), int(match[2], 16), int(match[3], 16), int(match[4], 16)))
 
 

@@ -11,8 +11,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from shadowmmu.check.fuzz import MODES, shrink
 from shadowmmu.check.fuzz import fuzz as run_fuzz
+from shadowmmu.cli.kernels import KernelName
 from shadowmmu.cli.output import console, print_json
 from shadowmmu.cli.roots import Roots
+from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.errors import BadInput
 from shadowmmu.runs.fuzz_report import fuzz_report
 from shadowmmu.view.draw_fuzz import draw_fuzz
@@ -23,6 +25,7 @@ def fuzz(
     seed: int = 0,
     operations: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 30_000,
     roots: Roots = "special",
+    kernel: KernelName = DEFAULT_KERNEL,
     modes: str = ",".join(MODES),
     audit_every: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 1,
     json: Annotated[bool, Parameter(negative="")] = False,
@@ -42,6 +45,8 @@ def fuzz(
         How many operations to do.
     roots
         How roots without a guest table are made: a root design, see docs/special-pages.md.
+    kernel
+        Whose shadow MMU it is: a series of Linux, see docs/kernels.md.
     modes
         Paging modes of the guests, separated by commas.
     audit_every
@@ -64,7 +69,15 @@ def fuzz(
         disable=json or not out.is_terminal,
     ) as progress:
         task = progress.add_task("", total=operations)
-        report = run_fuzz(seed, operations, chosen, roots, audit_every, lambda done: progress.update(task, completed=done.operations))
+        report = run_fuzz(
+            seed,
+            operations,
+            chosen,
+            roots,
+            audit_every,
+            lambda done: progress.update(task, completed=done.operations),
+            kernel=kernel,
+        )
         smallest = None if report.failure is None else shrink(report.failure)
     result = fuzz_report(report, smallest)
     if json:

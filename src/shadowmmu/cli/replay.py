@@ -10,11 +10,13 @@ import msgspec
 from cyclopts import Parameter, validators
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.find import Found, find_all
 from shadowmmu.captures.load import SUFFIX, save
 from shadowmmu.captures.validate import undoable
 from shadowmmu.check.compare.result import Result
 from shadowmmu.check.replay.driver import Replay
+from shadowmmu.cli.kernels import KernelName
 from shadowmmu.cli.output import console, print_json, print_text
 from shadowmmu.cli.roots import Roots
 from shadowmmu.errors import BadInput
@@ -34,6 +36,7 @@ def replay(
     every: Annotated[bool, Parameter(negative="", name="--all")] = False,
     roots: Roots | None = None,
     captured_on: Roots | None = None,
+    kernel: KernelName | None = None,
     at: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None,
     pack: Path | None = None,
     text: Annotated[bool, Parameter(negative="")] = False,
@@ -61,6 +64,8 @@ def replay(
         every event, entry and counter must be equal too, or be explained by one of the known differences, which are counted.
     captured_on
         The roots of the captured kernel, where captures do not say them; legacy, if not given.
+    kernel
+        Try the rules of another kernel than the captured one: the first divergence is told.
     at
         Stop before this event of the (only) capture, and draw the shadow tables there.
     pack
@@ -80,8 +85,8 @@ def replay(
             print_text(text_lines(one.load().events))
         return 0
     if at is not None:
-        return _show(found, roots, captured_on, at)
-    results = _replay_all(found, roots, captured_on, quiet=json)
+        return _show(found, roots, captured_on, kernel, at)
+    results = _replay_all(found, roots, captured_on, kernel, quiet=json)
     if json:
         print_json("shadowmmu.replay/1", Replays(results))
     else:
@@ -89,7 +94,7 @@ def replay(
     return int(not all(result.ok for result in results))
 
 
-def _replay_all(found: list[Found], roots: Roots | None, captured_on: Roots | None, quiet: bool) -> list[Result]:
+def _replay_all(found: list[Found], roots: Roots | None, captured_on: Roots | None, kernel: KernelName | None, quiet: bool) -> list[Result]:
     out = console()
     results = []
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
@@ -98,11 +103,18 @@ def _replay_all(found: list[Found], roots: Roots | None, captured_on: Roots | No
         for one in found:
             progress.update(task, description=one.name)
             with undoable(one.argument):
-                result = Replay(one.load(), roots, captured_on).run()
+                result = Replay(_on_kernel(one.load(), kernel), roots, captured_on).run()
             result.argument = one.argument
             results.append(result)
             progress.advance(task)
     return results
+
+
+def _on_kernel(capture: Capture, kernel: KernelName | None) -> Capture:
+    """The capture as if that kernel had made it."""
+    if kernel is None:
+        return capture
+    return msgspec.structs.replace(capture, setup=msgspec.structs.replace(capture.setup, kernel=kernel))
 
 
 def _pack(found: list[Found], folder: Path) -> int:
@@ -113,12 +125,12 @@ def _pack(found: list[Found], folder: Path) -> int:
     return 0
 
 
-def _show(found: list[Found], roots: Roots | None, captured_on: Roots | None, at: int) -> int:
+def _show(found: list[Found], roots: Roots | None, captured_on: Roots | None, kernel: KernelName | None, at: int) -> int:
     """The tables just before one event."""
     if len(found) != 1:
         raise BadInput(f"--at needs one capture, not {len(found)}: name it as set/guest, for example {found[0].name}")
     with undoable(found[0].argument):
-        replay = Replay(found[0].load(), roots, captured_on)
+        replay = Replay(_on_kernel(found[0].load(), kernel), roots, captured_on)
         if at > len(replay.events):
             raise BadInput(f"{found[0].name} has {len(replay.events)} events: choose --at up to that")
         result = replay.run(at)

@@ -10,8 +10,10 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from shadowmmu.cli.guests import find_guest
+from shadowmmu.cli.kernels import KernelName
 from shadowmmu.cli.output import console, print_json
 from shadowmmu.cli.roots import Roots
+from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.runs.event_log import EventLog
 from shadowmmu.runs.guest_run import Audit, GuestRun
 from shadowmmu.view.draw_report import draw_report
@@ -25,6 +27,7 @@ def run(
     /,
     *,
     roots: Roots = "special",
+    kernel: KernelName = DEFAULT_KERNEL,
     audit: Audit = "every",
     trace: Path | None = None,
     max_exits: Count = None,
@@ -42,6 +45,8 @@ def run(
         Name of a shipped guest, or path of a TOML description, a multiboot image or an ELF file.
     roots
         How roots without a guest table are made: a root design, see docs/special-pages.md.
+    kernel
+        Whose shadow MMU it is: a series of Linux, see docs/kernels.md.
     audit
         Check every structure of the MMU: after every exit of the guest, once when the guest has ended, or not at all.
     trace
@@ -57,11 +62,13 @@ def run(
     with ExitStack() as stack:
         log = None if trace is None else stack.enter_context(EventLog(trace))
         if json:
-            machine = GuestRun(description, guest, roots=roots, audit=audit, log=log)
+            machine = GuestRun(description, guest, roots=roots, kernel=kernel, audit=audit, log=log)
             report = machine.run(max_exits)
             print_json("shadowmmu.run/1", report)
             return int(not report.as_expected)
-        machine = GuestRun(description, guest, roots=roots, audit=audit, log=log, on_output=live.on_output, on_exit=live.on_exit)
+        machine = GuestRun(
+            description, guest, roots=roots, kernel=kernel, audit=audit, log=log, on_output=live.on_output, on_exit=live.on_exit
+        )
         out.print(f"{description.name}: {description.title} · {roots} roots", style="bold")
         with live:
             report = machine.run(max_exits)

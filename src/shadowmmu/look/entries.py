@@ -15,6 +15,7 @@ import msgspec
 from shadowmmu import GuestMemoryError, MmuView, ShadowPageView, Vm
 from shadowmmu.engine.arena.role import Access, Role, RoleShift, describe_role
 from shadowmmu.engine.arena.spte import Spte, SpteShift
+from shadowmmu.engine.face.kernels import KERNELS
 from shadowmmu.look.data import Hex
 from shadowmmu.x86.control import Cr3
 from shadowmmu.x86.pte import Pte, PteShift
@@ -87,7 +88,7 @@ class EntryReader:
             guest = self.guest_entry(mmu, level, page, index)
             if not entry & Spte.MMU_PRESENT and entry & Spte.MMIO == Spte.MMIO:
                 gfn = (entry & Spte.BASE_ADDR & ~Spte.MMIO) >> 12
-                yield Mapping(index=index, entry=entry, guest=guest, gfn=gfn, generation=_generation(entry))
+                yield Mapping(index=index, entry=entry, guest=guest, gfn=gfn, generation=_generation(self.vm, entry))
             elif level > 1 and not entry & Pte.PAGE_SIZE:
                 yield Mapping(index=index, entry=entry, guest=guest, child=entry & Spte.BASE_ADDR)
             elif page is not None:
@@ -162,10 +163,11 @@ def _wanted_gfn(level: int, page: ShadowPageView, index: int, guest: GuestEntry 
     return high | value >> 22 << 10 | (index & 1) << 9
 
 
-def _generation(entry: int) -> int:
-    """The memslot generation of an MMIO mark, 19 bits in two parts."""
-    low = (entry & int(Spte.MMIO_GEN_LOW)) >> int(SpteShift.MMIO_GEN_LOW_SHIFT)
-    return low | (entry & int(Spte.MMIO_GEN_HIGH)) >> int(SpteShift.MMIO_GEN_HIGH_SHIFT) << 8
+def _generation(vm: Vm, entry: int) -> int:
+    """The memslot generation of an MMIO mark, in two parts."""
+    low_bits = 7 if "short_mmio_gen" in KERNELS[vm.config.kernel] else 8
+    low = entry >> int(SpteShift.MMIO_GEN_LOW_SHIFT) & (1 << low_bits) - 1
+    return low | (entry & int(Spte.MMIO_GEN_HIGH)) >> int(SpteShift.MMIO_GEN_HIGH_SHIFT) << low_bits
 
 
 def _frames(vm: Vm) -> dict[int, list[int]]:

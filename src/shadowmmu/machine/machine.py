@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.engine.face.types import TripleFault
 from shadowmmu.engine.face.vm import Vm
 from shadowmmu.machine.cpu.unicorn_cpu import UnicornCpu
@@ -55,6 +56,7 @@ class Machine:
         guest: Guest,
         *,
         roots: str = "special",
+        kernel: str = DEFAULT_KERNEL,
         shadow_pages: int = 0,
         on_output: Callable[[str], None] | None = None,
         on_exit: Callable[["Machine", Exit], None] | None = None,
@@ -67,6 +69,7 @@ class Machine:
             memory_mib=guest.memory_mib,
             vcpus=guest.vcpus,
             roots=roots,
+            kernel=kernel,
             shadow_pages=shadow_pages,
             tdp=nested_paging,
             cr4_reserved=int(Cr4.LA57) if nested_paging else 0,  # the nested tables of this CPU have four levels

@@ -13,6 +13,7 @@ import msgspec
 from shadowmmu import EngineError, Vm
 from shadowmmu.border.files import read_file
 from shadowmmu.border.limits import IMAGE
+from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.errors import BadInput
 from shadowmmu.look.picture import count_tables
 from shadowmmu.machine.last_seen import LastSeen
@@ -89,6 +90,7 @@ class GuestRun:
         named: str,
         *,
         roots: str = "special",
+        kernel: str = DEFAULT_KERNEL,
         audit: Audit = "off",
         on_output: Callable[[str], None] | None = None,
         on_exit: Callable[[Machine, Exit], None] | None = None,
@@ -107,7 +109,7 @@ class GuestRun:
 
         self.until: Callable[[Machine], bool] | None = None
         try:
-            self.machine = Machine(guest, roots=roots, on_output=on_output, on_exit=after_exit)
+            self.machine = Machine(guest, roots=roots, kernel=kernel, on_output=on_output, on_exit=after_exit)
         except CpuError as error:
             raise BadInput(str(error)) from None
         if log is not None:
@@ -149,7 +151,9 @@ class GuestRun:
 
     def _command(self, exits: int) -> str:
         """The command that runs as far as `exits`."""
-        return f"shadowmmu run {self.named} --roots {self.machine.vm.roots} --audit {self.auditor.when} --max-exits {exits}"
+        chosen = self.machine.vm.config.kernel
+        kernel = "" if chosen == DEFAULT_KERNEL else f" --kernel {chosen}"
+        return f"shadowmmu run {self.named} --roots {self.machine.vm.roots}{kernel} --audit {self.auditor.when} --max-exits {exits}"
 
 
 def _image(guest: Guest) -> bytes:

@@ -184,7 +184,7 @@ class Invlpg(Event, frozen=True, tag="invlpg"):
 class InvalidateGva(Event, frozen=True, tag="invalidate_gva"):
     gva: Word
     root: Table
-    """All ones: of the current root."""
+    """All ones: in all roots; 0: in the current one, where the kernel tells no address."""
 
 
 class PteWrite(Event, frozen=True, tag="pte_write"):
@@ -196,6 +196,12 @@ class PteWrite(Event, frozen=True, tag="pte_write"):
 
 class UnprotectPage(Event, frozen=True, tag="unprotect_page"):
     gfn: Word
+
+
+class UnprotectGfn(Event, frozen=True, tag="unprotect_gfn"):
+    """As `unprotect_page`, since Linux 6.12: by an address, which the kernel then translates."""
+
+    addr: Word
 
 
 class MmuPageFault(Event, frozen=True, tag="mmu_page_fault"):
@@ -353,7 +359,7 @@ AnyEvent = (
     Walk | PagingElement | SetAccessedBit | SetDirtyBit | WalkerError | GetPage | SyncPage | UnsyncPage | PrepareZapPage
     | MarkMmioSpte | HandleMmioPageFault | FastPageFault | ZapAllFast | CheckMmioSpte | SetSpte | SpteRequested
     | SplitHugePage | TdpMmuSpteChanged | MmuLoad | MmuUnload | NewPgd | LoadPgd | FreeRoots | ResetContext | SyncRoots
-    | SyncPrevRoots | Invlpg | InvalidateGva | PteWrite | UnprotectPage | MmuPageFault | MmuPageFaultRet | ZapOldest
+    | SyncPrevRoots | Invlpg | InvalidateGva | PteWrite | UnprotectPage | UnprotectGfn | MmuPageFault | MmuPageFaultRet | ZapOldest
     | SlotRemoveWrite | WriteProtectPtMasked | ZapCollapsible | GuestTlbFlush | InjectPageFault | SpecialAlloc
     | SpecialFree | Exit | VmEntry | PageFault | EmulateInsn | InjException | Msr | Cr | MatchMmio | Mmio
     | NestedVmenter | NestedVmenterFailed | NestedVmexitInject | NestedVmexit | Marker | Other

@@ -25,8 +25,10 @@ sys.path.insert(0, str(SOURCE))
 import capture as driver  # noqa: E402
 from kit import initramfs  # noqa: E402
 from kit.decode import decode  # noqa: E402
+from kit.errors import KitError  # noqa: E402
+from kit.kernels import KERNELS, kernel_of_release  # noqa: E402
 from kit.normal import Normaliser  # noqa: E402
-from kit.ringbuffer import ROLE_BITS, role  # noqa: E402
+from kit.ringbuffer import role  # noqa: E402
 from kit.sets import BY_SEED, FIXED, RUNS, guests_of  # noqa: E402
 
 SPECIAL = SOURCE.parent / "tests/conformance/special_kernel"
@@ -120,7 +122,7 @@ def test_example_of_the_readme_makes_a_guest(tmp_path, monkeypatch):
     (example,) = re.findall(r"^```python\n(.*?)^```", (SOURCE / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "README.md", "exec"), {})
-    read, image = read_guest(tmp_path / "build/capture/guests/mine", "pae_mine")
+    read, image = read_guest(tmp_path / "build/capture/6.1/guests/mine", "pae_mine")
     assert [op.op for op in read.ops][:3] == ["rd", "wr", "wr"] and read.ops[-1].op == "end" and image
 
 
@@ -153,9 +155,9 @@ def test_runner_compiles_into_the_archive(tmp_path):
     """Linked statically: there is no C library where it runs."""
     folder = tmp_path / "packages"
     folder.mkdir()
-    for name in ("vmlinuz", "busybox", *(f"{Path(module).name}.ko" for module in initramfs.MODULES)):
+    for name in ("vmlinuz", "busybox", *(f"{Path(module).name}.ko" for module in KERNELS["6.12"].modules)):
         (folder / name).write_bytes(b"x")
-    initramfs.build(SOURCE, folder, tmp_path / "initrd.gz")
+    initramfs.build(SOURCE, folder, KERNELS["6.12"], tmp_path / "initrd.gz")
     runner = (tmp_path / "runner").read_bytes()
     assert "PT_INTERP" not in [segment["p_type"] for segment in ELFFile(io.BytesIO(runner)).iter_segments()]
     assert runner in initramfs.gzip.decompress((tmp_path / "initrd.gz").read_bytes())
@@ -195,7 +197,7 @@ def page_of(time, *records):
 @pytest.fixture
 def raw_run(tmp_path):
     """What a run leaves: two pages of the ring buffer, and the files beside it."""
-    raw = tmp_path / "raw" / "shadow"
+    raw = tmp_path / "6.1" / "raw" / "shadow"
     (raw / "format").mkdir(parents=True)
     for name, (number, fields) in LAYOUTS.items():
         text = f"name: {name.split('.')[1]}\nID: {number}\nformat:\n{COMMON}" + "".join(f"\t{field}\n" for field in fields)
@@ -216,7 +218,7 @@ def raw_run(tmp_path):
     (raw / "kvm_params.txt").write_text("/sys/module/kvm/parameters/tdp_mmu=Y\n/sys/module/kvm_amd/parameters/npt=N\n")
     (raw / "cpuinfo.txt").write_text("flags : fpu\naddress sizes\t: 40 bits physical, 48 bits virtual\n")
     for name in ("uname", "cmdline"):
-        (raw / f"{name}.txt").write_text("Linux 6.1\n")
+        (raw / f"{name}.txt").write_text("Linux host 6.1.0-50-amd64\n")
     (raw / "roots.txt").write_text("legacy\n")
     return raw
 
@@ -246,12 +248,18 @@ def test_cut_trace_is_refused(raw_run, tmp_path, capsys):
     assert "a: the kernel printed 1 events, the buffer gives 4" in capsys.readouterr().err
 
 
-def test_role_has_every_bit_once():
-    word = 0x3711
-    assert role(word) == {"word": word} | {name: word >> low & (1 << bits) - 1 for name, low, bits in ROLE_BITS}
-    assert role(word)["level"] == 1 and role(word)["four_byte"] == 1 and role(word)["access"] == 7 and role(word)["cr0_wp"] == 1
-    covered = [low + bit for _, low, bits in ROLE_BITS for bit in range(bits)]
+@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+def test_role_has_every_bit_once(kernel):
+    covered = [low + bit for _, low, bits in kernel.role for bit in range(bits)]
     assert len(covered) == len(set(covered))
+    word = sum(1 << bit for bit in covered)
+    assert role(word, kernel.role) == {"word": word} | {name: (1 << bits) - 1 for name, _, bits in kernel.role}
+
+
+def test_kernels_are_told_by_their_release():
+    assert kernel_of_release("Linux (none) 6.12.117+deb12-amd64 #1 SMP").name == "6.12"
+    with pytest.raises(KitError, match=r"Linux 5\.10\.0, of which"):
+        kernel_of_release("Linux (none) 5.10.0 #1")
 
 
 def test_lines_name_frames_and_shadow_pages():
@@ -260,7 +268,16 @@ def test_lines_name_frames_and_shadow_pages():
     assert lines.line(spte) == "kvm_mmu_set_spte gfn=19 spte=g19|a25 level=1 at=S0[001]"
     assert lines.line({"ev": "load_pgd", "root": 0x7000, "level": 4}) == "load_pgd root=S1 level=4"
     assert lines.line(spte | {"spte": 0x7000027}).split()[2] == "spte=S2|27"  # no guest frame: another shadow page
-    page = {"ev": "kvm_mmu_get_page", "gfn": 0x18, "role": role(0x3712), "mmu_valid_gen": 0, "root_count": 0, "unsync": 0, "created": 1}
+    role_word = role(0x3712, KERNELS["6.1"].role)
+    page = {
+        "ev": "kvm_mmu_get_page",
+        "gfn": 0x18,
+        "role": role_word,
+        "mmu_valid_gen": 0,
+        "root_count": 0,
+        "unsync": 0,
+        "created": 1,
+    }
     assert lines.line(page).startswith("kvm_mmu_get_page gfn=18 level=2 gpte=4 quad=0 access=wux [efer_nx cr0_wp] role=3712")
 
 
@@ -292,11 +309,9 @@ def test_errors_are_one_line(words, says, tmp_path, capsys):
     [(["fetch"], "apt-get", "apt"), (["build"], "gcc", "gcc"), (["run", "nestedsp"], "qemu-system-x86_64", "qemu-system-x86")],
 )
 def test_missing_programs_are_named(words, program, package, tmp_path, capsys, monkeypatch):
-    (tmp_path / "packages").mkdir()
+    (tmp_path / "6.1" / "packages").mkdir(parents=True)
     for name in ("packages/vmlinuz", "packages/busybox", "initrd.gz"):
-        (tmp_path / name).write_bytes(b"x")
-    if words == ["fetch"]:
-        monkeypatch.setattr("kit.fetch._newest_kernel", lambda: "linux-image")
+        (tmp_path / "6.1" / name).write_bytes(b"x")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert driver.main([*words, "--work", str(tmp_path)]) == 2
     assert f"no {program}: apt install {package}" in capsys.readouterr().err

@@ -2,7 +2,17 @@
 """I5, I11 and I18: what the root slots of all MMUs hold, the current root and those kept for later."""
 
 import cython
-from cython.cimports.shadowmmu.engine.arena.state import PREV_ROOTS, Hpa, KvmMmuPtr, KvmPtr, RootInfoPtr, ShadowPagePtr, to_shadow_page, u64
+from cython.cimports.shadowmmu.engine.arena.state import (
+    PREV_ROOTS,
+    Hpa,
+    KvmMmuPtr,
+    KvmPtr,
+    RootInfoPtr,
+    ShadowPagePtr,
+    dummy_root,
+    to_shadow_page,
+    u64,
+)
 
 
 def validate_roots(auditor: Auditor) -> None:
@@ -45,8 +55,8 @@ def validate_slots(auditor: Auditor, mmu: KvmMmuPtr) -> object:
 
 @cython.cfunc
 def hold_current(auditor: Auditor, mmu: KvmMmuPtr) -> object:
-    """I18: the current root holds a page, or if it is a bare table the four level-2 pages below it."""
-    if mmu.root.hpa == Hpa.INVALID_PAGE:
+    """I18: the current root holds a page, or if it is a bare table the four level-2 pages below it; the dummy root holds nothing."""
+    if mmu.root.hpa == Hpa.INVALID_PAGE or mmu.root.hpa == dummy_root(auditor.kvm):
         return None
     sp: ShadowPagePtr = to_shadow_page(auditor.kvm, mmu.root.hpa)
     if sp != cython.NULL:

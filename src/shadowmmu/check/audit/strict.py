@@ -12,6 +12,7 @@ from cython.cimports.shadowmmu.engine.arena.spte import (
     is_mmio_spte,
     is_present,
     is_writable,
+    mmio_gen,
     mmio_spte_gen,
     mmio_spte_gfn,
     spte_pfn,
@@ -19,7 +20,6 @@ from cython.cimports.shadowmmu.engine.arena.spte import (
 from cython.cimports.shadowmmu.engine.arena.state import (
     ENTRIES,
     PAGE_SHIFT,
-    Gen,
     GuestFormat,
     HvaFlag,
     KvmPtr,
@@ -90,8 +90,8 @@ def validate_mark(auditor: Auditor, sp: ShadowPagePtr, index: cython.int) -> obj
     """I16: an MMIO mark of the present generation names a gfn without a memslot."""
     kvm: KvmPtr = auditor.kvm
     gfn: gfn_t = mmio_spte_gfn(kvm, sp.spt[index])
-    now: u64 = kvm.memslot_gen[role_as_id(sp.role)] & Gen.MMIO_GEN_MASK
-    if mmio_spte_gen(sp.spt[index]) == now and memslot_for_role(kvm, sp.role, gfn) != cython.NULL:
+    now: u64 = mmio_gen(kvm, role_as_id(sp.role))
+    if mmio_spte_gen(kvm, sp.spt[index]) == now and memslot_for_role(kvm, sp.role, gfn) != cython.NULL:
         auditor.say("I16", f"{auditor.entry_name(sp, index)} marks gfn {gfn:#x} as MMIO, which is in a memslot")
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
+from shadowmmu.trace.forms import Form
 
 INPUTS: dict[type[AnyEvent], str] = {
     e.Exit: "what the CPU did is given to the engine, not asked of it",
@@ -19,6 +20,7 @@ INPUTS: dict[type[AnyEvent], str] = {
     e.NestedVmenterFailed: "compared with the engine's answer to VMRUN or #VMEXIT",
     e.NestedVmexit: "repeats kvm_exit",
     e.NestedVmexitInject: "tells when L2 was left; what follows is compared",
+    e.UnprotectGfn: "an input, at which the engine is asked to; what it zaps then is compared",
     e.Other: "tracepoints of other parts of KVM",
 }
 """Kinds that drive the replay or are none of the MMU's."""
@@ -52,10 +54,14 @@ RESTARTED = -11
 """kvm_mmu_split_huge_page with -EAGAIN: the kernel let the lock go for memory or another task, did nothing, and tried again."""
 
 
-def is_no_deed(event: AnyEvent) -> bool:
-    """Of a kind that is compared, but nothing that the MMU did: ALL_ROOTS, RESTARTED."""
+def is_no_deed(event: AnyEvent, form: Form) -> bool:
+    """Of a kind that is compared, but nothing that the MMU did: ALL_ROOTS, RESTARTED, and what the kernel has no probe for."""
     if isinstance(event, e.FreeRoots):
-        return event.roots == ALL_ROOTS
+        return event.roots in (ALL_ROOTS, form.all_roots)
+    if isinstance(event, e.UnprotectPage):
+        return form.masks_roots
+    if isinstance(event, e.ZapOldest):
+        return form.returns_code
     return isinstance(event, e.SplitHugePage) and event.errno == RESTARTED
 
 

@@ -10,6 +10,7 @@ from shadowmmu.check.compare.rename import Renaming
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.fields import FRAME_BITS, FRAME_ERROR, NO_SLOT, Entry, Frame, Leaf, Table
+from shadowmmu.trace.forms import CURRENT_ONLY
 
 PAGE = 0xFFF
 CURRENT_ROOT = (1 << 64) - 1
@@ -53,6 +54,8 @@ class Matcher:
         return bool(theirs == ours)
 
     def table(self, kernel: int, engine: int) -> bool:
+        if kernel == CURRENT_ONLY:
+            return engine != CURRENT_ROOT
         if kernel == CURRENT_ROOT or engine == CURRENT_ROOT:
             return kernel == engine
         return self.tables.agree(kernel & ~PAGE, engine & ~PAGE)

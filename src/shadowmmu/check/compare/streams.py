@@ -12,6 +12,7 @@ from shadowmmu.check.compare.result import Diverged, Divergence, Page, Row, page
 from shadowmmu.engine.arena.role import Role
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
+from shadowmmu.trace.forms import FORMS
 
 BEFORE = 6
 """Places shown before a divergence."""
@@ -30,6 +31,7 @@ class Streams:
         self.foreign_l1 = foreign_l1
         """Whether the vCPU is now on tables of the TDP MMU."""
         self.tdp_mmu = tdp_mmu
+        self.form = FORMS[vm.config.kernel]
         self.operation = operation
         self.kernel: list[tuple[int, AnyEvent]] = []
         self.engine: list[AnyEvent] = []
@@ -54,7 +56,7 @@ class Streams:
                 self.matcher.follow(event)
 
     def is_compared(self, event: AnyEvent) -> bool:
-        if type(event) in INPUTS or type(event) in NOISE or is_no_deed(event):
+        if type(event) in INPUTS or type(event) in NOISE or is_no_deed(event, self.form):
             return False
         if self.tdp_mmu:
             if isinstance(event, e.PageEvent):

@@ -98,6 +98,7 @@ class Guest:
             user_mib=USER_MIB,
             vcpus=2,
             roots=self.setup.roots,
+            kernel=self.setup.kernel,
             maxphyaddr=GUEST.maxphyaddr,
             host_maxphyaddr=HOST.maxphyaddr,
             shadow_pages=random.choice((0, 40, 64)),

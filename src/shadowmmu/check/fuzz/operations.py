@@ -4,6 +4,7 @@
 from enum import IntEnum
 from typing import NamedTuple
 
+from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.hardware.walk import Features
 
 PAGE = 4096
@@ -76,6 +77,7 @@ class Setup(NamedTuple):
     roots: str = "special"
     modes: tuple[str, ...] = MODES
     audit_every: int = 1
+    kernel: str = DEFAULT_KERNEL
 
 
 def describe(op: Op) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from shadowmmu.check.fuzz.episode import Guest
 from shadowmmu.check.fuzz.guest_author import Author
 from shadowmmu.check.fuzz.operations import MODES, Kind, Op, Setup, describe
+from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.hardware.cpu import Violation
 
 EPISODE = 3000  # operations of one VM
@@ -35,7 +36,10 @@ class Failure:
         """The one command that reproduces it."""
         modes = "" if self.setup.modes == MODES else f" --modes {','.join(self.setup.modes)}"
         audit = "" if self.setup.audit_every == 1 else f" --audit-every {self.setup.audit_every}"
-        return f"shadowmmu fuzz --seed {self.setup.seed} --operations {len(self.operations)} --roots {self.setup.roots}{modes}{audit}"
+        kernel = "" if self.setup.kernel == DEFAULT_KERNEL else f" --kernel {self.setup.kernel}"
+        return (
+            f"shadowmmu fuzz --seed {self.setup.seed} --operations {len(self.operations)} --roots {self.setup.roots}{kernel}{modes}{audit}"
+        )
 
 
 @dataclass
@@ -91,12 +95,13 @@ def fuzz(
     audit_every: int = 1,
     on_progress: Callable[[Report], None] | None = None,
     *,
+    kernel: str = DEFAULT_KERNEL,
     make_vm: Callable[..., Any] | None = None,
 ) -> Report:
     """Do `operations` random operations in episodes; stops at the first violation. A pure function of its arguments."""
     report = Report()
     while report.operations < operations and report.ok:
-        setup = Setup(seed + report.episodes, roots, tuple(modes), audit_every)
+        setup = Setup(seed + report.episodes, roots, tuple(modes), audit_every, kernel)
         episode = _Episode(setup, report, make_vm)
         author = Author(setup, episode.guest)
         for _ in range(min(EPISODE, operations - report.operations)):

@@ -20,7 +20,7 @@ from shadowmmu.check.compare.origin import with_origins
 from shadowmmu.check.compare.result import Diverged, Divergence, Result, page_at
 from shadowmmu.check.replay.observe import Observer
 from shadowmmu.check.replay.state import ReplayState
-from shadowmmu.check.replayed.inputs import Enter, Fault, Inject, Invlpg, Translate, Unprotect, WriteEmulated
+from shadowmmu.check.replayed.inputs import Enter, Fault, Inject, Invlpg, Translate, Unprotect, UnprotectAddress, WriteEmulated
 from shadowmmu.check.replayed.vmrun import compare_exit, leave, vmcb_state
 from shadowmmu.check.special_roots.special_vm import Parted
 from shadowmmu.trace import events as e
@@ -224,6 +224,12 @@ class Replay(ReplayState):
             self.give(Unprotect(event.gfn))
         self.streams.expect(self.at, event)
 
+    def on_unprotect_gfn(self, event: e.UnprotectGfn) -> None:
+        self.failed_walk = False
+        if self._asked_from_outside():
+            self.streams.compare(self.at)
+            self.give(UnprotectAddress(event.addr))
+
     def on_invlpg(self, event: e.Invlpg) -> None:
         if self._asked_from_outside():
             self.streams.compare(self.at)
@@ -345,6 +351,7 @@ _HANDLERS: dict[type[AnyEvent], Callable[..., bool | None]] = {
     e.PteWrite: Replay.on_pte_write,
     e.Mmio: Replay.on_mmio,
     e.UnprotectPage: Replay.on_unprotect,
+    e.UnprotectGfn: Replay.on_unprotect_gfn,
     e.Invlpg: Replay.on_invlpg,
     e.InvalidateGva: Replay.on_invalidate,
     e.InjException: Replay.on_inject,

@@ -11,6 +11,8 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from shadowmmu import EngineError, HostFault, Outcome
 from shadowmmu.check.replayed.replayed_vm import Side
+from shadowmmu.x86.control import Cr0
+from shadowmmu.x86.pferr import Pferr
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -90,6 +92,22 @@ class Unprotect(NamedTuple):
 
     def __call__(self, side: Side, /) -> bool:
         return bool(side.vm.unprotect_page(self.gfn))
+
+
+class UnprotectAddress(NamedTuple):
+    """The table at the gfn that a write of this address reaches is no longer to be shadowed; whether it was.
+
+    Without shadowed tables the kernel does not even translate.
+    """
+
+    address: int
+
+    def __call__(self, side: Side, /) -> bool:
+        if not side.vm.counters()["indirect_shadow_pages"]:
+            return False
+        direct = not side.vcpu.guest_mode and (side.vm.tdp or not side.vcpu.cr0 & Cr0.PG)
+        gpa = self.address if direct else side.vcpu.gva_to_gpa(self.address, int(Pferr.WRITE))
+        return gpa is not None and bool(side.vm.unprotect_page(gpa >> 12))
 
 
 class Translate(NamedTuple):

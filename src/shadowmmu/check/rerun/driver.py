@@ -58,7 +58,7 @@ class Rerun:
         self.matcher = Matcher()
         guest_view = roots != theirs
         self.stream = Stream(capture, guest_view)
-        self._filter = Filter(guest_view, capture.setup.tdp_mmu)
+        self._filter = Filter(guest_view, capture.setup.tdp_mmu, capture.setup.series)
         self.vmm = Vmm(capture, roots, self.matcher, self._on_marker, self._on_stats)
         self.operation = "set-up"
         self.at = 0

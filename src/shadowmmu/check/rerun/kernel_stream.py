@@ -15,6 +15,7 @@ from shadowmmu.engine.arena.role import Role
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent, Marker
 from shadowmmu.trace.fields import Word
+from shadowmmu.trace.forms import FORMS
 from shadowmmu.x86.vmcb import SvmExit
 
 
@@ -47,9 +48,10 @@ class Filter:
     another system than the shadow MMU: what concerns them is left out.
     """
 
-    def __init__(self, guest_view: bool, foreign_l1: bool) -> None:
+    def __init__(self, guest_view: bool, foreign_l1: bool, kernel: str) -> None:
         self._guest_view, self._foreign_l1 = guest_view, foreign_l1
         self._in_l2 = False
+        self._form = FORMS[kernel]
 
     def passes(self, event: AnyEvent) -> bool:
         if isinstance(event, e.Exit):
@@ -62,7 +64,7 @@ class Filter:
             return event.text.startswith((GUEST, DIRTY_PAGE, SHUTDOWN))
         if self._guest_view:
             return isinstance(event, e.InjException) and not event.reinjected
-        if is_no_deed(event):
+        if is_no_deed(event, self._form):
             return False
         if self._foreign_l1 and self._is_foreign(event):
             return False
@@ -88,7 +90,7 @@ class Stream:
         self.guest_view = guest_view
         self.recycled = False
         """The kernel has zapped its oldest pages, which are others than those of a VM with other roots."""
-        self._filter = Filter(guest_view, capture.setup.tdp_mmu)
+        self._filter = Filter(guest_view, capture.setup.tdp_mmu, capture.setup.series)
         self._events = self._compared(capture)
 
     def next_segment(self) -> list[Compared]:

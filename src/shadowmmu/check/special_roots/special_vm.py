@@ -136,7 +136,7 @@ class Twin:
         self._judge(given, theirs, ours, at, look)
 
     def _is_compared(self, event: AnyEvent) -> bool:
-        return self.streams.is_compared(event) or isinstance(event, e.SpecialAlloc | e.SpecialFree)
+        return self.streams.is_compared(event) or isinstance(event, e.SpecialAlloc | e.SpecialFree | e.ZapOldest)
 
     def _give(self, given: Input[T], at: Place) -> Answer[T]:
         """Where a special page is not linked yet the CPU faults there first, without P or RSVD."""

@@ -14,7 +14,7 @@ def size_pools(config: KvmPtr, memory_mib: u64, user_mib: u64, table_pages: u64)
     least: u64 = pages // 50 if pages // 50 > 64 else 64
     config.npages_pool = table_pages if table_pages else 2 * least + 8 * config.nvcpus + 64
     config.ndesc = config.nhva + 32 * config.npages_pool + 256
-    config.low_frames = 1 + 2 * config.nvcpus
+    config.low_frames = 2 + 2 * config.nvcpus
     config.user_base = config.low_frames
     config.table_base = config.user_base + config.user_frames
     config.high_frames = config.user_frames + config.npages_pool + 3 * config.nvcpus

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Shadow entries: the bits KVM puts in them. Sources: arch/x86/kvm/mmu/spte.h of Linux 6.1.
 
-from shadowmmu.engine.arena.state cimport Kvm, gfn_t, pfn_t, role_t, spte_t, u64
+from shadowmmu.engine.arena.state cimport Gen, Kvm, gfn_t, pfn_t, role_t, spte_t, u64
 from shadowmmu.x86.ept cimport Ept
 from shadowmmu.x86.pte cimport Pte
 
@@ -17,8 +17,7 @@ cpdef enum Spte:
     BASE_ADDR = 0x000FFFFFFFFFF000
     ACC_TRACK_SAVED = 0x140000000000000     # EPT without A bits: R and X saved at bits 54 and 56
     MMIO = 0x8000000000001                  # bit 51 and P: a reserved-bit fault on every CPU with a narrower bus
-    MMIO_GEN_LOW = 0x7F8                    # generation bits 0-7 in entry bits 3-10
-    MMIO_GEN_HIGH = 0x7FF0000000000000      # generation bits 8-18 in entry bits 52-62
+    MMIO_GEN_HIGH = 0x7FF0000000000000      # the upper 11 bits of the generation in entry bits 52-62
 
 
 cpdef enum SpteShift:
@@ -53,6 +52,11 @@ cdef inline bint is_mmio_spte(Kvm *kvm, spte_t spte) noexcept nogil:
     return (spte & kvm.masks.mmio_mask) == kvm.masks.mmio_value and kvm.masks.mmio_value != 0
 
 
+cdef inline u64 mmio_gen(Kvm *kvm, int as_id) noexcept nogil:
+    """The generation of an address space's memslots, as far as an entry can hold it."""
+    return kvm.memslot_gen[as_id] & ((<u64>1 << (kvm.masks.mmio_gen_low_bits + Gen.MMIO_GEN_HIGH_BITS)) - 1)
+
+
 cdef inline bint ad_enabled(spte_t spte) noexcept nogil:
     return (spte & Spte.AD_MASK) != Spte.AD_DISABLED
 
@@ -69,7 +73,7 @@ cdef spte_t restore_acc_track(Kvm *kvm, spte_t spte) noexcept nogil
 cdef spte_t make_nonleaf_spte(Kvm *kvm, spte_t *child_pt, bint ad_disabled) noexcept nogil
 cdef spte_t make_pdpte(Kvm *kvm, spte_t *child_pt) noexcept nogil
 cdef spte_t make_mmio_spte(Kvm *kvm, gfn_t gfn, int access, u64 gen) noexcept nogil
-cdef u64 mmio_spte_gen(spte_t spte) noexcept nogil
+cdef u64 mmio_spte_gen(Kvm *kvm, spte_t spte) noexcept nogil
 cdef gfn_t mmio_spte_gfn(Kvm *kvm, spte_t spte) noexcept nogil
 cdef void set_masks(Kvm *kvm) noexcept nogil
 

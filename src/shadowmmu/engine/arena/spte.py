@@ -6,7 +6,7 @@ ignores bits 9-11, so the same test serves special level-3 pages.
 
 Inline in the .pxd, since they run in every fault: `is_present`, `is_last`, `is_writable`, `is_large`, `spte_pfn`,
 `is_mmio_spte`, `ad_enabled`, `accessed_mask`, `dirty_mask`, `is_access_track`, `is_accessed`, `is_dirty`,
-`mark_for_access_track`.
+`mark_for_access_track`, `mmio_gen`.
 """
 
 import cython
@@ -22,6 +22,7 @@ def set_masks(kvm: KvmPtr) -> cython.void:
     In the kernel: kvm_mmu_set_mmio_spte_mask, kvm_mmu_set_me_spte_mask, kvm_mmu_reset_all_pte_masks.
     """
     m: SpteMasksPtr = cython.address(kvm.masks)
+    m.mmio_gen_low_bits = 7 if kvm.rules.short_mmio_gen else 8
     if kvm.ept:
         m.user = Ept.READ
         m.accessed = Ept.ACCESSED if kvm.ept_ad else 0
@@ -74,15 +75,17 @@ def make_pdpte(kvm: KvmPtr, child_pt: p_spte) -> spte_t:
 
 def make_mmio_spte(kvm: KvmPtr, gfn: gfn_t, access: cython.int, gen: u64) -> spte_t:
     """generation_mmio_spte_mask: a mark that makes the hardware report a reserved bit (or misconfiguration): no memory at `gfn`."""
-    spte: spte_t = (gen << SpteShift.MMIO_GEN_LOW_SHIFT) & Spte.MMIO_GEN_LOW
-    spte |= ((gen >> 8) << SpteShift.MMIO_GEN_HIGH_SHIFT) & Spte.MMIO_GEN_HIGH
+    low_bits: u64 = kvm.masks.mmio_gen_low_bits
+    spte: spte_t = (gen & ((cython.cast(u64, 1) << low_bits) - 1)) << SpteShift.MMIO_GEN_LOW_SHIFT
+    spte |= ((gen >> low_bits) << SpteShift.MMIO_GEN_HIGH_SHIFT) & Spte.MMIO_GEN_HIGH
     return spte | kvm.masks.mmio_value | (access & kvm.masks.mmio_access) | ((gfn << 12) & Spte.BASE_ADDR)
 
 
-def mmio_spte_gen(spte: spte_t) -> u64:
-    """The memslot generation (19 bits) an MMIO mark was made under."""
-    low: u64 = (spte & Spte.MMIO_GEN_LOW) >> SpteShift.MMIO_GEN_LOW_SHIFT
-    return low | ((spte & Spte.MMIO_GEN_HIGH) >> SpteShift.MMIO_GEN_HIGH_SHIFT) << 8
+def mmio_spte_gen(kvm: KvmPtr, spte: spte_t) -> u64:
+    """The memslot generation an MMIO mark was made under."""
+    low_bits: u64 = kvm.masks.mmio_gen_low_bits
+    low: u64 = (spte >> SpteShift.MMIO_GEN_LOW_SHIFT) & ((cython.cast(u64, 1) << low_bits) - 1)
+    return low | ((spte & Spte.MMIO_GEN_HIGH) >> SpteShift.MMIO_GEN_HIGH_SHIFT) << low_bits
 
 
 def mmio_spte_gfn(kvm: KvmPtr, spte: spte_t) -> gfn_t:

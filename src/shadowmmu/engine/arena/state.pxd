@@ -47,7 +47,7 @@ cpdef enum Hpa:
     INVALID_PAGE = 0xFFFFFFFFFFFFFFFF
 
 cpdef enum Gen:
-    MMIO_GEN_MASK = 0x7FFFF                 # 19 bits
+    MMIO_GEN_HIGH_BITS = 11                 # of a mark's generation, above those from bit 3 on
     GEN_UPDATE_IN_PROGRESS = 0x8000000000000000
 
 cpdef enum SlotFlag:
@@ -159,6 +159,7 @@ cdef struct ShadowPage:                     # struct kvm_mmu_page
     u8 special                              # vCPU-local: not hashed, not listed, not accounted
     u8 live                                 # allocated (0: on the free list)
     u8 lpage_disallowed
+    u8 nx_disallowed                        # made because a huge page would be executable
     u64 unsync_child_bitmap[8]
 ctypedef ShadowPage *ShadowPagePtr
 
@@ -244,6 +245,27 @@ cdef struct VmStat:
     u64 special_allocated                   # ours: special pages made and freed
     u64 special_freed
 
+cdef struct Rules:                          # what kernels do otherwise than Linux 6.1: face/kernels.py has the table
+    u8 sync_keeps                           # an entry whose gfn and access are unchanged is left alone by a sync
+    u8 sync_keeps_accessed                  # an entry that a sync makes anew has A
+    u8 invlpg_syncs                         # INVLPG syncs its entry, instead of zapping it and mapping ahead of a fault
+    u8 hides_root                           # a root outside memory is a table of nothing, instead of a triple fault
+    u8 hides_pdpte                          # so is a present PDPTE outside memory
+    u8 masks_root_gfn                       # of CR3 only bits 51-12 are the root's address
+    u8 wp_needs_paging                      # CR0.WP means nothing to the MMU without paging
+    u8 sregs_flush                          # KVM_SET_SREGS that resets the MMU flushes the guest's TLB
+    u8 wide_error_code                      # bits 32 and 33 of an error code reach the fault path
+    u8 ignores_self_change                  # a large page over its own tables is limited by what is shadowed alone
+    u8 retries_zapped                       # L1's write to a shadowed table is tried again only if something was zapped
+    u8 nx_marks_nonpaging                   # pages below nonpaging roots count as split for NX, too
+    u8 nx_keeps_marked                      # a small table stops a huge page only if it was made for NX
+    u8 smep_in_role                         # CR4.SMEP makes pages of its own whatever CR0.WP is
+    u8 npt_role_plain                       # the roles of a shadow NPT have WP, and no SMEP or SMAP of L1's
+    u8 dirties_writable                     # D comes with W also if the old leaf was writable
+    u8 zaps_written_child                   # an emulated write zaps a nested child that it leaves without parents
+    u8 short_mmio_gen                       # a mark's generation has 18 bits, not 19
+ctypedef Rules *RulesPtr
+
 cdef struct SpteMasks:                      # the kernel's shadow_*_mask
     u64 present
     u64 user
@@ -259,6 +281,7 @@ cdef struct SpteMasks:                      # the kernel's shadow_*_mask
     u64 mmio_value
     u64 mmio_mask
     u64 mmio_access
+    u64 mmio_gen_low_bits                   # how many bits of a mark's generation stand from bit 3 on
 ctypedef SpteMasks *SpteMasksPtr
 
 cdef struct NestedState:                    # what L1 gave VMRUN, and what #VMEXIT restores
@@ -337,6 +360,7 @@ cdef struct Kvm:
     int max_huge_level
     int nx_huge_pages
     int eager_page_split                    # with a TDP MMU: huge pages are split when dirty logging begins
+    Rules rules
     SpteMasks masks
     u64 low_frames, high_frames             # frames of the two zones
     u64 table_base                          # frame index of the first shadow-table frame
@@ -424,6 +448,11 @@ cdef inline ShadowPage *sptep_to_sp(Kvm *kvm, spte_t *sptep) noexcept nogil:
 cdef inline int spte_index(spte_t *sptep) noexcept nogil:
     """Index of an entry in its table."""
     return (<u64>sptep >> 3) & (ENTRIES - 1)
+
+
+cdef inline hpa_t dummy_root(Kvm *kvm) noexcept nogil:
+    """kvm_mmu_get_dummy_root: a page of zeroes that is no shadow page, the last one of the low zone."""
+    return (kvm.low_frames - 1) << PAGE_SHIFT
 
 
 cdef inline u64 pages_per_hpage(int level) noexcept nogil:

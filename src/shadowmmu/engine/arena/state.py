@@ -10,7 +10,7 @@ because a CPU in PAE mode has a 32-bit CR3. Guest memory and every other shadow 
 a root in the wrong zone cannot work by luck.
 
 Inline in the .pxd, since they run in every fault: `frame_index`, `frame_pfn`, `pfn_memory`, `host_pa`,
-`to_shadow_page`, `sptep_to_sp`, `spte_index`, `pages_per_hpage`, `warn`.
+`to_shadow_page`, `sptep_to_sp`, `spte_index`, `pages_per_hpage`, `dummy_root`, `warn`.
 """
 
 import cython

@@ -6,7 +6,7 @@ class Hpa(IntFlag):
     INVALID_PAGE = 0xFFFFFFFFFFFFFFFF
 
 class Gen(IntFlag):
-    MMIO_GEN_MASK = 0x7FFFF
+    MMIO_GEN_HIGH_BITS = 11
     GEN_UPDATE_IN_PROGRESS = 0x8000000000000000
 
 class SlotFlag(IntFlag):

@@ -53,6 +53,8 @@ def set_cr0(vcpu: KvmVcpuPtr, value: u64) -> cython.bint:
     elif not value & Cr0.PG:
         vcpu.efer &= ~cython.cast(u64, Efer.LMA)
     vcpu.cr0 = value
+    if value ^ old == Cr0.WP and not value & Cr0.PG and vcpu.kvm.rules.wp_needs_paging:
+        return True
     if vcpu.kvm.tdp and value ^ old == Cr0.WP:
         init_mmu(vcpu)
         return True
@@ -168,4 +170,6 @@ def set_sregs(vcpu: KvmVcpuPtr, cr0: u64, cr3: u64, cr4: u64, efer: u64) -> cyth
         changed = True
     if changed:
         reset_context(vcpu)
+        if vcpu.kvm.rules.sregs_flush:
+            make_request(vcpu, Request.REQ_TLB_FLUSH_GUEST)
     return good

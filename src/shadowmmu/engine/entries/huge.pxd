@@ -3,7 +3,7 @@ from shadowmmu.engine.entries.leaf cimport PageFault, Pfn
 from shadowmmu.engine.arena.state cimport Kvm, MemSlot, gfn_t, spte_t
 
 cdef int max_mapping_level(Kvm *kvm, MemSlot *slot, gfn_t gfn, int max_level) noexcept nogil
-cdef void disallowed_hugepage_adjust(PageFault *fault, spte_t spte, int level) noexcept nogil
+cdef void disallowed_hugepage_adjust(Kvm *kvm, PageFault *fault, spte_t spte, int level) noexcept nogil
 
 
 cdef void choose_hugepage(Kvm *kvm, PageFault *fault) noexcept nogil

@@ -15,6 +15,7 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     gfn_t,
     pages_per_hpage,
     spte_t,
+    to_shadow_page,
     u64,
     warn,
 )
@@ -54,9 +55,11 @@ def choose_hugepage(kvm: KvmPtr, fault: PageFaultPtr) -> cython.void:
     fault.pfn &= ~mask
 
 
-def disallowed_hugepage_adjust(fault: PageFaultPtr, spte: spte_t, level: cython.int) -> cython.void:
+def disallowed_hugepage_adjust(kvm: KvmPtr, fault: PageFaultPtr, spte: spte_t, level: cython.int) -> cython.void:
     """A small table stands where a huge page was the goal (it was split for executability): keep it, go one deeper."""
     if level > 1 and level == fault.goal_level and is_present(spte) and not is_large(spte):
+        if kvm.rules.nx_keeps_marked and not to_shadow_page(kvm, spte).nx_disallowed:
+            return
         mask: u64 = pages_per_hpage(level) - pages_per_hpage(level - 1)
         fault.pfn |= fault.gfn & mask
         fault.goal_level -= 1

@@ -99,7 +99,7 @@ def make_spte(
         wrprot = not (was_writable and is_present(old)) and try_to_unsync_pages(kvm, gfn, can_unsync, prefetch)
         if not wrprot:
             spte |= Pte.WRITABLE | kvm.masks.mmu_writable
-            if not was_writable:
+            if not was_writable or kvm.rules.dirties_writable:
                 spte |= dirty_mask(kvm, spte)
     if prefetch:
         spte = mark_for_access_track(kvm, spte)

@@ -3,7 +3,7 @@
 
 import cython
 from cython.cimports.shadowmmu.engine.arena.events import Event, emit
-from cython.cimports.shadowmmu.engine.arena.spte import is_mmio_spte, is_present, make_mmio_spte, mmio_spte_gen, mmio_spte_gfn
+from cython.cimports.shadowmmu.engine.arena.spte import is_mmio_spte, is_present, make_mmio_spte, mmio_gen, mmio_spte_gen, mmio_spte_gfn
 from cython.cimports.shadowmmu.engine.arena.state import (
     PAGE_SHIFT,
     PAGE_SIZE,
@@ -27,8 +27,8 @@ from cython.cimports.shadowmmu.x86.reserved import is_rsvd
 
 
 def mmio_generation(vcpu: KvmVcpuPtr) -> u64:
-    """The generation of the vCPU's memslots, as far as an entry can hold it (19 bits)."""
-    return vcpu.kvm.memslot_gen[vcpu.smm] & Gen.MMIO_GEN_MASK
+    """The generation of the vCPU's memslots, as far as an entry can hold it."""
+    return mmio_gen(vcpu.kvm, vcpu.smm)
 
 
 def mark_mmio_spte(vcpu: KvmVcpuPtr, sptep: p_spte, gfn: gfn_t, access: cython.int) -> cython.void:
@@ -55,7 +55,7 @@ def check_mmio_spte(vcpu: KvmVcpuPtr, spte: spte_t) -> cython.bint:
     if vcpu.kvm.memslot_gen[vcpu.smm] & Gen.GEN_UPDATE_IN_PROGRESS:
         return False
     now: u64 = mmio_generation(vcpu)
-    then: u64 = mmio_spte_gen(spte)
+    then: u64 = mmio_spte_gen(vcpu.kvm, spte)
     emit(vcpu.kvm, vcpu.id, Event.CHECK_MMIO_SPTE, spte, now, then, now == then)
     return now == then
 

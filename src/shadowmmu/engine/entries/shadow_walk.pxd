@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.arena.role cimport role_level
 from shadowmmu.engine.arena.spte cimport is_last, is_present
-from shadowmmu.engine.arena.state cimport Kvm, KvmVcpu, ShadowPage, hpa_t, spte_t, to_shadow_page, u64
+from shadowmmu.engine.arena.state cimport Kvm, KvmVcpu, ShadowPage, dummy_root, hpa_t, spte_t, to_shadow_page, u64
 
 cdef struct ShadowWalk:                     # kvm_shadow_walk_iterator
     Kvm *kvm
@@ -35,6 +35,9 @@ cdef inline void walk_init(ShadowWalk *it, KvmVcpu *vcpu, hpa_t root, u64 addr) 
     cdef ShadowPage *sp = to_shadow_page(vcpu.kvm, root)
     if sp == NULL:
         it.special = False
+        if root == dummy_root(vcpu.kvm):
+            it.level = 0
+            return
         vcpu.kvm.root_ops.walk_start(vcpu, addr, &it.level, &it.table)
         return
     it.level = role_level(sp.role)

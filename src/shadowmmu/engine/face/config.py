@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from shadowmmu.engine.face.arguments import check_range
+from shadowmmu.engine.face.kernels import DEFAULT_KERNEL, KERNELS
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 
 MAX_TABLE_PAGES = 1 << 20  # 4 GiB of shadow tables, and as much for their descriptors
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "roots": tuple(ROOT_DESIGNS),
+    "kernel": tuple(KERNELS),
     "host_levels": (3, 4, 5),
     "vendor": ("svm", "vmx"),
     "guest_vendor": ("host", "svm", "vmx"),
@@ -63,6 +65,8 @@ class VmConfig:
     """Host user memory that memslots can map, MiB; 0: as much as `memory_mib`."""
 
     # --- the shadow MMU
+    kernel: str = DEFAULT_KERNEL
+    """Whose rules it has: a name of `KERNELS`, see docs/kernels.md."""
     roots: str = "special"
     """How roots without a guest table are made: a name of `ROOT_DESIGNS`."""
     max_huge_level: int = 3

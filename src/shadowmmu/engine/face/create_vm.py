@@ -5,9 +5,11 @@ import cython
 from cython.cimports.libc.string import memset
 from cython.cimports.shadowmmu.engine.arena.pools import init_host_memory, size_pools
 from cython.cimports.shadowmmu.engine.arena.spte import set_masks
-from cython.cimports.shadowmmu.engine.arena.state import Kvm, KvmPtr, create
+from cython.cimports.shadowmmu.engine.arena.state import Kvm, KvmPtr, RulesPtr, create
 from cython.cimports.shadowmmu.engine.face.fence import fence_arena
 from cython.cimports.shadowmmu.engine.roots.designs import set_root_ops
+
+from shadowmmu.engine.face.kernels import KERNELS
 
 
 @cython.cfunc
@@ -40,12 +42,37 @@ def describe_host(kvm: KvmPtr, config: object) -> object:
     return None
 
 
+@cython.cfunc
+def describe_kernel(rules: RulesPtr, told: frozenset) -> object:
+    """What its shadow MMU does otherwise."""
+    rules.sync_keeps = "sync_keeps" in told
+    rules.sync_keeps_accessed = "sync_keeps_accessed" in told
+    rules.invlpg_syncs = "invlpg_syncs" in told
+    rules.hides_root = "hides_root" in told
+    rules.hides_pdpte = "hides_pdpte" in told
+    rules.masks_root_gfn = "masks_root_gfn" in told
+    rules.wp_needs_paging = "wp_needs_paging" in told
+    rules.sregs_flush = "sregs_flush" in told
+    rules.wide_error_code = "wide_error_code" in told
+    rules.ignores_self_change = "ignores_self_change" in told
+    rules.retries_zapped = "retries_zapped" in told
+    rules.nx_marks_nonpaging = "nx_marks_nonpaging" in told
+    rules.nx_keeps_marked = "nx_keeps_marked" in told
+    rules.smep_in_role = "smep_in_role" in told
+    rules.npt_role_plain = "npt_role_plain" in told
+    rules.dirties_writable = "dirties_writable" in told
+    rules.zaps_written_child = "zaps_written_child" in told
+    rules.short_mmio_gen = "short_mmio_gen" in told
+    return None
+
+
 def create_vm(config: object) -> KvmPtr:
     """kvm_mmu_init_vm: the arena of a VM without memslots and with vCPUs that are not yet made. Raises MemoryError."""
     constants: Kvm
     memset(cython.address(constants), 0, cython.sizeof(Kvm))
     describe_guest(cython.address(constants), config)
     describe_host(cython.address(constants), config)
+    describe_kernel(cython.address(constants.rules), KERNELS[config.kernel])
     user_mib: object = config.user_mib or config.memory_mib
     size_pools(cython.address(constants), config.memory_mib, user_mib, config.table_pages or 2 * config.shadow_pages)
     kvm: KvmPtr = create(cython.address(constants))

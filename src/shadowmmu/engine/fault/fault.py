@@ -179,6 +179,7 @@ def is_self_change(vcpu: KvmVcpuPtr, fault: PageFaultPtr, walker: GuestWalkerPtr
     writable: cython.bint = (walker.pte_access & Access.WRITE) != 0 or (not vcpu.mmu.cpu_role & Role.CR0_WP and not fault.user)
     if not writable:
         return False
+    lenient: cython.bint = vcpu.kvm.rules.ignores_self_change
     mask: gfn_t = ~(pages_per_hpage(walker.level) - 1)
     found: cython.bint = False
     level: cython.int
@@ -186,9 +187,9 @@ def is_self_change(vcpu: KvmVcpuPtr, fault: PageFaultPtr, walker: GuestWalkerPtr
         other: gfn_t = walker.gfn ^ walker.table_gfn[level - 1]
         if not other & mask:
             found = True
-        if not other:
+        if not other and (not lenient or (fault.write and level < walker.max_level)):
             vcpu.write_fault_to_shadow_pgtable = True
-    return found
+    return found and not lenient
 
 
 @cython.cfunc
@@ -297,7 +298,9 @@ def direct_page_fault(vcpu: KvmVcpuPtr, fault: PageFaultPtr) -> cython.int:
 def do_page_fault(vcpu: KvmVcpuPtr, addr: gva_t, error_code: u64) -> cython.int:
     """kvm_mmu_do_page_fault: one fault, counted by its outcome."""
     fault: PageFault
-    init_fault(vcpu, cython.address(fault), addr, error_code & ~cython.cast(u64, Pferr.GUEST_FINAL | Pferr.GUEST_PAGE))
+    if not vcpu.kvm.rules.wide_error_code:
+        error_code &= ~cython.cast(u64, Pferr.GUEST_FINAL | Pferr.GUEST_PAGE)
+    init_fault(vcpu, cython.address(fault), addr, error_code)
     vcpu.stat.pf_taken += 1
     result: cython.int
     if is_direct(vcpu.mmu):
@@ -327,8 +330,12 @@ def classify(vcpu: KvmVcpuPtr, addr: gva_t, error_code: u64) -> cython.int:
         result = do_page_fault(vcpu, addr, error_code)
     nested_write: u64 = Pferr.GUEST_PAGE | Pferr.WRITE | Pferr.PRESENT
     if result == PfRet.RET_PF_EMULATE and is_direct(vcpu.mmu) and (error_code & nested_write) == nested_write:
-        unprotect_page(vcpu.kvm, addr >> PAGE_SHIFT)
-        return PfRet.RET_PF_RETRY
+        zapped: cython.bint = unprotect_page(vcpu.kvm, addr >> PAGE_SHIFT)
+        if not vcpu.kvm.rules.retries_zapped:
+            return PfRet.RET_PF_RETRY
+        if zapped:
+            vcpu.stat.pf_emulate -= 1  # counted by what came of it
+            return PfRet.RET_PF_RETRY
     return result
 
 

@@ -12,7 +12,9 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     KvmVcpuPtr,
     ListHead,
     PfRet,
+    Request,
     ShadowPagePtr,
+    dummy_root,
     gfn_t,
     list_init,
     p_spte,
@@ -22,7 +24,7 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     to_shadow_page,
     warn,
 )
-from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
+from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs, make_request
 from cython.cimports.shadowmmu.engine.entries.huge import disallowed_hugepage_adjust, hugepage_adjust
 from cython.cimports.shadowmmu.engine.entries.leaf import PageFaultPtr, set_spte
 from cython.cimports.shadowmmu.engine.entries.prefetch import direct_pte_prefetch, pte_prefetch
@@ -112,15 +114,17 @@ def build_direct(vcpu: KvmVcpuPtr, fault: PageFaultPtr, it: ShadowWalkPtr, acces
         if shadow:
             clear_write_flooding(kvm, it.sptep)
         if kvm.nx_huge_pages:
-            disallowed_hugepage_adjust(fault, it.sptep[0], it.level)
+            disallowed_hugepage_adjust(kvm, fault, it.sptep[0], it.level)
         if it.level == fault.goal_level:
             return True
         gfn: gfn_t = fault.gfn & ~(pages_per_hpage(it.level) - 1)
         sp: ShadowPagePtr = get_child_sp(vcpu, it.sptep, gfn, True, access)
         if sp != cython.NULL:
             link_child(vcpu, it.sptep, sp)
+            if fault.huge_page_disallowed:
+                sp.nx_disallowed = True
             # A guest without paging, under shadow paging, is not counted.
-            if fault.huge_page_disallowed and fault.req_level >= it.level and (shadow or fault.is_tdp):
+            if fault.huge_page_disallowed and fault.req_level >= it.level and (shadow or fault.is_tdp or kvm.rules.nx_marks_nonpaging):
                 account_huge_nx_page(kvm, sp)
         walk_next(it)
     warn(kvm, Bug.BUG_FETCH_LEVEL)
@@ -147,6 +151,10 @@ def fetch(vcpu: KvmVcpuPtr, fault: PageFaultPtr, walker: GuestWalkerPtr) -> cyth
         return PfRet.RET_PF_RETRY
     it: ShadowWalk
     walk_init(cython.address(it), vcpu, vcpu.mmu.root.hpa, fault.addr)
+    # Memory has appeared where a root led outside: the next entry loads a real one.
+    if not it.level and vcpu.mmu.root.hpa == dummy_root(vcpu.kvm):
+        make_request(vcpu, Request.REQ_MMU_FREE_OBSOLETE_ROOTS)
+        return PfRet.RET_PF_RETRY
     if not build_upper(vcpu, walker, cython.address(it)):
         return PfRet.RET_PF_RETRY
     request_spte(vcpu, fault)

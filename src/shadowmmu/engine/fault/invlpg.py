@@ -28,7 +28,24 @@ from cython.cimports.shadowmmu.engine.entries.shadow_walk import ShadowWalk, wal
 from cython.cimports.shadowmmu.engine.guest.mmu import is_direct, is_noncanonical
 from cython.cimports.shadowmmu.engine.guest.walker import entry_size, read_gpte
 from cython.cimports.shadowmmu.engine.pages.zap import CACHE_DESCS, topup_memory_caches, zap_pte
-from cython.cimports.shadowmmu.engine.shadow.sync import level1_sp_gpa, same_mode
+from cython.cimports.shadowmmu.engine.shadow.sync import level1_sp_gpa, same_mode, sync_spte
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def sync_one(vcpu: KvmVcpuPtr, sp: ShadowPagePtr, sptep: p_spte) -> cython.void:
+    """kvm_sync_spte: make one entry of an unsync page agree with the guest's; what cannot be read is zapped."""
+    kvm: KvmPtr = vcpu.kvm
+    gpte: u64 = 0
+    if not sptep[0]:
+        return
+    at: gpa_t = level1_sp_gpa(sp) + spte_index(sptep) * entry_size(vcpu.mmu.format)
+    if not same_mode(vcpu.mmu, sp) or not read_gpte(vcpu, vcpu.mmu.format, at, cython.address(gpte)):
+        zap_pte(kvm, sp, sptep, cython.NULL)
+        flush_remote_tlbs(kvm)
+    elif sync_spte(vcpu, sp, spte_index(sptep), gpte):
+        flush_remote_tlbs(kvm)
 
 
 @cython.cfunc
@@ -55,15 +72,20 @@ def zap_unsync_leaf(vcpu: KvmVcpuPtr, sp: ShadowPagePtr, sptep: p_spte) -> cytho
 @cython.exceptval(check=False)
 def invlpg_root(vcpu: KvmVcpuPtr, gva: gva_t, root: hpa_t) -> cython.void:
     """FNAME(invlpg): walk one root as long as something below may be unsync."""
+    syncs: cython.bint = vcpu.kvm.rules.invlpg_syncs
     clear_mmio_info(vcpu, gva)
-    topup_memory_caches(vcpu.kvm)
+    if not syncs:
+        topup_memory_caches(vcpu.kvm)
     if root == Hpa.INVALID_PAGE:
         return
     it: ShadowWalk
     walk_init(cython.address(it), vcpu, root, gva)
     while walk_okay(cython.address(it)):
         sp: ShadowPagePtr = sptep_to_sp(vcpu.kvm, it.sptep)
-        if is_last(it.sptep[0], it.level):
+        if syncs:
+            if sp.unsync:
+                sync_one(vcpu, sp, it.sptep)
+        elif is_last(it.sptep[0], it.level):
             if sp.unsync:
                 zap_unsync_leaf(vcpu, sp, it.sptep)
             return

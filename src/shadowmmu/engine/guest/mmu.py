@@ -52,7 +52,7 @@ def calc_cpu_role(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, cr0: u64, cr4: u64, efer: u6
         role |= Role.EFER_NX
     if cr0 & Cr0.WP:
         role |= Role.CR0_WP
-    elif cr4 & Cr4.SMEP:
+    if cr4 & Cr4.SMEP and (not cr0 & Cr0.WP or vcpu.kvm.rules.smep_in_role):
         role |= Role.SMEP_ANDNOT_WP
     if not cr0 & Cr0.WP and cr4 & Cr4.SMAP:
         role |= Role.SMAP_ANDNOT_WP
@@ -244,7 +244,10 @@ def init_shadow_npt(vcpu: KvmVcpuPtr, cr4: u64, efer: u64) -> cython.void:
     gets a level-5 page that shadows nothing: `passthrough`.
     """
     mmu: KvmMmuPtr = cython.address(vcpu.guest_mmu)
-    calc_cpu_role(vcpu, mmu, Cr0.PG, cr4 & ~cython.cast(u64, Cr4.PKE), efer)
+    if vcpu.kvm.rules.npt_role_plain:
+        calc_cpu_role(vcpu, mmu, Cr0.PG | Cr0.WP, cr4 & ~cython.cast(u64, Cr4.PKE | Cr4.SMEP | Cr4.SMAP), efer)
+    else:
+        calc_cpu_role(vcpu, mmu, Cr0.PG, cr4 & ~cython.cast(u64, Cr4.PKE), efer)
     level: cython.int = vcpu.kvm.host_levels
     role: role_t = set_level(mmu.cpu_role, level)
     if level == 5 and guest_level(mmu) == 4:

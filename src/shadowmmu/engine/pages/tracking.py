@@ -12,6 +12,7 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     KvmPtr,
     KvmVcpuPtr,
     ListHead,
+    ListHeadPtr,
     ShadowPagePtr,
     gfn_t,
     gpa_t,
@@ -78,7 +79,7 @@ def written_sptes(sp: ShadowPagePtr, gpa: gpa_t, count: cython.p_int) -> p_spte:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def zap_written(kvm: KvmPtr, sp: ShadowPagePtr, gpa: gpa_t, gentry: u64) -> cython.bint:
+def zap_written(kvm: KvmPtr, sp: ShadowPagePtr, gpa: gpa_t, gentry: u64, invalid: ListHeadPtr) -> cython.bint:
     """Clear the entries that shadow the written one; the next fault makes them anew. True: a flush is due."""
     count: cython.int = 0
     sptep: p_spte = written_sptes(sp, gpa, cython.address(count))
@@ -89,7 +90,7 @@ def zap_written(kvm: KvmPtr, sp: ShadowPagePtr, gpa: gpa_t, gentry: u64) -> cyth
     for i in range(count):
         if is_present(sptep[i]):
             flush = True
-        zap_pte(kvm, sp, sptep + i, cython.NULL)
+        zap_pte(kvm, sp, sptep + i, invalid if kvm.rules.zaps_written_child else cython.NULL)
         if gentry and role_level(sp.role) > 1:
             kvm.stat.mmu_pde_zapped += 1
     return flush
@@ -117,7 +118,7 @@ def pte_write(vcpu: KvmVcpuPtr, gpa: gpa_t, bytes: cython.int) -> cython.void:
         if is_misaligned(sp, gpa, bytes) or is_flooded(sp):
             prepare_zap_page(kvm, sp, cython.address(invalid))
             kvm.stat.mmu_flooded += 1
-        elif zap_written(kvm, sp, gpa, gentry):
+        elif zap_written(kvm, sp, gpa, gentry, cython.address(invalid)):
             flush = True
         sp = next_with_gptes(kvm, sp.index_next, gfn)
     remote_flush_or_zap(kvm, cython.address(invalid), flush)

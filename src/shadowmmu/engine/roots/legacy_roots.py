@@ -88,7 +88,9 @@ def read_pdptrs(vcpu: KvmVcpuPtr, pdptrs: p_u64) -> cython.int:
     for i in range(4):
         pdptrs[i] = get_pdptr(vcpu, vcpu.mmu, i)
         if pdptrs[i] & Pte.PRESENT and not is_visible_gfn(vcpu.kvm, vcpu.smm, pdptrs[i] >> PAGE_SHIFT):
-            return 1
+            if not vcpu.kvm.rules.hides_pdpte:
+                return 1
+            pdptrs[i] = 0
     return 0
 
 

@@ -26,6 +26,7 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     RootInfo,
     RootInfoPtr,
     ShadowPagePtr,
+    dummy_root,
     gfn_t,
     hpa_t,
     list_init,
@@ -41,6 +42,7 @@ from cython.cimports.shadowmmu.engine.pages.pages import is_obsolete
 from cython.cimports.shadowmmu.engine.pages.zap import commit_zap, make_pages_available, topup_memory_caches
 from cython.cimports.shadowmmu.engine.roots.root_page import alloc_root, install_root, put_root_page
 from cython.cimports.shadowmmu.engine.shadow.sync import sync_children
+from cython.cimports.shadowmmu.x86.pte import Pte
 
 # --- loading
 
@@ -90,12 +92,15 @@ def alloc_shadow_roots(vcpu: KvmVcpuPtr) -> cython.int:
     mmu: KvmMmuPtr = vcpu.mmu
     kvm: KvmPtr = vcpu.kvm
     pgd: u64 = guest_pgd(vcpu, mmu)
-    gfn: gfn_t = pgd >> PAGE_SHIFT
+    gfn: gfn_t = (pgd & Pte.ADDR if kvm.rules.masks_root_gfn else pgd) >> PAGE_SHIFT
     tableless: cython.bint = wants_tableless_root(mmu)
     pdptrs: u64[4]
     hidden: cython.bint = not is_visible_gfn(kvm, vcpu.smm, gfn)
     if not hidden and tableless and kvm.root_ops.prepare != cython.NULL:
         hidden = kvm.root_ops.prepare(vcpu, pdptrs)
+    if hidden and kvm.rules.hides_root:
+        mmu.root.hpa = dummy_root(kvm)
+        return 0
     if hidden:
         make_request(vcpu, Request.REQ_TRIPLE_FAULT)
         return 1
@@ -141,7 +146,8 @@ def mmu_load(vcpu: KvmVcpuPtr) -> cython.int:
 def free_current(kvm: KvmPtr, mmu: KvmMmuPtr, invalid: ListHeadPtr) -> cython.void:
     """Free the current root as what it is (H1); nobody else frees a special one (R8)."""
     if is_tableless(kvm, mmu.root.hpa):
-        kvm.root_ops.free(kvm, mmu, invalid)
+        if mmu.root.hpa != dummy_root(kvm):
+            kvm.root_ops.free(kvm, mmu, invalid)
     else:
         put_root_page(kvm, cython.address(mmu.root.hpa), invalid)
     mmu.root.hpa = Hpa.INVALID_PAGE
@@ -331,7 +337,8 @@ def sync_roots(vcpu: KvmVcpuPtr) -> cython.void:
     clear_mmio_info(vcpu, AllGva.MMIO_GVA_ANY)
     root: ShadowPagePtr = to_shadow_page(vcpu.kvm, mmu.root.hpa)
     if root == cython.NULL:
-        vcpu.kvm.root_ops.sync(vcpu)
+        if mmu.root.hpa != dummy_root(vcpu.kvm):
+            vcpu.kvm.root_ops.sync(vcpu)
     elif is_unsync_root(vcpu.kvm, mmu.root.hpa):
         sync_children(vcpu, root, True)
 

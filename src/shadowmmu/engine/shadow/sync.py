@@ -37,7 +37,7 @@ from cython.cimports.shadowmmu.engine.guest.walker import (
     read_gpte,
 )
 from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot
-from cython.cimports.shadowmmu.engine.memory.rmap import drop_spte, set_access, slot_write_protect_gfn, sp_gfn_of, spte_update
+from cython.cimports.shadowmmu.engine.memory.rmap import drop_spte, set_access, slot_write_protect_gfn, sp_access_of, sp_gfn_of, spte_update
 from cython.cimports.shadowmmu.engine.pages.unsync import (
     PageVec,
     PageVecPtr,
@@ -60,9 +60,6 @@ def level1_sp_gpa(sp: ShadowPagePtr) -> gpa_t:
     return (sp.gfn << PAGE_SHIFT) + offset
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def sync_spte(vcpu: KvmVcpuPtr, sp: ShadowPagePtr, i: cython.int, gpte: u64) -> cython.bint:
     """Make entry `i` say what the guest entry says. True if remote TLBs must be flushed."""
     kvm: KvmPtr = vcpu.kvm
@@ -79,12 +76,15 @@ def sync_spte(vcpu: KvmVcpuPtr, sp: ShadowPagePtr, i: cython.int, gpte: u64) -> 
     if (not access and not kvm.masks.present) or gfn != sp_gfn_of(sp, i):
         drop_spte(kvm, sptep)
         return True
+    if kvm.rules.sync_keeps and access == sp_access_of(sp, i):
+        return False
     set_access(kvm, sp, i, access)
     old: spte_t = sptep[0]
     made: spte_t = 0
     slot: MemSlotPtr = gfn_to_memslot(kvm, vcpu.smm, gfn)
     host_writable: cython.bint = (old & kvm.masks.host_writable) != 0
-    make_spte(vcpu, sp, slot, access, gfn, spte_pfn(old), old, True, False, host_writable, cython.address(made))
+    ahead: cython.bint = not kvm.rules.sync_keeps_accessed
+    make_spte(vcpu, sp, slot, access, gfn, spte_pfn(old), old, ahead, False, host_writable, cython.address(made))
     return spte_update(kvm, sptep, made)
 
 

@@ -7,10 +7,10 @@ new generation of the address space's slots, by which MMIO marks are told valid 
 
 import cython
 from cython.cimports.libc.string import memcpy, memset
+from cython.cimports.shadowmmu.engine.arena.spte import mmio_gen
 from cython.cimports.shadowmmu.engine.arena.state import (
     ADDRESS_SPACES,
     MAX_SLOTS,
-    Gen,
     KvmPtr,
     ManualProtect,
     MemSlot,
@@ -35,7 +35,7 @@ def next_generation(kvm: KvmPtr, as_id: cython.int) -> cython.void:
     When the part that fits into an entry wraps to 0, marks of long ago would look valid: zap all.
     """
     kvm.memslot_gen[as_id] += ADDRESS_SPACES
-    if not kvm.memslot_gen[as_id] & Gen.MMIO_GEN_MASK & ~cython.cast(u64, ADDRESS_SPACES - 1):
+    if not mmio_gen(kvm, as_id) & ~cython.cast(u64, ADDRESS_SPACES - 1):
         zap_all_fast(kvm)
 
 

@@ -3,10 +3,11 @@
 
 from collections.abc import Callable
 
+from shadowmmu.engine.face.kernels import KERNELS
 from shadowmmu.engine.face.types import Outcome
 from shadowmmu.machine.loop.entry import enter
 from shadowmmu.machine.memory.cpu_memory import CpuMemory
-from shadowmmu.machine.memory.linear_memory import PF, READ, SYSTEM, USER, GuestFault, NestedFault
+from shadowmmu.machine.memory.linear_memory import PF, READ, SYSTEM, USER, WRITE, GuestFault, NestedFault
 from shadowmmu.machine.seam import ExitKind
 from shadowmmu.machine.svm.reflect import leave_by, shut_down, takes_event
 from shadowmmu.machine.vcpu.deliver import TripleFaultDelivery, deliver, second_event
@@ -108,21 +109,29 @@ class Injection:
         """Of the shadow tables."""
         vcpu, code = self._p.vcpu, self._error_code(code)
         self._p.witness.delivery_faults(gva, code)
-        self._unprotect(gva)
+        late = "unprotects_late" in KERNELS[vcpu.vm.config.kernel]
+        if not late:
+            self._unprotect(gva, READ)
         lifts_smap = vcpu.ac
         vcpu.ac = lifts_smap and not access & SYSTEM
         outcome: Outcome = vcpu.page_fault(gva, code)
         vcpu.ac = lifts_smap
+        if late and outcome is Outcome.EMULATE and self._unprotect(gva, WRITE):
+            outcome = Outcome.RETRY
         self._p.count_fault(ExitKind.PAGE_FAULT, outcome)
         return outcome
 
-    def _unprotect(self, gva: int) -> None:
-        """KVM stops shadowing a table there, so that nothing need be emulated (kvm_mmu_unprotect_page_virt)."""
+    def _unprotect(self, gva: int, access: int) -> bool:
+        """KVM stops shadowing a table there, so that nothing need be emulated; whether there was one.
+
+        Linux 6.1 does so before anything else (kvm_mmu_unprotect_page_virt), later kernels only if the table was in the
+        way of a write (kvm_mmu_write_protect_fault).
+        """
         vcpu = self._p.vcpu
         if not vcpu.cr0 & _PG:
-            return  # the root is direct
-        gpa = vcpu.gva_to_gpa(gva, USER if self._p.cpu.state().cpl == 3 else READ)
-        vcpu.vm.unprotect_page(_UNMAPPED_GFN if gpa is None else gpa >> 12)
+            return False  # the root is direct
+        gpa = vcpu.gva_to_gpa(gva, access | USER if self._p.cpu.state().cpl == 3 else access)
+        return bool(vcpu.vm.unprotect_page(_UNMAPPED_GFN if gpa is None else gpa >> 12))
 
     def nested_page_fault(self, gpa: int, code: int) -> Outcome:
         """Of the nested tables."""

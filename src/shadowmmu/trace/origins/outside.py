@@ -20,6 +20,7 @@ CASES = (
     case(e.NestedVmenterFailed, "", "", "nested_svm_load_cr3", "The state that VMRUN or #VMEXIT was to load is illegal."),
     case(e.NestedVmexitInject, "", "", "nested_svm_vmexit", "L1 gets an exit of L2's."),
     case(e.NestedVmexit, "", "", "svm_handle_exit", "The CPU left L2."),
+    case(e.UnprotectGfn, "", "", "__kvm_mmu_unprotect_gfn_and_retry", "A table that an access reaches is to be shadowed no longer."),
     case(e.Marker, "", "", "tracing_mark_write", "A line of the guest's or the VMM's."),
     case(e.Other, "", "", "", "A tracepoint of another part of KVM."),
 )

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Rules of kernels: each has one reader, a row in the docs, and where there is a witness a capture that tells the answers apart."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+from engine_source import ENGINE
+
+from shadowmmu import Vm
+from shadowmmu.captures.find import find
+from shadowmmu.check.replay.driver import Replay
+from shadowmmu.engine.face import create_vm, kernels
+from shadowmmu.engine.face.kernels import KERNELS, kernel_of_release
+from shadowmmu.errors import BadInput
+from shadowmmu.trace.forms import FORMS
+
+ROOT = Path(__file__).resolve().parents[2]
+RULES = frozenset[str]().union(*KERNELS.values())
+MACHINE = {"unprotects_late": "machine/loop/injection.py"}
+"""Rules of the exit handlers, which are outside the engine."""
+WITNESSES = {
+    "6.12": {
+        "hides_pdpte": "linux_6_12/pae_pdptnowhere",
+        "hides_root": "linux_6_12/p64_nowhere",
+        "invlpg_syncs": "linux_6_12/pae_invlpg",
+        "nx_keeps_marked": "linux_6_12_nx/np32_dirty",
+        "sregs_flush": "linux_6_12/p32_nowhere",
+        "sync_keeps": "linux_6_12/pae_syncdirty",
+        "wide_error_code": "linux_6_12_nested_tdp0/n32_l2pg",
+        "wp_needs_paging": "linux_6_12/np32_wp",
+    },
+    "7.3": {
+        "dirties_writable": "linux_7_3/pae_slots",
+        "hides_pdpte": "linux_7_3/pae_pdptnowhere",
+        "hides_root": "linux_7_3/p64_nowhere",
+        "invlpg_syncs": "linux_7_3/pae_invlpg",
+        "npt_role_plain": "linux_7_3_nested/n32_l2pg",
+        "nx_keeps_marked": "linux_7_3_nx/np32_dirty",
+        "smep_in_role": "linux_7_3/pae_smep",
+        "sregs_flush": "linux_7_3/p32_nowhere",
+        "sync_keeps": "linux_7_3/pae_syncdirty",
+    },
+}
+CASES = [(kernel, rule, capture) for kernel, rules in WITNESSES.items() for rule, capture in rules.items()]
+
+
+def functions(text: str) -> list[str]:
+    return re.split(r"^(?:def |cdef inline )", text, flags=re.MULTILINE)[1:]
+
+
+@pytest.mark.parametrize("rule", sorted(RULES - MACHINE.keys()))
+def test_a_rule_is_read_in_one_function(rule: str) -> None:
+    sources = [path.read_text() for path in sorted([*ENGINE.rglob("*.py"), *ENGINE.rglob("*.pxd")])]
+    readers = [body for text in sources for body in functions(text) if re.search(rf"\.rules\.{rule}\b", body)]
+    assert len(readers) == 1
+
+
+@pytest.mark.parametrize(("rule", "file"), MACHINE.items())
+def test_a_rule_of_the_machine_is_read_in_one_file(rule: str, file: str) -> None:
+    package = ENGINE.parent
+    readers = {str(path.relative_to(package)) for path in package.rglob("*.py") if f'"{rule}"' in path.read_text()}
+    assert readers == {file, "engine/face/kernels.py"}
+
+
+def test_the_struct_holds_the_rules_of_the_table() -> None:
+    declared = (ENGINE / "arena" / "state.pxd").read_text().split("cdef struct Rules:")[1].split("ctypedef")[0]
+    assert set(re.findall(r"^    u8 (\w+)", declared, re.MULTILINE)) == RULES - MACHINE.keys()
+
+
+def test_no_kernel_is_asked_for_by_its_version() -> None:
+    for path in sorted([*ENGINE.rglob("*.py"), *ENGINE.rglob("*.pxd")]):
+        if path.name != "kernels.py":
+            assert not re.search(r"LINUX_\d|version\s*[<>=]|[\"'](6\.1|6\.12|7\.3)[\"']", path.read_text()), path
+
+
+def test_docs_have_a_row_for_each_rule() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "kernels.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(RULES)
+
+
+@pytest.mark.parametrize(("kernel", "rule", "name"), CASES)
+def test_a_witness_diverges_under_the_other_answer(kernel: str, rule: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    capture = find(name)[0].load()
+    assert capture.setup.series == kernel
+    assert Replay(capture).run().ok
+    changed = KERNELS | {kernel: KERNELS[kernel] - {rule}}
+    monkeypatch.setattr(create_vm, "KERNELS", changed)
+    assert Replay(capture).run().divergence is not None
+
+
+def test_releases_are_known_by_their_series() -> None:
+    assert FORMS.keys() == KERNELS.keys()
+    assert [kernel_of_release(release) for release in ("6.1.0-50-amd64", "6.12.117+deb12-amd64", "7.3")] == ["6.1", "6.12", "7.3"]
+    for release in ("6.11.2", "6.120.1", "", "6"):
+        with pytest.raises(ValueError, match=r"known are 6\.1, 6\.12, 7\.3"):
+            kernel_of_release(release)
+
+
+def test_an_unknown_kernel_is_refused_by_name() -> None:
+    capture = find("linux_7_3/np32_wp")[0].load()
+    setup = msgspec.structs.replace(capture.setup, kernel="Linux host 5.10.0-8 #1")
+    with pytest.raises(BadInput, match=r"Linux 5\.10\.0-8 is not known here"):
+        Replay(msgspec.structs.replace(capture, setup=setup))
+    with pytest.raises(ValueError, match=r"kernel is .5\.10."):
+        Vm(kernel="5.10")
+
+
+def test_default_is_one_of_them() -> None:
+    assert Vm(memory_mib=0).config.kernel == kernels.DEFAULT_KERNEL
