@@ -18,8 +18,8 @@ from shadowmmu.captures.capture import Capture, Counters, Dump, Guest, Op, Setup
 from shadowmmu.captures.load import checked
 from shadowmmu.errors import BadInput
 from shadowmmu.trace.events import GRAMMAR_VERSION
-from shadowmmu.trace.kernel import from_kernel
 from shadowmmu.trace.forms import FORMS
+from shadowmmu.trace.kernel import from_kernel
 
 EVENTS = ".jsonl.gz"
 ABSENT = 1 << 63
