@@ -45,7 +45,9 @@ app = App(
 
 
 @app.command
-def fetch(*, kernel: str = DEFAULT, cache: Path | None = None, work: Path = WORK) -> None:
+def fetch(
+    *, kernel: str = DEFAULT, source: Annotated[bool, Parameter(negative="")] = False, cache: Path | None = None, work: Path = WORK
+) -> None:
     """Get a Debian kernel and busybox, as packages, by apt; 70 to 120 MB.
 
     Example: python capture/capture.py fetch --cache ~/debs
@@ -54,14 +56,20 @@ def fetch(*, kernel: str = DEFAULT, cache: Path | None = None, work: Path = WORK
     ----------
     kernel
         6.1, 6.12 or 7.3; what is made of it is kept in a folder of that name.
+    source
+        Also the packages that `modules` builds from, 153 MB more; it fetches them by itself if they are not there.
     cache
         A folder that may have the packages already.
     work
         Where all of this is kept.
     """
+    if source and kernel != DEFAULT:
+        raise KitError(f"Linux {kernel} is not built here, {DEFAULT} is: leave out --kernel or --source")
     print(f"fetching Linux {kernel} and busybox", flush=True)
     for package in packages.fetch(_place(work, kernel) / "packages", kernel_of(kernel), cache):
         print(f"took {package}")
+    if source:
+        print(f"took {kernel_packages.fetch(_place(work, kernel) / 'packages', cache).source}")
 
 
 @app.command

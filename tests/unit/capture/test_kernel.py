@@ -135,14 +135,19 @@ def test_packages_are_those_of_the_kernels_version(fetched):
 
 def test_an_archive_that_has_moved_on_is_told_in_a_line(fetched, monkeypatch, capsys):
     monkeypatch.setattr(packages, "versions", lambda _name: ["6.1.30-2", "6.1.30-1"])
-    work = fetched / "work"
-    work.mkdir()
-    fetched.joinpath("linux-image-6.1.0-7-amd64_6.1.20-1_amd64.deb").rename(work / "linux-image-6.1.0-7-amd64_6.1.20-1_amd64.deb")
-    work.rename(fetched / "packages")
+    folder = fetched / "6.1" / "packages"
+    folder.mkdir(parents=True)
+    fetched.joinpath("linux-image-6.1.0-7-amd64_6.1.20-1_amd64.deb").rename(folder / "linux-image-6.1.0-7-amd64_6.1.20-1_amd64.deb")
     assert driver.main(["modules", "--work", str(fetched)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "the archive has moved on: the kernel needs linux-headers-6.1.0-7-amd64 6.1.20-1, and apt has 6.1.30-2, 6.1.30-1" in line
     assert "snapshot.debian.org" in line and "--cache" in line
+
+
+def test_sources_are_fetched_for_the_kernel_that_is_edited(tmp_path, capsys):
+    assert driver.main(["fetch", "--kernel", "7.3", "--source", "--work", str(tmp_path)]) == 2
+    assert "Linux 7.3 is not built here, 6.1 is" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_missing_things_are_named(tmp_path, capsys):
