@@ -2,7 +2,7 @@
 """Captures of Linux's own shadow MMU, made on this machine: Debian's kernel on QEMU's CPU, with small guests.
 
 Example: python capture/capture.py fetch && python capture/capture.py build &&
-python capture/capture.py run shadow p32_basic && shadowmmu replay --kit build/capture
+python capture/capture.py run shadow p32_basic && shadowmmu replay --kit build/capture/6.1
 """
 
 from __future__ import annotations

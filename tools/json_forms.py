@@ -25,7 +25,7 @@ from shadowmmu.cli.rerun import Reruns
 from shadowmmu.cli.show import Shown
 from shadowmmu.look.data import Hex
 from shadowmmu.runs.compare import Comparison
-from shadowmmu.runs.explained.explain import Explanation
+from shadowmmu.runs.explained.explanation import Explanation
 from shadowmmu.runs.fuzz_report import FuzzReport
 from shadowmmu.runs.guest_run import RunReport
 

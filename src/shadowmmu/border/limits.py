@@ -24,6 +24,8 @@ XZ_MEMORY = 128 * MIB
 """What xz may take to unpack; its strongest preset needs half of that."""
 KIT_FILE = 16 * MIB
 """Any one file of the kit's, as it lies on the disk."""
+BUG = MIB
+"""A bug's TOML file, or a diff."""
 LINE = 64 * KIB
 """An event's line."""
 MESSAGE = 600

@@ -33,7 +33,8 @@ def bugs(
 ) -> int:
     """Put known bugs into a copy of the engine, one at a time, and let random operations find them.
 
-    Nothing of a bug is known to the hunt: it begins with seeds that come from the bug's name. Exit code 1 if one is missed.
+    Nothing of a bug is known to the hunt: it begins with seeds that come from the bug's name. Exit code 1 if one is missed, 2 if one
+    cannot be put in.
 
     Example: shadowmmu bugs cve-2026-46113 mine.diff
 
@@ -62,6 +63,9 @@ def bugs(
             if verdict.finds:
                 out.print(Text(f"{verdict.id}: {verdict.finds[0].message}"))
         out.print(f"judges {judges_hash()}: {sum(v.killed for v in verdicts)} of {len(verdicts)} found")
+    unfit = [verdict.reason for verdict in verdicts if verdict.reason]
+    if unfit:
+        raise BadInput(f"{len(unfit)} of {len(verdicts)} cannot be put in, the first is {unfit[0]}")
     return int(not all(verdict.killed for verdict in verdicts))
 
 

@@ -15,7 +15,7 @@ from shadowmmu.engine.arena.role import Role
 from shadowmmu.trace.layouts import NO_READ, SMEP, fixed_and_spurious, layout_of, version_of
 
 ALL_ROOTS = (1 << 64) - 1
-"""In the grammar: every root."""
+"""In the grammar: every root; at set-up and reset the kernel frees all of each of its MMUs, loaded or not."""
 CURRENT_ONLY = 0
 """In the grammar, as the root of `invalidate_gva`: the current one, where the kernel does not tell its address."""
 

@@ -13,7 +13,7 @@ from rich.tree import Tree
 
 from shadowmmu.border.plain import plain
 from shadowmmu.runs.explained.answers import Answer
-from shadowmmu.runs.explained.explain import Explanation, TableSeen, Walked
+from shadowmmu.runs.explained.explanation import Explanation, TableSeen, Walked
 
 SHOWN = 12
 _FLAGS = ((1 << 0, "P"), (1 << 1, "W"), (1 << 2, "U"), (1 << 5, "A"), (1 << 6, "D"), (1 << 7, "large"), (1 << 63, "NX"))

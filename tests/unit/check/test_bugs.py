@@ -11,6 +11,7 @@ from shadowmmu import ROOT_DESIGNS
 from shadowmmu.check.bugs.bug import Bug, Edit, apply, read_bug
 from shadowmmu.check.bugs.copy import checkout
 from shadowmmu.check.bugs.hunt import Hunt, Verdict, rule_of
+from shadowmmu.cli.main import call
 from shadowmmu.errors import BadInput
 
 MUSEUM = sorted((checkout() / "bugs").glob("*.toml"))
@@ -62,12 +63,32 @@ def test_a_diff_from_elsewhere(tree: Path, tmp_path: Path) -> None:
         apply(Bug(title="", breaks="", edit=[], id="twice", diff="--- a/none\n+++ b/none\n@@ -1 +1 @@\n-x\n+y\n"), tree)
 
 
-@pytest.mark.parametrize("text", ["nothing", 'title = "x"\n', "title = [\n", 'title = "x"\nbreaks = ""\nedit = []\nmore = 1\n'])
+WHOLE = 'title = "x"\nbreaks = ""\nedit = []\n'
+BROKEN = (
+    "nothing", 'title = "x"\n', "title = [\n", WHOLE + "more = 1\n", WHOLE + 'roots = "bare"\n', WHOLE + 'modes = ["3-level"]\n',
+    "a = " + "[" * 100_000, "a = 1" + "0" * 5000,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BROKEN, ids=[text[:40] for text in BROKEN])
 def test_a_file_that_is_no_bug_is_refused(tmp_path: Path, text: str) -> None:
     for name in ("bug.toml", "bug.diff"):
         (tmp_path / name).write_text(text)
         with pytest.raises(BadInput, match=name):
             read_bug(tmp_path / name)
+
+
+def test_a_diff_needs_git(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    with pytest.raises(BadInput, match="apt install git"):
+        apply(Bug(title="", breaks="", edit=[], id="mine", diff="@@ "), tree)
+
+
+def test_a_bug_that_cannot_be_put_in_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.toml").write_text(WHOLE.replace("edit = []", '[[edit]]\nfunction = "nowhere"\nold = "a"\nnew = "b"'))
+    assert call(["bugs", str(tmp_path / "mine.toml")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "1 of 1 cannot be put in, the first is mine: the engine has no function nowhere" in line
 
 
 def test_four_of_five_hunts_must_find_it() -> None:

@@ -13,7 +13,8 @@ import pytest
 from shadowmmu.captures.load import load
 from shadowmmu.cli.main import call
 from shadowmmu.errors import BadInput
-from shadowmmu.runs.explained.explain import Explainer, Explanation
+from shadowmmu.runs.explained.explain import Explainer
+from shadowmmu.runs.explained.explanation import Explanation
 from shadowmmu.runs.explained.faults import NOTHING
 from shadowmmu.runs.explained.source import count_file, explain_file
 from shadowmmu.trace import events as e

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
 
 import msgspec
 
-from shadowmmu.border.files import read_file
+from shadowmmu.border.files import parsing, read_file
+from shadowmmu.border.limits import BUG
+from shadowmmu.check.fuzz import MODES
+from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.errors import BadInput
 
-MOST = 1 << 20  # bytes of a bug
+REMEDY = "a bug is a .toml file as in bugs/, or a unified diff of src/"
 
 
 class Edit(msgspec.Struct, forbid_unknown_fields=True):
@@ -45,15 +49,17 @@ class Bug(msgspec.Struct, forbid_unknown_fields=True):
 
 def read_bug(path: Path) -> Bug:
     """A museum's file, or a diff of `src/`; raises BadInput for what is neither."""
-    text = read_file(path, MOST, str(path), "a bug is a .toml file as in bugs/, or a unified diff of src/").decode(errors="replace")
+    text = read_file(path, BUG, str(path), REMEDY).decode(errors="replace")
     if path.suffix != ".toml":
         if not re.search(r"^@@ ", text, flags=re.M):
-            raise BadInput(f"{path}: neither a bug (.toml) nor a unified diff")
+            raise BadInput(f"{path} is no unified diff: {REMEDY}")
         return Bug(title=path.stem, breaks="", edit=[], id=path.stem, diff=text)
-    try:
+    with parsing(str(path), REMEDY):
         bug = msgspec.convert(tomllib.loads(text), Bug)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise BadInput(f"{path}: {error}") from None
+    if bug.roots not in ROOT_DESIGNS:
+        raise BadInput(f"{path}: there are no {bug.roots!r} roots: give one of {', '.join(ROOT_DESIGNS)}")
+    if unknown := [mode for mode in bug.modes if mode not in MODES]:
+        raise BadInput(f"{path}: there is no mode {unknown[0]!r}: give any of {', '.join(MODES)}")
     bug.id = path.stem
     return bug
 
@@ -61,12 +67,14 @@ def read_bug(path: Path) -> Bug:
 def apply(bug: Bug, tree: Path) -> None:
     """Put the bug into the engine below `tree`; raises BadInput for an edit that does not fit."""
     if bug.diff:
+        if shutil.which("git") is None:
+            raise BadInput(f"{bug.id}: there is no git to apply the diff with: apt install git")
         alone = os.environ | {"GIT_CEILING_DIRECTORIES": str(tree.parent)}  # or git takes paths from the top of a repository around it
         done = subprocess.run(
             ["git", "apply", "-p1", "-"], cwd=tree, env=alone, input=bug.diff, capture_output=True, text=True, check=False
         )
         if done.returncode:
-            raise BadInput(f"{bug.id}: the diff does not apply: {done.stderr.strip()}")
+            raise BadInput(f"{bug.id}: the diff does not apply: {' '.join(done.stderr.split())}")
     for edit in bug.edit:
         _apply_edit(bug.id, edit, tree)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
-from shadowmmu.trace.forms import Form
+from shadowmmu.trace.forms import ALL_ROOTS, Form
 
 INPUTS: dict[type[AnyEvent], str] = {
     e.Exit: "what the CPU did is given to the engine, not asked of it",
@@ -46,9 +46,6 @@ TDP_FIELDS: dict[type[AnyEvent], tuple[str, str]] = {
     e.LoadPgd: ("root", "while L1 runs the root is the TDP MMU's"),
 }
 """Of these kinds one field is not compared where the kernel has a TDP MMU."""
-
-ALL_ROOTS = (1 << 64) - 1
-"""free_roots with every bit: at set-up and reset the kernel calls it for each of its MMUs, loaded or not."""
 
 RESTARTED = -11
 """kvm_mmu_split_huge_page with -EAGAIN: the kernel let the lock go for memory or another task, did nothing, and tried again."""

@@ -7,14 +7,14 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
-
 from shadowmmu.captures.markers import CREATES_VM
 from shadowmmu.engine.arena.role import Role
 from shadowmmu.look.data import Hex
-from shadowmmu.runs.explained.answers import Answer, Answers
+from shadowmmu.runs.explained.answers import Answers
+from shadowmmu.runs.explained.explanation import Anomaly, Explanation, FaultSeen, Path, RoleSeen, Rule
 from shadowmmu.runs.explained.faults import Fault
 from shadowmmu.runs.explained.pages import Pages
+from shadowmmu.runs.explained.table_tree import MOST_TREES, trees_of
 from shadowmmu.runs.explained.vms import Threads
 from shadowmmu.runs.explained.walks import Walks
 from shadowmmu.trace import events as e
@@ -30,113 +30,6 @@ SHOWN = 10
 WINDOW = 48
 """Events before one that its rule may ask about."""
 UNORDERED = "lines were counted: their order is lost, so nothing is said of what follows what"
-
-
-class Anomaly(msgspec.Struct):
-    """What cannot have been so, in a trace of which nothing is missing."""
-
-    event: int
-    line: int
-    what: str
-
-
-class Rule(msgspec.Struct, kw_only=True):
-    """A row of the table of origins, and how often it was seen."""
-
-    event: str
-    situation: str
-    kernel: str
-    rule: str
-    count: int
-    first: int
-
-
-class Path(msgspec.Struct, kw_only=True):
-    """Faults that went the same way, and what came of them."""
-
-    outcome: str
-    path: str
-    count: int
-    first: int
-
-
-class FaultSeen(msgspec.Struct, kw_only=True):
-    """One fault: its first event and how many it has. `error_code`: None where only the walk is in the trace."""
-
-    event: int
-    line: int
-    address: Hex
-    error_code: Hex | None
-    path: str
-    outcome: str
-    events: int
-
-
-class RoleSeen(msgspec.Struct):
-    """Pages that were asked for with this role."""
-
-    role: Hex
-    words: str
-    count: int
-
-
-class WalkedEntry(msgspec.Struct):
-    """An entry of a walk in the kernel's log. `reserved`: bits of it that are reserved; None: not told."""
-
-    level: int
-    spte: Hex
-    reserved: Hex | None
-
-
-class Walked(msgspec.Struct):
-    """A walk that the kernel's log drew, of `address`; None: of an entry that was being made."""
-
-    line: int
-    address: Hex | None
-    entries: list[WalkedEntry]
-
-
-class TableSeen(msgspec.Struct):
-    """A guest table by level and gfn: the pages that shadow it, and how often a walk came through."""
-
-    level: int
-    gfn: Hex
-    pages: list[str]
-    walks: int
-    leaves: int
-    below: list[TableSeen] = []
-
-
-class Explanation(msgspec.Struct, kw_only=True):
-    """What a trace says. `names`: events by kind; `hidden`: what its text does not show of roles."""
-
-    source: str = ""
-    kernel: str = ""
-    form: str = ""
-    lines: int = 0
-    events: int = 0
-    lost: int = 0
-    gaps: int = 0
-    unread: int = 0
-    first_unread: str = ""
-    vms: int = 1
-    vcpus: int = 1
-    notes: list[str] = []
-    names: dict[str, int] = {}
-    exits: dict[str, int] = {}
-    hidden: list[str] = []
-    roles: list[RoleSeen] = []
-    paths: list[Path] = []
-    faults: int = 0
-    shown: list[FaultSeen] = []
-    rules: list[Rule] = []
-    answers: list[Answer] = []
-    syncs: dict[str, int] = {}
-    hierarchies: list[Walked] = []
-    most_made: list[str] = []
-    trees: list[TableSeen] = []
-    anomalies: list[Anomaly] = []
-    anomaly_count: int = 0
 
 
 class _Cpu:
@@ -316,7 +209,7 @@ class Explainer:
             ],
             answers=[answer for one in self._answers.values() for answer in one.all("kvm_mmu_spte_requested" in self.names)],
             most_made=[f"gfn {gfn:x} {describe(role)}: made {count:,} times" for (gfn, role), count in made.most_common(5) if count > 1],
-            trees=[tree for place, cpu in self._cpus.items() for tree in _trees(cpu.walks, self.pages(place[0]))][:SHOWN],
+            trees=[tree for place, cpu in self._cpus.items() for tree in trees_of(cpu.walks, self.pages(place[0]))][:MOST_TREES],
             anomalies=self.anomalies, anomaly_count=self.anomaly_count,
         )  # fmt: skip
 
@@ -461,26 +354,3 @@ _FOLLOWS: dict[type[Any], Any] = {
     e.SetSpte: _set, e.Walk: _begin_walk, e.PagingElement: _step, e.Cr: _cr3, e.NewPgd: _new_pgd, e.LoadPgd: _load_pgd, e.Exit: _left,
     e.VmEntry: _entered,
 }  # fmt: skip
-
-# --- the tree
-
-
-def _trees(walks: Walks, pages: Pages, most: int = 40) -> list[TableSeen]:
-    """Guest tables, each below the one that a walk came from; those that nothing leads to first."""
-    by_table: dict[tuple[int, int], list[str]] = {}
-    for page in pages.there.values():
-        mark = " unsync" if page.unsync else ""
-        by_table.setdefault((page.role & 15, page.gfn), []).append(describe(page.role) + mark)
-    below = {child for children in walks.below.values() for child in children}
-    tops = sorted((table for table in {*walks.seen, *by_table} if table not in below), reverse=True)
-    left = [most]
-
-    def draw(table: tuple[int, int]) -> TableSeen:
-        left[0] -= 1
-        drawn = TableSeen(table[0], Hex(table[1]), by_table.get(table, []), walks.seen[table], 0)
-        for child in sorted(walks.below.get(table, ()), key=lambda one: -walks.seen[one]):
-            if left[0] > 0 and child[0] < table[0]:
-                drawn.below.append(draw(child))
-        return drawn
-
-    return [draw(table) for table in tops[:SHOWN] if left[0] > 0]

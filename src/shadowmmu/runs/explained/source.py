@@ -18,7 +18,8 @@ from shadowmmu.captures.find import find_all
 from shadowmmu.captures.load import SUFFIX, load
 from shadowmmu.errors import BadInput
 from shadowmmu.look.data import Hex
-from shadowmmu.runs.explained.explain import Explainer, Explanation, Walked, WalkedEntry
+from shadowmmu.runs.explained.explain import Explainer
+from shadowmmu.runs.explained.explanation import Explanation, Walked, WalkedEntry
 from shadowmmu.trace.binary import read_binary
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.ftrace.guess import guess, plugin_is_right, said
@@ -34,7 +35,7 @@ HEAD = 1 << 18
 """Bytes of a text that the kernel's version is guessed by."""
 Progress = Callable[[int, int, int], None]
 """Gets the lines read, and how much of the file, in bytes of how many (0: nobody knows)."""
-FORMS = {
+PAGE_FORMS = {
     1: "pages as 2.6.3x words them", 2: "pages as 3.0 to 3.10", 3: "pages as 3.11 to 4.12", 4: "pages as 4.13 to 5.0",
     6: "pages as 5.1 to 7.1", 7: "pages as 7.2 and later", PLUGIN: "pages as trace-cmd's plugin words them",
 }  # fmt: skip
@@ -96,7 +97,7 @@ def _of_lines(chunks: Chunks, name: str, version: tuple[int, int] | None, progre
             raise
     told = explainer.explanation()
     told.source, told.kernel, told.lines = name, known.words, reader.lines
-    told.form = ", ".join(FORMS[form] for form in sorted(reader.forms)) or f"role words as {layout.kernels} has them"
+    told.form = ", ".join(PAGE_FORMS[form] for form in sorted(reader.forms)) or f"role words as {layout.kernels} has them"
     told.hidden = _hidden(reader)
     told.hierarchies = _walked(reader.hierarchies)
     if not told.events and not told.hierarchies:

@@ -170,7 +170,7 @@ TEXTS: dict[str, Reader] = {
 }  # fmt: skip
 """By the kernel's name of the event."""
 
-_ARGUMENT = re.compile(r"(\w+)=(0x[0-9a-f]{1,16}|-?\d{1,19})\b")
+_ARGUMENT = re.compile(r"\b(\w+)=(0x[0-9a-f]{1,16}|-?\d{1,19})\b")
 PROBES = frozenset(
     ("mmu_load", "mmu_unload", "new_pgd", "load_pgd", "free_roots", "reset_context", "sync_roots", "sync_prev_roots", "invlpg",
      "invalidate_gva", "pte_write", "unprotect_page", "mmu_page_fault", "mmu_page_fault_ret", "zap_oldest", "slot_remove_write",

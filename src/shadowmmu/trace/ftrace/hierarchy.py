@@ -17,7 +17,6 @@ _HEAD = re.compile(r"reserved bits (?:set )?on (?:MMU-present )?spte, addr (?:0x
 _STEP = re.compile(r"------ spte (?:= )?(?:0x)?([0-9a-f]{1,16})\b,? level (?:= )?(\d{1,2})[.,]?(?: rsvd bits = (?:0x)?([0-9a-f]{1,16})\b)?")
 _MADE = re.compile(r"\bspte = 0x([0-9a-f]{1,16})\b, level = (\d{1,2}), rsvd bits = 0x([0-9a-f]{1,16})\b")
 MOST, MOST_STEPS = 16, 8
-LEVELS = {1: "4 KiB", 2: "2 MiB", 3: "1 GiB"}
 
 
 class Step(msgspec.Struct):

@@ -9,7 +9,7 @@ import re
 import msgspec
 
 HEAD = re.compile(
-    r"\s*(?:(\S.*?)(?:-|\s+)(\d{1,10})(?:/\d+)?\s+)?(?:\(\s*[-\d]+\)\s+)?\[(\d{2,4})\]\s+(?:\S{4,6}\s+)?(\d{1,12}\.\d{1,9}):\s+(?:\d+\s+)?(?:\w+:)?(\w+):\s*(.*)"
+    r"\s*(?:(\S.*?)(?:-|(?<!\s)\s+)(\d{1,10})(?:/\d+)?\s+)?(?:\(\s*[-\d]+\)\s+)?\[(\d{2,4})\]\s+(?:\S{4,6}\s+)?(\d{1,12}\.\d{1,9}):\s+(?:\d+\s+)?(?:\w+:)?(\w+):\s*(.*)"
 )
 """Task, its number, CPU, time, event, text."""
 LOOSE = re.compile(
@@ -22,7 +22,6 @@ FRONT = re.compile(r".*\[\d{2,4}\]\s*(?:\S{4,6}\s*)?(?:\d+\.\d+:)?\s*$")
 """The front of a line that a mail has folded before the event."""
 STACK = re.compile(r"\s*(?:=>\s|<stack trace>|<user stack trace>|[0-9a-f]{8,16} \S+ \(\S+\)\s*$)")
 LOST = re.compile(r"(?:LOST (\d{1,18}) EVENTS?|(\d{1,18}) EVENTS? DROPPED)", re.IGNORECASE)
-GAP = re.compile(r"\s*(?:\[?\s*(?:\.{2,}|…)\s*\]?|<?snip>?|--+|\[?cut\]?)\s*$", re.IGNORECASE)
 COUNT = re.compile(r"\s*(\d{1,12})\s+")
 _QUOTE = re.compile(r"\s*(?:>[> ]*|\|\s)")
 

@@ -13,8 +13,8 @@ from shadowmmu.trace.events import AnyEvent, Marker, Other
 from shadowmmu.trace.ftrace.event_text import PROBES, TEXTS, read_probe
 from shadowmmu.trace.ftrace.guess import Kernel
 from shadowmmu.trace.ftrace.hierarchy import Hierarchies
-from shadowmmu.trace.ftrace.lines import FRONT, GAP, LOST, STACK, Front, Unfold, split
-from shadowmmu.trace.ftrace.page_text import PLUGIN, read_page
+from shadowmmu.trace.ftrace.lines import FRONT, LOST, STACK, Front, Unfold, split
+from shadowmmu.trace.ftrace.page_text import read_page
 from shadowmmu.trace.ftrace.raw_text import read_fields
 from shadowmmu.trace.kernel import CLASSES
 from shadowmmu.trace.layouts import RENAMED
@@ -117,9 +117,6 @@ class LineReader:
             self.prose += 1
             yield from self._give_up()
             yield Broken(self.lines, 0)
-        elif GAP.match(line) and line.strip():
-            yield from self._give_up()
-            yield Broken(self.lines, 0)
 
     def _join(self, line: str) -> Iterator[Told]:
         waiting = self._waiting
@@ -161,10 +158,6 @@ class LineReader:
         if name == "kvm_mmu_get_page":
             values["created"] = bool(page.created)
         return PAGES[name](**values)  # type: ignore[no-any-return]
-
-    @property
-    def through_plugin(self) -> bool:
-        return PLUGIN in self.forms
 
 
 _FIRST_WORDS = {
