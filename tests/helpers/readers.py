@@ -335,6 +335,7 @@ def kernel_trace(choose: Choose) -> None:
             (
                 line[:cut], line[cut:], f"{line[:cut]}\n{line[cut:]}", f"> {line}", f"   {choose.choice(NUMBERS)} {line}",
                 line + choose.choice(TEXTS), line.replace("0", choose.choice(TEXTS)), line.partition(": ")[2],
+                line[cut : cut + 9] * choose.choice((1, 3000)),
                 flip(line.encode("utf-8", "surrogateescape"), choose).decode("utf-8", "replace"),
             )
         )  # fmt: skip
