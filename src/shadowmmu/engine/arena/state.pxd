@@ -375,7 +375,7 @@ cdef struct Kvm:
     PteListDesc *descs
     HashBucket *hash
     ShadowPage **index                      # where pages are looked up by gfn: pages/page_index.py
-    u64 *hva_map                            # host user page -> pfn << 12 | HvaFlag; 0: as it was at first (memslots.hva_entry)
+    u64 *hva_map                            # host user page -> its mapping: read by memslots.hva_entry
     u32 *user_free                          # FIFO ring of free user frames
     u8 *meta                                # memslot metadata
     u64 meta_size

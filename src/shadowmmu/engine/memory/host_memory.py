@@ -27,7 +27,7 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     u64,
 )
 from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
-from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_rmap, hva_entry
+from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_rmap, hva_entry, set_hva_entry
 from cython.cimports.shadowmmu.engine.memory.rmap import zap_all_rmap_sptes
 
 
@@ -83,9 +83,11 @@ def protect_hva_range(kvm: KvmPtr, start: u64, end: u64, writable: cython.bint) 
     page: u64
     for page in range(start, end):
         if writable:
-            kvm.hva_map[page] = hva_entry(kvm, page) | HvaFlag.HVA_WRITABLE | (HvaFlag.HVA_CLEAN if is_huge(hva_entry(kvm, page)) else 0)
+            set_hva_entry(
+                kvm, page, hva_entry(kvm, page) | HvaFlag.HVA_WRITABLE | (HvaFlag.HVA_CLEAN if is_huge(hva_entry(kvm, page)) else 0)
+            )
         else:
-            kvm.hva_map[page] = hva_entry(kvm, page) & ~cython.cast(u64, HvaFlag.HVA_WRITABLE)
+            set_hva_entry(kvm, page, hva_entry(kvm, page) & ~cython.cast(u64, HvaFlag.HVA_WRITABLE))
 
 
 # --- huge pages
@@ -111,7 +113,7 @@ def is_huge(entry: u64) -> cython.bint:
 def set_levels(kvm: KvmPtr, start: u64, end: u64, level: cython.int) -> cython.void:
     page: u64
     for page in range(start, end):
-        kvm.hva_map[page] = (hva_entry(kvm, page) & ~cython.cast(u64, HvaFlag.HVA_LEVEL_MASK)) | level << HvaFlag.HVA_LEVEL_SHIFT
+        set_hva_entry(kvm, page, (hva_entry(kvm, page) & ~cython.cast(u64, HvaFlag.HVA_LEVEL_MASK)) | level << HvaFlag.HVA_LEVEL_SHIFT)
 
 
 @cython.cfunc
@@ -177,7 +179,7 @@ def make_huge_writable(kvm: KvmPtr, hva_page: u64) -> cython.void:
     first: u64 = hva_page & ~(size - 1)
     page: u64
     for page in range(first, first + size):
-        kvm.hva_map[page] = hva_entry(kvm, page) & ~cython.cast(u64, HvaFlag.HVA_CLEAN)
+        set_hva_entry(kvm, page, hva_entry(kvm, page) & ~cython.cast(u64, HvaFlag.HVA_CLEAN))
 
 
 @cython.cfunc
@@ -200,8 +202,8 @@ def give_frame(kvm: KvmPtr, hva_page: u64, entry: u64) -> u64:
     kvm.user_free_count -= 1
     memset(kvm.frames + (frame << PAGE_SHIFT), 0, PAGE_SIZE)
     entry &= HvaFlag.HVA_WRITABLE | HvaFlag.HVA_LEVEL_MASK
-    kvm.hva_map[hva_page] = frame_pfn(kvm, frame) << PAGE_SHIFT | entry | HvaFlag.HVA_PRESENT
-    return kvm.hva_map[hva_page]
+    set_hva_entry(kvm, hva_page, frame_pfn(kvm, frame) << PAGE_SHIFT | entry | HvaFlag.HVA_PRESENT)
+    return hva_entry(kvm, hva_page)
 
 
 def map_host_page(kvm: KvmPtr, hva_page: u64, write: cython.bint) -> u64:
@@ -220,7 +222,7 @@ def map_host_page(kvm: KvmPtr, hva_page: u64, write: cython.bint) -> u64:
         return give_frame(kvm, hva_page, entry)
     entry &= HvaFlag.HVA_WRITABLE | HvaFlag.HVA_LEVEL_MASK
     entry |= frame_pfn(kvm, zero_frame(kvm)) << PAGE_SHIFT | HvaFlag.HVA_PRESENT | HvaFlag.HVA_ZERO
-    kvm.hva_map[hva_page] = entry
+    set_hva_entry(kvm, hva_page, entry)
     return entry
 
 
@@ -230,7 +232,7 @@ def map_host_page(kvm: KvmPtr, hva_page: u64, write: cython.bint) -> u64:
 def drop_host_page(kvm: KvmPtr, hva_page: u64) -> cython.void:
     """Unmap a user page; its frame is poisoned and becomes the last to be reused, so that stale sptes show."""
     entry: u64 = hva_entry(kvm, hva_page)
-    kvm.hva_map[hva_page] = (entry & HvaFlag.HVA_WRITABLE) | 1 << HvaFlag.HVA_LEVEL_SHIFT
+    set_hva_entry(kvm, hva_page, (entry & HvaFlag.HVA_WRITABLE) | 1 << HvaFlag.HVA_LEVEL_SHIFT)
     if not entry & HvaFlag.HVA_PRESENT or entry & HvaFlag.HVA_ZERO:
         return
     memory: p_u8 = pfn_memory(kvm, entry >> PAGE_SHIFT)

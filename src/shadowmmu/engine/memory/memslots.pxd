@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from shadowmmu.engine.arena.state cimport (
-    ADDRESS_SPACES, LEVEL_BITS, PAGE_SHIFT, HvaFlag, Kvm, KvmVcpu, MemSlot, SlotFlag, frame_pfn, gfn_t, gpa_t, pfn_t, role_t, u64, u8, unlikely,
+    ADDRESS_SPACES, LEVEL_BITS, PAGE_SHIFT, Hpa, HvaFlag, Kvm, KvmVcpu, MemSlot, SlotFlag, gfn_t, gpa_t, pfn_t, role_t, u64, u8, unlikely,
 )
 
 cdef MemSlot *search_memslots(Kvm *kvm, int as_id, gfn_t gfn) noexcept nogil
@@ -37,13 +37,19 @@ cdef void release_slot(Kvm *kvm, MemSlot *slot) noexcept nogil
 cdef void kasan_fence(MemSlot *slot) noexcept nogil
 
 
+cdef inline u64 first_hva_entry(u64 page) noexcept nogil:
+    """A user page at first: the frame of the high zone that has its number, of 4K, writable."""
+    return (Hpa.HIGH_ZONE + (page << PAGE_SHIFT)) | HvaFlag.HVA_PRESENT | HvaFlag.HVA_WRITABLE | 1 << HvaFlag.HVA_LEVEL_SHIFT
+
+
 cdef inline u64 hva_entry(Kvm *kvm, u64 page) noexcept nogil:
-    """The host's mapping of a user page. One that never changed is not written down: its frame has the page's own number,
-    is 4K large and may be written. Every other entry has a level and is not 0."""
-    cdef u64 entry = kvm.hva_map[page]
-    if entry:
-        return entry
-    return frame_pfn(kvm, kvm.user_base + page) << PAGE_SHIFT | HvaFlag.HVA_PRESENT | HvaFlag.HVA_WRITABLE | 1 << HvaFlag.HVA_LEVEL_SHIFT
+    """The host's mapping of a user page: pfn << 12 | HvaFlag. Written down is what differs from the first one, so that memory
+    which never changes costs none."""
+    return kvm.hva_map[page] ^ first_hva_entry(page)
+
+
+cdef inline void set_hva_entry(Kvm *kvm, u64 page, u64 entry) noexcept nogil:
+    kvm.hva_map[page] = entry ^ first_hva_entry(page)
 
 
 cdef inline u64 host_mapping(Kvm *kvm, MemSlot *slot, gfn_t gfn) noexcept nogil:

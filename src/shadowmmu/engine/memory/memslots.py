@@ -5,8 +5,8 @@ A slot maps `npages` gfns to consecutive host user pages; `hva_map` is the host'
 memory (`host_memory`). Per gfn a slot keeps the rmap heads of each page size, the
 count of causes that forbid a large page, the write-tracking count and the dirty bit.
 
-Inline in the .pxd, since they run in every fault: `gfn_to_memslot`, `slot_shift`, `gfn_to_rmap`, `hva_entry`, `host_mapping`,
-`is_write_tracked`, `mark_page_dirty`.
+Inline in the .pxd, since they run in every fault: `gfn_to_memslot`, `slot_shift`, `gfn_to_rmap`, `first_hva_entry`, `hva_entry`,
+`set_hva_entry`, `host_mapping`, `is_write_tracked`, `mark_page_dirty`.
 """
 
 import cython
