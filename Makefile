@@ -9,7 +9,7 @@ COMPILED := $(shell find src -name '*.pxd')
 COMPILED += $(wildcard $(COMPILED:.pxd=.py))
 READY := $(VENV)/.built $(VENV)/.packages
 
-.PHONY: run test lint check modules two-kernels museum fuzz-readers fuzz-face bench soak sanitize guests package lock clean help
+.PHONY: run test lint check count modules two-kernels museum fuzz-readers fuzz-face bench soak sanitize guests package lock clean help
 
 run: $(READY)  ## set up, then run the PAE guest on special shadow pages
 	@$(BIN)/shadowmmu run
@@ -40,7 +40,12 @@ two-kernels: modules  ## capture all sets on the packaged kernel and on the one 
 fuzz-readers: $(READY) $(VENV)/.tests  ## broken files, captures and command lines, for SECONDS=60 or as long as you say
 	@$(BIN)/python tools/fuzz_readers.py --seconds $(or $(SECONDS),60)
 
-check: lint test  ## style, types, floors, tests
+check: lint test  ## style, types, floors, tests, and the engine's instruction counts where there is valgrind
+	@if command -v valgrind > /dev/null; then $(MAKE) --no-print-directory count; \
+	else echo "NOT RUN: make count, as there is no valgrind (apt install valgrind)"; fi
+
+count: $(READY)  ## instructions of the engine's faults beside its C twin's, held to the recorded ratios (needs valgrind)
+	@$(BIN)/python benchmarks/count.py
 
 bench: $(READY)  ## the engine against its C twin
 	@$(BIN)/python benchmarks/run.py
