@@ -25,6 +25,7 @@ from shadowmmu.cli.rerun import Reruns
 from shadowmmu.cli.show import Shown
 from shadowmmu.look.data import Hex
 from shadowmmu.runs.compare import Comparison
+from shadowmmu.runs.compare_engines import EngineComparison
 from shadowmmu.runs.explained.explanation import Explanation
 from shadowmmu.runs.fuzz_report import FuzzReport
 from shadowmmu.runs.guest_run import RunReport
@@ -34,6 +35,7 @@ FORMS: dict[str, type] = {
     "shadowmmu.run/1": RunReport,
     "shadowmmu.show/1": Shown,
     "shadowmmu.compare/1": Comparison,
+    "shadowmmu.compare.engines/1": EngineComparison,
     "shadowmmu.explain/1": Explanation,
     "shadowmmu.fuzz/1": FuzzReport,
     "shadowmmu.bugs/1": BugsReport,
@@ -93,7 +95,7 @@ def _hex(kind: type) -> dict[str, Any]:
 
 def listed(page: str) -> dict[str, list[str]]:
     """The forms as a page has them."""
-    blocks = re.findall(r"^```text\n(shadowmmu\.\w+/\d+)\n(.*?)^```", page, flags=re.M | re.S)
+    blocks = re.findall(r"^```text\n(shadowmmu\.[\w.]+/\d+)\n(.*?)^```", page, flags=re.M | re.S)
     return {name: [name, *lines.splitlines()] for name, lines in blocks}
 
 

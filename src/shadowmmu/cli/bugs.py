@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -11,8 +10,8 @@ from cyclopts import Parameter, validators
 from rich.table import Table
 from rich.text import Text
 
-from shadowmmu.check.bugs.bug import Bug, read_bug
-from shadowmmu.check.bugs.copy import checkout
+from shadowmmu.check.bugs.bug import Bug
+from shadowmmu.check.bugs.copy import checkout, find_bug
 from shadowmmu.check.bugs.hunt import HUNTS, Verdict, hunt_bug, judges_hash
 from shadowmmu.cli.output import console, print_json
 from shadowmmu.errors import BadInput
@@ -49,7 +48,7 @@ def bugs(
     json
         Print the report as JSON.
     """
-    chosen = [_find(name) for name in names or sorted(path.stem for path in (checkout() / "bugs").glob("*.toml"))]
+    chosen = [find_bug(name) for name in names or sorted(path.stem for path in (checkout() / "bugs").glob("*.toml"))]
     verdicts, out = [], console()
     table = Table("bug", "found", "rule", "operations", "seconds", "list", box=None)
     for bug in chosen:
@@ -67,15 +66,6 @@ def bugs(
     if unfit:
         raise BadInput(f"{len(unfit)} of {len(verdicts)} cannot be put in, the first is {unfit[0]}")
     return int(not all(verdict.killed for verdict in verdicts))
-
-
-def _find(name: str) -> Bug:
-    path = Path(name)
-    if not path.suffix:
-        path = checkout() / "bugs" / f"{name}.toml"
-        if not path.exists():
-            raise BadInput(f"{name}: the museum has no such bug; `ls bugs` lists them, and a file needs its ending")
-    return read_bug(path)
 
 
 def _hunt(bug: Bug, seconds: float, hunts: int) -> Verdict:

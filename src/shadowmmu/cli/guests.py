@@ -88,11 +88,16 @@ def guest_files() -> dict[str, Path]:
     return {file.stem: file for place in reversed(PLACES) for file in sorted(place.glob("*.toml"))}
 
 
-def find_guest(name: str) -> Guest:
-    """The guest called `name`, or the one in the TOML file or image of that path."""
+def guest_path(name: str) -> Path:
+    """The TOML file or image of the guest called `name`, or of that path."""
     files = guest_files()
     if name in files:
-        return read_guest(files[name])
+        return files[name]
     if not os.path.exists(name):  # False, too, for what can be no path at all
         raise BadInput(f"no guest {name!r}: name one of {', '.join(files) or '(none installed)'}, or the path of a TOML file or image")
-    return read_guest(name)
+    return Path(name)
+
+
+def find_guest(name: str) -> Guest:
+    """The guest called `name`, or the one in the TOML file or image of that path."""
+    return read_guest(guest_path(name))

@@ -9,14 +9,11 @@ from itertools import zip_longest
 
 import msgspec
 
-from shadowmmu.engine.arena.events import Event
-from shadowmmu.engine.face.types import EventRecord
+from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
-from shadowmmu.look.chain import top_chain, whose_root
 from shadowmmu.machine.loader import Guest
-from shadowmmu.machine.machine import Machine
-from shadowmmu.machine.seam import Exit, ExitKind
-from shadowmmu.runs.guest_run import GuestRun, RunReport
+from shadowmmu.runs.guest_run import RunReport
+from shadowmmu.runs.measured import FAULT_EXITS, Watch, guest_sees, output_of, verdict_of
 
 _FAULTS = (
     "page fault exits", "nested page fault exits", "pf_taken", "pf_fixed", "pf_spurious", "kvm_mmu_pagetable_walk",
@@ -27,10 +24,6 @@ _PAGES = (
     "shadow pages l2 direct", "host memory touched", "mmu_shadow_zapped", "mmu_flooded", "mmu_recycled", "zap_oldest",
 )  # fmt: skip
 _LOADS = ("mmu_load", "free_roots", "sync_roots", "mmu_pte_write", "mmu_pde_zapped", "pf_emulate", "instructions emulated")
-
-
-FAULT_EXITS = (ExitKind.PAGE_FAULT.value, ExitKind.NESTED_PAGE_FAULT.value)
-"""Exits of the host's own: how many there are is no business of the guest's."""
 
 
 REASONS = {
@@ -98,10 +91,10 @@ class Comparison(msgspec.Struct, kw_only=True):
 
 def compare_designs(guest: Guest, named: str, designs: Sequence[str] = tuple(ROOT_DESIGNS)) -> Comparison:
     """Run the guest on each of the designs."""
-    watches = {design: _Watch() for design in designs}
-    reports = {design: watch.run(guest, named, design) for design, watch in watches.items()}
-    seen = _figures({design: _guest_sees(report) for design, report in reports.items()})
-    work = _figures({design: _work(report, watches[design].events) for design, report in reports.items()})
+    watches = {design: Watch() for design in designs}
+    reports = {design: watch.run(guest, named, design, DEFAULT_KERNEL) for design, watch in watches.items()}
+    seen = figures_of({design: guest_sees(report) for design, report in reports.items()})
+    work = figures_of({design: _work(report, watches[design].events) for design, report in reports.items()})
     sorts = sorted(set[str]().union(*(watch.chains for watch in watches.values())))
     differs = [figure for figure in work if not figure.equal]
     for figure in differs:
@@ -109,58 +102,14 @@ def compare_designs(guest: Guest, named: str, designs: Sequence[str] = tuple(ROO
     return Comparison(
         guest=guest.name,
         broke=[report.reproduce for report in reports.values() if report.broke],
-        verdicts={design: _verdict(report) for design, report in reports.items()},
+        verdicts={design: verdict_of(report) for design, report in reports.items()},
         chains=[Chain(whose=whose, tops={design: watch.chains.get(whose, "") for design, watch in watches.items()}) for whose in sorts],
         guest_sees=[figure for figure in seen if figure.equal],
         divergences=[figure for figure in seen if not figure.equal],
-        first_line=_first_difference({design: _output(report) for design, report in reports.items()}),
+        first_line=first_difference({design: output_of(report) for design, report in reports.items()}),
         equal=[figure for figure in work if figure.equal],
         differs=differs,
     )
-
-
-class _Watch:
-    """What is noted of one run besides its report: how often the engine told of each kind of event, and the chains of roots."""
-
-    def __init__(self) -> None:
-        self.events: Counter[str] = Counter()
-        self.chains: dict[str, str] = {}
-
-    def run(self, guest: Guest, named: str, roots: str) -> RunReport:
-        run = GuestRun(guest, named, roots=roots, on_exit=self.on_exit)
-        run.machine.vm.start_trace()
-        return run.run()
-
-    def on_exit(self, machine: Machine, exit_: Exit) -> None:
-        for record in machine.vm.records():
-            self.events[_event_name(record)] += 1
-        for vcpu in machine.vm.vcpus:
-            if exit_.kind.value in FAULT_EXITS and vcpu.root is not None:
-                mmu = next(mmu for mmu in vcpu.mmus if mmu.in_use)
-                whose = whose_root(vcpu, mmu)
-                self.chains[whose] = max(self.chains.get(whose, ""), top_chain(machine.vm, mmu), key=len)
-
-
-def _event_name(record: EventRecord) -> str:
-    """The kernel's name; of pages asked for, with their level."""
-    name = str(Event(record.kind).name).lower()
-    return f"{name} l{record.fields[1] & 0xF}" if record.kind == Event.KVM_MMU_GET_PAGE else name
-
-
-def _verdict(report: RunReport) -> str:
-    return report.broke if report.result is None else report.result.reason.value
-
-
-def _guest_sees(report: RunReport) -> dict[str, int]:
-    """What a guest can tell, or causes by itself; for a hypervisor that includes the exits of its L2 that it is given."""
-    result = report.result
-    if result is None:
-        return {}
-    seen = {"lines of output": len(result.output.splitlines())}
-    seen.update({f"exits: {kind}": count for kind, count in sorted(result.exits.items()) if kind not in FAULT_EXITS})
-    seen.update({f"exits of L2 to L1: {name}": count for name, count in sorted(result.reflected.items())})
-    seen.update({f"delivered: {name}": count for name, count in sorted(result.injected.items())})
-    return seen
 
 
 def _work(report: RunReport, events: Counter[str]) -> dict[str, int]:
@@ -177,7 +126,7 @@ def _work(report: RunReport, events: Counter[str]) -> dict[str, int]:
     return work
 
 
-def _figures(counted: dict[str, dict[str, int]]) -> list[Figure]:
+def figures_of(counted: dict[str, dict[str, int]]) -> list[Figure]:
     """`counted`: by design, then by name."""
     names = dict.fromkeys(name for counts in counted.values() for name in counts)
     return [Figure(name=name, counts={design: counts.get(name, 0) for design, counts in counted.items()}) for name in names]
@@ -197,11 +146,7 @@ def reasons() -> list[str]:
     return [*dict.fromkeys(told), FLUSHES, FOLLOWS]
 
 
-def _output(report: RunReport) -> list[str]:
-    return report.result.output.splitlines() if report.result is not None else []
-
-
-def _first_difference(outputs: dict[str, list[str]]) -> dict[str, str] | None:
+def first_difference(outputs: dict[str, list[str]]) -> dict[str, str] | None:
     """The first line that is not the same in all of them."""
     lines = zip_longest(*outputs.values(), fillvalue="(nothing)")
     return next((dict(zip(outputs, line, strict=True)) for line in lines if len(set(line)) > 1), None)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from textwrap import fill
 
@@ -18,12 +18,12 @@ from shadowmmu.view.draw_picture import WIDTH
 
 
 def draw_comparison(comparison: Comparison) -> RenderableType:
-    parts: list[RenderableType] = [*_verdict(comparison), _same("equal for the guest", comparison.guest_sees), Text()]
+    parts: list[RenderableType] = [*_verdict(comparison), draw_same("equal for the guest", comparison.guest_sees), Text()]
     parts += [Text("roots, from the top to the first table of the guest", style="italic"), _chains(comparison), Text()]
     order = reasons()
     for why, figures in groupby(sorted(comparison.differs, key=lambda figure: order.index(figure.why)), key=lambda figure: figure.why):
-        parts += [Text(why, style="italic"), Padding(_figures(list(figures)), (0, 0, 0, 2), expand=False), Text()]
-    parts.append(_same("equal in the MMU", [figure for figure in comparison.equal if max(figure.counts.values())]))
+        parts += [Text(why, style="italic"), Padding(draw_figures(list(figures)), (0, 0, 0, 2), expand=False), Text()]
+    parts.append(draw_same("equal in the MMU", [figure for figure in comparison.equal if max(figure.counts.values())]))
     return Group(*parts)
 
 
@@ -46,12 +46,12 @@ def _verdict(comparison: Comparison) -> Iterator[RenderableType]:
     yield Text(f"✘ {'a run broke off' if comparison.broke else 'the guest can tell the designs apart'}: {ended}", style="bold red")
     yield from (Text(f"again:  {plain(command)}") for command in comparison.broke)
     if comparison.divergences:
-        yield _figures(comparison.divergences)
+        yield draw_figures(comparison.divergences)
     if comparison.first_line:
         yield from (Text(f"{design + ':':9}{plain(line)}") for design, line in comparison.first_line.items())
 
 
-def _same(title: str, figures: list[Figure]) -> Text:
+def draw_same(title: str, figures: list[Figure]) -> Text:
     """All of them in a paragraph, no line of which ends between a name and its number."""
     told = ((figure.name, next(iter(figure.counts.values()))) for figure in figures)
     words = ", ".join(f"{name} {count:,}".replace(" ", "\N{NO-BREAK SPACE}") for name, count in told)
@@ -59,7 +59,7 @@ def _same(title: str, figures: list[Figure]) -> Text:
     return Text.assemble((title, "bold"), lines.removeprefix(title))
 
 
-def _figures(figures: list[Figure]) -> Table:
+def draw_figures(figures: Sequence[Figure]) -> Table:
     table = Table("", *figures[0].counts, box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.columns[0].min_width = 28
     for column in table.columns[1:]:

@@ -22,13 +22,11 @@ from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.ftrace.reader import Broken, Told
 from shadowmmu.trace.layouts import describe
 from shadowmmu.trace.origins import origin_of
-from shadowmmu.trace.origins.origin import Around, Origin
+from shadowmmu.trace.origins.origin import WINDOW, Around, Origin
 from shadowmmu.trace.origins.tracepoints import origin_by_tracepoints
 
 SHOWN = 10
 """Anomalies and faults that are kept, the first of them; the others are counted."""
-WINDOW = 48
-"""Events before one that its rule may ask about."""
 UNORDERED = "lines were counted: their order is lost, so nothing is said of what follows what"
 
 

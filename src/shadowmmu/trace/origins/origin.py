@@ -13,6 +13,8 @@ from shadowmmu.trace.events import AnyEvent
 
 UNRELATED = (e.GuestTlbFlush, e.TdpMmuSpteChanged, e.MmuUnload, e.Other)
 """Kinds that a kernel strews in between: they are no part of what leads to an event."""
+WINDOW = 48
+"""Events before one that its rule may ask about, where not the whole stream is kept."""
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -37,13 +39,22 @@ class Origin(msgspec.Struct, frozen=True):
 class Around:
     """One event with those before and behind it in the same stream."""
 
-    def __init__(self, event: AnyEvent, before: Sequence[AnyEvent], after: Sequence[AnyEvent] = (), nested_paging: bool = True) -> None:
+    def __init__(
+        self,
+        event: AnyEvent,
+        before: Sequence[AnyEvent],
+        after: Sequence[AnyEvent] = (),
+        nested_paging: bool = True,
+        in_l2: bool | None = None,
+    ) -> None:
         self.event: Any = event
         """A case is asked only about events of its own kind, whose fields it then knows."""
         self.before = before
         self.after = after
         self.nested_paging = nested_paging
         """The host has nested paging on, so that L1 may use it for L2."""
+        self.in_l2 = in_l2
+        """Whether an L2 is running, where who asks has followed it; None: the events before tell."""
 
     def back(self) -> Iterator[AnyEvent]:
         """The events before, the nearest first."""

@@ -22,8 +22,10 @@ def of_a_fault(at: Around) -> bool:
 
 def of_an_l2_address(at: Around) -> bool:
     """In the middle of the walk of L2's tables, each address of which is L2's."""
-    switch = at.last(e.NestedVmenter, e.NestedVmexitInject) if at.nested_paging else None
-    return isinstance(switch, e.NestedVmenter) and isinstance(at.cause(), _STEPS)
+    in_l2 = at.in_l2
+    if in_l2 is None:
+        in_l2 = isinstance(at.last(e.NestedVmenter, e.NestedVmexitInject), e.NestedVmenter)
+    return at.nested_paging and in_l2 and isinstance(at.cause(), _STEPS)
 
 
 def is_pdpte_register(at: Around) -> bool:
