@@ -8,7 +8,6 @@ from cython.cimports.shadowmmu.engine.arena.spte import (
     accessed_mask,
     dirty_mask,
     is_last,
-    is_present,
     is_writable,
     mark_for_access_track,
 )
@@ -86,9 +85,9 @@ def make_spte(
 ) -> cython.bint:
     """Build the entry that maps `gfn` to `pfn` with `access`; True if it had to be write-protected.
 
-    A gfn that holds a shadowed table is writable only if its pages can go unsync. The check is skipped when the
-    old entry was a writable *leaf*: then it has been done before. Linux 6.1 skips it for an MMIO mark with W too,
-    where nothing was checked; here only D is left out then, as there.
+    A gfn that holds a shadowed table is writable only if its pages can go unsync. The check is skipped, and D left to
+    the CPU, when the old entry was a writable *leaf*: then it has been done before. An MMIO mark with W counts as one,
+    though nothing was checked for it.
     """
     kvm: KvmPtr = vcpu.kvm
     level: cython.int = role_level(sp.role)
@@ -96,7 +95,7 @@ def make_spte(
     spte: spte_t = readable_spte(kvm, sp, access, pfn, prefetch, host_writable)
     if access & Access.WRITE and host_writable:
         was_writable: cython.bint = is_last(old, level) and is_writable(old)
-        wrprot = not (was_writable and is_present(old)) and try_to_unsync_pages(kvm, gfn, can_unsync, prefetch)
+        wrprot = not was_writable and try_to_unsync_pages(kvm, gfn, can_unsync, prefetch)
         if not wrprot:
             spte |= Pte.WRITABLE | kvm.masks.mmu_writable
             if not was_writable or kvm.rules.dirties_writable:
