@@ -8,6 +8,7 @@ from kit.guest import Guest, Paged
 from kit.layout import (
     DATA,
     DATA_MEMORY,
+    HIGH,
     HUGE,
     HUGE_MEMORY,
     LOGGED,
@@ -52,6 +53,33 @@ def mmio(g: Guest) -> None:
     if isinstance(g, Paged):
         g.edit_flush(g.tables, at, 1, frame(1) | ALL, "memory in place of MMIO")
         g.read(at)
+
+
+def late(g: Paged) -> None:
+    """memory that comes where MMIO was: a sync keeps the marks; an old mark with W becomes a writable entry, of a table too"""
+    g.tables.map_range(LOST, LOST_MEMORY, 16)
+    loose = LOST_MEMORY + 3 * PAGE
+    g.tables.map(LOST + 9 * PAGE, loose)
+    g.host("delslot 2", note="all is zapped")
+    for number in (0, 1, 3):
+        g.write(LOST + number * PAGE, 0x10 + number, "MMIO")
+    g.host("readd 2 1", note="memory, whose dirty pages are logged; the marks are there")
+    g.edit(g.tables, LOST + 8 * PAGE, 1, LOST_MEMORY | ALL, "the table becomes unsync")
+    g.cr3(g.tables.root, "its sync renews the marks")
+    for number in (0, 1, 0):
+        g.write(LOST + number * PAGE, 0x20 + number, "to the VMM")
+        g.read(LOST + number * PAGE, "from the VMM")
+        g.read(LOST + 8 * PAGE, "the memory of the first page, through another entry")
+    g.host("dirtylog 2", "flags 3 1", "flags 3 0", note="the marks are of an old generation")
+    g.write(LOST + 9 * PAGE, frame(2) | ALL, "a table in the new memory, through an entry that was no mark")
+    g.edit_flush(g.tables, HIGH, 2, loose | ALL)
+    g.read(HIGH, "it is shadowed")
+    g.write(LOST + 3 * PAGE, frame(4) | ALL, "to the table, through an old mark")
+    g.invlpg(HIGH)
+    g.read(HIGH, "the old entry, or the new one")
+    g.read(LOST, "memory again")
+    g.write(LOST + PAGE, 0x31)
+    g.host("dirtylog 2")
 
 
 def slots(g: Guest) -> None:

@@ -94,6 +94,11 @@ def nestedsp() -> Iterator[Guest]:
         yield hypervisor_without_npt(mode, "flat", nested.flat)
 
 
+def late() -> Iterator[Guest]:
+    for mode in PAGED:
+        yield paged(mode, "late", memslots.late)
+
+
 def two() -> Iterator[Guest]:
     for mode in (P32, PAE32):
         for name, play in roots.TWO.items():
@@ -134,7 +139,7 @@ def random_nestedsp(seeds: range) -> Iterator[Guest]:
 
 FIXED: dict[str, Callable[[], Iterator[Guest]]] = {
     "shadow": shadow, "extra": extra, "p57": p57, "nested": all_nested, "nestedsp": nestedsp, "two_roots": two,
-    "beyond": beyond,
+    "beyond": beyond, "late": late,
 }  # fmt: skip
 BY_SEED: dict[str, Callable[[range], Iterator[Guest]]] = {
     "random": random_guests, "random_la57": random_la57, "random_nested": random_nested, "random_nestedsp": random_nestedsp,
@@ -161,6 +166,7 @@ RUNS = {
     "nestedsp": Run("nestedsp", Host()),
     "shadow_npt1_tdp0": Run("shadow", NPT_LEGACY, r"^(np32|real)_|_(slots|dirty|mmio)$"),
     "two_roots": Run("two_roots", Host()),
+    "late": Run("late", Host()),
     "beyond": Run("beyond", NPT),
     "beyond_la57": Run("beyond", NPT_LA57),
     "random": Run("random", Host()),

@@ -35,7 +35,7 @@ from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.trace import events as e
 from shadowmmu.trace.text import to_text
 
-SETS = ("shadow", "p57", "shadow_npt1_tdp0", "extra", "nested", "nested_tdp0", "nestedsp")
+SETS = ("shadow", "late", "p57", "shadow_npt1_tdp0", "extra", "nested", "nested_tdp0", "nestedsp")
 RANDOM_SETS = (
     "random", "random_la57", "random_modes", "random_modes_la57", "random_nested", "random_nested_tdp0", "random_nestedsp",
 )  # fmt: skip
@@ -277,6 +277,7 @@ def plain_run(cpu, _fetcher):
     [
         (MMIO, CapturedCpu, "error_code", lambda _cpu, code: code),
         (MMIO, EmulatorMemory, "translate", GuestMemory.translate),
+        ("late/p64_late", EmulatorMemory, "locate", GuestMemory.locate),
         (PERM, Injection, "_unprotect", lambda _injection, _gva, _access: None),
         ("shadow/p64_smep", Processor, "look_from", lambda processor, _state: setattr(processor.vcpu, "ac", True)),
         ("random_modes/p32_modes1", vcpu_loop, "run_exactly", plain_run),

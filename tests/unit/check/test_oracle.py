@@ -112,6 +112,32 @@ def test_i12_a_stale_translation_lives_until_invlpg() -> None:
         world.use(0x9000)
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_table_where_mmio_was_keeps_what_its_entries_were(strict: bool) -> None:
+    """A memslot comes where the guest had stored to nothing, and its level-1 table lies there: 6.1 may not see the next store."""
+    world = World(strict)
+    world.poke(0x4008, 0x2F000 | PAGE)
+    world.memory.absent.add(0x2F)
+    world.cpu.before_walk(GVA, WRITE, False)
+    world.cpu.after_walk("EMULATE", None, None)
+    world.memory.absent.clear()
+    world.oracle.memory_changed()
+    world.poke(0x2F008, 0x9000 | PAGE)
+    world.poke(0x3008, 0x2F000 | TABLE)
+    world.cpu.invlpg(GVA)
+    world.use(0x9000)
+    world.poke(0x2F008, 0xA000 | PAGE)
+    world.cpu.invlpg(GVA)
+    world.use(0xA000)
+    if strict:
+        with pytest.raises(Violation):
+            world.use(0x9000)
+    else:
+        world.use(0x9000)
+    with pytest.raises(Violation):
+        world.use(0xB000)
+
+
 def test_invalidation_is_of_one_vcpu() -> None:
     world = World()
     world.poke(0x4008, 0xA000 | PAGE)

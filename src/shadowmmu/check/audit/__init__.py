@@ -8,7 +8,8 @@ I11 and I12 speak of what hardware may still use and of the guest's own tables: 
 entry and by the virtual TLBs; here only "no entry and no root slot leads to a freed page" is. I15 is seen where stores are made.
 
 Known as Linux 6.1's own, and reported only if `strict`: a leaf whose recorded gfn is not that of the guest's entry, an
-MMIO mark of the present generation for a gfn that has a memslot, a writable large page with a page logged as clean.
+MMIO mark of the present generation for a gfn that has a memslot, a writable large page with a page logged as clean, a
+shadowed table that an entry made of an MMIO mark lets the guest write.
 """
 
 from shadowmmu.check.audit.accounting import validate_accounting
@@ -44,7 +45,7 @@ ABOVE = (
 
 def audit(vm: Vm, strict: bool = False) -> list[Violation]:
     """Check everything; at most 50 violations are listed. `strict`: what Linux 6.1 itself lets happen too."""
-    auditor = Auditor(vm)
+    auditor = Auditor(vm, strict)
     for validate in GROUND:
         validate(auditor)
     if not any(violation.invariant in ("I3", "I4", "I14") for violation in auditor.found):

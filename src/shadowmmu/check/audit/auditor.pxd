@@ -9,6 +9,7 @@ cdef class Auditor:
     cdef Vm vm
     cdef Kvm *kvm
     cdef readonly list found
+    cdef bint strict                        # report what Linux 6.1 itself lets happen too
     cdef ShadowPage **live                  # the pages in existence, by the order of their headers
     cdef u64 nlive
     cdef u64 *listed                        # WORDS for each header: a bit for each entry that a reverse list names

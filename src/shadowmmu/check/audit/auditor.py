@@ -43,8 +43,9 @@ class Violation(NamedTuple):
 class Auditor:
     """One audit of one VM, passed from check to check; `found` is the list of violations so far."""
 
-    def __cinit__(self, vm: Vm):
+    def __cinit__(self, vm: Vm, strict: bool):
         self.vm = vm
+        self.strict = strict
         self.kvm = vm.kvm
         self.found = []
         pages: u64 = self.kvm.npages_pool

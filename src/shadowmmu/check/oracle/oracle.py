@@ -42,6 +42,7 @@ Known differences of Linux 6.1 from a bare CPU. They are allowed here, unless `s
 * A #PF drops the address from the shadow of the present CR3 alone. If the guest loads another CR3 with the same PCID
   and keeps its translations (CR3 bit 63), those of the first stay within reach.
 * With paging it may be asked for one: syncing renews an MMIO mark although a memslot has been made there meanwhile.
+* A table where a memslot has come after MMIO was done there: the guest may store to it unseen, so what its entries were counts on.
 * Shadow pages do not record EFER.NXE, CR4.PSE and PAE-versus-long mode, so after a change of one of them an entry
   may still be used as the other setting reads it: bit 63, bits 52-62, and bit 7 of a 4-byte PDE.
 """
@@ -49,7 +50,7 @@ Known differences of Linux 6.1 from a bare CPU. They are allowed here, unless `s
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from shadowmmu.check.oracle.translations import Child, GuestMemory, Node, Space
+from shadowmmu.check.oracle.translations import Child, GuestMemory, Node, Space, Unguarded
 from shadowmmu.hardware import walk as hw
 from shadowmmu.hardware.cpu import Violation
 from shadowmmu.hardware.two_dimensional import L2
@@ -84,6 +85,7 @@ class Oracle:
         self.watched = tuple(sorted({gva >> 12 for gva in watched}))
         self.edits = 0  # stores that hit an entry of a watched address, for coverage
         self.dirty: set[int] = set()  # host pages written since the owner last took them out
+        self.unguarded = Unguarded()
         self._shapes: dict[int, dict[Node, tuple[Child, ...]]] = {}
         self.vcpus = tuple(VirtualTlb(self, f"vcpu {i}") for i in range(vcpus))
 
@@ -95,6 +97,8 @@ class Oracle:
 
     def memory_changed(self) -> None:
         """Memslots or the host's pages behind them have changed: look at every table again."""
+        if not self.strict:
+            self.unguarded.memory_changed(self.memory)
         for tlb in self.vcpus:
             tlb.rebuild()
 
@@ -118,6 +122,7 @@ class VirtualTlb:
 
     def __init__(self, oracle: Oracle, name: str) -> None:
         self.oracle, self.memory, self.name = oracle, oracle.memory, name
+        self.unguarded = oracle.unguarded
         self.cr0 = self.cr3 = self.cr4 = self.efer = 0
         self.nested = False
         """The tables are L1's NPT below an L2 without paging; `cr3` is nCR3, the other registers are L1's."""
@@ -328,6 +333,8 @@ class VirtualTlb:
                 raise Violation(f"{what}: {outcome} left guest entry at host {hpa:#x} {change}")
             if now != old:
                 self.oracle.stored(hpa, size)
+        if outcome == "EMULATE" and isinstance(expected.result, Translation):
+            self.unguarded.mmio.add(expected.result.address(expected.gva) >> 12)
         if outcome == "EMULATE" and not expected.access & hw.WRITE and (self.oracle.strict or not self.mode.levels):
             pages = self.possible(expected.gva)
             if pages and all(self.memory.host(t.address(expected.gva)) is not None for t in pages):

@@ -21,6 +21,25 @@ class GuestMemory(Protocol):
 Node = tuple[int, int]  # (step of a walk, the address above what its tables index)
 
 
+class Unguarded:
+    """Guest tables that Linux 6.1 may let the guest write unseen, and what their entries have been.
+
+    Where a gfn was used as MMIO a mark may remember that it was writable. When a memslot has come, the next access through
+    that mark maps the gfn writable without a look at what is shadowed: what its entries were stays in force.
+    """
+
+    def __init__(self) -> None:
+        self.mmio: set[int] = set()
+        """gfns that were used where there was no memory."""
+        self.gfns: set[int] = set()
+        """Those of them that have memory by now."""
+        self.values: dict[int, set[int]] = {}
+        """Host address of an entry in such a table -> all that it was seen to be."""
+
+    def memory_changed(self, memory: GuestMemory) -> None:
+        self.gfns |= {gfn for gfn in self.mmio if memory.host(gfn << 12) is not None}
+
+
 class Child(NamedTuple):
     """The entry `at` of the tables of one node: below it lie the watched `pages`, and the node `key`."""
 
@@ -34,6 +53,7 @@ class Walked(Protocol):
     """The vCPU whose tables a space follows: its mode, its tree of watched addresses, and how entries may be read."""
 
     memory: GuestMemory
+    unguarded: Unguarded
     mode: Paging
     shape: dict[Node, tuple[Child, ...]]
     views: list[tuple[Paging, tuple[Step, ...]]]
@@ -87,6 +107,8 @@ class Space:
             gpa = table + child.at * tlb.mode.entry_size
             hpa = memory.host(gpa)
             if hpa is not None:
+                if gpa >> 12 in tlb.unguarded.gfns:
+                    tlb.unguarded.values.setdefault(hpa, set())
                 below = rights if memory.writable(gpa) else rights | hw.ACCESSED
                 self.depends.setdefault(hpa, []).append((child, below))
                 self._use(child, hpa, below)
@@ -94,6 +116,16 @@ class Space:
     def _use(self, child: Child, hpa: int, rights: int) -> None:
         """Add what the entry at `hpa` leads to now. ACCESSED in `rights`: its table is in a read-only slot."""
         entry = self.tlb.memory.read(hpa, self.tlb.mode.entry_size)
+        seen = self.tlb.unguarded.values.get(hpa) if self.tlb.unguarded.gfns else None
+        if seen is None:
+            self._follow(child, entry, rights)
+            return
+        seen.add(entry)
+        for value in tuple(seen):
+            self._follow(child, value, rights)
+
+    def _follow(self, child: Child, entry: int, rights: int) -> None:
+        """Add what an entry of this value leads to."""
         if rights & hw.ACCESSED:
             entry |= hw.ACCESSED | hw.DIRTY
         if not entry & hw.ACCESSED:

@@ -9,7 +9,7 @@ from shadowmmu import Vcpu
 from shadowmmu.check.rerun.pdptes import Pdptes
 from shadowmmu.hardware.walk import SecondLevelFault
 from shadowmmu.machine.memory.cpu_walk import tables_of
-from shadowmmu.machine.memory.linear_memory import FETCH, PAGE_SIZE, READ, SYSTEM, USER, GuestMemory, NoMemory
+from shadowmmu.machine.memory.linear_memory import FETCH, PAGE_SIZE, READ, SYSTEM, USER, GuestMemory, NoMemory, Span
 
 MMIO_BYTE = b"\x5a"
 """What the captures' VMM answers to a load from memory that is not there."""
@@ -28,10 +28,26 @@ class EmulatorMemory(GuestMemory):
         super().__init__(vcpu, on_store)
         self._on_mmio, self._pdptes = on_mmio, pdptes
         self._fault_gpa: int | None = None
+        self._mmio: set[int] = set()
+        """Pages that KVM took for MMIO, memory or not, when an operand was last found there."""
 
     def begin_emulation(self, gpa: int | None) -> None:
         """`gpa`: where the access that is emulated leads, if a nested page fault told."""
         self._fault_gpa = gpa
+
+    def locate(self, gva: int, size: int, access: int) -> Span:
+        """KVM looks whether the address found is the last that was MMIO (vcpu_is_mmio_gpa); not for a load of tables or code."""
+        span = super().locate(gva, size, access)
+        operand = not access & (SYSTEM | FETCH)
+        for gpa, _ in span:
+            (self._mmio.add if operand and self.vcpu.is_mmio_gpa(gpa) else self._mmio.discard)(gpa // PAGE_SIZE)
+        return span
+
+    def load_memory(self, gpa: int, size: int) -> bytes | None:
+        return None if gpa // PAGE_SIZE in self._mmio else super().load_memory(gpa, size)
+
+    def store_memory(self, gpa: int, data: bytes) -> bool:
+        return gpa // PAGE_SIZE not in self._mmio and super().store_memory(gpa, data)
 
     def translate(self, gva: int, access: int) -> int:
         """KVM's emulator does not walk for an address that it knows (emulator_read_write_onepage)."""

@@ -160,6 +160,7 @@ cdef struct ShadowPage:                     # struct kvm_mmu_page
     u8 live                                 # allocated (0: on the free list)
     u8 lpage_disallowed
     u8 nx_disallowed                        # made because a huge page would be executable
+    u8 unchecked                            # ours: an MMIO mark in it became a writable leaf, whatever table lies there
     u64 unsync_child_bitmap[8]
 ctypedef ShadowPage *ShadowPagePtr
 

@@ -8,6 +8,7 @@ from cython.cimports.shadowmmu.engine.arena.spte import (
     accessed_mask,
     dirty_mask,
     is_last,
+    is_present,
     is_writable,
     mark_for_access_track,
 )
@@ -87,7 +88,7 @@ def make_spte(
 
     A gfn that holds a shadowed table is writable only if its pages can go unsync. The check is skipped, and D left to
     the CPU, when the old entry was a writable *leaf*: then it has been done before. An MMIO mark with W counts as one,
-    though nothing was checked for it.
+    though nothing was checked for it; the page remembers that, for the audit.
     """
     kvm: KvmPtr = vcpu.kvm
     level: cython.int = role_level(sp.role)
@@ -95,7 +96,10 @@ def make_spte(
     spte: spte_t = readable_spte(kvm, sp, access, pfn, prefetch, host_writable)
     if access & Access.WRITE and host_writable:
         was_writable: cython.bint = is_last(old, level) and is_writable(old)
-        wrprot = not was_writable and try_to_unsync_pages(kvm, gfn, can_unsync, prefetch)
+        if not was_writable:
+            wrprot = try_to_unsync_pages(kvm, gfn, can_unsync, prefetch)
+        elif not is_present(old):
+            sp.unchecked = True
         if not wrprot:
             spte |= Pte.WRITABLE | kvm.masks.mmu_writable
             if not was_writable or kvm.rules.dirties_writable:

@@ -300,6 +300,10 @@ class Vcpu:
             return None
         return self.vcpu.mmio_gfn << 12 | address & 0xFFF
 
+    def is_mmio_gpa(self, gpa: int) -> bool:
+        """The last fault found no memory at this page (vcpu_match_mmio_gpa): KVM's emulator does not look for any."""
+        return bool(mmio_info_in_cache(self.vcpu, word("gpa", gpa), True))
+
     def inject(self) -> None:
         """The fault that `gva_to_gpa` reported goes to the guest: drop the shadow of that address first."""
         fault: GuestException = self.vcpu.exception

@@ -139,18 +139,26 @@ class GuestMemory:
     def load(self, span: Span) -> int:
         data = b""
         for gpa, size in span:
-            part = self.vcpu.read_emulated(gpa, size)
+            part = self.load_memory(gpa, size)
             data += self.load_mmio(gpa, size) if part is None else part
         return int.from_bytes(data, "little")
 
     def store(self, span: Span, value: int) -> None:
         data = value.to_bytes(sum(size for _, size in span), "little")
         for gpa, size in span:
-            if self.vcpu.write_emulated(gpa, data[:size]):
+            if self.store_memory(gpa, data[:size]):
                 self._on_store(gpa, size)
             else:
                 self.store_mmio(gpa, size)
             data = data[size:]
+
+    def load_memory(self, gpa: int, size: int) -> bytes | None:
+        """None: there is no memory."""
+        return self.vcpu.read_emulated(gpa, size)
+
+    def store_memory(self, gpa: int, data: bytes) -> bool:
+        """False: there is no memory that may be written."""
+        return self.vcpu.write_emulated(gpa, data)
 
     def load_mmio(self, gpa: int, size: int) -> bytes:
         """What a load finds where there is no memory: this machine has no device there."""
