@@ -48,7 +48,7 @@ def plant_canaries(vm: Vm) -> None:
 def run(mode: str, seed: int, features: tuple[str, ...], roots: str) -> Saw:
     machine: Any = hostile(mode, seed, features, roots=roots, audit=sound)
     plant_canaries(machine.vm)
-    result = machine.run(max_exits=MAX_EXITS, max_quiet_seconds=0.2)
+    result = machine.run(max_exits=MAX_EXITS, max_quiet=10_000_000)
     memory = machine.vm.read_guest(0, MEMORY)
     assert CANARY[:8] not in memory
     state = machine.processors[0].cpu.state()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A virtual machine around the engine: CPU, exits, event delivery, instruction emulation, nested SVM, loader, few devices.
+"""A virtual machine around the engine: CPU, exits, event delivery, instruction emulation, nested SVM, loader, a small PC.
 
 Each room imports only from those above it:
 
@@ -14,8 +14,9 @@ Each room imports only from those above it:
                which exits are L1's
 * `exits`      the handlers; `page_boundary` corrects where the CPU stopped, `fault_cause` says whose fault a nested
                page fault is
-* `loop`       enter the guest, run it, handle the exit, deliver what comes of it
-* `loader`, `devices`, `machine`   guests, ports, and the whole
+* `loop`       enter the guest, run it, handle the exit, deliver what comes of it; `outside` takes what the local APIC has
+* `devices`    one a file: virtual time in `clock`, `local_apic` and its timer, and the rest of a small PC, wired in `pc`
+* `loader`, `machine`   guests, and the whole
 
 A guest asks for AMD-V by the feature ``svm``. With ``npt`` it is offered nested paging, and runs on direct tables
 itself (KVM's ``npt=1``); without, L1 and L2 run on shadow paging (``npt=0``).

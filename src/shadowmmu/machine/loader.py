@@ -20,8 +20,9 @@ from elftools.elf.elffile import ELFFile
 from shadowmmu.border.files import parsing, read_file
 from shadowmmu.border.limits import DESCRIPTION, IMAGE, SEGMENTS
 from shadowmmu.errors import BadInput
-from shadowmmu.machine.seam import MASK32, Reg, Segment, State, System, Table
+from shadowmmu.machine.seam import MASK32, Reg, Segment, State
 from shadowmmu.machine.vcpu.cpuid import FEATURES
+from shadowmmu.machine.vcpu.reset import real_mode, system_state
 from shadowmmu.x86.control import Cr0, Rflags
 
 Mode = Literal["nonpaging", "2-level", "pae", "4-level", "5-level", "mixed"]
@@ -30,9 +31,12 @@ _SEARCH = 8192  # bytes of the file in which the header must lie
 _KLUDGE, _KNOWN_REQUIRED = 1 << 16, 0x10003
 _ELF = b"\x7fELF"
 _INFO = 0x9500  # where the multiboot information goes
-_MEMORY_FIELDS, _MEMORY_MAP = 1 << 0, 1 << 6
-_CODE_32, _DATA_32, _CODE_16, _DATA_16 = 0xC9B, 0xC93, 0x09B, 0x093
-_LOW_MEMORY_END, _HIGH_MEMORY = 0xA0000, 0x100000
+_INFO_SIZE, _PAGE = 116, 4096
+_MEMORY_FIELDS, _COMMAND_LINE, _MODULES, _MEMORY_MAP = 1 << 0, 1 << 2, 1 << 3, 1 << 6
+_CODE_32, _DATA_32 = 0xC9B, 0xC93
+_LOW_MEMORY_END, _PC_LOW_MEMORY_END, _HIGH_MEMORY = 0xA0000, 0x9FC00, 0x100000
+PC_MEMORY_MIB = 3072
+"""Devices are above."""
 
 
 class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -46,13 +50,25 @@ class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     format: Literal["multiboot", "flat"] = "multiboot"
     memory_mib: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 32
     vcpus: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
-    """They all start at the entry point; CPUID tells them apart."""
+    """On the bare platform they all start at the entry point, and CPUID tells them apart."""
     mode: Mode = "nonpaging"
     """What the guest is about; it enters the mode by itself."""
     features: tuple[str, ...] = ()
     """What it needs of the CPU: `svm` makes it a hypervisor, `npt` lets it use nested paging."""
+    without: tuple[str, ...] = ()
+    """What CPUID is not to offer."""
+    platform: Literal["bare", "pc"] = "bare"
+    """What is around the CPU: a serial port that is polled, or a small PC with interrupts, whose other vCPUs wait for a SIPI."""
+    arguments: str = ""
+    """Behind the image's name on the multiboot command line."""
+    modules: tuple[str, ...] = ()
+    """Files that a multiboot loader puts into memory beside the image; behind a space may follow the module's own command line."""
+    input: str = ""
+    """What comes in at the PC's serial port."""
     end: Literal["pass", "halt"] = "pass"
-    """How it ends if all is well: it writes 0x10 to the exit port, or all of its vCPUs halt."""
+    """How it ends if all is well: it writes `exit_pass` to the exit port, or all of its vCPUs halt."""
+    exit_pass: Annotated[int, msgspec.Meta(ge=0, le=MASK32)] = 0x10
+    """What it writes to the exit port if all is well."""
     expect: str = ""
     """Its last line of output, if all is well."""
     load: Annotated[int, msgspec.Meta(ge=0, le=MASK32)] = 0x7C00
@@ -98,14 +114,17 @@ def read_guest(path: Path | str) -> Guest:
     is_toml = path.suffix == ".toml"
     data = read_file(path, DESCRIPTION if is_toml else IMAGE, f"guest {path}", "name a TOML file or a multiboot image")
     if not is_toml:
-        return Guest(name=path.stem, image=path.name, directory=str(path.parent), mode="mixed")
+        return Guest(name=path.stem, image=path.name, directory=str(path.parent), mode="mixed", platform="pc")
     with parsing(f"guest {path} is not TOML", "mend that line"):
         table = tomllib.loads(data.decode())
     with parsing(f"guest {path}", "mend that field"):
         guest = msgspec.convert({**table, "directory": str(path.parent)}, Guest)
-    unknown = [name for name in guest.features if name not in FEATURES]
-    if unknown:
-        raise BadInput(f"guest {path}: features: this machine has no {', '.join(unknown)}; it has {', '.join(FEATURES)}")
+    for field in ("features", "without"):
+        unknown = [name for name in getattr(guest, field) if name not in FEATURES]
+        if unknown:
+            raise BadInput(f"guest {path}: {field}: this machine has no {', '.join(unknown)}; it has {', '.join(FEATURES)}")
+    if guest.platform == "pc" and guest.memory_mib > PC_MEMORY_MIB:
+        raise BadInput(f"guest {path}: memory_mib: a PC's devices begin at {PC_MEMORY_MIB} MiB; have no more")
     return guest
 
 
@@ -135,30 +154,14 @@ def load_bytes(guest: Guest, image: bytes) -> Loaded:
 # --- starting states
 
 
-def _system(code: Segment, data: Segment) -> System:
-    segments = (data, code, data, data, data, data)
-    return System(
-        segments,
-        ldtr=Segment(0, 0x82, 0xFFFF, 0),
-        tr=Segment(0, 0x8B, 0xFFFF, 0),
-        gdtr=Table(0, 0),
-        idtr=Table(0, 0x3FF),
-        cpl=0,
-        dr6=0xFFFF0FF0,
-        dr7=0x400,
-        kernel_gs_base=0,
-    )
-
-
 def _protected(entry: int, gpr: dict[Reg, int]) -> tuple[State, int]:
     registers = [gpr.get(Reg(i), 0) if i < 8 else 0 for i in range(16)]
-    system = _system(Segment(8, _CODE_32, MASK32, 0), Segment(16, _DATA_32, MASK32, 0))
+    system = system_state(Segment(8, _CODE_32, MASK32, 0), Segment(16, _DATA_32, MASK32, 0))
     return State(registers, entry, Rflags.FIXED, system), Cr0.PE | Cr0.ET
 
 
 def _real(entry: int) -> tuple[State, int]:
-    system = _system(Segment(0, _CODE_16, 0xFFFF, 0), Segment(0, _DATA_16, 0xFFFF, 0))
-    return State([0] * 16, entry, Rflags.FIXED, system), Cr0.ET
+    return real_mode(0, 0, entry), Cr0.ET
 
 
 # --- formats
@@ -186,8 +189,9 @@ def _multiboot(guest: Guest, image: bytes) -> Loaded:
     else:
         pieces, entry = _elf(guest, image)
     state, cr0 = _protected(entry, {Reg.RAX: _LOADER_MAGIC, Reg.RBX: _INFO})
-    info = _multiboot_info(guest.memory_mib << 20)
-    return Loaded((Piece(_INFO, info, len(info)), *pieces), state, cr0)
+    modules = _modules(guest, max(piece.gpa + piece.size for piece in pieces))
+    info = _multiboot_info(guest, modules)
+    return Loaded((Piece(_INFO, info, len(info)), *pieces, *(piece for piece, _ in modules)), state, cr0)
 
 
 def _find_header(guest: Guest, image: bytes) -> int:
@@ -252,11 +256,40 @@ def _physical(segments: Sequence[Any], entry: int) -> int:
     return entry
 
 
-def _multiboot_info(memory: int) -> bytes:
-    """The information structure, and the memory map behind it."""
-    ranges = [(0, min(memory, _LOW_MEMORY_END)), (_HIGH_MEMORY, memory - _HIGH_MEMORY)]
+def _modules(guest: Guest, end: int) -> list[tuple[Piece, str]]:
+    """The modules, a page apart behind the image's `end`, with their command lines."""
+    found = []
+    for words in guest.modules:
+        path = Path(guest.directory) / words.partition(" ")[0]
+        data = read_file(path, IMAGE, f"module {path} of guest {guest.name}", "mend `modules`")
+        start = -(-end // _PAGE) * _PAGE
+        end = start + max(len(data), 1)
+        found.append((Piece(start, data, len(data)), words))
+    return found
+
+
+def _multiboot_info(guest: Guest, modules: Sequence[tuple[Piece, str]]) -> bytes:
+    """The information structure, and behind it the memory map, the modules and the command lines."""
+    memory = guest.memory_mib << 20
+    low = _PC_LOW_MEMORY_END if guest.platform == "pc" else _LOW_MEMORY_END
+    ranges = [(0, min(memory, low)), (_HIGH_MEMORY, memory - _HIGH_MEMORY)]
     entries = b"".join(struct.pack("<IQQI", 20, base, size, 1) for base, size in ranges if size > 0)
-    info = bytearray(116)
-    struct.pack_into("<III", info, 0, _MEMORY_FIELDS | _MEMORY_MAP, _LOW_MEMORY_END >> 10, max(0, memory - _HIGH_MEMORY) >> 10)
-    struct.pack_into("<II", info, 44, len(entries), _INFO + len(info))
-    return bytes(info) + entries
+    info = bytearray(_INFO_SIZE)
+    struct.pack_into("<III", info, 0, _MEMORY_FIELDS | _MEMORY_MAP, low >> 10, max(0, memory - _HIGH_MEMORY) >> 10)
+    struct.pack_into("<II", info, 44, len(entries), _INFO + _INFO_SIZE)
+    info += entries
+    if guest.platform == "pc":
+        _put_command_lines(info, f"{guest.image} {guest.arguments}".strip(), modules)
+    return bytes(info)
+
+
+def _put_command_lines(info: bytearray, line: str, modules: Sequence[tuple[Piece, str]]) -> None:
+    lines = [text.encode() + b"\0" for text in (line, *(text for _, text in modules))]
+    table, at = len(info), len(info) + 16 * len(modules)
+    info += bytes(16 * len(modules))
+    struct.pack_into("<I", info, 0, struct.unpack_from("<I", info)[0] | _COMMAND_LINE | (_MODULES if modules else 0))
+    struct.pack_into("<III", info, 16, _INFO + at, len(modules), _INFO + table)
+    for number, (piece, _) in enumerate(modules):
+        where = _INFO + at + sum(map(len, lines[: number + 1]))
+        struct.pack_into("<IIII", info, table + 16 * number, piece.gpa, piece.gpa + len(piece.data), where, 0)
+    info += b"".join(lines)

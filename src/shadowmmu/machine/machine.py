@@ -1,25 +1,31 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The machine: a guest, the engine, and one processor a vCPU, run in turns."""
 
-import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import NamedTuple
 
 from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.engine.face.types import TripleFault
 from shadowmmu.engine.face.vm import Vm
 from shadowmmu.machine.cpu.unicorn_cpu import UnicornCpu
 from shadowmmu.machine.ctrl_c import CtrlC
-from shadowmmu.machine.devices import EXIT_PASS, PortBus
+from shadowmmu.machine.devices.acpi import firmware
+from shadowmmu.machine.devices.clock import TICKS_PER_SECOND, Clock
+from shadowmmu.machine.devices.console import Console
+from shadowmmu.machine.devices.exit_device import DEBUG_PORT, EXIT_PORT, DebugPort, ExitDevice
+from shadowmmu.machine.devices.mmio_bus import MmioBus
+from shadowmmu.machine.devices.pc import Pc
+from shadowmmu.machine.devices.port_bus import PortBus
+from shadowmmu.machine.devices.uart import SERIAL, SerialPort, Uart
 from shadowmmu.machine.emulator.decode import UnemulatedInstruction
 from shadowmmu.machine.exits.ports import guard_port
 from shadowmmu.machine.intercepts import EXIT_ON_PAUSE, NESTED_PAGING, SHADOW_PAGING
 from shadowmmu.machine.last_seen import FaultWitness, LastSeen, place_of
 from shadowmmu.machine.loader import Guest, Loaded, load_image
+from shadowmmu.machine.loop.outside import is_runnable
 from shadowmmu.machine.loop.vcpu_loop import VcpuLoop
-from shadowmmu.machine.memory.linear_memory import GuestMemory
+from shadowmmu.machine.memory.linear_memory import PAGE_SIZE, GuestMemory
 from shadowmmu.machine.result import Reason, Result, resident_bytes
 from shadowmmu.machine.seam import Exit, ExitKind, State
 from shadowmmu.machine.svm.reflect import exit_name
@@ -31,9 +37,17 @@ from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.x86.control import Cr4
 
 MAX_EXITS = 2_000_000
-MAX_QUIET_SECONDS = 20.0
-_TICK = 0.1  # wall seconds after which a CPU without an exit is stopped for a look around
-_TURN = 64  # exits of one vCPU before the next has its turn
+MAX_QUIET = 2_000_000_000
+_SLICE = 10_000_000  # instructions after which a CPU without an exit is stopped for a look around
+_TURN, _TURN_INSTRUCTIONS = 64, 100_000  # exits, and instructions, of one vCPU before the next has its turn
+
+
+class Limits(NamedTuple):
+    """Of a run: see `Machine.run`."""
+
+    exits: int
+    quiet: int
+    ticks: int | None
 
 
 class Machine:
@@ -47,8 +61,7 @@ class Machine:
     audit         called with the Vm after each exit; what it raises ends the run
     loaded        an image to run instead of the guest's own
 
-    Runs repeat exactly, several vCPUs included, as long as no vCPU spins for longer than a tenth of a second
-    without an exit.
+    Runs repeat exactly, several vCPUs included: turns, timers and interrupts go by `clock`, which counts what the guest does.
     """
 
     def __init__(
@@ -77,24 +90,53 @@ class Machine:
         self._on_exit, self._audit = on_exit, audit
         self._unclaimed = Unclaimed()
         self._witnesses: list[FaultWitness] = []
-        self.ports = PortBus(on_output, self._stop_cpus, self._unclaimed)
+        self.processors: tuple[Processor, ...] = ()
+        self.clock = Clock(self._look_up)
+        self.console = Console(on_output)
+        self.ports = PortBus(self._unclaimed)
+        self._exit_device = ExitDevice(self._stop_cpus)
+        self._pc = self._add_devices()
         self.exits = 0
-        """Exits so far; those of the machine's own clock do not count."""
-        loaded = loaded or load_image(guest)
+        """Exits so far; stops of the machine's own do not count."""
+        self._load(loaded := loaded or load_image(guest))
+        self._loops = tuple(self._vcpu_loop(number, loaded) for number in range(guest.vcpus))
+        self.processors = tuple(loop.processor for loop in self._loops)
+        self._quiet = 0
+        self._turn = 0
+        self._ran_last: Processor | None = None
+
+    def _add_devices(self) -> Pc | None:
+        self.ports.add(SERIAL, len(Uart), SerialPort(self.console.print))
+        self.ports.add(DEBUG_PORT, 1, DebugPort(self.console.print))
+        self.ports.add(EXIT_PORT, 1, self._exit_device)
+        if self.guest.platform == "bare":
+            return None
+        return Pc(
+            self.clock,
+            self.ports,
+            self.console,
+            memory_mib=self.guest.memory_mib,
+            vcpus=self.guest.vcpus,
+            wake=self._look_up,
+            flush=self._flush_page,
+            waiting=self.guest.input.encode(),
+        )
+
+    def _load(self, loaded: Loaded) -> None:
+        if self._pc is not None:
+            for gpa, data in firmware(self.guest.vcpus).items():
+                self.vm.write_guest(gpa, data)
         for number, piece in enumerate(loaded.pieces):
             self.vm.write_guest(piece.gpa, piece.data)
             for start, end in piece.zeroes(loaded.pieces[:number]):
                 self.vm.write_guest(start, bytes(end - start))
-        self._loops = tuple(self._vcpu_loop(number, loaded) for number in range(guest.vcpus))
-        self.processors = tuple(loop.processor for loop in self._loops)
-        self._quiet_since = 0.0
-        self._turn = 0
 
     def _vcpu_loop(self, number: int, loaded: Loaded) -> VcpuLoop:
         vcpu = self.vm.vcpus[number]
-        cpuid = Cpuid(number, self.vm.config, frozenset(self.guest.features))
+        guest, apic = self.guest, None if self._pc is None else self._pc.local_apics[number]
+        cpuid = Cpuid(number, self.vm.config, frozenset(guest.features), frozenset(guest.without), apic)
         intercepts = NESTED_PAGING if self.vm.tdp else SHADOW_PAGING
-        if self.guest.vcpus > 1:
+        if guest.vcpus > 1:
             intercepts |= EXIT_ON_PAUSE
 
         def guard(state: State, port: int, size: int) -> ExitKind | None:
@@ -102,9 +144,13 @@ class Machine:
 
         cpu = UnicornCpu(self.vm.host_regions(), self.ports, guard, intercepts)
         cpu.set_state(loaded.state)
+        self.clock.count_too(lambda: cpu.executed)
         witness = FaultWitness()
-        memory = GuestMemory(vcpu, self._stored, self._unclaimed)
-        processor = witness.processor = Processor(vcpu, cpu, cpuid, intercepts, memory, witness=witness)
+        mmio = MmioBus(self._unclaimed)
+        if self._pc is not None:
+            self._pc.mmio(number, mmio)
+        memory = GuestMemory(vcpu, self._stored, self._unclaimed, mmio)
+        processor = witness.processor = Processor(vcpu, cpu, cpuid, intercepts, memory, witness=witness, clock=self.clock, apic=apic)
         self._witnesses.append(witness)
         vcpu.set_sregs(loaded.cr0, 0, 0, 0)
         return VcpuLoop(processor, self._stored, self._host_stored)
@@ -124,107 +170,135 @@ class Machine:
         for processor in self.processors:
             processor.cpu.all_code_changed()
 
+    def _flush_page(self, gpa: int) -> None:
+        """The host takes a page away and gives it back."""
+        if gpa < self.vm.memory_size:
+            self.vm.invalidate_hva(gpa, PAGE_SIZE)
+        self._look_up()
+
     def _stop_cpus(self) -> None:
         for processor in self.processors:
             processor.cpu.stop()
 
+    def _look_up(self) -> None:
+        """A device has news: if a CPU runs, it is to come back and see."""
+        for processor in self.processors:
+            if processor.cpu.running:
+                processor.cpu.stop()
+
     # --- running
 
-    def run(self, *, max_exits: int = MAX_EXITS, max_quiet_seconds: float = MAX_QUIET_SECONDS) -> Result:
+    def run(self, *, max_exits: int = MAX_EXITS, max_quiet: int = MAX_QUIET, max_ticks: int | None = None) -> Result:
         """Run until the guest ends or a limit is reached.
 
-        max_exits          total exits of this machine, counted from its start
-        max_quiet_seconds  CPU time, in seconds, that a guest may run without any exit
+        max_exits  total exits of this machine, counted from its start
+        max_quiet  instructions that a guest may execute without any exit
+        max_ticks  of `clock`, counted from its start
         """
-        with self._ticking(), CtrlC(self._stop_cpus) as ctrl_c:
-            reason, detail = self._loop(max_exits, max_quiet_seconds, ctrl_c)
-        self.ports.flush()
+        with CtrlC(self._stop_cpus) as ctrl_c:
+            reason, detail = self._loop(Limits(max_exits, max_quiet, max_ticks), ctrl_c)
+        self.console.flush()
         return self._result(reason, detail)
 
-    def _loop(self, max_exits: int, max_quiet_seconds: float, ctrl_c: CtrlC) -> tuple[Reason, str]:
-        self._quiet_since = time.thread_time()
-        while not all(processor.halted for processor in self.processors):
-            for loop in self._turns():
-                try:
-                    exit_ = loop.step()
-                except TripleFault as end:
-                    return Reason.TRIPLE_FAULT, str(end)
-                except (UnemulatedInstruction, TaskSwitch) as end:
-                    return Reason.UNEMULATED, str(end)
-                ctrl_c.check()
-                ended = self._after(loop.processor, exit_, max_quiet_seconds)
-                if ended is not None:
-                    return ended
-                if self.exits >= max_exits:
-                    return Reason.EXIT_LIMIT, f"{self.exits} exits"
-        return self._halted()
+    def _loop(self, limits: Limits, ctrl_c: CtrlC) -> tuple[Reason, str]:
+        self._quiet = 0
+        while True:
+            loop = self._next_loop()
+            if loop is None:
+                if not self.clock.warp():
+                    return self._halted()
+                ended = self._limit_reached(limits)
+            else:
+                ended = self._take_turn(loop, limits, ctrl_c)
+            if ended is not None:
+                return ended
 
-    def _turns(self) -> Iterator[VcpuLoop]:
-        """The loop of the vCPU whose turn it is, over and over, as long as its turn lasts."""
-        loop = self._loops[self._turn % len(self._loops)]
-        processor = loop.processor
-        self._turn += 1
-        if processor.halted:
-            return
-        if len(self.processors) > 1:
+    def _next_loop(self) -> VcpuLoop | None:
+        """That of the next vCPU that does not sleep."""
+        for _ in self._loops:
+            loop = self._loops[self._turn % len(self._loops)]
+            self._turn += 1
+            if is_runnable(loop.processor):
+                return loop
+        return None
+
+    def _take_turn(self, loop: VcpuLoop, limits: Limits, ctrl_c: CtrlC) -> tuple[Reason, str] | None:
+        """Run one vCPU until it waits or others are to go on; why the run has ended, if it has."""
+        processor, alone = loop.processor, len(self._loops) == 1
+        if self._ran_last is not processor and self._ran_last is not None:
             processor.cpu.all_code_changed()
-        processor.yielded = False
-        last = self.exits + _TURN
-        while not (processor.halted or processor.yielded) and (len(self.processors) == 1 or self.exits < last):
-            yield loop
+        self._ran_last, processor.yielded = processor, False
+        last_exit, last_instruction = self.exits + _TURN, processor.cpu.executed + _TURN_INSTRUCTIONS
+        while is_runnable(processor) and not processor.yielded:
+            if not alone and (self.exits >= last_exit or processor.cpu.executed >= last_instruction):
+                return None
+            ended = self._step(loop, last_instruction, limits, ctrl_c)
+            if ended is not None:
+                return ended
+        return None
 
-    def _after(self, processor: Processor, exit_: Exit, max_quiet_seconds: float) -> tuple[Reason, str] | None:
+    def _step(self, loop: VcpuLoop, last_instruction: int, limits: Limits, ctrl_c: CtrlC) -> tuple[Reason, str] | None:
+        processor = loop.processor
+        before = processor.cpu.executed
+        processor.cpu.stop_at(self._until(processor, last_instruction, limits))
+        try:
+            exit_ = loop.step()
+        except TripleFault as end:
+            return Reason.TRIPLE_FAULT, str(end)
+        except (UnemulatedInstruction, TaskSwitch) as end:
+            return Reason.UNEMULATED, str(end)
+        ctrl_c.check()
+        self._quiet = self._quiet + processor.cpu.executed - before if exit_.kind is ExitKind.INTERRUPTED else 0
+        return self._after(processor, exit_, limits)
+
+    def _until(self, processor: Processor, last_instruction: int, limits: Limits) -> int:
+        """How far the CPU may run by itself: to the end of its turn, the next timer, or a limit."""
+        executed = processor.cpu.executed
+        until = executed + min(_SLICE, max(limits.quiet - self._quiet, 1))
+        if len(self._loops) > 1:
+            until = min(until, last_instruction)
+        if self.clock.next_deadline is not None:
+            self.clock.expire_due()
+        if self.clock.next_deadline is not None:
+            until = min(until, executed + self.clock.next_deadline - self.clock.now)
+        return until
+
+    def _after(self, processor: Processor, exit_: Exit, limits: Limits) -> tuple[Reason, str] | None:
         """Count, call the hooks, and see whether that was the end."""
-        if exit_.kind is ExitKind.INTERRUPTED:
-            processor.yielded = True
-            if time.thread_time() - self._quiet_since > max_quiet_seconds:
-                return Reason.SPINNING, f"{max_quiet_seconds:g} s of CPU time without an exit, near RIP {processor.cpu.state().rip:#x}"
-        else:
+        if exit_.kind is not ExitKind.INTERRUPTED:
             self.exits += 1
-            self._quiet_since = time.thread_time()
             if self._audit is not None:
                 self._audit(self.vm)
             if self._on_exit is not None:
                 self._on_exit(self, exit_)
-        if self.ports.exit_code is not None:
-            return self._verdict(self.ports.exit_code)
+        if self._exit_device.code is not None:
+            return self._verdict(self._exit_device.code)
         if processor.shutdown is not None:
             return Reason.TRIPLE_FAULT, processor.shutdown
+        if self._quiet >= limits.quiet:
+            return Reason.SPINNING, f"{limits.quiet:,} instructions without an exit, near RIP {processor.cpu.state().rip:#x}"
+        return self._limit_reached(limits)
+
+    def _limit_reached(self, limits: Limits) -> tuple[Reason, str] | None:
+        if self.exits >= limits.exits:
+            return Reason.EXIT_LIMIT, f"{self.exits} exits"
+        if limits.ticks is not None and self.clock.now >= limits.ticks:
+            return Reason.TIME_LIMIT, f"{self.clock.now / TICKS_PER_SECOND:.3f} s of the guest's time"
         return None
 
     def _verdict(self, code: int) -> tuple[Reason, str]:
-        if code != EXIT_PASS:
+        if code != self.guest.exit_pass:
             return Reason.FAILED, f"exit port: {code:#x}"
         wrong = self._wrong_last_line()
         return (Reason.FAILED, wrong) if wrong else (Reason.PASSED, "")
 
     def _halted(self) -> tuple[Reason, str]:
         wrong = self._wrong_last_line() if self.guest.end == "halt" else ""
-        return (Reason.FAILED, wrong) if wrong else (Reason.HALTED, f"HLT at RIP {self.processors[0].cpu.state().rip:#x}")
+        return (Reason.FAILED, wrong) if wrong else (Reason.HALTED, f"HLT at RIP {self.processors[0].halted_at:#x}")
 
     def _wrong_last_line(self) -> str:
-        last = self.ports.output.rstrip().rpartition("\n")[2]
+        last = self.console.output.rstrip().rpartition("\n")[2]
         return f"last line is {last!r}, not {self.guest.expect!r}" if self.guest.expect and last != self.guest.expect else ""
-
-    @contextmanager
-    def _ticking(self) -> Iterator[None]:
-        """Stop a CPU that runs long without an exit, so that limits and signals are looked at."""
-        over = threading.Event()
-
-        def tick() -> None:
-            before = -1
-            while not over.wait(_TICK):
-                if self.exits == before:
-                    self._stop_cpus()
-                before = self.exits
-
-        thread = threading.Thread(target=tick, name="shadowmmu-tick", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
 
     # --- the result
 
@@ -249,7 +323,7 @@ class Machine:
             roots=self.vm.roots,
             reason=reason,
             detail=detail,
-            code=self.ports.exit_code,
+            code=self._exit_device.code,
             exits=dict(exits.most_common()),
             outcomes=dict(outcomes.most_common()),
             injected=dict(injected.most_common()),
@@ -257,7 +331,7 @@ class Machine:
             emulated=sum(processor.emulated for processor in self.processors),
             unprotected=sum(processor.unprotected for processor in self.processors),
             port_accesses=self.ports.reads + self.ports.writes,
-            output=self.ports.output,
+            output=self.console.output,
             counters=self.vm.counters(),
             host_memory=resident_bytes(self.vm.host_regions()),
         )

@@ -13,7 +13,7 @@ class Reason(StrEnum):
     """Why a run ended."""
 
     PASSED = "passed"
-    """The guest wrote 0x10 to the exit port, and its last line is the expected one."""
+    """The guest wrote what it should to the exit port, and its last line is the expected one."""
     FAILED = "failed"
     """It wrote another value, or its last line is not the expected one."""
     HALTED = "halted"
@@ -21,8 +21,10 @@ class Reason(StrEnum):
     TRIPLE_FAULT = "triple fault"
     EXIT_LIMIT = "exit limit"
     """`max_exits` were reached; `run` may be called again."""
+    TIME_LIMIT = "time limit"
+    """`max_ticks` of virtual time are over; `run` may be called again."""
     SPINNING = "spinning"
-    """The guest used `max_quiet_seconds` of CPU time without an exit."""
+    """The guest executed `max_quiet` instructions without an exit."""
     UNEMULATED = "unemulated instruction"
 
 

@@ -168,12 +168,13 @@ class ExitKind(Enum):
     SVM = "SVM"  # VMRUN and its like; number: exit code
     UNDEFINED = "undefined"  # an instruction the machine does not offer, as MONITOR; number: exit code
     INTERCEPTED = "intercepted"  # something else that `Intercepts` asked for; number: exit code
+    IRET = "IRET"  # intercepted while NMIs are masked
     INTERRUPT_WINDOW = "interrupt window"  # VINTR is intercepted, and the guest is ready for an interrupt
     PORT = "port"  # IN or OUT that the guard wants to see; number: port; error_code: bytes
     PORT_DENIED = "port denied"  # IN or OUT without the right to
     TASK_SWITCH = "task switch"  # by hardware, and already done: the guest's CR3 is lost
     SHUTDOWN = "shutdown"
-    INTERRUPTED = "interrupted"  # by `Cpu.stop`
+    INTERRUPTED = "interrupted"  # by `Cpu.stop` or `Cpu.stop_at`
 
 
 class Exit(NamedTuple):
@@ -235,6 +236,17 @@ class Cpu(Protocol):
 
     def run(self, until: int | None = None) -> Exit:
         """Run the guest until it exits. It also stops, as if HLT stood there, before an instruction at linear address `until`."""
+
+    @property
+    def executed(self) -> int:
+        """Instructions that it has begun so far."""
+
+    def stop_at(self, executed: int) -> None:
+        """Let no run go on beyond so many instructions: it returns INTERRUPTED."""
+
+    @property
+    def running(self) -> bool:
+        """A hook of its `run` is being called."""
 
     def stop(self) -> None:
         """From any thread or hook: make this `run`, or the next one, return INTERRUPTED before the guest's next instruction."""

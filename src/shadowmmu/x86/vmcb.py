@@ -73,6 +73,7 @@ class Intercept1(IntEnum):
     VINTR = 1 << 4
     CR0_SELECTIVE = 1 << 5  # writes that change more of CR0 than TS and MP
     RDTSC = 1 << 14
+    IRET = 1 << 20
     CPUID = 1 << 18
     SOFTWARE_INTERRUPT = 1 << 21
     INVD = 1 << 22
@@ -115,10 +116,14 @@ class SvmExit(IntEnum):
     EXCEPTION = 0x40  # + vector
     PAGE_FAULT = 0x4E
     INTR = 0x60  # the first of those with a bit in `Intercept1` and `Intercept2`
+    NMI = 0x61
+    SMI = 0x62
+    INIT = 0x63
     VINTR = 0x64
     CR0_SELECTIVE = 0x65
     RDTSC = 0x6E
     CPUID = 0x72
+    IRET = 0x74
     SOFTWARE_INTERRUPT = 0x75
     INVD = 0x76
     PAUSE = 0x77

@@ -194,3 +194,33 @@ def test_zeroes_are_written_only_where_another_piece_has_been() -> None:
     before, after = Piece(0x1000, b"x" * 0x100, 0x100), Piece(0x1000, b"y" * 0x10, 1 << 20)
     assert list(after.zeroes([before])) == [(0x1010, 0x1100)]
     assert not list(after.zeroes([Piece(0x0, b"x", 1), Piece(0x1000, b"x", 1 << 20)]))
+
+
+def test_command_line_and_modules_on_the_pc(tmp_path: Path) -> None:
+    (tmp_path / "first").write_bytes(b"one")
+    (tmp_path / "second").write_bytes(bytes(5000))
+    described = guest(directory=str(tmp_path), platform="pc", arguments="-v 7", modules=("first quiet", "second"))
+    loaded = load_bytes(described, elf())
+    (info, *_), memory = loaded.pieces, {piece.gpa: piece.data for piece in loaded.pieces}
+
+    def text(at: int) -> bytes:
+        return info.data[at - info.gpa :].partition(b"\0")[0]
+
+    flags, line, count, table = (struct.unpack_from("<I", info.data, at)[0] for at in (0, 16, 20, 24))
+    assert (flags & 0x4D, text(line), count) == (0x4D, f"{described.image} -v 7".encode(), 2)
+    modules = [struct.unpack_from("<IIII", info.data, table - info.gpa + 16 * i) for i in range(2)]
+    assert [memory[start] for start, *_ in modules] == [b"one", bytes(5000)]
+    assert [(end - start, text(words)) for start, end, words, _ in modules] == [(3, b"first quiet"), (5000, b"second")]
+    assert all(start % 4096 == 0 for start, *_ in modules)
+
+
+def test_what_a_pc_cannot_have_is_refused(tmp_path: Path) -> None:
+    toml = tmp_path / "guest.toml"
+    toml.write_text('name = "g"\nimage = "g"\nplatform = "pc"\nmemory_mib = 4096\n')
+    with pytest.raises(BadInput, match="devices begin at 3072 MiB"):
+        read_guest(toml)
+    toml.write_text('name = "g"\nimage = "g"\nwithout = ["wings"]\n')
+    with pytest.raises(BadInput, match="without: this machine has no wings"):
+        read_guest(toml)
+    with pytest.raises(BadInput, match=r"module .*missing"):
+        load_bytes(guest(directory=str(tmp_path), platform="pc", modules=("missing",)), elf())

@@ -7,7 +7,10 @@ import pytest
 
 from shadowmmu.engine.face.types import Outcome
 from shadowmmu.engine.face.vm import Vm
-from shadowmmu.machine.devices import DEBUG_PORT, EXIT_PORT, SERIAL, PortBus
+from shadowmmu.machine.devices.console import Console
+from shadowmmu.machine.devices.exit_device import DEBUG_PORT, EXIT_PORT, DebugPort, ExitDevice
+from shadowmmu.machine.devices.port_bus import PortBus
+from shadowmmu.machine.devices.uart import SERIAL, SerialPort, Uart
 from shadowmmu.machine.memory.cpu_memory import CpuMemory
 from shadowmmu.machine.memory.linear_memory import SYSTEM, WRITE, GuestFault, GuestMemory
 from shadowmmu.machine.seam import MASK64, Seg, Segment, State, System, Table
@@ -17,36 +20,46 @@ from shadowmmu.x86.msr import EFER, FS_BASE, KERNEL_GS_BASE, LSTAR, PAT, STAR, S
 # --- ports
 
 
-def bus() -> tuple[PortBus, list[str]]:
-    lines: list[str] = []
-    return PortBus(lines.append, lambda: lines.append("exit")), lines
+class Bench:
+    """Ports with the devices of every machine; `lines` is what they told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.console = Console(self.lines.append)
+        self.exit = ExitDevice(lambda: self.lines.append("exit"))
+        self.ports = PortBus()
+        self.ports.add(SERIAL, len(Uart), SerialPort(self.console.print))
+        self.ports.add(DEBUG_PORT, 1, DebugPort(self.console.print))
+        self.ports.add(EXIT_PORT, 1, self.exit)
 
 
 def test_serial_output_by_lines() -> None:
-    ports, lines = bus()
+    bench = Bench()
     for character in b"one\ntw\xc3\xb6":
-        assert ports.read(SERIAL + 5, 1) & 0x20
-        ports.write(SERIAL, 1, character)
-    assert lines == ["one\n"]
-    assert ports.output == "one\ntwö"
-    ports.flush()
-    assert lines == ["one\n", "twö"]
+        assert bench.ports.read(SERIAL + 5, 1) & 0x20
+        bench.ports.write(SERIAL, 1, character)
+    assert bench.lines == ["one\n"]
+    assert bench.console.output == "one\ntwö"
+    bench.console.flush()
+    assert bench.lines == ["one\n", "twö"]
 
 
 def test_setting_the_baud_rate_prints_nothing() -> None:
-    ports, _ = bus()
+    bench = Bench()
+    ports = bench.ports
     for register, value in ((3, 0x80), (0, 0x01), (1, 0x00), (3, 0x03), (7, 0x5A)):
         ports.write(SERIAL + register, 1, value)
     ports.write(SERIAL, 1, ord("x"))
-    assert (ports.output, ports.read(SERIAL + 7, 1), ports.read(SERIAL + 2, 1)) == ("x", 0x5A, 1)
+    assert (bench.console.output, ports.read(SERIAL + 7, 1), ports.read(SERIAL + 2, 1)) == ("x", 0x5A, 1)
 
 
 def test_exit_port_debug_port_and_nothing() -> None:
-    ports, lines = bus()
+    bench = Bench()
+    ports = bench.ports
     ports.write(DEBUG_PORT, 1, ord("d"))
     ports.write(EXIT_PORT, 4, 0x10)
     ports.write(EXIT_PORT, 4, 0x11)
-    assert (ports.exit_code, ports.output, lines) == (0x10, "d", ["exit"])
+    assert (bench.exit.code, bench.console.output, bench.lines) == (0x10, "d", ["exit"])
     assert [ports.read(0x60, size) for size in (1, 2, 4)] == [0xFF, 0xFFFF, 0xFFFFFFFF]
 
 

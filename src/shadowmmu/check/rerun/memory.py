@@ -71,8 +71,8 @@ class EmulatorMemory(GuestMemory):
         self._on_mmio(gpa, size, False)
         return MMIO_BYTE * size
 
-    def store_mmio(self, gpa: int, size: int) -> None:
-        self._on_mmio(gpa, size, True)
+    def store_mmio(self, gpa: int, data: bytes) -> None:
+        self._on_mmio(gpa, len(data), True)
 
 
 class FetchedCode(GuestMemory):

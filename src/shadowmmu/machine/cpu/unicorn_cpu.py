@@ -22,12 +22,12 @@ from shadowmmu.machine.cpu.unicorn_host import NEVER, SvmHost
 from shadowmmu.machine.cpu.unicorn_layout import SEGMENT_SIZE, layout
 from shadowmmu.machine.intercepts import SHADOW_PAGING
 from shadowmmu.machine.seam import MASK32, Controls, CpuError, Exit, ExitKind, Intercepts, PortGuard, Ports, Segment, State, System, Table
-from shadowmmu.x86.control import Efer, Rflags
+from shadowmmu.x86.control import Efer
 from shadowmmu.x86.pferr import Pferr
 from shadowmmu.x86.vmcb import Intercept1, SvmExit
 
 _RSVD, _PRESENT = int(Pferr.RSVD), int(Pferr.PRESENT)
-_LMA = int(Efer.LMA)
+_LMA, _VINTR = int(Efer.LMA), int(Intercept1.VINTR)
 _INTERRUPT_SHADOW = 1 << 3  # in the mode flags
 _HOOKED = 0x100  # what the hook's number of an SVM exit begins with
 _SEGMENT_ARRAY = struct.Struct("<" + "I4xQII" * 10)
@@ -37,6 +37,7 @@ _PLAIN_EXITS = {
     SvmExit.CPUID: ExitKind.CPUID,
     SvmExit.RDTSC: ExitKind.RDTSC,
     SvmExit.RDTSCP: ExitKind.RDTSC,
+    SvmExit.IRET: ExitKind.IRET,
     SvmExit.HLT: ExitKind.HLT,
     SvmExit.PAUSE: ExitKind.PAUSE,
     SvmExit.INVD: ExitKind.CACHE,
@@ -59,6 +60,10 @@ def _exit_table() -> dict[int, Exit]:
 
 
 _EXITS = _exit_table()
+_STOPPED = Exit(ExitKind.INTERRUPTED)
+_WINDOW = Exit(ExitKind.INTERRUPT_WINDOW, int(SvmExit.VINTR))
+_IN_SHADOW = Exit(ExitKind.INTERRUPT_WINDOW)
+"""Interrupts are on, but not before the next instruction: the run goes on."""
 
 
 def _segment(fields: tuple[int, ...], index: int) -> Segment:
@@ -98,7 +103,7 @@ class UnicornCpu:
         self._system: System | None = None
         self._changed_code: list[tuple[int, int]] = []
         self._unmapped = 0
-        self._window_hook: int | None = None
+        self.running = False
         self._add_hooks()
 
     def _add_hooks(self) -> None:
@@ -169,26 +174,6 @@ class UnicornCpu:
         self._refused = bytes(self._host.context)
         uc.emu_stop()
         return False
-
-    def _on_instruction(self, uc: Any, _address: int, _size: int, _data: object) -> None:
-        """While VINTR is intercepted, before each instruction: the guest may have become ready for an interrupt."""
-        if uc.reg_read(x86_const.UC_X86_REG_EFLAGS) & Rflags.INTR:
-            self._host.read_context()
-            if not self._host.context[self._layout.hflags] & _INTERRUPT_SHADOW:
-                self._exit = Exit(ExitKind.INTERRUPT_WINDOW, int(SvmExit.VINTR))
-                uc.emu_stop()
-
-    def _watch_for_window(self) -> None:
-        """Have a look before each instruction if VINTR is intercepted; this processor's own way would deliver by itself."""
-        wanted = bool(self._intercepts.first & Intercept1.VINTR)
-        if wanted == (self._window_hook is not None):
-            return
-        if wanted:
-            self._window_hook = self._uc.hook_add(uc_const.UC_HOOK_CODE, self._on_instruction)
-        else:
-            self._uc.hook_del(self._window_hook)
-            self._window_hook = None
-        self.all_code_changed()  # what is translated knows of the hooks there were
 
     def _on_unmapped(self, _uc: Any, _access: int, address: int, _size: int, _value: int, _data: object) -> bool:
         self._unmapped = address
@@ -279,7 +264,9 @@ class UnicornCpu:
         self._controls = controls
 
     def set_intercepts(self, intercepts: Intercepts) -> None:
-        """What leaves the guest in the next run; only VMRUN loads it."""
+        """What leaves the guest in the next run; only VMRUN loads it. VINTR is watched for: the processor's own way delivers by itself."""
+        self._host.stop_request.watch_window(bool(intercepts.first & _VINTR))
+        intercepts = intercepts._replace(first=intercepts.first & ~_VINTR)
         if intercepts != self._intercepts:
             self._pending = self.state()
             self._intercepts = intercepts
@@ -345,15 +332,20 @@ class UnicornCpu:
 
     def run(self, until: int | None = None) -> Exit:
         """Run the guest until it exits. It also stops, as if HLT stood there, before an instruction at linear address `until`."""
-        start = self._prepare()
-        self._watch_for_window()
-        self._captured = self._exit = None
-        try:
-            self._uc.emu_start(start, NEVER if until is None else until)
-        except UcError as error:
-            rip, outside = self._uc.reg_read(x86_const.UC_X86_REG_RIP), self._unmapped
-            raise CpuError(f"the CPU stopped at RIP {rip:#x}: {error}; last address outside host memory: {outside:#x}") from error
-        return self._finish()
+        while True:
+            start = self._prepare()
+            self._captured = self._exit = None
+            self.running = True
+            try:
+                self._uc.emu_start(start, NEVER if until is None else until)
+            except UcError as error:
+                rip, outside = self._uc.reg_read(x86_const.UC_X86_REG_RIP), self._unmapped
+                raise CpuError(f"the CPU stopped at RIP {rip:#x}: {error}; last address outside host memory: {outside:#x}") from error
+            finally:
+                self.running = False
+            exit_ = self._finish()
+            if exit_ is not _IN_SHADOW:
+                return exit_
 
     def _finish(self) -> Exit:
         where, host = self._layout, self._host
@@ -361,16 +353,23 @@ class UnicornCpu:
             host.context[:] = self._refused
             host.write_context()
             self._refused = None
-        elif self._exit is None or self._exit.kind in (ExitKind.SYSCALL, ExitKind.INTERRUPT_WINDOW):
+        elif self._exit is None or self._exit.kind is ExitKind.SYSCALL:
             host.read_context()
         self._rip = struct.unpack_from("<Q", host.context, where.rip)[0]
         if not self._take_cr3():
             self._pending = self.state()  # so that VMRUN loads the right one
             return Exit(ExitKind.TASK_SWITCH)
-        if self._exit is not None:
-            return self._exit
-        host.stop_request.served()
-        return Exit(ExitKind.INTERRUPTED)
+        return self._stopped() if self._exit is None else self._exit
+
+    def _stopped(self) -> Exit:
+        """Between two instructions; why."""
+        request = self._host.stop_request
+        exit_ = _WINDOW if request.opened else _STOPPED
+        if exit_ is _WINDOW and self._host.context[self._layout.hflags] & _INTERRUPT_SHADOW:
+            request.skip_one()
+            return _IN_SHADOW
+        request.served()
+        return exit_
 
     def _take_cr3(self) -> bool:
         """Note the CR3 of the context. False: with shadow paging it is not the guest's to change, but a task switch did."""
@@ -378,6 +377,15 @@ class UnicornCpu:
         if self._controls.ncr3:
             self._controls = self._controls._replace(cr3=cr3)
         return bool(cr3 == self._controls.cr3)
+
+    @property
+    def executed(self) -> int:
+        """Instructions so far."""
+        return self._host.stop_request.executed
+
+    def stop_at(self, executed: int) -> None:
+        """Let no run go on beyond so many instructions: it returns INTERRUPTED."""
+        self._host.stop_request.stop_at(executed)
 
     def stop(self) -> None:
         """From any thread or hook: make this `run`, or the next one, return INTERRUPTED before the guest's next instruction."""

@@ -204,7 +204,8 @@ class SvmHost:
 
         Without such a hook the engine looks for one only at the beginning of a basic block.
         """
-        request = StopRequest(ctypes.cast(uclib.uc_emu_stop, ctypes.c_void_p).value or 0)
+        stop, read = (ctypes.cast(function, ctypes.c_void_p).value or 0 for function in (uclib.uc_emu_stop, uclib.uc_reg_read))
+        request = StopRequest(stop, read, x86_const.UC_X86_REG_EFLAGS)
         handle = ctypes.c_size_t()
         hook, data = ctypes.c_void_p(request.hook), ctypes.c_void_p(request.data)
         everywhere = ctypes.c_uint64(1), ctypes.c_uint64(0)

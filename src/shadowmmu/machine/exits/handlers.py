@@ -16,7 +16,7 @@ from shadowmmu.machine.memory.linear_memory import BP, DB, GP, OF, PF, UD, Event
 from shadowmmu.machine.seam import MASK32, Exit, ExitKind, Reg, Seg, Segment, State
 from shadowmmu.machine.svm.instructions import svm_instruction
 from shadowmmu.machine.svm.reflect import shut_down
-from shadowmmu.machine.svm.world_switch import take_interrupt
+from shadowmmu.machine.svm.world_switch import recalc_intercepts, take_interrupt
 from shadowmmu.machine.vcpu.deliver import TaskSwitch
 from shadowmmu.machine.vcpu.pending import Origin
 from shadowmmu.machine.vcpu.processor import Processor
@@ -162,7 +162,9 @@ def _syscall(p: Processor, exit_: Exit) -> None:
 
 
 def _hlt(p: Processor, _exit: Exit) -> None:
-    p.halted = True
+    p.halted, p.halted_at = True, p.cpu.state().rip
+    if p.apic is not None:  # something may wake it
+        p.advance(p.capture())
 
 
 def _pause(p: Processor, _exit: Exit) -> None:
@@ -175,8 +177,15 @@ def _cache(p: Processor, _exit: Exit) -> None:
 
 
 def _interrupt_window(p: Processor, _exit: Exit) -> None:
-    assert p.nested is not None
-    p.queue(take_interrupt(p, p.nested))
+    """L1's virtual interrupt for its L2; one from outside is taken on the way back in."""
+    if not p.waits_for_window and p.nested is not None:
+        p.queue(take_interrupt(p, p.nested))
+
+
+def _iret(p: Processor, _exit: Exit) -> None:
+    """Behind it NMIs may come again."""
+    p.nmi_masked, p.unmasked_at = False, p.cpu.state().rip
+    recalc_intercepts(p)
 
 
 def _undefined(_p: Processor, _exit: Exit) -> None:
@@ -211,6 +220,7 @@ HANDLERS: dict[ExitKind, Handler] = {
     ExitKind.PAUSE: _pause,
     ExitKind.SYSCALL: _syscall,
     ExitKind.CACHE: _cache,
+    ExitKind.IRET: _iret,
     ExitKind.INTERRUPT_WINDOW: _interrupt_window,
     ExitKind.SVM: svm_instruction,
     ExitKind.UNDEFINED: _undefined,

@@ -39,7 +39,7 @@ class Injection:
         error_code: Callable[[int], int],
     ) -> None:
         self._p = p
-        self._memory = CpuMemory(p.vcpu, on_store, on_host_store, self, p.translations)
+        self._memory = CpuMemory(p.vcpu, on_store, on_host_store, self, p.translations, p.memory.mmio)
         self._error_code = error_code
         self._now: Pending
 

@@ -8,6 +8,7 @@ from shadowmmu.machine.exits.handlers import HANDLERS, Handler
 from shadowmmu.machine.exits.page_boundary import run_exactly
 from shadowmmu.machine.loop.entry import enter
 from shadowmmu.machine.loop.injection import Injection
+from shadowmmu.machine.loop.outside import take_from_outside
 from shadowmmu.machine.memory.linear_memory import GuestFault, NestedFault
 from shadowmmu.machine.seam import Exit, ExitKind
 from shadowmmu.machine.svm.reflect import leave_by, reflect, shut_down
@@ -38,6 +39,9 @@ class VcpuLoop:
     def step(self) -> Exit:
         """Enter the guest and handle the exit."""
         p = self.processor
+        take_from_outside(p)
+        if p.pending is not None:
+            self._deliver()
         enter(p)
         while p.pending is not None:  # L2 had no root, and L1, which steps, traps before it goes on
             self._deliver()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from shadowmmu.engine.face.types import Outcome
 from shadowmmu.hardware.walk import SecondLevelFault
+from shadowmmu.machine.devices.mmio_bus import MmioBus
 from shadowmmu.machine.memory.cpu_walk import tables_of
 from shadowmmu.machine.memory.guest_tables import reported_fault
 from shadowmmu.machine.memory.linear_memory import PAGE_SIZE, PF, GuestFault, GuestMemory, NestedFault, Span
@@ -52,8 +53,9 @@ class CpuMemory(GuestMemory):
         on_host_store: Callable[[int, int], None],
         exits: DeliveryExits,
         translations: dict[tuple[int, int], int],
+        mmio: MmioBus | None = None,
     ) -> None:
-        super().__init__(vcpu, on_store)
+        super().__init__(vcpu, on_store, mmio=mmio)
         self._on_host_store, self._exits = on_host_store, exits
         self._tables = tables_of(vcpu)
         self._pages = translations

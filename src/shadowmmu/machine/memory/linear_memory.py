@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from shadowmmu.engine.face.types import GuestMemoryError
+from shadowmmu.machine.devices.mmio_bus import MmioBus
 from shadowmmu.machine.memory.guest_tables import locate_fault, reported_fault
 from shadowmmu.machine.seam import MASK32, MASK64
 from shadowmmu.machine.unclaimed import Unclaimed
@@ -99,12 +100,16 @@ Span = tuple[tuple[int, int], ...]
 
 
 class GuestMemory:
-    """`on_store(gpa, size)` is called after each store, for whoever keeps translated code; `unclaimed` hears of what is not there."""
+    """`on_store(gpa, size)` is called after each store, for whoever keeps translated code; `mmio` is where no memory is, `unclaimed`
+    hears of what nothing answers."""
 
-    def __init__(self, vcpu: "Vcpu", on_store: Callable[[int, int], None], unclaimed: Unclaimed | None = None) -> None:
+    def __init__(
+        self, vcpu: "Vcpu", on_store: Callable[[int, int], None], unclaimed: Unclaimed | None = None, mmio: MmioBus | None = None
+    ) -> None:
         self.vcpu = vcpu
         self._on_store = on_store
         self.unclaimed = unclaimed or Unclaimed()
+        self.mmio = mmio or MmioBus(self.unclaimed)
 
     @property
     def mask(self) -> int:
@@ -149,7 +154,7 @@ class GuestMemory:
             if self.store_memory(gpa, data[:size]):
                 self._on_store(gpa, size)
             else:
-                self.store_mmio(gpa, size)
+                self.store_mmio(gpa, data[:size])
             data = data[size:]
 
     def load_memory(self, gpa: int, size: int) -> bytes | None:
@@ -161,13 +166,12 @@ class GuestMemory:
         return self.vcpu.write_emulated(gpa, data)
 
     def load_mmio(self, gpa: int, size: int) -> bytes:
-        """What a load finds where there is no memory: this machine has no device there."""
-        self.unclaimed.memory(gpa, size, write=False)
-        return b"\xff" * size
+        """What a load finds where there is no memory."""
+        return self.mmio.load(gpa, size)
 
-    def store_mmio(self, gpa: int, size: int) -> None:
-        """A store where there is no memory goes nowhere."""
-        self.unclaimed.memory(gpa, size, write=True)
+    def store_mmio(self, gpa: int, data: bytes) -> None:
+        """A store where there is no memory."""
+        self.mmio.store(gpa, data)
 
     def store_physical(self, gpa: int, data: bytes) -> None:
         """The CPU stores within one page by physical address, as into a VMCB: a page that it uses so is no guest table."""

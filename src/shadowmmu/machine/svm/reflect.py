@@ -23,6 +23,7 @@ from shadowmmu.x86.vmcb import Intercept1, IoInfo, SvmExit
 _PLAIN = frozenset(
     (
         ExitKind.INTERRUPT_WINDOW,
+        ExitKind.IRET,
         ExitKind.INVLPG,
         ExitKind.CPUID,
         ExitKind.HLT,

@@ -24,7 +24,7 @@ from shadowmmu.x86.vmcb import VMCB_SIZE, Intercept1, SvmExit, Vmcb
 
 _NO_BREAKPOINTS = 0x400  # DR7
 _HANDLED_APART = Intercept1.INTR | Intercept1.NMI | Intercept1.SMI | Intercept1.INIT | Intercept1.VINTR | Intercept1.CR0_SELECTIVE
-"""What L1 may ask for and the CPU is not told: nothing comes from outside, and CR0 is intercepted in any case."""
+"""What L1 may ask for and the CPU is not told: what comes from outside the machine brings itself, and CR0 is intercepted in any case."""
 _EXIT_FIELDS = slice(int(Vmcb.V_INTR), int(Vmcb.N_CR3))
 _SAVE_AREA = slice(int(Vmcb.ES), int(Vmcb.G_PAT) + 8)
 
@@ -34,9 +34,11 @@ def recalc_intercepts(p: Processor) -> None:
     nested, intercepts = p.nested, p.intercepts
     if nested is not None:
         asked = nested.control.intercepts
-        first = asked.first & ~_HANDLED_APART | (Intercept1.VINTR if nested.has_interrupt(p.task_priority) else 0)
-        intercepts |= asked._replace(exceptions=0, first=first)
-    p.cpu.set_intercepts(intercepts)
+        intercepts |= asked._replace(exceptions=0, first=asked.first & ~_HANDLED_APART)
+    own = Intercept1.IRET if p.nmi_masked else 0
+    if p.waits_for_window or (nested is not None and nested.has_interrupt(p.task_priority)):
+        own |= Intercept1.VINTR
+    p.cpu.set_intercepts(intercepts._replace(first=intercepts.first | own))
 
 
 def take_interrupt(p: Processor, nested: NestedState) -> Event:

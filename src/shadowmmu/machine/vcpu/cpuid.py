@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What CPUID tells the guest: an AMD EPYC (Rome) without what this machine has not: PCID, protection keys, APIC.
-AMD-V, nested paging and 5-level paging only if they are asked for.
+"""What CPUID tells the guest: an AMD EPYC (Rome) without what this machine has not: PCID, protection keys.
+A local APIC where there is one; AMD-V, nested paging and 5-level paging only if they are asked for.
 
 Sources: APM vol. 3 appendix E; SDM vol. 2, CPUID.
 """
@@ -8,6 +8,7 @@ Sources: APM vol. 3 appendix E; SDM vol. 2, CPUID.
 from typing import NamedTuple
 
 from shadowmmu.engine.face.config import VmConfig
+from shadowmmu.machine.devices.local_apic import LocalApic
 from shadowmmu.x86.control import Cr4, Efer
 
 
@@ -25,11 +26,12 @@ _SVM_REVISION, _ASIDS, _FLUSH_BY_ASID = 1, 16, 1 << 6
 FEATURES = {
     "fpu": (_BASIC, _EDX, 0), "de": (_BASIC, _EDX, 2), "pse": (_BASIC, _EDX, 3), "tsc": (_BASIC, _EDX, 4),
     "msr": (_BASIC, _EDX, 5), "pae": (_BASIC, _EDX, 6), "mce": (_BASIC, _EDX, 7), "cx8": (_BASIC, _EDX, 8),
-    "sep": (_BASIC, _EDX, 11), "pge": (_BASIC, _EDX, 13), "cmov": (_BASIC, _EDX, 15), "pat": (_BASIC, _EDX, 16),
+    "apic": (_BASIC, _EDX, 9), "sep": (_BASIC, _EDX, 11), "pge": (_BASIC, _EDX, 13), "cmov": (_BASIC, _EDX, 15), "pat": (_BASIC, _EDX, 16),
     "pse36": (_BASIC, _EDX, 17), "clflush": (_BASIC, _EDX, 19), "mmx": (_BASIC, _EDX, 23), "fxsr": (_BASIC, _EDX, 24),
     "sse": (_BASIC, _EDX, 25), "sse2": (_BASIC, _EDX, 26), "sse3": (_BASIC, _ECX, 0), "ssse3": (_BASIC, _ECX, 9),
-    "cx16": (_BASIC, _ECX, 13), "sse4.1": (_BASIC, _ECX, 19), "sse4.2": (_BASIC, _ECX, 20), "movbe": (_BASIC, _ECX, 22),
-    "popcnt": (_BASIC, _ECX, 23), "aes": (_BASIC, _ECX, 25), "hypervisor": (_BASIC, _ECX, 31),
+    "cx16": (_BASIC, _ECX, 13), "sse4.1": (_BASIC, _ECX, 19), "sse4.2": (_BASIC, _ECX, 20), "x2apic": (_BASIC, _ECX, 21),
+    "movbe": (_BASIC, _ECX, 22),
+    "popcnt": (_BASIC, _ECX, 23), "tsc-deadline": (_BASIC, _ECX, 24), "aes": (_BASIC, _ECX, 25), "hypervisor": (_BASIC, _ECX, 31),
     "fsgsbase": (_STRUCTURED, _EBX, 0), "bmi1": (_STRUCTURED, _EBX, 3), "smep": (_STRUCTURED, _EBX, 7),
     "bmi2": (_STRUCTURED, _EBX, 8), "adx": (_STRUCTURED, _EBX, 19), "smap": (_STRUCTURED, _EBX, 20),
     "clflushopt": (_STRUCTURED, _EBX, 23), "la57": (_STRUCTURED, _ECX, 16),
@@ -44,6 +46,9 @@ _CR4 = {"smep": Cr4.SMEP, "smap": Cr4.SMAP, "fsgsbase": Cr4.FSGSBASE, "la57": Cr
 """Name -> the bits of EFER, or of CR4, that a guest may set if it has the feature."""
 ON_REQUEST = frozenset(("la57", "svm", "npt"))
 """Offered only to a guest that asks for it."""
+OF_APIC = frozenset(("apic", "x2apic", "tsc-deadline"))
+"""Offered where there is a local APIC."""
+_APIC_BIT = 1 << 9
 
 CR4_OFFERED = int(
     Cr4.TSD | Cr4.DE | Cr4.PSE | Cr4.PAE | Cr4.MCE | Cr4.PGE | Cr4.PCE | Cr4.OSFXSR | Cr4.OSXMMEXCPT
@@ -52,19 +57,19 @@ CR4_OFFERED = int(
 """CR4 bits the guest may set: those CPUID offers, and LA57 always."""
 
 _ALSO_EXTENDED = frozenset(
-    ("fpu", "de", "pse", "tsc", "msr", "pae", "mce", "cx8", "pge", "cmov", "pat", "pse36", "mmx", "fxsr")
+    ("fpu", "de", "pse", "tsc", "msr", "pae", "mce", "cx8", "apic", "pge", "cmov", "pat", "pse36", "mmx", "fxsr")
 )  # AMD repeats these in 80000001h EDX
 _AMD = Leaf(0, 0x68747541, 0x444D4163, 0x69746E65)  # "AuthenticAMD"
 _INTEL = Leaf(0, 0x756E6547, 0x6C65746E, 0x49656E69)  # "GenuineIntel"
-_SIGNATURE = 0x00830F10  # family 17h, model 31h, stepping 0
+SIGNATURE = 0x00830F10  # family 17h, model 31h, stepping 0
 _BRAND = b"AMD EPYC-Rome, shadow-paged".ljust(48, b"\0")
 _HYPERVISOR = Leaf(0x40000000, *(int.from_bytes(b"shadowmmu   "[i : i + 4], "little") for i in (0, 4, 8)))
 _LAST_BASIC = 0xD
 
 
-def _offered(config: VmConfig, asked: frozenset[str]) -> frozenset[str]:
+def _offered(config: VmConfig, asked: frozenset[str], without: frozenset[str]) -> frozenset[str]:
     """All features, but for those that the VM's description of the guest's CPU leaves out."""
-    missing = ON_REQUEST - asked
+    missing = ON_REQUEST - asked | without
     if not config.pages_1g:
         missing |= {"1gb-pages"}
     missing |= {name for name, bits in _EFER.items() if config.efer_reserved & bits}
@@ -73,11 +78,25 @@ def _offered(config: VmConfig, asked: frozenset[str]) -> frozenset[str]:
 
 
 class Cpuid:
-    """The leaves of one vCPU of a VM that is made so; `asked`: what the guest wants of `ON_REQUEST`."""
+    """The leaves of one vCPU of a VM that is made so.
 
-    def __init__(self, number: int, config: VmConfig, asked: frozenset[str] = frozenset()) -> None:
+    asked    what the guest wants of `ON_REQUEST`
+    without  what it is not to be offered
+    apic     the vCPU's, if it has one
+    """
+
+    def __init__(
+        self,
+        number: int,
+        config: VmConfig,
+        asked: frozenset[str] = frozenset(),
+        without: frozenset[str] = frozenset(),
+        apic: LocalApic | None = None,
+    ) -> None:
         self.offers_svm = "svm" in asked
-        vcpus, vendor, offered = config.vcpus, _AMD if config.amd else _INTEL, _offered(config, asked)
+        self._apic = apic
+        without |= OF_APIC if apic is None else frozenset()
+        vcpus, vendor, offered = config.vcpus, _AMD if config.amd else _INTEL, _offered(config, asked, without)
         la57, last = "la57" in asked, _SVM if self.offers_svm else 0x80000008
         self._leaves = {
             0x0: vendor._replace(eax=_LAST_BASIC),
@@ -91,8 +110,8 @@ class Cpuid:
         for leaf in (_BASIC, _STRUCTURED, _EXTENDED):
             self._leaves[leaf] = self._features(leaf, offered)
         basic = self._leaves[_BASIC]
-        self._leaves[_BASIC] = basic._replace(eax=_SIGNATURE, ebx=number << 24 | vcpus << 16 | 8 << 8)
-        self._leaves[_EXTENDED] = self._leaves[_EXTENDED]._replace(eax=_SIGNATURE)
+        self._leaves[_BASIC] = basic._replace(eax=SIGNATURE, ebx=number << 24 | vcpus << 16 | 8 << 8)
+        self._leaves[_EXTENDED] = self._leaves[_EXTENDED]._replace(eax=SIGNATURE)
         if self.offers_svm:
             nested = self._features(_SVM, offered).edx
             self._leaves[_SVM] = Leaf(_SVM_REVISION, _ASIDS, 0, nested | _FLUSH_BY_ASID)
@@ -112,7 +131,10 @@ class Cpuid:
         """EAX, EBX, ECX, EDX; zeroes for a leaf that is not there."""
         if not self.has(leaf, subleaf):
             return Leaf(0, 0, 0, 0)
-        return self._leaves[leaf]
+        found = self._leaves[leaf]
+        if self._apic is not None and leaf in (_BASIC, _EXTENDED) and not self._apic.enabled:
+            found = found._replace(edx=found.edx & ~_APIC_BIT)
+        return found
 
     def has(self, leaf: int, subleaf: int) -> bool:
         return leaf in self._leaves and not (leaf == _STRUCTURED and subleaf)

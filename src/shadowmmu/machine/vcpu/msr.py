@@ -3,8 +3,11 @@
 
 from typing import TYPE_CHECKING, Any
 
+from shadowmmu.machine.devices.local_apic import LocalApic
 from shadowmmu.machine.memory.linear_memory import GP, GuestFault, GuestMemory
 from shadowmmu.machine.seam import MASK32, MASK64, Seg, State
+from shadowmmu.machine.vcpu.apic_msrs import ApicMsrs
+from shadowmmu.machine.vcpu.kept_msrs import KeptMsrs
 from shadowmmu.x86.control import Efer
 from shadowmmu.x86.msr import (
     APIC_BASE,
@@ -55,9 +58,11 @@ def is_pat(value: int) -> bool:
 class Msrs:
     """`svm`: the CPU offers AMD-V. `tsc` is the time-stamp counter now, which the machine keeps so that runs repeat exactly."""
 
-    def __init__(self, vcpu: "Vcpu", memory: GuestMemory, number: int, *, svm: bool) -> None:
+    def __init__(self, vcpu: "Vcpu", memory: GuestMemory, number: int, *, svm: bool, apic: LocalApic | None = None) -> None:
         self.vcpu = vcpu
+        self._apic = None if apic is None else ApicMsrs(apic, vcpu.vm.maxphyaddr)
         self.memory = memory
+        self._kept = KeptMsrs()
         self.tsc_offset = 0
         bootstrap = 0x100 if number == 0 else 0
         self._values = {
@@ -84,9 +89,13 @@ class Msrs:
             return tsc + self.tsc_offset & MASK64
         if index in (FS_BASE, GS_BASE):
             return system.segments[Seg.FS if index == FS_BASE else Seg.GS].base
+        if self._apic is not None and self._apic.has(index):
+            return self._apic.read(index)
         if index in _SYSTEM_FIELDS:
             value: int = getattr(system, _SYSTEM_FIELDS[index])
             return value
+        if self._kept.has(index):
+            return self._kept.read(index)
         if index not in self._values:
             self.memory.unclaimed.msr(index, write=False)
             raise GuestFault(GP)
@@ -104,11 +113,15 @@ class Msrs:
         elif index in (FS_BASE, GS_BASE):
             which = Seg.FS if index == FS_BASE else Seg.GS
             state.set_segments({which: state.system.segments[which]._replace(base=value)})
+        elif self._apic is not None and self._apic.has(index):
+            self._apic.write(index, value, self.tsc_offset)
         elif index in _SYSTEM_FIELDS:
             change: dict[str, Any] = {_SYSTEM_FIELDS[index]: value & MASK32 if index == SYSENTER_CS else value}
             state.system = state.system._replace(**change)
         elif index in self._values:
             self._write_plain(index, value)
+        elif self._kept.has(index):
+            self._kept.write(index, value)
         else:
             self.memory.unclaimed.msr(index, write=True)
             raise GuestFault(GP)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from iced_x86 import Instruction
 
+from shadowmmu.machine.devices.clock import TICKS_PER_EXIT, Clock
+from shadowmmu.machine.devices.local_apic import LocalApic
 from shadowmmu.machine.emulator.decode import Fetcher, bitness
 from shadowmmu.machine.emulator.emulate import Emulator
 from shadowmmu.machine.memory.linear_memory import DB, PF, Event, GuestFault, GuestMemory
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from shadowmmu import Outcome, Vcpu
 
 _AC, _TF, _RF = int(Rflags.AC), int(Rflags.TF), int(Rflags.RF)
-TSC_PER_EXIT = 1000  # time-stamp counts; the clock of this machine is its exits
 _DR6_SINGLE_STEP = 1 << 14
 
 
@@ -33,8 +34,11 @@ class Processor:
     fetcher     reads the instruction at an exit, which the CPU has fetched by itself; `emulator.fetcher` reads one anew,
                 as KVM does to emulate it, or to skip it on a CPU that does not save the next RIP
 
-    While L2 runs, `nested` tells of it. `gif` is L1's global interrupt flag; nothing interrupts this machine, so it is
-    kept and not asked. `pending` is delivered when the exit has been handled.
+    clock       the machine's
+    apic        what comes from outside reaches it through this one; None: nothing does
+
+    While L2 runs, `nested` tells of it. `gif` is L1's global interrupt flag. `pending` is delivered when the exit has been
+    handled.
     """
 
     def __init__(
@@ -46,6 +50,8 @@ class Processor:
         memory: GuestMemory,
         fetcher: Fetcher | None = None,
         witness: Witness | None = None,
+        clock: Clock | None = None,
+        apic: LocalApic | None = None,
     ) -> None:
         self.vcpu = vcpu
         self.cpu = cpu
@@ -55,31 +61,54 @@ class Processor:
         self.emulator = Emulator(memory, Fetcher(memory), cpu)
         self.fetcher = fetcher or self.emulator.fetcher
         self.witness = witness or Witness()
-        self.msrs = Msrs(vcpu, memory, vcpu.id, svm=cpuid.offers_svm)
+        self.clock = clock or Clock()
+        self.apic = apic
+        self.msrs = Msrs(vcpu, memory, vcpu.id, svm=cpuid.offers_svm, apic=apic)
         self.nested: NestedState | None = None
         self.gif = True
-        self.task_priority = 0
+        self.nmi_masked = self.waits_for_window = False
+        """NMIs wait for an IRET; an interrupt waits until the guest is ready for one."""
+        self.unmasked_at: int | None = None
+        """RIP of the IRET that ends that, until it is done."""
+        self._own_priority = 0
         self.pending: Pending | None = None
         self.translations: dict[tuple[int, int], int] = {}
         """Of the CPU, as far as it delivers events."""
         self.halted = self.yielded = False
+        self.halted_at = 0
+        """RIP of the HLT."""
+        self.waits_for_startup = apic is not None and vcpu.id != 0
+        """An INIT has put it to sleep until a SIPI comes."""
         self.shutdown: str | None = None
         self.exits: Counter[ExitKind] = Counter()
         self.outcomes: Counter[Outcome] = Counter()
         self.reflected: Counter[int] = Counter()
         self.injected: Counter[str] = Counter()
         self.emulated = self.unprotected = 0
-        self._count = 0
         self._let_off = (0, 0, 0)  # RIP, address, times in a row
 
     @property
     def tsc(self) -> int:
-        """The time-stamp counter: a run repeats exactly, so it counts exits, not time."""
-        return self._count * TSC_PER_EXIT
+        """The time-stamp counter, without the guest's offset: a run repeats exactly, so it is the machine's clock."""
+        return self.clock.now
+
+    @property
+    def task_priority(self) -> int:
+        """CR8: that of the local APIC, but of an L2 that has its own."""
+        if self.apic is None or (self.nested is not None and self.nested.masks_interrupts):
+            return self._own_priority
+        return self.apic.tpr >> 4
+
+    @task_priority.setter
+    def task_priority(self, value: int) -> None:
+        if self.apic is None or (self.nested is not None and self.nested.masks_interrupts):
+            self._own_priority = value
+        elif value != self.apic.tpr >> 4:
+            self.apic.set_tpr(value << 4)
 
     def count(self, kind: ExitKind) -> None:
         """An exit, and so the clock goes on."""
-        self._count += 1
+        self.clock.advance(TICKS_PER_EXIT)
         self.exits[kind] += 1
 
     def count_fault(self, kind: ExitKind, outcome: "Outcome") -> None:

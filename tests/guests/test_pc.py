@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A guest with interrupts on the small PC: timers wake it, one processor starts another, and a run repeats to the bit."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import msgspec
+import pytest
+from designs import every_design
+
+from shadowmmu.engine.face.types import EventRecord
+from shadowmmu.machine.loader import Guest, load_bytes
+from shadowmmu.machine.machine import Machine
+from shadowmmu.machine.result import Reason, Result
+from shadowmmu.machine.seam import Exit
+
+SOURCE = Path(__file__).with_name("pc.asm")
+CODE = bytes.fromhex(
+    "bc003f00000f011540420000ea134000000800bf00600000b900010000b89d410000e85c010000e2f4bf80610000b8a7410000e84b010000bf886100"
+    "00b8b8410000e83c010000bf90610000b8c9410000e82d010000bf10600000b8da410000e81e0100000f011d46420000c705f000e0feff010000c705"
+    "e003e0fe0b000000c7052003e0fe30000200c7058003e0fea0860100fbf4fa803d4c4200000572f4c7052003e0fe30000100c7052003e0fe30000000"
+    "c7058003e0fee8030000b9a0860100e2fea04c420000a24d420000fb90fac7050000c0fe14000000c7051000c0fe32000000b034e643b000e640b010"
+    "e640fb803d4e4200000372f7fabee1410000bf00200000b91b000000f3a4c7051003e0fe00000001c7050003e0fe00450000c7050003e0fe02460000"
+    "fbf390803d4f4200000172f5c7050003e0fe00440400a04c420000e832000000a04d420000e828000000a04e420000e81e000000a04f420000e81400"
+    "0000a050420000e80a000000b00ae6e9b010e6f4ebfe0430e6e9c366890766c74702080066c74704008ec1e8106689470683c708c3b021e6e9b011e6"
+    "f4ebfefe054c420000c705b000e0fe00000000cffe054f420000c705b000e0fe00000000cffe054e420000c705b000e0fe00000000cffe0550420000"
+    "cffa31c08ed8660f011640420f20c00c010f22c066eafc410000080066b810008ed8c705f000e0feff010000c7051003e0fe00000000c7050003e0fe"
+    "31400000faf49090909090900000000000000000ffff0000009bcf00ffff00000093cf00170028420000ff07006000000000000000"
+)
+GUEST = Guest(
+    name="pc",
+    image="pc.asm",
+    directory=str(SOURCE.parent),
+    format="flat",
+    memory_mib=4,
+    load=0x4000,
+    start="protected",
+    vcpus=2,
+    platform="pc",
+)
+COUNTS = "65311\n"
+"""Timer interrupts, those before the guest let the last one in, interrupts by the I/O APIC, between processors, NMIs."""
+
+
+def pc(roots: str = "special", code: bytes = CODE) -> tuple[Result, list[tuple[str, list[EventRecord]]], int]:
+    """The result, the engine's events at each exit, and the time at the end."""
+    told: list[tuple[str, list[EventRecord]]] = []
+
+    def note(machine: Machine, exit_: Exit) -> None:
+        told.append((exit_.kind.value, machine.vm.records()))
+
+    machine = Machine(GUEST, roots=roots, loaded=load_bytes(GUEST, code), on_exit=note)
+    machine.vm.start_trace()
+    result = machine.run(max_exits=5000, max_quiet=50_000_000)
+    return msgspec.structs.replace(result, host_memory=0), told, machine.clock.now
+
+
+def test_the_program_is_its_source(tmp_path: Path) -> None:
+    if shutil.which("nasm") is None:
+        pytest.skip("nasm is not installed")
+    built = tmp_path / "pc.bin"
+    subprocess.run(["nasm", "-f", "bin", "-o", built, SOURCE], check=True)
+    assert built.read_bytes() == CODE
+
+
+@every_design
+def test_interrupts_wake_count_and_wait(roots: str) -> None:
+    result, _, _ = pc(roots)
+    assert (result.reason, result.output) == (Reason.PASSED, COUNTS)
+    assert result.injected["NMI"] == 1
+    assert result.exits["interrupt window"] == 1, "the interrupt that came while they were off"
+
+
+def test_a_run_with_timers_repeats_to_the_bit() -> None:
+    assert pc() == pc()
+
+
+def test_time_goes_on_while_all_sleep_and_is_bounded() -> None:
+    program = bytes.fromhex("f4ebfd")  # hlt, again and again, and nothing wakes it
+    result, _, _ = pc(code=program)
+    assert result.reason is Reason.HALTED
+    machine = Machine(GUEST, loaded=load_bytes(GUEST, bytes.fromhex("ebfe")))
+    assert machine.run(max_ticks=1_000_000).reason is Reason.TIME_LIMIT
+    assert machine.clock.now >= 1_000_000
