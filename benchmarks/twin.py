@@ -48,7 +48,8 @@ def build(folder: Path = Path(__file__).parent) -> ctypes.CDLL:
         target = Path(place) / "twin.so"
         try:
             subprocess.run(
-                ["cc", "-O2", "-shared", "-fPIC", "-o", str(target), str(folder / "twin.c"), str(folder / "twin_vm.c")], check=True
+                ["cc", "-O2", "-shared", "-fPIC", "-o", str(target), *(str(folder / name) for name in ("twin.c", "twin_vm.c", "chase.c"))],
+                check=True,
             )
         except FileNotFoundError:
             sys.exit("no C compiler for the twin: apt install gcc")
