@@ -9,7 +9,7 @@ COMPILED := $(shell find src -name '*.pxd')
 COMPILED += $(wildcard $(COMPILED:.pxd=.py))
 READY := $(VENV)/.built $(VENV)/.packages
 
-.PHONY: run test lint check count modules two-kernels museum fuzz-readers fuzz-face bench soak sanitize guests package lock clean help
+.PHONY: run test lint check count modules two-kernels museum fuzz-readers fuzz-face bench profile soak sanitize guests package lock clean help
 
 run: $(READY)  ## set up, then run the PAE guest on special shadow pages
 	@$(BIN)/shadowmmu run
@@ -47,8 +47,12 @@ check: lint test  ## style, types, floors, tests, and the engine's instruction c
 count: $(READY)  ## instructions of the engine's faults beside its C twin's, held to the recorded ratios (needs valgrind)
 	@$(BIN)/python benchmarks/count.py
 
-bench: $(READY)  ## the engine against its C twin
+bench: $(READY)  ## engine, machine and judges measured, each figure beside another; writes docs/benchmarks.md
 	@$(BIN)/python benchmarks/run.py
+
+profile: $(READY)  ## the costliest lines of a page fault, in a build that knows its lines (needs valgrind)
+	@$(BIN)/python setup.py -q build_py --build-lib build/profile build_ext --lines --build-lib build/profile --build-temp build/profile-objects > build/profile.log 2>&1 || { cat build/profile.log; exit 2; }
+	@PYTHONPATH=build/profile $(BIN)/python benchmarks/costliest_lines.py
 
 soak: $(READY)  ## the long random tests, a million operations in all modes, and of nested guests on each root design
 	@$(BIN)/shadowmmu fuzz --operations 1000000

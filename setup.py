@@ -18,9 +18,12 @@ SRC = Path("src")
 UTILITIES = "shadowmmu._cyutility"
 """What Cython would otherwise put into each module, so that it is compiled once."""
 C = Path("build/c")
+C_WITH_LINES = Path("build/c-lines")
 STAMP = C / "translated"
 """As old as the last whole translation: one by other rules than this file's is done again."""
 FLAGS = ["-O2", "-g0", "-fno-strict-aliasing", "-fno-semantic-interposition"]
+LINES = ["-g"]
+"""With `--lines` C names the lines of the sources that it was made from: for profilers."""
 SANITIZE = ["-fsanitize=address,undefined", "-fsanitize-recover=all", "-O1", "-g1", "-fno-omit-frame-pointer"]
 CAPTURES = Path("tests/conformance/captures")
 STARTING_SETS = ("shadow", "nested", "nestedsp", "p57")
@@ -47,12 +50,16 @@ def extensions() -> list[Extension]:
 class Build(build_ext):
     """Translates and compiles what changed and what cimports it, as many at a time as there are CPUs, and counts."""
 
-    user_options: ClassVar = [*build_ext.user_options, ("sanitize", None, "with AddressSanitizer and UndefinedBehaviorSanitizer")]
-    boolean_options: ClassVar = [*build_ext.boolean_options, "sanitize"]
+    user_options: ClassVar = [
+        *build_ext.user_options,
+        ("sanitize", None, "with AddressSanitizer and UndefinedBehaviorSanitizer"),
+        ("lines", None, "with the sources' lines, for a profiler"),
+    ]
+    boolean_options: ClassVar = [*build_ext.boolean_options, "sanitize", "lines"]
 
     def initialize_options(self) -> None:
         super().initialize_options()
-        self.sanitize = False
+        self.sanitize = self.lines = False
 
     def finalize_options(self) -> None:
         super().finalize_options()
@@ -70,7 +77,8 @@ class Build(build_ext):
         force = self.force or newer("setup.py", STAMP)
         translated = cythonize(
             self.extensions,
-            build_dir=str(C),
+            emit_linenums=self.lines,
+            build_dir=str(C_WITH_LINES if self.lines else C),
             include_path=[str(SRC)],
             compiler_directives=DIRECTIVES,
             shared_utility_qualified_name=UTILITIES,
@@ -78,7 +86,7 @@ class Build(build_ext):
             force=force,
             quiet=True,
         )
-        if force:
+        if force and not self.lines:
             STAMP.touch()
         sources = {extension.name: extension.sources for extension in translated}
         for extension in self.extensions:
@@ -86,6 +94,8 @@ class Build(build_ext):
             if self.sanitize:
                 extension.extra_compile_args = [*FLAGS, *SANITIZE]
                 extension.extra_link_args = SANITIZE
+            elif self.lines:
+                extension.extra_compile_args = [*FLAGS, *LINES]
             elif not self.inplace:
                 extension.extra_link_args = ["-s"]
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Instructions of the engine's page faults beside those of its C twin, counted by callgrind and held to recorded ratios.
 
-An instruction count is the same on a busy machine as on an idle one. The work is that of `run.py` on fewer pages; callgrind
+An instruction count is the same on a busy machine as on an idle one. The work is that of `against_twin.py` on fewer pages; callgrind
 counts inside `Vcpu.touch_range` and the twin's `touch_range`, and dumps when one of them returns. A ratio more than 2 % above
 the recorded one is a failure, exit code 1. A ratio depends on the compilers: with others than those it was recorded with, it
 is told and held to nothing.
@@ -59,7 +59,7 @@ WORK = (
     (bench.USED, (Touch("group of 8", WRITE, GROUP),)),
     (bench.FRESH, (Touch("", READ), Touch("write after read", WRITE), Touch("", WRITE), Touch("warm translation", WRITE))),
 )
-"""What `run.py` measures, by the bits of the guest's leaves."""
+"""What `against_twin.py` measures, by the bits of the guest's leaves."""
 
 
 class Count(NamedTuple):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the MMU does besides faults: address spaces, syncs, fork, invalidation, nested paging. Called from Python, as a VMM in Python calls."""
+"""What the MMU does besides faults: address spaces, syncs, fork, nested paging. Called from Python, as a VMM in Python calls."""
 
 from __future__ import annotations
 
