@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from ctypes import memmove
+from ctypes import memmove, string_at
+from uuid import uuid4
 
 from shadowmmu import Vm
-from shadowmmu.engine.face.seal import SEAL
 
 
 def in_process(vm: Vm, hpa: int) -> int:
@@ -21,6 +21,10 @@ def poke_host(vm: Vm, hpa: int, value: int) -> None:
 
 
 def poke_arena(vm: Vm, at: int, data: bytes) -> None:
-    """Bytes of the arena by their offset in a saved state; host memory is the last thing in it."""
-    _, size, address = vm.host_regions()[-1]
-    memmove(address + size - (len(vm.save()) - SEAL) + at, data, len(data))
+    """Bytes of the arena by their offset in a saved state; where that begins is told by guest memory's place in both."""
+    _, _, guest_memory = vm.host_regions()[-1]
+    mark, kept = uuid4().bytes, string_at(guest_memory, 16)
+    memmove(guest_memory, mark, len(mark))
+    place = vm.save().index(mark)
+    memmove(guest_memory, kept, len(kept))
+    memmove(guest_memory - place + at, data, len(data))
