@@ -205,7 +205,8 @@ class Child:
             self._errors.seek(0)
             self._errors.truncate()
             command = [sys.executable, "-c", "from face_child import serve; serve()"]
-            where = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+            path = [str(Path(__file__).parent), *sys.path]  # the engine that is tested, be it a sanitizer's build
+            where = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
             self._process = subprocess.Popen(command, env=where, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors)
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
