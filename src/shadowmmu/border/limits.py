@@ -26,8 +26,8 @@ KIT_FILE = 16 * MIB
 """Any one file of the kit's, as it lies on the disk."""
 BUG = MIB
 """A bug's TOML file, or a diff."""
-LINE = 64 * KIB
-"""An event's line."""
+LINE = 8 * KIB
+"""An event's line; the kernel's buffer for one is as large."""
 MESSAGE = 600
 """Characters of a line that tells of an error."""
 
@@ -54,6 +54,12 @@ SEGMENTS = 256
 """Of an ELF file; Linux has five."""
 SYMBOLS = 1_000_000
 """Of an ELF file; Linux has a fifth of it."""
+KINDS = 1_000
+"""Of a long trace: names of events, reasons of exits and roots that are told apart, the most frequent of them."""
+VMS, VCPUS = 256, 1_024
+"""Of a long trace: those that are followed, the first to be met."""
+REMEMBERED = 1_000_000
+"""Of a long trace: pages, frames, tables and addresses that are remembered at once, of all VMs; some 300 MiB."""
 FILES = 100_000
 """Names that are looked at to find the captures in a folder."""
 

@@ -57,7 +57,7 @@ def explain(
     if json:
         print_json("shadowmmu.explain/1", told)
     else:
-        out.print(draw_counts(told.names) if count else draw_explanation(told))
+        out.print(draw_counts(told) if count else draw_explanation(told))
     return int(told.anomaly_count > 0)
 
 

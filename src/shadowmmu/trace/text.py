@@ -17,6 +17,8 @@ from shadowmmu.engine.arena.role import describe_role
 from shadowmmu.trace.events import AnyEvent, Marker, Other
 from shadowmmu.trace.kernel import CLASSES
 
+DIGITS = 17
+"""Of a number, its sign included."""
 HEADER = "# shadowmmu trace, grammar 1"
 
 
@@ -75,6 +77,8 @@ def _value(field: str, text: str) -> Any:
         return bytes.fromhex(text)
     if field in ("unsync", "created", "spurious", "fixed", "nested"):
         return text == "1"
+    if len(text) > DIGITS:
+        raise ValueError(f"{field} has {len(text)} digits, no number of the kernel's has more than {DIGITS}")
     return int(text, 10 if field == "vcpu" else 16)
 
 

@@ -25,21 +25,25 @@ def draw_explanation(told: Explanation) -> RenderableType:
     return Group(*parts)
 
 
-def draw_counts(names: dict[str, int]) -> RenderableType:
+def draw_counts(told: Explanation) -> RenderableType:
     """Events by kind, the most frequent first."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(justify="right")
-    for name, count in names.items():
+    for name, count in told.names.items():
         table.add_row(f"{count:,}", plain(name))
-    return table
+    return Group(*_notes(told), table)
+
+
+def _notes(told: Explanation) -> Iterator[RenderableType]:
+    for note in told.notes:
+        yield Text(note, style="yellow")
 
 
 def _head(told: Explanation) -> Iterator[RenderableType]:
     yield Text.assemble((plain(told.source), "bold"), f": {told.events:,} events in {told.lines:,} lines, {told.faults:,} faults")
     where = f"{told.vcpus} vCPU{'s' if told.vcpus > 1 else ''}" + (f" of {told.vms} VMs" if told.vms > 1 else "")
     yield Text(f"kernel {told.kernel} · {told.form} · {where}", style="dim")
-    for note in told.notes:
-        yield Text(note, style="yellow")
+    yield from _notes(told)
     if told.lost or told.gaps:
         lost = f"{told.lost:,} events were lost, " if told.lost else ""
         yield Text(f"{lost}{told.gaps:,} gaps: behind each nothing is known of pages met before", style="yellow")

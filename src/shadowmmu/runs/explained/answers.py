@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 
+from shadowmmu.border.limits import KINDS
 from shadowmmu.engine.arena.role import Role
 from shadowmmu.look.data import Hex
 from shadowmmu.runs.explained.faults import FIXED, IDLE, NOTHING, SPURIOUS, Fault
@@ -53,12 +54,21 @@ class Answers:
         self.sizes: dict[int, list[int]] = {}
         self._last: tuple[int, int] | None = None
 
+    def __len__(self) -> int:
+        return len(self.faults) + len(self.mismatched) + len(self.sizes)
+
+    def thin(self) -> None:
+        """Keep what was seen most."""
+        self.faults = _most(self.faults, lambda again: again.count, KINDS)
+        self.mismatched = _most(self.mismatched, lambda seen: seen[0], KINDS)
+        self.sizes = _most(self.sizes, lambda seen: seen[1], KINDS)
+
     def fault(self, fault: Fault) -> None:
         key = (fault.address >> 12, fault.code)
         again = self.faults.get(key)
         if again is None:
             if len(self.faults) >= KEPT:
-                self.faults = _most_seen(self.faults)
+                self.faults = _most(self.faults, lambda again: again.count, KEPT // 2)
             again = self.faults[key] = _Again(fault.number)
         again.count += 1
         outcome = fault.outcome
@@ -142,8 +152,8 @@ def _why(again: _Again, told: bool) -> str:
     return f"It ends each time as: {again.outcome}."
 
 
-def _most_seen(faults: dict[tuple[int, int], _Again]) -> dict[tuple[int, int], _Again]:
-    return dict(sorted(faults.items(), key=lambda item: -item[1].count)[: KEPT // 2])
+def _most(found: dict[Any, Any], count: Callable[[Any], int], most: int) -> dict[Any, Any]:
+    return dict(sorted(found.items(), key=lambda item: -count(item[1]))[:most])
 
 
 def _top(items: Any, order: Any, most: int = 8) -> list[Any]:

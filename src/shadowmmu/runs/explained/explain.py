@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The whole: events in, an `Explanation` out. Memory is bounded by what a VM has of shadow pages, not by the trace's length."""
+"""The whole: events in, an `Explanation` out. What is remembered of them has bounds, whatever the trace's length and whatever is in it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Any
 
+from shadowmmu.border.limits import KINDS, REMEMBERED, VCPUS, VMS
 from shadowmmu.captures.markers import CREATES_VM
 from shadowmmu.engine.arena.role import Role
 from shadowmmu.look.data import Hex
 from shadowmmu.runs.explained.answers import Answers
+from shadowmmu.runs.explained.commonest import keep_commonest
 from shadowmmu.runs.explained.explanation import Anomaly, Explanation, FaultSeen, Path, RoleSeen, Rule
 from shadowmmu.runs.explained.faults import Fault
 from shadowmmu.runs.explained.pages import Pages
@@ -27,7 +29,12 @@ from shadowmmu.trace.origins.tracepoints import origin_by_tracepoints
 
 SHOWN = 10
 """Anomalies and faults that are kept, the first of them; the others are counted."""
+WEIGHED = 1 << 12
+"""After so many events it is looked how much is remembered."""
 UNORDERED = "lines were counted: their order is lost, so nothing is said of what follows what"
+FORGOTTEN = f"more than {REMEMBERED:,} pages, tables and addresses are in it: now and then all were forgotten, as at a gap"
+CROWDED = f"more than {VCPUS:,} vCPUs or {VMS} VMs are in it: those met last are counted, and not followed"
+RARE = f"more than {KINDS:,} kinds of events, exits or roots are in it: the rarest are not told"
 
 
 class _Cpu:
@@ -55,6 +62,7 @@ class Explainer:
         self.rules: dict[Origin, list[int]] = {}
         self.syncs: Counter[str] = Counter()
         self.anomalies: list[Anomaly] = []
+        self.notes: dict[str, None] = {}
         self.ordered = True
         self.nested_paging = nested_paging
         self.threads = Threads()
@@ -63,7 +71,7 @@ class Explainer:
         self._answers: dict[int, Answers] = {}
         self._times: dict[int, float] = {}
         self._place = (0, 0)
-        self._last: Told | None = None
+        self._broken = False
 
     def read(self, stream: Iterable[Told | Broken]) -> None:
         for told in stream:
@@ -75,6 +83,9 @@ class Explainer:
     def told(self, told: Told) -> None:
         count = told.front.count
         self.number += 1
+        self._broken = False
+        if not self.number % WEIGHED:
+            self._weigh()
         self.line = told.line
         self.names[told.name] += count
         if told.name == "kvm_exit":
@@ -85,13 +96,34 @@ class Explainer:
             return
         if count > 1:
             self.ordered = False
-        self._place = self.threads.place(told)
-        if told.event.vcpu and self._place == (0, 0):
-            self._place = 0, told.event.vcpu
+        if not self._follow(told):
+            return
         self._check_time(told)
         if "role=" in told.text:
             self.pages(self._place[0]).exact = True
         self._event(told.event)
+
+    def _follow(self, told: Told) -> bool:
+        """Find the vCPU of an event; False: there were too many before it."""
+        place = self.threads.place(told)
+        if told.event is not None and told.event.vcpu and place == (0, 0):
+            place = 0, told.event.vcpu
+        if place is None or (place not in self._cpus and len(self._cpus) >= VCPUS):
+            self.notes[CROWDED] = None
+            return False
+        self._place = place
+        return True
+
+    def _weigh(self) -> None:
+        """Keep what is remembered within its bounds."""
+        for counts in (self.names, self.exits, self.syncs):
+            if keep_commonest(counts, KINDS):
+                self.notes[RARE] = None
+        held: list[Pages | Answers | Walks] = [*self._pages.values(), *self._answers.values(), *(cpu.walks for cpu in self._cpus.values())]
+        if sum(map(len, held)) > REMEMBERED:
+            self.notes[FORGOTTEN] = None
+            for one in held:
+                one.thin()
 
     # --- one event
 
@@ -150,6 +182,9 @@ class Explainer:
     def _gap(self, gap: Broken) -> None:
         self.lost += gap.lost
         self.gaps += 1
+        if self._broken:  # since the gap before there was nothing
+            return
+        self._broken = True
         self._times.clear()
         for pages in self._pages.values():
             pages.forget()
@@ -188,7 +223,7 @@ class Explainer:
     def explanation(self) -> Explanation:
         for cpu in self._cpus.values():
             self._end(cpu, cut=True)
-        notes = [] if self.ordered else [UNORDERED]
+        notes = [*self.notes] if self.ordered else [UNORDERED, *self.notes]
         pages = list(self._pages.values())
         roles: Counter[int] = sum((one.roles for one in pages), Counter())
         made = sum((one.made for one in pages), Counter())
@@ -306,7 +341,7 @@ def _zap(self: Explainer, vm: int, cpu: _Cpu, event: e.PrepareZapPage) -> None:
 
 
 def _zap_all(self: Explainer, vm: int, cpu: _Cpu, event: e.ZapAllFast) -> None:
-    self.pages(vm).zapped_all()
+    self.pages(vm).zapped_all(self.number)
 
 
 def _set(self: Explainer, vm: int, cpu: _Cpu, event: e.SetSpte) -> None:

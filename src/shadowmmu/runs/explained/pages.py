@@ -8,17 +8,26 @@ nothing is known: what could be so is never called an anomaly.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import msgspec
 
+from shadowmmu.border.limits import KINDS
 from shadowmmu.engine.arena.role import Role
+from shadowmmu.runs.explained.commonest import keep_commonest
 from shadowmmu.trace import events as e
 from shadowmmu.trace.layouts import describe
 
 INVALID, DIRECT, NARROW = int(Role.INVALID), int(Role.DIRECT), int(Role.HAS_4_BYTE_GPTE)
 WRITABLE = 2
+REGION = 9
+"""Shift from a gfn to the 2 MiB that it lies in."""
+MOST_BELOW = 4096
+"""Pages that one large entry is held against."""
+MOST_MADE = 100_000
+"""Pages of which is told how often they were made, the most frequent."""
 MOST_GONE = 200_000
 """Pages that were zapped and are remembered: a new one is made in the place of the oldest."""
 Key = tuple[int, int]
@@ -32,6 +41,8 @@ class Page(msgspec.Struct, gc=False):
     gen: int
     unsync: bool
     born: int
+    told: int = 0
+    """The event that told its generation."""
     alike: int = 1
     """Pages of this gfn and of roles that the trace's text shows alike."""
 
@@ -46,19 +57,29 @@ class Pages:
         self.exact = False
         """Roles are told whole: no two pages that are there look alike."""
         self.there: dict[Key, Page] = {}
-        self.by_gfn: dict[int, set[Key]] = {}
+        self.by_region: dict[int, set[Key]] = {}
         self.gone: dict[Key, int] = {}
         self.held: Counter[Key] = Counter()
         """Pages that were zapped while a root slot held them."""
         self.made: Counter[Key] = Counter()
         self.roles: Counter[int] = Counter()
         self.zaps = self.unsyncs = self.twice = 0
+        self.swept = -1
+        """The event that made all pages obsolete."""
+
+    def __len__(self) -> int:
+        return len(self.there) + len(self.gone) + len(self.held) + len(self.made) + len(self.roles)
+
+    def thin(self) -> None:
+        self.forget()
+        keep_commonest(self.made, KINDS)
+        keep_commonest(self.roles, KINDS)
 
     def forget(self) -> None:
         """Something is missing in the trace."""
         self.complete = False
         self.there.clear()
-        self.by_gfn.clear()
+        self.by_region.clear()
         self.gone.clear()
         self.held.clear()
 
@@ -71,9 +92,10 @@ class Pages:
         self._check_role(number, event)
         page = self.there.get(key)
         if event.created:
+            keep_commonest(self.made, MOST_MADE)
             self.made[key] += 1
             if page is None:
-                self._add(Page(int(event.gfn), role, int(event.mmu_valid_gen), False, number))
+                self._add(Page(int(event.gfn), role, int(event.mmu_valid_gen), False, number, number))
             else:
                 self._made_again(number, key, page, event)
         elif page is None:
@@ -82,15 +104,15 @@ class Pages:
                 self._say(number, f"page {_name(key)} is taken for existing, and event {died} zapped it")
             elif self.complete and not role & DIRECT:
                 self._say(number, f"page {_name(key)} is taken for existing, and was never seen before")
-            self._add(Page(int(event.gfn), role, int(event.mmu_valid_gen), bool(event.unsync), 0))
+            self._add(_before(number, event))
 
     def _made_again(self, number: int, key: Key, page: Page, event: e.GetPage) -> None:
         page.alike += 1
         if not self.exact:
             self.twice += not key[1] & DIRECT
-        elif (self.zaps or self.complete) and not key[1] & DIRECT and page.gen == event.mmu_valid_gen:
+        elif (self.zaps or self.complete) and not key[1] & DIRECT and page.gen == event.mmu_valid_gen and page.told > self.swept:
             self._say(number, f"page {_name(key)} is made while it is still there, made by event {page.born}: its zap is missing")
-        page.born, page.gen = number, int(event.mmu_valid_gen)
+        page.born, page.told, page.gen = number, number, int(event.mmu_valid_gen)
 
     def went_unsync(self, number: int, event: e.UnsyncPage) -> None:
         page = self._known(number, event, "goes unsync")
@@ -143,35 +165,29 @@ class Pages:
         elif self.complete:
             self._say(number, f"page {_name(key)} is zapped, and was never seen before")
 
-    def zapped_all(self) -> None:
+    def zapped_all(self, number: int) -> None:
         """A new generation: pages of the old one stay until they are zapped, and count for nothing."""
-        for page in self.there.values():
-            page.gen = -1
+        self.swept = number
 
     def leaf(self, number: int, event: e.SetSpte) -> None:
         """A writable entry over a table that is shadowed, and in sync, would let the guest change it unseen."""
-        if not event.spte & WRITABLE or not self.by_gfn:
+        if not event.spte & WRITABLE or not self.by_region or not 1 <= event.level <= 3:
             return
-        for gfn in self._covered(int(event.gfn), int(event.level)):
-            for key in self.by_gfn[gfn]:
-                page = self.there[key]
-                known = page.born and page.alike == 1 and page.gen >= 0 and not page.role & DIRECT and not page.role >> 24
-                if known and not page.unsync and (self.unsyncs or self.complete):
-                    what = f"page {_name(key)}, made by event {page.born}, shadows it and is in sync"
-                    self._say(number, f"gfn {int(event.gfn):x} is mapped writable at level {event.level}, and {what}")
-                    return
+        for page in islice(self._below(int(event.gfn), int(event.level)), MOST_BELOW):
+            known = page.born and page.alike == 1 and page.told > self.swept and not page.role & DIRECT and not page.role >> 24
+            if known and not page.unsync and (self.unsyncs or self.complete):
+                what = f"page {_name((page.gfn, page.role))}, made by event {page.born}, shadows it and is in sync"
+                self._say(number, f"gfn {int(event.gfn):x} is mapped writable at level {event.level}, and {what}")
+                return
 
-    def _covered(self, gfn: int, level: int) -> list[int]:
-        """Gfns of shadowed tables below an entry of this level."""
-        if level == 1:
-            return [gfn] if gfn in self.by_gfn else []
-        first = gfn >> 9 * (level - 1) << 9 * (level - 1)
-        frames = range(first, first + (1 << 9 * (level - 1)))
-        return (
-            [frame for frame in self.by_gfn if frame in frames]
-            if len(self.by_gfn) < len(frames)
-            else [f for f in frames if f in self.by_gfn]
-        )
+    def _below(self, gfn: int, level: int) -> Iterator[Page]:
+        """Pages that shadow what an entry of this level maps."""
+        shift = 9 * (level - 1)
+        first = gfn >> shift << shift >> REGION
+        for region in range(first, first + max(1, 1 << shift >> REGION)):
+            for key in self.by_region.get(region, ()):
+                if key[0] >> shift == gfn >> shift:
+                    yield self.there[key]
 
     # --- what is there
 
@@ -186,10 +202,10 @@ class Pages:
         if died is not None and not event.role & INVALID:
             if what != "is synced":  # a page that is zapped unlinks its unsync mark last
                 self._say(number, f"page {_name(key)} {what}, and event {died} zapped it")
-            return Page(int(event.gfn), role, int(event.mmu_valid_gen), bool(event.unsync), 0)
+            return _before(number, event)
         if self.complete and not event.role & INVALID:
             self._say(number, f"page {_name(key)} {what}, and was never seen before")
-        page = Page(int(event.gfn), role, int(event.mmu_valid_gen), bool(event.unsync), 0)
+        page = _before(number, event)
         self._add(page)
         return page
 
@@ -197,15 +213,14 @@ class Pages:
         key = (page.gfn, page.role)
         self.there[key] = page
         self.gone.pop(key, None)
-        self.by_gfn.setdefault(page.gfn, set()).add(key)
+        self.by_region.setdefault(page.gfn >> REGION, set()).add(key)
 
     def _drop(self, key: Key) -> None:
         del self.there[key]
-        keys = self.by_gfn.get(key[0])
-        if keys is not None:
-            keys.discard(key)
-            if not keys:
-                del self.by_gfn[key[0]]
+        keys = self.by_region[key[0] >> REGION]
+        keys.discard(key)
+        if not keys:
+            del self.by_region[key[0] >> REGION]
 
     def _check_role(self, number: int, event: e.GetPage) -> None:
         role = int(event.role)
@@ -222,6 +237,11 @@ class Pages:
 
     def _say(self, number: int, what: str) -> None:
         self.found(number, what)
+
+
+def _before(number: int, event: Any) -> Page:
+    """A page that was there before the trace told of it."""
+    return Page(int(event.gfn), int(event.role) & ~INVALID, int(event.mmu_valid_gen), bool(event.unsync), 0, number)
 
 
 def _name(key: Key) -> str:

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from shadowmmu.border.files import read_file
-from shadowmmu.border.limits import CAPTURE
+from shadowmmu.border.limits import CAPTURE, KINDS
 from shadowmmu.border.stream import STDIN, XZ, Chunks, lines_of
 from shadowmmu.captures.find import find_all
 from shadowmmu.captures.load import SUFFIX, load
 from shadowmmu.errors import BadInput
 from shadowmmu.look.data import Hex
-from shadowmmu.runs.explained.explain import Explainer
+from shadowmmu.runs.explained.commonest import keep_commonest
+from shadowmmu.runs.explained.explain import RARE, Explainer
 from shadowmmu.runs.explained.explanation import Explanation, Walked, WalkedEntry
 from shadowmmu.trace.binary import read_binary
 from shadowmmu.trace.events import AnyEvent
@@ -33,6 +34,8 @@ from shadowmmu.trace.text import HEADER, from_text
 TRACE_DAT = b"\x17\x08\x44tracing"
 HEAD = 1 << 18
 """Bytes of a text that the kernel's version is guessed by."""
+LONGEST_NAME = 64
+"""Of an event; the kernel's have half of it."""
 Progress = Callable[[int, int, int], None]
 """Gets the lines read, and how much of the file, in bytes of how many (0: nobody knows)."""
 PAGE_FORMS = {
@@ -65,17 +68,19 @@ def explain_file(path: Path, kernel: str | None = None, progress: Progress = lam
 
 def count_file(path: Path, progress: Progress = lambda *_: None) -> Explanation:
     """Lines by the event that stands in them, and nothing else: as fast as lines can be read."""
-    chunks, seen, lines = Chunks(path), Counter[str](), 0
+    chunks, names, lines, events, notes = Chunks(path), Counter[str](), 0, 0, set[str]()
     for some in lines_of(chunks):
-        seen.update([name for line in some if line[:1] != "#" for name in line.split(": ", 2)[1:2]])
+        seen = Counter(name for line in some if line[:1] != "#" for name in line.split(": ", 2)[1:2])
+        for text, count in seen.items():
+            name = text.strip().rstrip(":").rpartition(":")[2]
+            if len(name) <= LONGEST_NAME and name.isidentifier():
+                names[name] += count
+                events += count
+        if keep_commonest(names, KINDS):
+            notes.add(RARE)
         lines += len(some)
         progress(lines, chunks.read, chunks.size)
-    names = Counter[str]()
-    for text, count in seen.items():
-        name = text.strip().rstrip(":").rpartition(":")[2]
-        if name.isidentifier():
-            names[name] += count
-    return Explanation(source=chunks.name, lines=lines, events=names.total(), names=dict(names.most_common()))
+    return Explanation(source=chunks.name, lines=lines, events=events, names=dict(names.most_common()), notes=[*notes])
 
 
 def _of_lines(chunks: Chunks, name: str, version: tuple[int, int] | None, progress: Progress) -> Explanation:

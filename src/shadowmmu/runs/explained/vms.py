@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 
+from shadowmmu.border.limits import VCPUS, VMS
 from shadowmmu.trace.ftrace.reader import Told
 
 _VCPU = re.compile(r"vcpu (\d{1,6})\b")
@@ -18,8 +19,8 @@ class Threads:
         self.vms: list[dict[int, int]] = []
         self._of: dict[int, tuple[int, int]] = {}
 
-    def place(self, told: Told) -> tuple[int, int]:
-        """(VM, vCPU) of an event."""
+    def place(self, told: Told) -> tuple[int, int] | None:
+        """(VM, vCPU) of an event; None: its vCPU is new, and there are as many as are followed."""
         pid = told.front.pid
         if not pid:
             return 0, 0
@@ -30,8 +31,10 @@ class Threads:
             return self._new(pid, int(found[1]))
         return self._near(pid), 0
 
-    def _new(self, pid: int, vcpu: int) -> tuple[int, int]:
+    def _new(self, pid: int, vcpu: int) -> tuple[int, int] | None:
         near = [number for number, threads in enumerate(self.vms) if vcpu not in threads and min(threads.values()) <= pid]
+        if len(self._of) >= VCPUS or (not near and len(self.vms) >= VMS):
+            return None
         if not near:
             self.vms.append({})
         number = near[-1] if near else len(self.vms) - 1

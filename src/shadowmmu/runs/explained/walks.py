@@ -13,7 +13,8 @@ from shadowmmu.trace import events as e
 
 PRESENT, LARGE = 1, 0x80
 FRAME = 0x000F_FFFF_FFFF_F000
-MOST_TABLES = 100_000
+MOST_TABLES = 200_000
+"""Tables, and links between them."""
 MOST_NESTED = 8
 
 
@@ -34,7 +35,18 @@ class Walks:
         self.below: dict[tuple[int, int], set[tuple[int, int]]] = {}
         """(level, gfn) of a table -> those of tables below it."""
         self.seen: Counter[tuple[int, int]] = Counter()
+        self.links = 0
+        """Pairs in `below`."""
         self._under_way: deque[_Walk] = deque(maxlen=MOST_NESTED)
+
+    def __len__(self) -> int:
+        return len(self.seen) + self.links
+
+    def thin(self) -> None:
+        """Begin anew: a part of the tables makes no tree."""
+        self.below.clear()
+        self.seen.clear()
+        self.links = 0
 
     @property
     def top(self) -> int:
@@ -69,8 +81,10 @@ class Walks:
         return ""
 
     def _link(self, walk: _Walk, table: tuple[int, int]) -> None:
-        if len(self.below) < MOST_TABLES:
+        if len(self) < MOST_TABLES:
             if walk.table is not None:
-                self.below.setdefault(walk.table, set()).add(table)
+                below = self.below.setdefault(walk.table, set())
+                self.links += table not in below
+                below.add(table)
             self.seen[table] += 1
         walk.table = table

@@ -9,11 +9,11 @@ import re
 import msgspec
 
 HEAD = re.compile(
-    r"\s*(?:(\S.*?)(?:-|(?<!\s)\s+)(\d{1,10})(?:/\d+)?\s+)?(?:\(\s*[-\d]+\)\s+)?\[(\d{2,4})\]\s+(?:\S{4,6}\s+)?(\d{1,12}\.\d{1,9}):\s+(?:\d+\s+)?(?:\w+:)?(\w+):\s*(.*)"
+    r"\s*(?:(\S.*?)(?:-|(?<!\s)\s+)(\d{1,10})(?:/\d+)?\s+)?(?:\(\s*[-\d]+\)\s+)?\[(\d{2,4})\]\s+(?:\S{4,6}\s+)?(\d{1,12}\.\d{1,9}):\s+(?:\d+\s+)?(?:\w{1,64}:)?(\w{1,64}):\s*(.*)"
 )
 """Task, its number, CPU, time, event, text."""
 LOOSE = re.compile(
-    r"(.*?)(?:^|(?<=[\s:|]))(?:kvm(?:mmu)?:)?((?:kvm_\w+)|mark_mmio_spte|\w*_mmio_page_fault|check_mmio_spte|fast_page_fault):\s*(.*)"
+    r"(.*?)(?:^|(?<=[\s:|]))(?:kvm(?:mmu)?:)?(kvm_\w{1,60}|mark_mmio_spte|\w{0,48}_mmio_page_fault|check_mmio_spte|fast_page_fault):\s*(.*)"
 )
 """What is left of an event's line when somebody cut off its front: what stands there, event, text."""
 BARE_PAGE = re.compile(r"\s*((?:(?:new|existing) )?sp (?:gen [0-9a-f]+ )?gfn [0-9a-f]+ .*)")
