@@ -15,6 +15,7 @@ from shadowmmu.runs.explained.answers import Answers
 from shadowmmu.runs.explained.commonest import keep_commonest
 from shadowmmu.runs.explained.explanation import Anomaly, Explanation, FaultSeen, Path, RoleSeen, Rule
 from shadowmmu.runs.explained.faults import Fault
+from shadowmmu.runs.explained.order import Order
 from shadowmmu.runs.explained.pages import Pages
 from shadowmmu.runs.explained.table_tree import MOST_TREES, trees_of
 from shadowmmu.runs.explained.vms import Threads
@@ -43,9 +44,9 @@ class _Cpu:
     def __init__(self) -> None:
         self.before: deque[AnyEvent] = deque(maxlen=WINDOW)
         self.walks = Walks()
+        self.order = Order(self.walks)
         self.fault: Fault | None = None
         self.probed = False
-        self.inside: bool | None = None
         self.root = "no root told"
 
 
@@ -71,6 +72,7 @@ class Explainer:
         self._answers: dict[int, Answers] = {}
         self._times: dict[int, float] = {}
         self._place = (0, 0)
+        self._vcpu = 0
         self._broken = False
 
     def read(self, stream: Iterable[Told | Broken]) -> None:
@@ -105,9 +107,8 @@ class Explainer:
 
     def _follow(self, told: Told) -> bool:
         """Find the vCPU of an event; False: there were too many before it."""
-        place = self.threads.place(told)
-        if told.event is not None and told.event.vcpu and place == (0, 0):
-            place = 0, told.event.vcpu
+        assert told.event is not None
+        place = self.threads.place(told) if told.front.pid else (0, self._vcpu_of(told.event))
         if place is None or (place not in self._cpus and len(self._cpus) >= VCPUS):
             self.notes[CROWDED] = None
             return False
@@ -125,6 +126,12 @@ class Explainer:
             for one in held:
                 one.thin()
 
+    def _vcpu_of(self, event: AnyEvent) -> int:
+        """Without threads: what an event itself says, or the one that went in or out last."""
+        if isinstance(event, _SAY):
+            self._vcpu = event.vcpu
+        return event.vcpu or self._vcpu
+
     # --- one event
 
     def _event(self, event: AnyEvent) -> None:
@@ -139,6 +146,9 @@ class Explainer:
         if cpu.fault is not None:
             cpu.fault.take(event)
         if self.ordered:
+            missing = cpu.order.take(event)
+            if missing:
+                self._found(self.number, missing)
             follow = _FOLLOWS.get(kind)
             if follow is not None:
                 follow(self, vm, cpu, event)
@@ -192,7 +202,7 @@ class Explainer:
             self._end(cpu, cut=True)
             cpu.before.clear()
             cpu.walks.end()
-            cpu.inside = None
+            cpu.order.forget()
 
     # --- faults
 
@@ -247,6 +257,8 @@ class Explainer:
         )  # fmt: skip
 
 
+_SAY = (e.Exit, e.VmEntry, e.PageFault)
+"""Kinds that always tell their vCPU."""
 OUR_FIRST = "exit 1:"
 """What stands first in a trace of `shadowmmu run`."""
 MOST_PATHS, MOST_THREADS = 10_000, 100_000
@@ -302,7 +314,6 @@ def _fast(self: Explainer, cpu: _Cpu, event: e.FastPageFault) -> None:
 
 def _entry(self: Explainer, cpu: _Cpu, _: e.VmEntry) -> None:
     self._end(cpu)
-    cpu.walks.end()
 
 
 _STARTS: dict[type[Any], Any] = {
@@ -317,7 +328,7 @@ def _began(self: Explainer, vm: int, cpu: _Cpu, event: e.Marker) -> None:
     if event.text == CREATES_VM or event.text.startswith(OUR_FIRST):
         self._pages[vm] = Pages(self._found)
         self._pages[vm].complete = True
-        cpu.inside = False
+        cpu.order.begins()
 
 
 def _got(self: Explainer, vm: int, cpu: _Cpu, event: e.GetPage) -> None:
@@ -372,18 +383,7 @@ def _load_pgd(self: Explainer, vm: int, cpu: _Cpu, event: e.LoadPgd) -> None:
     cpu.root = f"root at {int(event.root):x}, level {event.level}"
 
 
-def _left(self: Explainer, vm: int, cpu: _Cpu, event: e.Exit) -> None:
-    if cpu.inside is False:
-        self._found(self.number, "an exit follows an exit: the entry between is missing")
-    cpu.inside = False
-
-
-def _entered(self: Explainer, vm: int, cpu: _Cpu, event: e.VmEntry) -> None:
-    cpu.inside = True
-
-
 _FOLLOWS: dict[type[Any], Any] = {
     e.Marker: _began, e.GetPage: _got, e.UnsyncPage: _unsync, e.SyncPage: _sync, e.PrepareZapPage: _zap, e.ZapAllFast: _zap_all,
-    e.SetSpte: _set, e.Walk: _begin_walk, e.PagingElement: _step, e.Cr: _cr3, e.NewPgd: _new_pgd, e.LoadPgd: _load_pgd, e.Exit: _left,
-    e.VmEntry: _entered,
+    e.SetSpte: _set, e.Walk: _begin_walk, e.PagingElement: _step, e.Cr: _cr3, e.NewPgd: _new_pgd, e.LoadPgd: _load_pgd,
 }  # fmt: skip

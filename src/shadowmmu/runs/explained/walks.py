@@ -21,10 +21,10 @@ MOST_NESTED = 8
 class _Walk:
     """One walk: its address, the level of its first entry and of its last, and the table it has come to."""
 
-    __slots__ = ("addr", "last", "table", "top")
+    __slots__ = ("addr", "last", "leads_on", "table", "top")
 
     def __init__(self, addr: int) -> None:
-        self.addr, self.top, self.last = addr, 0, 0
+        self.addr, self.top, self.last, self.leads_on = addr, 0, 0, False
         self.table: tuple[int, int] | None = None
 
 
@@ -53,6 +53,16 @@ class Walks:
         """Of the walk begun last."""
         return self._under_way[-1].top if self._under_way else 0
 
+    @property
+    def is_under_way(self) -> bool:
+        return bool(self._under_way)
+
+    @property
+    def leads_on(self) -> int:
+        """Of the walk begun last: the level of its last entry, if that has a table below it; else 0."""
+        newest = self._under_way[-1] if self._under_way else None
+        return newest.last if newest is not None and newest.leads_on else 0
+
     def begin(self, event: e.Walk) -> None:
         self._under_way.append(_Walk(int(event.addr)))
 
@@ -76,7 +86,8 @@ class Walks:
             walk.table = None
         walk.top = walk.top or level
         walk.last = level
-        if level > 1 and pte & PRESENT and not (pte & LARGE and level < 4):
+        walk.leads_on = level > 1 and bool(pte & PRESENT) and not (pte & LARGE and level < 4)
+        if walk.leads_on:
             self._link(walk, (level - 1, (pte & FRAME) >> 12))
         return ""
 
