@@ -34,6 +34,7 @@ from shadowmmu.cli.main import VERBS, call
 from shadowmmu.errors import BadInput
 from shadowmmu.machine.loader import Guest, load_bytes, load_image, read_guest
 from shadowmmu.runs.explained.source import count_file, explain_file
+from shadowmmu.trace.ftrace.guess import said
 from shadowmmu.trace.text import read_text, text_lines
 
 NAMES = ("shadow/np32_dirty", "shadow/p32_basic", "nested/npae_slots")
@@ -343,7 +344,7 @@ def kernel_trace(choose: Choose) -> None:
         path = Path(folder, "trace")
         text = "\n".join(lines).encode("utf-8", "surrogateescape")
         path.write_bytes(choose.choice((bytes, gzip.compress, lzma.compress))(text))
-        refuses_or_reads(lambda: explain_file(path, choose.choice((None, "2.6", "4.18", "7.3"))))
+        refuses_or_reads(lambda: explain_file(path, choose.choice((None, said((2, 6)), said((4, 18)), said((7, 3))))))
         refuses_or_reads(lambda: count_file(path))
 
 

@@ -14,6 +14,9 @@ from rich.console import Console
 from shadowmmu.border.plain import plain
 from shadowmmu.cli.output import console, print_json
 from shadowmmu.runs.explained.source import Progress, count_file, explain_file
+from shadowmmu.trace.ftrace.format_files import kernel_of_formats
+from shadowmmu.trace.ftrace.guess import Kernel, said
+from shadowmmu.trace.layouts import version_of
 from shadowmmu.view.draw_explain import draw_counts, draw_explanation
 
 
@@ -22,6 +25,7 @@ def explain(
     /,
     *,
     kernel: str | None = None,
+    formats: Path | None = None,
     count: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -43,6 +47,8 @@ def explain(
         The trace; - is standard input, which is read to its end or to Ctrl-C; or the name of a capture.
     kernel
         The kernel's version, as 5.15, where it is known: it decides how raw role words and numbers are read.
+    formats
+        The traced kernel's folder /sys/kernel/tracing/events/kvmmmu, or a `format` file from it: it decides the same.
     count
         Only count events by kind, which is ten times as fast.
     json
@@ -53,12 +59,19 @@ def explain(
         if count:
             told = count_file(file, progress)
         else:
-            told = explain_file(file, kernel, progress)
+            told = explain_file(file, _kernel(kernel, formats), progress)
     if json:
         print_json("shadowmmu.explain/1", told)
     else:
         out.print(draw_counts(told) if count else draw_explanation(told))
     return int(told.anomaly_count > 0)
+
+
+def _kernel(version: str | None, formats: Path | None) -> Kernel | None:
+    """Which kernel was traced, if that is known."""
+    if version is not None:
+        return said(version_of(version))
+    return None if formats is None else kernel_of_formats(formats)
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from rich.tree import Tree
 
 from shadowmmu.border.plain import plain
 from shadowmmu.runs.explained.answers import Answer
-from shadowmmu.runs.explained.explanation import Explanation, TableSeen, Walked
+from shadowmmu.runs.explained.explanation import Explanation, Step, TableSeen, Walked
 
-SHOWN = 12
+SHOWN, STORIES = 12, 3
 _FLAGS = ((1 << 0, "P"), (1 << 1, "W"), (1 << 2, "U"), (1 << 5, "A"), (1 << 6, "D"), (1 << 7, "large"), (1 << 63, "NX"))
 
 
@@ -40,15 +40,21 @@ def _notes(told: Explanation) -> Iterator[RenderableType]:
 
 
 def _head(told: Explanation) -> Iterator[RenderableType]:
-    yield Text.assemble((plain(told.source), "bold"), f": {told.events:,} events in {told.lines:,} lines, {told.faults:,} faults")
-    where = f"{told.vcpus} vCPU{'s' if told.vcpus > 1 else ''}" + (f" of {told.vms} VMs" if told.vms > 1 else "")
+    yield Text.assemble(
+        (plain(told.source), "bold"), f": {_count(told.events, 'event')} in {_count(told.lines, 'line')}, {_count(told.faults, 'fault')}"
+    )
+    where = _count(told.vcpus, "vCPU") + (f" of {told.vms} VMs" if told.vms > 1 else "")
     yield Text(f"kernel {told.kernel} · {told.form} · {where}", style="dim")
     yield from _notes(told)
     if told.lost or told.gaps:
-        lost = f"{told.lost:,} events were lost, " if told.lost else ""
-        yield Text(f"{lost}{told.gaps:,} gaps: behind each nothing is known of pages met before", style="yellow")
+        lost = f"events lost: {told.lost:,} · " if told.lost else ""
+        yield Text(f"{lost}{_count(told.gaps, 'gap')}: behind each nothing is known of pages met before", style="yellow")
     if told.unread:
-        yield Text(f"{told.unread:,} events have a text of no known form, the first: {plain(told.first_unread)}", style="yellow")
+        yield Text(f"of no known form: {_count(told.unread, 'event')}, the first: {plain(told.first_unread)}", style="yellow")
+
+
+def _count(count: int, name: str) -> str:
+    return f"{count:,} {name}{'' if count == 1 else 's'}"
 
 
 def _anomalies(told: Explanation) -> Iterator[RenderableType]:
@@ -56,7 +62,7 @@ def _anomalies(told: Explanation) -> Iterator[RenderableType]:
         yield Text("✔ no contradiction in it", style="green")
         return
     more = f", the first {len(told.anomalies)}" if told.anomaly_count > len(told.anomalies) else ""
-    yield Text(f"✘ {told.anomaly_count:,} contradictions{more}", style="bold red")
+    yield Text(f"✘ {_count(told.anomaly_count, 'contradiction')}{more}", style="bold red")
     for one in told.anomalies:
         yield Text(f"  event {one.event:,}, line {one.line:,}: {plain(one.what)}")
 
@@ -98,11 +104,22 @@ def _faults(told: Explanation) -> Iterator[RenderableType]:
     yield Padding(table, (0, 0, 0, 2), expand=False)
     yield Text(_more(len(told.paths)))
     yield Text("the first faults", style="italic")
-    shown = Table("event", "address", "code", "events", "outcome", box=None, padding=(0, 2, 0, 0), header_style="dim")
+    shown = Table("event", "address", "code", "access", "events", "outcome", box=None, padding=(0, 2, 0, 0), header_style="dim")
     for fault in told.shown:
         code = "·" if fault.error_code is None else f"{fault.error_code:x}"
-        shown.add_row(f"{fault.event:,}", f"{fault.address:x}", code, str(fault.events), fault.outcome)
+        shown.add_row(f"{fault.event:,}", f"{fault.address:x}", code, fault.access, str(fault.events), fault.outcome)
     yield Padding(shown, (0, 0, 0, 2), expand=False)
+    for path in told.paths[:STORIES]:
+        if len(path.steps) > 1:
+            yield Text(f"one of the {path.count:,}, event by event" if path.count > 1 else "event by event", style="italic")
+            yield from map(_step, path.steps)
+    yield Text()
+
+
+def _step(step: Step) -> Text:
+    """One line, however long its event is."""
+    line = Text(f"  {step.number:>9,}  ", style="dim", overflow="ellipsis", no_wrap=True)
+    return line.append(f"{step.kernel or 'this engine'}: ", style="cyan").append(plain(step.told.replace("   # ", " # ")), style="not dim")
 
 
 def _rules(told: Explanation) -> Iterator[RenderableType]:
@@ -132,6 +149,8 @@ def _roles(told: Explanation) -> Iterator[RenderableType]:
 
 
 def _counts(told: Explanation) -> Iterator[RenderableType]:
+    if not told.names:
+        return
     yield Text("\nevents", style="bold")
     yield Text("  " + ", ".join(f"{plain(name)} {count:,}" for name, count in list(told.names.items())[: 3 * SHOWN]))
     if told.exits:
@@ -156,7 +175,7 @@ def _grow(drawn: Tree, table: TableSeen) -> None:
 
 def _table(table: TableSeen) -> Text:
     pages = ", ".join(table.pages) or "no page"
-    walks = f" · {table.walks:,} walks" if table.walks else ""
+    walks = f" · {_count(table.walks, 'walk')}" if table.walks else ""
     return Text.assemble(f"l{table.level} gfn {table.gfn:x}", (f"  {pages}", "cyan"), (walks, "dim"))
 
 

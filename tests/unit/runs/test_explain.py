@@ -217,3 +217,25 @@ def explain_text(text: str) -> Explanation:
         file.write(text)
         file.flush()
         return explain_file(Path(file.name))
+
+
+def test_without_exits_nothing_is_said_of_what_a_walk_is_for() -> None:
+    told = explain_text(
+        "kvm_mmu_pagetable_walk: addr 405000 pferr 2 W\nkvm_mmu_paging_element: pte 5067 level 1\n[...]\n"
+        "kvm_mmu_set_spte: gfn 5 spte 600000005b67 (rwxu) level 1 at ffff888103acc008\n"
+    )
+    assert {rule.situation for rule in told.rules if rule.event != "kvm_mmu_paging_element"} == {"the trace does not tell for what"}
+
+
+def test_a_large_page_comes_back_in_the_tdp_mmu() -> None:
+    split = "kvm_tdp_mmu_spte_changed: as id 0 gfn 7f8{:02x} level 1 old_spte 0 new_spte 860000087f8{:02x}b77\n"
+    large = "kvm_tdp_mmu_spte_changed: as id 0 gfn 7f800 level 2 old_spte 5a0 new_spte 860000087f800bf7\n"
+    told = explain_text("".join(split.format(page, page) for page in range(8)) + large)
+    assert "a large page replaces small ones of gfn 7f800 to 7f9ff" in told.answers[0].what and told.answers[0].first == 9
+
+
+def test_each_way_is_told_event_by_event() -> None:
+    told = explain_file(TEXTS[0])
+    for path in told.paths:
+        assert path.steps and path.steps[0].number == path.first and all(step.told for step in path.steps)
+    assert {"__direct_map", "kvm_mmu_hugepage_adjust"} <= {step.kernel for path in told.paths for step in path.steps}

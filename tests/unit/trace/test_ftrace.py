@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from shadowmmu.errors import BadInput
 from shadowmmu.trace import events as e
+from shadowmmu.trace.ftrace.access import access_of, access_of_ept
+from shadowmmu.trace.ftrace.format_files import kernel_of_formats
 from shadowmmu.trace.ftrace.guess import guess, plugin_is_right, said
 from shadowmmu.trace.ftrace.hierarchy import Hierarchies
 from shadowmmu.trace.ftrace.page_text import read_page
@@ -149,3 +154,31 @@ def test_the_kernel_is_guessed(text: str, kernel: str) -> None:
 
 def read(lines: list[str]) -> list[Told]:
     return [one for one in LineReader(said((6, 1)), True).read(lines) if isinstance(one, Told)]
+
+
+@pytest.mark.parametrize(
+    ("fmt", "kernel"),
+    [
+        ("role.has_4_byte_gpte ? 4 : 8 REC->ret == 4, REC->ret == 5", "5.19 to 6.11"),
+        ("role.gpte_is_8_bytes ? 8 : 4", "5.1 to 5.16"),
+        ('role.has_4_byte_gpte ? 4 : 8 "rwux"', "7.2 to 7.3"),
+        ("role.cr4_pae sp gen %lx", "3.11 to 5.0"),
+    ],
+)
+def test_format_files_tell_the_kernel(fmt: str, kernel: str, tmp_path: Path) -> None:
+    (tmp_path / "kvm_mmu_get_page").mkdir()
+    (tmp_path / "kvm_mmu_get_page" / "format").write_text(f"name: kvm_mmu_get_page\nprint fmt: {fmt}\n")
+    assert kernel_of_formats(tmp_path).words == kernel
+    assert kernel_of_formats(tmp_path / "kvm_mmu_get_page" / "format").words == kernel
+
+
+def test_what_is_no_format_file_is_refused(tmp_path: Path) -> None:
+    for named in (tmp_path, tmp_path / "none"):
+        with pytest.raises(BadInput):
+            kernel_of_formats(named)
+
+
+def test_accesses_in_words() -> None:
+    assert access_of(0x2_0000_0006) == "write, not present, in the guest's own table walk"
+    assert access_of(0x15) == "fetch by user code, present"
+    assert access_of_ept(0x1A) == "write, the entry allows rw-" and access_of_ept(0x181) == "read, not present"

@@ -17,9 +17,13 @@ from shadowmmu.trace.layouts import describe
 
 KEPT = 50_000
 """Addresses and frames that are followed; the least seen are dropped when there are more."""
+READ_OR_EXECUTE, LARGE = 5, 0x80
 STORM = 3
 """Faults alike, one after the other, that make a storm."""
 NARROW, DIRECT = int(Role.HAS_4_BYTE_GPTE), int(Role.DIRECT)
+
+
+UNTOLD = "No event of the MMU is in the trace: echo 1 > /sys/kernel/tracing/events/kvmmmu/enable tells what it does with the fault."
 
 
 class Answer(msgspec.Struct, kw_only=True):
@@ -91,9 +95,15 @@ class Answers:
             seen = self.mismatched.setdefault((int(event.gfn), f"a {mode} walk, and a page of role {describe(role)}"), [0, number])
             seen[0] += 1
 
-    def entry(self, number: int, event: e.SetSpte) -> None:
+    def changed(self, number: int, event: e.TdpMmuSpteChanged) -> None:
+        """An entry of the TDP MMU: one that is a leaf now, or was one."""
+        for spte in (event.old_spte, event.new_spte):
+            if spte & READ_OR_EXECUTE and (event.level == 1 or spte & LARGE):
+                self.entry(number, int(event.level), int(event.gfn))
+
+    def entry(self, number: int, level: int, gfn: int) -> None:
         """[level, changes to a larger size, first of them, small entries] of a frame's 2 MiB."""
-        level, place = int(event.level), int(event.gfn) >> 9
+        place = gfn >> 9
         if level > 2:
             return
         seen = self.sizes.get(place)
@@ -108,9 +118,10 @@ class Answers:
         seen[0] = level
         seen[3] += level == 1
 
-    def all(self, requests_are_told: bool) -> Iterator[Answer]:
-        """The findings. `requests_are_told`: the trace has kvm_mmu_spte_requested, so that it may be missed."""
-        yield from self._storms(requests_are_told)
+    def all(self, requests_are_told: bool, mmu_is_told: bool) -> Iterator[Answer]:
+        """The findings. `requests_are_told`: the trace has kvm_mmu_spte_requested, so that it may be missed. `mmu_is_told`: it has
+        any event of the MMU."""
+        yield from self._storms(requests_are_told, mmu_is_told)
         for (gfn, what), (count, first) in _top(self.mismatched.items(), lambda item: -item[1][0]):
             why = "The role was not updated when the guest changed its mode (kvm_mmu_reset_context, kvm_init_mmu), or it is another MMU's."
             yield Answer(what=what, count=count, first=first, why=why, address=Hex(gfn))
@@ -123,7 +134,7 @@ class Answers:
             what = f"a large page replaces small ones of gfn {place << 9:x} to {(place << 9) + 511:x}"
             yield Answer(what=what, count=seen[1], first=seen[2], why=why, address=Hex(place << 9))
 
-    def _storms(self, told: bool) -> Iterator[Answer]:
+    def _storms(self, told: bool, mmu: bool) -> Iterator[Answer]:
         storms = [(key, again) for key, again in self.faults.items() if again.row >= STORM - 1 or (told and again.unrequested)]
         for (page, code), again in _top(storms, lambda item: -item[1].count):
             error = f"error code {code:x}" if code >= 0 else "a walk"
@@ -132,7 +143,7 @@ class Answers:
                 if again.count > 1
                 else f"a fault at {page << 12:x}"
             )
-            yield Answer(what=what, count=again.count, first=again.first, why=_why(again, told), address=Hex(page << 12))
+            yield Answer(what=what, count=again.count, first=again.first, why=_why(again, told) if mmu else UNTOLD, address=Hex(page << 12))
 
 
 def _why(again: _Again, told: bool) -> str:

@@ -13,8 +13,8 @@ from shadowmmu.engine.arena.role import Role
 from shadowmmu.look.data import Hex
 from shadowmmu.runs.explained.answers import Answers
 from shadowmmu.runs.explained.commonest import keep_commonest
-from shadowmmu.runs.explained.explanation import Anomaly, Explanation, FaultSeen, Path, RoleSeen, Rule
-from shadowmmu.runs.explained.faults import Fault
+from shadowmmu.runs.explained.explanation import Anomaly, Explanation, FaultSeen, Path, RoleSeen, Rule, Step
+from shadowmmu.runs.explained.faults import MOST_STEPS, Fault
 from shadowmmu.runs.explained.order import Order
 from shadowmmu.runs.explained.pages import Pages
 from shadowmmu.runs.explained.table_tree import MOST_TREES, trees_of
@@ -22,11 +22,13 @@ from shadowmmu.runs.explained.vms import Threads
 from shadowmmu.runs.explained.walks import Walks
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
+from shadowmmu.trace.ftrace.access import access_of, access_of_ept
 from shadowmmu.trace.ftrace.reader import Broken, Told
 from shadowmmu.trace.layouts import describe
 from shadowmmu.trace.origins import origin_of
 from shadowmmu.trace.origins.origin import WINDOW, Around, Origin
 from shadowmmu.trace.origins.tracepoints import origin_by_tracepoints
+from shadowmmu.trace.text import to_text
 
 SHOWN = 10
 """Anomalies and faults that are kept, the first of them; the others are counted."""
@@ -48,6 +50,7 @@ class _Cpu:
         self.fault: Fault | None = None
         self.probed = False
         self.root = "no root told"
+        self.in_l2: bool | None = None
 
 
 class Explainer:
@@ -58,7 +61,7 @@ class Explainer:
         self.first_unread = ""
         self.names: Counter[str] = Counter()
         self.exits: Counter[str] = Counter()
-        self.paths: dict[tuple[str, str], list[int]] = {}
+        self.paths: dict[tuple[str, str], Path] = {}
         self.shown: list[FaultSeen] = []
         self.rules: dict[Origin, list[int]] = {}
         self.syncs: Counter[str] = Counter()
@@ -96,8 +99,8 @@ class Explainer:
             self.unread += 1
             self.first_unread = self.first_unread or f"{told.name}: {told.text}"
             return
-        if count > 1:
-            self.ordered = False
+        if count > 1 and self.ordered:
+            self._lose_order()
         if not self._follow(told):
             return
         self._check_time(told)
@@ -140,29 +143,39 @@ class Explainer:
         if cpu is None:
             cpu = self._cpus[self._place] = _Cpu()
         kind = type(event)
-        starts = _STARTS.get(kind)
-        if starts is not None:
-            starts(self, cpu, event)
-        if cpu.fault is not None:
-            cpu.fault.take(event)
         if self.ordered:
+            starts = _STARTS.get(kind)
+            if starts is not None:
+                starts(self, cpu, event)
+            if cpu.fault is not None:
+                cpu.fault.take(event)
             missing = cpu.order.take(event)
             if missing:
                 self._found(self.number, missing)
             follow = _FOLLOWS.get(kind)
             if follow is not None:
                 follow(self, vm, cpu, event)
-            self._rule(cpu, event)
+            origin = self._rule(cpu, event)
+            if cpu.fault is not None and len(cpu.fault.steps) < MOST_STEPS:
+                cpu.fault.steps.append((self.number, event, origin))
         cpu.before.append(event)
 
-    def _rule(self, cpu: _Cpu, event: AnyEvent) -> None:
-        around = Around(event, cpu.before, (), self.nested_paging)
+    def _lose_order(self) -> None:
+        """Lines were counted: one by one they tell nothing of what follows what."""
+        self.ordered = False
+        self.faults = self.anomaly_count = 0
+        for kept in (self.paths, self.shown, self.rules, self.anomalies, self._cpus):
+            kept.clear()
+
+    def _rule(self, cpu: _Cpu, event: AnyEvent) -> Origin:
+        around = Around(event, cpu.before, (), self.nested_paging, cpu.in_l2)
         origin = origin_of(around) if cpu.probed else origin_by_tracepoints(around)
         seen = self.rules.get(origin)
         if seen is None:
             self.rules[origin] = [1, self.number]
         else:
             seen[0] += 1
+        return origin
 
     def pages(self, vm: int) -> Pages:
         if vm not in self._pages:
@@ -220,13 +233,20 @@ class Explainer:
         key = fault.outcome, fault.path
         seen = self.paths.get(key)
         if seen is not None:
-            seen[0] += 1
+            seen.count += 1
         elif len(self.paths) < MOST_PATHS:
-            self.paths[key] = [1, fault.number]
+            steps = [
+                Step(number, to_text(event), origin.kernel)
+                for number, event, origin in fault.steps[: MOST_STEPS if len(self.paths) < SHOWN else 0]
+            ]
+            self.paths[key] = Path(outcome=fault.outcome, path=fault.path, count=1, first=fault.number, steps=steps)
         if len(self.shown) < SHOWN:
-            self.shown.append(_shown(fault))
-        if self.ordered:
-            self.answers(self._place[0]).fault(fault)
+            self.shown.append(_shown(fault, "EPT_VIOLATION" in self.exits))
+        self.answers(self._place[0]).fault(fault)
+
+    def _are_told(self) -> tuple[bool, bool]:
+        """Requests, and any event of the MMU."""
+        return "kvm_mmu_spte_requested" in self.names, any("mmu" in name or name == "fast_page_fault" for name in self.names)
 
     # --- the end
 
@@ -242,15 +262,12 @@ class Explainer:
             vms=max(1, len(self.threads.vms)), vcpus=len(self._cpus) or 1, notes=notes, names=dict(self.names.most_common()),
             exits=dict(self.exits.most_common()), faults=self.faults, shown=self.shown, syncs=dict(self.syncs.most_common(SHOWN)),
             roles=[RoleSeen(Hex(role), describe(role), count) for role, count in roles.most_common(SHOWN)],
-            paths=[
-                Path(outcome=outcome, path=path, count=count, first=first)
-                for (outcome, path), (count, first) in sorted(self.paths.items(), key=lambda item: -item[1][0])
-            ],
+            paths=sorted(self.paths.values(), key=lambda path: -path.count),
             rules=[
                 Rule(event=row.event, situation=row.situation, kernel=row.kernel, rule=row.rule, count=count, first=first)
                 for row, (count, first) in sorted(self.rules.items(), key=lambda item: -item[1][0])
             ],
-            answers=[answer for one in self._answers.values() for answer in one.all("kvm_mmu_spte_requested" in self.names)],
+            answers=[answer for one in self._answers.values() for answer in one.all(*self._are_told())],
             most_made=[f"gfn {gfn:x} {describe(role)}: made {count:,} times" for (gfn, role), count in made.most_common(5) if count > 1],
             trees=[tree for place, cpu in self._cpus.items() for tree in trees_of(cpu.walks, self.pages(place[0]))][:MOST_TREES],
             anomalies=self.anomalies, anomaly_count=self.anomaly_count,
@@ -269,10 +286,11 @@ def _reason(text: str) -> str:
     return " ".join(words.partition(" rip ")[0].split())[:40]
 
 
-def _shown(fault: Fault) -> FaultSeen:
+def _shown(fault: Fault, ept: bool) -> FaultSeen:
+    access = "" if fault.code < 0 else access_of_ept(fault.code) if ept else access_of(fault.code)
     return FaultSeen(
         event=fault.number, line=fault.line, address=Hex(fault.address), error_code=None if fault.code < 0 else Hex(fault.code),
-        path=fault.path, outcome=fault.outcome, events=fault.events,
+        access=access, path=fault.path, outcome=fault.outcome, events=fault.events,
     )  # fmt: skip
 
 
@@ -357,7 +375,15 @@ def _zap_all(self: Explainer, vm: int, cpu: _Cpu, event: e.ZapAllFast) -> None:
 
 def _set(self: Explainer, vm: int, cpu: _Cpu, event: e.SetSpte) -> None:
     self.pages(vm).leaf(self.number, event)
-    self.answers(vm).entry(self.number, event)
+    self.answers(vm).entry(self.number, int(event.level), int(event.gfn))
+
+
+def _tdp(self: Explainer, vm: int, cpu: _Cpu, event: e.TdpMmuSpteChanged) -> None:
+    self.answers(vm).changed(self.number, event)
+
+
+def _to_l2(self: Explainer, vm: int, cpu: _Cpu, event: AnyEvent) -> None:
+    cpu.in_l2 = isinstance(event, e.NestedVmenter)
 
 
 def _begin_walk(self: Explainer, vm: int, cpu: _Cpu, event: e.Walk) -> None:
@@ -385,5 +411,6 @@ def _load_pgd(self: Explainer, vm: int, cpu: _Cpu, event: e.LoadPgd) -> None:
 
 _FOLLOWS: dict[type[Any], Any] = {
     e.Marker: _began, e.GetPage: _got, e.UnsyncPage: _unsync, e.SyncPage: _sync, e.PrepareZapPage: _zap, e.ZapAllFast: _zap_all,
+    e.TdpMmuSpteChanged: _tdp, e.NestedVmenter: _to_l2, e.NestedVmexitInject: _to_l2,
     e.SetSpte: _set, e.Walk: _begin_walk, e.PagingElement: _step, e.Cr: _cr3, e.NewPgd: _new_pgd, e.LoadPgd: _load_pgd,
 }  # fmt: skip

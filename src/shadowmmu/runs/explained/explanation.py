@@ -28,22 +28,33 @@ class Rule(msgspec.Struct, kw_only=True):
     first: int
 
 
+class Step(msgspec.Struct):
+    """An event of a fault: its number, what it told, and the kernel's function by whose rule it did."""
+
+    number: int
+    told: str
+    kernel: str
+
+
 class Path(msgspec.Struct, kw_only=True):
-    """Faults that went the same way, and what came of them."""
+    """Faults that went the same way, and what came of them. `steps`: what the first of them caused."""
 
     outcome: str
     path: str
     count: int
     first: int
+    steps: list[Step] = []
 
 
 class FaultSeen(msgspec.Struct, kw_only=True):
-    """One fault: its first event and how many it has. `error_code`: None where only the walk is in the trace."""
+    """One fault: its first event and how many it has. `error_code`, and the access that it says: None and "" where only the walk is
+    in the trace."""
 
     event: int
     line: int
     address: Hex
     error_code: Hex | None
+    access: str
     path: str
     outcome: str
     events: int

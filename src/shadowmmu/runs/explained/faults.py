@@ -10,6 +10,7 @@ import msgspec
 
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
+from shadowmmu.trace.origins.origin import Origin
 
 GUESTS_OWN = "the guest's own: its tables do not allow the access, and it gets a #PF"
 FIXED = "fixed: an entry was set"
@@ -22,6 +23,9 @@ NOTHING = "nothing is told: no entry was requested"
 CUT = "the trace ends, or has a gap, before the fault does"
 IDLE = (SPURIOUS, NOTHING)
 """What comes of a fault that had nothing to fix."""
+
+
+MOST_STEPS = 24
 
 
 class Fault(msgspec.Struct, gc=False):
@@ -53,6 +57,8 @@ class Fault(msgspec.Struct, gc=False):
     entered: bool = False
     """The MMU was called for it."""
     events: int = 0
+    steps: list[tuple[int, AnyEvent, Origin]] = []
+    """The first of its events, with their rules."""
 
     def take(self, event: AnyEvent) -> None:
         self.events += 1

@@ -23,12 +23,12 @@ from shadowmmu.runs.explained.explain import RARE, Explainer
 from shadowmmu.runs.explained.explanation import Explanation, Walked, WalkedEntry
 from shadowmmu.trace.binary import read_binary
 from shadowmmu.trace.events import AnyEvent
-from shadowmmu.trace.ftrace.guess import guess, plugin_is_right, said
+from shadowmmu.trace.ftrace.guess import Kernel, guess, plugin_is_right
 from shadowmmu.trace.ftrace.hierarchy import Hierarchies
 from shadowmmu.trace.ftrace.lines import NOBODY
 from shadowmmu.trace.ftrace.page_text import PLUGIN
 from shadowmmu.trace.ftrace.reader import LineReader, Told
-from shadowmmu.trace.layouts import Layout, layout_of, version_of
+from shadowmmu.trace.layouts import Layout, layout_of
 from shadowmmu.trace.text import HEADER, from_text
 
 TRACE_DAT = b"\x17\x08\x44tracing"
@@ -45,12 +45,11 @@ PAGE_FORMS = {
 HIDDEN = "cr0_wp, smep_andnot_wp, smap_andnot_wp, guest_mode, smm, passthrough"
 
 
-def explain_file(path: Path, kernel: str | None = None, progress: Progress = lambda *_: None) -> Explanation:
+def explain_file(path: Path, kernel: Kernel | None = None, progress: Progress = lambda *_: None) -> Explanation:
     """Explain what is at `path`; "-" is standard input, and the name of a capture is one of those shipped. Raises BadInput.
 
     On Ctrl-C while standard input is read, what came so far is explained.
     """
-    version = None if kernel is None else version_of(kernel)
     if path != STDIN and not os.path.exists(path):
         return _of_capture(path)
     if path.suffix == SUFFIX:
@@ -63,7 +62,7 @@ def explain_file(path: Path, kernel: str | None = None, progress: Progress = lam
         return _of_events(read_binary(data), f"trace {path}")
     if chunks.head.startswith(HEADER.encode()):
         return _of_our_text(chunks, progress)
-    return _of_lines(chunks, chunks.name, version, progress)
+    return _of_lines(chunks, chunks.name, kernel, progress)
 
 
 def count_file(path: Path, progress: Progress = lambda *_: None) -> Explanation:
@@ -83,9 +82,9 @@ def count_file(path: Path, progress: Progress = lambda *_: None) -> Explanation:
     return Explanation(source=chunks.name, lines=lines, events=events, names=dict(names.most_common()), notes=[*notes])
 
 
-def _of_lines(chunks: Chunks, name: str, version: tuple[int, int] | None, progress: Progress) -> Explanation:
+def _of_lines(chunks: Chunks, name: str, kernel: Kernel | None, progress: Progress) -> Explanation:
     head = chunks.head[:HEAD].decode("utf-8", "replace")
-    known = guess(head) if version is None else said(version)
+    known = kernel or guess(head)
     reader = LineReader(known, not plugin_is_right(head, known))
     explainer = Explainer()
     layout: Layout = layout_of(known.version)
@@ -102,7 +101,8 @@ def _of_lines(chunks: Chunks, name: str, version: tuple[int, int] | None, progre
             raise
     told = explainer.explanation()
     told.source, told.kernel, told.lines = name, known.words, reader.lines
-    told.form = ", ".join(PAGE_FORMS[form] for form in sorted(reader.forms)) or f"role words as {layout.kernels} has them"
+    words = f"role words as {layout.kernels} has them" if told.roles else "no shadow page in it"
+    told.form = ", ".join(PAGE_FORMS[form] for form in sorted(reader.forms)) or words
     told.hidden = _hidden(reader)
     told.hierarchies = _walked(reader.hierarchies)
     if not told.events and not told.hierarchies:
@@ -164,7 +164,7 @@ def _of_capture(path: Path) -> Explanation:
     return _of_events(capture.events, f"capture {found[0].name}", capture.setup.npt)
 
 
-def _of_trace_dat(path: Path, kernel: str | None) -> Explanation:
+def _of_trace_dat(path: Path, kernel: Kernel | None) -> Explanation:
     """Through trace-cmd, which reads its own form; raw, so that its plugin words no role."""
     program = shutil.which("trace-cmd")
     if program is None:
@@ -175,7 +175,7 @@ def _of_trace_dat(path: Path, kernel: str | None) -> Explanation:
         assert process.stdout is not None
         try:
             chunks = _PipeChunks(process.stdout.fileno(), f"trace {path}")
-            return _of_lines(chunks, chunks.name, None if kernel is None else version_of(kernel), lambda *_: None)
+            return _of_lines(chunks, chunks.name, kernel, lambda *_: None)
         finally:
             process.kill()
 

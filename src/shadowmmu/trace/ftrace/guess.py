@@ -27,6 +27,8 @@ _SIGNS: tuple[tuple[re.Pattern[str], Version, Version], ...] = tuple(
         (r"kvm_mmu_invalidate_zap_all_pages:", (3, 11), (5, 3)),
         (r"kvm_mmu_zap_all_fast:", (5, 4), NEWEST),
         (r"kvm_mmu_set_spte:|kvm_mmu_spte_requested:", (4, 14), NEWEST),
+        (r"\[\d{3}\] [.a-zA-Z]{3}[.\d] +\d+\.", (2, 6), (5, 16)),
+        (r"kvm_exit:\s+reason", (2, 6), (5, 9)),
         (r"kvm_exit:\s+vcpu \d+ reason", (5, 10), NEWEST),
         (r"\[\d{3}\] [.a-zA-Z][.a-zA-Z][.a-zA-Z][.\d][.\d] +\d+\.", (5, 16), NEWEST),
         (r"role=\d+[^\n]* mmu_valid_gen=|mmu_valid_gen=[^\n]* role=\d+", (3, 11), NEWEST),

@@ -26,6 +26,18 @@ ROOT = Origin(
     "kvm_mmu_get_page", "a new root", "", "", "kvm_mmu_load",
     "No fault is under way: before the guest runs, its vCPU makes a root, and an MMU of PDPTEs the four level-2 pages below it.",
 )  # fmt: skip
+WALK = Origin(
+    "kvm_mmu_pagetable_walk", "the trace does not tell for what", "", "", "FNAME(walk_addr_generic)",
+    "By a fault of an MMU that shadows guest tables, or by the emulator: without kvm_page_fault and kvm_exit both look alike.",
+)  # fmt: skip
+SET = Origin(
+    "kvm_mmu_set_spte", "the trace does not tell for what", "", "", "mmu_set_spte",
+    "Of a fault, prefetched beside one, or of INVLPG: without kvm_mmu_spte_requested they look alike.",
+)  # fmt: skip
+TDP = Origin(
+    "kvm_mmu_set_spte", "of the TDP MMU", "", "", "tdp_mmu_map_handle_target_level",
+    "The fault's entry in tables of nested paging, which shadow nothing.",
+)  # fmt: skip
 _FAULTS = (e.MmuPageFault, e.PageFault, e.Walk, e.FastPageFault)
 _BETWEEN = (e.VmEntry, e.Exit)
 
@@ -37,6 +49,17 @@ def origin_by_tracepoints(around: Around) -> Origin:
         return STORED if isinstance(around.last(e.EmulateInsn, *_FAULTS, *_BETWEEN), e.EmulateInsn) else ZAP
     if isinstance(event, e.SyncPage):
         return SYNC
+    if isinstance(event, e.SetSpte):
+        return _set(around)
+    if isinstance(event, e.Walk) and around.last(e.MmuPageFault, e.PageFault, e.EmulateInsn, *_BETWEEN) is None:
+        return WALK
     if isinstance(event, e.GetPage) and event.created and isinstance(around.last(*_FAULTS, *_BETWEEN), e.VmEntry | e.Exit):
         return ROOT
     return origin_of(around)
+
+
+def _set(around: Around) -> Origin:
+    before = around.before[-1] if around.before else None
+    if isinstance(before, e.TdpMmuSpteChanged) and before.gfn == around.event.gfn:
+        return TDP
+    return SET if around.last(*_FAULTS, e.SpteRequested, e.InvalidateGva) is None else origin_of(around)
