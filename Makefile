@@ -9,7 +9,8 @@ COMPILED := $(shell find src -name '*.pxd')
 COMPILED += $(wildcard $(COMPILED:.pxd=.py))
 READY := $(VENV)/.built $(VENV)/.packages
 
-.PHONY: run test lint check count modules two-kernels museum fuzz-readers fuzz-face bench profile soak sanitize guests package lock clean help
+.PHONY: run test lint check count modules two-kernels museum fuzz-readers fuzz-face bench profile pgo unpgo soak sanitize coverage full guests \
+	package lock clean help
 
 run: $(READY)  ## set up, then run the PAE guest on special shadow pages
 	@$(BIN)/shadowmmu run
@@ -51,8 +52,21 @@ bench: $(READY)  ## engine, machine and judges measured, each figure beside anot
 	@$(BIN)/python benchmarks/run.py
 
 profile: $(READY)  ## the costliest lines of a page fault, in a build that knows its lines (needs valgrind)
-	@$(BIN)/python setup.py -q build_py --build-lib build/profile build_ext --lines --build-lib build/profile --build-temp build/profile-objects > build/profile.log 2>&1 || { cat build/profile.log; exit 2; }
+	@$(BIN)/python setup.py -q build_py --build-lib build/profile build_ext --flavour lines --build-lib build/profile --build-temp build/profile-objects > build/profile.log 2>&1 || { cat build/profile.log; exit 2; }
 	@PYTHONPATH=build/profile $(BIN)/python benchmarks/costliest_lines.py
+
+PGO := build/pgo
+
+pgo: $(READY)  ## compile the engine once more, by what captures and random operations did in it; `make unpgo` takes it back
+	@rm -rf $(PGO)
+	@$(BIN)/python setup.py -q build_py --build-lib $(PGO)/src build_ext --force --flavour training --build-lib $(PGO)/src --build-temp $(PGO)/objects
+	@PYTHONPATH=$(PGO)/src $(BIN)/python -m shadowmmu replay
+	@PYTHONPATH=$(PGO)/src $(BIN)/python -m shadowmmu fuzz --operations 100000
+	@$(BIN)/python setup.py -q build_ext --inplace --force --flavour trained --build-temp $(PGO)/objects
+	@rm -rf $(PGO)
+
+unpgo: $(READY)  ## compile the engine as it was before `make pgo`
+	@$(BIN)/python setup.py -q build_ext --inplace --force
 
 soak: $(READY)  ## the long random tests, a million operations in all modes, and of nested guests on each root design
 	@$(BIN)/shadowmmu fuzz --operations 1000000
@@ -68,6 +82,12 @@ fuzz-face: $(READY) $(VENV)/.tests  ## hostile calls of every public method, EXA
 
 sanitize: $(READY) $(VENV)/.tests  ## unit tests, random operations, guests and captures under AddressSanitizer, with redzones inside the arena
 	@tools/sanitize/run $(BIN)/python
+
+coverage: $(READY) $(VENV)/.tests  ## lines of Python and of the compiled modules that the tests reach, by room
+	@tools/cover/run $(BIN)/python
+
+full: $(READY) $(VENV)/.tests  ## all that CI is too short for, for hours; what it ended with goes into docs/full.md
+	@$(BIN)/python tools/full.py --write
 
 guests:  ## build the guest images again (needs nasm)
 	@$(MAKE) -C guests

@@ -12,6 +12,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
+from setuptools.errors import OptionError
 from setuptools.modified import newer
 
 SRC = Path("src")
@@ -22,9 +23,16 @@ C_WITH_LINES = Path("build/c-lines")
 STAMP = C / "translated"
 """As old as the last whole translation: one by other rules than this file's is done again."""
 FLAGS = ["-O2", "-g0", "-fno-strict-aliasing", "-fno-semantic-interposition"]
-LINES = ["-g"]
-"""With `--lines` C names the lines of the sources that it was made from: for profilers."""
 SANITIZE = ["-fsanitize=address,undefined", "-fsanitize-recover=all", "-O1", "-g1", "-fno-omit-frame-pointer"]
+FLAVOURS = {
+    "sanitize": (SANITIZE, SANITIZE),
+    "lines": (["-g"], []),
+    "coverage": (["--coverage", "-O0"], ["--coverage"]),
+    "training": (["-fprofile-generate"], ["-fprofile-generate"]),
+    "trained": (["-fprofile-use", "-fprofile-partial-training", "-Wno-missing-profile"], []),
+}
+"""What the compiler and the linker are told besides. With `lines` C names the lines of the sources that it was made from: for
+profilers. What was met in training lies beside the objects: both builds need the same --build-temp."""
 CAPTURES = Path("tests/conformance/captures")
 STARTING_SETS = ("shadow", "nested", "nestedsp", "p57")
 """What `replay` and `rerun` find once installed: all paging modes, L2s on nested tables and without. The rest is in the source."""
@@ -50,19 +58,16 @@ def extensions() -> list[Extension]:
 class Build(build_ext):
     """Translates and compiles what changed and what cimports it, as many at a time as there are CPUs, and counts."""
 
-    user_options: ClassVar = [
-        *build_ext.user_options,
-        ("sanitize", None, "with AddressSanitizer and UndefinedBehaviorSanitizer"),
-        ("lines", None, "with the sources' lines, for a profiler"),
-    ]
-    boolean_options: ClassVar = [*build_ext.boolean_options, "sanitize", "lines"]
+    user_options: ClassVar = [*build_ext.user_options, ("flavour=", None, f"one of {', '.join(FLAVOURS)}")]
 
     def initialize_options(self) -> None:
         super().initialize_options()
-        self.sanitize = self.lines = False
+        self.flavour: str | None = None
 
     def finalize_options(self) -> None:
         super().finalize_options()
+        if self.flavour and self.flavour not in FLAVOURS:
+            raise OptionError(f"no flavour {self.flavour} among {', '.join(FLAVOURS)}")
         self.parallel = self.parallel or os.cpu_count() or 1
 
     def run(self) -> None:
@@ -75,10 +80,11 @@ class Build(build_ext):
         """To C, outside the packages; a wheel's modules go without the names of what is static."""
         self.tell("translating to C")
         force = self.force or newer("setup.py", STAMP)
+        lines = self.flavour == "lines"
         translated = cythonize(
             self.extensions,
-            emit_linenums=self.lines,
-            build_dir=str(C_WITH_LINES if self.lines else C),
+            emit_linenums=lines,
+            build_dir=str(C_WITH_LINES if lines else C),
             include_path=[str(SRC)],
             compiler_directives=DIRECTIVES,
             shared_utility_qualified_name=UTILITIES,
@@ -86,16 +92,14 @@ class Build(build_ext):
             force=force,
             quiet=True,
         )
-        if force and not self.lines:
+        if force and not lines:
             STAMP.touch()
         sources = {extension.name: extension.sources for extension in translated}
         for extension in self.extensions:
             extension.sources = sources[extension.name]
-            if self.sanitize:
-                extension.extra_compile_args = [*FLAGS, *SANITIZE]
-                extension.extra_link_args = SANITIZE
-            elif self.lines:
-                extension.extra_compile_args = [*FLAGS, *LINES]
+            if self.flavour:
+                compiled, extension.extra_link_args = FLAVOURS[self.flavour]
+                extension.extra_compile_args = [*FLAGS, *compiled]
             elif not self.inplace:
                 extension.extra_link_args = ["-s"]
 
