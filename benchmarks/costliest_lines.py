@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The costliest lines of the engine's page faults: instructions a fault, counted by callgrind in a build that knows its lines.
 
-Run it with a build of `setup.py build_ext --lines` first on the path, as `make profile` does.
+Run it with a build of `setup.py build_ext --flavour lines` first on the path, as `make profile` does.
 
 Example: make profile
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shadowmmu import EventRecord
 from shadowmmu.check.compare import ignore
-from shadowmmu.check.special_roots.letters import LETTERS
+from shadowmmu.check.special_roots.known_differences import KNOWN_DIFFERENCES
 from shadowmmu.check.special_roots.rules import RULES
 from shadowmmu.engine.arena.events import Event as Kind
 from shadowmmu.trace import engine
@@ -59,6 +59,6 @@ def test_the_letters_are_those_of_the_code() -> None:
     """Each difference of roots of special pages stands in the docs as in the code, and each rule belongs to one."""
     section = PAGE.partition("## On roots of special pages\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (\w) \| ([^|]*) \| ([^|]*) \|$", section, flags=re.M)
-    assert rows == [tuple(letter) for letter in LETTERS]
-    assert {letter for letter, _ in RULES} <= {letter.letter for letter in LETTERS}
+    assert rows == [tuple(letter) for letter in KNOWN_DIFFERENCES]
+    assert {letter for letter, _ in RULES} <= {letter.letter for letter in KNOWN_DIFFERENCES}
     assert all(rule.__doc__ for _, rule in RULES)

@@ -21,7 +21,7 @@ from shadowmmu.check.fuzz.episode import L2_UNPAGED
 from shadowmmu.check.fuzz.operations import GUEST, HOST, PAGE, SLOTS, USER_MIB, WATCHED
 from shadowmmu.check.fuzz.slots import DirectMap, Slots
 from shadowmmu.check.oracle.oracle import Oracle
-from shadowmmu.hardware.cpu import Cpu, Done, HostMemory, Result
+from shadowmmu.hardware.cpu import Done, HostMemory, ModelCpu, Result
 from shadowmmu.hardware.walk import PRESENT, USER, WRITE
 
 LIVES = [(mode, host) for host in (4, 5) for mode in ("2-level", "pae", "4-level", "5-level") if host == 5 or mode != "5-level"]
@@ -85,7 +85,7 @@ class Hypervisor:
             self.slots.set(slot, first, pages, 0)
         self.oracle = Oracle(self.slots, WATCHED, 2, GUEST)
         self.outside = Outside(self.slots, self.oracle)
-        self.cpus = [Cpu(vcpu, memory, HOST, self.outside, None, host_levels) for vcpu in self.vm.vcpus]
+        self.cpus = [ModelCpu(vcpu, memory, HOST, self.outside, None, host_levels) for vcpu in self.vm.vcpus]
         self.slots.find_zeroes((SLOTS[2][0] + SLOTS[2][1] - 2) * PAGE)
         self.tables_used = 0
         for vcpu in self.vm.vcpus:

@@ -13,7 +13,7 @@ from shadowmmu import ROOT_DESIGNS, Vm
 from shadowmmu.captures.find import find
 from shadowmmu.check.replay.driver import Replay
 from shadowmmu.check.rerun.driver import Rerun
-from shadowmmu.check.special_roots.letters import LETTERS
+from shadowmmu.check.special_roots.known_differences import KNOWN_DIFFERENCES
 from shadowmmu.runs.compare import REASONS
 
 SEAM = {
@@ -68,9 +68,9 @@ def test_a_page_is_asked_whether_it_is_special_in_few_places() -> None:
 def test_a_design_says_what_it_is(roots: str) -> None:
     design = ROOT_DESIGNS[roots]
     assert design.name == roots == Vm(memory_mib=4, roots=roots).roots
-    assert 10 < len(design.says) < 80 and set(design.letters) <= {one.letter for one in LETTERS}
+    assert 10 < len(design.says) < 80 and set(design.differences) <= {one.letter for one in KNOWN_DIFFERENCES}
     assert design.more and design.more.keys() <= REASONS.keys()
-    assert bool(design.kernel) == (not design.letters)
+    assert bool(design.kernel) == (not design.differences)
 
 
 def test_a_design_that_is_not_there_is_refused_by_name() -> None:

@@ -98,7 +98,7 @@ class Observer(Protocol):
     def after_walk(self, outcome: str, gpa: int | None, exception: tuple[Any, ...] | None) -> None: ...  # page_fault's, or "TRANSLATED"
 
 
-class Cpu:
+class ModelCpu:
     """The CPU of one vCPU of the engine. `features` are the host's; without `amd` PDPTEs are latched at entry (SDM 26.3.2.3)."""
 
     def __init__(

@@ -7,7 +7,7 @@ the page that they lead to. Nothing of L2's own translations is kept: each acces
 
 from typing import NamedTuple
 
-from shadowmmu.hardware.cpu import Cpu, Done, Result
+from shadowmmu.hardware.cpu import Done, ModelCpu, Result
 from shadowmmu.hardware.walk import FETCH, GUEST_FINAL, GUEST_TABLE, USER, WRITE, BeyondNestedTables, Paging, walk
 
 
@@ -25,7 +25,7 @@ class _Stopped(Exception):
         self.outcome = outcome
 
 
-def access_l2(cpu: Cpu, l2: L2, npt_levels: int, gva: int, access: int, ac: bool, size: int, value: int | None = None) -> Result:
+def access_l2(cpu: ModelCpu, l2: L2, npt_levels: int, gva: int, access: int, ac: bool, size: int, value: int | None = None) -> Result:
     """Do one load, fetch or store of `size` bytes at L2's `gva`, aligned, to its end; `npt_levels`: of L1's nested tables."""
     exits: list[str] = []
 

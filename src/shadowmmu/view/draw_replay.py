@@ -12,7 +12,7 @@ from rich.text import Text
 
 from shadowmmu.border.plain import plain
 from shadowmmu.check.compare.result import Result, Row
-from shadowmmu.check.special_roots.letters import LETTERS, Letter
+from shadowmmu.check.special_roots.known_differences import KNOWN_DIFFERENCES, KnownDifference
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.text import to_text
@@ -60,10 +60,10 @@ def _table(results: Sequence[Result], verbose: bool) -> Table:
     return table
 
 
-def _lettered(results: Sequence[Result]) -> list[Letter]:
+def _lettered(results: Sequence[Result]) -> list[KnownDifference]:
     """The differences that the root design of these results may show."""
     others = {result.roots for result in results if result.roots != result.captured_on}
-    return [one for one in LETTERS if any(one.letter in ROOT_DESIGNS[roots].letters for roots in others)]
+    return [one for one in KNOWN_DIFFERENCES if any(one.letter in ROOT_DESIGNS[roots].differences for roots in others)]
 
 
 def _letters(results: Sequence[Result]) -> Table:

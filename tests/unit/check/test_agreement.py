@@ -7,7 +7,7 @@ from shadowmmu import Vm
 from shadowmmu.check.oracle.agreement import Agreement
 from shadowmmu.check.oracle.oracle import Oracle
 from shadowmmu.check.oracle.translations import GuestMemory
-from shadowmmu.hardware.cpu import Cpu, HostMemory, Violation
+from shadowmmu.hardware.cpu import HostMemory, ModelCpu, Violation
 from shadowmmu.hardware.tlb import Tlb
 from shadowmmu.hardware.walk import Features, TrailEntry
 
@@ -27,13 +27,13 @@ class Memory(GuestMemory):
         return True
 
 
-def running(write: bool = True) -> tuple[Cpu, HostMemory, list[TrailEntry]]:
+def running(write: bool = True) -> tuple[ModelCpu, HostMemory, list[TrailEntry]]:
     """A vCPU without paging that holds a translation of GVA, and the entries that it was made of."""
     vm = Vm(memory_mib=4, vcpus=1)
     vm.vcpus[0].set_sregs(cr0=0x31, cr3=0, cr4=0, efer=0)
     memory = HostMemory(vm.host_regions())
     oracle = Oracle(Memory(vm, memory), (GVA,), 1, Features(maxphyaddr=40))
-    cpu = Cpu(vm.vcpus[0], memory, Features(maxphyaddr=46), oracle.vcpus[0])
+    cpu = ModelCpu(vm.vcpus[0], memory, Features(maxphyaddr=46), oracle.vcpus[0])
     Agreement(cpu, "vcpu 0")
     cpu.access(GVA, 2 if write else 0, False, 8, 1 if write else None)
     path = [source for key, sources in cpu.tlb._sources.items() if key[0] == "page" for source in sources]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from shadowmmu.hardware import walk as hw
-from shadowmmu.hardware.cpu import RETRY_LIMIT, Cpu, Done, HostMemory, Violation, real_paging
+from shadowmmu.hardware.cpu import RETRY_LIMIT, Done, HostMemory, ModelCpu, Violation, real_paging
 from shadowmmu.hardware.walk import FETCH, USER, WRITE, Features
 
 HIGH = 1 << 32
@@ -79,7 +79,7 @@ class World:
         self.low, self.high = ctypes.create_string_buffer(0x4000), ctypes.create_string_buffer(0x40000)
         self.memory = HostMemory([(0, 0x4000, ctypes.addressof(self.low)), (HIGH, 0x40000, ctypes.addressof(self.high))])
         self.vcpu, self.log = Vcpu(*mode, Entry(root, level)), Log()
-        self.cpu = Cpu(self.vcpu, self.memory, Features(maxphyaddr=46, amd=amd), self.log)
+        self.cpu = ModelCpu(self.vcpu, self.memory, Features(maxphyaddr=46, amd=amd), self.log)
         for hpa, entry in ((0x1000, 0x2000), (0x2008, 0x3000), (0x3008, 0x4000)):
             self.put(hpa, HIGH + entry | P | W | U | A)
         self.put(0x4008, HIGH + 0x9000 | P | W | U | A | D)

@@ -8,8 +8,8 @@ are shared between levels, roots and modes, and few shadow pages, and is a pure 
 * `ops`    an operation is a tuple of plain integers that says everything: lists can be recorded, cut and shrunk
 * `slots`  what backs guest memory, as the fuzzer set it
 * `guest`  a VM in the middle of an episode: does operations, under the eyes of the oracle
-* `writer` looks at the guest's tables and writes entries
-* `author` invents operations with it, so that they hit something; `host_author` those of user space and the host
+* `table_writer` looks at the guest's tables and writes entries
+* `guest_author` invents operations with it, so that they hit something; `host_author` those of user space and the host
 * `race`   a store of the other vCPU while a fault is served
 * `run`    `fuzz`, `replay`, `shrink`
 """

@@ -30,7 +30,7 @@ from shadowmmu.check.oracle.agreement import Agreement
 from shadowmmu.check.oracle.oracle import NotJudged, Oracle, VirtualTlb
 from shadowmmu.engine.face.types import HostFault, TripleFault
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
-from shadowmmu.hardware.cpu import Cpu, Done, HostMemory, Violation
+from shadowmmu.hardware.cpu import Done, HostMemory, ModelCpu, Violation
 from shadowmmu.hardware.two_dimensional import L2, access_l2
 from shadowmmu.hardware.walk import ADDRESS, CR0_PG, EFER_LMA, EFER_LME, FETCH, USER, WRITE, BeyondNestedTables, features_of, paging
 
@@ -119,7 +119,7 @@ class Guest:
         evict = random.choice((None, random))
         host = HOST._replace(amd=self.amd)
         npt_levels = self.host_levels if self.nested else 0
-        self.cpus = [Cpu(v, self.memory, host, self.oracle.vcpus[i], evict, npt_levels) for i, v in enumerate(self.vm.vcpus)]
+        self.cpus = [ModelCpu(v, self.memory, host, self.oracle.vcpus[i], evict, npt_levels) for i, v in enumerate(self.vm.vcpus)]
         for i, cpu in enumerate(self.cpus):
             Agreement(cpu, f"vcpu {i}")
 

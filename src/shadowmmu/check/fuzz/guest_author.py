@@ -30,7 +30,7 @@ from shadowmmu.hardware.walk import (
 PATIENCE = 16  # guest faults in a row (nearly) after which the tables are rebuilt
 
 
-class Author(HostAuthor):
+class GuestAuthor(HostAuthor):
     """Writes an episode."""
 
     def __init__(self, setup: Setup, guest: Guest) -> None:

@@ -7,14 +7,14 @@ from shadowmmu.check.fuzz.operations import (
     TABLES,
     Kind,
 )
-from shadowmmu.check.fuzz.table_writer import Writer
+from shadowmmu.check.fuzz.table_writer import TableWriter
 from shadowmmu.hardware.walk import (
     USER,
     WRITE,
 )
 
 
-class HostAuthor(Writer):
+class HostAuthor(TableWriter):
     """Writes what user space and the host do."""
 
     def slot(self, vcpu: int) -> None:

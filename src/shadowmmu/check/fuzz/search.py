@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from shadowmmu.check.fuzz.episode import Guest
-from shadowmmu.check.fuzz.guest_author import Author
+from shadowmmu.check.fuzz.guest_author import GuestAuthor
 from shadowmmu.check.fuzz.operations import MODES, Kind, Op, Setup, describe
 from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.hardware.cpu import Violation
@@ -103,7 +103,7 @@ def fuzz(
     while report.operations < operations and report.ok:
         setup = Setup(seed + report.episodes, roots, tuple(modes), audit_every, kernel)
         episode = _Episode(setup, report, make_vm)
-        author = Author(setup, episode.guest)
+        author = GuestAuthor(setup, episode.guest)
         for _ in range(min(EPISODE, operations - report.operations)):
             op = author.next()
             outcome = episode.step(op)

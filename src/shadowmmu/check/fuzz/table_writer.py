@@ -45,7 +45,7 @@ def steps_of(levels: int) -> tuple[Step, ...]:
     return paging(CR0_PG, NORMAL[levels], EFER_LME if levels > 3 else 0, GUEST).steps
 
 
-class Writer:
+class TableWriter:
     """Appends operations to `pending`. Looks at guest memory only through the oracle's eyes."""
 
     def __init__(self, setup: Setup, guest: Guest) -> None:

@@ -6,13 +6,13 @@ more than is cached; less of a right that is cached, another address, or nothing
 PCID are looked at when it is loaded.
 """
 
-from shadowmmu.hardware.cpu import Cpu, Violation
+from shadowmmu.hardware.cpu import ModelCpu, Violation
 
 
 class Agreement:
     """Watches the TLB of one model CPU."""
 
-    def __init__(self, cpu: Cpu, name: str) -> None:
+    def __init__(self, cpu: ModelCpu, name: str) -> None:
         self.cpu, self.name = cpu, name
         cpu.entered = self.check
 

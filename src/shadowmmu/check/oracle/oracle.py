@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Virtual TLB oracle: what the guest's own tables have allowed since the guest last invalidated.
 
-Shadow paging emulates a TLB. For each vCPU, each PCID it has used and a set of watched addresses (`Space`) the
+Shadow paging emulates a TLB. For each vCPU, each PCID it has used and a set of watched addresses (`AddressSpace`) the
 oracle follows every translation that a bare CPU of the guest could hold:
 
 * `tables`: for every level the set of (table, rights) that the CPU, or a paging-structure cache, can have reached;
@@ -50,7 +50,7 @@ Known differences of Linux 6.1 from a bare CPU. They are allowed here, unless `s
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from shadowmmu.check.oracle.translations import Child, GuestMemory, Node, Space, Unguarded
+from shadowmmu.check.oracle.translations import AddressSpace, Child, GuestMemory, Node, Unguarded
 from shadowmmu.hardware import walk as hw
 from shadowmmu.hardware.cpu import Violation
 from shadowmmu.hardware.two_dimensional import L2
@@ -131,7 +131,7 @@ class VirtualTlb:
         self._pdptes: tuple[int, ...] = (0, 0, 0, 0)
         self.prediction: Prediction | None = None
         self._set_mode()
-        self.space = Space(self, self.oracle.watched, 0)
+        self.space = AddressSpace(self, self.oracle.watched, 0)
         self.spaces = {0: self.space}
 
     # --- what the guest does to its registers and its TLB
@@ -157,7 +157,7 @@ class VirtualTlb:
         self._set_mode()
         if was != now.levels or flips4 & hw.CR4_PGE or flips4 & ~cr4 & hw.CR4_PCIDE:
             self.spaces = {}
-        self.space = self.spaces[self._pcid] = self.spaces.get(self._pcid) or Space(self, self.oracle.watched, cr3)
+        self.space = self.spaces[self._pcid] = self.spaces.get(self._pcid) or AddressSpace(self, self.oracle.watched, cr3)
         if mov_cr3:
             self.space.mixed = noflush and (self.space.mixed or self.space.cr3 != self.cr3)
         self.space.cr3 = self.cr3
@@ -176,7 +176,7 @@ class VirtualTlb:
     def flush(self) -> None:
         """Nothing is kept: VMRUN and #VMEXIT, with TLB_CONTROL 1 or between ASIDs (APM 15.16)."""
         self._set_mode()
-        self.space = Space(self, self.oracle.watched, self.cr3)
+        self.space = AddressSpace(self, self.oracle.watched, self.cr3)
         self.spaces = {self._pcid: self.space}
         self.rebuild()
 

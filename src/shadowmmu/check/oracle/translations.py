@@ -63,7 +63,7 @@ class Walked(Protocol):
     def pdptes(self) -> tuple[int, ...]: ...
 
 
-class Space:
+class AddressSpace:
     """The sets of one PCID. Global pages found here serve the other PCIDs too (SDM 4.10.2.4)."""
 
     __slots__ = ("cr3", "depends", "mixed", "pages", "tables", "tlb")

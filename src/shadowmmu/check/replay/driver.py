@@ -81,9 +81,9 @@ class Replay(ReplayState):
             self.result.divergence = with_origins(self.diverge(f"the engine cannot go on: {error}").divergence, self.capture)
         self.result.events = self.streams.compared
         self.result.bugs = self.seen.bugs()
-        if self.twin is not None:
-            self.result.events, self.result.until = self.twin.compared, self.twin.until
-            self.result.differences = dict(sorted(self.twin.differences.items()))
+        if self.special_vm is not None:
+            self.result.events, self.result.until = self.special_vm.compared, self.special_vm.until
+            self.result.differences = dict(sorted(self.special_vm.differences.items()))
         return self.result
 
     def _parted(self, stop: Parted) -> Divergence:
@@ -106,8 +106,8 @@ class Replay(ReplayState):
         self.outcome = None
         self.faulted = self.failed_walk = self.refused = False
         self.switched = None
-        if self.twin is not None:
-            self.twin.new_exit()
+        if self.special_vm is not None:
+            self.special_vm.new_exit()
         op = self.programme().seen_at(self.rip)
         if op is not None:
             self.done_without_exit(op)
@@ -336,8 +336,8 @@ class Replay(ReplayState):
         elif mark.action != "dirty":
             if self.result.entries:
                 self.streams.compare(self.at)
-            if self.twin is not None and mark.action == "poke":
-                self.twin.user_space_writes(mark["gpa"])
+            if self.special_vm is not None and mark.action == "poke":
+                self.special_vm.user_space_writes(mark["gpa"])
             self.give(lambda side: side.host.act(mark))
 
 

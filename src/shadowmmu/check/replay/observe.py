@@ -73,8 +73,8 @@ class Observer:
         allowed = ACCESSED_DIRTY if replay.capture.setup.npt else 0
         if (ours ^ value) & (1 << 8 * min(op.size, 4)) - 1 & ~allowed and not self._is_unknown(op.va):
             raise replay.diverge(f"the guest read {value:x} at {op.va:x}; through our tables there is {ours:x}")
-        if replay.twin is not None:
-            replay.twin.load(op, data)
+        if replay.special_vm is not None:
+            replay.special_vm.load(op, data)
         replay.result.loads += 1
 
     def _is_unknown(self, gva: int) -> bool:
@@ -124,7 +124,7 @@ class Observer:
         found = comparison.run(cpu.root)
         if found:
             raise replay.diverge(f"dump {dump.tag}: {found.text}", page_at(replay.vm, found.table))
-        entries = comparison.entries if replay.twin is None else replay.twin.compare_tables(dump.tag)
+        entries = comparison.entries if replay.special_vm is None else replay.special_vm.compare_tables(dump.tag)
         replay.result.dumps += 1
         replay.result.dump_entries += entries
 
@@ -134,8 +134,8 @@ class Observer:
         if differing:
             told = ", ".join(f"{name} {theirs} in the kernel, {ours} here" for name, theirs, ours in differing)
             raise replay.diverge(f"counters at {tag}: {told}")
-        if replay.twin is not None:
-            replay.twin.compare_counters(tag)
+        if replay.special_vm is not None:
+            replay.special_vm.compare_counters(tag)
         replay.result.counters += compared
 
 

@@ -11,10 +11,10 @@ from shadowmmu.captures.programme import Programme
 from shadowmmu.check.compare.match import Matcher
 from shadowmmu.check.compare.result import Diverged, Divergence, Page, Result
 from shadowmmu.check.compare.streams import Streams
-from shadowmmu.check.replayed.cpu import Cpu
+from shadowmmu.check.replayed.cpu import ReplayedCpu
 from shadowmmu.check.replayed.inputs import Input, answer
-from shadowmmu.check.replayed.replayed_vm import KERNEL_ROOTS, Side, captured_roots
-from shadowmmu.check.special_roots.special_vm import Twin
+from shadowmmu.check.replayed.replayed_vm import KERNEL_ROOTS, ReplayedVm, captured_roots
+from shadowmmu.check.special_roots.special_vm import SpecialVm
 from shadowmmu.errors import BadInput
 
 T = TypeVar("T")
@@ -32,10 +32,10 @@ class ReplayState:
         if roots != theirs != KERNEL_ROOTS:
             raise BadInput(f"{capture.name} was captured on {theirs} roots and replays on these alone: leave out --roots {roots}")
         self.result = Result(capture.name, roots, captured_on=theirs)
-        self.side = Side(capture, theirs, Matcher())
+        self.side = ReplayedVm(capture, theirs, Matcher())
         self.host, self.vm = self.side.host, self.side.vm
         self.streams = Streams(self.vm, self.side.matcher, self._on_foreign_tables, capture.setup.tdp_mmu, self.operation)
-        self.twin = Twin(capture, roots, self.side, self.streams) if roots != theirs else None
+        self.special_vm = SpecialVm(capture, roots, self.side, self.streams) if roots != theirs else None
         self.l1 = Programme(capture.guest.ops, capture.setup.npt)
         self.l2 = Programme(capture.guest.l2_ops, capture.setup.npt)
         self.at = 0
@@ -50,19 +50,19 @@ class ReplayState:
         return self.side.vcpu
 
     @property
-    def cpu(self) -> Cpu:
+    def cpu(self) -> ReplayedCpu:
         return self.side.cpu
 
     def select(self, number: int) -> None:
         """From here on another vCPU runs."""
         self.side.select(number)
-        if self.twin is not None:
-            self.twin.side.select(number)
+        if self.special_vm is not None:
+            self.special_vm.side.select(number)
 
     @property
     def seen(self) -> Vm:
         """The VM that the replay is about."""
-        return self.vm if self.twin is None else self.twin.side.vm
+        return self.vm if self.special_vm is None else self.special_vm.side.vm
 
     def diverge(self, what: str, page: Page | None = None) -> Diverged:
         """A difference that is not one of two events."""
@@ -77,13 +77,13 @@ class ReplayState:
         return self.capture.setup.tdp_mmu and not self.vcpu.guest_mode
 
     def give(self, given: Input[T]) -> T:
-        """Give something to the engine, and to its twin with other roots. What the engine does upon it is compared later."""
-        look = None if self.twin is None else self.twin.look(given)
+        """Give something to the engine, and to the VM beside it with other roots. What the engine does upon it is compared later."""
+        look = None if self.special_vm is None else self.special_vm.look(given)
         ours = answer(given, self.side)
         events = self.side.events()
         self.streams.grow(events)
-        if self.twin is not None and look is not None:
-            self.twin.follow(given, ours, events, look)
+        if self.special_vm is not None and look is not None:
+            self.special_vm.follow(given, ours, events, look)
         return ours.get()
 
     def programme(self) -> Programme:
@@ -104,6 +104,6 @@ class ReplayState:
             return
         if not self.cpu.store(op.va, data, op.cpl == 3):
             raise self.diverge(f"the guest stored to {op.va:x} without a fault, but our tables do not allow it")
-        if self.twin is not None:
-            self.twin.store(op, data)
+        if self.special_vm is not None:
+            self.special_vm.store(op, data)
         self.result.stores += 1

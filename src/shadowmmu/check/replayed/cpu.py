@@ -20,7 +20,7 @@ _Read = Callable[[int, int], int | None]
 """(physical address, size) -> entry; None: not reachable."""
 
 
-class Cpu:
+class ReplayedCpu:
     """The processor that runs the guest on the tables of one vCPU's MMU."""
 
     def __init__(self, vm: Vm, vcpu: Vcpu, nested_paging: bool, foreign_l1: bool) -> None:

@@ -21,7 +21,7 @@ FEWEST_PAGES = 64
 """KVM_MIN_ALLOC_MMU_PAGES: the kernel refuses KVM_SET_NR_MMU_PAGES below, and nothing changes."""
 
 
-class Host:
+class ReplayedHost:
     """User memory, memslots, and what the VMM does to them."""
 
     def __init__(self, capture: Capture, roots: str, matcher: Matcher) -> None:
@@ -191,12 +191,12 @@ def _relative(size: int, ranges: list[tuple[int, int]]) -> list[tuple[int, int]]
     return None if own is None else [(own - start, end - start) for start, end in ranges if end - start != size]
 
 
-_ACTIONS: dict[str, Callable[[Host, Mark], None]] = {
-    "slot": Host._slot,
-    "madvise_dontneed": Host._madvise_dontneed,
-    "mprotect": Host._mprotect,
-    "poke": Host._poke,
-    "manual_protect": Host._manual_protect,
-    "clear_dirty_log": Host._clear_dirty_log,
-    "set_nr_mmu_pages": Host._set_nr_mmu_pages,
+_ACTIONS: dict[str, Callable[[ReplayedHost, Mark], None]] = {
+    "slot": ReplayedHost._slot,
+    "madvise_dontneed": ReplayedHost._madvise_dontneed,
+    "mprotect": ReplayedHost._mprotect,
+    "poke": ReplayedHost._poke,
+    "manual_protect": ReplayedHost._manual_protect,
+    "clear_dirty_log": ReplayedHost._clear_dirty_log,
+    "set_nr_mmu_pages": ReplayedHost._set_nr_mmu_pages,
 }

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a capture gives to the engine: each input is something that can be done to one VM, and answered by it.
 
-An input is any function of a `Side`. Those that a VM with other roots may meet otherwise than the kernel are classes,
-so that the twin (`twin.py`) can tell them apart.
+An input is any function of a `ReplayedVm`. Those that a VM with other roots may meet otherwise than the kernel are classes,
+so that the VM beside it (`special_roots/special_vm.py`) can tell them apart.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from shadowmmu import EngineError, HostFault, Outcome
-from shadowmmu.check.replayed.replayed_vm import Side
+from shadowmmu.check.replayed.replayed_vm import ReplayedVm
 from shadowmmu.x86.control import Cr0
 from shadowmmu.x86.pferr import Pferr
 
@@ -21,7 +21,7 @@ T_co = TypeVar("T_co", covariant=True)
 class Input(Protocol[T_co]):
     """Something that can be done to a VM."""
 
-    def __call__(self, side: Side, /) -> T_co: ...
+    def __call__(self, side: ReplayedVm, /) -> T_co: ...
 
 
 class Answer(Generic[T]):
@@ -42,7 +42,7 @@ class Answer(Generic[T]):
         return self.value  # type: ignore[return-value]
 
 
-def answer(given: Input[T], side: Side) -> Answer[T]:
+def answer(given: Input[T], side: ReplayedVm) -> Answer[T]:
     """Give an input to one VM."""
     try:
         return Answer(given(side), None)
@@ -53,7 +53,7 @@ def answer(given: Input[T], side: Side) -> Answer[T]:
 class Enter(NamedTuple):
     """The guest is entered: requests are served, a root is loaded, the CPU gets it."""
 
-    def __call__(self, side: Side, /) -> None:
+    def __call__(self, side: ReplayedVm, /) -> None:
         entry = side.vcpu.enter()
         side.cpu.root, side.cpu.level = entry.root, entry.level
 
@@ -66,7 +66,7 @@ class Fault(NamedTuple):
     rescheduled: int = 0
     """Another task wanted the CPU when so many pages had been synced below a table that was to be linked; 0: none did."""
 
-    def __call__(self, side: Side, /) -> Outcome:
+    def __call__(self, side: ReplayedVm, /) -> Outcome:
         side.vm.reschedule(self.rescheduled)
         try:
             return side.vcpu.page_fault(self.address, self.code)
@@ -81,7 +81,7 @@ class Invlpg(NamedTuple):
 
     address: int
 
-    def __call__(self, side: Side, /) -> None:
+    def __call__(self, side: ReplayedVm, /) -> None:
         side.vcpu.invlpg(self.address)
 
 
@@ -90,7 +90,7 @@ class Unprotect(NamedTuple):
 
     gfn: int
 
-    def __call__(self, side: Side, /) -> bool:
+    def __call__(self, side: ReplayedVm, /) -> bool:
         return bool(side.vm.unprotect_page(self.gfn))
 
 
@@ -102,7 +102,7 @@ class UnprotectAddress(NamedTuple):
 
     address: int
 
-    def __call__(self, side: Side, /) -> bool:
+    def __call__(self, side: ReplayedVm, /) -> bool:
         if not side.vm.counters()["indirect_shadow_pages"]:
             return False
         direct = not side.vcpu.guest_mode and (side.vm.tdp or not side.vcpu.cr0 & Cr0.PG)
@@ -116,7 +116,7 @@ class Translate(NamedTuple):
     gva: int
     access: int
 
-    def __call__(self, side: Side, /) -> int | None:
+    def __call__(self, side: ReplayedVm, /) -> int | None:
         gpa: int | None = side.vcpu.gva_to_gpa(self.gva, self.access)
         return gpa
 
@@ -127,12 +127,12 @@ class WriteEmulated(NamedTuple):
     gpa: int
     data: bytes
 
-    def __call__(self, side: Side, /) -> bool:
+    def __call__(self, side: ReplayedVm, /) -> bool:
         return bool(side.vcpu.write_emulated(self.gpa, self.data))
 
 
 class Inject(NamedTuple):
     """The fault that the emulator's walk found goes to the guest."""
 
-    def __call__(self, side: Side, /) -> None:
+    def __call__(self, side: ReplayedVm, /) -> None:
         side.vcpu.inject()

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from shadowmmu.captures.capture import Capture
 from shadowmmu.check.compare.match import Matcher
-from shadowmmu.check.replayed.cpu import Cpu
-from shadowmmu.check.replayed.host import Host
+from shadowmmu.check.replayed.cpu import ReplayedCpu
+from shadowmmu.check.replayed.host import ReplayedHost
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.errors import BadInput
 from shadowmmu.trace.engine import from_records
@@ -24,14 +24,14 @@ def captured_roots(capture: Capture, told: str | None = None) -> str:
     return said or told or KERNEL_ROOTS
 
 
-class Side:
+class ReplayedVm:
     """A VM with one design of roots, to which a capture's inputs are given."""
 
     def __init__(self, capture: Capture, roots: str, matcher: Matcher) -> None:
         self.matcher = matcher
-        self.host = Host(capture, roots, matcher)
+        self.host = ReplayedHost(capture, roots, matcher)
         self.vm = self.host.vm
-        self.cpus = [Cpu(self.vm, vcpu, capture.setup.npt, capture.setup.tdp_mmu) for vcpu in self.vm.vcpus]
+        self.cpus = [ReplayedCpu(self.vm, vcpu, capture.setup.npt, capture.setup.tdp_mmu) for vcpu in self.vm.vcpus]
         self.select(0)
         self.vm.start_trace(1 << 16)
 

@@ -9,7 +9,7 @@ from shadowmmu import Vm
 from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.markers import Mark
 from shadowmmu.check.compare.match import Matcher
-from shadowmmu.check.replayed.host import Host
+from shadowmmu.check.replayed.host import ReplayedHost
 from shadowmmu.check.rerun.entry_state import starting_state
 from shadowmmu.check.rerun.script import END, STATS, Script
 from shadowmmu.check.rerun.vcpu import CapturedVcpu
@@ -42,7 +42,7 @@ class Vmm:
         on_stats: Callable[[str], None],
     ) -> None:
         self.capture = capture
-        self.host = Host(capture, roots, matcher)
+        self.host = ReplayedHost(capture, roots, matcher)
         self.vm: Vm = self.host.vm
         self.script = Script(capture.guest)
         self._on_marker, self._on_stats = on_marker, on_stats

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from shadowmmu.check.compare.match import CURRENT_ROOT, Matcher
 from shadowmmu.check.replayed.inputs import Input
-from shadowmmu.check.replayed.replayed_vm import Side
-from shadowmmu.check.special_roots.fault_path import Ground
+from shadowmmu.check.replayed.replayed_vm import ReplayedVm
+from shadowmmu.check.special_roots.fault_path import BothPaths
 from shadowmmu.check.special_roots.page_census import Census, Key, key_of
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
@@ -104,7 +104,7 @@ class Place:
     """A place in the two streams of one input, with all that a rule may ask."""
 
     def __init__(
-        self, given: Input[object], special: Side, censuses: tuple[Census, Census], matcher: PageMatcher, parting: Parting
+        self, given: Input[object], special: ReplayedVm, censuses: tuple[Census, Census], matcher: PageMatcher, parting: Parting
     ) -> None:
         self.given = given
         self.special = special
@@ -142,13 +142,13 @@ class Place:
         self.kernel_has_root = True
         """Its MMU in use had one before the input."""
 
-    def settle(self, ground: Ground | None) -> None:
+    def settle(self, paths: BothPaths | None) -> None:
         """All events are there: what follows from them and from what the input met."""
         theirs, ours = self.kernel.ahead, self.engine.ahead
         self.theirs_walk, self.ours_walks = (any(isinstance(event, e.Walk) for event in events) for events in (theirs, ours))
         recycles = any(isinstance(event, e.ZapOldest) for event in (*theirs, *ours))
         self.recycling = recycles and list(self.theirs.valid) != list(self.ours.valid)
-        self.parted = ground is not None and (self.unlinked or ground.differs(theirs, ours))
+        self.parted = paths is not None and (self.unlinked or paths.differs(theirs, ours))
 
     def part(self, event: AnyEvent | None) -> None:
         """From now on the two VMs may differ in what this event tells of."""

@@ -20,11 +20,11 @@ EVENTS: dict[str, type[AnyEvent]] = {
 }
 RSVD = 8
 UNCOUNTED = (e.MmuPageFault, e.MmuPageFaultRet, e.CheckMmioSpte, e.HandleMmioPageFault)
-TALLIED = {"pf_taken", *EVENTS, *ANSWERS.values()}
+COUNTED = {"pf_taken", *EVENTS, *ANSWERS.values()}
 """Counters that count events or answers; the others count what no event tells."""
 
 
-class Tally:
+class CounterLead:
     """Counter -> the kernel's lead."""
 
     def __init__(self) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from shadowmmu.check.replayed.replayed_vm import Side
+from shadowmmu.check.replayed.replayed_vm import ReplayedVm
 from shadowmmu.check.special_roots.page_census import Census, Key
 from shadowmmu.engine.arena.spte import Spte
 from shadowmmu.hardware.path import path
@@ -38,7 +38,7 @@ class Leaf(NamedTuple):
     level: int
 
 
-def way(side: Side, census: Census, address: int) -> tuple[list[Step], Leaf | None]:
+def way(side: ReplayedVm, census: Census, address: int) -> tuple[list[Step], Leaf | None]:
     """The entries that hold for `address` below the loaded root, from the top, and the last of them."""
     steps: list[Step] = []
     leaf = None
@@ -54,7 +54,7 @@ def way(side: Side, census: Census, address: int) -> tuple[list[Step], Leaf | No
     return steps, leaf
 
 
-def is_unlinked(side: Side, census: Census, address: int) -> bool:
+def is_unlinked(side: ReplayedVm, census: Census, address: int) -> bool:
     """The way ends in a special page, which gets its entries when they are needed."""
     leaf = way(side, census, address)[1]
     return leaf is not None and leaf.page is None and leaf.level >= 3 and not leaf.entry & PRESENT
@@ -74,7 +74,7 @@ def shadows(census: Census) -> Shadows:
     return {gfn: tables(census, gfn) for gfn in census.tables}
 
 
-class Ground(NamedTuple):
+class BothPaths(NamedTuple):
     """What an input on an address meets in the kernel's VM and in ours."""
 
     theirs: list[Step]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Letter(NamedTuple):
+class KnownDifference(NamedTuple):
     """A documented difference."""
 
     letter: str
@@ -14,38 +14,38 @@ class Letter(NamedTuple):
     why: str
 
 
-LETTERS = (
-    Letter(
+KNOWN_DIFFERENCES = (
+    KnownDifference(
         "a",
         "level-2 pages are looked up, linked and synced when they are needed",
         "a special root leads, when it is loaded, to none of them or to those that are there; the kernel looks up all four",
     ),
-    Letter(
+    KnownDifference(
         "b",
         "level-2 pages have parents and no root count",
         "the special page above holds them, not the root: a zapped one is freed at once, and may be recycled",
     ),
-    Letter(
+    KnownDifference(
         "c",
         "a PDPTE that names no memory faults when it is used",
         "the kernel checks all PDPTEs when it loads a root, and shuts the guest down",
     ),
-    Letter(
+    KnownDifference(
         "d",
         "a zapped level-2 page costs a PDPTE, not the root",
         "it is unlinked from the special page above it; the kernel asks the vCPU to load its root anew",
     ),
-    Letter(
+    KnownDifference(
         "e",
         "a root is freed as obsolete only if it is",
         "a bare root has no generation of its own, so any request frees it; needs two vCPUs to show",
     ),
-    Letter(
+    KnownDifference(
         "f",
         "a special page is made and freed with its root",
         "it is a shadow page, neither hashed nor counted; a bare root is a table that is there for good",
     ),
-    Letter(
+    KnownDifference(
         "g",
         "an input that meets other tables does what these need",
         "by a to e the two have other pages, entries or unsync marks where it looks",

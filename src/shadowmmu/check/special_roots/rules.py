@@ -2,7 +2,7 @@
 """The rules by which a VM with roots of special pages may differ from the kernel, event by event.
 
 A rule looks at one place of the two streams (`align.Place`), where they differ, and says how many events of each it
-explains, or None. Each belongs to a letter of `letters.py`; what no rule explains is a divergence.
+explains, or None. Each belongs to a letter of `known_differences.py`; what no rule explains is a divergence.
 """
 
 from __future__ import annotations

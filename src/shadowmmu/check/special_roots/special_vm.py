@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A VM with roots of special pages that is given what the kernel's guest did, and held against the kernel rule by rule.
 
-The VM of the replay has the kernel's own roots, and does, event by event, what the kernel did. Its twin gets the same
+The VM of the replay has the kernel's own roots, and does, event by event, what the kernel did. The one beside it gets the same
 inputs. Their events upon each are aligned, as are their tables and counters where the VMM dumped the kernel's: what is
 not equal must be explained by a rule.
 """
@@ -19,13 +19,13 @@ from shadowmmu.check.compare.ignore import CPU_BITS
 from shadowmmu.check.compare.result import Row
 from shadowmmu.check.compare.streams import AFTER, BEFORE, Streams
 from shadowmmu.check.replayed.inputs import Answer, Enter, Fault, Inject, Input, Invlpg, Translate, Unprotect, WriteEmulated, answer
-from shadowmmu.check.replayed.replayed_vm import Side
+from shadowmmu.check.replayed.replayed_vm import ReplayedVm
 from shadowmmu.check.special_roots.align import BOTH, PageMatcher, Parting, Place
-from shadowmmu.check.special_roots.counter_lead import TALLIED, Tally
-from shadowmmu.check.special_roots.fault_path import Ground, is_unlinked, shadows, way
+from shadowmmu.check.special_roots.counter_lead import COUNTED, CounterLead
+from shadowmmu.check.special_roots.fault_path import BothPaths, is_unlinked, shadows, way
 from shadowmmu.check.special_roots.page_census import Census
 from shadowmmu.check.special_roots.rules import RULES
-from shadowmmu.check.special_roots.tables import TwinTables
+from shadowmmu.check.special_roots.tables import PairedTables
 from shadowmmu.engine.roots.designs import find_design
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
@@ -44,7 +44,7 @@ class Look(NamedTuple):
 
     rooted: frozenset[str]
     """MMUs of the kernel's VM that have a root."""
-    ground: Ground | None = None
+    paths: BothPaths | None = None
     """If it is about an address."""
     shadowed: tuple[bool, bool] = (False, False)
     """If it is about a page: whether the kernel's VM and ours shadow it."""
@@ -58,26 +58,26 @@ class Parted(Exception):
         self.what, self.rows, self.table = what, list(rows), table
 
 
-class Twin:
+class SpecialVm:
     """The VM with `roots` beside `kernel`, that of a replay. Every method may raise `Parted`."""
 
-    def __init__(self, capture: Capture, roots: str, kernel: Side, streams: Streams) -> None:
+    def __init__(self, capture: Capture, roots: str, kernel: ReplayedVm, streams: Streams) -> None:
         self.kernel = kernel
         self.streams = streams
         self.theirs, self.ours = Census(), Census()
         self.matcher = PageMatcher(self.theirs, self.ours)
-        self.side = Side(capture, roots, self.matcher)
+        self.side = ReplayedVm(capture, roots, self.matcher)
         self.roots = f"{roots} roots"
-        self._rules = [(letter, rule) for letter, rule in RULES if letter in find_design(roots).letters]
+        self._rules = [(letter, rule) for letter, rule in RULES if letter in find_design(roots).differences]
         self.nested_paging = capture.setup.npt
         self.differences: Counter[str] = Counter()
-        """Letter -> how often it explained an event, an answer, an entry of a table or a counter."""
+        """Its letter -> how often it explained an event, an answer, an entry of a table or a counter."""
         self.compared = 0
         """Events that are equal."""
         self.until = ""
         """Why it goes on no longer; empty: it does."""
         self.parting = Parting()
-        self.tally = Tally()
+        self.lead = CounterLead()
         self._past: list[Row] = []
         self._native = False
         """The kernel emulates a store, while here the CPU does it."""
@@ -108,7 +108,7 @@ class Twin:
         if not isinstance(given, Fault | Invlpg):
             return Look(rooted)
         theirs, ours = way(self.kernel, self.theirs, given.address)[0], way(self.side, self.ours, given.address)[0]
-        return Look(rooted, Ground(theirs, ours, shadows(self.theirs), shadows(self.ours)))
+        return Look(rooted, BothPaths(theirs, ours, shadows(self.theirs), shadows(self.ours)))
 
     def follow(self, given: Input[T], theirs: Answer[T], events: Sequence[AnyEvent], look: Look) -> None:
         """Give it what the kernel's VM was given, and hold what it does against `theirs` and `events`."""
@@ -116,9 +116,9 @@ class Twin:
             return
         self.theirs.now += 1
         self.ours.now += 1
-        self.tally.count(events, 1)
+        self.lead.count(events, 1)
         if isinstance(given, Fault):
-            self.tally.count_fault(given.code, theirs.value, events, 1)
+            self.lead.count_fault(given.code, theirs.value, events, 1)
         if self._native and isinstance(given, Translate | WriteEmulated | Inject):
             self._store_natively(given, events)
             return
@@ -128,7 +128,7 @@ class Twin:
         for event in events:
             at.kernel.add(event, self._is_compared(event))
         at.kernel_shuts_down = theirs.error is not None and ours.error is None and isinstance(given, Enter)
-        at.settle(look.ground)
+        at.settle(look.paths)
         self._align(at)
         if at.parted and isinstance(given, Fault):
             self._suspect_way(given.address)
@@ -162,18 +162,18 @@ class Twin:
 
     def _take(self, at: Place, given: object, ours: Answer[T]) -> None:
         events = self.side.events()
-        self.tally.count(events, -1)
+        self.lead.count(events, -1)
         if isinstance(given, Fault):
-            self.tally.count_fault(0 if at.unlinked else given.code, ours.value, events, -1)
+            self.lead.count_fault(0 if at.unlinked else given.code, ours.value, events, -1)
         for event in events:
             at.engine.add(event, self._is_compared(event))
 
     def _take_quietly(self, outcome: Outcome | None) -> None:
         """What the kernel had no cause for: a fault with this outcome, or an emulated store."""
         events = self.side.events()
-        self.tally.count(events, -1)
+        self.lead.count(events, -1)
         if outcome is not None:
-            self.tally.count_fault(0, outcome, events, -1)
+            self.lead.count_fault(0, outcome, events, -1)
         for event in events:
             self.ours.follow(event)
             self.parting.part(event, self.theirs, self.ours)
@@ -256,7 +256,7 @@ class Twin:
         """Hold the tables against the kernel's as they are now; how many entries."""
         if self.until:
             return 0
-        tables = TwinTables((self.kernel, self.side), (self.theirs, self.ours), self.parting, self.matcher)
+        tables = PairedTables((self.kernel, self.side), (self.theirs, self.ours), self.parting, self.matcher)
         for found in tables.differences():
             if not found.letter:
                 raise Parted(f"dump {tag}: no rule explains that {found.text}", table=found.table)
@@ -268,8 +268,8 @@ class Twin:
         if self.until:
             return
         theirs, ours = self.kernel.vm.counters(), self.side.vm.counters()
-        for name in self.tally.differences(theirs, ours):
-            if name in TALLIED or not self.differences.keys() - {"f"}:
+        for name in self.lead.differences(theirs, ours):
+            if name in COUNTED or not self.differences.keys() - {"f"}:
                 raise Parted(f"counters at {tag}: no rule explains {name}: {theirs[name]} in the kernel, {ours[name]} on {self.roots}")
             self.differences["g"] += 1
 

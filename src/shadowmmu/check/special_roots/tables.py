@@ -9,7 +9,7 @@ from typing import NamedTuple
 from shadowmmu.check.compare.dumps import is_link
 from shadowmmu.check.compare.ignore import CPU_BITS, LAZY_BITS
 from shadowmmu.check.compare.match import Matcher
-from shadowmmu.check.replayed.replayed_vm import Side
+from shadowmmu.check.replayed.replayed_vm import ReplayedVm
 from shadowmmu.check.special_roots.align import Parting, parted
 from shadowmmu.check.special_roots.page_census import Census, Key
 from shadowmmu.trace.fields import FRAME_BITS
@@ -27,10 +27,10 @@ class Difference(NamedTuple):
     """Host physical address of our table."""
 
 
-class TwinTables:
+class PairedTables:
     """Everything below the two loaded roots."""
 
-    def __init__(self, sides: tuple[Side, Side], censuses: tuple[Census, Census], parting: Parting, matcher: Matcher) -> None:
+    def __init__(self, sides: tuple[ReplayedVm, ReplayedVm], censuses: tuple[Census, Census], parting: Parting, matcher: Matcher) -> None:
         self.kernel, self.special = sides
         self.theirs, self.ours = censuses
         self.parting, self.matcher = parting, matcher

@@ -27,8 +27,8 @@ class Design(NamedTuple):
     """Its roots are bare tables, filled when they are loaded and not again till the next load; else special shadow pages."""
     kernel: str
     """The kernel that has it, whose captures it must meet event by event; empty: none has, and it is held against that one's."""
-    letters: str
-    """In which of the differences of check/special_roots/letters.py it may part from the kernel's."""
+    differences: str
+    """In which of the differences of check/special_roots/known_differences.py it may part from the kernel's."""
     more: dict[str, str]
     """Why of all designs it has the most "roots", "faults", "pages" or "loads", where that may be: `shadowmmu compare`."""
 
@@ -50,7 +50,7 @@ _ROWS = (
         says="special shadow pages, empty when loaded, filled by faults",
         bare=False,
         kernel="",
-        letters="abcdefg",
+        differences="abcdefg",
         more={
             "roots": _MADE,
             "faults": "A special root starts empty: the first access below each of its entries faults, finds the level-2 page again and "
@@ -63,7 +63,7 @@ _ROWS = (
         says="special shadow pages that lead from the load on to level-2 pages that are there",
         bare=False,
         kernel="",
-        letters="abcdefg",
+        differences="abcdefg",
         more={
             "roots": _MADE,
             "faults": "A prefilled root leads at first only to level-2 pages that are there when it is loaded: one that is made later is "
@@ -76,7 +76,7 @@ _ROWS = (
         says="the bare tables of today's kernel, filled when loaded",
         bare=True,
         kernel="Linux 6.1",
-        letters="",
+        differences="",
         more={
             "pages": "A legacy root gets a level-2 page for every PDPTE at every load, used or not; below a special page there are only "
             "those that were touched: fewer tables are shadowed, and fewer pages zapped when the guest writes its tables.",

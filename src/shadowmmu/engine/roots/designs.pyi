@@ -8,7 +8,7 @@ class Design(NamedTuple):
     says: str
     bare: bool
     kernel: str
-    letters: str
+    differences: str
     more: dict[str, str]
 
 ROOT_DESIGNS: OrderedDict[str, Design]
