@@ -8,6 +8,7 @@ import re
 from guest_tables import pae_guest, touch
 
 from shadowmmu import Memslot, RootInfo, Vm
+from shadowmmu.engine.arena.events import Event
 
 PAGE = 4096
 
@@ -42,6 +43,18 @@ def test_counters_are_named_by_what_is_counted() -> None:
     assert {name for name in after if after[name] != before[name]} >= {"pf_taken", "pf_fixed", "pages_4k", "invlpg"}
     assert after["pf_taken"] - before["pf_taken"] == 2 and after["invlpg"] - before["invlpg"] == 1, "summed over the vCPUs"
     assert after["mmu_pte_write"] == 0 and after["n_max_mmu_pages"] == 64
+
+
+def test_a_page_is_looked_up_by_a_vcpu_and_zapped_by_the_vm() -> None:
+    vm = pae_guest(vcpus=2)
+    vm.start_trace()
+    touch(vm, 0x5000, vcpu=1)
+    vm.zap_all_fast()
+    told: dict[int, set[int]] = {}
+    for record in vm.records():
+        told.setdefault(record.kind, set()).add(record.vcpu)
+    assert told[Event.KVM_MMU_GET_PAGE] == {1}
+    assert told[Event.KVM_MMU_PREPARE_ZAP_PAGE] == told[Event.KVM_MMU_ZAP_ALL_FAST] == {-1}
 
 
 def test_records_show_addresses_in_hex_and_roles_in_words() -> None:

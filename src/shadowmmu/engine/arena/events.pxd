@@ -56,4 +56,4 @@ cdef inline void emit(Kvm *kvm, int vcpu, Event kind, u64 a0=0, u64 a1=0, u64 a2
         record(kvm, vcpu, kind, a0, a1, a2, a3, a4, a5)
 
 
-cdef void emit_sp(Kvm *kvm, Event kind, ShadowPage *sp, int created) noexcept nogil
+cdef void emit_sp(Kvm *kvm, int vcpu, Event kind, ShadowPage *sp, int created) noexcept nogil

@@ -25,10 +25,14 @@ def record(kvm: KvmPtr, vcpu: cython.int, kind: Event, a0: u64, a1: u64, a2: u64
     entry.a[5] = a5
 
 
-def emit_sp(kvm: KvmPtr, kind: Event, sp: ShadowPagePtr, created: cython.int) -> cython.void:
-    """Tell of a shadow page: gfn, role, packed state, root_count, table address."""
+def emit_sp(kvm: KvmPtr, vcpu: cython.int, kind: Event, sp: ShadowPagePtr, created: cython.int) -> cython.void:
+    """Tell of a shadow page: gfn, role, packed state, root_count, table address.
+
+    `vcpu` is the one that looks a page up. What becomes of a page later (zap, sync, unsync) is the VM's affair: the kernel's
+    functions are given no vCPU, and neither are ours.
+    """
     if kvm.events == cython.NULL:
         return
     state: u64 = sp.mmu_valid_gen | cython.cast(u64, sp.unsync) << 8 | cython.cast(u64, created) << 9
     state |= cython.cast(u64, sp.special) << 10
-    record(kvm, 0, kind, sp.gfn, sp.role, state, sp.root_count, host_pa(kvm, sp.spt), 0)
+    record(kvm, vcpu, kind, sp.gfn, sp.role, state, sp.root_count, host_pa(kvm, sp.spt), 0)

@@ -141,7 +141,7 @@ def clear_parents(kvm: KvmPtr, parents: ParentsPtr) -> cython.void:
 
 def unlink_unsync_page(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
     """kvm_unlink_unsync_page: the page counts as in sync; the caller makes that true."""
-    emit_sp(kvm, Event.KVM_MMU_SYNC_PAGE, sp, 0)
+    emit_sp(kvm, -1, Event.KVM_MMU_SYNC_PAGE, sp, 0)
     sp.unsync = False
     kvm.stat.mmu_unsync -= 1
 
@@ -151,7 +151,7 @@ def unlink_unsync_page(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
 @cython.exceptval(check=False)
 def unsync_page(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
     """kvm_unsync_page: the guest may write the table from now on; all above know."""
-    emit_sp(kvm, Event.KVM_MMU_UNSYNC_PAGE, sp, 0)
+    emit_sp(kvm, -1, Event.KVM_MMU_UNSYNC_PAGE, sp, 0)
     kvm.stat.mmu_unsync += 1
     sp.unsync = True
     mark_parents_unsync(kvm, sp)

@@ -113,7 +113,7 @@ def prepare_zap(kvm: KvmPtr, sp: ShadowPagePtr, invalid: ListHeadPtr, zapped: p_
 
     In the kernel: kvm_unaccount_mmu_page, kvm_mmu_page_unlink_children.
     """
-    emit_sp(kvm, Event.KVM_MMU_PREPARE_ZAP_PAGE, sp, 0)
+    emit_sp(kvm, -1, Event.KVM_MMU_PREPARE_ZAP_PAGE, sp, 0)
     kvm.stat.mmu_shadow_zapped += 1
     count: u64 = zap_unsync_children(kvm, sp, invalid)
     i: cython.int

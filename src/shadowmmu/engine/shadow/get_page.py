@@ -105,7 +105,7 @@ def get_shadow_page(vcpu: KvmVcpuPtr, gfn: gfn_t, role: role_t) -> ShadowPagePtr
         sp = alloc_shadow_page(vcpu.kvm, gfn, role)
         if sp == cython.NULL:
             return cython.NULL
-    emit_sp(vcpu.kvm, Event.KVM_MMU_GET_PAGE, sp, created)
+    emit_sp(vcpu.kvm, vcpu.id, Event.KVM_MMU_GET_PAGE, sp, created)
     return sp
 
 
