@@ -72,7 +72,7 @@ def parts(told: str, name: str = "shadow/p32_basic", roots: str = "special") -> 
 
 
 def only_legacy(monkeypatch: pytest.MonkeyPatch, given: type, instead: object) -> None:
-    """The twin does something else upon an input."""
+    """The special VM does something else upon an input."""
     do = given.__call__
     monkeypatch.setattr(given, "__call__", lambda self, side: (do if side.vm.roots == KERNEL else instead)(self, side))
 
@@ -108,14 +108,14 @@ def test_a_wrong_injection_is_found(monkeypatch: pytest.MonkeyPatch, roots: str)
 def test_an_entry_of_the_tables_that_is_another_one_is_found(flip: int, roots: str) -> None:
     """A leaf's W, MMU-writable or frame: at the next dump, or by the value that the guest reads."""
     run = Replay(load("shadow/p32_basic"), roots)
-    twin = run.twin
-    assert twin is not None
+    special = run.special_vm
+    assert special is not None
     while run.step():
         run.at += 1
-        entry = next((x for x in (twin.side.vm.rmap(0x8000) if run.result.dumps > 5 else ())), 0)
+        entry = next((x for x in (special.side.vm.rmap(0x8000) if run.result.dumps > 5 else ())), 0)
         if entry:
             break
-    poke_host(twin.side.vm, entry, twin.side.vm.read_host_u64(entry) ^ flip)
+    poke_host(special.side.vm, entry, special.side.vm.read_host_u64(entry) ^ flip)
     run.at += 1
     found = run.run().divergence
     assert found is not None and "no rule explains that level 1 entry" in found.what
@@ -141,9 +141,9 @@ def place(given: object, kernel: list[e.AnyEvent], engine: list[e.AnyEvent]) -> 
         for fields in (L2_PAGE, L1_PAGE):
             census.follow(e.GetPage(**fields, created=True))
         census.follow(e.UnsyncPage(**L1_PAGE))
-    twin = Replay(load("shadow/p32_basic"), "special").twin
-    assert twin is not None
-    at = Place(given, twin.side, censuses, PageMatcher(*censuses), Parting())
+    special = Replay(load("shadow/p32_basic"), "special").special_vm
+    assert special is not None
+    at = Place(given, special.side, censuses, PageMatcher(*censuses), Parting())
     for event in kernel:
         at.kernel.add(event, True)
     for event in engine:
