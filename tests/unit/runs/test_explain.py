@@ -141,7 +141,16 @@ def test_nothing_is_said_of_pages_from_before_the_trace_or_behind_a_gap() -> Non
     got = "kvm_mmu_get_page: sp gen 0 gfn 19 l2 8-byte q0 wux nxe ad root 0 sync existing\n"
     zap = "kvm_mmu_prepare_zap_page: sp gen 0 gfn 19 l2 8-byte q0 wux nxe ad root 0 sync\n"
     assert not explain_text(got + zap).anomalies
-    assert explain_text(zap + got).anomalies and not explain_text(zap + "[...]\n" + got).anomalies
+    assert explain_text(got + zap + got).anomalies and not explain_text(got + zap + "[...]\n" + got).anomalies
+    assert not explain_text(zap + zap + got).anomalies, "of two that look alike, both from before"
+
+
+def test_threads_are_told_apart_without_vcpus() -> None:
+    """Two faults at a time, of two threads that say no vCPU."""
+    line = " qemu-{} [000] .... 1.{}: kvm_mmu_{}\n"
+    parts = ["pagetable_walk: addr 405000 pferr 2 W", "paging_element: pte 1b027 level 2", "paging_element: pte 5067 level 1"]
+    told = explain_text("".join(line.format(thread, at, part) for at, part in enumerate(parts) for thread in (7, 8)))
+    assert (told.faults, told.vcpus, told.anomaly_count) == (2, 2, 0)
 
 
 def test_a_fault_that_comes_again_is_told_with_its_reason() -> None:

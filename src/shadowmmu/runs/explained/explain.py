@@ -25,7 +25,7 @@ from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.ftrace.access import access_of, access_of_ept
 from shadowmmu.trace.ftrace.reader import Broken, Told
 from shadowmmu.trace.layouts import describe
-from shadowmmu.trace.origins import origin_of
+from shadowmmu.trace.origins import ALWAYS, origin_of
 from shadowmmu.trace.origins.origin import WINDOW, Around, Origin
 from shadowmmu.trace.origins.tracepoints import origin_by_tracepoints
 from shadowmmu.trace.text import to_text
@@ -51,6 +51,7 @@ class _Cpu:
         self.probed = False
         self.root = "no root told"
         self.in_l2: bool | None = None
+        self.faults = 0
 
 
 class Explainer:
@@ -63,7 +64,8 @@ class Explainer:
         self.exits: Counter[str] = Counter()
         self.paths: dict[tuple[str, str], Path] = {}
         self.shown: list[FaultSeen] = []
-        self.rules: dict[Origin, list[int]] = {}
+        self.rules: dict[int, Rule] = {}
+        """By the row of the table of origins, which is there for good."""
         self.syncs: Counter[str] = Counter()
         self.anomalies: list[Anomaly] = []
         self.notes: dict[str, None] = {}
@@ -168,13 +170,16 @@ class Explainer:
             kept.clear()
 
     def _rule(self, cpu: _Cpu, event: AnyEvent) -> Origin:
-        around = Around(event, cpu.before, (), self.nested_paging, cpu.in_l2)
-        origin = origin_of(around) if cpu.probed else origin_by_tracepoints(around)
-        seen = self.rules.get(origin)
+        origin = ALWAYS.get(type(event))
+        if origin is None:
+            around = Around(event, cpu.before, (), self.nested_paging, cpu.in_l2)
+            origin = origin_of(around) if cpu.probed else origin_by_tracepoints(around)
+        seen = self.rules.get(id(origin))
         if seen is None:
-            self.rules[origin] = [1, self.number]
-        else:
-            seen[0] += 1
+            seen = self.rules[id(origin)] = Rule(
+                event=origin.event, situation=origin.situation, kernel=origin.kernel, rule=origin.rule, first=self.number
+            )
+        seen.count += 1
         return origin
 
     def pages(self, vm: int) -> Pages:
@@ -230,6 +235,7 @@ class Explainer:
             return
         fault.cut = cut
         self.faults += 1
+        cpu.faults += 1
         key = fault.outcome, fault.path
         seen = self.paths.get(key)
         if seen is not None:
@@ -243,6 +249,11 @@ class Explainer:
         if len(self.shown) < SHOWN:
             self.shown.append(_shown(fault, "EPT_VIOLATION" in self.exits))
         self.answers(self._place[0]).fault(fault)
+
+    def _vcpus(self) -> int:
+        """Those that say so, or threads that had faults."""
+        told = sum(map(len, self.threads.vms)) or sum(1 for cpu in self._cpus.values() if cpu.faults)
+        return max(1, told)
 
     def _are_told(self) -> tuple[bool, bool]:
         """Requests, and any event of the MMU."""
@@ -259,14 +270,11 @@ class Explainer:
         made = sum((one.made for one in pages), Counter())
         return Explanation(
             events=self.number, lost=self.lost, gaps=self.gaps, unread=self.unread, first_unread=self.first_unread[:160],
-            vms=max(1, len(self.threads.vms)), vcpus=len(self._cpus) or 1, notes=notes, names=dict(self.names.most_common()),
+            vms=max(1, len(self.threads.vms)), vcpus=self._vcpus(), notes=notes, names=dict(self.names.most_common()),
             exits=dict(self.exits.most_common()), faults=self.faults, shown=self.shown, syncs=dict(self.syncs.most_common(SHOWN)),
             roles=[RoleSeen(Hex(role), describe(role), count) for role, count in roles.most_common(SHOWN)],
             paths=sorted(self.paths.values(), key=lambda path: -path.count),
-            rules=[
-                Rule(event=row.event, situation=row.situation, kernel=row.kernel, rule=row.rule, count=count, first=first)
-                for row, (count, first) in sorted(self.rules.items(), key=lambda item: -item[1][0])
-            ],
+            rules=sorted(self.rules.values(), key=lambda rule: -rule.count),
             answers=[answer for one in self._answers.values() for answer in one.all(*self._are_told())],
             most_made=[f"gfn {gfn:x} {describe(role)}: made {count:,} times" for (gfn, role), count in made.most_common(5) if count > 1],
             trees=[tree for place, cpu in self._cpus.items() for tree in trees_of(cpu.walks, self.pages(place[0]))][:MOST_TREES],
@@ -366,7 +374,9 @@ def _sync(self: Explainer, vm: int, cpu: _Cpu, event: e.SyncPage) -> None:
 
 
 def _zap(self: Explainer, vm: int, cpu: _Cpu, event: e.PrepareZapPage) -> None:
-    self.pages(vm).was_zapped(self.number, event)
+    pages = self.pages(vm)
+    pages.early = vm in self.threads.early
+    pages.was_zapped(self.number, event)
 
 
 def _zap_all(self: Explainer, vm: int, cpu: _Cpu, event: e.ZapAllFast) -> None:

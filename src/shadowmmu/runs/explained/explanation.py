@@ -24,8 +24,8 @@ class Rule(msgspec.Struct, kw_only=True):
     situation: str
     kernel: str
     rule: str
-    count: int
     first: int
+    count: int = 0
 
 
 class Step(msgspec.Struct):

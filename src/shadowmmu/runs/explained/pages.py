@@ -59,10 +59,13 @@ class Pages:
         self.there: dict[Key, Page] = {}
         self.by_region: dict[int, set[Key]] = {}
         self.gone: dict[Key, int] = {}
+        """The event that zapped a page; negative: of one that had not been met before, which may have had a twin."""
         self.held: Counter[Key] = Counter()
         """Pages that were zapped while a root slot held them."""
         self.made: Counter[Key] = Counter()
         self.roles: Counter[int] = Counter()
+        self.early = False
+        """Some of its pages were taken for another VM's."""
         self.zaps = self.unsyncs = self.twice = 0
         self.swept = -1
         """The event that made all pages obsolete."""
@@ -99,8 +102,8 @@ class Pages:
             else:
                 self._made_again(number, key, page, event)
         elif page is None:
-            died = self.gone.get(key)
-            if died is not None:
+            died = self.gone.get(key, 0)
+            if died > 0:
                 self._say(number, f"page {_name(key)} is taken for existing, and event {died} zapped it")
             elif self.complete and not role & DIRECT:
                 self._say(number, f"page {_name(key)} is taken for existing, and was never seen before")
@@ -149,7 +152,7 @@ class Pages:
         if len(self.gone) >= MOST_GONE:
             self.gone.pop(next(iter(self.gone)))
         self.gone.pop(key, None)
-        self.gone[key] = number
+        self.gone[key] = number if self.exact or (page is not None and not self.early) else -number
 
     def _let_go(self, number: int, key: Key) -> None:
         """A page that was zapped while root slots held it."""
@@ -159,8 +162,8 @@ class Pages:
             self._say(number, f"page {_name(key)} is let go as invalid, and no event has zapped it before")
 
     def _unknown_zap(self, number: int, key: Key) -> None:
-        died = self.gone.get(key)
-        if died is not None:
+        died = self.gone.get(key, 0)
+        if died > 0:
             self._say(number, f"page {_name(key)} is zapped again, as event {died} did, and was not made between")
         elif self.complete:
             self._say(number, f"page {_name(key)} is zapped, and was never seen before")
@@ -198,8 +201,8 @@ class Pages:
         page = self.there.get(key)
         if page is not None:
             return page
-        died = self.gone.get(key)
-        if died is not None and not event.role & INVALID:
+        died = self.gone.get(key, 0)
+        if died > 0 and not event.role & INVALID:
             if what != "is synced":  # a page that is zapped unlinks its unsync mark last
                 self._say(number, f"page {_name(key)} {what}, and event {died} zapped it")
             return _before(number, event)

@@ -17,10 +17,13 @@ class Threads:
 
     def __init__(self) -> None:
         self.vms: list[dict[int, int]] = []
+        self.early: set[int] = set()
+        """VMs of which a thread's first events were taken for another's: it had not said its vCPU yet."""
         self._of: dict[int, tuple[int, int]] = {}
+        self._guessed: dict[int, int] = {}
 
     def place(self, told: Told) -> tuple[int, int] | None:
-        """(VM, vCPU) of an event; None: its vCPU is new, and there are as many as are followed."""
+        """(VM, vCPU) of an event, of a thread that has said no vCPU (VM, -thread); None: a new vCPU, and there are too many."""
         pid = told.front.pid
         if not pid:
             return 0, 0
@@ -29,7 +32,10 @@ class Threads:
             return known
         if told.name in _SAYS and (found := _VCPU.search(told.text)):
             return self._new(pid, int(found[1]))
-        return self._near(pid), 0
+        number = self._near(pid)
+        if len(self._guessed) < VCPUS:
+            self._guessed[pid] = number
+        return number, -pid
 
     def _new(self, pid: int, vcpu: int) -> tuple[int, int] | None:
         near = [number for number, threads in enumerate(self.vms) if vcpu not in threads and min(threads.values()) <= pid]
@@ -39,6 +45,8 @@ class Threads:
             self.vms.append({})
         number = near[-1] if near else len(self.vms) - 1
         self.vms[number][vcpu] = pid
+        if self._guessed.pop(pid, number) != number:
+            self.early.add(number)
         self._of[pid] = number, vcpu
         return self._of[pid]
 

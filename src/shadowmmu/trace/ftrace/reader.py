@@ -68,27 +68,27 @@ class LineReader:
     def read(self, lines: Iterable[str]) -> Iterator[Told | Broken]:
         for line in lines:
             self.lines += 1
-            yield from self._line(line)
+            told = self._line(line)
+            if told:
+                yield from told
         if self._waiting is not None:
             yield self._waiting
 
-    def _line(self, raw: str) -> Iterator[Told | Broken]:
+    def _line(self, raw: str) -> Iterable[Told | Broken]:
         line = self._unfold.line(raw)
         if line is None:
-            return
+            return ()
         parts = split(f"{self._front} {line}" if self._front else line)
         self._front = ""
         if parts is not None:
             told = self._told(*parts)
             if told is not None:
-                if self._waiting is not None:
-                    yield self._waiting
-                self._waiting, self._joined = told, 0
+                before, self._waiting, self._joined = self._waiting, told, 0
                 if self._is_whole(told):
                     self._waiting = None
-                    yield told
-                return
-        yield from self._other_line(line)
+                    return (told,) if before is None else (before, told)
+                return () if before is None else (before,)
+        return self._other_line(line)
 
     def _told(self, front: Front, name: str, text: str) -> Told | None:
         """What the line tells; None: it is somebody's sentence that names an event."""

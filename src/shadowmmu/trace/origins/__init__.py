@@ -9,13 +9,16 @@ from __future__ import annotations
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.origins import entries, leaves, pages, roots, walk
 from shadowmmu.trace.origins import outside as given
-from shadowmmu.trace.origins.origin import Around, Case, Origin
+from shadowmmu.trace.origins.origin import Around, Case, Origin, always
 
 CASES: tuple[Case, ...] = (*walk.CASES, *pages.CASES, *leaves.CASES, *entries.CASES, *roots.CASES, *given.CASES)
 """Of one kind's cases the first that applies is taken; its last applies always."""
 _BY_KIND: dict[type[AnyEvent], list[Case]] = {}
 for _case in CASES:
     _BY_KIND.setdefault(_case.kind, []).append(_case)
+
+ALWAYS = {kind: cases[0].origin for kind, cases in _BY_KIND.items() if cases[0].applies is always}
+"""Of kinds that have one rule whatever is around them."""
 
 
 def origin_of(around: Around) -> Origin:

@@ -39,6 +39,8 @@ class Origin(msgspec.Struct, frozen=True):
 class Around:
     """One event with those before and behind it in the same stream."""
 
+    __slots__ = ("after", "before", "event", "in_l2", "nested_paging")
+
     def __init__(
         self,
         event: AnyEvent,
