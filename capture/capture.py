@@ -120,12 +120,15 @@ def guests(
     *sets: str,
     seeds: Annotated[int, Parameter(validator=validators.Number(gte=1))] = SEEDS,
     first: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
+    cpu: Annotated[tuple[str, ...], Parameter(consume_multiple=False)] = (),
+    backing: Annotated[tuple[str, ...], Parameter(consume_multiple=False)] = (),
+    called: str | None = None,
     kernel: str = DEFAULT,
     work: Path = WORK,
 ) -> None:
     """Write the guests: their memory, their programmes, the host's scripts. `run` does it by itself if they are not there.
 
-    Example: python capture/capture.py guests random --seeds 10
+    Example: python capture/capture.py guests random --called thp --backing 0=thp --cpu "nofeature 80000001 edx 26"
 
     Parameters
     ----------
@@ -135,16 +138,26 @@ def guests(
         How many random guests of each mode.
     first
         The first one's seed.
+    cpu
+        What the CPU of each of these guests lacks, in the runner's words, as "physbits 36"; may be given again.
+    backing
+        ID=WORD: the memory of slot ID is of this kind, as 0=thp, 1=giant or 2=slot:0+100000; may be given again.
+    called
+        The folder that they go into, and then the set's name: for guests of one set that are made otherwise; `run` it --like another.
     kernel
         For captures of which kernel: 6.1, 6.12 or 7.3. The guests are the same.
     work
         Where all of this is kept.
     """
+    if (cpu or backing or called) and (len(sets) != 1 or not called):
+        raise KitError("guests that are made otherwise are a set of their own: name one set to make them from, and theirs by --called")
     for name in sets or (*FIXED, *BY_SEED):
         if name not in FIXED and name not in BY_SEED:
             raise KitError(f"there are no guests {name}: give any of {', '.join((*FIXED, *BY_SEED))}")
         made = guests_of(name, range(first, first + seeds))
-        folder = _place(work, kernel) / "guests" / name
+        for guest in made:
+            guest.make_otherwise(cpu, backing)
+        folder = _place(work, kernel) / "guests" / (called or name)
         shutil.rmtree(folder, ignore_errors=True)
         for guest in made:
             guest.save(folder)

@@ -42,7 +42,7 @@ void do_clearlog(char *arguments);
 
 /* trace.c: the kernel's trace */
 void trace_start(void);
-void trace_stop(void);		/* and save it: NAME.trace.txt and NAME.raw */
+int trace_stop(void);		/* and save it: NAME.trace.txt and NAME.raw; 0: events were lost, nothing is saved */
 void mark(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int latest_root(uint64_t *root, int *level);
 

@@ -9,8 +9,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #include <linux/kvm.h>
+#include <linux/mman.h>
 
 #include "runner.h"
+
+#define HUGE_PAGE (2ull << 20)
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23	/* Linux 5.14 */
+#endif
 
 struct slot slots[MAX_SLOTS];
 
@@ -41,12 +47,50 @@ static void set_slot(struct slot *slot)
 		.memory_size = slot->live ? slot->size : 0, .userspace_addr = (uint64_t)slot->hva,
 	};
 
-	mark("H slot id=%d flags=%x gpa=%llx size=%llx", region.slot, region.flags, region.guest_phys_addr, region.memory_size);
+	mark("H slot id=%d flags=%x gpa=%llx size=%llx hva=%llx", region.slot, region.flags, region.guest_phys_addr, region.memory_size,
+	     region.userspace_addr);
 	if (ioctl(vm_fd, KVM_SET_USER_MEMORY_REGION, &region))
 		die("KVM_SET_USER_MEMORY_REGION");
 }
 
-/* slot ID FLAGS GPA SIZE anon|huge */
+/* Memory in huge pages as far as the host finds them: aligned to 2 MiB, each asked for and touched. */
+static uint8_t *transparent(uint64_t size)
+{
+	uint8_t *wide = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (wide == MAP_FAILED)
+		return wide;
+	uint8_t *memory = (uint8_t *)(((uint64_t)wide + HUGE_PAGE - 1) & -HUGE_PAGE);
+
+	if (madvise(memory, size, MADV_HUGEPAGE) || madvise(memory, size, MADV_POPULATE_WRITE))
+		return MAP_FAILED;
+	return memory;
+}
+
+/* The memory of a slot that was made before, from a byte on: slot:ID+OFFSET. */
+static uint8_t *shared(const char *backing, uint64_t size)
+{
+	unsigned long long offset;
+	int id;
+
+	errno = EINVAL;
+	if (sscanf(backing, "slot:%d+%llx", &id, &offset) != 2 || id < 0 || id >= MAX_SLOTS || !slots[id].hva)
+		return MAP_FAILED;
+	return offset % PAGE || size > slots[id].size || offset > slots[id].size - size ? MAP_FAILED : slots[id].hva + offset;
+}
+
+static uint8_t *memory_of(const char *backing, uint64_t size)
+{
+	int huge = !strcmp(backing, "huge") ? MAP_HUGETLB : !strcmp(backing, "giant") ? MAP_HUGETLB | MAP_HUGE_1GB : 0;
+
+	if (!strcmp(backing, "thp"))
+		return transparent(size);
+	if (!huge && strcmp(backing, "anon"))
+		return shared(backing, size);
+	return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE | huge, -1, 0);
+}
+
+/* slot ID FLAGS GPA SIZE anon|huge|giant|thp|slot:ID+OFFSET */
 void do_slot(char *arguments)
 {
 	struct slot *slot = slot_of(arguments);
@@ -57,9 +101,7 @@ void do_slot(char *arguments)
 	if (sscanf(arguments, "%d %x %llx %llx %31s", &id, &slot->flags, &gpa, &size, backing) != 5)
 		die("slot");
 	if (!slot->hva || slot->size != size) {
-		int huge = strcmp(backing, "huge") ? 0 : MAP_HUGETLB;
-
-		slot->hva = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE | huge, -1, 0);
+		slot->hva = memory_of(backing, size);
 		if (slot->hva == MAP_FAILED)
 			die("memory of a slot");
 	}

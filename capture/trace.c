@@ -51,7 +51,7 @@ void trace_start(void)
 
 	control(TRACEFS "tracing_on", "0");
 	control(TRACEFS "trace", "");
-	control(TRACEFS "buffer_size_kb", "49152");	/* the longest guest needs a tenth: no event is ever lost */
+	control(TRACEFS "buffer_size_kb", "49152");	/* the longest guest needs a tenth */
 	enable("1");
 	for (size_t i = 0; i < sizeof unwanted / sizeof unwanted[0]; i++) {
 		snprintf(path, sizeof path, TRACEFS "events/kvm/%s/enable", unwanted[i]);
@@ -119,10 +119,34 @@ static void copy(const char *path, int flags, const char *suffix)
 	fclose(to);
 }
 
-void trace_stop(void)
+/* How many events the buffer had no room for. */
+static unsigned long lost_events(void)
+{
+	char text[1024] = "";
+	int fd = open(TRACEFS "per_cpu/cpu0/stats", O_RDONLY);
+	unsigned long overrun = 0, dropped = 0;
+
+	if (fd < 0 || read(fd, text, sizeof text - 1) < 0)
+		die("per_cpu/cpu0/stats");
+	close(fd);
+	const char *over = strstr(text, "\noverrun: "), *drop = strstr(text, "\ndropped events: ");
+
+	if (!over || sscanf(over, " overrun: %lu", &overrun) != 1 || (drop && sscanf(drop, " dropped events: %lu", &dropped) != 1))
+		die("per_cpu/cpu0/stats: no overrun told");
+	return overrun + dropped;
+}
+
+int trace_stop(void)
 {
 	control(TRACEFS "tracing_on", "0");
 	enable("0");
+	unsigned long lost = lost_events();
+
+	if (lost) {
+		printf("RUNNER FAIL %s: %lu events were lost, so it is no capture: let the guest do less\n", guest_name, lost);
+		return 0;
+	}
 	copy(TRACEFS "trace", 0, "trace.txt");
 	copy(TRACEFS "per_cpu/cpu0/trace_pipe_raw", O_NONBLOCK, "raw");
+	return 1;
 }

@@ -25,6 +25,8 @@ def fetch(folder: Path, kernel: Kernel, cache: Path | None) -> list[Path]:
     patterns = (*kernel.packages, BUSYBOX)
     found = {pattern: _kept(pattern, folder, cache) for pattern in patterns}
     missing = [pattern for pattern in patterns if found[pattern] is None]
+    if missing and cache is not None and (others := [path.name for path in sorted(cache.glob("linux-*.deb"))]):
+        raise KitError(f"{cache} has no package {missing[0]} of Linux {kernel.name}, but {others[0]}: give another --kernel, or no --cache")
     if missing:
         found |= _download(missing, folder, kernel)
     packages = [package for package in found.values() if package is not None]

@@ -22,6 +22,7 @@ from kit.bits import (
     P,
     W,
 )
+from kit.errors import KitError
 from kit.handlers import install
 from kit.layout import (
     CODE,
@@ -104,6 +105,15 @@ class Guest(Programme):
             for number in range(DATA_PAGES):
                 self.memory.write_word(frame(number), 0xDA7A_0000 + number, 4)
                 self.memory.write_word(frame(number) + 8, 0xC3C3_C3C3, 4)  # RET, for those who execute it
+
+    def make_otherwise(self, cpu: tuple[str, ...], backing: tuple[str, ...]) -> None:
+        """Take more from its CPU, and give slots (ID=WORD) another kind of memory."""
+        self.cpu += cpu
+        for told in backing:
+            number, equals, word = told.partition("=")
+            if not equals or not number.isdecimal() or int(number) not in [slot.id for slot in self.slots]:
+                raise KitError(f"{self.name} has no slot {number!r} to back: give ID=WORD, as 0=thp")
+            self.slots = [slot._replace(backing=word) if slot.id == int(number) else slot for slot in self.slots]
 
     def allocate(self) -> int:
         """A zeroed page of the guest's own."""

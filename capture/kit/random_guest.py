@@ -53,8 +53,12 @@ FRAMES = 48
 """Data pages that entries are pointed at."""
 
 
+Step = tuple[int, Callable[[], None]]
+"""A weight, and what is done."""
+
+
 class RandomGuest(Paged):
-    """A guest of any paging mode, made of `OPERATIONS` random steps."""
+    """A guest of any paging mode; `play` gives it `OPERATIONS` random steps."""
 
     def __init__(self, name: str, mode: Mode, seed: int) -> None:
         self.random = random.Random(f"{mode.tag} {seed}")
@@ -74,8 +78,12 @@ class RandomGuest(Paged):
         self.present = True
         """Slot 2 is there."""
         self.logged = {1: 0, 3: 0}
-        for _ in range(OPERATIONS):
+
+    def play(self, operations: int = OPERATIONS) -> RandomGuest:
+        """Write its programme."""
+        for _ in range(operations):
             self._step()
+        return self
 
     def _map_all(self, root: PageTables) -> None:
         for number, va in enumerate(self.tabled[1:]):
@@ -85,14 +93,17 @@ class RandomGuest(Paged):
         for va, gpa in ((LOST, LOST_MEMORY), (LOGGED, LOGGED_MEMORY), (MMIO, MMIO_ADDRESS)):
             root.map_range(va, gpa, 4)
 
-    def _step(self) -> None:
-        """One of the steps below, by weight."""
-        steps: tuple[tuple[int, Callable[[], None]], ...] = (
+    def steps(self) -> tuple[Step, ...]:
+        """What it may do."""
+        return (
             (24, self._read), (20, self._write), (15, self._edit_leaf), (7, self._edit_upper), (4, self._edit_large),
             (3, self._flood), (2, self._misaligned), (6, self._switch_root), (3, lambda: self._toggle("cr0", CR0_WP)),
             (2, lambda: self._toggle("cr4", CR4_PGE)), (2, self._toggle_rights), (1, self._paging_off), (2, self._invlpg),
             (4, self._as_user), (3, self._logging), (2, self._take_pages), (2, self._change_slot),
         )  # fmt: skip
+
+    def _step(self) -> None:
+        steps = self.steps()
         self.random.choices([step for _, step in steps], [weight for weight, _ in steps])[0]()
 
     def _address(self) -> int:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import tarfile
 import threading
@@ -15,16 +16,20 @@ from kit.errors import KitError, program
 from kit.initramfs import write_archive
 
 MEMORY_MIB = 1024
+"""What it has beside its guests' memory."""
+HUGE_PAGES = 32
+"""Of 2 MiB, which it has in any case."""
 DISK_BYTES = 512 << 20
 KERNEL_ARGUMENTS = (
     "console=ttyS0 nokaslr mitigations=off audit=0 selinux=0 apparmor=0 quiet loglevel=4 nowatchdog nmi_watchdog=0 "
-    "random.trust_cpu=on panic=-1"
+    "random.trust_cpu=on panic=-1 no_timer_check"
 )
-"""nokaslr: the dumps read the kernel's direct map at its known place. The rest keeps the console and the trace quiet."""
+"""nokaslr: the dumps read the kernel's direct map at its known place. no_timer_check: on a busy machine TCG's timer looks broken to it.
+The rest keeps the console and the trace quiet."""
 Report = Callable[[str], None]
 """Gets each line of the console."""
-TIMEOUT = 900
-"""Seconds for a boot and all guests; the runner gives a single guest 12."""
+PATIENCE = 120
+"""Seconds without a word on the console, for a boot or a guest; the runner gives up a guest of which it hears nothing for 30."""
 
 
 class Host(NamedTuple):
@@ -51,21 +56,57 @@ class Host(NamedTuple):
 def run(work: Path, guests: list[Path], host: Host, raw: Path, report: Report, system: dict[str, bytes]) -> list[str]:
     """Run the guests whose scripts are given, and leave in `raw` what they gave: a line for each that did not get to its end.
 
-    `report` gets each line of the console. `system`: files that take the place of the system's own.
+    What guests left is kept, whatever becomes of those behind them. `report` gets each line of the console. `system`: files that
+    take the place of the system's own.
     """
     initrd, console, disk = work / "initrd.run", raw / "console.txt", work / "disk"
-    raw.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(raw, ignore_errors=True)
+    raw.mkdir(parents=True)
     _add_guests(work, guests, system, initrd)
     with disk.open("wb") as file:
         file.truncate(DISK_BYTES)
     try:
-        _boot(work, host, initrd, disk, console, report)
-        failures = _failures(console)
+        died = _boot(work, host, memory_of(guests), initrd, disk, console, report)
+        _complain_of_the_kernel(console)
         _unpack(disk, raw, console)
     finally:
         disk.unlink()
         initrd.unlink()
-    return failures
+    failures = _failures(console)
+    left = [script.stem for script in guests if not (raw / f"{script.stem}.raw").exists() and not _named(script.stem, failures)]
+    return failures + [f"{name}: {died or 'it left nothing'}" for name in left]
+
+
+class HostMemory(NamedTuple):
+    """What the captured kernel must have for its guests, the largest of which counts."""
+
+    mib: int = 0
+    """Of all kinds."""
+    huge: int = 0
+    giant: int = 0
+    """Pages of 2 MiB and of 1 GiB."""
+
+    @property
+    def arguments(self) -> str:
+        giant = f"hugepagesz=1G hugepages={self.giant} " if self.giant else ""
+        return f"{giant}huge={max(self.huge, HUGE_PAGES)}"
+
+
+def memory_of(guests: list[Path]) -> HostMemory:
+    """By the memslots of the guests' scripts, as if each had all of its own at once."""
+    each = [_memory_of(script.read_text()) for script in guests]
+    return HostMemory(*(max(amounts) for amounts in zip(*each, strict=True))) if each else HostMemory()
+
+
+def _memory_of(script: str) -> HostMemory:
+    sizes = dict[str, int]()
+    for size, backing in re.findall(r"^slot \d+ \w+ \w+ (\w+) (\w+)$", script, re.MULTILINE):
+        sizes[backing] = sizes.get(backing, 0) + int(size, 16)
+    return HostMemory(sum(sizes.values()) >> 20, sizes.get("huge", 0) >> 21, sizes.get("giant", 0) >> 30)
+
+
+def _named(name: str, failures: list[str]) -> bool:
+    return any(failure.startswith(f"{name}:") for failure in failures)
 
 
 def _add_guests(work: Path, guests: list[Path], system: dict[str, bytes], initrd: Path) -> None:
@@ -77,31 +118,59 @@ def _add_guests(work: Path, guests: list[Path], system: dict[str, bytes], initrd
     initrd.write_bytes(built.read_bytes() + initrd.read_bytes())
 
 
-def _boot(work: Path, host: Host, initrd: Path, disk: Path, console: Path, report: Report) -> None:
+def _boot(work: Path, host: Host, memory: HostMemory, initrd: Path, disk: Path, console: Path, report: Report) -> str:
+    """What stopped the machine before its guests were done, or nothing."""
+    arguments = f"{KERNEL_ARGUMENTS} {memory.arguments} {host.arguments}"
     command = [
         program("qemu-system-x86_64", "qemu-system-x86"), "-accel", "tcg", "-cpu", host.cpu, "-machine", "pc", "-smp", "1",
-        "-m", str(MEMORY_MIB), "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio",
-        "-kernel", str(work / "packages" / "vmlinuz"), "-initrd", str(initrd), "-append", f"{KERNEL_ARGUMENTS} {host.arguments}",
+        "-m", str(MEMORY_MIB + memory.mib), "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio",
+        "-kernel", str(work / "packages" / "vmlinuz"), "-initrd", str(initrd), "-append", arguments,
         "-drive", f"file={disk},format=raw,if=none,id=out", "-device", "virtio-blk-pci,drive=out",
     ]  # fmt: skip
     with (
         console.open("w") as log,
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace") as qemu,
     ):
-        watchdog = threading.Timer(TIMEOUT, qemu.kill)
-        watchdog.start()
+        watchdog = Watchdog(qemu.kill)
         assert qemu.stdout is not None
         try:
             for line in qemu.stdout:
+                watchdog.heard()
                 log.write(line)
                 report(line.strip())
         except KeyboardInterrupt:
             qemu.kill()
             raise
         finally:
-            watchdog.cancel()
-    if qemu.returncode:
-        raise KitError(f"QEMU failed or took more than {TIMEOUT} s: {_last_line(console)}; its whole console is {console}")
+            watchdog.stop()
+    if watchdog.barked:
+        return f"not a word from the captured machine for {PATIENCE} s, the last was {_last_line(console)!r}"
+    return f"QEMU failed: {_last_line(console)}; its whole console is {console}" if qemu.returncode else ""
+
+
+class Watchdog:
+    """Calls `act` if it hears nothing for PATIENCE seconds."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act = act
+        self.barked = False
+        self._timer = self._started()
+
+    def _started(self) -> threading.Timer:
+        timer = threading.Timer(PATIENCE, self._bark)
+        timer.start()
+        return timer
+
+    def _bark(self) -> None:
+        self.barked = True
+        self._act()
+
+    def heard(self) -> None:
+        self.stop()
+        self._timer = self._started()
+
+    def stop(self) -> None:
+        self._timer.cancel()
 
 
 def _last_line(console: Path) -> str:
@@ -110,9 +179,9 @@ def _last_line(console: Path) -> str:
 
 
 def _unpack(disk: Path, raw: Path, console: Path) -> None:
-    """The system writes its output as a tar onto the bare disk."""
+    """The system writes its output as one tar behind the other onto the bare disk; the last may be cut off."""
     try:
-        with tarfile.open(disk) as archive:
+        with tarfile.open(disk, ignore_zeros=True) as archive:
             for member in archive:
                 content = archive.extractfile(member)
                 if content is not None:
@@ -123,9 +192,17 @@ def _unpack(disk: Path, raw: Path, console: Path) -> None:
         raise KitError(f"the captured kernel left nothing: {_last_line(console)}; its whole console is {console}") from error
 
 
-def _failures(console: Path) -> list[str]:
-    """What the console says of guests that did not get to their end."""
-    failed = re.findall(r"^INIT FAIL .*$", console.read_text(errors="replace"), re.MULTILINE)
+def _complain_of_the_kernel(console: Path) -> None:
+    text = console.read_text(errors="replace")
+    failed = re.findall(r"^INIT FAIL .*$", text, re.MULTILINE)
     if failed:
         raise KitError(f"the captured kernel could not start: {failed[0].strip()}; its whole console is {console}")
+    missing = re.findall(r"^PROBE MISSING (.*)$", text, re.MULTILINE)
+    if missing:
+        told = f"the captured kernel lacks {len(missing)} probes, so no capture would be whole: {missing[0].strip()}"
+        raise KitError(f"{told}; mend kit/kernels.py")
+
+
+def _failures(console: Path) -> list[str]:
+    """What the console says of guests that did not get to their end."""
     return [line.strip() for line in re.findall(r"^RUNNER FAIL (.*)$", console.read_text(errors="replace"), re.MULTILINE)]

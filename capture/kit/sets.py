@@ -13,6 +13,7 @@ from kit.random_guest import RandomGuest
 from kit.random_l2 import RandomNested, RandomWithoutNpt
 from kit.run import Host
 from kit.svm import Hypervisor
+from kit.wild_guest import WildGuest
 
 PAGED = (P32, PAE32, P64)
 SHADOW = {
@@ -117,12 +118,23 @@ def beyond() -> Iterator[Guest]:
 def random_guests(seeds: range) -> Iterator[Guest]:
     for mode in PAGED:
         for seed in seeds:
-            yield RandomGuest(f"{mode.tag}_random{seed}", mode, seed)
+            yield RandomGuest(f"{mode.tag}_random{seed}", mode, seed).play()
 
 
 def random_la57(seeds: range) -> Iterator[Guest]:
     for seed in seeds:
-        yield RandomGuest(f"p57_random{seed}", P57, seed)
+        yield RandomGuest(f"p57_random{seed}", P57, seed).play()
+
+
+def wild(seeds: range) -> Iterator[Guest]:
+    for mode in PAGED:
+        for seed in seeds:
+            yield WildGuest(f"{mode.tag}_wild{seed}", mode, seed).play()
+
+
+def wild_la57(seeds: range) -> Iterator[Guest]:
+    for seed in seeds:
+        yield WildGuest(f"p57_wild{seed}", P57, seed).play()
 
 
 def random_nested(seeds: range) -> Iterator[Guest]:
@@ -143,6 +155,7 @@ FIXED: dict[str, Callable[[], Iterator[Guest]]] = {
 }  # fmt: skip
 BY_SEED: dict[str, Callable[[range], Iterator[Guest]]] = {
     "random": random_guests, "random_la57": random_la57, "random_nested": random_nested, "random_nestedsp": random_nestedsp,
+    "wild": wild, "wild_la57": wild_la57,
 }  # fmt: skip
 
 
@@ -175,6 +188,8 @@ RUNS = {
     "random_nested_la57": Run("random_nested", NPT_LA57),
     "random_nested_tdp0": Run("random_nested", NPT_LEGACY),
     "random_nestedsp": Run("random_nestedsp", Host()),
+    "wild": Run("wild", Host()),
+    "wild_la57": Run("wild_la57", Host(la57=True)),
 }
 """By the captures' folder, which has the name of the guests' folder or begins with it."""
 

@@ -6,6 +6,8 @@ import json
 import re
 import struct
 import sys
+import tarfile
+import threading
 from pathlib import Path
 
 import msgspec
@@ -24,6 +26,7 @@ sys.path.insert(0, str(SOURCE))
 
 import capture as driver  # noqa: E402
 from kit import initramfs  # noqa: E402
+from kit import run as machine  # noqa: E402
 from kit.decode import decode  # noqa: E402
 from kit.errors import KitError  # noqa: E402
 from kit.kernels import KERNELS, kernel_of_release  # noqa: E402
@@ -295,6 +298,8 @@ def test_lines_name_frames_and_shadow_pages():
         (["decode", "shadow"], "holds no run: run capture.py run shadow"),
         (["nosuch"], "Try: python capture/capture.py --help"),
         (["guests", "--seeds", "0"], "Try: python capture/capture.py --help"),
+        (["guests", "shadow", "--backing", "0=thp"], "are a set of their own: name one set to make them from, and theirs by --called"),
+        (["guests", "extra", "--called", "odd", "--backing", "9=thp"], "p32_flood2 has no slot '9' to back: give ID=WORD, as 0=thp"),
     ],
 )
 def test_errors_are_one_line(words, says, tmp_path, capsys):
@@ -315,6 +320,73 @@ def test_missing_programs_are_named(words, program, package, tmp_path, capsys, m
     monkeypatch.setenv("PATH", str(tmp_path))
     assert driver.main([*words, "--work", str(tmp_path)]) == 2
     assert f"no {program}: apt install {package}" in capsys.readouterr().err
+
+
+def test_guests_made_otherwise_are_a_set_of_their_own(tmp_path):
+    told = ["--called", "thp", "--backing", "0=thp", "--backing", "3=slot:0+100000", "--cpu", "physbits 36"]
+    assert driver.main(["guests", "extra", *told, "--work", str(tmp_path)]) == 0
+    folder = tmp_path / "6.1" / "guests" / "thp"
+    lines = (folder / "p32_flood2.kvs").read_text().splitlines()
+    assert {"slot 0 0 0 1000000 thp", "slot 3 0 3000000 10000 slot:0+100000", "physbits 36"} <= set(lines)
+    assert [slot.backing for slot in read_guest(folder, "p32_flood2")[0].memslots] == ["thp", "huge", "anon", "slot:0+100000"]
+
+
+# --- what a run leaves
+
+
+@pytest.fixture
+def machine_run(tmp_path, monkeypatch):
+    """Runs two guests, of whom the console and the disk tell what a test says."""
+    slots = "slot 0 0 0 1000000 anon\nslot 1 0 1000000 8000000 huge\nslot 5 0 80000000 40000000 giant\n"
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.kvs").write_text("vm\n" + slots)
+    (tmp_path / "initrd.gz").write_bytes(b"")
+
+    def run(console, *left):
+        def boot(_work, _host, memory, _initrd, disk, log, _report):
+            assert memory.arguments == "hugepagesz=1G hugepages=1 huge=64" and memory.mib == 16 + 128 + 1024
+            log.write_text(console)
+            disk.write_bytes(b"".join(left))
+            return "it died"
+
+        monkeypatch.setattr(machine, "_boot", boot)
+        return machine.run(tmp_path, [tmp_path / "a.kvs", tmp_path / "b.kvs"], machine.Host(), tmp_path / "raw", print, {})
+
+    return run
+
+
+def tar_of(name):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        member = tarfile.TarInfo(f"./{name}")
+        member.size = 3
+        archive.addfile(member, io.BytesIO(b"abc"))
+    return file.getvalue()
+
+
+def test_what_a_guest_left_is_kept_when_the_next_one_dies(machine_run, tmp_path):
+    assert machine_run("RAN a\n", tar_of("a.raw"), tar_of("b.raw")[:300]) == ["b: it died"]
+    assert (tmp_path / "raw" / "a.raw").read_bytes() == b"abc"
+    assert machine_run("RUNNER FAIL b: 7 events were lost\n", tar_of("a.raw"), tar_of("b.txt")) == ["b: 7 events were lost"]
+
+
+def test_a_kernel_without_a_probe_is_refused(machine_run):
+    with pytest.raises(KitError, match="lacks 1 probes, so no capture would be whole: p:kv/x y"):
+        machine_run("PROBE MISSING p:kv/x y\n", tar_of("a.raw"))
+
+
+def test_a_machine_that_says_nothing_is_stopped(monkeypatch):
+    monkeypatch.setattr(machine, "PATIENCE", 0.05)
+    stopped = threading.Event()
+    dog = machine.Watchdog(stopped.set)
+    dog.heard()
+    assert stopped.wait(10) and dog.barked
+
+
+def test_a_cache_of_another_kernel_is_named(tmp_path, capsys):
+    (tmp_path / "linux-image-6.6.9-amd64_6.6.9-1_amd64.deb").write_bytes(b"")
+    assert driver.main(["fetch", "--cache", str(tmp_path), "--work", str(tmp_path / "work")]) == 2
+    assert "of Linux 6.1, but linux-image-6.6.9-amd64_6.6.9-1_amd64.deb: give another --kernel" in capsys.readouterr().err
 
 
 def test_a_guest_says_what_its_cpu_lacks_and_which_vcpus_there_are(tmp_path):

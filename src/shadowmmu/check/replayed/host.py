@@ -10,9 +10,9 @@ from shadowmmu import MemslotError, Vm
 from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.markers import Mark, parse
 from shadowmmu.check.compare.match import Matcher
+from shadowmmu.check.replayed.user_memory import UserMemory
 from shadowmmu.trace.events import AnyEvent, Marker, Other
 
-TWO_MIB = 2 << 20
 SHADOW_TABLES = 2000
 """Room for the most shadow pages that can exist; the limit itself follows the memory size, as in the kernel."""
 NOTIFIER = "kvm_unmap_hva_range"
@@ -28,12 +28,12 @@ class ReplayedHost:
         self.capture = capture
         self.matcher = matcher
         self._wider = wider_ranges(capture.events)
-        self.regions: dict[tuple[int, int], int] = {}
+        memory = UserMemory(capture)
+        self.regions = memory.regions
         """(slot, size) -> byte offset in user memory. A slot keeps its memory while its size stays."""
-        top = self._lay_out()
         self.vm = Vm(
             memory_mib=0,
-            user_mib=(top >> 20) + 4,
+            user_mib=(memory.end >> 20) + 4,
             roots=roots,
             table_pages=SHADOW_TABLES,
             vcpus=max(capture.vcpus, 1),
@@ -41,26 +41,12 @@ class ReplayedHost:
         )
         self.live: dict[int, tuple[int, int, int]] = {}
         """Slot -> gpa, size, offset in user memory."""
-        self.huge = [(hva, hva + size) for (slot, size), hva in self.regions.items() if slot in self._huge_slots()]
-        """Parts of user memory that are hugetlb, [start, end)."""
-        for start, end in self.huge:
-            self.vm.set_host_page_level(start, end - start, 2)
-
-    def _lay_out(self) -> int:
-        end = 0
-        for event in self.capture.events:
-            mark = parse(event) if isinstance(event, Marker) else None
-            if mark and mark.action == "slot" and mark["size"] and (mark["id"], mark["size"]) not in self.regions:
-                end = (end + TWO_MIB - 1) & -TWO_MIB
-                self.regions[mark["id"], mark["size"]] = end
-                end += mark["size"]
-        return end
-
-    def _huge_slots(self) -> set[int]:
-        """Slots with hugetlb memory: those that the guest began with, and those of the VMM's script (`slot ID FLAGS GPA SIZE BACKING`)."""
-        first = {slot.id for slot in self.capture.guest.memslots if slot.backing == "huge"}
-        words = [command.split() for script in self.capture.guest.host_script for command in script]
-        return first | {int(word[1]) for word in words if word[0] == "slot" and word[-1] == "huge"}
+        self.hugetlb: dict[range, int] = {}
+        """Parts of user memory that are hugetlb, and the size of their pages."""
+        for start, size, kind in memory.huge_pages():
+            self.vm.set_host_page_level(start, size, kind.level)
+            if kind.hugetlb:
+                self.hugetlb[range(start, start + size)] = kind.page_size
 
     def seed_frames(self) -> None:
         """Tell the matcher which frames hold the same guest page. Pages that the host drops are left to be found."""
@@ -123,9 +109,9 @@ class ReplayedHost:
         hva, size = self.hva(mark["gpa"]), mark["size"]
         if hva is None:
             return
-        huge = any(start <= hva < end for start, end in self.huge)
+        huge = next((page_size for part, page_size in self.hugetlb.items() if hva in part), 0)
         if huge:
-            size = 0 if hva % TWO_MIB else size // TWO_MIB * TWO_MIB  # the host gives back whole huge pages, or refuses
+            size = 0 if hva % huge else size // huge * huge  # the host gives back whole huge pages, or refuses
         if not size:
             return
         for page in range(hva, hva + size, 4096):
