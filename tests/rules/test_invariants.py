@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 
 import pytest
-from guest_tables import READ, USER, WRITE, entries, pae_guest, page_of, put, special_pages, touch
+from guest_tables import LONG, PAE_CR4, PG_WP, READ, USER, WRITE, entries, pae_guest, page_of, put, special_pages, touch
 from poke import in_process, poke_arena, poke_host
 
 from shadowmmu import Outcome, ShadowPageView, Vm
@@ -133,14 +133,76 @@ def test_i9_writable_without_the_software_bits() -> None:
     assert named(vm) == {"I9"}
 
 
-def test_i9_strictly_the_gfn_recorded_for_a_leaf_is_the_guests() -> None:
-    """A table in sync: always. One that is not: where the leaf is what the guest's entry gives now, but for the gfn."""
-    vm = guest()
-    put(vm, 0x4000 + 8, 0x105007)  # a store that no MMU saw
-    assert named(vm) == set() and named(vm, strict=True) == {"I9"}
+def test_i9_a_leaf_of_a_table_in_sync_is_what_the_guests_entry_maps() -> None:
+    """Stores that no MMU saw: another page, less rights, nothing. One that is declared is excused."""
+    for stored in (0x105007, 0x101005, 0):
+        vm = guest()
+        put(vm, 0x4000 + 8, stored)
+        assert named(vm) == {"I9"}
+        assert audit(vm, untold={0x4008}) == []
     vm = unsync_guest()
     put(vm, 0x4000 + 8, 0x105007)  # the guest has not flushed yet
     assert named(vm, strict=True) == set()
+
+
+def test_i10_a_link_leads_where_the_guests_entry_does() -> None:
+    """Another table, less rights for all below, nothing; and a mark of another page without memory."""
+    for stored in (0x5007, 0x4003, 0):
+        vm = guest()
+        put(vm, 0x2000, stored)
+        assert named(vm) == {"I10"}
+        assert audit(vm, untold={0x2000}) == []
+    vm = guest()
+    put(vm, 0x4000 + 8 * 20, 0x7F000007)
+    assert touch(vm, 0x14000, READ) == Outcome.EMULATE
+    assert named(vm) == set()
+    put(vm, 0x4000 + 8 * 20, 0x7F001007)
+    assert named(vm) == {"I10"}
+
+
+def test_i9_a_leaf_that_allows_more_than_is_recorded() -> None:
+    vm = pae_guest()
+    put(vm, 0x4000 + 8, 0x101003)  # the supervisor's
+    assert touch(vm, 0x1000) == Outcome.FIXED
+    leaf = page_of(vm, 4, 1)
+    assert named(vm) == set()
+    set_entry(vm, leaf, 1, entries(vm, leaf)[1] | 4)
+    assert named(vm) == {"I9"}
+
+
+@pytest.mark.parametrize("bit", [0x2000, 0x20000, 0x1000000])
+def test_i10_a_root_that_the_registers_do_not_ask_for(bit: int) -> None:
+    """Made for CR0.WP off, for an L2, for SMM."""
+    vm = Vm(memory_mib=8)
+    put(vm, 0x1000, 0x2007)
+    assert vm.vcpus[0].set_sregs(PG_WP, 0x1000, PAE_CR4, LONG)
+    vm.vcpus[0].enter()
+    assert named(vm) == set()
+    poke(vm, page_of(vm, 1, 4), ROLE, "<I", lambda role: role ^ bit)
+    assert "I10" in named(vm)
+
+
+def test_i10_a_level_2_page_in_the_place_of_another() -> None:
+    """Below the PDPTEs of a special and of a bare root."""
+    for roots in ("special", "legacy"):
+        vm = pae_guest(roots)
+        for gva in (0x1000, 0x40003000):
+            touch(vm, gva)
+        assert named(vm) == set()
+        top = next(iter(special_pages(vm))).hpa if roots == "special" else vm.vcpus[0].root
+        assert top is not None
+        poke_host(vm, top, vm.read_host_u64(top + 8))
+        assert "I10" in named(vm)
+
+
+def test_i18_an_obsolete_root_that_nobody_has_been_asked_to_drop() -> None:
+    vm = guest()
+    (root,) = special_pages(vm)
+    poke(vm, root, VALID_GEN, "<B", lambda gen: gen ^ 1)
+    assert "I18" in named(vm)
+    vm = guest()
+    vm.zap_all_fast()
+    assert named(vm) == set()
 
 
 def test_i9_strictly_a_frame_that_two_gfns_share() -> None:

@@ -7,17 +7,24 @@ one structure, by `validate_*` functions that name the invariants they decide; `
 I11 and I12 speak of what hardware may still use and of the guest's own tables: they are decided by `check/oracle`, at VM
 entry and by the virtual TLBs; here only "no entry and no root slot leads to a freed page" is. I15 is seen where stores are made.
 
-Known as Linux 6.1's own, and reported only if `strict`: a leaf whose recorded gfn is not that of the guest's entry, an
-MMIO mark of the present generation for a gfn that has a memslot, a writable large page with a page logged as clean, a
-shadowed table that an entry made of an MMIO mark lets the guest write.
+Known as Linux 6.1's own, and reported only if `strict`: a leaf of an unsync table whose recorded gfn is not that of the guest's
+entry, an MMIO mark of the present generation for a gfn that has a memslot, a writable large page with a page logged as
+clean, a shadowed table that an entry made of an MMIO mark lets the guest write.
+
+A table that is shadowed and in sync is stored to only under the MMU's eyes, but for stores from outside the VM (a device, the
+host's user space): who makes such, says with `untold` which entries they hit, and what only these explain is excused.
 """
+
+from collections.abc import Container
 
 from shadowmmu.check.audit.accounting import validate_accounting
 from shadowmmu.check.audit.active_list import validate_active_list
 from shadowmmu.check.audit.auditor import Auditor, Violation
+from shadowmmu.check.audit.guest_entries import validate_guest_entries
 from shadowmmu.check.audit.page_hash import validate_hash
 from shadowmmu.check.audit.pools import validate_descriptors, validate_headers, validate_warnings
 from shadowmmu.check.audit.reverse_lists import validate_parents, validate_rmaps
+from shadowmmu.check.audit.root_roles import validate_root_roles
 from shadowmmu.check.audit.root_slots import validate_roots
 from shadowmmu.check.audit.special_pages import validate_special_pages
 from shadowmmu.check.audit.strict import validate_strictly
@@ -40,12 +47,17 @@ ABOVE = (
     validate_special_pages,
     validate_accounting,
     validate_write_protection,
+    validate_guest_entries,
+    validate_root_roles,
 )
 
 
-def audit(vm: Vm, strict: bool = False) -> list[Violation]:
-    """Check everything; at most 50 violations are listed. `strict`: what Linux 6.1 itself lets happen too."""
-    auditor = Auditor(vm, strict)
+def audit(vm: Vm, strict: bool = False, untold: Container[int] = ()) -> list[Violation]:
+    """Check everything; at most 50 violations are listed. `strict`: what Linux 6.1 itself lets happen too.
+
+    `untold`: guest-physical addresses, by 8 bytes, of entries that were stored to from outside the VM.
+    """
+    auditor = Auditor(vm, strict, untold)
     for validate in GROUND:
         validate(auditor)
     if not any(violation.invariant in ("I3", "I4", "I14") for violation in auditor.found):

@@ -43,11 +43,12 @@ class Violation(NamedTuple):
 class Auditor:
     """One audit of one VM, passed from check to check; `found` is the list of violations so far."""
 
-    def __cinit__(self, vm: Vm, strict: bool):
+    def __cinit__(self, vm: Vm, strict: bool, untold: object):
         self.vm = vm
         self.strict = strict
         self.kvm = vm.kvm
         self.found = []
+        self.untold = untold
         pages: u64 = self.kvm.npages_pool
         self.live = cython.cast(cython.pointer(ShadowPagePtr), malloc(pages * cython.sizeof(ShadowPagePtr)))
         self.listed = cython.cast(p_u64, malloc(pages * WORDS * cython.sizeof(u64)))

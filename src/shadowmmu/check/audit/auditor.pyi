@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
+from collections.abc import Container
 from typing import NamedTuple, final
 
 from shadowmmu.engine.face.vm import Vm
@@ -11,6 +12,8 @@ class Violation(NamedTuple):
 
 @final
 class Auditor:
-    def __new__(cls, vm: Vm, strict: bool) -> Auditor: ...
+    def __new__(cls, vm: Vm, strict: bool, untold: Container[int]) -> Auditor: ...
     @property
     def found(self) -> list[Violation]: ...
+    @property
+    def excused(self) -> int: ...

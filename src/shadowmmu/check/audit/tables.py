@@ -2,7 +2,7 @@
 """I1 and I2, second halves, I9, I10, I11, I16 and I17: every entry of every live table."""
 
 import cython
-from cython.cimports.shadowmmu.engine.arena.role import Role, child_role, role_access, role_level
+from cython.cimports.shadowmmu.engine.arena.role import Access, Role, child_role, role_access, role_level
 from cython.cimports.shadowmmu.engine.arena.spte import is_last, is_mmio_spte, is_present, is_writable, spte_pfn
 from cython.cimports.shadowmmu.engine.arena.state import (
     ENTRIES,
@@ -20,7 +20,7 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     u64,
 )
 from cython.cimports.shadowmmu.engine.memory.memslots import host_mapping, lpage_info, memslot_for_role
-from cython.cimports.shadowmmu.engine.memory.rmap import sp_gfn_of
+from cython.cimports.shadowmmu.engine.memory.rmap import sp_access_of, sp_gfn_of
 
 from shadowmmu.engine.arena.role import describe_role
 
@@ -61,6 +61,8 @@ def validate_leaf(auditor: Auditor, sp: ShadowPagePtr, index: cython.int) -> obj
         auditor.say("I16", f"{auditor.entry_name(sp, index)} is an MMIO mark and present")
     if (is_writable(spte) and not spte & kvm.masks.mmu_writable) or (spte & kvm.masks.mmu_writable and not spte & kvm.masks.host_writable):
         auditor.say("I9", f"{auditor.entry_name(sp, index)} has W without MMU-writable, or that without host-writable")
+    if rights_of(kvm, spte) & ~sp_access_of(sp, index):
+        auditor.say("I9", f"{auditor.entry_name(sp, index)} allows more than the rights recorded for it, {sp_access_of(sp, index):#x}")
     gfn: gfn_t = sp_gfn_of(sp, index)
     slot: MemSlotPtr = memslot_for_role(kvm, sp.role, gfn)
     if slot == cython.NULL:
@@ -71,6 +73,16 @@ def validate_leaf(auditor: Auditor, sp: ShadowPagePtr, index: cython.int) -> obj
     if role_level(sp.role) > 1:
         validate_large(auditor, sp, index, gfn, slot)
     return None
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def rights_of(kvm: KvmPtr, spte: spte_t) -> cython.int:
+    """What the hardware may do through a leaf, as Access bits."""
+    rights: cython.int = Access.WRITE if is_writable(spte) else 0
+    rights |= Access.USER if spte & kvm.masks.user else 0
+    executes: cython.bint = spte & kvm.masks.x != 0 if kvm.masks.x else not spte & kvm.masks.nx
+    return rights | (Access.EXEC if executes else 0)
 
 
 @cython.cfunc

@@ -5,6 +5,7 @@ import cython
 from cython.cimports.shadowmmu.engine.arena.role import Role, role_level
 from cython.cimports.shadowmmu.engine.arena.spte import is_last, is_present
 from cython.cimports.shadowmmu.engine.arena.state import ENTRIES, KvmPtr, ShadowPagePtr, p_spte, spte_index, to_shadow_page, u64
+from cython.cimports.shadowmmu.engine.memory.memslots import is_write_tracked
 from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_list_first, pte_list_next
 
 
@@ -19,6 +20,8 @@ def validate_unsync(auditor: Auditor) -> None:
             total += 1
             if role_level(sp.role) != 1 or sp.role & Role.DIRECT:
                 auditor.say("I6", f"{auditor.page_name(sp)} is unsync and cannot be")
+            elif is_write_tracked(auditor.kvm, sp.gfn):
+                auditor.say("I6", f"{auditor.page_name(sp)} is unsync, and its gfn holds an upper-level table")
         if sp.unsync or sp.unsync_children:
             validate_ancestors(auditor, sp)
     if total != auditor.kvm.stat.mmu_unsync:

@@ -286,25 +286,26 @@ class Guest:
         return "written"
 
     def _race(self, op: Op) -> str:
-        """The store comes between walk and lock. Only if its table was write-protected then does the storing vCPU trap; its own
-        way into the MMU waits for the lock, so it follows."""
+        """The store comes between walk and lock. It is one that nobody traps: of a table that is write-protected the storing vCPU
+        would have to enter the MMU, whose lock is taken, so there the store comes when the access is over."""
         tlb, how, size = self.oracle.vcpus[op.vcpu], op.b & 0xFFF, op.b >> 16
-        gpa, data = op.c & -size, op.d.to_bytes(size, "little")
-        hpa, root = self.slots.host(gpa), gpa >> 12 == tlb.cr3 >> 12  # write-protected: a store to it waits for the lock
-        if hpa is None or root or not self.slots.writable(gpa):
+        gpa, value = op.c & -size, op.d & (1 << 8 * size) - 1
+        hpa, access = self.slots.host(gpa), Op(Kind.ACCESS, op.vcpu, op.a, how, 1, op.d & 0xFF)
+        if hpa is None or not self.slots.writable(gpa) or not Race.shows(self.memory.read(hpa, size), value):
             return "not now"
-        traps = any(sp.gfn == gpa >> 12 and not (sp.unsync or sp.special or sp.direct) for sp in self.vm.shadow_pages())
-        race = Race(tlb, self.memory, hpa, size, op.d)
-        self.vm.arm_interleave(1 + (op.b >> 12 & 1), gpa, op.d, size)
+        self.cpus[op.vcpu].enter()  # loading a root may protect tables, and is done before a fault
+        if any(sp.gfn == gpa >> 12 and not (sp.unsync or sp.special or sp.direct) for sp in self.vm.shadow_pages()):
+            outcome = self._access(access)
+            self._poke(Op(Kind.POKE, 1 - op.vcpu, gpa, size, value))
+            return f"waited, {outcome}"
+        race = Race(tlb, self.memory, hpa, size)
+        self.vm.arm_interleave(1 + (op.b >> 12 & 1), gpa, value, size)
         self.cpus[op.vcpu].observer = race
         try:
-            outcome = self._access(Op(Kind.ACCESS, op.vcpu, op.a, how, 1, op.d & 0xFF))
+            outcome = self._access(access)
         finally:
             self.cpus[op.vcpu].observer = tlb
             self.vm.arm_interleave(0, 0, 0, 1)
-            if race.fired and traps:
-                self.vm.vcpus[1 - op.vcpu].write_emulated(gpa, data)
-                self.oracle.vcpus[1 - op.vcpu].emulated_store(gpa, size)
         return f"won, {outcome}" if race.fired else "not reached"
 
     def _l1_store(self, op: Op) -> str:

@@ -55,7 +55,7 @@ class GuestAuthor(HostAuthor):
             self.zap_all: 0.2,
             self.dirty: 0.8,
             self.build: 0.5,
-            self.race: 3.0,
+            self.race: 6.0,
             self.replaced: 3.0,
         }
         if guest.nested:

@@ -7,20 +7,28 @@ from shadowmmu.check.oracle.oracle import VirtualTlb
 from shadowmmu.hardware.cpu import HostMemory
 
 
-class Race:
-    """Observes for the oracle a vCPU that is raced by a store of `value` (`size` bytes) to host memory at `hpa`."""
+MARKS = 0x60
+"""A and D, which the walk may set in what was stored."""
 
-    def __init__(self, tlb: VirtualTlb, memory: HostMemory, hpa: int, size: int, value: int) -> None:
-        self.tlb, self.memory, self.hpa, self.size, self.value = tlb, memory, hpa, size, value
+
+class Race:
+    """Observes for the oracle a vCPU that is raced by a store of `size` bytes to host memory at `hpa`."""
+
+    def __init__(self, tlb: VirtualTlb, memory: HostMemory, hpa: int, size: int) -> None:
+        self.tlb, self.memory, self.hpa, self.size = tlb, memory, hpa, size
         self.before = memory.read(hpa, size)
         self.fired = False
         self.completed, self.stored = tlb.completed, tlb.stored
         self.emulated_store, self.before_walk = tlb.emulated_store, tlb.before_walk
 
+    @staticmethod
+    def shows(before: int, after: int) -> bool:
+        """Whether the store can be told from what a walk does to the entry."""
+        return bool((before ^ after) & ~MARKS)
+
     def after_walk(self, outcome: str, gpa: int | None, exception: tuple[Any, ...] | None) -> None:
         """The store counts from now on; what the raced entry should have become is not judged, all else is."""
-        now = self.memory.read(self.hpa, self.size)
-        if not self.fired and now == self.value != self.before and self.tlb.prediction is not None:
+        if not self.fired and self.shows(self.before, self.memory.read(self.hpa, self.size)) and self.tlb.prediction is not None:
             self.fired = True
             self.tlb.stored(self.hpa, self.size)
             others = tuple(e for e in self.tlb.prediction.entries if e[0] + e[1] <= self.hpa or e[0] >= self.hpa + self.size)

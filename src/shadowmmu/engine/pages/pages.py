@@ -9,7 +9,7 @@ import cython
 from cython.cimports.libc.string import memset
 from cython.cimports.shadowmmu.engine.arena.kasan import kasan_poison, kasan_unpoison
 from cython.cimports.shadowmmu.engine.arena.role import Role, has_gptes, role_level
-from cython.cimports.shadowmmu.engine.arena.spte import make_nonleaf_spte, make_pdpte
+from cython.cimports.shadowmmu.engine.arena.spte import is_present, make_nonleaf_spte, make_pdpte
 from cython.cimports.shadowmmu.engine.arena.state import (
     ENTRIES,
     PAGE_SHIFT,
@@ -29,6 +29,7 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     spte_index,
     sptep_to_sp,
     u64,
+    unlikely,
     warn,
 )
 from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
@@ -214,6 +215,8 @@ def link_shadow_page(kvm: KvmPtr, sptep: p_spte, sp: ShadowPagePtr, root_level: 
 
     A PAE root's entries have their own format.
     """
+    if unlikely(is_present(sptep[0])):
+        warn(kvm, Bug.BUG_LINK_PRESENT)
     if root_level == 3 and role_level(sp.role) == 2:
         sptep[0] = make_pdpte(kvm, sp.spt)
     else:

@@ -7,6 +7,7 @@ from cython.cimports.shadowmmu.engine.arena.spte import spte_pfn
 from cython.cimports.shadowmmu.engine.arena.state import (
     ENTRIES,
     PAGE_SHIFT,
+    Bug,
     Errno,
     KvmMmuPtr,
     KvmPtr,
@@ -23,6 +24,7 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     role_t,
     spte_t,
     u64,
+    warn,
 )
 from cython.cimports.shadowmmu.engine.arena.tlb import make_request
 from cython.cimports.shadowmmu.engine.entries.make_spte import make_spte
@@ -104,6 +106,7 @@ def sync_page(vcpu: KvmVcpuPtr, sp: ShadowPagePtr) -> cython.int:
     """FNAME(sync_page), nonpaging_sync_page: 1 flush needed, 0 not, -1 the page cannot be synced in this MMU's mode."""
     mmu: KvmMmuPtr = vcpu.mmu
     if is_direct(mmu) or sp.role & Role.DIRECT or not same_mode(mmu, sp):
+        warn(vcpu.kvm, Bug.BUG_SYNC_ROLE)
         return -1
     flush: cython.int = 0
     base: gpa_t = level1_sp_gpa(sp)

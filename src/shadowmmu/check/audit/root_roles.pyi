@@ -1,0 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
+from shadowmmu.check.audit.auditor import Auditor
+
+def validate_root_roles(auditor: Auditor) -> None: ...
