@@ -246,6 +246,7 @@ class PagerVcpu:
         return self._load(cr0, cr3, cr4, efer, pdptes=True)
 
     def nested_vmexit(self) -> bool:
+        self.cr4 = self._l1[2]  # L1's own, even if its PDPTEs are refused then and it shuts down
         return self._load(*self._l1, pdptes=True)
 
     def invlpg(self, gva: int) -> None:

@@ -26,6 +26,8 @@ KIT_FILE = 16 * MIB
 """Any one file of the kit's, as it lies on the disk."""
 BUG = MIB
 """A bug's TOML file, or a diff."""
+OPERATIONS = 16 * MIB
+"""A list of operations of the fuzz."""
 LINE = 8 * KIB
 """An event's line; the kernel's buffer for one is as large."""
 MESSAGE = 600

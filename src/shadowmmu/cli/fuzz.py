@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter, validators
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from shadowmmu.check.fuzz import MODES, shrink
-from shadowmmu.check.fuzz import fuzz as run_fuzz
+from shadowmmu.border.files import parsing, read_file, write_file
+from shadowmmu.border.limits import OPERATIONS
+from shadowmmu.check.fuzz import MODES, Report, Setup, fuzz_apart, read_story, replay_apart, shrink_apart, write_story
 from shadowmmu.cli.kernels import KernelName
 from shadowmmu.cli.output import console, print_json
 from shadowmmu.cli.roots import Roots
@@ -28,14 +30,18 @@ def fuzz(
     kernel: KernelName = DEFAULT_KERNEL,
     modes: str = ",".join(MODES),
     audit_every: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 1,
+    seconds: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    ops: Path | None = None,
+    save: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Do random operations on random guests; the virtual TLB oracle and the audit judge each of them.
 
     Two vCPUs change their tables, registers, memslots and modes while they use them. The same arguments do the same
-    operations. Exit code 1 if something was violated; then the command that shows it again is printed.
+    operations. Exit code 1 if something was violated, or the engine crashed: then a shorter list of operations and the command
+    that shows it again are printed.
 
-    Example: shadowmmu fuzz --seed 7 --operations 100000 --modes pae,2-level
+    Example: shadowmmu fuzz --seed 7 --operations 100000 --modes pae,2-level --save found.ops
 
     Parameters
     ----------
@@ -51,37 +57,59 @@ def fuzz(
         Paging modes of the guests, separated by commas.
     audit_every
         Audit after every so many operations; 0 does not audit.
+    seconds
+        Begin no other virtual machine after so long.
+    ops
+        Do the operations of this file, which `--save` wrote, instead of random ones.
+    save
+        Write the shorter list of a violation to this file; each line says what it does.
     json
         Print the report as JSON.
     """
-    chosen = tuple(modes.split(","))
-    unknown = [mode for mode in chosen if mode not in MODES]
-    if unknown:
-        raise BadInput(f"--modes: there is no mode {unknown[0]!r}; choose from {', '.join(MODES)}, separated by commas")
-    out = console()
-    start = time.monotonic()
-    with Progress(
-        TextColumn("{task.completed:,.0f} operations"),
-        BarColumn(),
-        TimeRemainingColumn(),
-        console=out,
-        transient=True,
-        disable=json or not out.is_terminal,
-    ) as progress:
-        task = progress.add_task("", total=operations)
-        report = run_fuzz(
-            seed,
-            operations,
-            chosen,
-            roots,
-            audit_every,
-            lambda done: progress.update(task, completed=done.operations),
-            kernel=kernel,
-        )
-        smallest = None if report.failure is None else shrink(report.failure)
+    out, start = console(), time.monotonic()
+    if ops is not None:
+        report = _again(ops)
+    else:
+        report = _search(Setup(seed, roots, _modes(modes), audit_every, kernel), operations, seconds, quiet=json)
+    smallest = None if report.failure is None else shrink_apart(report.failure)
+    if save is not None and smallest is not None:
+        write_file(save, write_story(smallest.setup, smallest.operations, smallest.message).encode())
     result = fuzz_report(report, smallest)
     if json:
         print_json("shadowmmu.fuzz/1", result)
     else:
         out.print(draw_fuzz(result, time.monotonic() - start))
     return int(report.failure is not None)
+
+
+def _modes(modes: str) -> tuple[str, ...]:
+    chosen = tuple(modes.split(","))
+    unknown = [mode for mode in chosen if mode not in MODES]
+    if unknown:
+        raise BadInput(f"--modes: there is no mode {unknown[0]!r}; choose from {', '.join(MODES)}, separated by commas")
+    return chosen
+
+
+def _again(path: Path) -> Report:
+    """The operations of a file, once."""
+    remedy = "give a file that `shadowmmu fuzz --save` wrote"
+    text = read_file(path, OPERATIONS, str(path), remedy).decode(errors="replace")
+    with parsing(str(path), remedy):
+        setup, operations = read_story(text)
+    failure = replay_apart(setup, operations)
+    return Report(len(failure.operations) if failure else len(operations), 1, failure=failure)
+
+
+def _search(setup: Setup, operations: int, seconds: int | None, *, quiet: bool) -> Report:
+    out = console()
+    with Progress(
+        TextColumn("{task.completed:,.0f} operations"),
+        BarColumn(),
+        TimeRemainingColumn(),
+        console=out,
+        transient=True,
+        auto_refresh=False,  # no thread beside the process that is forked
+        disable=quiet or not out.is_terminal,
+    ) as progress:
+        task = progress.add_task("", total=operations)
+        return fuzz_apart(setup, operations, lambda done: progress.update(task, completed=done.operations, refresh=True), seconds)

@@ -5,18 +5,24 @@ from __future__ import annotations
 
 import msgspec
 
-from shadowmmu.check.fuzz import Failure, Report, describe
+from shadowmmu.check.fuzz import Failure, Kind, Report, perform, tell
+from shadowmmu.errors import BadInput
+from shadowmmu.look.address import AddressPicture, follow_address
 
 _ENDS = {"completed", "emulated", "injected", "host", "triple"}
 """First words of how an access can end; what stands before them says what sort of access it was."""
 
 
 class Found(msgspec.Struct, kw_only=True):
-    """A violation. `smallest`: the shortest list of operations found that leads to its like; the last one shows it."""
+    """A violation. `smallest`: the shortest list of operations found that leads to its like; the last one shows it.
+
+    path    the address that this one uses, as the tables of guest and shadow have it then; None: it uses none, or the engine crashed
+    """
 
     message: str
     reproduce: str
     smallest: list[str] = []
+    path: AddressPicture | None = None
 
 
 class FuzzReport(msgspec.Struct, kw_only=True):
@@ -34,7 +40,9 @@ def fuzz_report(report: Report, smallest: Failure | None = None) -> FuzzReport:
     found = None
     if failure is not None:
         found = Found(message=failure.message, reproduce=failure.command)
-        found.smallest = [describe(op) for op in smallest.operations] if smallest is not None else []
+        if smallest is not None:
+            found.smallest = [f"vcpu {op.vcpu}: {tell(op)}" for op in smallest.operations]
+            found.path = None if smallest.crash else _path(smallest)
     return FuzzReport(
         operations=report.operations,
         episodes=report.episodes,
@@ -42,6 +50,18 @@ def fuzz_report(report: Report, smallest: Failure | None = None) -> FuzzReport:
         counters={name: count for name, count in sorted(report.counters.items()) if count},
         failure=found,
     )
+
+
+def _path(failure: Failure) -> AddressPicture | None:
+    """The way of the last operation's address, in the VM as that left it."""
+    last = failure.operations[-1]
+    if last.kind not in (Kind.ACCESS, Kind.EMULATED, Kind.INVLPG, Kind.RACE):
+        return None
+    guest = perform(failure.setup, failure.operations)
+    try:
+        return follow_address(guest.vm.vcpus[last.vcpu], last.a)
+    except BadInput:  # no address of the mode that the vCPU is in
+        return None
 
 
 def _coverage(counts: dict[str, int]) -> dict[str, dict[str, int]]:

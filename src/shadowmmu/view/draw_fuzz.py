@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shadowmmu.runs.fuzz_report import Found, FuzzReport
+from shadowmmu.view.draw_address import draw_address
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 STEPS = 40
@@ -46,4 +47,6 @@ def _failure(failure: Found) -> RenderableType:
     if failure.smallest:
         lines.append(Text(f"a shorter list of operations that ends alike, {len(failure.smallest)} of them:"))
         lines += [Text(f"  {step}") for step in failure.smallest[-STEPS:]]
+    if failure.path is not None:
+        return Group(*lines, Text(), draw_address(failure.path))
     return Group(*lines)

@@ -34,7 +34,7 @@ class FakeAudit:
         self.at = self.calls = 0
         self.vm: Vm | None = None
 
-    def __call__(self, vm: Vm) -> list[str]:
+    def __call__(self, vm: Vm, untold: object = ()) -> list[str]:
         self.calls = self.calls + 1 if vm is self.vm else 1
         self.vm = vm
         return ["I5 root_count of 0x1000 is 2, 1 slot holds it"] if self.calls == self.at else []
@@ -311,11 +311,13 @@ def test_fuzz_shows_what_it_covered(capsys: pytest.CaptureFixture[str]) -> None:
     assert "✔ no violation in 600 operations on 1 virtual machines" in out and "invlpg" in out
 
 
-def test_a_failing_fuzz_names_the_command_and_a_shorter_list(audit: FakeAudit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failing_fuzz_names_the_command_and_a_shorter_list(audit: FakeAudit, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     audit.at = 40
-    assert call(["fuzz", "--seed", "5", "--operations", "100", "--json"]) == 1
+    assert call(["fuzz", "--seed", "5", "--operations", "100", "--json", "--save", str(tmp_path / "found.ops")]) == 1
     failure = json.loads(capsys.readouterr().out)["failure"]
     assert failure["reproduce"] == "shadowmmu fuzz --seed 5 --operations 40 --roots special"
     assert "I5 root_count" in failure["message"] and len(failure["smallest"]) == 40
     assert call(shlex.split(failure["reproduce"])[1:]) == 1
     assert failure["reproduce"] in capsys.readouterr().out
+    assert call(["fuzz", "--ops", str(tmp_path / "found.ops")]) == 1
+    assert "I5 root_count" in capsys.readouterr().out

@@ -55,7 +55,7 @@ ABOVE = (
 def audit(vm: Vm, strict: bool = False, untold: Container[int] = ()) -> list[Violation]:
     """Check everything; at most 50 violations are listed. `strict`: what Linux 6.1 itself lets happen too.
 
-    `untold`: guest-physical addresses, by 8 bytes, of entries that were stored to from outside the VM.
+    `untold`: guest-physical addresses of entries that were stored to from outside the VM.
     """
     auditor = Auditor(vm, strict, untold)
     for validate in GROUND:

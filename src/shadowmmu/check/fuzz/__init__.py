@@ -11,10 +11,35 @@ are shared between levels, roots and modes, and few shadow pages, and is a pure 
 * `table_writer` looks at the guest's tables and writes entries
 * `guest_author` invents operations with it, so that they hit something; `host_author` those of user space and the host
 * `race`   a store of the other vCPU while a fault is served
-* `run`    `fuzz`, `replay`, `shrink`
+* `search` `fuzz`, `replay`, `shrink`
+* `story`  a list of operations as a text file
+* `apart`  all of that in a process of its own, whose crash is a find
 """
 
+from shadowmmu.check.fuzz.apart import fuzz_apart, replay_apart, shrink_apart
 from shadowmmu.check.fuzz.operations import MODES, NPT, PAGING, Kind, Op, Setup, describe
-from shadowmmu.check.fuzz.search import EPISODE, Failure, Report, fuzz, replay, shrink
+from shadowmmu.check.fuzz.search import EPISODE, Failure, Report, fuzz, perform, replay, shrink
+from shadowmmu.check.fuzz.story import read_story, tell, write_story
 
-__all__ = ["EPISODE", "MODES", "NPT", "PAGING", "Failure", "Kind", "Op", "Report", "Setup", "describe", "fuzz", "replay", "shrink"]
+__all__ = [
+    "EPISODE",
+    "MODES",
+    "NPT",
+    "PAGING",
+    "Failure",
+    "Kind",
+    "Op",
+    "Report",
+    "Setup",
+    "describe",
+    "fuzz",
+    "fuzz_apart",
+    "perform",
+    "read_story",
+    "replay",
+    "replay_apart",
+    "shrink",
+    "shrink_apart",
+    "tell",
+    "write_story",
+]

@@ -25,7 +25,7 @@ from shadowmmu.check.fuzz.operations import (
     Setup,
 )
 from shadowmmu.check.fuzz.race import Race
-from shadowmmu.check.fuzz.slots import DirectMap, Slots
+from shadowmmu.check.fuzz.slots import DirectMap, Slots, Untold
 from shadowmmu.check.oracle.agreement import Agreement
 from shadowmmu.check.oracle.oracle import NotJudged, Oracle, VirtualTlb
 from shadowmmu.engine.face.types import HostFault, TripleFault
@@ -59,6 +59,7 @@ class Guest:
         self.pdptes: list[tuple[int, ...]] = [(), ()]  # of L1's nested tables at the last VMRUN
         self.l1: list[tuple[int, int, int, int] | None] = [None, None]  # L1's registers while an L2 without nested paging runs
         self.l2 = [L2_UNPAGED, L2_UNPAGED]  # the registers of the L2 on nested tables
+        self.untold = Untold(self.slots, self.oracle)
         self._perform = (
             self._access,
             self._emulated,
@@ -77,6 +78,7 @@ class Guest:
             self._l2_mode,
             self._l2_register,
             self._race,
+            self._outside,
         )
         for index in range(len(self.cpus)):
             self._start(index)
@@ -308,6 +310,17 @@ class Guest:
             self.vm.arm_interleave(0, 0, 0, 1)
         return f"won, {outcome}" if race.fired else "not reached"
 
+    def _outside(self, op: Op) -> str:
+        """Not into an NPT's PDPTEs: those are read again by each walk, and the oracle knows whole walks only (`_settle_pdptes`)."""
+        gpa, size, value = op[2:5]
+        gpa &= -size
+        hpa = self.slots.host(gpa)
+        pdptes = any(self.nested and tlb.mode.levels == 3 and (gpa ^ tlb.cr3) & ~0xFFF == 0 for tlb in self.oracle.vcpus)
+        if hpa is None or pdptes or not self.slots.writable(gpa):
+            return "not now"
+        self.oracle.store_from_outside(hpa, size, lambda: self.memory.write(hpa, size, value & (1 << 8 * size) - 1))
+        return "stored"
+
     def _l1_store(self, op: Op) -> str:
         """L2 is left, L1 stores through its own direct mapping, as it edits its tables, and runs L2 again."""
         if not self.nested:
@@ -427,7 +440,10 @@ class Guest:
 
     def _swap(self, op: Op) -> str:
         """Pages of zeroes stay away until they are touched, others come back with their content."""
-        pages = [gfn for gfn in range(op.a, op.a + op.b) if self.slots.may_store(gfn * PAGE)]
+        outside = {hpa >> 12 for hpa in self.oracle.unguarded.outside[4]}  # known by host address: these do not move
+        pages = [
+            g for g in range(op.a, op.a + op.b) if self.slots.may_store(g * PAGE) and (self.slots.host(g * PAGE) or 0) >> 12 not in outside
+        ]
         for gfn in pages:
             gpa, host = gfn * PAGE, self.slots.host_page(gfn) or 0
             old = (self.slots.host(gpa) or 0) >> 12

@@ -57,6 +57,8 @@ class GuestAuthor(HostAuthor):
             self.build: 0.5,
             self.race: 6.0,
             self.replaced: 3.0,
+            self.outside: 2.0,
+            self.changeling: 2.0,
         }
         if guest.nested:
             weights |= {self.l2_mode: 0.6, self.l2_tables: 6.0, self.l2_register: 2.0}

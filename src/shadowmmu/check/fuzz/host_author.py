@@ -1,17 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Invents what the host does in the middle of an episode: memslots, pages that move, rights taken, dirty logs."""
 
-from shadowmmu.check.fuzz.operations import (
-    MOVED,
-    SLOTS,
-    TABLES,
-    Kind,
-)
-from shadowmmu.check.fuzz.table_writer import TableWriter
-from shadowmmu.hardware.walk import (
-    USER,
-    WRITE,
-)
+from shadowmmu.check.fuzz.operations import FRAMES, MOVED, SLOTS, TABLE_FRAMES, TABLES, Kind
+from shadowmmu.check.fuzz.table_writer import ACCESSES, TableWriter
+from shadowmmu.hardware.walk import USER, WRITE
 
 
 class HostAuthor(TableWriter):
@@ -69,6 +61,45 @@ class HostAuthor(TableWriter):
         self._add(Kind.DIRTY, vcpu, slot)
         if self.random.random() < 0.5:
             self._add(Kind.SLOT, vcpu, slot, present[0], present[1], 0)
+
+    def outside(self, vcpu: int) -> None:
+        """A store from outside to an entry on the way of an address in use, then accesses that go that way; perhaps the guest's own."""
+        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
+        gva, size = random.choice(self.recent), tlb.mode.entry_size
+        trail = self._look(vcpu, gva) if tlb.mode.levels and gva in self.guest.reach[tlb.mode.levels] else []
+        if not trail:
+            return
+        used = random.choice(trail)
+        entry = self._entry(tlb.mode.levels, tlb.mode.steps[used.step].level, hostile=0) | 0x21
+        self._add(Kind.OUTSIDE, vcpu, used.pa, size, entry)
+        beside = [g for g in self.guest.reach[tlb.mode.levels] if g >> 21 == gva >> 21]
+        for _ in range(random.randrange(1, 4)):
+            self._add(Kind.ACCESS, random.getrandbits(1), random.choice(beside), random.choice(ACCESSES), 8, 0)
+        if random.random() < 0.5:
+            self._write_entry(vcpu, used.pa, random.choice((entry, used.entry)))
+            self._add(Kind.INVLPG, vcpu, gva)
+            self._add(Kind.ACCESS, vcpu, gva, random.choice(ACCESSES), 8, 0)
+
+    def changeling(self, vcpu: int) -> None:
+        """A directory's entry maps a large page, then leads to a table in it, at its first frame or beside, then perhaps the page again."""
+        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
+        gva, size = random.choice(self.recent), tlb.mode.entry_size
+        trail = self._look(vcpu, gva) if tlb.mode.levels and gva in self.guest.reach[tlb.mode.levels] else []
+        at = next((used.pa for used in trail if tlb.mode.steps[used.step].level == 2), None)
+        if at is None:
+            return
+        table, rights = random.choice(TABLE_FRAMES), 0x61 | random.choice((2, 4, 6, 6, 6))
+        page = (table & -512) << 12 | rights | 0x80
+        beside = [g for g in self.guest.reach[tlb.mode.levels] if g >> 21 == gva >> 21]
+        self._add(
+            Kind.POKE, vcpu, table << 12 | (gva >> 12 & (1023 if size == 4 else 511)) * size, size, random.randrange(FRAMES) << 12 | 0x67
+        )
+        for entry in (page, table << 12 | rights, page):
+            self._add(random.choice((Kind.POKE, Kind.OUTSIDE, Kind.OUTSIDE)), vcpu, at, size, entry)
+            for _ in range(random.randrange(1, 3)):
+                self._add(Kind.ACCESS, vcpu, random.choice(beside), random.choice(ACCESSES), 8, 0)
+            if random.random() < 0.4:
+                self._add(Kind.INVLPG, vcpu, gva)
 
     def zap_all(self, vcpu: int) -> None:
         self._add(Kind.ZAP_ALL, vcpu)

@@ -18,6 +18,7 @@ ROOTS = 6
 FRAMES = 96  # small guest pages, of the first two slots
 SLOTS = {0: (0, 64), 1: (64, 32), 2: (512, 640)}  # slot -> (first page, pages); host address = guest address
 LARGE_FRAMES = (0, 512, 1024)  # where large pages lie: wholly backed, or partly
+TABLE_FRAMES = (512, 513, 1024)  # where a table is now and then: inside a large page, two of them at its first frame
 MOVED = 160  # where slot 1 is moved to, page
 GUEST, HOST = Features(maxphyaddr=40), Features(maxphyaddr=46)  # of AMD; another vendor changes `amd`
 USER_MIB = 6  # host memory behind all slots
@@ -57,6 +58,7 @@ class Kind(IntEnum):
     L2_MODE = 17  # L1 runs L2 with these registers, on its nested tables [cr0, cr3, cr4, efer]
     L2_REGISTER = 18  # L2 writes CR0, CR3 (no exit), CR4 or EFER [number from 0, value]
     RACE = 19  # an access; while its fault is served the other vCPU stores [gva, access | point << 12 | size << 16, gpa, value]
+    OUTSIDE = 20  # a device or the host's user space stores to guest memory; the MMU is not told [gpa, size, value]
 
 
 class Op(NamedTuple):

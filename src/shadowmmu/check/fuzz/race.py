@@ -6,7 +6,6 @@ from typing import Any
 from shadowmmu.check.oracle.oracle import VirtualTlb
 from shadowmmu.hardware.cpu import HostMemory
 
-
 MARKS = 0x60
 """A and D, which the walk may set in what was stored."""
 

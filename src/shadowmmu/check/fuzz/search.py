@@ -2,11 +2,13 @@
 """Runs of the fuzz: to search, to replay a recorded list, to shrink it."""
 
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol
 
 from shadowmmu.check.fuzz.episode import Guest
 from shadowmmu.check.fuzz.guest_author import GuestAuthor
@@ -24,6 +26,8 @@ class Failure:
     setup: Setup
     operations: list[Op]
     message: str
+    crash: bool = False
+    """The engine's process ended: there was nobody to say more."""
 
     @property
     def signature(self) -> str:
@@ -57,19 +61,30 @@ class Report:
         return self.failure is None
 
 
+class Diary(Protocol):
+    """Where operations are written down before they are done, so that a crash can be told."""
+
+    def begin(self, seed: int) -> None: ...
+    def write(self, op: Op) -> None: ...
+
+
 class _Episode:
     """One guest, its audit, and what has been done so far."""
 
-    def __init__(self, setup: Setup, report: Report, make_vm: Callable[..., Any] | None) -> None:
-        self.setup, self.report = setup, report
+    def __init__(self, setup: Setup, report: Report, make_vm: Callable[..., Any] | None, diary: Diary | None) -> None:
+        self.setup, self.report, self.diary = setup, report, diary
+        if diary is not None:
+            diary.begin(setup.seed)
         self.done: list[Op] = []
         self.guest = Guest(setup, make_vm or import_module("shadowmmu").Vm)
-        self.audit: Callable[[Any], Sequence[Any]] = import_module("shadowmmu.check.audit").audit if setup.audit_every else list
+        self.audit: Callable[..., Sequence[Any]] = import_module("shadowmmu.check.audit").audit
 
     def step(self, op: Op) -> str | None:
         """Do `op`, then audit. None: a violation, which is in the report now."""
         self.done.append(op)
         self.report.operations += 1
+        if self.diary is not None:
+            self.diary.write(op)
         try:
             outcome = self.guest.do(op)
             self.report.coverage[f"{Kind(op.kind).name.lower()} {outcome}"] += 1
@@ -77,7 +92,7 @@ class _Episode:
             if warned:
                 raise Violation(f"the engine met what it holds impossible: {', '.join(warned)}")
             if self.setup.audit_every and len(self.done) % self.setup.audit_every == 0:
-                broken = self.audit(self.guest.vm)
+                broken = self.audit(self.guest.vm, untold=self.guest.untold)
                 if broken:
                     raise Violation(f"audit: {broken[0]}" + (f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""))
         except Exception as error:
@@ -97,12 +112,17 @@ def fuzz(
     *,
     kernel: str = DEFAULT_KERNEL,
     make_vm: Callable[..., Any] | None = None,
+    diary: Diary | None = None,
+    seconds: float | None = None,
 ) -> Report:
-    """Do `operations` random operations in episodes; stops at the first violation. A pure function of its arguments."""
-    report = Report()
-    while report.operations < operations and report.ok:
+    """Do `operations` random operations in episodes; stops at the first violation. A pure function of its arguments.
+
+    `seconds`: no episode is begun after so long.
+    """
+    report, start = Report(), time.monotonic()
+    while report.operations < operations and report.ok and (seconds is None or time.monotonic() - start < seconds):
         setup = Setup(seed + report.episodes, roots, tuple(modes), audit_every, kernel)
-        episode = _Episode(setup, report, make_vm)
+        episode = _Episode(setup, report, make_vm, diary)
         author = GuestAuthor(setup, episode.guest)
         for _ in range(min(EPISODE, operations - report.operations)):
             op = author.next()
@@ -117,25 +137,39 @@ def fuzz(
     return report
 
 
-def replay(setup: Setup, ops: Iterable[Op], make_vm: Callable[..., Any] | None = None) -> Failure | None:
+def replay(setup: Setup, ops: Iterable[Op], make_vm: Callable[..., Any] | None = None, diary: Diary | None = None) -> Failure | None:
     """Do recorded operations on a new VM: the failure, if there is one."""
     report = Report()
-    episode = _Episode(setup, report, make_vm)
+    episode = _Episode(setup, report, make_vm, diary)
     for op in ops:
         if episode.step(op) is None:
             break
     return report.failure
 
 
-def shrink(failure: Failure, runs: int = 400, make_vm: Callable[..., Any] | None = None) -> Failure:
-    """Delta debugging: leave out runs of operations while the same sort of failure remains, in at most `runs` replays."""
+def perform(setup: Setup, ops: Iterable[Op]) -> Guest:
+    """A new VM, as recorded operations leave it; those that end in a violation leave it as it is then."""
+    guest = Guest(setup, import_module("shadowmmu").Vm)
+    for op in ops:
+        with suppress(Exception):
+            guest.do(op)
+    return guest
+
+
+def shrink(
+    failure: Failure,
+    runs: int = 400,
+    make_vm: Callable[..., Any] | None = None,
+    again: Callable[[Setup, list[Op]], Failure | None] | None = None,
+) -> Failure:
+    """Delta debugging: leave out runs of operations while the same sort of failure remains, in at most `runs` replays (`again`)."""
     best, width = failure, max(1, len(failure.operations) // 2)
     while runs > 0:
         start, shorter = 0, False
         while start < len(best.operations) and runs > 0:
             ops = best.operations[:start] + best.operations[start + width :]
             runs -= 1
-            found = replay(failure.setup, ops, make_vm)
+            found = again(failure.setup, ops) if again is not None else replay(failure.setup, ops, make_vm)
             if found is not None and found.signature == failure.signature and len(found.operations) < len(best.operations):
                 best, shorter = found, True
             else:

@@ -98,6 +98,19 @@ class Slots:
         return page is not None and page[1]
 
 
+class Untold:
+    """For the audit: entries of guest tables that may be older in the shadow, since the MMU is not told of every store to them."""
+
+    def __init__(self, slots: Slots, oracle: Oracle) -> None:
+        self.slots, self.oracle = slots, oracle
+
+    def __contains__(self, gpa: object) -> bool:
+        if not isinstance(gpa, int):
+            return False
+        unguarded, hpa = self.oracle.unguarded, self.slots.host(gpa)
+        return gpa >> 12 in unguarded.gfns or hpa in unguarded.outside[4] or hpa in unguarded.outside[8]
+
+
 class DirectMap:
     """What may be seen of an L1 that stores through the host's nested tables: memory is where the memslots have it."""
 

@@ -14,6 +14,7 @@ from shadowmmu.check.fuzz.operations import (
     PAGE,
     ROOTS,
     SLOTS,
+    TABLE_FRAMES,
     TABLES,
     Kind,
     Op,
@@ -124,6 +125,8 @@ class TableWriter:
 
     def _home(self, levels: int, level: int) -> int:
         """A table page for `level`: each has a level where it is used most."""
+        if self.random.random() < 0.06:
+            return self.random.choice(TABLE_FRAMES)
         modulus = max(levels - 1, 1)
         homes = [t for t in range(ROOTS + 1, TABLES + 1) if t % modulus == level % modulus]
         return self.random.choice(homes) if self.random.random() < 0.85 else self.random.randint(1, TABLES)
@@ -185,7 +188,7 @@ class TableWriter:
             table = pdpte & ~0xFFF
         for step in steps_of(levels):
             entry = self._entry(levels, step.level, hostile=0) & 0xFFFFF07F | 0x21
-            if step.level > 1 and not 1 <= entry >> 12 <= TABLES:
+            if step.level > 1 and not 1 <= entry >> 12 <= TABLES and entry >> 12 not in TABLE_FRAMES:
                 entry = entry & 0xFFF | self._home(levels, step.level - 1) << 12
             self._add(Kind.POKE, vcpu, table + (gva >> step.shift & step.mask) * size, size, entry)
             table = entry & ~0xFFF

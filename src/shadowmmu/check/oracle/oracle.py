@@ -42,12 +42,13 @@ Known differences of Linux 6.1 from a bare CPU. They are allowed here, unless `s
 * A #PF drops the address from the shadow of the present CR3 alone. If the guest loads another CR3 with the same PCID
   and keeps its translations (CR3 bit 63), those of the first stay within reach.
 * With paging it may be asked for one: syncing renews an MMIO mark although a memslot has been made there meanwhile.
+* A store from outside the VM to a table that is shadowed goes unseen: what the entry was stays in force until the guest stores to it.
 * A table where a memslot has come after MMIO was done there: the guest may store to it unseen, so what its entries were counts on.
 * Shadow pages do not record EFER.NXE, CR4.PSE and PAE-versus-long mode, so after a change of one of them an entry
   may still be used as the other setting reads it: bit 63, bits 52-62, and bit 7 of a 4-byte PDE.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from shadowmmu.check.oracle.translations import AddressSpace, Child, GuestMemory, Node, Unguarded
@@ -90,8 +91,22 @@ class Oracle:
         self.vcpus = tuple(VirtualTlb(self, f"vcpu {i}") for i in range(vcpus))
 
     def stored(self, hpa: int, size: int) -> None:
-        """Guest memory has changed in [hpa, hpa + size), within one page."""
+        """The guest has stored to [hpa, hpa + size), within one page."""
+        self.unguarded.stored(hpa, size)
+        self.marked(hpa, size)
+
+    def marked(self, hpa: int, size: int) -> None:
+        """A walk has set A or D in an entry there."""
         self.dirty.add(hpa >> 12)
+        self._changed(hpa, size)
+
+    def store_from_outside(self, hpa: int, size: int, store: Callable[[], None]) -> None:
+        """A device or the host's user space stores there: tables that are shadowed may stay what they were, and no log is kept."""
+        self.unguarded.store_from_outside(hpa, size, self.memory.read)
+        store()
+        self._changed(hpa, size)
+
+    def _changed(self, hpa: int, size: int) -> None:
         for tlb in self.vcpus:
             self.edits += sum(space.entries_changed(hpa, size) for space in tlb.spaces.values())
 
@@ -332,7 +347,7 @@ class VirtualTlb:
                 change = f"as {now:#x}, was {old:#x}, a bare CPU makes it {new:#x}"
                 raise Violation(f"{what}: {outcome} left guest entry at host {hpa:#x} {change}")
             if now != old:
-                self.oracle.stored(hpa, size)
+                self.oracle.marked(hpa, size)
         if outcome == "EMULATE" and isinstance(expected.result, Translation):
             self.unguarded.mmio.add(expected.result.address(expected.gva) >> 12)
         if outcome == "EMULATE" and not expected.access & hw.WRITE and (self.oracle.strict or not self.mode.levels):

@@ -35,9 +35,30 @@ class Unguarded:
         """Those of them that have memory by now."""
         self.values: dict[int, set[int]] = {}
         """Host address of an entry in such a table -> all that it was seen to be."""
+        self.outside: dict[int, dict[int, set[int]]] = {4: {}, 8: {}}
+        """Bytes of an entry -> host address -> what it was before stores from outside the VM. The MMU was not told of these, so that
+        stays in force where it is shadowed, until the guest itself stores there."""
 
     def memory_changed(self, memory: GuestMemory) -> None:
         self.gfns |= {gfn for gfn in self.mmio if memory.host(gfn << 12) is not None}
+
+    def store_from_outside(self, hpa: int, size: int, read: Callable[[int, int], int]) -> None:
+        """Such a store is about to be made."""
+        for width, entries in self.outside.items():
+            for at in range(hpa & -width, hpa + size, width):
+                entries.setdefault(at, set()).add(read(at, width))
+
+    def stored(self, hpa: int, size: int) -> None:
+        """The guest has stored, or the MMU was told: what is shadowed is of now, or will be when the guest flushes."""
+        for width, entries in self.outside.items():
+            for at in range(hpa & -width, hpa + size, width) if entries else ():
+                entries.pop(at, None)
+
+    def before(self, hpa: int, width: int, entry: int) -> set[int]:
+        """What the entry at `hpa` may be in the shadow besides `entry`, which it is now."""
+        if hpa in self.values:
+            self.values[hpa].add(entry)
+        return (self.values.get(hpa, set()) | self.outside[width].get(hpa, set())) - {entry}
 
 
 class Child(NamedTuple):
@@ -116,13 +137,11 @@ class AddressSpace:
     def _use(self, child: Child, hpa: int, rights: int) -> None:
         """Add what the entry at `hpa` leads to now. ACCESSED in `rights`: its table is in a read-only slot."""
         entry = self.tlb.memory.read(hpa, self.tlb.mode.entry_size)
-        seen = self.tlb.unguarded.values.get(hpa) if self.tlb.unguarded.gfns else None
-        if seen is None:
-            self._follow(child, entry, rights)
-            return
-        seen.add(entry)
-        for value in tuple(seen):
-            self._follow(child, value, rights)
+        unguarded, width = self.tlb.unguarded, self.tlb.mode.entry_size
+        self._follow(child, entry, rights)
+        if hpa in unguarded.values or hpa in unguarded.outside[width]:
+            for value in unguarded.before(hpa, width, entry):
+                self._follow(child, value, rights)
 
     def _follow(self, child: Child, entry: int, rights: int) -> None:
         """Add what an entry of this value leads to."""

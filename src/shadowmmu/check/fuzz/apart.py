@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Episodes in a process of their own: a crash of the engine is a find like any other, with its seed and its operations."""
+
+import mmap
+import signal
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any
+
+from shadowmmu.check.fuzz.operations import Op, Setup
+from shadowmmu.check.fuzz.search import Failure, Report, fuzz, replay, shrink
+from shadowmmu.check.fuzz.story import OPERATIONS
+
+WIDTH = 16  # of one field of an operation: a store may have as many bytes
+OPERATION = WIDTH * len(Op._fields)
+
+
+class Diary:
+    """The operations of the episode that runs, in memory that outlives its process. Each is written before it is done."""
+
+    def __init__(self) -> None:
+        self.memory = mmap.mmap(-1, 16 + OPERATIONS * OPERATION)
+
+    def begin(self, seed: int) -> None:
+        self.memory[:16] = struct.pack("<QQ", seed, 0)
+
+    def write(self, op: Op) -> None:
+        (count,) = struct.unpack_from("<Q", self.memory, 8)
+        at = 16 + count % OPERATIONS * OPERATION
+        self.memory[at : at + OPERATION] = b"".join(field.to_bytes(WIDTH, "little") for field in op)
+        struct.pack_into("<Q", self.memory, 8, count + 1)
+
+    def read(self) -> tuple[int, list[Op]]:
+        """The seed, and what was done."""
+        seed, count = struct.unpack_from("<QQ", self.memory)
+        return seed, [self._operation(16 + number * OPERATION) for number in range(min(count, OPERATIONS))]
+
+    def _operation(self, at: int) -> Op:
+        return Op(*(int.from_bytes(self.memory[start : start + WIDTH], "little") for start in range(at, at + OPERATION, WIDTH)))
+
+
+def apart(work: Callable[[Callable[[Any], None]], None], told: Callable[[Any], None]) -> int:
+    """Do `work` in a process of its own; what it says comes to `told`. 0, or the number of the signal that ended it."""
+    context = get_context("fork")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(work, there, here))
+    process.start()
+    there.close()
+    with suppress(EOFError):
+        while True:
+            told(here.recv())
+    process.join()
+    code = process.exitcode or 0
+    if code > 0:
+        raise RuntimeError("the process that does the operations ended with an error, which stands above")
+    return -code
+
+
+def _work(work: Callable[[Callable[[Any], None]], None], there: Connection, here: Connection) -> None:
+    here.close()
+    work(there.send)
+
+
+def fuzz_apart(setup: Setup, operations: int, on_progress: Callable[[Report], None] | None = None, seconds: float | None = None) -> Report:
+    """`fuzz`, whose crash is a failure."""
+    diary, last = Diary(), Report()
+
+    def work(say: Callable[[Report], None]) -> None:
+        say(
+            fuzz(
+                setup.seed, operations, setup.modes, setup.roots, setup.audit_every, say, kernel=setup.kernel, diary=diary, seconds=seconds
+            )
+        )
+
+    def told(report: Report) -> None:
+        nonlocal last
+        last = report
+        if on_progress is not None:
+            on_progress(report)
+
+    crash = apart(work, told)
+    if crash:
+        seed, ops = diary.read()
+        last.operations += len(ops)
+        last.failure = _crash(setup._replace(seed=seed), ops, crash)
+    return last
+
+
+def replay_apart(setup: Setup, ops: list[Op]) -> Failure | None:
+    """`replay`, whose crash is a failure."""
+    diary, found = Diary(), list[Failure | None]()
+    crash = apart(lambda say: say(replay(setup, ops, diary=diary)), found.append)
+    return _crash(setup, diary.read()[1], crash) if crash else found[0]
+
+
+def shrink_apart(failure: Failure, runs: int = 400) -> Failure:
+    """`shrink`, of a crash by replays in processes of their own."""
+    return shrink(failure, runs, again=replay_apart if failure.crash else None)
+
+
+def _crash(setup: Setup, ops: list[Op], number: int) -> Failure:
+    name = signal.Signals(number).name
+    return Failure(setup, ops, f"operation {len(ops)}: the engine crashed: {name}", crash=True)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Lists of operations as files: what is written is read, everything else is refused by its line; a crash is a find."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shadowmmu.check.fuzz import MODES, Kind, Op, Report, Setup, fuzz, fuzz_apart, perform, read_story, replay, tell, write_story
+from shadowmmu.check.fuzz.apart import Diary, apart
+from shadowmmu.cli.main import call
+
+NUMBERS = st.integers(0, (1 << 128) - 1)
+OPS = st.builds(Op, st.sampled_from([int(kind) for kind in Kind]), st.integers(0, 1), NUMBERS, NUMBERS, NUMBERS, NUMBERS)
+
+
+@given(st.lists(OPS, max_size=20), st.integers(0, 1 << 40), st.lists(st.sampled_from(MODES), min_size=1, unique=True), st.text())
+@settings(max_examples=60)
+def test_what_is_written_is_read(ops: list[Op], seed: int, modes: list[str], found: str) -> None:
+    setup = Setup(seed, "legacy", tuple(modes), 1, "6.12")
+    assert read_story(write_story(setup, ops, found)) == (setup, ops)
+    assert all(tell(op) for op in ops)
+
+
+STORY = write_story(Setup(1), [Op(Kind.INVLPG, 0, 0x1000)])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "its first line is not"),
+        (STORY.replace("invlpg", "invlpgb"), "line 7 is no operation"),
+        (STORY.replace("vcpu 0", "vcpu 2"), "line 7 is no operation"),
+        (STORY + "vcpu 0 access 0x1 0x2 0x3 0x4 0x5\n", "line 8 is no operation"),
+        (STORY.replace("seed 1", "seed one"), "its seed is 'one'"),
+        (STORY.replace("seed 1\n", ""), "a line each of kernel, modes, roots, seed"),
+        (STORY.replace("special", "round"), "no roots 'round'"),
+        (STORY.replace("pae", "pea"), "its modes must be some of"),
+        (STORY + "vcpu 0 zap_all\n" * 100_001, "no more than 100,000 are run"),
+    ],
+)
+def test_what_is_no_story_is_refused(text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match=said):
+        read_story(text)
+    (tmp_path / "list").write_text(text)
+    assert call(["fuzz", "--ops", str(tmp_path / "list")]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_list_does_what_the_run_did(tmp_path: Path) -> None:
+    diary = Diary()
+    report = fuzz(5, 150, diary=diary)
+    seed, ops = diary.read()
+    assert (seed, len(ops)) == (5, 150) and report.ok and replay(Setup(5), ops) is None
+    one, other = perform(Setup(5), ops), perform(Setup(5), ops)
+    assert one.vm.counters() == other.vm.counters()
+    (tmp_path / "list").write_text(write_story(Setup(5), ops))
+    assert call(["fuzz", "--ops", str(tmp_path / "list")]) == 0
+
+
+def test_a_process_that_crashes_leaves_its_diary() -> None:
+    diary = Diary()
+
+    def work(say: object) -> None:
+        diary.begin(7)
+        diary.write(Op(Kind.CR3, 1, 1 << 63 | 0x1000))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert apart(work, print) == signal.SIGKILL
+    assert diary.read() == (7, [Op(Kind.CR3, 1, 1 << 63 | 0x1000)])
+
+
+def test_a_crash_of_the_engine_is_a_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seed and operations are those of the episode that ended it."""
+
+    def crashing(seed: int, operations: int, *_: object, diary: Diary, **__: object) -> Report:
+        diary.begin(seed + 1)
+        diary.write(Op(Kind.INVLPG, 0, 0x1000))
+        os.kill(os.getpid(), signal.SIGKILL)
+        return Report()
+
+    monkeypatch.setattr("shadowmmu.check.fuzz.apart.fuzz", crashing)
+    failure = fuzz_apart(Setup(3), 100).failure
+    assert failure is not None and failure.crash and failure.setup.seed == 4
+    assert failure.operations == [Op(Kind.INVLPG, 0, 0x1000)] and failure.message == "operation 1: the engine crashed: SIGKILL"
