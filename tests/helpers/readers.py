@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import gzip
+import inspect
 import io
 import json
 import lzma
@@ -18,7 +19,9 @@ import shutil
 import struct
 import tempfile
 from collections.abc import Callable
+from difflib import unified_diff
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from kit_files import write_kit
 
 from shadowmmu.captures.find import find
 from shadowmmu.captures.validate import undoable
+from shadowmmu.check.bugs.bug import apply, read_bug
 from shadowmmu.check.replay.driver import Replay
 from shadowmmu.check.rerun.driver import Rerun, not_rerun
 from shadowmmu.cli.main import VERBS, call
@@ -41,6 +45,7 @@ NAMES = ("shadow/np32_dirty", "shadow/p32_basic", "nested/npae_slots")
 NUMBERS = (0, 1, -1, 2, 7, 12, 255, 4095, 4096, 1 << 20, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 40, 1 << 52, (1 << 63) - 1, (1 << 64) - 1)
 LARGER = (-(1 << 63), 1 << 63, 1 << 64, 1 << 200, 10**4400)
 TEXTS = ("", "x", "\x1b]0;x\x07", "../../etc/passwd", "/etc/passwd", "\udcff", "\0", "a" * 5000, "9" * 5000, "0x" + "f" * 5000, "\u202e")
+SOURCES = Path(__file__).parents[2] / "src" / "shadowmmu"
 TEXTS_OF_KERNELS = Path(__file__).parents[1] / "conformance" / "texts"
 Choose = random.Random
 Property = Callable[[Choose], object]
@@ -219,8 +224,10 @@ def description(choose: Choose) -> None:
     """A guest's TOML file."""
     fields = {"name": '"x"', "image": '"x.img"', "mode": '"pae"', "vcpus": "1", "memory_mib": "32", "features": '["nx"]', "load": "0x7c00"}
     fields |= {"format": '"flat"', "start": '"real"', "entry": "0", "expect": '"x"', "title": '"x"'}
+    if choose.random() < 0.5:
+        fields = {"name": '"x"', "image": '"x.elf"', "modules": choose.choice(MODULES), "arguments": toml(choose)}
     for _ in range(choose.randint(0, 4)):
-        fields[choose.choice([*fields, "directory", "other", '"a.b"', "a.b.c"])] = toml(choose)
+        fields[choose.choice([*Guest.__struct_fields__, "other", '"a.b"', "a.b.c"])] = toml(choose)
     text = "\n".join(f"{name} = {words}" for name, words in fields.items())
     data = text.encode("utf-8", "surrogateescape")
     if choose.random() < 0.3:
@@ -229,9 +236,19 @@ def description(choose: Choose) -> None:
         path = Path(folder, "x.toml")
         path.write_bytes(data)
         Path(folder, "x.img").write_bytes(b"\xf4")
+        Path(folder, "x.elf").write_bytes(an_elf())
+        os.mkfifo(Path(folder, "pipe"))
         guest = refuses_or_reads(lambda: read_guest(path))
         if guest is not None:
-            refuses_or_reads(lambda: load_image(guest))
+            loaded = refuses_or_reads(lambda: load_image(guest))
+            if loaded is not None and choose.random() < 0.1:
+                ends_well(["run", str(path), "--max-exits", "3"])
+
+
+MODULES = (
+    '["x.img"]', '["x.img a b"]', '["x.img", "x.elf"]', '["pipe"]', '["/dev/zero"]', '["none"]', '["."]', '[""]',
+    "[" + '"x.img", ' * 5000 + "]",
+)  # fmt: skip
 
 
 def toml(choose: Choose) -> str:
@@ -294,6 +311,14 @@ def elf(choose: Choose, width: int) -> bytes:
     return made + code
 
 
+@cache
+def an_elf() -> bytes:
+    """One that can be loaded."""
+    guest = Guest(name="x", image="x", memory_mib=4)
+    made = (elf(random.Random(seed), 32) for seed in range(1000))
+    return next(data for data in made if refuses_or_reads(lambda: load_bytes(guest, data)))  # noqa: B023
+
+
 # --- events and arguments
 
 
@@ -348,23 +373,84 @@ def kernel_trace(choose: Choose) -> None:
         refuses_or_reads(lambda: count_file(path))
 
 
-OPTIONS = (
-    "--roots", "special", "legacy", "--audit", "off", "--max-exits", "3", "--at", "40", "--l2", "--address", "0x1000", "--root-only",
-    "--rmaps", "--json", "--seed", "--operations", "5", "--modes", "pae", "--audit-every", "--kit", "--all", "-v", "--text",
-    "--help", "--version", "--", "-", "@x", "nonpaging", "pae", "shadow/np32_dirty", "np32_*", "[", "*/", "bash", "/dev/null", "/", ".",
-)  # fmt: skip
+# --- bugs
+
+EDITED = Path("shadowmmu", "engine", "entries", "mmio.py")
+
+
+def bug_file(choose: Choose) -> None:
+    """A bug as TOML or as a diff, broken; what can be read is put into a tree of one file."""
+    bug = {"title": '"x"', "breaks": '"x"', "roots": '"legacy"', "modes": '["pae"]', "known": '"x"'}
+    edit = {"function": '"is_mmio_spte"', "old": '"spte"', "new": toml(choose)}
+    for part in (bug, edit):
+        for _ in range(choose.randint(0, 2)):
+            part[choose.choice([*part, "id", "diff", "other"])] = toml(choose)
+    text = "\n".join((*(f"{name} = {words}" for name, words in bug.items()), "[[edit]]", *(f"{k} = {v}" for k, v in edit.items())))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "src", EDITED)
+        file.parent.mkdir(parents=True)
+        file.write_bytes((SOURCES.parent / EDITED).read_bytes())
+        path = Path(folder, choose.choice(("mine.toml", "mine.diff")))
+        data = (text if path.suffix == ".toml" else diff(choose)).encode("utf-8", "surrogateescape")
+        path.write_bytes(flip(data, choose) if choose.random() < 0.5 else data)
+        read = refuses_or_reads(lambda: read_bug(path))
+        if read is not None and (not read.diff or choose.random() < 0.2):
+            refuses_or_reads(lambda: apply(read, Path(folder)))
+
+
+def diff(choose: Choose) -> str:
+    before = (SOURCES.parent / EDITED).read_text().splitlines(keepends=True)
+    after = [*before[: (at := choose.randrange(len(before)))], choose.choice(TEXTS) + "\n", *before[at:]]
+    name = choose.choice((f"src/{EDITED}", "../x", "/etc/passwd", "", "x" * 5000))
+    return "".join(unified_diff(before, after, f"a/{name}", f"b/{name}"))
+
+
+# --- command lines
+
+
+@cache
+def files() -> list[str]:
+    """Paths of each kind that a verb may be given, and of what no verb should read."""
+    folder = Path(tempfile.mkdtemp(prefix="files."))
+    for ending in (".toml", ".diff", ".capture", ".img", ".txt"):
+        for name, data in (("empty", b""), ("bytes", bytes(range(256))), ("deep", b"a = " + b"[" * 60_000), ("\x1b]0;x\x07", b"x\n")):
+            (folder / f"{name}{ending}").write_bytes(data)
+    (folder / "x.elf").write_bytes(an_elf())
+    os.mkfifo(folder / "pipe")
+    (folder / "loop").symlink_to("loop")
+    with open(folder / "sparse.img", "wb") as file:
+        file.truncate(1 << 36)
+    return [*map(str, sorted(folder.iterdir())), str(folder), "/dev/null", "/dev/zero", "/", "."]
+
+
+def parameters(verb: str) -> list[inspect.Parameter]:
+    """Of a verb's function; what the command line is made of."""
+    return list(inspect.signature(getattr(import_module(f"shadowmmu.cli.{verb}"), verb)).parameters.values())
+
+
+SMALL = {"max_exits": "3", "at": "3", "operations": "5", "seconds": "1", "hunts": "1"}
+"""Options that keep a verb short."""
+WORDS = ("special", "legacy", "off", "40", "0x1000", "5", "pae", "6.1", "bash", "nonpaging", NAMES[0], "np32_*", "[", "*/")
+OPTIONS = ("--help", "--version", "--", "-", "@x", "-v")
 
 
 def arguments(choose: Choose) -> None:
-    """A command line: it ends with 0, 1 or 2, and with one line for 2."""
+    """A command line, made of what the verbs' functions take: it ends with 0, 1 or 2, and with one line for 2."""
     verb = choose.choice((*VERBS, choose.choice(TEXTS)))
-    quick = {"run": ["--max-exits", "3"], "show": ["--at", "3"], "fuzz": ["--operations", "5"]}.get(verb, [])
-    tokens = [verb, *(choose.choice((*OPTIONS, *OPTIONS, *TEXTS, str(choose.choice(NUMBERS)))) for _ in range(choose.randrange(5)))]
-    if verb in ("replay", "rerun", "captures", "compare", "bugs"):  # else these do much by default
-        quick = [choose.choice((NAMES[0], "nobody"))] if verb not in ("compare", "bugs") else ["nobody"]
+    known = parameters(verb) if verb in VERBS else []
+    options = [f"--{one.name.replace('_', '-')}" for name in VERBS for one in parameters(name) if one.kind is one.KEYWORD_ONLY]
+    words = [choose.choice(kind) for kind in (options, OPTIONS, WORDS, WORDS, TEXTS, files(), files(), [*map(str, NUMBERS)])]
+    tokens = [verb, *(choose.choice(words) for _ in range(choose.randrange(5)))]
+    quick = [word for one in known if one.name in SMALL for word in (f"--{one.name.replace('_', '-')}", SMALL[one.name])]
+    if any(one.kind is not one.KEYWORD_ONLY for one in known):  # else it may do all there is
+        quick.append(choose.choice((NAMES[0], "bash", "nobody", *files())))
+    ends_well([*tokens[:1], *quick, *tokens[1:]])
+
+
+def ends_well(tokens: list[str]) -> None:
     said, errors = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(errors):
-        code = call([*tokens[:1], *quick, *tokens[1:]])
+        code = call(tokens)
     assert code in (0, 1, 2)
     assert errors.getvalue().count("\n") == (code == 2), errors.getvalue()
     assert not set(errors.getvalue() + said.getvalue()) & set("\x1b\x07\x7f\u202e")
@@ -375,6 +461,7 @@ PROPERTIES: dict[str, Property] = {
     "kit folder": kit_folder,
     "TOML": description,
     "image": image,
+    "bug": bug_file,
     "event text": event_text,
     "kernel's trace": kernel_trace,
     "arguments": arguments,

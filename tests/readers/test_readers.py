@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import ast
 import random
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from readers import CHOICES, PROPERTIES
+from readers import CHOICES, PROPERTIES, SOURCES
 
-EXAMPLES = {"capture file": 60, "kit folder": 60, "arguments": 60}
+EXAMPLES = {"capture file": 60, "kit folder": 60, "arguments": 120}
 """Those that replay or run; of the others there are more."""
 
 
@@ -23,3 +27,54 @@ def test_a_reader_reads_or_refuses(reader: str) -> None:
         PROPERTIES[reader](choose)
 
     holds()
+
+
+# --- no reader is left out
+
+BORDER = ("read_file", "Chunks")
+OPENS = ("open", "read_bytes", "read_text")
+OWN = {
+    "cli/streams.py _sink", "runs/event_log.py start", "check/bugs/hunt.py judges_hash", "check/bugs/bug.py _apply_edit",
+    "check/bugs/copy.py _lines", "trace/text.py read_text",
+}  # fmt: skip
+"""What opens no input: output, and the engine's own sources."""
+ENOUGH = 60
+
+
+def calls(names: tuple[str, ...]) -> Iterator[str]:
+    """Functions of the package, the border's apart, that call one of these."""
+    for path in SOURCES.rglob("*.py"):
+        if path.is_relative_to(SOURCES / "border"):
+            continue
+        for function in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)):
+            called = (node.func for node in ast.walk(function) if isinstance(node, ast.Call))
+            if any(getattr(f, "id", getattr(f, "attr", "")) in names for f in called):
+                yield f"{path.relative_to(SOURCES)} {function.name}"
+
+
+def test_every_reader_is_fuzzed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reads a file from outside does so by the border, and some property calls it."""
+    left = set(calls(BORDER))
+    assert len(left) > 8
+    for path in {where.split()[0] for where in left}:
+        module = import_module("shadowmmu." + path.removesuffix(".py").replace("/", "."))
+        for name in set(BORDER) & set(vars(module)):
+            monkeypatch.setattr(module, name, noted(getattr(module, name), path, left))
+    for holds in PROPERTIES.values():  # those that run something come last
+        for number in range(ENOUGH if left else 0):
+            holds(random.Random(number))
+    assert left == set()
+
+
+def noted(reads: Callable[..., object], path: str, left: set[str]) -> Callable[..., object]:
+    """The same, and whoever calls it is taken out of `left`."""
+
+    def called(*arguments: object) -> object:
+        left.discard(f"{path} {sys._getframe(1).f_code.co_name}")
+        return reads(*arguments)
+
+    return called
+
+
+def test_nothing_else_opens_a_file() -> None:
+    assert set(calls(OPENS)) - set(calls(BORDER)) <= OWN

@@ -257,12 +257,13 @@ def _physical(segments: Sequence[Any], entry: int) -> int:
 
 
 def _modules(guest: Guest, end: int) -> list[tuple[Piece, str]]:
-    """The modules, a page apart behind the image's `end`, with their command lines."""
-    found = []
+    """The modules, a page apart behind the image's `end`, with their command lines. All of them are no larger than what memory is left."""
+    found, memory = [], guest.memory_mib << 20
     for words in guest.modules:
         path = Path(guest.directory) / words.partition(" ")[0]
-        data = read_file(path, IMAGE, f"module {path} of guest {guest.name}", "mend `modules`")
         start = -(-end // _PAGE) * _PAGE
+        room = min(IMAGE, max(0, memory - start))
+        data = read_file(path, room, f"module {path} of guest {guest.name}", "mend `modules`, or have more `memory_mib`")
         end = start + max(len(data), 1)
         found.append((Piece(start, data, len(data)), words))
     return found
