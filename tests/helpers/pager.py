@@ -181,6 +181,12 @@ class Pager:
     def arm_interleave(self, point: int, gpa: int, value: int, size: int) -> None:
         """A fault is served in one piece: nothing comes between."""
 
+    def set_manual_dirty_log_protect(self, manual: bool = True, initially_set: bool = False) -> None:
+        """Its log is cleared when it is read."""
+
+    def clear_dirty_log(self, slot: int, first_page: int, pages: int, bitmap: bytes) -> None:
+        """It is clear."""
+
     def shadow_pages(self) -> list[Any]:
         """Nothing is write-protected."""
         return []

@@ -87,11 +87,13 @@ def rights_of(kvm: KvmPtr, spte: spte_t) -> cython.int:
 
 @cython.cfunc
 def validate_large(auditor: Auditor, sp: ShadowPagePtr, index: cython.int, gfn: gfn_t, slot: MemSlotPtr) -> object:
-    """I9: a large page is aligned, not MMU-writable where large pages are forbidden, not writable while dirty pages are logged."""
+    """I9: a large page is aligned, not executable if huge pages must not be, not MMU-writable where large pages are forbidden, not writable while dirty pages are logged."""
     spte: spte_t = sp.spt[index]
     level: cython.int = role_level(sp.role)
     if (gfn | spte_pfn(spte)) & (pages_per_hpage(level) - 1):
         auditor.say("I9", f"large {auditor.entry_name(sp, index)} is not aligned")
+    if auditor.kvm.nx_huge_pages and rights_of(auditor.kvm, spte) & Access.EXEC:
+        auditor.say("I9", f"large {auditor.entry_name(sp, index)} may be executed, which nx_huge_pages forbids")
     # One that was there before stays, without MMU-writable, until a fault in it maps smaller (slot_write_protect_gfn).
     if lpage_info(slot, gfn, level)[0] and spte & auditor.kvm.masks.mmu_writable:
         auditor.say("I9", f"large {auditor.entry_name(sp, index)} may become writable where large pages are forbidden")

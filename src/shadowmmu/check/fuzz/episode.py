@@ -103,10 +103,16 @@ class Guest:
             kernel=self.setup.kernel,
             maxphyaddr=GUEST.maxphyaddr,
             host_maxphyaddr=HOST.maxphyaddr,
-            shadow_pages=random.choice((0, 40, 64)),
+            shadow_pages=random.choice((0, 0, 40, 64)),
             vendor="svm" if self.amd else "vmx",
+            nx_huge_pages=random.random() < 0.25,
+            eager_page_split=random.random() < 0.5,
             **({"tdp": True, "host_levels": self.host_levels} if self.nested else _guest_cpu(self.setup.seed)),
         )
+        self.manual_log = random.random() < 0.3
+        """Reading a dirty log does not clear it."""
+        if self.manual_log:
+            self.vm.set_manual_dirty_log_protect(initially_set=random.random() < 0.5)
         self.features = features_of(self.vm.config)
         if random.random() < 0.5:
             self.vm.set_host_page_level(512 * PAGE, 512 * PAGE, 2)
@@ -491,6 +497,8 @@ class Guest:
         for page in range(pages):
             if (self.slots.host((first + page) * PAGE) or 0) >> 12 in self.oracle.dirty and not bitmap >> page & 1:
                 raise Violation(f"dirty log of slot {op.a} misses gfn {first + page:#x}, which was written")
+        if self.manual_log:
+            self.vm.clear_dirty_log(op.a, 0, pages, bitmap.to_bytes((pages + 63) // 64 * 8, "little"))
         self._forget_dirty(op.a)
         return "some" if bitmap else "none"
 

@@ -177,7 +177,7 @@ class TableWriter:
         return self.random.choice(ACCESSES) | (AC if self.random.random() < 0.2 else 0)
 
     def _root(self) -> int:
-        return self.random.randint(1, ROOTS) * PAGE | (0x20 if self.random.random() < 0.05 else 0)
+        return self.random.randint(1, ROOTS) * PAGE | (self.random.choice((0x20, 0x18)) if self.random.random() < 0.1 else 0)
 
     def _path(self, vcpu: int, cr3: int, gva: int, levels: int) -> None:
         """Entries from `cr3` down to a small page at `gva`."""
