@@ -17,9 +17,9 @@ from root_table import MODES, ROWS, chain
 
 from shadowmmu import Vm
 from shadowmmu.check.audit import audit
-from shadowmmu.check.fuzz.episode import L2_UNPAGED
 from shadowmmu.check.fuzz.operations import GUEST, HOST, PAGE, SLOTS, USER_MIB, WATCHED
 from shadowmmu.check.fuzz.slots import DirectMap, Slots
+from shadowmmu.check.fuzz.stage import L2_UNPAGED
 from shadowmmu.check.oracle.oracle import Oracle
 from shadowmmu.hardware.cpu import Done, HostMemory, ModelCpu, Result
 from shadowmmu.hardware.walk import PRESENT, USER, WRITE

@@ -87,7 +87,8 @@ def rights_of(kvm: KvmPtr, spte: spte_t) -> cython.int:
 
 @cython.cfunc
 def validate_large(auditor: Auditor, sp: ShadowPagePtr, index: cython.int, gfn: gfn_t, slot: MemSlotPtr) -> object:
-    """I9: a large page is aligned, not executable if huge pages must not be, not MMU-writable where large pages are forbidden, not writable while dirty pages are logged."""
+    """I9: a large page is aligned, not executable if huge pages must not be, not MMU-writable where large pages are forbidden,
+    not writable while dirty pages are logged."""
     spte: spte_t = sp.spt[index]
     level: cython.int = role_level(sp.role)
     if (gfn | spte_pfn(spte)) & (pages_per_hpage(level) - 1):

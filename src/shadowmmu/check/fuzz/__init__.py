@@ -5,15 +5,16 @@ A run is cut into *episodes* of `EPISODE` operations. Each makes a new small VM 
 are shared between levels, roots and modes, and few shadow pages, and is a pure function of its seed: episode k of
 ``fuzz(seed=s)`` is episode 0 of ``fuzz(seed=s + k)``, so a failure is reported and replayed by its own seed.
 
-* `ops`    an operation is a tuple of plain integers that says everything: lists can be recorded, cut and shrunk
-* `slots`  what backs guest memory, as the fuzzer set it
-* `guest`  a VM in the middle of an episode: does operations, under the eyes of the oracle
+* `operations` an operation is a tuple of plain integers that says everything: lists can be recorded, cut and shrunk
+* `slots`     what backs guest memory, as the fuzzer set it
+* `stage`     the world of an episode, and above it what is done there: `l2_operations`, `guest_operations`, `host_operations`
+* `episode`   a VM in the middle of an episode: does operations, under the eyes of the oracle
+* `race`      a store of the other vCPU while a fault is served
 * `table_writer` looks at the guest's tables and writes entries
 * `guest_author` invents operations with it, so that they hit something; `host_author` those of user space and the host
-* `race`   a store of the other vCPU while a fault is served
-* `search` `fuzz`, `replay`, `shrink`
-* `story`  a list of operations as a text file
-* `apart`  all of that in a process of its own, whose crash is a find
+* `search`    `fuzz`, `replay`, `shrink`
+* `story`     a list of operations as a text file
+* `apart`     all of that in a process of its own, whose crash is a find
 """
 
 from shadowmmu.check.fuzz.apart import fuzz_apart, replay_apart, shrink_apart

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Invents the operations of an episode: mostly what a guest does, sometimes what only a hostile one would."""
 
-from shadowmmu.check.fuzz.episode import CR0_BASE, Guest
+from shadowmmu.check.fuzz.episode import Guest
 from shadowmmu.check.fuzz.host_author import HostAuthor
 from shadowmmu.check.fuzz.operations import (
     LOW,
@@ -11,6 +11,7 @@ from shadowmmu.check.fuzz.operations import (
     Op,
     Setup,
 )
+from shadowmmu.check.fuzz.stage import CR0_BASE
 from shadowmmu.check.fuzz.table_writer import ACCESSES, CR4_PCIDE, NORMAL
 from shadowmmu.hardware.walk import (
     CR0_PG,

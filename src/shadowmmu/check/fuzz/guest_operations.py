@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a guest does: accesses, stores by its emulator, INVLPG, control registers."""
+
+from shadowmmu.check.fuzz.l2_operations import L2Operations
+from shadowmmu.check.fuzz.operations import (
+    AC,
+    LOW,
+    REACH,
+    Kind,
+    Op,
+)
+from shadowmmu.check.fuzz.stage import CR4_PCIDE, REGISTER
+from shadowmmu.hardware.cpu import Done, Violation
+from shadowmmu.hardware.two_dimensional import access_l2
+from shadowmmu.hardware.walk import CR0_PG, EFER_LMA, FETCH, USER, WRITE, paging
+
+
+class GuestOperations(L2Operations):
+    """The guest's own operations."""
+
+    def _address(self, op: Op) -> int:
+        """The operation's address if the vCPU's mode can name it, else another, so that any list of operations makes sense."""
+        tlb = self.oracle.vcpus[op.vcpu]
+        levels = tlb.l2.mode.levels if tlb.l2 else tlb.mode.levels
+        if (op.a & ~0xFFF) in (REACH if tlb.l2 else self.reach)[levels] or (not levels and not op.a >> 32):
+            return op.a
+        return LOW[(op.a >> 12) % len(LOW)] | op.a & 0xFFF
+
+    def _access(self, op: Op) -> str:
+        access, size, value = op[3:]
+        access = self._as_seen(op.vcpu, access)
+        self._reload_pdptes(op.vcpu)
+        gva = self._address(op)
+        edits, tlb = self.oracle.edits, self.oracle.vcpus[op.vcpu]
+        how = gva, access & 0xFF, bool(access & AC), size, value if access & WRITE else None
+        result = access_l2(self.cpus[op.vcpu], tlb.l2, tlb.mode.levels, *how) if tlb.l2 else self.cpus[op.vcpu].access(*how)
+        if result.how == Done.INJECTED:
+            self._after_fault(op.vcpu)
+        what = _word(access) + (" of an entry" if access & WRITE and self.oracle.edits != edits else "")
+        return f"{what} {result.how.value}{' after ' + ','.join(result.exits[-2:]) if result.exits else ''}"
+
+    def _emulated(self, op: Op) -> str:
+        access, size, value = op[3:]
+        access = self._as_seen(op.vcpu, access)
+        self._reload_pdptes(op.vcpu)
+        gva = self._address(op)
+        self.cpus[op.vcpu].enter()
+        result = self.cpus[op.vcpu].emulate(gva, access & 0xFF, bool(access & AC), size, value if access & WRITE else None)
+        if result.how == Done.INJECTED:
+            self._after_fault(op.vcpu)
+        return f"{_word(access)} {result.how.value}"
+
+    def _poke(self, op: Op) -> str:
+        self._settle_pdptes()
+        gpa, size, value = op[2:5]
+        gpa = min(gpa, (gpa | 0xFFF) + 1 - size)  # within one page
+        if not self.vm.vcpus[op.vcpu].write_emulated(gpa, value.to_bytes(size, "little")):
+            if self.slots.may_store(gpa):
+                raise Violation(f"vcpu {op.vcpu}: emulated store to gpa {gpa:#x} refused, though it is memory")
+            return "no memory"
+        self.oracle.vcpus[op.vcpu].emulated_store(gpa, size)
+        return "stored"
+
+    def _invlpg(self, op: Op) -> str:
+        gva = self._address(op)
+        if self.nested:  # L1 flushes on VMRUN
+            self._run_l2(op.vcpu, *self._registers(op.vcpu))
+            return "flushed"
+        self.vm.vcpus[op.vcpu].invlpg(gva)
+        self.oracle.vcpus[op.vcpu].invlpg(gva)
+        return "done"
+
+    def _register(self, op: Op) -> str:
+        outcome = self._write(op.vcpu, Kind(op.kind).name, op.a)
+        return outcome + (" keeping translations" if op.kind == Kind.CR3 and op.a >> 63 else "")
+
+    def _write(self, index: int, name: str, value: int) -> str:
+        """Write a control register and tell the oracle."""
+        vcpu, tlb = self.vm.vcpus[index], self.oracle.vcpus[index]
+        registers = list(self._registers(index))
+        registers[REGISTER[name]] = value
+        if self.nested:
+            self._run_l2(index, *registers)
+            return "accepted"
+        if name == "CR3" and not tlb.cr4 & CR4_PCIDE:
+            value &= ~(1 << 63)
+            registers[1] = value
+        accepted = bool(getattr(vcpu, "set_" + name.lower())(value))
+        cr0, cr3, cr4, efer = registers
+        if not accepted and paging(cr0, cr4, efer, self.features).levels != 3:
+            raise Violation(f"vcpu {index}: write of {value:#x} to {name} refused")
+        tlb.load(cr0, cr3, cr4, efer, mov_cr3=name == "CR3", accepted=accepted)
+        if (vcpu.cr0, vcpu.cr3, vcpu.cr4, vcpu.efer & ~EFER_LMA) != (tlb.cr0, tlb.cr3, tlb.cr4, tlb.efer):
+            raise Violation(f"vcpu {index}: after a write of {value:#x} to {name} the guest sees other registers than it wrote")
+        return "accepted" if accepted else "refused"
+
+    def _mode(self, op: Op) -> str:
+        cr0, cr3, cr4, efer = op[2:]
+        name = next((mode for mode, levels in self.modes.items() if levels == paging(cr0, cr4, efer).levels), "nonpaging")
+        if self.nested:
+            self._run_l2(op.vcpu, cr0, cr3, cr4, efer)
+            return name
+        if self.oracle.vcpus[op.vcpu].cr4 & CR4_PCIDE:  # paging cannot be left with PCIDs on
+            self._write(op.vcpu, "CR4", self.oracle.vcpus[op.vcpu].cr4 & ~CR4_PCIDE)
+        self._write(op.vcpu, "CR0", cr0 & ~CR0_PG)
+        self._write(op.vcpu, "CR4", cr4)
+        self._write(op.vcpu, "EFER", efer)
+        self._write(op.vcpu, "CR3", cr3)
+        if not cr0 & CR0_PG:
+            return "nonpaging"
+        return f"{name} {self._write(op.vcpu, 'CR0', cr0)}"
+
+
+def _word(access: int) -> str:
+    return ("user " if access & USER else "") + ("write" if access & WRITE else "fetch" if access & FETCH else "read")

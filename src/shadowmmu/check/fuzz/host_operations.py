@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What comes from elsewhere: memslots, the host's own mapping, dirty logs, another vCPU in the middle of a fault, devices."""
+
+from shadowmmu.check.fuzz.guest_operations import GuestOperations
+from shadowmmu.check.fuzz.operations import (
+    PAGE,
+    Kind,
+    Op,
+)
+from shadowmmu.check.fuzz.race import Race
+from shadowmmu.hardware.cpu import Violation
+
+
+class HostOperations(GuestOperations):
+    """The operations of all others."""
+
+    def _slot(self, op: Op) -> str:
+        slot, first, pages, flags = op[2:]
+        had = slot in self.slots.slots
+        self.slots.set(slot, first, pages, flags)
+        self._forget_dirty(slot)
+        self.oracle.memory_changed()
+        return "nothing" if not had and not pages else "deleted" if not pages else "changed" if had else "made"
+
+    def _swap(self, op: Op) -> str:
+        """Pages of zeroes stay away until they are touched, others come back with their content."""
+        outside = {hpa >> 12 for hpa in self.oracle.unguarded.outside[4]}  # known by host address: these do not move
+        pages = [
+            g for g in range(op.a, op.a + op.b) if self.slots.may_store(g * PAGE) and (self.slots.host(g * PAGE) or 0) >> 12 not in outside
+        ]
+        for gfn in pages:
+            gpa, host = gfn * PAGE, self.slots.host_page(gfn) or 0
+            old = (self.slots.host(gpa) or 0) >> 12
+            data = self.vm.read_host(old * PAGE, PAGE)
+            self.vm.set_host_page_level((host & -512) * PAGE, 512 * PAGE, 1)
+            self.vm.unmap_hva(host * PAGE, PAGE)
+            self.slots.forget()
+            dirty = old in self.oracle.dirty
+            self.oracle.dirty.discard(old)
+            if any(data):
+                self.vm.write_guest(gpa, data)
+                if dirty:
+                    self.oracle.dirty.add((self.slots.host(gpa) or 0) >> 12)
+            else:
+                self.slots.absent.add(host)
+        self.oracle.memory_changed()
+        return "done" if pages else "nothing"
+
+    def _protect(self, op: Op) -> str:
+        host = self.slots.host_page(op.a)
+        if host is None:
+            return "nothing"
+        self.vm.write_protect_hva(host * PAGE, PAGE, writable=bool(op.b))
+        self.slots.protected.discard(host)
+        if not op.b:
+            self.slots.protected.add(host)
+        self.slots.forget()
+        self.oracle.memory_changed()
+        return "writable" if op.b else "protected"
+
+    def _zap_all(self, op: Op) -> str:
+        self.vm.zap_all_fast()
+        return "done"
+
+    def _forget_dirty(self, slot: int) -> None:
+        """A new log begins."""
+        first, pages, _, _ = self.slots.slots.get(slot, (0, 0, 0, 0))
+        self.oracle.dirty -= {(self.slots.host(gfn * PAGE) or 0) >> 12 for gfn in range(first, first + pages)}
+
+    def _dirty(self, op: Op) -> str:
+        if op.a not in self.slots.slots or not self.slots.slots[op.a][3] & 2:
+            return "not logging"
+        first, pages, _, _ = self.slots.slots[op.a]
+        bitmap = int.from_bytes(self.vm.get_dirty_log(op.a), "little")
+        for page in range(pages):
+            if (self.slots.host((first + page) * PAGE) or 0) >> 12 in self.oracle.dirty and not bitmap >> page & 1:
+                raise Violation(f"dirty log of slot {op.a} misses gfn {first + page:#x}, which was written")
+        if self.manual_log:
+            self.vm.clear_dirty_log(op.a, 0, pages, bitmap.to_bytes((pages + 63) // 64 * 8, "little"))
+        self._forget_dirty(op.a)
+        return "some" if bitmap else "none"
+
+    def _race(self, op: Op) -> str:
+        """The store comes between walk and lock. It is one that nobody traps: of a table that is write-protected the storing vCPU
+        would have to enter the MMU, whose lock is taken, so there the store comes when the access is over."""
+        tlb, how, size = self.oracle.vcpus[op.vcpu], op.b & 0xFFF, op.b >> 16
+        gpa, value = op.c & -size, op.d & (1 << 8 * size) - 1
+        hpa, access = self.slots.host(gpa), Op(Kind.ACCESS, op.vcpu, op.a, how, 1, op.d & 0xFF)
+        if hpa is None or not self.slots.writable(gpa) or not Race.shows(self.memory.read(hpa, size), value):
+            return "not now"
+        self.cpus[op.vcpu].enter()  # loading a root may protect tables, and is done before a fault
+        if any(sp.gfn == gpa >> 12 and not (sp.unsync or sp.special or sp.direct) for sp in self.vm.shadow_pages()):
+            outcome = self._access(access)
+            self._poke(Op(Kind.POKE, 1 - op.vcpu, gpa, size, value))
+            return f"waited, {outcome}"
+        race = Race(tlb, self.memory, hpa, size)
+        self.vm.arm_interleave(1 + (op.b >> 12 & 1), gpa, value, size)
+        self.cpus[op.vcpu].observer = race
+        try:
+            outcome = self._access(access)
+        finally:
+            self.cpus[op.vcpu].observer = tlb
+            self.vm.arm_interleave(0, 0, 0, 1)
+        return f"won, {outcome}" if race.fired else "not reached"
+
+    def _outside(self, op: Op) -> str:
+        """Not into an NPT's PDPTEs: those are read again by each walk, and the oracle knows whole walks only (`_settle_pdptes`)."""
+        gpa, size, value = op[2:5]
+        gpa &= -size
+        hpa = self.slots.host(gpa)
+        pdptes = any(self.nested and tlb.mode.levels == 3 and (gpa ^ tlb.cr3) & ~0xFFF == 0 for tlb in self.oracle.vcpus)
+        if hpa is None or pdptes or not self.slots.writable(gpa):
+            return "not now"
+        self.oracle.store_from_outside(hpa, size, lambda: self.memory.write(hpa, size, value & (1 << 8 * size) - 1))
+        return "stored"

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What L1 does with an L2, on nested tables or without: it runs it, leaves it, changes its registers and the tables below it."""
+
+from shadowmmu.check.fuzz.operations import (
+    AC,
+    PAGE,
+    Op,
+)
+from shadowmmu.check.fuzz.slots import DirectMap
+from shadowmmu.check.fuzz.stage import CR0_BASE, CR4_PCIDE, REGISTER, Stage
+from shadowmmu.check.oracle.oracle import VirtualTlb
+from shadowmmu.engine.roots.designs import ROOT_DESIGNS
+from shadowmmu.hardware.cpu import Violation
+from shadowmmu.hardware.two_dimensional import L2
+from shadowmmu.hardware.walk import CR0_PG, EFER_LMA, EFER_LME, USER, WRITE, paging
+
+
+class L2Operations(Stage):
+    """L1 and L2."""
+
+    def _start(self, index: int) -> None:
+        """One vCPU, without paging; on a host with NPT it runs an L2."""
+        if self.nested:
+            self._run_l2(index, CR0_BASE | CR0_PG, PAGE, 0, 0)
+        else:
+            self.vm.vcpus[index].set_sregs(cr0=CR0_BASE, cr3=PAGE, cr4=0, efer=0)
+            self.oracle.vcpus[index].load(CR0_BASE, PAGE, 0, 0)
+
+    def _reload_pdptes(self, index: int) -> None:
+        """Bare roots take the PDPTEs of a PAE L1's nested tables at VMRUN; of a later change Linux knows nothing (H4)."""
+        if self.nested and ROOT_DESIGNS[self.setup.roots].bare and self.oracle.vcpus[index].pdptes != self.pdptes[index]:
+            self._run_l2(index, *self._registers(index))
+
+    def _settle_pdptes(self) -> None:
+        """L1 runs VMRUN before the next store if it has changed PDPTEs: with the old ones cached, tables would be found by a
+        way that is no more, with entries that are new; the oracle knows whole walks only."""
+        for index, tlb in enumerate(self.oracle.vcpus):
+            if self.nested and tlb.pdptes != self.pdptes[index]:
+                self._run_l2(index, *self._registers(index))
+
+    def _as_seen(self, index: int, access: int) -> int:
+        """Nested tables are walked for a user's access, whatever an L2 without paging does (APM 15.25.5)."""
+        return access & ~AC | USER if self.nested and self.oracle.vcpus[index].l2 is None else access
+
+    def _after_fault(self, index: int) -> None:
+        """A fault of nested tables is a #VMEXIT: L1 sees it, and runs L2 again."""
+        if self.nested:
+            self._run_l2(index, *self._registers(index))
+
+    def _run_l2(self, index: int, cr0: int, ncr3: int, cr4: int, efer: int) -> None:
+        """L1 takes these registers, whose paging mode its nested tables have, and runs L2 on the tables at `ncr3`."""
+        vcpu = self.vm.vcpus[index]
+        if vcpu.guest_mode:
+            vcpu.nested_vmexit()
+        if (vcpu.cr0, vcpu.cr4, vcpu.efer & ~EFER_LMA) != (cr0, cr4, efer):
+            vcpu.set_sregs(cr0, 0, cr4, efer | (EFER_LMA if efer & EFER_LME else 0))
+        if (vcpu.cr0, vcpu.cr4, vcpu.efer & ~EFER_LMA) != (cr0, cr4, efer):
+            raise Violation(f"vcpu {index}: L1 cannot have cr0 {cr0:#x} cr4 {cr4:#x} efer {efer:#x}")
+        if not vcpu.nested_vmrun(*self._with_lma(self.l2[index]), ncr3=ncr3):
+            raise Violation(f"vcpu {index}: VMRUN with nested tables at {ncr3:#x} refused")
+        self.oracle.vcpus[index].vmrun(cr0, ncr3, cr4, efer)
+        self._see_l2(index)
+        self.pdptes[index] = self.oracle.vcpus[index].pdptes
+
+    def _with_lma(self, registers: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+        cr0, cr3, cr4, efer = registers
+        return cr0, cr3, cr4, efer | (EFER_LMA if efer & EFER_LME and cr0 & CR0_PG else 0)
+
+    def _see_l2(self, index: int) -> None:
+        """The CPU and the oracle walk L2's tables as its registers say."""
+        cr0, cr3, cr4, efer = self.l2[index]
+        self.oracle.vcpus[index].l2 = L2(paging(cr0, cr4, efer, self.features), cr3) if cr0 & CR0_PG else None
+
+    def _l2_mode(self, op: Op) -> str:
+        if not self.nested:
+            return "not now"
+        self.l2[op.vcpu] = op[2:]
+        self._run_l2(op.vcpu, *self._registers(op.vcpu))
+        return "unpaged" if self.oracle.vcpus[op.vcpu].l2 is None else f"{paging(op.a, op.c, op.d, self.features).levels}-level"
+
+    def _l2_register(self, op: Op) -> str:
+        """CR3 without an exit, as nested paging allows; the others through the engine. Nothing of the nested tables changes."""
+        if not self.nested or self.oracle.vcpus[op.vcpu].l2 is None:
+            return "not now"
+        vcpu, registers = self.vm.vcpus[op.vcpu], list(self.l2[op.vcpu])
+        if op.a == REGISTER["CR3"]:
+            vcpu.cr3 = op.b
+        elif not getattr(vcpu, ("set_cr0", "", "set_cr4", "set_efer")[op.a])(op.b):
+            self.oracle.memory_changed()  # the PDPTEs that are refused have been read: A and D on the way to them
+            return "refused"
+        registers[op.a] = op.b
+        self.l2[op.vcpu] = (registers[0], registers[1], registers[2], registers[3])
+        self._see_l2(op.vcpu)
+        self.oracle.memory_changed()  # PDPTEs of a PAE L2 may have been loaded: A and D on the way to them
+        return "written"
+
+    def _l1_store(self, op: Op) -> str:
+        """L2 is left, L1 stores through its own direct mapping, as it edits its tables, and runs L2 again."""
+        if not self.nested:
+            return "not now"
+        gpa, size, value = op[2:5]
+        registers = self._registers(op.vcpu)
+        cpu, tlb = self.cpus[op.vcpu], self.oracle.vcpus[op.vcpu]
+        self.vm.vcpus[op.vcpu].nested_vmexit()
+        cpu.observer = DirectMap(self.slots, self.oracle)
+        result = cpu.access(gpa & -size, WRITE | USER, False, size, value)
+        cpu.observer = tlb
+        self._run_l2(op.vcpu, *registers)
+        return result.how.value
+
+    def _vmrun(self, op: Op) -> str:
+        """L1 enters an L2 without nested paging: other registers, and nothing kept. An illegal CR3 comes back at once."""
+        vcpu, tlb = self.vm.vcpus[op.vcpu], self.oracle.vcpus[op.vcpu]
+        if self.nested or not self.amd or self.l1[op.vcpu]:
+            return "not now"
+        self.l1[op.vcpu] = self._registers(op.vcpu)
+        cr0, cr3, cr4, efer = op[2:]
+        accepted = vcpu.nested_vmrun(cr0, cr3, cr4, efer | (EFER_LMA if efer & EFER_LME and cr0 & CR0_PG else 0))
+        self._switch(tlb, (cr0, cr3, cr4, efer), accepted)
+        return "accepted" if accepted else f"refused, {self._vmexit(op)}"
+
+    def _vmexit(self, op: Op) -> str:
+        """Back to L1, which Linux 6.1 may give another CR4, when only one of L1 and L2 has paging (docs/kernel-quirks.md)."""
+        vcpu, tlb, saved = self.vm.vcpus[op.vcpu], self.oracle.vcpus[op.vcpu], self.l1[op.vcpu]
+        if saved is None:
+            return "not now"
+        mixed = bool((vcpu.cr0 ^ saved[0]) & CR0_PG)
+        self.l1[op.vcpu] = None
+        accepted = vcpu.nested_vmexit()
+        if accepted and vcpu.cr4 != saved[2] and not mixed:
+            raise Violation(f"vcpu {op.vcpu}: L1 gets CR4 {vcpu.cr4:#x} back, it had {saved[2]:#x}")
+        self._switch(tlb, (saved[0], saved[1], vcpu.cr4, saved[3]), accepted)
+        if accepted and not (vcpu.cr4 & CR4_PCIDE and not vcpu.efer & EFER_LMA):
+            return "accepted"
+        vcpu.set_sregs(cr0=CR0_BASE, cr3=PAGE, cr4=0, efer=0)
+        self._switch(tlb, (CR0_BASE, PAGE, 0, 0), True)
+        return "L1 shut down"
+
+    def _switch(self, tlb: VirtualTlb, registers: tuple[int, int, int, int], accepted: bool) -> None:
+        if not accepted and paging(registers[0], registers[2], registers[3], self.features).levels != 3:
+            raise Violation(f"{tlb.name}: a switch between L1 and L2 was refused")
+        tlb.load(*registers, mov_cr3=True, accepted=accepted)
+        if accepted:
+            tlb.flush()

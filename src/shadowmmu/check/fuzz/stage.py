@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The world of an episode: a host, a VM on it with two vCPUs, the CPUs that run them, the oracle that watches."""
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from shadowmmu.check.fuzz.operations import (
+    FRAMES,
+    GUEST,
+    HOST,
+    NPT,
+    NPT_REACH,
+    PAGE,
+    PAGING,
+    REACH,
+    SLOTS,
+    TABLES,
+    USER_MIB,
+    WATCHED,
+    Setup,
+)
+from shadowmmu.check.fuzz.slots import Slots, Untold
+from shadowmmu.check.oracle.agreement import Agreement
+from shadowmmu.check.oracle.oracle import Oracle
+from shadowmmu.hardware.cpu import HostMemory, ModelCpu
+from shadowmmu.hardware.walk import features_of
+
+CR0_BASE = 0x31  # PE, ET, NE
+L2_UNPAGED = CR0_BASE, 0, 0, 0  # CR0, CR3, CR4, EFER of an L2 on nested tables, as it begins
+CR4_PCIDE = 0x20000
+REGISTER = {"CR0": 0, "CR3": 1, "CR4": 2, "EFER": 3}
+
+
+def _guest_cpu(seed: int) -> dict[str, Any]:
+    """What the guest's CPUID says otherwise than the host's CPU."""
+    random = Random(f"guest's CPU {seed}")
+    return {"guest_vendor": random.choice(("host", "host", "svm", "vmx")), "pages_1g": random.random() < 0.7}
+
+
+class Stage:
+    """What all operations find."""
+
+    def __init__(self, setup: Setup, make_vm: Callable[..., Any]) -> None:
+        self.setup = setup
+        random = Random(f"guest {setup.seed}")
+        self._choose_host(random)
+        self._make_vm(random, make_vm)
+        self._make_cpus(random)
+        self._fill_memory()
+        self.pdptes: list[tuple[int, ...]] = [(), ()]  # of L1's nested tables at the last VMRUN
+        self.l1: list[tuple[int, int, int, int] | None] = [None, None]  # L1's registers while an L2 without nested paging runs
+        self.l2 = [L2_UNPAGED, L2_UNPAGED]  # the registers of the L2 on nested tables
+        self.untold = Untold(self.slots, self.oracle)
+
+    def _choose_host(self, random: Random) -> None:
+        """Its paging, and the modes that a guest may have there."""
+        plain, npt = ([mode for mode in self.setup.modes if mode in group] for group in (PAGING, NPT))
+        self.nested = bool(npt) and (not plain or random.random() < 0.4)
+        """A host with NPT; both vCPUs run an L2, and only nested tables are shadowed. L1 edits them by emulated stores."""
+        self.host_levels = random.choice((4, 5)) if self.nested and npt != ["npt-5-level"] else 5 if self.nested else 4
+        offered = [mode for mode in (npt if self.nested else plain) if mode != "npt-5-level" or self.host_levels == 5]
+        self.modes = {mode: (PAGING | NPT)[mode] for mode in offered}
+        self.reach = NPT_REACH if self.nested else REACH
+        self.amd = self.nested or random.random() < 0.7
+
+    def _make_vm(self, random: Random, make_vm: Callable[..., Any]) -> None:
+        self.vm = make_vm(
+            memory_mib=0,
+            user_mib=USER_MIB,
+            vcpus=2,
+            roots=self.setup.roots,
+            kernel=self.setup.kernel,
+            maxphyaddr=GUEST.maxphyaddr,
+            host_maxphyaddr=HOST.maxphyaddr,
+            shadow_pages=random.choice((0, 0, 40, 64)),
+            vendor="svm" if self.amd else "vmx",
+            nx_huge_pages=random.random() < 0.25,
+            eager_page_split=random.random() < 0.5,
+            **({"tdp": True, "host_levels": self.host_levels} if self.nested else _guest_cpu(self.setup.seed)),
+        )
+        self.manual_log = random.random() < 0.3
+        """Reading a dirty log does not clear it."""
+        if self.manual_log:
+            self.vm.set_manual_dirty_log_protect(initially_set=random.random() < 0.5)
+        self.features = features_of(self.vm.config)
+        if random.random() < 0.5:
+            self.vm.set_host_page_level(512 * PAGE, 512 * PAGE, 2)
+
+    def _make_cpus(self, random: Random) -> None:
+        """The CPUs that run on the tables of each vCPU, and the oracle that judges them."""
+        self.memory = HostMemory(self.vm.host_regions())
+        self.slots = Slots(self.vm, self.memory)
+        for slot, (first, pages) in SLOTS.items():
+            self.slots.set(slot, first, pages, 0)
+        self.oracle = Oracle(self.slots, WATCHED, 2, self.features)
+        evict = random.choice((None, random))
+        host = HOST._replace(amd=self.amd)
+        npt_levels = self.host_levels if self.nested else 0
+        self.cpus = [ModelCpu(v, self.memory, host, self.oracle.vcpus[i], evict, npt_levels) for i, v in enumerate(self.vm.vcpus)]
+        for i, cpu in enumerate(self.cpus):
+            Agreement(cpu, f"vcpu {i}")
+
+    def _fill_memory(self) -> None:
+        """Data that differs everywhere; tables come later."""
+        self.slots.find_zeroes((SLOTS[2][0] + SLOTS[2][1] - 2) * PAGE)
+        for page in range(TABLES + 1, FRAMES):
+            self.vm.write_guest(page * PAGE, (page * 0x1001).to_bytes(4, "little") * 1024)
+
+    def _registers(self, index: int) -> tuple[int, int, int, int]:
+        tlb = self.oracle.vcpus[index]
+        return tlb.cr0, tlb.cr3, tlb.cr4, tlb.efer
