@@ -29,11 +29,13 @@ from shadowmmu.runs.compare_engines import EngineComparison
 from shadowmmu.runs.explained.explanation import Explanation
 from shadowmmu.runs.fuzz_report import FuzzReport
 from shadowmmu.runs.guest_run import RunReport
+from shadowmmu.runs.stepped import Steps
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "json.md"
 FORMS: dict[str, type] = {
     "shadowmmu.run/1": RunReport,
     "shadowmmu.show/1": Shown,
+    "shadowmmu.step/1": Steps,
     "shadowmmu.compare/1": Comparison,
     "shadowmmu.compare.engines/1": EngineComparison,
     "shadowmmu.explain/1": Explanation,

@@ -13,7 +13,9 @@ from shadowmmu.cli.main import VERBS, call
 from shadowmmu.look.data import Hex
 
 COMMANDS = [
-    "run nonpaging --audit off", "show nonpaging --at 500 --rmaps", "show l1-pae --at 280 --l2 --address 0x1900000", "compare nonpaging",
+    "run nonpaging --audit off", "show nonpaging --at 500 --rmaps", "show l1-pae --at 280 --l2 --address 0x1900000",
+    "step nonpaging --at 500",
+    "compare nonpaging",
     "explain shadow/p32_slots", "explain tests/conformance/texts/p32_slots.tracefs.txt.xz --count", "fuzz --operations 50",
     "bugs flush-commit --hunts 1 --seconds 60", "replay shadow/p32_basic", "replay shadow/p32_basic --roots special",
     "rerun shadow/p32_basic nested_la57/n32_basic", "guests", "captures shadow",

@@ -24,6 +24,7 @@ from shadowmmu.errors import BadInput
 VERBS = {
     "run": "Run a guest on the shadow MMU and say how it went.",
     "show": "Draw the shadow tables that a guest leaves.",
+    "step": "Step through a guest's exits: what the MMU did, its tables before and after.",
     "compare": "Run a guest on all root designs: what is equal, what differs, and why.",
     "explain": "Explain a trace of KVM's MMU, of any kernel since 2.6.31.",
     "fuzz": "Do random operations and check each of them.",

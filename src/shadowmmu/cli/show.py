@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
-from cyclopts import Parameter, Token, validators
+from cyclopts import Parameter, Token
 from msgspec import UNSET, UnsetType
 
 from shadowmmu.cli.guests import find_guest
@@ -17,9 +17,13 @@ from shadowmmu.errors import BadInput
 from shadowmmu.look.address import AddressPicture, follow_address
 from shadowmmu.look.picture import Picture, take_picture
 from shadowmmu.look.reverse import ReverseMap, reverse_maps
+from shadowmmu.machine.loader import Guest
 from shadowmmu.machine.machine import Machine
 from shadowmmu.runs.guest_run import GuestRun, RunReport
+from shadowmmu.runs.moments import Moment
+from shadowmmu.runs.stepped import Steps, between, exit_of
 from shadowmmu.view.draw_address import draw_address
+from shadowmmu.view.draw_changes import draw_between
 from shadowmmu.view.draw_picture import draw_picture
 from shadowmmu.view.draw_reverse import draw_reverse
 
@@ -50,7 +54,8 @@ def show(
     guest: str = "pae",
     /,
     *,
-    at: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    at: str | None = None,
+    diff: Annotated[tuple[str, str] | None, Parameter(negative="")] = None,
     l2: Annotated[bool, Parameter(negative="")] = False,
     address: Annotated[int | None, Parameter(converter=read_address)] = None,
     roots: Roots = "special",
@@ -66,6 +71,10 @@ def show(
 
     Example: shadowmmu show pae --at 5000
 
+    Example: shadowmmu show pae --at "first unsync of gfn 41d"
+
+    Example: shadowmmu show pae --diff "third root" 5000
+
     Example: shadowmmu show l1-pae --at 500 --l2 --address 0x1900000
 
     Parameters
@@ -73,7 +82,10 @@ def show(
     guest
         Name of a shipped guest, or path of a TOML description, a multiboot image or an ELF file.
     at
-        Number of the exit to stop after; without it the guest runs to its end.
+        The exit to stop after: its number, or a moment as "first unsync of gfn 41d", "third root", "2nd CR write", "first zap of
+        level 2"; without it the guest runs to its end.
+    diff
+        Two such moments: what changed in the tables from one to the other, before and after side by side.
     l2
         Go on from there, or from the start, to the next exit at which an L2 runs.
     address
@@ -88,8 +100,12 @@ def show(
     json
         Print everything as JSON.
     """
-    run = GuestRun(find_guest(guest), guest, roots=roots)
-    report = _run_to(run, at, l2)
+    found = find_guest(guest)
+    if diff is not None:
+        return _diff(found, guest, roots, diff, json)
+    run = GuestRun(found, guest, roots=roots)
+    number = None if at is None else int(at) if at.isdecimal() and int(at) else exit_of(found, guest, roots, [Moment(at)])[0]
+    report = _run_to(run, number, l2)
     vm = run.machine.vm
     shown = Shown(exit=report.exits, broke=report.broke)
     if address is None:
@@ -103,6 +119,19 @@ def show(
     else:
         _draw(run.guest.name, shown, root_only)
     return int(bool(report.broke))
+
+
+def _diff(guest: Guest, named: str, roots: str, moments: tuple[str, str], json: bool) -> int:
+    exits = exit_of(guest, named, roots, [Moment(moment) for moment in moments])
+    if exits[0] >= exits[1]:
+        raise BadInput(f"--diff {' '.join(moments)}: exit {exits[1]} is not behind exit {exits[0]}: name the earlier moment first")
+    (told,) = between(guest, named, roots, exits)
+    if json:
+        print_json("shadowmmu.step/1", Steps([told]))
+    else:
+        told.events = []  # of its last exit, which is not what was asked for
+        console().print(draw_between(told))
+    return int(bool(told.broke))
 
 
 def _run_to(run: GuestRun, at: int | None, l2: bool) -> RunReport:

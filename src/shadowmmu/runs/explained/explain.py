@@ -135,7 +135,7 @@ class Explainer:
         """Without threads: what an event itself says, or the one that went in or out last."""
         if isinstance(event, _SAY):
             self._vcpu = event.vcpu
-        return event.vcpu or self._vcpu
+        return event.vcpu if event.vcpu > 0 else self._vcpu
 
     # --- one event
 
