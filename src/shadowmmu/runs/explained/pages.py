@@ -85,6 +85,7 @@ class Pages:
         self.by_region.clear()
         self.gone.clear()
         self.held.clear()
+        self.marks.clear()
 
     # --- events
 
