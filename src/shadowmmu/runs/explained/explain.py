@@ -388,6 +388,10 @@ def _set(self: Explainer, vm: int, cpu: _Cpu, event: e.SetSpte) -> None:
     self.answers(vm).entry(self.number, int(event.level), int(event.gfn))
 
 
+def _mark(self: Explainer, vm: int, cpu: _Cpu, event: e.MarkMmioSpte) -> None:
+    self.pages(vm).marked(event)
+
+
 def _tdp(self: Explainer, vm: int, cpu: _Cpu, event: e.TdpMmuSpteChanged) -> None:
     self.answers(vm).changed(self.number, event)
 
@@ -421,6 +425,6 @@ def _load_pgd(self: Explainer, vm: int, cpu: _Cpu, event: e.LoadPgd) -> None:
 
 _FOLLOWS: dict[type[Any], Any] = {
     e.Marker: _began, e.GetPage: _got, e.UnsyncPage: _unsync, e.SyncPage: _sync, e.PrepareZapPage: _zap, e.ZapAllFast: _zap_all,
-    e.TdpMmuSpteChanged: _tdp, e.NestedVmenter: _to_l2, e.NestedVmexitInject: _to_l2,
+    e.MarkMmioSpte: _mark, e.TdpMmuSpteChanged: _tdp, e.NestedVmenter: _to_l2, e.NestedVmexitInject: _to_l2,
     e.SetSpte: _set, e.Walk: _begin_walk, e.PagingElement: _step, e.Cr: _cr3, e.NewPgd: _new_pgd, e.LoadPgd: _load_pgd,
 }  # fmt: skip

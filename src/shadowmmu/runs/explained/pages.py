@@ -30,6 +30,7 @@ MOST_MADE = 100_000
 """Pages of which is told how often they were made, the most frequent."""
 MOST_GONE = 200_000
 """Pages that were zapped and are remembered: a new one is made in the place of the oldest."""
+MOST_MARKS = 10_000
 Key = tuple[int, int]
 
 
@@ -64,6 +65,8 @@ class Pages:
         """Pages that were zapped while a root slot held them."""
         self.made: Counter[Key] = Counter()
         self.roles: Counter[int] = Counter()
+        self.marks: dict[int, int] = {}
+        """Rights of the MMIO marks that were told, by where they stand."""
         self.early = False
         """Some of its pages were taken for another VM's."""
         self.zaps = self.unsyncs = self.twice = 0
@@ -173,9 +176,18 @@ class Pages:
         """A new generation: pages of the old one stay until they are zapped, and count for nothing."""
         self.swept = number
 
+    def marked(self, event: e.MarkMmioSpte) -> None:
+        if len(self.marks) >= MOST_MARKS:
+            self.marks.clear()
+        self.marks[int(event.sptep)] = int(event.access)
+
     def leaf(self, number: int, event: e.SetSpte) -> None:
-        """A writable entry over a table that is shadowed, and in sync, would let the guest change it unseen."""
-        if not event.spte & WRITABLE or not self.by_region or not 1 <= event.level <= 3:
+        """A writable entry over a table that is shadowed, and in sync, would let the guest change it unseen.
+
+        Linux does make one where a mark of MMIO with W stood: docs/kernel-quirks.md.
+        """
+        mark = self.marks.pop(int(event.sptep), 0)
+        if not event.spte & WRITABLE or mark & WRITABLE or not self.by_region or not 1 <= event.level <= 3:
             return
         for page in islice(self._below(int(event.gfn), int(event.level)), MOST_BELOW):
             known = page.born and page.alike == 1 and page.told > self.swept and not page.role & DIRECT and not page.role >> 24
