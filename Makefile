@@ -24,19 +24,21 @@ lint: $(READY) $(VENV)/.tests  ## style and types
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
 
-modules: $(READY)  ## build the captured kernel's KVM, unedited to compare with the packaged one, then with special roots (Debian 12)
-	@$(BIN)/python capture/capture.py fetch
-	@$(BIN)/python capture/capture.py modules --edit special
+KERNEL := 6.1
+
+modules: $(READY)  ## build KVM of KERNEL=6.1, 6.12 or 7.3, unedited to compare with the packaged one, then with special roots (Debian 12)
+	@$(BIN)/python capture/capture.py fetch --kernel $(KERNEL)
+	@$(BIN)/python capture/capture.py modules --kernel $(KERNEL) --edit special
 
 SETS := shadow extra p57 nested nested_la57 nested_tdp0 nestedsp shadow_npt1_tdp0 two_roots
 
 two-kernels: modules  ## capture all sets on the packaged kernel and on the one with special roots, replay both, count what differs
-	@$(BIN)/python capture/capture.py build
+	@$(BIN)/python capture/capture.py build --kernel $(KERNEL)
 	@for set in $(SETS); do for edit in "" "--edit special"; do \
-	  $(BIN)/python capture/capture.py run $$set $$edit; test $$? -lt 2 || exit 2; \
+	  $(BIN)/python capture/capture.py run $$set $$edit --kernel $(KERNEL); test $$? -lt 2 || exit 2; \
 	done; done
-	@$(BIN)/shadowmmu replay --kit build/capture/6.1 $(SETS) $(addsuffix _special,$(SETS))
-	@$(BIN)/python tools/two_kernels.py build/capture/6.1 $(SETS)
+	@$(BIN)/shadowmmu replay --kit build/capture/$(KERNEL) $(SETS) $(addsuffix _special,$(SETS))
+	@$(BIN)/python tools/two_kernels.py build/capture/$(KERNEL) $(SETS)
 
 fuzz-readers: $(READY) $(VENV)/.tests  ## broken files, captures and command lines, for SECONDS=60 or as long as you say
 	@$(BIN)/python tools/fuzz_readers.py --seconds $(or $(SECONDS),60)

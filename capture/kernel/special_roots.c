@@ -19,17 +19,32 @@
  * The engine's files are engine/shadow/special.py and engine/roots/special_roots.py, with the same names.
  */
 
+/* What Linux 6.1, 6.12 and 7.3 spell otherwise: the level of the guest's own paging, and an entry that is absent. */
+#include <linux/version.h>
+#if LINUX_VERSION_CODE < KERNEL_VERSION(7, 3, 0)
+#define guest_level(mmu) ((mmu)->cpu_role.base.level)
+#else
+#define guest_level(mmu) ((mmu)->w->cpu_role.base.level)
+#endif
+#ifndef SHADOW_NONPRESENT_VALUE
+#define SHADOW_NONPRESENT_VALUE 0
+#endif
+
 /* The root to be made for these roles has no guest table: three shadow levels, or above 32-bit NPT (R1). */
 static bool wants_special_root(struct kvm_mmu *mmu)
 {
-	return mmu->root_role.level == PT32E_ROOT_LEVEL ||
-	       (!mmu->root_role.direct && mmu->cpu_role.base.level <= PT32E_ROOT_LEVEL);
+	return mmu->root_role.level == PT32E_ROOT_LEVEL || (!mmu->root_role.direct && guest_level(mmu) <= PT32E_ROOT_LEVEL);
 }
 
-/* The root's own page is asked, as the MMU's mode may have changed since it was made (H1, H9). */
+/*
+ * The root's own page is asked, as the MMU's mode may have changed since it was made (H1, H9). A dummy root, which later
+ * kernels give a guest whose root is not in memory, has none.
+ */
 static bool is_special_root(struct kvm_mmu *mmu)
 {
-	return to_shadow_page(mmu->root.hpa)->special;
+	struct kvm_mmu_page *sp = to_shadow_page(mmu->root.hpa);
+
+	return sp && sp->special;
 }
 
 /*
@@ -41,10 +56,13 @@ static unsigned int special_index(struct kvm_shadow_walk_iterator *it)
 	return it->special && it->level == PT32E_ROOT_LEVEL ? it->index & 3 : it->index;
 }
 
-/* 32-bit tables reach no further than 4 GiB, beyond which an L2 address may lie: L1 is given the fault (H2). */
-static bool is_beyond_guest_tables(struct kvm_mmu *mmu, u64 addr)
+/*
+ * 32-bit tables, of PAE those below the PDPTEs, reach no further than 4 GiB, beyond which an L2 address may lie: L1 is
+ * given the fault (H2).
+ */
+static bool is_beyond_guest_tables(unsigned int top_level, u64 addr)
 {
-	return addr >> 32 && mmu->cpu_role.base.level <= PT32E_ROOT_LEVEL;
+	return addr >> 32 && top_level <= PT32_ROOT_LEVEL;
 }
 
 /*
@@ -62,12 +80,12 @@ static u64 make_link_spte(struct kvm_mmu_page *parent, struct kvm_mmu_page *sp)
 	return parent->in_pae_root ? make_pdpte(sp->spt) : make_nonleaf_spte(sp->spt, sp_ad_disabled(sp));
 }
 
-/* Put a level-3 root's table where a 32-bit CR3 reaches it, zeroed: freed entries must not come back (H5). */
+/* Put a level-3 root's table where a 32-bit CR3 reaches it, emptied: freed entries must not come back (H5). */
 static void use_pae_root(struct kvm_mmu *mmu, struct kvm_mmu_page *sp)
 {
 	sp->in_pae_root = true;
 	sp->spt = mmu->pae_root;
-	memset(sp->spt, 0, PAGE_SIZE);
+	memset64(sp->spt, SHADOW_NONPRESENT_VALUE, SPTE_ENT_PER_PAGE);
 }
 
 /*
@@ -157,7 +175,7 @@ static int alloc_pae_root(struct kvm_vcpu *vcpu)
 
 	if (mmu->pae_root || mmu->root_role.level != PT32E_ROOT_LEVEL)
 		return 0;
-	page = alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO | __GFP_DMA32);
+	page = alloc_page(GFP_KERNEL_ACCOUNT | __GFP_DMA32);
 	if (!page)
 		return -ENOMEM;
 	mmu->pae_root = page_address(page);

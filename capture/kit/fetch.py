@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A Debian kernel and busybox, out of their packages: nothing is installed, nothing is compiled.
-
-Packages come by apt with a configuration of the kit's own, so that no suite is added to the machine's.
-"""
+"""A Debian kernel and busybox, out of their packages: nothing is installed, nothing is compiled."""
 
 from __future__ import annotations
 
@@ -12,18 +9,18 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from kit.errors import KitError, call, program
+from kit.archive import REMEDY, archive
+from kit.errors import KitError, program
 from kit.kernels import Kernel
 
 BUSYBOX = "busybox-static"
-KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
 def fetch(folder: Path, kernel: Kernel, cache: Path | None) -> list[Path]:
     """Fill `folder` with vmlinuz, the modules and busybox; packages come from `cache`, or by apt, and stay in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     patterns = (*kernel.packages, BUSYBOX)
-    found = {pattern: _kept(pattern, folder, cache) for pattern in patterns}
+    found = {pattern: kept(pattern, folder, cache) for pattern in patterns}
     missing = [pattern for pattern in patterns if found[pattern] is None]
     if missing and cache is not None and (others := [path.name for path in sorted(cache.glob("linux-*.deb"))]):
         raise KitError(f"{cache} has no package {missing[0]} of Linux {kernel.name}, but {others[0]}: give another --kernel, or no --cache")
@@ -43,7 +40,7 @@ def fetch(folder: Path, kernel: Kernel, cache: Path | None) -> list[Path]:
     return packages
 
 
-def _kept(pattern: str, folder: Path, cache: Path | None) -> Path | None:
+def kept(pattern: str, folder: Path, cache: Path | None) -> Path | None:
     """The newest package of a pattern that is there already."""
     for place in (folder, cache):
         names = [(_order(match), path) for path in place.glob("*_*.deb") if (match := re.match(pattern + "_", path.name))] if place else []
@@ -58,33 +55,14 @@ def _order(match: re.Match[str]) -> int:
 
 def _download(patterns: list[str], folder: Path, kernel: Kernel) -> dict[str, Path | None]:
     """Let apt fetch the newest package of each pattern, from the kernel's suites."""
-    options = _apt_options(folder / "apt", kernel)
-    remedy = "is the network there? Or give the .deb files by --cache; those of old kernels are on snapshot.debian.org"
-    call([program("apt-get", "apt"), *options, "update", "-qq"], remedy, folder)
-    listed = call([program("apt-cache", "apt"), *options, "pkgnames"], remedy).split()
+    debian = archive(folder, kernel.source)
+    listed = debian.names()
     for pattern in patterns:
         matches = [match for name in listed if (match := re.fullmatch(pattern, name))]
         if not matches:
-            raise KitError(f"Debian has no {pattern} in {kernel.source[-1]}: {remedy}")
-        call([program("apt-get", "apt"), *options, "download", "-qq", max(matches, key=_order)[0]], remedy, folder)
-    return {pattern: _kept(pattern, folder, None) for pattern in patterns}
-
-
-def _apt_options(place: Path, kernel: Kernel) -> list[str]:
-    """apt with lists and sources in `place` alone."""
-    for part in ("lists/partial", "cache/archives/partial"):
-        (place / part).mkdir(parents=True, exist_ok=True)
-    sources = place / "sources.list"
-    sources.write_text("".join(f"deb [arch=amd64 signed-by={KEYRING}] {line}\n" for line in kernel.source))
-    told = {
-        "Dir::Etc::sourcelist": sources.resolve(),
-        "Dir::Etc::sourceparts": "-",
-        "Dir::State::lists": (place / "lists").resolve(),
-        "Dir::Cache": (place / "cache").resolve(),
-        "APT::Architecture": "amd64",
-        "APT::Sandbox::User": "root",
-    }
-    return [word for name, value in told.items() for word in ("-o", f"{name}={value}")]
+            raise KitError(f"Debian has no {pattern} in {kernel.source[-1]}: {REMEDY}")
+        debian.download(max(matches, key=_order)[0])
+    return {pattern: kept(pattern, folder, None) for pattern in patterns}
 
 
 def _unpack(package: Path, wanted: dict[str, str], folder: Path) -> None:

@@ -67,11 +67,14 @@ class Kernel(NamedTuple):
     """What is loaded, in this order: a disk to write to, and KVM with what it needs."""
     probes: tuple[str, ...]
     role: RoleBits
+    compiler: tuple[str, ...] = ()
+    """Packages of what its modules are built with, if that is not Debian 12's own."""
 
 
 _SUITES = {
     "bookworm": "http://deb.debian.org/debian bookworm main",
     "bookworm-security": "http://deb.debian.org/debian-security bookworm-security main",
+    "trixie": "http://deb.debian.org/debian trixie main",
     "trixie-backports": "http://deb.debian.org/debian trixie-backports main",
 }
 KERNELS = {
@@ -110,7 +113,7 @@ KERNELS = {
         Kernel(
             name="7.3",
             packages=(r"linux-binary-7\.3\.(\d+)\+deb13-amd64", r"linux-modules-7\.3\.(\d+)\+deb13-amd64"),
-            source=(_SUITES["bookworm"], _SUITES["trixie-backports"]),
+            source=(_SUITES["trixie"], _SUITES["trixie-backports"]),
             modules=(DISK, *KVM_MODULES),
             probes=(
                 *_COMMON_PROBES,
@@ -120,6 +123,7 @@ KERNELS = {
                 "p:kv/zap_collapsible kvm:kvm_mmu_recover_huge_pages",
             ),
             role=_ROLE_RWUX,
+            compiler=("gcc-14-x86-64-linux-gnu", "libelf1t64", "libssl3t64"),
         ),
     )
 }

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from kit import edits, memslots, nested, rights, roots
+from kit import apart, edits, memslots, nested, rights, roots
 from kit.errors import KitError
 from kit.guest import FLAT, P32, P57, P64, PAE32, REAL, Guest, Mode, Paged
 from kit.random_guest import RandomGuest
@@ -24,6 +24,7 @@ SHADOW = {
 EXTRA = {"flood2": edits.flood2, "unsync2": edits.unsync2, "recycle": edits.recycle}
 UNPAGED = {"basic": memslots.flat_basic, "mmio": memslots.mmio, "slots": memslots.slots, "dirty": memslots.dirty}
 
+APART = {"nowhere": apart.nowhere, "invlpg": apart.invlpg, "syncdirty": apart.sync_dirty}
 NESTED = {
     "basic": nested.basic, "high": nested.high, "big": nested.big, "ncr3": nested.ncr3, "slots": nested.slots, "l2pg": nested.l2pg,
 }  # fmt: skip
@@ -115,6 +116,15 @@ def beyond() -> Iterator[Guest]:
         yield guest
 
 
+def kernels_apart() -> Iterator[Guest]:
+    yield paged(P32, "nowhere", apart.nowhere)
+    for mode in (PAE32, P64):
+        for name, play in APART.items():
+            yield paged(mode, name, play)
+    yield paged(PAE32, "pdptnowhere", apart.pdpt_nowhere)
+    yield unpaged(FLAT, "wp", apart.flat_wp)
+
+
 def random_guests(seeds: range) -> Iterator[Guest]:
     for mode in PAGED:
         for seed in seeds:
@@ -151,7 +161,7 @@ def random_nestedsp(seeds: range) -> Iterator[Guest]:
 
 FIXED: dict[str, Callable[[], Iterator[Guest]]] = {
     "shadow": shadow, "extra": extra, "p57": p57, "nested": all_nested, "nestedsp": nestedsp, "two_roots": two,
-    "beyond": beyond, "late": late,
+    "beyond": beyond, "late": late, "apart": kernels_apart,
 }  # fmt: skip
 BY_SEED: dict[str, Callable[[range], Iterator[Guest]]] = {
     "random": random_guests, "random_la57": random_la57, "random_nested": random_nested, "random_nestedsp": random_nestedsp,
@@ -182,6 +192,7 @@ RUNS = {
     "late": Run("late", Host()),
     "beyond": Run("beyond", NPT),
     "beyond_la57": Run("beyond", NPT_LA57),
+    "apart": Run("apart", Host()),
     "random": Run("random", Host()),
     "random_la57": Run("random_la57", Host(la57=True)),
     "random_nested": Run("random_nested", NPT),

@@ -65,7 +65,7 @@ def edited(text: str, edit: Edit) -> str:
     return text[:start] + body + text[end:]
 
 
-_REMEDY = "the edits are for Debian's Linux 6.1.170 to 6.1.192"
+_REMEDY = "the edits are for Debian's Linux 6.1.170 to 6.1.192, 6.12.117 and 7.3.4"
 
 
 def _definition(text: str, edit: Edit) -> tuple[int, int]:
