@@ -187,6 +187,15 @@ class Pager:
     def clear_dirty_log(self, slot: int, first_page: int, pages: int, bitmap: bytes) -> None:
         """It is clear."""
 
+    def set_shadow_pages(self, limit: int) -> None:
+        """It needs no limit."""
+
+    def reschedule(self, pages: int) -> None:
+        """It syncs nothing."""
+
+    def invalidate_hva(self, hva: int, size: int) -> None:
+        """It drops all translations at each flush, and none before."""
+
     def shadow_pages(self) -> list[Any]:
         """Nothing is write-protected."""
         return []

@@ -42,6 +42,7 @@ class Guest(HostOperations):
             self._l2_register,
             self._race,
             self._outside,
+            self._host,
         )
         for index in range(len(self.cpus)):
             self._start(index)

@@ -60,6 +60,8 @@ class GuestAuthor(HostAuthor):
             self.replaced: 3.0,
             self.outside: 2.0,
             self.changeling: 2.0,
+            self.aliases: 0.4,
+            self.host: 0.8,
         }
         if guest.nested:
             weights |= {self.l2_mode: 0.6, self.l2_tables: 6.0, self.l2_register: 2.0}

@@ -101,5 +101,33 @@ class HostAuthor(TableWriter):
             if random.random() < 0.4:
                 self._add(Kind.INVLPG, vcpu, gva)
 
+    def aliases(self, vcpu: int) -> None:
+        """One frame mapped by whole blocks of entries, which are mapped ahead of faults, then taken, moved, or a table."""
+        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
+        frame, size = random.choice((random.randrange(FRAMES), random.randint(1, TABLES))), tlb.mode.entry_size
+        for gva in random.sample(self.guest.reach[tlb.mode.levels], 4) if tlb.mode.levels else ():
+            trail = self._look(vcpu, gva)
+            if not trail or tlb.mode.steps[trail[-1].step].level > 1:
+                continue
+            for at in range(trail[-1].pa & -8 * size, (trail[-1].pa & -8 * size) + 8 * size, size):
+                self._add(Kind.POKE, vcpu, at, size, frame << 12 | 0x67)
+            self._add(Kind.INVLPG, vcpu, gva)
+            self._add(Kind.ACCESS, vcpu, gva, random.choice((0, USER)), 8, 0)
+        if random.random() < 0.6:
+            self._add(Kind.SWAP, vcpu, frame, 1)
+        self._touch(frame, 1, 3)
+
+    def host(self, vcpu: int) -> None:
+        """Fewer shadow pages for a while; a task that wants the CPU in the middle of a sync; the host's tables change."""
+        random = self.random
+        which = random.randrange(3)
+        number = random.choice((64, 64, 72, 80)) if which == 0 else random.randrange(4) if which == 1 else self._used_page(vcpu)
+        self._add(Kind.HOST, vcpu, which, number)
+        if which == 1:
+            self._add(Kind.CR3, vcpu, self.guest.oracle.vcpus[vcpu].cr3)
+
     def zap_all(self, vcpu: int) -> None:
-        self._add(Kind.ZAP_ALL, vcpu)
+        """Once, or several times before a vCPU looks; the generation has one bit."""
+        for _ in range(self.random.choice((1, 1, 2, 3))):
+            self._add(Kind.ZAP_ALL, vcpu)
+        self._add(Kind.ACCESS, self.random.getrandbits(1), self.random.choice(self.recent), self.random.choice(ACCESSES), 8, 0)

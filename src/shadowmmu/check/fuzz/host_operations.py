@@ -113,3 +113,16 @@ class HostOperations(GuestOperations):
             return "not now"
         self.oracle.store_from_outside(hpa, size, lambda: self.memory.write(hpa, size, value & (1 << 8 * size) - 1))
         return "stored"
+
+    def _host(self, op: Op) -> str:
+        if op.a == 0:
+            self.vm.set_shadow_pages(op.b)
+            return "limits shadow pages"
+        if op.a == 1:
+            self.vm.reschedule(op.b)
+            return "wants the CPU"
+        host = self.slots.host_page(op.b)
+        if host is None:
+            return "nothing"
+        self.vm.invalidate_hva(host * PAGE, PAGE)
+        return "changes its tables"

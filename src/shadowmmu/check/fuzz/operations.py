@@ -59,6 +59,8 @@ class Kind(IntEnum):
     L2_REGISTER = 18  # L2 writes CR0, CR3 (no exit), CR4 or EFER [number from 0, value]
     RACE = 19  # an access; while its fault is served the other vCPU stores [gva, access | point << 12 | size << 16, gpa, value]
     OUTSIDE = 20  # a device or the host's user space stores to guest memory; the MMU is not told [gpa, size, value]
+    HOST = 21  # 0: user space sets how many shadow pages there may be, 1: another task wants the CPU after so many synced pages,
+    # 2: the host's tables of a guest page change, its frame does not [which, number]
 
 
 class Op(NamedTuple):

@@ -33,6 +33,7 @@ WORDS = {
     Kind.L2_MODE: "gives its L2 CR0 {a:#x}, CR3 {b:#x}, CR4 {c:#x}, EFER {d:#x}",
     Kind.L2_REGISTER: "its L2 loads register {a} with {b:#x}",
     Kind.RACE: "{how} at {a:#x}, while the other stores {d:#x} to {c:#x}",
+    Kind.HOST: "the host: {a} (0 shadow pages, 1 pages synced until it wants the CPU, 2 its tables change of gfn), {b:#x}",
     Kind.OUTSIDE: "a device stores {c:#x}, {b} bytes, to guest-physical {a:#x}",
 }
 
