@@ -196,6 +196,9 @@ class Pager:
     def invalidate_hva(self, hva: int, size: int) -> None:
         """It drops all translations at each flush, and none before."""
 
+    def shadow_page(self, hpa: int) -> None:
+        """It has tables of its own."""
+
     def shadow_pages(self) -> list[Any]:
         """Nothing is write-protected."""
         return []

@@ -4,6 +4,7 @@
 from shadowmmu.check.fuzz.episode import Guest
 from shadowmmu.check.fuzz.host_author import HostAuthor
 from shadowmmu.check.fuzz.operations import (
+    FRAMES,
     LOW,
     PAGE,
     TABLES,
@@ -60,6 +61,7 @@ class GuestAuthor(HostAuthor):
             self.replaced: 3.0,
             self.outside: 2.0,
             self.changeling: 2.0,
+            self.vanished: 2.0,
             self.aliases: 0.4,
             self.host: 0.8,
         }
@@ -225,6 +227,24 @@ class GuestAuthor(HostAuthor):
         self._add(Kind.ACCESS, 1 - vcpu, gva, user | WRITE, 8, 0)
         self._add(Kind.SWAP, vcpu, leaf.address >> 12, 1)
         self._add(Kind.ACCESS, vcpu, gva, user, 8, 0)
+
+    def vanished(self, vcpu: int) -> None:
+        """A page is read through a clean leaf, which then names no memory or another page; it is written before anybody invalidates."""
+        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
+        gva, size = random.choice(self.recent), tlb.mode.entry_size
+        trail = self._look(vcpu, gva) if tlb.mode.levels and gva in self.guest.reach[tlb.mode.levels] else []
+        if not trail or tlb.mode.steps[trail[-1].step].level > 1:
+            return
+        user, at = random.choice((0, USER)), trail[-1].pa
+        self._add(Kind.POKE, vcpu, at, size, random.randrange(FRAMES) << 12 | 0x27)
+        self._add(Kind.ACCESS, vcpu, gva, user, 8, 0)
+        frame = random.choice((FRAMES + 3, FRAMES + 3, 0x80000, random.randrange(FRAMES)))
+        if random.random() < 0.5:
+            self._add(Kind.OUTSIDE, vcpu, at, size, frame << 12 | 0x67)
+        else:
+            self._write_entry(vcpu, at, frame << 12 | 0x67, make_way=True)
+        self._add(Kind.ACCESS, vcpu, gva, user | WRITE, 8, 0)
+        self._add(Kind.ACCESS, 1 - vcpu, gva, user, 8, 0)
 
     def dance(self, vcpu: int) -> None:
         """With PCIDs: change an entry, go to another PCID and back keeping translations, some invalidation on the way."""

@@ -99,7 +99,7 @@ class Stage:
         npt_levels = self.host_levels if self.nested else 0
         self.cpus = [ModelCpu(v, self.memory, host, self.oracle.vcpus[i], evict, npt_levels) for i, v in enumerate(self.vm.vcpus)]
         for i, cpu in enumerate(self.cpus):
-            Agreement(cpu, f"vcpu {i}")
+            Agreement(cpu, self.oracle.vcpus[i], self.vm.shadow_page)
 
     def _fill_memory(self) -> None:
         """Data that differs everywhere; tables come later."""

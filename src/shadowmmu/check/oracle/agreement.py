@@ -4,24 +4,35 @@
 A missing flush shows the moment the vCPU runs again, not when the guest happens to use the address. Tables may allow
 more than is cached; less of a right that is cached, another address, or nothing, was to be flushed. Entries of another
 PCID are looked at when it is loaded.
+
+I12: when the guest has flushed, no table below the root that it enters with is unsync: its shadow is of now.
 """
 
+from collections.abc import Callable
+
+from shadowmmu.check.oracle.oracle import VirtualTlb
+from shadowmmu.engine.face.types import ShadowPageView
 from shadowmmu.hardware.cpu import ModelCpu, Violation
 
 
 class Agreement:
     """Watches the TLB of one model CPU."""
 
-    def __init__(self, cpu: ModelCpu, name: str) -> None:
-        self.cpu, self.name = cpu, name
+    def __init__(self, cpu: ModelCpu, tlb: VirtualTlb, page: Callable[[int], ShadowPageView | None]) -> None:
+        self.cpu, self.tlb, self.page = cpu, tlb, page
         cpu.entered = self.check
 
     def check(self) -> None:
-        """Raises a violation for the first thing cached that should have been flushed."""
+        """Raises a violation for the first thing cached that should have been flushed, or a table that should have been synced."""
+        if self.tlb.flushed:
+            self.tlb.flushed = False
+            root = self.page(self.cpu.root)
+            if root is not None and root.unsync_children:
+                raise Violation(f"{self.tlb.name}: I12: has flushed, and enters the guest with unsync tables below root {root.hpa:#x}")
         for gva, kind, entry in self.cpu.tlb.changed(self.cpu.tag):
             what = "a table on the way to" if kind == "table" else "the translation of"
             was, now = entry.value, entry.now & entry.mask
             raise Violation(
-                f"{self.name}: I11: enters the guest with {what} {gva:#x} in its TLB, made of entry {entry.pa:#x} when it was {was:#x}, "
-                f"which is {now:#x} now, and no flush was asked for"
+                f"{self.tlb.name}: I11: enters the guest with {what} {gva:#x} in its TLB, made of entry {entry.pa:#x} when it was "
+                f"{was:#x}, which is {now:#x} now, and no flush was asked for"
             )

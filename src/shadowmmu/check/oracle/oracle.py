@@ -145,6 +145,8 @@ class VirtualTlb:
         """The L2 that runs on nested tables, if it has paging of its own."""
         self._pdptes: tuple[int, ...] = (0, 0, 0, 0)
         self.prediction: Prediction | None = None
+        self.flushed = False
+        """The guest has flushed since it was entered last: nothing that is shadowed may be stale."""
         self._set_mode()
         self.space = AddressSpace(self, self.oracle.watched, 0)
         self.spaces = {0: self.space}
@@ -172,6 +174,7 @@ class VirtualTlb:
         self._set_mode()
         if was != now.levels or flips4 & hw.CR4_PGE or flips4 & ~cr4 & hw.CR4_PCIDE:
             self.spaces = {}
+        self.flushed = self.flushed or not self.spaces or (mov_cr3 and not noflush)
         self.space = self.spaces[self._pcid] = self.spaces.get(self._pcid) or AddressSpace(self, self.oracle.watched, cr3)
         if mov_cr3:
             self.space.mixed = noflush and (self.space.mixed or self.space.cr3 != self.cr3)
@@ -190,6 +193,7 @@ class VirtualTlb:
 
     def flush(self) -> None:
         """Nothing is kept: VMRUN and #VMEXIT, with TLB_CONTROL 1 or between ASIDs (APM 15.16)."""
+        self.flushed = True
         self._set_mode()
         self.space = AddressSpace(self, self.oracle.watched, self.cr3)
         self.spaces = {self._pcid: self.space}

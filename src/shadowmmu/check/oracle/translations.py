@@ -123,16 +123,18 @@ class AddressSpace:
         if (table, rights) in self.tables[key]:
             return
         self.tables[key].add((table, rights))
-        tlb, memory = self.tlb, self.tlb.memory
+        tlb, memory, width = self.tlb, self.tlb.memory, self.tlb.mode.entry_size
+        start = memory.host(table)
+        if start is None:
+            return
+        below = rights if memory.writable(table) else rights | hw.ACCESSED
+        unguarded = table >> 12 in tlb.unguarded.gfns
         for child in tlb.shape[key]:
-            gpa = table + child.at * tlb.mode.entry_size
-            hpa = memory.host(gpa)
-            if hpa is not None:
-                if gpa >> 12 in tlb.unguarded.gfns:
-                    tlb.unguarded.values.setdefault(hpa, set())
-                below = rights if memory.writable(gpa) else rights | hw.ACCESSED
-                self.depends.setdefault(hpa, []).append((child, below))
-                self._use(child, hpa, below)
+            hpa = start + child.at * width
+            if unguarded:
+                tlb.unguarded.values.setdefault(hpa, set())
+            self.depends.setdefault(hpa, []).append((child, below))
+            self._use(child, hpa, below)
 
     def _use(self, child: Child, hpa: int, rights: int) -> None:
         """Add what the entry at `hpa` leads to now. ACCESSED in `rights`: its table is in a read-only slot."""
