@@ -3,7 +3,7 @@
 
 import pytest
 
-from shadowmmu import ShadowPageView, Vm
+from shadowmmu import Vm
 from shadowmmu.check.oracle.agreement import Agreement
 from shadowmmu.check.oracle.oracle import Oracle
 from shadowmmu.check.oracle.translations import GuestMemory
@@ -34,7 +34,7 @@ def running(write: bool = True) -> tuple[ModelCpu, HostMemory, list[TrailEntry]]
     memory = HostMemory(vm.host_regions())
     oracle = Oracle(Memory(vm, memory), (GVA,), 1, Features(maxphyaddr=40))
     cpu = ModelCpu(vm.vcpus[0], memory, Features(maxphyaddr=46), oracle.vcpus[0])
-    Agreement(cpu, oracle.vcpus[0], vm.shadow_page)
+    Agreement(cpu, oracle.vcpus[0], lambda _: False)
     cpu.access(GVA, 2 if write else 0, False, 8, 1 if write else None)
     path = [source for key, sources in cpu.tlb._sources.items() if key[0] == "page" for source in sources]
     return cpu, memory, [TrailEntry(0, s.pa, memory.read(s.pa, 8), 0, 0) for s in path]
@@ -79,11 +79,10 @@ def test_i11_a_flush_that_was_asked_for() -> None:
 
 def test_i12_a_guest_that_has_flushed_and_tables_that_are_not_in_sync() -> None:
     cpu, _, _ = running()
-    root = cpu.observer.oracle.vcpus[0]  # type: ignore[attr-defined]
-    unsync = ShadowPageView(cpu.root, 0, 0x83, 0, False, 1, True, 0, False, ())
-    Agreement(cpu, root, lambda _: unsync)
+    tlb = cpu.observer.oracle.vcpus[0]  # type: ignore[attr-defined]
+    Agreement(cpu, tlb, lambda at: at == cpu.root)
     cpu.enter()  # nothing was flushed
-    root.flush()
+    tlb.flush()
     with pytest.raises(Violation, match="I12: has flushed, and enters the guest with unsync tables"):
         cpu.enter()
     cpu.enter()

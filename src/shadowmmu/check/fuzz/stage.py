@@ -99,7 +99,12 @@ class Stage:
         npt_levels = self.host_levels if self.nested else 0
         self.cpus = [ModelCpu(v, self.memory, host, self.oracle.vcpus[i], evict, npt_levels) for i, v in enumerate(self.vm.vcpus)]
         for i, cpu in enumerate(self.cpus):
-            Agreement(cpu, self.oracle.vcpus[i], self.vm.shadow_page)
+            Agreement(cpu, self.oracle.vcpus[i], self._unsync_below)
+
+    def _unsync_below(self, root: int) -> bool:
+        """As the shadow page marks it; a bare root is none."""
+        page = self.vm.shadow_page(root)
+        return page is not None and page.unsync_children > 0
 
     def _fill_memory(self) -> None:
         """Data that differs everywhere; tables come later."""

@@ -11,24 +11,22 @@ I12: when the guest has flushed, no table below the root that it enters with is 
 from collections.abc import Callable
 
 from shadowmmu.check.oracle.oracle import VirtualTlb
-from shadowmmu.engine.face.types import ShadowPageView
 from shadowmmu.hardware.cpu import ModelCpu, Violation
 
 
 class Agreement:
     """Watches the TLB of one model CPU."""
 
-    def __init__(self, cpu: ModelCpu, tlb: VirtualTlb, page: Callable[[int], ShadowPageView | None]) -> None:
-        self.cpu, self.tlb, self.page = cpu, tlb, page
+    def __init__(self, cpu: ModelCpu, tlb: VirtualTlb, unsync_below: Callable[[int], bool]) -> None:
+        self.cpu, self.tlb, self.unsync_below = cpu, tlb, unsync_below
         cpu.entered = self.check
 
     def check(self) -> None:
         """Raises a violation for the first thing cached that should have been flushed, or a table that should have been synced."""
         if self.tlb.flushed:
             self.tlb.flushed = False
-            root = self.page(self.cpu.root)
-            if root is not None and root.unsync_children:
-                raise Violation(f"{self.tlb.name}: I12: has flushed, and enters the guest with unsync tables below root {root.hpa:#x}")
+            if self.unsync_below(self.cpu.root):
+                raise Violation(f"{self.tlb.name}: I12: has flushed, and enters the guest with unsync tables below root {self.cpu.root:#x}")
         for gva, kind, entry in self.cpu.tlb.changed(self.cpu.tag):
             what = "a table on the way to" if kind == "table" else "the translation of"
             was, now = entry.value, entry.now & entry.mask
