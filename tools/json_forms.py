@@ -30,10 +30,12 @@ from shadowmmu.runs.explained.explanation import Explanation
 from shadowmmu.runs.fuzz_report import FuzzReport
 from shadowmmu.runs.guest_run import RunReport
 from shadowmmu.runs.stepped import Steps
+from shadowmmu.runs.suite.run_suite import SuiteReport
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "json.md"
 FORMS: dict[str, type] = {
     "shadowmmu.run/1": RunReport,
+    "shadowmmu.run.suite/1": SuiteReport,
     "shadowmmu.show/1": Shown,
     "shadowmmu.step/1": Steps,
     "shadowmmu.compare/1": Comparison,

@@ -13,6 +13,7 @@ from shadowmmu.cli.guests import find_guest
 from shadowmmu.cli.kernels import KernelName
 from shadowmmu.cli.output import console, print_json
 from shadowmmu.cli.roots import Roots
+from shadowmmu.cli.suites import run_images
 from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.runs.event_log import EventLog
 from shadowmmu.runs.guest_run import Audit, GuestRun
@@ -20,6 +21,7 @@ from shadowmmu.view.draw_report import draw_report
 from shadowmmu.view.live import LiveRun
 
 Count = Annotated[int | None, Parameter(validator=validators.Number(gte=1))]
+Seconds = Annotated[float | None, Parameter(validator=validators.Number(gt=0))]
 
 
 def run(
@@ -31,6 +33,10 @@ def run(
     audit: Audit = "every",
     trace: Path | None = None,
     max_exits: Count = None,
+    suite: Path | None = None,
+    only: Annotated[list[str], Parameter(consume_multiple=True)] | None = None,
+    seconds: Seconds = None,
+    junit: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Run a guest on the shadow MMU and say how it went.
@@ -53,9 +59,19 @@ def run(
         File for the events of the MMU, an event a line under the exit that caused it. A pipe must be read.
     max_exits
         Stop after this many exits; then that is no failure.
+    suite
+        Instead of a guest, run the images of a built tree of kvm-unit-tests, see docs/suite.md.
+    only
+        Of a suite: the entries to run, by their names in x86/unittests.cfg.
+    seconds
+        Of a suite: virtual seconds that an image may take; by default its own timeout.
+    junit
+        Of a suite: file for the report as JUnit XML.
     json
         Print the report as JSON, and not the guest's output as it comes.
     """
+    if suite is not None:
+        return run_images(suite, only or [], roots=roots, kernel=kernel, audit=audit, seconds=seconds, junit=junit, json=json)
     description = find_guest(guest)
     out = console()
     live = LiveRun(out)

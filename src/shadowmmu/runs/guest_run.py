@@ -116,14 +116,17 @@ class GuestRun:
             log.start()
             self.machine.vm.start_trace()
 
-    def run(self, max_exits: int | None = None, until: Callable[[Machine], bool] | None = None) -> RunReport:
-        """Run to the guest's end, or to exit number `max_exits`, which then is no failure, or to the exit where `until` holds."""
+    def run(self, max_exits: int | None = None, until: Callable[[Machine], bool] | None = None, max_ticks: int | None = None) -> RunReport:
+        """Run to the guest's end, or to exit number `max_exits`, which then is no failure, or to the exit where `until` holds.
+
+        max_ticks  of virtual time; then it is one
+        """
         self.until = until
         result: Result | None = None
         violations: list[str] = []
         broke = ""
         try:
-            result = self.machine.run(max_exits=max_exits or MAX_EXITS)
+            result = self.machine.run(max_exits=max_exits or MAX_EXITS, max_ticks=max_ticks)
             if self.auditor.when == "exit":
                 self.auditor(self.machine.vm)
         except Violated as violated:

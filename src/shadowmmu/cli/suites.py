@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`shadowmmu run --suite`: the images of a suite that others wrote."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from shadowmmu.cli.output import console, print_json
+from shadowmmu.errors import BadInput
+from shadowmmu.runs.guest_run import Audit
+from shadowmmu.runs.suite.entries import read_suite
+from shadowmmu.runs.suite.junit import to_junit
+from shadowmmu.runs.suite.run_suite import run_suite
+from shadowmmu.view.draw_suite import draw_suite, image_line
+
+
+def run_images(
+    directory: Path, only: list[str], *, roots: str, kernel: str, audit: Audit, seconds: float | None, junit: Path | None, json: bool
+) -> int:
+    """Run them and say how it went; the exit code."""
+    suite, out = read_suite(directory), console()
+    if junit is not None and not os.access(junit.parent, os.W_OK):
+        raise BadInput(f"cannot write {junit}: its directory is not there or not yours; name a file in one you may write to")
+    report = run_suite(
+        suite,
+        roots=roots,
+        kernel=kernel,
+        audit=audit,
+        only=only,
+        seconds=seconds,
+        on_image=(lambda image: None) if json else lambda image: out.print(image_line(image)),
+    )
+    if junit is not None:
+        junit.write_bytes(to_junit(report))
+    if json:
+        print_json("shadowmmu.run.suite/1", report)
+    else:
+        out.print(draw_suite(report))
+    return int(not report.as_expected)

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Suites: a small tree in the form of kvm-unit-tests, made here, and what is said of its images."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from shadowmmu.cli.main import call
+from shadowmmu.errors import BadInput
+from shadowmmu.runs.suite.entries import Entry, guest_of, read_suite, why_skipped
+from shadowmmu.runs.suite.junit import to_junit
+from shadowmmu.runs.suite.output import SubTest, same_failures, sub_tests
+from shadowmmu.runs.suite.run_suite import run_suite
+
+_AT = 0x400000
+CONFIG = """
+[good]
+file = good.flat
+smp = 2
+test_args = "-a 'b c'"
+
+[bad]   # one of its tests fails
+file = bad.flat
+timeout = 30s
+
+[skipped]
+file = skipped.flat
+
+[spins]
+file = spins.flat
+timeout = 1
+
+[elsewhere]
+file = good.flat
+arch = i386
+
+[manual]
+file = good.flat
+groups = nodefault
+
+[nested]
+file = good.flat
+groups = vmx
+
+[unbuilt]
+file = unbuilt.flat
+"""
+IMAGES = {  # name -> what it prints, what it writes to the exit port
+    "good": ("PASS: one\nPASS: two\nSUMMARY: 2 tests", 0),
+    "bad": ("PASS: one\nFAIL: \x1b[2J two\nSKIP: three\n", 1),
+    "skipped": ("SKIP: all of it\n", 77 >> 1),
+}
+
+
+def image(text: str, code: int) -> bytes:
+    """Multiboot with address fields: prints, and writes to the exit port."""
+    flags = 1 << 16
+    header = struct.pack("<8I", 0x1BADB002, flags, -(0x1BADB002 + flags) & 0xFFFFFFFF, _AT, _AT, 0, 0, _AT + 32)
+    where = _AT + 32 + 26
+    program = bytes.fromhex("66baf803be") + struct.pack("<I", where) + bytes.fromhex("ac84c07403eeebf8b8") + struct.pack("<I", code)
+    return header + program + bytes.fromhex("e7f4ebfe") + text.encode() + b"\0"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    (tmp_path / "x86").mkdir()
+    (tmp_path / "config.mak").write_text("SRCDIR=/x\nARCH=x86_64\n")
+    (tmp_path / "x86" / "unittests.cfg").write_text(CONFIG)
+    for name, (text, code) in IMAGES.items():
+        (tmp_path / "x86" / f"{name}.flat").write_bytes(image(text, code))
+    spins = image("", 0)
+    (tmp_path / "x86" / "spins.flat").write_bytes(spins[:32] + b"\xeb\xfe" + spins[34:])
+    return tmp_path
+
+
+def test_images_are_run_and_told_apart(tree: Path) -> None:
+    report = run_suite(read_suite(tree), seconds=0.01)
+    found = {image.name: (image.outcome, image.reason) for image in report.images}
+    assert found == {
+        "good": ("PASS", ""),
+        "bad": ("FAIL", "exit code 1"),
+        "skipped": ("SKIP", "all its tests were skipped"),
+        "spins": ("FAIL", "time limit: 0.010 s of the guest's time"),
+        "elsewhere": ("SKIP", "i386 only"),
+        "manual": ("SKIP", "marked as manual run only"),
+        "nested": ("SKIP", "not offered: VMX"),
+        "unbuilt": ("SKIP", "unbuilt.flat was not built"),
+    }
+    bad = report.images[1]
+    assert [(test.verdict, test.name) for test in bad.tests] == [("PASS", "one"), ("FAIL", "\x1b[2J two"), ("SKIP", "three")]
+    assert bad.elsewhere == ["\x1b[2J two"], "it fails without shadow paging, too"
+    assert not report.as_expected, "one of them never ends"
+
+
+def test_the_audit_sees_every_exit_of_an_image(tree: Path) -> None:
+    (found,) = run_suite(read_suite(tree), audit="every", only=["good"]).images
+    assert (found.outcome, found.count("PASS"), found.violations) == ("PASS", 2, [])
+
+
+def test_options_of_an_entry_become_those_of_a_guest(tree: Path) -> None:
+    suite = read_suite(tree)
+    assert guest_of(suite, suite.entries[0]).arguments == "-a 'b c'"
+    assert [entry.seconds for entry in suite.entries[:2]] == [90, 30]
+    parameters = ("-cpu", "max,+svm,-x2apic,vendor=GenuineIntel", "-m", "4g")
+    guest = guest_of(suite, Entry(name="e", file="good.flat", parameters=parameters, vcpus=4))
+    assert (guest.vcpus, guest.memory_mib, guest.features, guest.without) == (4, 3072, ("npt", "svm"), ("x2apic",))
+    assert guest.vendor == "Intel"
+    guest = guest_of(suite, Entry(name="e", file="good.flat", parameters=("-cpu", "max,+svm,-npt", "-m", "2048")))
+    assert (guest.memory_mib, guest.features) == (2048, ("svm",))
+    assert why_skipped(suite, Entry(name="e", file="good.flat", parameters=("-device", "intel-iommu"))) == "not offered: an IOMMU"
+
+
+def test_lines_that_are_verdicts() -> None:
+    text = "PASS: a: b\r\nPASS\nnoise PASS: x\nXFAIL: c\nXPASS: d\nFAIL:e\n"
+    assert [(test.verdict, test.name) for test in sub_tests(text)] == [
+        ("PASS", "a: b"),
+        ("PASS", ""),
+        ("XFAIL", "c"),
+        ("XPASS", "d"),
+        ("FAIL", "e"),
+    ]
+    twice = [SubTest("FAIL", "x"), SubTest("FAIL", "x")]
+    assert same_failures(twice, twice[:1]) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("config.mak", "ARCH=arm64\n", "is not for x86"),
+        ("x86/unittests.cfg", "no section\n", "mend that line"),
+        ("x86/unittests.cfg", "[a]\nfile = a\nsmp = many\n", "mend that line"),
+        ("x86/unittests.cfg", "[a]\nfile = a\ntest_args = 'open\n", "mend that line"),
+    ],
+)
+def test_what_is_no_suite_is_refused(tree: Path, file: str, text: str, said: str) -> None:
+    (tree / file).write_text(text)
+    with pytest.raises(BadInput, match=said):
+        read_suite(tree)
+    with pytest.raises(BadInput, match="name a tree of kvm-unit-tests"):
+        read_suite(tree / "x86")
+
+
+def test_an_unknown_entry_is_refused(tree: Path) -> None:
+    with pytest.raises(BadInput, match="has no nonsense"):
+        run_suite(read_suite(tree), only=["nonsense"])
+
+
+def test_junit_counts_and_has_no_character_that_xml_forbids(tree: Path) -> None:
+    root = ElementTree.fromstring(to_junit(run_suite(read_suite(tree), only=["good", "bad", "nested"])))
+    suites = [(suite.get("name"), suite.get("tests"), suite.get("failures"), suite.get("skipped")) for suite in root]
+    assert suites == [
+        ("good (special roots)", "3", "0", "0"),
+        ("bad (special roots)", "4", "2", "1"),
+        ("nested (special roots)", "1", "0", "1"),
+    ]
+    assert "\N{REPLACEMENT CHARACTER}[2J two" in {case.get("name") for case in root.iter("testcase")}
+
+
+def test_the_verb(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["run", "--suite", str(tree), "--audit", "off", "--junit", str(tmp_path / "out.xml")]
+    assert call([*options, "--only", "good", "bad"]) == 0
+    shown = capsys.readouterr().out
+    assert "PASS good (2 tests, 0 failures)" in shown and "fails without shadow paging, too" in shown and "\x1b[2J" not in shown
+    assert ElementTree.parse(tmp_path / "out.xml").getroot().tag == "testsuites"
+    assert call([*options, "--only", "spins", "--seconds", "0.01", "--json"]) == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["schema"], printed["images"][0]["outcome"]) == ("shadowmmu.run.suite/1", "FAIL")
+    assert call([*options[:-1], "/nowhere/out.xml"]) == 2
