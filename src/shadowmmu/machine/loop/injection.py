@@ -5,12 +5,13 @@ from collections.abc import Callable
 
 from shadowmmu.engine.face.kernels import KERNELS
 from shadowmmu.engine.face.types import Outcome
+from shadowmmu.machine.exits.task_switch import switch_by_gate
 from shadowmmu.machine.loop.entry import enter
 from shadowmmu.machine.memory.cpu_memory import CpuMemory
-from shadowmmu.machine.memory.linear_memory import PF, READ, SYSTEM, USER, WRITE, GuestFault, NestedFault
-from shadowmmu.machine.seam import ExitKind
+from shadowmmu.machine.memory.linear_memory import PF, READ, SYSTEM, USER, WRITE, Event, GuestFault, NestedFault
+from shadowmmu.machine.seam import ExitKind, State
 from shadowmmu.machine.svm.reflect import leave_by, shut_down, takes_event
-from shadowmmu.machine.vcpu.deliver import TripleFaultDelivery, deliver, second_event
+from shadowmmu.machine.vcpu.deliver import TaskGate, TaskSwitch, TripleFaultDelivery, deliver, second_event
 from shadowmmu.machine.vcpu.pending import Origin, Pending
 from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.x86.control import Cr0
@@ -69,12 +70,21 @@ class Injection:
             p.vcpu.cr2 = event.cr2
         p.injected[event.name] += 1
         try:
-            p.cpu.set_state(deliver(state, p.vcpu.cr0, p.vcpu.efer, self._memory, event))
+            p.cpu.set_state(self._delivered(state, event))
         except NestedFault as nested_fault:
             leave_by(p, nested_fault, event)
         except GuestFault as fault:
             return self._merged(pending, fault)
         return None
+
+    def _delivered(self, state: State, event: Event) -> State:
+        p = self._p
+        try:
+            return deliver(state, p.vcpu.cr0, p.vcpu.efer, self._memory, event)
+        except TaskGate as gate:
+            if p.nested is not None:
+                raise TaskSwitch(f"{event.name} of L2 goes through a task gate; use an interrupt gate in its IDT") from None
+            return switch_by_gate(p, self._memory, state, gate.selector, event)
 
     def _begin(self, pending: Pending) -> None:
         """On hardware delivery is part of the guest entry, so the engine's requests are served first."""

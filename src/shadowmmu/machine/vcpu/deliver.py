@@ -2,7 +2,8 @@
 """Delivery of exceptions and software interrupts through the guest's IDT: real, virtual-8086, protected and long mode.
 
 Rules: SDM vol. 3 chapter 6 (6.12-6.14) and section 20.1.4; APM vol. 2 chapter 8. `deliver` works on a copy: if the
-delivery itself faults, it raises GuestFault and nothing has changed. Task gates are not offered.
+delivery itself faults, it raises GuestFault and nothing has changed. A task
+gate ends it: `TaskGate` tells where it leads.
 """
 
 from typing import NamedTuple
@@ -37,6 +38,7 @@ _CONTRIBUTORY = frozenset((DE, TS, NP, SS, GP))
 _FAULTS = frozenset((DE, 5, UD, NM, TS, NP, SS, GP, PF, MF, AC, XF))
 """Exceptions that return to the instruction that raised them; EFLAGS.RF is set in the frame."""
 _GATE_16, _GATE_TRAP_16, _GATE_32, _GATE_TRAP_32, _GATE_TASK = 0x6, 0x7, 0xE, 0xF, 0x5
+_LEGACY_GATES = frozenset((_GATE_16, _GATE_TRAP_16, _GATE_32, _GATE_TRAP_32, _GATE_TASK))
 _IST_OFFSET = 0x24
 # Plain integers: an enumeration's operators are too slow for every delivery.
 _PE, _LMA = int(Cr0.PE), int(Efer.LMA)
@@ -46,7 +48,15 @@ _REAL_CLEARS = int(Rflags.INTR | Rflags.TF | Rflags.AC | Rflags.RF)
 
 
 class TaskSwitch(Exception):
-    """The guest switches tasks by hardware, by a jump or a task gate of its IDT, which this machine does not do."""
+    """L2 switches tasks by hardware, which this machine does not do."""
+
+
+class TaskGate(Exception):
+    """The event goes through a task gate to the task of this TSS."""
+
+    def __init__(self, selector: int) -> None:
+        super().__init__(f"task gate to {selector:#x}")
+        self.selector = selector
 
 
 class TripleFaultDelivery(Exception):
@@ -153,14 +163,14 @@ class Delivery:
         gate = Gate(raw & 0xFFFF | raw >> 32 & 0xFFFF0000, raw >> 16 & 0xFFFF, raw >> 40 & 0x1F, raw >> 45 & 3, raw >> 32 & 7)
         if self.long:
             gate = gate._replace(offset=gate.offset | (raw >> 64 & MASK32) << 32)
-        if gate.kind == _GATE_TASK and not self.long:
-            raise TaskSwitch(f"{self.event.name} goes through a task gate; use an interrupt gate in the guest's IDT")
-        if gate.kind not in ((_GATE_32, _GATE_TRAP_32) if self.long else (_GATE_16, _GATE_TRAP_16, _GATE_32, _GATE_TRAP_32)):
+        if gate.kind not in ((_GATE_32, _GATE_TRAP_32) if self.long else _LEGACY_GATES):
             raise self._idt_fault()
         if self.event.software and gate.dpl < self.state.cpl:
             raise self._idt_fault()
         if not raw >> 47 & 1:
             raise self._idt_fault(NP)
+        if gate.kind == _GATE_TASK:
+            raise TaskGate(gate.selector)
         return gate
 
     def _descriptor(self, selector: int, vector: int) -> tuple[Segment, int]:
