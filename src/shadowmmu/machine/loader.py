@@ -57,6 +57,8 @@ class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """What it needs of the CPU: `svm` makes it a hypervisor, `npt` lets it use nested paging."""
     without: tuple[str, ...] = ()
     """What CPUID is not to offer."""
+    vendor: Literal["AMD", "Intel"] = "AMD"
+    """What CPUID and the MMU take the CPU for; AMD-V is AMD's only."""
     platform: Literal["bare", "pc"] = "bare"
     """What is around the CPU: a serial port that is polled, or a small PC with interrupts, whose other vCPUs wait for a SIPI."""
     arguments: str = ""

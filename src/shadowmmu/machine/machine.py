@@ -40,6 +40,7 @@ MAX_EXITS = 2_000_000
 MAX_QUIET = 2_000_000_000
 _SLICE = 10_000_000  # instructions after which a CPU without an exit is stopped for a look around
 _TURN, _TURN_INSTRUCTIONS = 64, 100_000  # exits, and instructions, of one vCPU before the next has its turn
+_SLEEP = 10 * TICKS_PER_SECOND  # for so long timers may go off and wake nobody
 
 
 class Limits(NamedTuple):
@@ -85,6 +86,7 @@ class Machine:
             kernel=kernel,
             shadow_pages=shadow_pages,
             tdp=nested_paging,
+            guest_vendor="vmx" if guest.vendor == "Intel" else "svm",
             cr4_reserved=int(Cr4.LA57) if nested_paging else 0,  # the nested tables of this CPU have four levels
         )
         self._on_exit, self._audit = on_exit, audit
@@ -101,8 +103,7 @@ class Machine:
         self._load(loaded := loaded or load_image(guest))
         self._loops = tuple(self._vcpu_loop(number, loaded) for number in range(guest.vcpus))
         self.processors = tuple(loop.processor for loop in self._loops)
-        self._quiet = 0
-        self._turn = 0
+        self._quiet = self._awake = self._turn = 0
         self._ran_last: Processor | None = None
 
     def _add_devices(self) -> Pc | None:
@@ -201,11 +202,11 @@ class Machine:
         return self._result(reason, detail)
 
     def _loop(self, limits: Limits, ctrl_c: CtrlC) -> tuple[Reason, str]:
-        self._quiet = 0
+        self._quiet, self._awake = 0, self.clock.now
         while True:
             loop = self._next_loop()
             if loop is None:
-                if not self.clock.warp():
+                if self.clock.now - self._awake > _SLEEP or not self.clock.warp():
                     return self._halted()
                 ended = self._limit_reached(limits)
             else:
@@ -235,6 +236,7 @@ class Machine:
             ended = self._step(loop, last_instruction, limits, ctrl_c)
             if ended is not None:
                 return ended
+        self._awake = self.clock.now
         return None
 
     def _step(self, loop: VcpuLoop, last_instruction: int, limits: Limits, ctrl_c: CtrlC) -> tuple[Reason, str] | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What firmware leaves in memory: the BIOS data area, the MP table, and the ACPI tables that name the APICs and the PM timer.
+"""What firmware leaves in memory: interrupt vectors, the BIOS data area, the MP table, and the ACPI tables that name APICs and PM timer.
 
 Sources: ACPI 1.0b chapter 5; MultiProcessor Specification 1.4 chapter 4.
 """
@@ -15,6 +15,10 @@ PM_EVENTS, PM_CONTROL = 0x600, 0x604
 _DATA_AREA, _EXTENDED_AREA, _TABLES, _RSDP = 0x400, 0x9FC00, 0xE0000, 0xF0000
 _BASE_MEMORY_KIB = 639
 _OEM = b"SHADOW"
+_HANDLERS, _HANDLERS_SEGMENT = 0xF0100, 0xF010
+_HANDLER_CODE = bytes.fromhex("50b020e6a0e62058cf50b020e62058cfcf")
+"""push ax; mov al, 20h; out A0h, al; out 20h, al; pop ax; iret - then the same without A0h, then iret alone."""
+_END_FIRST, _RETURN = 9, 16
 _IO_APIC_VERSION, _LAPIC_VERSION = 0x11, 0x14
 _ISA_LINES = 16
 _ENABLED, _BOOTSTRAP = 1, 2
@@ -83,6 +87,14 @@ def _mp_table(vcpus: int) -> bytes:
     return _sum_to_zero(pointer, 10).ljust(0x20, b"\0") + _sum_to_zero(header + body, 7)
 
 
+def _interrupt_vectors() -> bytes:
+    """Of real mode: the old controllers' interrupts are ended, from all others the handler returns at once."""
+    handlers = [_HANDLERS_SEGMENT << 16 | _RETURN] * 256
+    handlers[0x08:0x10] = [_HANDLERS_SEGMENT << 16 | _END_FIRST] * 8
+    handlers[0x70:0x78] = [_HANDLERS_SEGMENT << 16] * 8
+    return struct.pack("<256I", *handlers)
+
+
 def _data_area() -> bytes:
     """The serial port, where the extended area begins, and how much memory is below it."""
     area = bytearray(0x100)
@@ -94,7 +106,13 @@ def _data_area() -> bytes:
 
 def firmware(vcpus: int) -> dict[int, bytes]:
     """Guest physical address -> what lies there."""
-    return {_DATA_AREA: _data_area(), _EXTENDED_AREA + 0x10: _mp_table(vcpus), **_acpi(vcpus)}
+    return {
+        0: _interrupt_vectors(),
+        _HANDLERS: _HANDLER_CODE,
+        _DATA_AREA: _data_area(),
+        _EXTENDED_AREA + 0x10: _mp_table(vcpus),
+        **_acpi(vcpus),
+    }
 
 
 class PmTimer:

@@ -63,12 +63,13 @@ class ApicBus:
         else:
             self._give(message, [apic for apic in self._apics if shorthand == Shorthand.ALL or apic is not source])
 
-    def send(self, message: Message, destination: int, *, logical: bool, wide: bool = False) -> None:
-        """`wide`: the destination has 32 bits, as an x2APIC sends it."""
+    def send(self, message: Message, destination: int, *, logical: bool, wide: bool = False) -> int:
+        """`wide`: the destination has 32 bits, as an x2APIC sends it. How many it goes to."""
         targets = [apic for apic in self._apics if _matches(apic, destination, logical, wide)]
         if message.mode is Delivery.LOWEST_PRIORITY and targets:
             targets = [min(targets, key=lambda apic: apic.ppr)]
         self._give(message, targets)
+        return len(targets)
 
     def _give(self, message: Message, targets: Iterable[Apic]) -> None:
         for apic in targets:

@@ -232,6 +232,13 @@ class LocalApic:
             return  # the end of one, for processors long gone
         self._bus.send_ipi(self, icr)
 
+    def send_to_set(self, targets: int, icr: int) -> int:
+        """One message to all APICs whose bit is set; how many heard it."""
+        message = Message(Delivery.NMI if icr >> MODE_SHIFT & 7 == Delivery.NMI else Delivery.FIXED, icr & VECTOR)
+        return sum(
+            self._bus.send(message, number, logical=False, wide=True) for number in range(targets.bit_length()) if targets >> number & 1
+        )
+
     def _send_to_self(self, value: int) -> None:
         self.take(Message(Delivery.FIXED, value & VECTOR))
 

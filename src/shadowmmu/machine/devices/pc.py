@@ -51,12 +51,14 @@ class Pc:
             LocalApic(number, clock, bus, self.pics.acknowledge if number == 0 else lambda: None) for number in range(vcpus)
         )
         self._memory = DeviceMemory()
+        self.pics.set_up()
         self._add_ports(ports, clock, console, memory_mib, vcpus, flush, waiting)
 
     def _add_ports(
         self, ports: PortBus, clock: Clock, console: Console, memory_mib: int, vcpus: int, flush: Callable[[int], None], waiting: bytes
     ) -> None:
         pit = Pit(clock, self._tick)
+        pit.set_up()
         ports.add(SERIAL, len(Uart), SerialPort(console.print, lambda level: self.set_line(SERIAL_LINE, level), waiting))
         ports.add(FIRST, 2, self.pics.first)
         ports.add(SECOND, 2, self.pics.second)

@@ -9,6 +9,7 @@ _SPURIOUS = 7
 _INITIALISE, _NEEDS_ICW4, _SINGLE = 1 << 4, 1 << 0, 1 << 1
 _READ_COMMAND, _SPECIFIC, _END, _ROTATE = 1 << 3, 1 << 6, 1 << 5, 1 << 7
 _AUTO_END = 1 << 1
+_FIRMWARE_FIRST, _FIRMWARE_SECOND = (0x08, 1 << _CASCADE, 1, 0xF8), (0x70, _CASCADE, 1, 0xFF)
 
 
 class Pic:
@@ -112,6 +113,13 @@ class PicPair:
         self._on_output = on_output
         self.first = Pic(self._changed)
         self.second = Pic(self._cascade)
+
+    def set_up(self) -> None:
+        """As firmware leaves them: vectors 8h and 70h, the timer, the keyboard and the second controller let through."""
+        for pic, words in ((self.first, _FIRMWARE_FIRST), (self.second, _FIRMWARE_SECOND)):
+            pic.write(0, 1, _INITIALISE | _NEEDS_ICW4)
+            for word in words:
+                pic.write(1, 1, word)
 
     def set_line(self, line: int, level: bool) -> None:
         """Of 16."""

@@ -131,6 +131,11 @@ class Pit:
         self.channels[1].gate = True
         self.system_port = SystemPort(clock, self.channels[2])
 
+    def set_up(self) -> None:
+        """As firmware leaves it: channel 0 ticks 18.2 times a second."""
+        for offset, value in ((3, 0x34), (0, 0), (0, 0)):
+            self.write(offset, 1, value)
+
     def read(self, offset: int, size: int) -> int:
         return self.channels[offset].read() if offset < 3 else 0
 

@@ -11,18 +11,20 @@ from shadowmmu.machine.emulator.decode import Operands
 from shadowmmu.machine.exits.control_registers import read_control, write_control
 from shadowmmu.machine.exits.emulated_access import emulate
 from shadowmmu.machine.exits.fault_cause import write_fault_cause
+from shadowmmu.machine.exits.hypercall import hypercall, mends_vmcall
+from shadowmmu.machine.exits.task_switch import finish_task_switch
 from shadowmmu.machine.memory.guest_tables import GUEST_FINAL, reported_fault
 from shadowmmu.machine.memory.linear_memory import BP, DB, GP, OF, PF, UD, Event, GuestFault, NestedFault, NoMemory
 from shadowmmu.machine.seam import MASK32, Exit, ExitKind, Reg, Seg, Segment, State
 from shadowmmu.machine.svm.instructions import svm_instruction
 from shadowmmu.machine.svm.reflect import shut_down
 from shadowmmu.machine.svm.world_switch import recalc_intercepts, take_interrupt
-from shadowmmu.machine.vcpu.deliver import TaskSwitch
 from shadowmmu.machine.vcpu.pending import Origin
 from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.x86.control import Cr4, Efer, Rflags
 from shadowmmu.x86.msr import CSTAR, LSTAR, SFMASK, TSC_AUX
 from shadowmmu.x86.pferr import Pferr
+from shadowmmu.x86.vmcb import SvmExit
 
 _SMAP, _USER = int(Cr4.SMAP), int(Pferr.USER)
 _WRITE = int(Pferr.WRITE)
@@ -75,6 +77,8 @@ def _fault_cause(p: Processor, exit_: Exit) -> int:
 def _exception(p: Processor, exit_: Exit) -> None:
     """An exception of the guest's own: it goes to its IDT."""
     state = p.capture()
+    if exit_.number == UD and p.apic is not None and mends_vmcall(p, state):
+        return
     event = Event(exit_.number, exit_.error_code)
     if exit_.number == GP and not p.vcpu.efer & Efer.SVME and _is_svm_instruction(p, state):
         event = Event(UD)  # this CPU has AMD-V on, and so looks at the privilege level first
@@ -196,8 +200,12 @@ def _port_denied(_p: Processor, _exit: Exit) -> None:
     raise GuestFault(GP)
 
 
-def _task_switch(p: Processor, _exit: Exit) -> None:
-    raise TaskSwitch(f"a task switch by hardware near RIP {p.cpu.state().rip:#x} is not emulated")
+def _svm(p: Processor, exit_: Exit) -> None:
+    """VMMCALL that L1 does not intercept is the PC's own hypercall."""
+    if exit_.number == SvmExit.VMMCALL and p.apic is not None and not (p.nested is not None and p.nested.wants(exit_.number)):
+        hypercall(p, p.capture())
+    else:
+        svm_instruction(p, exit_)
 
 
 def _shutdown(p: Processor, _exit: Exit) -> None:
@@ -222,9 +230,9 @@ HANDLERS: dict[ExitKind, Handler] = {
     ExitKind.CACHE: _cache,
     ExitKind.IRET: _iret,
     ExitKind.INTERRUPT_WINDOW: _interrupt_window,
-    ExitKind.SVM: svm_instruction,
+    ExitKind.SVM: _svm,
     ExitKind.UNDEFINED: _undefined,
     ExitKind.PORT_DENIED: _port_denied,
-    ExitKind.TASK_SWITCH: _task_switch,
+    ExitKind.TASK_SWITCH: finish_task_switch,
     ExitKind.SHUTDOWN: _shutdown,
 }

@@ -27,14 +27,15 @@ _ICR_RESERVED = 0xFFF32000
 
 
 class ApicMsrs:
-    """Of one vCPU with physical addresses of `width` bits."""
+    """Of one vCPU with physical addresses of `width` bits; `x2apic`, `deadline`: CPUID offers them."""
 
-    def __init__(self, apic: LocalApic, width: int) -> None:
+    def __init__(self, apic: LocalApic, width: int, *, x2apic: bool, deadline: bool) -> None:
         self._apic = apic
-        self._base_known = (1 << width) - 0x1000 | BASE_BSP | BASE_X2APIC | BASE_ENABLED
+        self._base_known = (1 << width) - 0x1000 | BASE_BSP | BASE_ENABLED | (BASE_X2APIC if x2apic else 0)
+        self._plain = frozenset((APIC_BASE, TSC_DEADLINE) if deadline else (APIC_BASE,))
 
     def has(self, index: int) -> bool:
-        return index in (APIC_BASE, TSC_DEADLINE) or X2APIC_MSR <= index < X2APIC_MSR_END
+        return index in self._plain or X2APIC_MSR <= index < X2APIC_MSR_END
 
     def read(self, index: int) -> int:
         """Raises GuestFault for one that cannot be read."""

@@ -93,11 +93,11 @@ class Cpuid:
         without: frozenset[str] = frozenset(),
         apic: LocalApic | None = None,
     ) -> None:
-        self.offers_svm = "svm" in asked
         self._apic = apic
         without |= OF_APIC if apic is None else frozenset()
-        vcpus, vendor, offered = config.vcpus, _AMD if config.amd else _INTEL, _offered(config, asked, without)
-        la57, last = "la57" in asked, _SVM if self.offers_svm else 0x80000008
+        vcpus, vendor = config.vcpus, _AMD if config.amd else _INTEL
+        self._offered = offered = _offered(config, asked, without)
+        la57, last = "la57" in asked, _SVM if self.offers("svm") else 0x80000008
         self._leaves = {
             0x0: vendor._replace(eax=_LAST_BASIC),
             0x40000000: _HYPERVISOR,
@@ -112,7 +112,7 @@ class Cpuid:
         basic = self._leaves[_BASIC]
         self._leaves[_BASIC] = basic._replace(eax=SIGNATURE, ebx=number << 24 | vcpus << 16 | 8 << 8)
         self._leaves[_EXTENDED] = self._leaves[_EXTENDED]._replace(eax=SIGNATURE)
-        if self.offers_svm:
+        if self.offers("svm"):
             nested = self._features(_SVM, offered).edx
             self._leaves[_SVM] = Leaf(_SVM_REVISION, _ASIDS, 0, nested | _FLUSH_BY_ASID)
 
@@ -126,6 +126,10 @@ class Cpuid:
             if leaf == _EXTENDED and name in _ALSO_EXTENDED:
                 registers[_EDX] |= 1 << bit
         return Leaf(*registers)
+
+    def offers(self, feature: str) -> bool:
+        """A name of `FEATURES`."""
+        return feature in self._offered
 
     def read(self, leaf: int, subleaf: int) -> Leaf:
         """EAX, EBX, ECX, EDX; zeroes for a leaf that is not there."""

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Registers that mean nothing to this machine: they keep what is legally written, or only read as zero.
 
-Memory types, machine checks, what firmware sets up, and the old performance counters, which AMD's processors have whatever
-CPUID says. Sources: APM vol. 2 sections 7.7, 9.3 and 13.2; SDM vol. 3 section 16.3; as KVM does it (kvm_set_msr_common).
+Memory types, machine checks, records of branches, what firmware sets up, and the old performance counters, which AMD's
+processors have whatever CPUID says. Sources: APM vol. 2 sections 7.7, 9.3 and 13.2; SDM vol. 3 section 16.3; as KVM does it
+(kvm_set_msr_common).
 """
 
 from shadowmmu.machine.memory.linear_memory import GP, GuestFault
@@ -16,6 +17,8 @@ _MTRR_CAP, _MTRR_DEFAULT = 0xFE, 0x2FF
 _VARIABLE_MTRRS = 8
 _FIXED_MTRRS = (0x250, 0x258, 0x259, *range(0x268, 0x270))
 _OLD_COUNTERS = range(0xC0010000, 0xC0010008)
+_DEBUG_CONTROL, _DEBUG_CONTROL_KNOWN = 0x1D9, 0x3F
+_LAST_BRANCHES = range(0x1DB, 0x1DF)
 _CONTROL, _STATUS = 0, 1
 
 
@@ -24,10 +27,10 @@ def _initial() -> dict[int, int]:
     kept |= dict.fromkeys(range(_BANKS, _BANKS + 4 * MCE_BANKS), 0)
     kept |= dict.fromkeys(range(_BANKS, _BANKS + 4 * MCE_BANKS, 4), MASK64)
     kept |= dict.fromkeys(_OLD_COUNTERS, 0)
-    return kept | {_MISC_ENABLE: _MISC_ENABLE_RESET, _MCG_STATUS: 0, _MCG_CTL: MASK64}
+    return kept | {_MISC_ENABLE: _MISC_ENABLE_RESET, _MCG_STATUS: 0, _MCG_CTL: MASK64, _DEBUG_CONTROL: 0}
 
 
-_READ_ONLY = {_MCG_CAP: _CAPABILITIES, _MTRR_CAP: 0x500 | _VARIABLE_MTRRS}
+_READ_ONLY = {_MCG_CAP: _CAPABILITIES, _MTRR_CAP: 0x500 | _VARIABLE_MTRRS, **dict.fromkeys(_LAST_BRANCHES, 0)}
 
 
 class KeptMsrs:
@@ -44,7 +47,7 @@ class KeptMsrs:
 
     def write(self, index: int, value: int) -> None:
         """Raises GuestFault for a value that is illegal there."""
-        if index in _READ_ONLY:
+        if index in _READ_ONLY or (index == _DEBUG_CONTROL and value & ~_DEBUG_CONTROL_KNOWN):
             raise GuestFault(GP)
         if index in _OLD_COUNTERS:
             return  # there are no counters behind them

@@ -7,6 +7,7 @@ from shadowmmu.machine.devices.local_apic import LocalApic
 from shadowmmu.machine.memory.linear_memory import GP, GuestFault, GuestMemory
 from shadowmmu.machine.seam import MASK32, MASK64, Seg, State
 from shadowmmu.machine.vcpu.apic_msrs import ApicMsrs
+from shadowmmu.machine.vcpu.cpuid import Cpuid
 from shadowmmu.machine.vcpu.kept_msrs import KeptMsrs
 from shadowmmu.x86.control import Efer
 from shadowmmu.x86.msr import (
@@ -56,11 +57,13 @@ def is_pat(value: int) -> bool:
 
 
 class Msrs:
-    """`svm`: the CPU offers AMD-V. `tsc` is the time-stamp counter now, which the machine keeps so that runs repeat exactly."""
+    """`cpuid` tells what the CPU offers. `tsc` is the time-stamp counter now, which the machine keeps so that runs repeat exactly."""
 
-    def __init__(self, vcpu: "Vcpu", memory: GuestMemory, number: int, *, svm: bool, apic: LocalApic | None = None) -> None:
+    def __init__(self, vcpu: "Vcpu", memory: GuestMemory, number: int, cpuid: Cpuid, apic: LocalApic | None = None) -> None:
         self.vcpu = vcpu
-        self._apic = None if apic is None else ApicMsrs(apic, vcpu.vm.maxphyaddr)
+        self._apic: ApicMsrs | None = None
+        if apic is not None:
+            self._apic = ApicMsrs(apic, vcpu.vm.maxphyaddr, x2apic=cpuid.offers("x2apic"), deadline=cpuid.offers("tsc-deadline"))
         self.memory = memory
         self._kept = KeptMsrs()
         self.tsc_offset = 0
@@ -75,7 +78,7 @@ class Msrs:
             TSC_AUX: number,
             HWCR: 0,
         }
-        if svm:
+        if cpuid.offers("svm"):
             self._values |= {VM_CR: 0, VM_HSAVE_PA: 0}
 
     def __getitem__(self, index: int) -> int:

@@ -63,7 +63,7 @@ class Processor:
         self.witness = witness or Witness()
         self.clock = clock or Clock()
         self.apic = apic
-        self.msrs = Msrs(vcpu, memory, vcpu.id, svm=cpuid.offers_svm, apic=apic)
+        self.msrs = Msrs(vcpu, memory, vcpu.id, cpuid, apic)
         self.nested: NestedState | None = None
         self.gif = True
         self.nmi_masked = self.waits_for_window = False
