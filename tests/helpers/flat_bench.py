@@ -53,7 +53,7 @@ class FlatVcpu:
 
     def __init__(self, memory: bytearray) -> None:
         self.ram = memory
-        self.efer, self.cr4 = 0x500, 0
+        self.cr0, self.efer, self.cr4 = 0x80000011, 0x500, 0
         self.absent: set[int] = set()
         self.exception: Any = None
 

@@ -212,6 +212,11 @@ class Cpu(Protocol):
 
     def set_vector(self, number: int, value: int) -> None: ...
 
+    def mmx(self, number: int) -> int:
+        """The 64 bits of an MMX register."""
+
+    def set_mmx(self, number: int, value: int) -> None: ...
+
     def set_controls(self, controls: Controls) -> None:
         """Real control registers of the next run; loading CR3 alone flushes nothing the caller may rely on."""
 
@@ -236,6 +241,10 @@ class Cpu(Protocol):
 
     def run(self, until: int | None = None) -> Exit:
         """Run the guest until it exits. It also stops, as if HLT stood there, before an instruction at linear address `until`."""
+
+    @property
+    def open_ports(self) -> "Ports | None":
+        """For INS and OUTS that the machine does; None: those of this guest are asked for one by one."""
 
     @property
     def executed(self) -> int:

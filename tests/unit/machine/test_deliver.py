@@ -9,7 +9,7 @@ from flat_bench import FlatVcpu
 
 from shadowmmu.machine.memory.linear_memory import BP, DE, DF, GP, NP, PF, SS, TS, UD, Event, GuestFault, GuestMemory
 from shadowmmu.machine.seam import Reg, Seg, Segment, State, System, Table
-from shadowmmu.machine.vcpu.deliver import TaskSwitch, TripleFaultDelivery, deliver, second_event
+from shadowmmu.machine.vcpu.deliver import TaskGate, TripleFaultDelivery, deliver, second_event
 
 SIZE = 0x10000
 IDT, GDT, TSS, LDT = 0x1000, 0x2000, 0x3000, 0x3800
@@ -260,10 +260,10 @@ def test_a_frame_across_an_absent_page_stores_nothing() -> None:
     assert w.fault(Event(UD)) == (PF, 2)
 
 
-def test_task_gates_are_refused_clearly() -> None:
+def test_a_task_gate_tells_where_it_leads() -> None:
     w = World()
     w.gate(DF, kind=0x5)
-    with pytest.raises(TaskSwitch, match="#DF goes through a task gate"):
+    with pytest.raises(TaskGate, match="task gate to 0x8"):
         w.deliver(Event(DF))
 
 

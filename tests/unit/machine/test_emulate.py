@@ -334,7 +334,7 @@ def test_memory_that_is_not_there_reads_as_ones_and_swallows_writes() -> None:
     assert not any(ram[DATA:])
 
 
-@pytest.mark.parametrize("code", ["0fae06", "8e1e", "d906", "c416"])
+@pytest.mark.parametrize("code", ["0fae06", "0fb20e", "d906", "c416"])
 def test_what_is_not_emulated_is_named(code: str) -> None:
     raw = bytes.fromhex(code)
     ram = bytearray(SIZE)

@@ -28,6 +28,7 @@ from shadowmmu.x86.vmcb import Intercept1, SvmExit
 
 _RSVD, _PRESENT = int(Pferr.RSVD), int(Pferr.PRESENT)
 _LMA, _VINTR = int(Efer.LMA), int(Intercept1.VINTR)
+_MMX_EXPONENT = 0xFFFF  # of the FPU register that an MMX register is the mantissa of
 _INTERRUPT_SHADOW = 1 << 3  # in the mode flags
 _HOOKED = 0x100  # what the hook's number of an SVM exit begins with
 _SEGMENT_ARRAY = struct.Struct("<" + "I4xQII" * 10)
@@ -251,6 +252,15 @@ class UnicornCpu:
         self._uc.reg_write(x86_const.UC_X86_REG_XMM0 + number, value)
         self._host.read_context()
 
+    def mmx(self, number: int) -> int:
+        """The 64 bits of an MMX register."""
+        mantissa: int = self._uc.reg_read(x86_const.UC_X86_REG_FP0 + number)[0]
+        return mantissa
+
+    def set_mmx(self, number: int, value: int) -> None:
+        self._uc.reg_write(x86_const.UC_X86_REG_FP0 + number, (value, _MMX_EXPONENT))
+        self._host.read_context()
+
     def set_controls(self, controls: Controls) -> None:
         """Real control registers of the next run."""
         old = self._controls
@@ -377,6 +387,11 @@ class UnicornCpu:
         if self._controls.ncr3:
             self._controls = self._controls._replace(cr3=cr3)
         return bool(cr3 == self._controls.cr3)
+
+    @property
+    def open_ports(self) -> Ports | None:
+        """The I/O port space, unless IOIO is intercepted."""
+        return None if self._intercepts.first & Intercept1.IOIO else self._ports
 
     @property
     def executed(self) -> int:

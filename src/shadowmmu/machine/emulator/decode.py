@@ -37,6 +37,7 @@ def _general_registers() -> dict[int, tuple[int, int]]:
 
 _GENERAL = _general_registers()
 _ADDRESS_BITS = {CodeSize.CODE16: 16, CodeSize.CODE32: 32, CodeSize.CODE64: 64}
+_MMX = {getattr(Register, f"MM{i}"): i for i in range(8)}
 _VECTORS = {getattr(Register, f"XMM{i}"): i for i in range(16)}
 
 
@@ -150,6 +151,10 @@ class Operands:
         """Number of an XMM register operand."""
         return _VECTORS.get(self.instruction.op_register(index)) if self.instruction.op_kind(index) == OpKind.REGISTER else None
 
+    def mmx(self, index: int) -> int | None:
+        """Number of an MMX register operand."""
+        return _MMX.get(self.instruction.op_register(index)) if self.instruction.op_kind(index) == OpKind.REGISTER else None
+
     def value(self, index: int) -> int:
         """A register, segment selector or immediate; unsigned."""
         kind = self.instruction.op_kind(index)
@@ -183,6 +188,10 @@ class Operands:
     def is_general(self, index: int) -> bool:
         register = self.instruction.op_register(index)
         return self.instruction.op_kind(index) == OpKind.REGISTER and (register in _GENERAL or register in _HIGH_BYTES)
+
+    def segment_register(self, index: int) -> Seg | None:
+        """A segment register operand."""
+        return _SEGMENTS.get(self.instruction.op_register(index)) if self.instruction.op_kind(index) == OpKind.REGISTER else None
 
     def address_size(self) -> int:
         """Bytes of an effective address."""

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Emulation of the instructions that may touch shadowed guest tables or memory that is not there."""
 
-from shadowmmu.machine.emulator import bit_ops, integer_ops, multiply_ops, stack_ops, string_ops, vector_ops
+from shadowmmu.machine.emulator import bit_ops, descriptor_ops, integer_ops, multiply_ops, stack_ops, string_ops, vector_ops
 from shadowmmu.machine.emulator.decode import Fetcher, UnemulatedInstruction
 from shadowmmu.machine.emulator.emulation import HANDLERS, Emulation, NotEmulated
 from shadowmmu.machine.memory.linear_memory import GuestMemory
 from shadowmmu.machine.seam import MASK32, MASK64, Cpu, State
 
-FAMILIES = (integer_ops, multiply_ops, bit_ops, stack_ops, string_ops, vector_ops)
+FAMILIES = (integer_ops, multiply_ops, bit_ops, stack_ops, string_ops, vector_ops, descriptor_ops)
 """The modules whose import registers the handlers."""
 
 

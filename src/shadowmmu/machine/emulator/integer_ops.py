@@ -6,7 +6,8 @@ from iced_x86 import Mnemonic
 from shadowmmu.machine.emulator import alu
 from shadowmmu.machine.emulator.decode import set_general
 from shadowmmu.machine.emulator.emulation import Emulation, NotEmulated, handles
-from shadowmmu.machine.memory.linear_memory import GP, WRITE, GuestFault
+from shadowmmu.machine.emulator.segment_load import load_segment
+from shadowmmu.machine.memory.linear_memory import GP, READ, WRITE, GuestFault
 from shadowmmu.machine.seam import Reg
 
 # --- moves
@@ -17,9 +18,13 @@ def _mov(e: Emulation) -> None:
     if e.is_memory(0):
         e.memory.store(e.locate(0, WRITE), e.value(1) & alu.mask(8 * e.size(0)))
         return
-    if not e.is_general(0):
-        raise NotEmulated  # a segment register from memory
-    e.set_register(0, e.load(1))
+    if e.is_general(0):
+        e.set_register(0, e.load(1))
+        return
+    target = e.segment_register(0)
+    if target is None:
+        raise NotEmulated
+    load_segment(e, target, e.memory.load(e.locate(1, READ, 2)))
 
 
 @handles(Mnemonic.MOVZX, Mnemonic.MOVSX, Mnemonic.MOVSXD)

@@ -6,6 +6,7 @@ from iced_x86 import Code, Mnemonic
 from shadowmmu.machine.emulator import alu
 from shadowmmu.machine.emulator.decode import set_general
 from shadowmmu.machine.emulator.emulation import Emulation, NotEmulated, handles
+from shadowmmu.machine.emulator.far_jump import far_jump
 from shadowmmu.machine.memory.linear_memory import GP, READ, WRITE, GuestFault, Span
 from shadowmmu.machine.seam import MASK32, MASK64, Reg, Seg
 from shadowmmu.x86.control import Rflags
@@ -82,9 +83,12 @@ def _call(e: Emulation) -> None:
 
 @handles(Mnemonic.JMP)
 def _jmp(e: Emulation) -> None:
-    if e.memory_operand() is None or e.instruction.is_jmp_far_indirect:
+    if e.memory_operand() is None:
         raise NotEmulated
-    _go(e, e.load(0), e.size(0))
+    if e.instruction.is_jmp_far_indirect:
+        far_jump(e)
+    else:
+        _go(e, e.load(0), e.size(0))
 
 
 @handles(Mnemonic.RET)

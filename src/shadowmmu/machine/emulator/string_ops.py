@@ -10,7 +10,7 @@ from shadowmmu.machine.emulator.decode import set_general
 from shadowmmu.machine.emulator.emulation import Emulation, NotEmulated, handles
 from shadowmmu.machine.emulator.vector_ops import move_vector
 from shadowmmu.machine.memory.linear_memory import READ, WRITE, GuestFault
-from shadowmmu.machine.seam import Reg
+from shadowmmu.machine.seam import Ports, Reg
 
 MAX_ITERATIONS = 16
 """Iterations of one step: more would keep the guest from running on natively once a table is no longer shadowed."""
@@ -32,6 +32,25 @@ def _movs(e: Emulation) -> bool:
     return True
 
 
+def _ports(e: Emulation) -> Ports:
+    """Those that may be reached without asking: in ring 0, of a guest whose accesses nobody intercepts."""
+    ports = e.cpu.open_ports
+    if ports is None or e.state.cpl:
+        raise NotEmulated
+    return ports
+
+
+def _ins(e: Emulation) -> bool:
+    ports, target = _ports(e), e.locate(0, WRITE)  # which may fault, so before the device is read
+    e.memory.store(target, ports.read(e.value(1), e.size(0)))
+    return True
+
+
+def _outs(e: Emulation) -> bool:
+    _ports(e).write(e.value(0), e.size(1), e.load(1))
+    return True
+
+
 def _compare(e: Emulation) -> bool:
     """SCAS and CMPS; False ends the repetition."""
     first, second = e.load(0), e.load(1)
@@ -42,7 +61,7 @@ def _compare(e: Emulation) -> bool:
 def _repeat(e: Emulation, iteration: Callable[[Emulation], bool]) -> None:
     state, size = e.state, e.address_size()
     repeated = e.instruction.has_rep_prefix or e.instruction.has_repne_prefix
-    width = e.size(0)
+    width = e.size(1 if e.instruction.mnemonic in _OUTPUT else 0)
     pointers = [pointer for pointer in map(e.string_pointer, range(e.instruction.op_count)) if pointer is not None]
     step = -width if state.rflags & alu.DF else width
     behind = state.rip
@@ -64,10 +83,13 @@ def _repeat(e: Emulation, iteration: Callable[[Emulation], bool]) -> None:
     state.rip = behind if not count or not going else e.instruction.ip
 
 
+_OUTPUT = frozenset((Mnemonic.OUTSB, Mnemonic.OUTSW, Mnemonic.OUTSD))
 _STRINGS: dict[int, Callable[[Emulation], bool]] = {
     Mnemonic.STOSB: _stos, Mnemonic.STOSW: _stos, Mnemonic.STOSD: _stos, Mnemonic.STOSQ: _stos,
     Mnemonic.LODSB: _lods, Mnemonic.LODSW: _lods, Mnemonic.LODSD: _lods, Mnemonic.LODSQ: _lods,
     Mnemonic.MOVSB: _movs, Mnemonic.MOVSW: _movs, Mnemonic.MOVSD: _movs, Mnemonic.MOVSQ: _movs,
+    Mnemonic.INSB: _ins, Mnemonic.INSW: _ins, Mnemonic.INSD: _ins,
+    Mnemonic.OUTSB: _outs, Mnemonic.OUTSW: _outs, Mnemonic.OUTSD: _outs,
     Mnemonic.SCASB: _compare, Mnemonic.SCASW: _compare, Mnemonic.SCASD: _compare, Mnemonic.SCASQ: _compare,
     Mnemonic.CMPSB: _compare, Mnemonic.CMPSW: _compare, Mnemonic.CMPSD: _compare, Mnemonic.CMPSQ: _compare,
 }  # fmt: skip

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Handlers of the moves of SSE between an XMM register and memory."""
+"""Handlers of the moves of SSE between an XMM register and memory, and of MMX's MOVQ and MOVD."""
 
 from iced_x86 import Mnemonic
 
@@ -18,6 +18,8 @@ _HIGH = frozenset((Mnemonic.MOVHPS, Mnemonic.MOVHPD))
 @handles(*_ALIGNED, Mnemonic.MOVUPS, Mnemonic.MOVUPD, Mnemonic.MOVDQU, Mnemonic.LDDQU, Mnemonic.MOVQ, Mnemonic.MOVD, Mnemonic.MOVSS)
 def move_vector(e: Emulation) -> None:
     """The lower part of the register, as wide as the operand; a load clears the rest."""
+    if _moves_mmx(e):
+        return
     memory, number = _operands(e)
     if e.instruction.mnemonic in _ALIGNED and e.linear(memory) % 16:
         raise GuestFault(GP)
@@ -37,6 +39,19 @@ def _move_half(e: Emulation) -> None:
     else:
         half = e.load(1)
         e.cpu.set_vector(number, e.cpu.vector(number) & ~(alu.mask(64) << shift) | half << shift)
+
+
+def _moves_mmx(e: Emulation) -> bool:
+    """MOVQ and MOVD of an MMX register; False: it is none."""
+    memory = e.memory_operand()
+    number = None if memory is None else e.mmx(1 - memory)
+    if memory is None or number is None:
+        return False
+    if memory == 0:
+        e.memory.store(e.locate(0, WRITE), e.cpu.mmx(number) & alu.mask(8 * e.size(0)))
+    else:
+        e.cpu.set_mmx(number, e.load(1))
+    return True
 
 
 def _operands(e: Emulation) -> tuple[int, int]:

@@ -8,6 +8,7 @@ gate ends it: `TaskGate` tells where it leads.
 
 from typing import NamedTuple
 
+from shadowmmu.machine.memory.descriptors import NoDescriptor, read_descriptor
 from shadowmmu.machine.memory.linear_memory import (
     AC,
     DE,
@@ -175,17 +176,10 @@ class Delivery:
 
     def _descriptor(self, selector: int, vector: int) -> tuple[Segment, int]:
         """The segment a selector names, and the linear address of its descriptor."""
-        system = self.state.system
-        base, limit = (system.ldtr.base, system.ldtr.limit) if selector & 4 else system.gdtr
-        if (selector & 4 and not system.ldtr.attr & Attr.PRESENT) or (selector | 7) > limit:
-            raise self._fault(vector, selector)
-        address = base + (selector & 0xFFF8)
-        raw = self.memory.read(address, 8, SYSTEM)
-        limit = raw & 0xFFFF | raw >> 32 & 0xF0000
-        attr = raw >> 40 & 0xFF | raw >> 44 & 0xF00
-        if attr & Attr.GRANULARITY:
-            limit = limit << 12 | 0xFFF
-        return Segment(selector, attr, limit, raw >> 16 & 0xFFFFFF | raw >> 32 & 0xFF000000), address
+        try:
+            return read_descriptor(self.memory, self.state, selector)
+        except NoDescriptor:
+            raise self._fault(vector, selector) from None
 
     def _code_segment(self, selector: int) -> tuple[Segment, int]:
         """The handler's code segment and its privilege level. SDM vol. 3 section 6.12.1.1."""

@@ -7,14 +7,13 @@ with shadow paging is not the guest's to load; from there on the new task is loa
 
 from typing import NamedTuple
 
+from shadowmmu.machine.memory.descriptors import BUSY, LDT, SYSTEM_TYPE, TSS_16, TSS_32, NoDescriptor, mark, read_descriptor
 from shadowmmu.machine.memory.linear_memory import GP, NP, SS, SYSTEM, TS, USER, WRITE, GuestFault, GuestMemory
-from shadowmmu.machine.seam import MASK32, Reg, Seg, Segment, State, Table
+from shadowmmu.machine.seam import MASK32, Reg, Seg, Segment, State
 from shadowmmu.x86.control import Rflags
 from shadowmmu.x86.vmcb import Attr
 
-_WIDE, _BUSY, _SYSTEM_TYPE = 0x8, 0x2, 0x1F
-_AVAILABLE_TSS = (0x1, 0x9)
-_LDT = 0x2
+_WIDE = 0x8
 _ORDER = (Seg.ES, Seg.CS, Seg.SS, Seg.DS, Seg.FS, Seg.GS)
 _VM = int(Rflags.VM)
 _REAL_CODE, _REAL_DATA = 0x0FB, 0x0F3
@@ -50,18 +49,6 @@ def _layout(tr: Segment) -> Layout:
     return _LAYOUT_32 if tr.attr & _WIDE else _LAYOUT_16
 
 
-def read_descriptor(memory: GuestMemory, table: Table, selector: int) -> tuple[Segment, int]:
-    """The segment, and the linear address of its descriptor; raises IndexError beyond the table."""
-    if (selector | 7) > table.limit:
-        raise IndexError
-    address = table.base + (selector & 0xFFF8)
-    raw = memory.read(address, 8, SYSTEM)
-    limit, attr = raw & 0xFFFF | raw >> 32 & 0xF0000, raw >> 40 & 0xFF | raw >> 44 & 0xF00
-    if attr & Attr.GRANULARITY:
-        limit = limit << 12 | 0xFFF
-    return Segment(selector, attr, limit, raw >> 16 & 0xFFFFFF | raw >> 32 & 0xFF000000), address
-
-
 def enter_by_gate(memory: GuestMemory, state: State, selector: int, return_rip: int) -> Segment:
     """Leave the old task for the one that a task gate names, nested in it; the TSS that TR holds from now on.
 
@@ -69,11 +56,11 @@ def enter_by_gate(memory: GuestMemory, state: State, selector: int, return_rip: 
     """
     try:
         if selector & 4 or not selector & 0xFFFC:
-            raise IndexError
-        tss, address = read_descriptor(memory, state.system.gdtr, selector)
-    except IndexError:
+            raise NoDescriptor
+        tss, address = read_descriptor(memory, state, selector)
+    except NoDescriptor:
         raise GuestFault(GP, selector & 0xFFFC | 1) from None
-    if tss.attr & _SYSTEM_TYPE not in _AVAILABLE_TSS:
+    if tss.attr & SYSTEM_TYPE not in (TSS_16, TSS_32):
         raise GuestFault(GP, selector & 0xFFFC | 1)
     if not tss.attr & Attr.PRESENT:
         raise GuestFault(NP, selector & 0xFFFC | 1)
@@ -81,8 +68,7 @@ def enter_by_gate(memory: GuestMemory, state: State, selector: int, return_rip: 
         raise GuestFault(TS, selector & 0xFFFC | 1)
     _save_task(memory, state, return_rip)
     memory.store(memory.locate(tss.base, 2, SYSTEM | WRITE), state.system.tr.selector)
-    memory.store(memory.locate(address + 5, 1, SYSTEM | WRITE), tss.attr & 0xFF | _BUSY)
-    return tss._replace(attr=tss.attr | _BUSY)
+    return mark(memory, tss, address, BUSY)
 
 
 def _save_task(memory: GuestMemory, state: State, rip: int) -> None:
@@ -130,33 +116,29 @@ def _ldt(memory: GuestMemory, state: State, selector: int) -> Segment:
     if not selector & 0xFFFC:
         return Segment(selector, 0, 0, 0)
     try:
-        found, _ = read_descriptor(memory, state.system.gdtr, selector)
-    except IndexError:
+        found, _ = read_descriptor(memory, state, selector & ~4)
+    except NoDescriptor:
         raise GuestFault(TS, selector & 0xFFFC) from None
-    if selector & 4 or found.attr & _SYSTEM_TYPE != _LDT or not found.attr & Attr.PRESENT:
+    if selector & 4 or found.attr & SYSTEM_TYPE != LDT or not found.attr & Attr.PRESENT:
         raise GuestFault(TS, selector & 0xFFFC)
     return found
 
 
 def _segment(memory: GuestMemory, state: State, which: Seg, selector: int, cpl: int) -> Segment:
     """By the rules of a task switch, which raise #TS. SDM vol. 3 table 8-1."""
-    system = state.system
     if not selector & 0xFFFC:
         if which in (Seg.CS, Seg.SS):
             raise GuestFault(TS, 0)
         return Segment(selector, 0, 0, 0)
-    table = Table(system.ldtr.base, system.ldtr.limit if system.ldtr.attr & Attr.PRESENT else -1) if selector & 4 else system.gdtr
     try:
-        found, address = read_descriptor(memory, table, selector)
-    except IndexError:
+        found, address = read_descriptor(memory, state, selector)
+    except NoDescriptor:
         raise GuestFault(TS, selector & 0xFFFC) from None
     if not _is_loadable(which, found, cpl):
         raise GuestFault(TS, selector & 0xFFFC)
     if not found.attr & Attr.PRESENT:
         raise GuestFault(SS if which is Seg.SS else NP, selector & 0xFFFC)
-    if not found.attr & Attr.ACCESSED:
-        memory.store(memory.locate(address + 5, 1, SYSTEM | WRITE), found.attr & 0xFF | Attr.ACCESSED)
-    return found._replace(attr=found.attr | Attr.ACCESSED)
+    return mark(memory, found, address, Attr.ACCESSED)
 
 
 def _is_loadable(which: Seg, found: Segment, cpl: int) -> bool:

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Handlers of LTR and LLDT."""
+
+from iced_x86 import Mnemonic
+
+from shadowmmu.machine.emulator.emulation import Emulation, handles
+from shadowmmu.machine.memory.descriptors import BUSY, LDT, SYSTEM_TYPE, TSS_16, TSS_32, NoDescriptor, mark, read_descriptor
+from shadowmmu.machine.memory.linear_memory import GP, NP, UD, GuestFault
+from shadowmmu.machine.seam import Segment
+from shadowmmu.x86.control import Cr0, Efer, Rflags
+from shadowmmu.x86.vmcb import Attr
+
+
+def _selector(e: Emulation) -> int:
+    if not e.memory.vcpu.cr0 & Cr0.PE or e.state.rflags & Rflags.VM:
+        raise GuestFault(UD)
+    if e.state.cpl:
+        raise GuestFault(GP)
+    return e.load(0) & 0xFFFF
+
+
+def _system_segment(e: Emulation, selector: int, kinds: tuple[int, ...]) -> tuple[Segment, int]:
+    """One of the GDT, of one of these kinds."""
+    try:
+        if selector & 4:
+            raise NoDescriptor
+        found, address = read_descriptor(e.memory, e.state, selector, wide=bool(e.memory.vcpu.efer & Efer.LMA))
+    except NoDescriptor:
+        raise GuestFault(GP, selector & 0xFFFC) from None
+    if found.attr & SYSTEM_TYPE not in kinds:
+        raise GuestFault(GP, selector & 0xFFFC)
+    if not found.attr & Attr.PRESENT:
+        raise GuestFault(NP, selector & 0xFFFC)
+    return found, address
+
+
+@handles(Mnemonic.LTR)
+def _ltr(e: Emulation) -> None:
+    selector = _selector(e)
+    if not selector & 0xFFFC:
+        raise GuestFault(GP)
+    kinds = (TSS_32,) if e.memory.vcpu.efer & Efer.LMA else (TSS_16, TSS_32)
+    found, address = _system_segment(e, selector, kinds)
+    e.state.system = e.state.system._replace(tr=mark(e.memory, found, address, BUSY))
+
+
+@handles(Mnemonic.LLDT)
+def _lldt(e: Emulation) -> None:
+    selector = _selector(e)
+    found = Segment(selector, 0, 0, 0) if not selector & 0xFFFC else _system_segment(e, selector, (LDT,))[0]
+    e.state.system = e.state.system._replace(ldtr=found)
