@@ -4,6 +4,9 @@ bits 32
 org 0x4000
 APIC equ 0xfee00000
     mov esp, 0x3f00
+    mov al, 0xff                ; no interrupts from the old controllers
+    out 0x21, al
+    out 0xa1, al
     lgdt [gdtr]
     jmp 8:.flat
 .flat:

@@ -7,6 +7,7 @@ from shadowmmu.x86.vmcb import Intercept1, Intercept2
 _CR0, _CR2, _CR3, _CR4, _CR8 = (1 << register for register in (0, 2, 3, 4, 8))
 _FIRST = (
     Intercept1.RDTSC
+    | Intercept1.RDPMC
     | Intercept1.CPUID
     | Intercept1.SOFTWARE_INTERRUPT
     | Intercept1.HLT

@@ -40,6 +40,8 @@ class LastSeen(msgspec.Struct, frozen=True):
     """Of each vCPU, the last one last."""
     unclaimed: dict[str, dict[str, int]]
     """What nothing answered, by kind, and how often; the last one last."""
+    screen: list[str] = []
+    """What the text screen shows, of a PC."""
 
 
 class FaultWitness(Witness):

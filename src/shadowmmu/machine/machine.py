@@ -17,6 +17,7 @@ from shadowmmu.machine.devices.exit_device import DEBUG_PORT, EXIT_PORT, DebugPo
 from shadowmmu.machine.devices.mmio_bus import MmioBus
 from shadowmmu.machine.devices.pc import Pc
 from shadowmmu.machine.devices.port_bus import PortBus
+from shadowmmu.machine.devices.text_screen import SCREEN, SCREEN_SIZE, screen_text
 from shadowmmu.machine.devices.uart import SERIAL, SerialPort, Uart
 from shadowmmu.machine.emulator.decode import UnemulatedInstruction
 from shadowmmu.machine.exits.ports import guard_port
@@ -39,7 +40,7 @@ from shadowmmu.x86.control import Cr4
 MAX_EXITS = 2_000_000
 MAX_QUIET = 2_000_000_000
 _SLICE = 10_000_000  # instructions after which a CPU without an exit is stopped for a look around
-_TURN, _TURN_INSTRUCTIONS = 64, 100_000  # exits, and instructions, of one vCPU before the next has its turn
+_TURN, _TURN_INSTRUCTIONS = 64, 20_000  # exits, and instructions, of one vCPU before the next has its turn
 _SLEEP = 10 * TICKS_PER_SECOND  # for so long timers may go off and wake nobody
 
 
@@ -97,6 +98,7 @@ class Machine:
         self.console = Console(on_output)
         self.ports = PortBus(self._unclaimed)
         self._exit_device = ExitDevice(self._stop_cpus)
+        self._was_reset = False
         self._pc = self._add_devices()
         self.exits = 0
         """Exits so far; stops of the machine's own do not count."""
@@ -120,6 +122,7 @@ class Machine:
             vcpus=self.guest.vcpus,
             wake=self._look_up,
             flush=self._flush_page,
+            reset=self._reset,
             waiting=self.guest.input.encode(),
         )
 
@@ -176,6 +179,11 @@ class Machine:
         if gpa < self.vm.memory_size:
             self.vm.invalidate_hva(gpa, PAGE_SIZE)
         self._look_up()
+
+    def _reset(self) -> None:
+        """Nothing would start it again: there is no firmware."""
+        self._was_reset = True
+        self._stop_cpus()
 
     def _stop_cpus(self) -> None:
         for processor in self.processors:
@@ -275,6 +283,8 @@ class Machine:
                 self._on_exit(self, exit_)
         if self._exit_device.code is not None:
             return self._verdict(self._exit_device.code)
+        if self._was_reset:
+            return Reason.RESET, f"near RIP {processor.cpu.state().rip:#x}"
         if processor.shutdown is not None:
             return Reason.TRIPLE_FAULT, processor.shutdown
         if self._quiet >= limits.quiet:
@@ -308,7 +318,14 @@ class Machine:
         """Where the guest is, its last faults, and what it asked for in vain; places are named by its ELF `image`."""
         symbols = Symbols(image)
         places = [place_of(processor, symbols) for processor in self.processors]
-        return LastSeen(places, [witness.last(symbols) for witness in self._witnesses], self._unclaimed.last())
+        faults = [witness.last(symbols) for witness in self._witnesses]
+        return LastSeen(places, faults, self._unclaimed.last(), self._screen())
+
+    def _screen(self) -> list[str]:
+        """What the PC's text screen shows."""
+        if self._pc is None or self.vm.memory_size < SCREEN + SCREEN_SIZE:
+            return []
+        return screen_text(bytes(self.vm.read_guest(SCREEN, SCREEN_SIZE)))
 
     def _result(self, reason: Reason, detail: str) -> Result:
         exits: Counter[str] = Counter()

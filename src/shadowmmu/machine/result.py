@@ -18,6 +18,8 @@ class Reason(StrEnum):
     """It wrote another value, or its last line is not the expected one."""
     HALTED = "halted"
     """Every vCPU executed HLT, and nothing could wake it."""
+    RESET = "reset"
+    """The guest reset the machine."""
     TRIPLE_FAULT = "triple fault"
     EXIT_LIMIT = "exit limit"
     """`max_exits` were reached; `run` may be called again."""

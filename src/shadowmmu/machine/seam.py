@@ -161,6 +161,7 @@ class ExitKind(Enum):
     CPUID = "CPUID"
     MSR = "MSR"  # number: 0 read, 1 write
     RDTSC = "RDTSC"  # RDTSCP too
+    RDPMC = "RDPMC"
     HLT = "HLT"
     PAUSE = "PAUSE"
     SYSCALL = "SYSCALL"  # gva: RIP of the instruction; State.rip is behind it

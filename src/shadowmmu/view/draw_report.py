@@ -108,6 +108,8 @@ def _last_seen(last: LastSeen) -> Table:
     for kind, times in last.unclaimed.items():
         asked = ", ".join(what + (f" ({count:,} times)" if count > 1 else "") for what, count in times.items())
         table.add_row(f"no such {plain(kind)}", Text(plain(asked)))
+    for number, line in enumerate(last.screen):
+        table.add_row("" if number else "on its screen", Text(plain(line), no_wrap=True))
     return table
 
 

@@ -73,6 +73,7 @@ class Intercept1(IntEnum):
     VINTR = 1 << 4
     CR0_SELECTIVE = 1 << 5  # writes that change more of CR0 than TS and MP
     RDTSC = 1 << 14
+    RDPMC = 1 << 15
     IRET = 1 << 20
     CPUID = 1 << 18
     SOFTWARE_INTERRUPT = 1 << 21
@@ -122,6 +123,7 @@ class SvmExit(IntEnum):
     VINTR = 0x64
     CR0_SELECTIVE = 0x65
     RDTSC = 0x6E
+    RDPMC = 0x6F
     CPUID = 0x72
     IRET = 0x74
     SOFTWARE_INTERRUPT = 0x75

@@ -9,10 +9,12 @@ from shadowmmu.machine.devices.apic_registers import BASE_BSP, BASE_ENABLED, BAS
 from shadowmmu.machine.devices.clock import TICKS_PER_SECOND, Clock
 from shadowmmu.machine.devices.fw_cfg import FwCfg
 from shadowmmu.machine.devices.io_apic import IO_APIC_BASE, IoApic
+from shadowmmu.machine.devices.keyboard import KeyboardController
 from shadowmmu.machine.devices.local_apic import LocalApic
 from shadowmmu.machine.devices.pic import PicPair
 from shadowmmu.machine.devices.pit import FREQUENCY, Pit
 from shadowmmu.machine.devices.rtc import Rtc
+from shadowmmu.machine.devices.text_screen import SCREEN_SIZE, DisplayController, screen_text
 from shadowmmu.machine.devices.uart import SerialPort, Uart
 
 _LOGICAL, _LEVEL, _MASKED = 1 << 11, 1 << 15, 1 << 16
@@ -235,6 +237,39 @@ def test_real_time_clock_goes_by_virtual_time() -> None:
     clock.advance(3725 * TICKS_PER_SECOND)
     assert [field(index) for index in (4, 2, 0, 9, 0x32)] == [0x01, 0x02, 0x05, 0x26, 0x20]
     assert field(0x17) | field(0x18) << 8 == 31 << 10
+
+
+# --- keyboard, screen
+
+
+def test_keyboard_controller_answers_and_resets() -> None:
+    resets: list[str] = []
+    keyboard = KeyboardController(lambda: resets.append("reset"))
+    assert not keyboard.command.read(0, 1) & 1, "nobody types"
+    for command, answer in ((0xAA, 0x55), (0x20, 0x61), (0xAB, 0)):
+        keyboard.command.write(0, 1, command)
+        assert keyboard.command.read(0, 1) & 1 and keyboard.read(0, 1) == answer
+    keyboard.command.write(0, 1, 0x60)
+    keyboard.write(0, 1, 0x41)
+    keyboard.command.write(0, 1, 0x20)
+    assert keyboard.read(0, 1) == 0x41
+    keyboard.write(0, 1, 0xFF)
+    assert [keyboard.read(0, 1) for _ in range(2)] == [0xFA, 0xAA]
+    keyboard.command.write(0, 1, 0xFE)
+    assert resets == ["reset"]
+
+
+def test_screen_has_lines_and_a_cursor() -> None:
+    memory = bytearray(SCREEN_SIZE)
+    for at, character in enumerate(b"one"):
+        memory[2 * (80 + at)] = character
+    assert screen_text(bytes(memory)) == ["", "one"]
+    controller = DisplayController()
+    controller.write(0, 1, 14)
+    controller.write(1, 1, 7)
+    assert controller.read(1, 1) == 7
+    controller.write(0, 2, 0x120F)
+    assert (controller.read(0, 1), controller.read(1, 1)) == (15, 0x12)
 
 
 # --- serial port, firmware

@@ -38,6 +38,7 @@ _PLAIN_EXITS = {
     SvmExit.CPUID: ExitKind.CPUID,
     SvmExit.RDTSC: ExitKind.RDTSC,
     SvmExit.RDTSCP: ExitKind.RDTSC,
+    SvmExit.RDPMC: ExitKind.RDPMC,
     SvmExit.IRET: ExitKind.IRET,
     SvmExit.HLT: ExitKind.HLT,
     SvmExit.PAUSE: ExitKind.PAUSE,

@@ -9,6 +9,7 @@ from shadowmmu.machine.devices.clock import Clock
 from shadowmmu.machine.devices.console import Console
 from shadowmmu.machine.devices.fw_cfg import FW_CFG, FwCfg
 from shadowmmu.machine.devices.io_apic import PINS, IoApic
+from shadowmmu.machine.devices.keyboard import COMMAND_PORT, DATA_PORT, KeyboardController
 from shadowmmu.machine.devices.local_apic import LocalApic
 from shadowmmu.machine.devices.mmio_bus import MmioBus
 from shadowmmu.machine.devices.pic import EDGE_LEVEL, FIRST, SECOND, EdgeLevelControl, PicPair
@@ -16,6 +17,7 @@ from shadowmmu.machine.devices.pit import PIT, PORT_61, Pit
 from shadowmmu.machine.devices.port_bus import PortBus
 from shadowmmu.machine.devices.rtc import RTC, Rtc
 from shadowmmu.machine.devices.test_device import FLUSH_PORT, LINES, LOOP_PORT, DeviceMemory, FlushPort, LinePorts, LoopPort
+from shadowmmu.machine.devices.text_screen import CRTC, DisplayController
 from shadowmmu.machine.devices.uart import SERIAL, SERIAL_LINE, SerialPort, Uart
 
 _TIMER_LINE, _TIMER_PIN = 0, 2
@@ -28,6 +30,7 @@ class Pc:
     clock     the machine's
     wake      called when an interrupt may have come for a vCPU
     flush     takes a page of the guest's from it for a moment
+    reset     the guest resets the machine
     waiting   what comes in at the serial port
     """
 
@@ -41,6 +44,7 @@ class Pc:
         vcpus: int,
         wake: Callable[[], None],
         flush: Callable[[int], None],
+        reset: Callable[[], None],
         waiting: bytes,
     ) -> None:
         self._wake = wake
@@ -51,6 +55,7 @@ class Pc:
             LocalApic(number, clock, bus, self.pics.acknowledge if number == 0 else lambda: None) for number in range(vcpus)
         )
         self._memory = DeviceMemory()
+        self._keyboard = KeyboardController(reset)
         self.pics.set_up()
         self._add_ports(ports, clock, console, memory_mib, vcpus, flush, waiting)
 
@@ -66,6 +71,9 @@ class Pc:
         ports.add(PIT, 4, pit)
         ports.add(PORT_61, 1, pit.system_port)
         ports.add(RTC, 2, Rtc(clock, memory_mib))
+        ports.add(DATA_PORT, 1, self._keyboard)
+        ports.add(COMMAND_PORT, 1, self._keyboard.command)
+        ports.add(CRTC, 2, DisplayController())
         ports.add(FW_CFG, 2, FwCfg(memory_mib << 20, vcpus))
         ports.add(PM_TIMER, 4, PmTimer(clock))
         ports.add(LOOP_PORT, 4, LoopPort())

@@ -21,7 +21,7 @@ from shadowmmu.machine.svm.reflect import shut_down
 from shadowmmu.machine.svm.world_switch import recalc_intercepts, take_interrupt
 from shadowmmu.machine.vcpu.pending import Origin
 from shadowmmu.machine.vcpu.processor import Processor
-from shadowmmu.x86.control import Cr4, Efer, Rflags
+from shadowmmu.x86.control import Cr0, Cr4, Efer, Rflags
 from shadowmmu.x86.msr import CSTAR, LSTAR, SFMASK, TSC_AUX
 from shadowmmu.x86.pferr import Pferr
 from shadowmmu.x86.vmcb import SvmExit
@@ -33,6 +33,7 @@ _SVM_INSTRUCTIONS = frozenset(
     (Mnemonic.VMRUN, Mnemonic.VMLOAD, Mnemonic.VMSAVE, Mnemonic.STGI, Mnemonic.CLGI, Mnemonic.SKINIT, Mnemonic.INVLPGA)
 )
 _ICEBP = 0xF1
+_OLD_COUNTERS = 4
 _CODE_64, _CODE_32, _DATA = 0xA9B, 0xC9B, 0xC93  # flat ring 0 segments, as SYSCALL loads them
 _FLAT = 0xFFFFFFFF
 
@@ -141,6 +142,15 @@ def _rdtsc(p: Processor, _exit: Exit) -> None:
     p.advance(state, instruction)
 
 
+def _rdpmc(p: Processor, _exit: Exit) -> None:
+    """The four old counters are there, and count nothing."""
+    state = p.capture()
+    if state.gpr[Reg.RCX] & MASK32 not in range(_OLD_COUNTERS) or (state.cpl and p.vcpu.cr0 & Cr0.PE and not p.vcpu.cr4 & Cr4.PCE):
+        raise GuestFault(GP)
+    state.gpr[Reg.RAX] = state.gpr[Reg.RDX] = 0
+    p.advance(state)
+
+
 def _syscall(p: Processor, exit_: Exit) -> None:
     """APM vol. 3, SYSCALL. The CPU stands behind the instruction."""
     state, vcpu = p.capture(), p.vcpu
@@ -224,6 +234,7 @@ HANDLERS: dict[ExitKind, Handler] = {
     ExitKind.CPUID: _cpuid,
     ExitKind.MSR: _msr,
     ExitKind.RDTSC: _rdtsc,
+    ExitKind.RDPMC: _rdpmc,
     ExitKind.HLT: _hlt,
     ExitKind.PAUSE: _pause,
     ExitKind.SYSCALL: _syscall,

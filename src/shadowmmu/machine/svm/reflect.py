@@ -26,6 +26,7 @@ _PLAIN = frozenset(
         ExitKind.IRET,
         ExitKind.INVLPG,
         ExitKind.CPUID,
+        ExitKind.RDPMC,
         ExitKind.HLT,
         ExitKind.PAUSE,
         ExitKind.CACHE,

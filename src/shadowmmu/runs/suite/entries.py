@@ -40,6 +40,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """QEMU's."""
     groups: tuple[str, ...] = ()
     arch: str = ""
+    check: str = ""
+    """Files of the host's that must have a certain content; always parameters of KVM's modules."""
     seconds: int = 90
 
 
@@ -76,6 +78,7 @@ def _entry(name: str, fields: dict[str, str]) -> Entry:
         parameters=tuple(shlex.split(fields.get("qemu_params", fields.get("extra_params", "")))),
         groups=tuple(fields.get("groups", "").split()),
         arch=fields.get("arch", ""),
+        check=fields.get("check", ""),
         seconds=int(re.sub(r"\D", "", fields.get("timeout", "")) or 90),
     )
 
@@ -89,6 +92,8 @@ def why_skipped(suite: Suite, entry: Entry) -> str:
     for group, needs in _NEEDS.items():
         if group in entry.groups:
             return f"not offered: {needs}"
+    if entry.check:
+        return f"not offered: {entry.check}"
     if any("iommu" in word for word in entry.parameters):
         return "not offered: an IOMMU"
     if not (suite.directory / "x86" / entry.file).exists():
