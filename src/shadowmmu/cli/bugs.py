@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -10,6 +12,7 @@ from cyclopts import Parameter, validators
 from rich.table import Table
 from rich.text import Text
 
+from shadowmmu.border.files import write_file
 from shadowmmu.check.bugs.bug import Bug
 from shadowmmu.check.bugs.copy import checkout, find_bug
 from shadowmmu.check.bugs.hunt import HUNTS, Verdict, hunt_bug, judges_hash
@@ -28,6 +31,9 @@ def bugs(
     *names: str,
     seconds: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 60,
     hunts: Annotated[int, Parameter(validator=validators.Number(gte=1))] = HUNTS,
+    some: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
+    show: Annotated[bool, Parameter(negative="")] = False,
+    save: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Put known bugs into a copy of the engine, one at a time, and let random operations find them.
@@ -45,15 +51,26 @@ def bugs(
         How long one hunt may last.
     hunts
         How often each bug is hunted; four of five must find it.
+    some
+        Hunt only so many of those named, others each day; 0: all.
+    show
+        Print of each bug found what its shortest list says on the engine with the bug: the operations, and the way of the address.
+    save
+        Write the shortest list of each bug found into this folder, as ID.ops.
     json
         Print the report as JSON.
     """
     chosen = [find_bug(name) for name in names or sorted(path.stem for path in (checkout() / "bugs").glob("*.toml"))]
+    if some:
+        first = date.today().toordinal() * some
+        chosen = [chosen[(first + number) % len(chosen)] for number in range(min(some, len(chosen)))]
     verdicts, out = [], console()
     table = Table("bug", "found", "rule", "operations", "seconds", "list", box=None)
     for bug in chosen:
         verdicts.append(verdict := _hunt(bug, seconds, hunts))
         _row(table, verdict)
+        if save is not None and verdict.finds and verdict.finds[0].story:
+            write_file(save / f"{verdict.id}.ops", verdict.finds[0].story.encode())
     if json:
         print_json("shadowmmu.bugs/1", BugsReport(judges=judges_hash(), bugs=verdicts))
     else:
@@ -61,6 +78,8 @@ def bugs(
         for verdict in verdicts:
             if verdict.finds:
                 out.print(Text(f"{verdict.id}: {verdict.finds[0].message}"))
+                if show:
+                    out.print(Text(verdict.finds[0].shown))
         out.print(f"judges {judges_hash()}: {sum(v.killed for v in verdicts)} of {len(verdicts)} found")
     unfit = [verdict.reason for verdict in verdicts if verdict.reason]
     if unfit:
@@ -68,7 +87,7 @@ def bugs(
     return int(not all(verdict.killed for verdict in verdicts))
 
 
-def _hunt(bug: Bug, seconds: float, hunts: int) -> Verdict:
+def _hunt(bug: Bug, seconds: int, hunts: int) -> Verdict:
     try:
         return hunt_bug(bug, seconds, hunts)
     except BadInput as error:

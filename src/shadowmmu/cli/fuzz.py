@@ -33,6 +33,7 @@ def fuzz(
     seconds: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
     ops: Path | None = None,
     save: Path | None = None,
+    runs: Annotated[int, Parameter(name="--shrink", validator=validators.Number(gte=0))] = 400,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Do random operations on random guests; the virtual TLB oracle and the audit judge each of them.
@@ -58,11 +59,13 @@ def fuzz(
     audit_every
         Audit after every so many operations; 0 does not audit.
     seconds
-        Begin no other virtual machine after so long.
+        End after so long.
     ops
         Do the operations of this file, which `--save` wrote, instead of random ones.
     save
         Write the shorter list of a violation to this file; each line says what it does.
+    runs
+        In how many replays the list of a violation is made shorter.
     json
         Print the report as JSON.
     """
@@ -71,7 +74,7 @@ def fuzz(
         report = _again(ops)
     else:
         report = _search(Setup(seed, roots, _modes(modes), audit_every, kernel), operations, seconds, quiet=json)
-    smallest = None if report.failure is None else shrink_apart(report.failure)
+    smallest = None if report.failure is None else shrink_apart(report.failure, runs)
     if save is not None and smallest is not None:
         write_file(save, write_story(smallest.setup, smallest.operations, smallest.message).encode())
     result = fuzz_report(report, smallest)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,14 +23,22 @@ import msgspec
 from shadowmmu.check.bugs.bug import Bug
 from shadowmmu.check.bugs.copy import checkout, copy_with
 from shadowmmu.check.fuzz import MODES
+from shadowmmu.errors import BadInput
 
 HUNTS, ENOUGH = 5, 4
-OPERATIONS = 10_000_000
+OPERATIONS = 1_000_000_000
 """More than a hunt's seconds allow."""
+GRACE = 60
+"""Seconds after which an operation that goes on for so long does not end at all."""
 
 
 class Hunt(msgspec.Struct):
-    """One hunt: `rule` is empty if nothing was found. `operations` of a crash: those of the episodes before it."""
+    """One hunt: `rule` is empty if nothing was found.
+
+    seconds     until it was found, the start of its process included; not the shortening
+    smallest    the shortest list, in words; `story`: as the file that `shadowmmu fuzz --ops` runs
+    shown       what that says on the engine with the bug: the list, and the way of the address
+    """
 
     seed: int
     rule: str = ""
@@ -38,6 +47,8 @@ class Hunt(msgspec.Struct):
     message: str = ""
     command: str = ""
     smallest: list[str] = []
+    story: str = ""
+    shown: str = ""
 
 
 class Verdict(msgspec.Struct):
@@ -66,14 +77,16 @@ def judges_hash() -> str:
 
 
 def rule_of(message: str) -> str:
-    """The rule that a violation names: an invariant, what the kernel warns of, or the oracle's."""
+    """The rule that a violation names: an invariant, what the kernel warns of, a crash, or the oracle's."""
     named = re.search(r"\b(?:audit: )?(I\d+|WARN):", message)
     if named:
         return named[1]
+    if "the engine crashed" in message:
+        return "crash"
     return "WARN" if "holds impossible" in message else "oracle"
 
 
-def hunt_bug(bug: Bug, seconds: float, hunts: int = HUNTS, runs: int = 200) -> Verdict:
+def hunt_bug(bug: Bug, seconds: int, hunts: int = HUNTS, runs: int = 200) -> Verdict:
     """Build a copy with the bug and hunt it; raises BadInput if it cannot be put in."""
     with tempfile.TemporaryDirectory(prefix="shadowmmu-bug-") as place:
         copy_with(bug, Path(place))
@@ -83,34 +96,47 @@ def hunt_bug(bug: Bug, seconds: float, hunts: int = HUNTS, runs: int = 200) -> V
         return verdict
 
 
-def _hunt(bug: Bug, place: Path, number: int, seconds: float, runs: int) -> Hunt:
-    seed = int.from_bytes(hashlib.sha256(f"{bug.id} {number}".encode()).digest()[:4], "little")
-    hunt, start = Hunt(seed), time.monotonic()
-    modes = ",".join(bug.modes or MODES)
-    command = [sys.executable, "-m", "shadowmmu.check.bugs.hunter", str(seed), str(OPERATIONS), bug.roots, modes, str(runs)]
-    child = subprocess.Popen(
-        command, cwd=place, env=os.environ | {"PYTHONPATH": str(place / "src")}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        said, trouble = child.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        said, trouble = child.communicate()
-        _read(hunt, said)
-    else:
-        _read(hunt, said)
-        if child.returncode and not hunt.rule:
-            last = trouble.strip().splitlines()
-            hunt.message = f"the engine crashed: signal {-child.returncode}" if child.returncode < 0 else last[-1] if last else "it ended"
-            hunt.rule = "crash"
+def _hunt(bug: Bug, place: Path, number: int, seconds: int, runs: int) -> Hunt:
+    hunt = Hunt(int.from_bytes(hashlib.sha256(f"{bug.id} {number}".encode()).digest()[:4], "little"))
+    found, start = place / "found.ops", time.monotonic()
+    where = ["--seed", str(hunt.seed), "--roots", bug.roots, "--modes", ",".join(bug.modes or MODES)]
+    long = ["--operations", str(OPERATIONS), "--seconds", str(seconds)]
+    said = _fuzz(place, [*where, *long, "--json", "--shrink", "0", "--save", str(found)], seconds + GRACE)
     hunt.seconds = round(time.monotonic() - start, 1)
+    if said is None:
+        hunt.rule, hunt.message = "hang", "an operation does not end"
+        return hunt
+    report = json.loads(said)
+    hunt.operations = report["operations"]
+    if report["failure"] is not None:
+        hunt.message, hunt.command = report["failure"]["message"], report["failure"]["reproduce"]
+        hunt.rule = rule_of(hunt.message)
+        if runs:
+            _shorten(hunt, place, found, runs)
     return hunt
 
 
-def _read(hunt: Hunt, said: str) -> None:
-    for line in said.splitlines():
-        told = json.loads(line)
-        hunt.operations = told["operations"]
-        if "found" in told:
-            hunt.message, hunt.command, hunt.rule = told["found"], told["command"], rule_of(told["found"])
-            hunt.smallest = told.get("list", [])
+def _shorten(hunt: Hunt, place: Path, found: Path, runs: int) -> None:
+    shortest = place / "shortest.ops"
+    hunt.shown = _fuzz(place, ["--ops", str(found), "--shrink", str(runs), "--save", str(shortest)], 10 * GRACE) or ""
+    if hunt.shown and shortest.exists():
+        hunt.story = shortest.read_text()
+        hunt.smallest = [line.partition("# ")[2] for line in hunt.story.splitlines() if line.startswith("vcpu ")]
+
+
+def _fuzz(place: Path, arguments: list[str], patience: float) -> str | None:
+    """What `shadowmmu fuzz` of the copy says; None if it does not end. Raises BadInput for what it says instead."""
+    alone = os.environ | {"PYTHONPATH": str(place / "src"), "COLUMNS": "140", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "shadowmmu", "fuzz", *arguments]
+    child = subprocess.Popen(
+        command, cwd=place, env=alone, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        said, trouble = child.communicate(timeout=patience)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)  # and the process that does the operations
+        child.communicate()
+        return None
+    if child.returncode not in (0, 1):
+        raise BadInput(f"the copy of the engine does not run: {trouble.strip().splitlines()[-1] if trouble.strip() else child.returncode}")
+    return said

@@ -117,17 +117,17 @@ def fuzz(
 ) -> Report:
     """Do `operations` random operations in episodes; stops at the first violation. A pure function of its arguments.
 
-    `seconds`: no episode is begun after so long.
+    `seconds`: no operation is begun after so long.
     """
-    report, start = Report(), time.monotonic()
-    while report.operations < operations and report.ok and (seconds is None or time.monotonic() - start < seconds):
+    report, end = Report(), None if seconds is None else time.monotonic() + seconds
+    while report.operations < operations and report.ok and not _is_over(end):
         setup = Setup(seed + report.episodes, roots, tuple(modes), audit_every, kernel)
         episode = _Episode(setup, report, make_vm, diary)
         author = GuestAuthor(setup, episode.guest)
         for _ in range(min(EPISODE, operations - report.operations)):
             op = author.next()
             outcome = episode.step(op)
-            if outcome is None:
+            if outcome is None or _is_over(end):
                 break
             author.learn(op, outcome)
         report.episodes += 1
@@ -135,6 +135,10 @@ def fuzz(
         if on_progress is not None:
             on_progress(report)
     return report
+
+
+def _is_over(end: float | None) -> bool:
+    return end is not None and time.monotonic() >= end
 
 
 def replay(setup: Setup, ops: Iterable[Op], make_vm: Callable[..., Any] | None = None, diary: Diary | None = None) -> Failure | None:
