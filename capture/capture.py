@@ -198,7 +198,7 @@ def run(
     place = _place(work, kernel)
     own = name not in RUNS and (place / "guests" / name).is_dir()
     chosen = Run(name, run_of(like).host) if own else run_of(name)
-    chosen = chosen._replace(host=chosen.host._replace(parameters=kvm))
+    chosen = chosen._replace(host=chosen.host._replace(parameters=chosen.host.parameters + kvm))
     if not (place / "guests" / chosen.guests).is_dir():
         guests(chosen.guests, kernel=kernel, work=work)
     scripts = _scripts(place / "guests" / chosen.guests, chosen.only, wanted)

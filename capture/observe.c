@@ -70,7 +70,16 @@ static int read_physical(uint64_t address, void *to, size_t size)
 	return 0;
 }
 
-/* Print the entries of a table that are not zero, each followed by the table below it. */
+/* What a table holds where there is nothing: the kernel has one value in a whole table. */
+static uint64_t nothing_in(const uint64_t *entries, int count)
+{
+	for (int i = 0; i < count; i++)
+		if (!entries[i] || entries[i] == ABSENT)
+			return entries[i];
+	return 0;
+}
+
+/* Print what a table holds where there is nothing, and its other entries, each followed by the table below it. */
 static void dump_table(uint64_t table, int level, int top)
 {
 	uint64_t entries[512];
@@ -85,10 +94,14 @@ static void dump_table(uint64_t table, int level, int top)
 		fprintf(tables, "  ! cannot read %llx\n", (unsigned long long)table);
 		return;
 	}
+	uint64_t nothing = nothing_in(entries, count);
+
+	fprintf(tables, "%*s L%d %llx nothing=%llx\n", (top - level) * 2, "", level, (unsigned long long)table,
+		(unsigned long long)nothing);
 	for (int i = 0; i < count; i++) {
 		uint64_t entry = entries[i];
 
-		if (!entry || entry == ABSENT)
+		if (entry == nothing)
 			continue;
 		fprintf(tables, "%*s L%d %llx[%03x] = %llx\n", (top - level) * 2, "", level, (unsigned long long)table, i,
 			(unsigned long long)entry);

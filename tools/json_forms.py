@@ -26,6 +26,7 @@ from shadowmmu.cli.show import Shown
 from shadowmmu.look.data import Hex
 from shadowmmu.runs.compare import Comparison
 from shadowmmu.runs.compare_engines import EngineComparison
+from shadowmmu.runs.compare_kernels import KernelComparison
 from shadowmmu.runs.explained.explanation import Explanation
 from shadowmmu.runs.fuzz_report import FuzzReport
 from shadowmmu.runs.guest_run import RunReport
@@ -40,6 +41,7 @@ FORMS: dict[str, type] = {
     "shadowmmu.step/1": Steps,
     "shadowmmu.compare/1": Comparison,
     "shadowmmu.compare.engines/1": EngineComparison,
+    "shadowmmu.compare.kernels/1": KernelComparison,
     "shadowmmu.explain/1": Explanation,
     "shadowmmu.fuzz/1": FuzzReport,
     "shadowmmu.bugs/1": BugsReport,

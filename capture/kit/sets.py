@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from kit import apart, edits, memslots, nested, rights, roots
+from kit import apart, edits, memslots, nested, new_rules, rights, roots
 from kit.errors import KitError
 from kit.guest import FLAT, P32, P57, P64, PAE32, REAL, Guest, Mode, Paged
 from kit.random_guest import RandomGuest
@@ -125,6 +125,18 @@ def kernels_apart() -> Iterator[Guest]:
     yield unpaged(FLAT, "wp", apart.flat_wp)
 
 
+def new_kernel_rules() -> Iterator[Guest]:
+    for mode in PAGED:
+        for name, play in new_rules.PAGED.items():
+            yield paged(mode, name, play)
+        for name, nested_play in new_rules.NESTED.items():
+            yield hypervisor(mode, name, nested_play)
+    for name, mode, one in new_rules.ONE_MODE:
+        yield paged(mode, name, one)
+    for name, flat in new_rules.UNPAGED.items():
+        yield unpaged(FLAT, name, flat)
+
+
 def random_guests(seeds: range) -> Iterator[Guest]:
     for mode in PAGED:
         for seed in seeds:
@@ -161,7 +173,7 @@ def random_nestedsp(seeds: range) -> Iterator[Guest]:
 
 FIXED: dict[str, Callable[[], Iterator[Guest]]] = {
     "shadow": shadow, "extra": extra, "p57": p57, "nested": all_nested, "nestedsp": nestedsp, "two_roots": two,
-    "beyond": beyond, "late": late, "apart": kernels_apart,
+    "beyond": beyond, "late": late, "apart": kernels_apart, "rules": new_kernel_rules,
 }  # fmt: skip
 BY_SEED: dict[str, Callable[[range], Iterator[Guest]]] = {
     "random": random_guests, "random_la57": random_la57, "random_nested": random_nested, "random_nestedsp": random_nestedsp,
@@ -193,6 +205,10 @@ RUNS = {
     "beyond": Run("beyond", NPT),
     "beyond_la57": Run("beyond", NPT_LA57),
     "apart": Run("apart", Host()),
+    "rules": Run("rules", Host(), r"^(p32|pae|p64|np32)_(?!rotable)"),
+    "rules_nested": Run("rules", NPT, r"^(n32|npae|n64)_"),
+    "rules_tdp0": Run("rules", NPT_LEGACY, "_rotable$"),
+    "rules_nx": Run("rules", Host(parameters=("nx_huge_pages=force",)), "^np32_"),
     "random": Run("random", Host()),
     "random_la57": Run("random_la57", Host(la57=True)),
     "random_nested": Run("random_nested", NPT),

@@ -72,6 +72,7 @@ ARGUMENTS: dict[str, st.SearchStrategy[Any]] = {
     "point": SMALL,
     "readonly": st.booleans(),
     "size": SIZE,
+    "unused": st.sampled_from((0, 1 << 63)) | NUMBER,
     "slot": SMALL,
     "state": STATE | BYTES,
     "step": st.sampled_from((8, 0x1000, 1 << 30)) | NUMBER,

@@ -17,7 +17,7 @@ def put(vm: Vm, gpa: int, value: int) -> None:
     vm.write_guest(gpa, struct.pack("<Q", value))
 
 
-def pae_guest(roots: str = "special", *, vcpus: int = 1, memory_mib: int = 8, **options: int) -> Vm:
+def pae_guest(roots: str = "special", *, vcpus: int = 1, memory_mib: int = 8, **options: int | str) -> Vm:
     """CR3 0x1000; PDPTEs 0 and 1 lead to directories 0x2000 and 0x3000, both to the table 0x4000, which maps 16 pages."""
     vm = Vm(memory_mib=memory_mib, roots=roots, vcpus=vcpus, **options)
     put(vm, 0x1000, 0x2001)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from shadowmmu.captures.capture import Capture
+from shadowmmu.captures.capture import Capture, Dump
 from shadowmmu.trace import events as e
 
 CPUID = """00000001.0 00060fb1 00000800 76f83203 0f8bfbfd
@@ -51,6 +51,7 @@ def write_kit(capture: Capture, place: Path) -> Path:
     (folder / f"{name}.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
     dumps = "".join(
         f"DUMP seq={d.seq} tag={d.tag} root={d.root:x} level={d.level}\n"
+        + "".join(f" L{d.level} {table:x} nothing={value:x}\n" for table, value in _nothing(d).items())
         + "".join(f" L{x.level} {x.table:x}[{x.index:03x}] = {x.value:x}\n" for x in d.entries)
         for d in capture.dumps
     )
@@ -66,3 +67,8 @@ def write_kit(capture: Capture, place: Path) -> Path:
     if capture.setup.roots:
         (folder / "_roots.txt").write_text(capture.setup.roots + "\n")
     return folder
+
+
+def _nothing(dump: Dump) -> dict[int, int]:
+    """What the kit tells of each table, if it tells it at all."""
+    return {} if dump.nothing is None else {dump.root: 0} | dump.nothing

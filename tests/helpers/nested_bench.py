@@ -11,6 +11,7 @@ import struct
 from typing import Any
 
 from shadowmmu.check.audit import audit
+from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.machine.loader import Guest, Loaded, load_bytes
 from shadowmmu.machine.machine import Machine
 from shadowmmu.machine.result import Result
@@ -73,12 +74,14 @@ class Tables:
 class Bench:
     """An L1 in `form`, with nested paging (`npt`) or without; every exit is audited."""
 
-    def __init__(self, form: str = "4-level", *, npt: bool = True, roots: str = "special", vcpus: int = 1) -> None:
+    def __init__(
+        self, form: str = "4-level", *, npt: bool = True, roots: str = "special", vcpus: int = 1, kernel: str = DEFAULT_KERNEL
+    ) -> None:
         features = ("svm", "npt") if npt else ("svm",)
         guest = Guest(name="l1", image="none", features=features, memory_mib=MEMORY >> 20, vcpus=vcpus, format="flat")
         self.form, self.npt = form, npt
         loaded = load_bytes(guest, b"\xf4")
-        self.machine = Machine(guest, roots=roots, audit=self._audit, loaded=Loaded((), loaded.state, loaded.cr0))
+        self.machine = Machine(guest, roots=roots, kernel=kernel, audit=self._audit, loaded=Loaded((), loaded.state, loaded.cr0))
         self.vm, self.vcpu = self.machine.vm, self.machine.vm.vcpus[0]
         self.processor = self.machine.processors[0]
         self.put(L1_CODE, "0f01d8" + HLT)

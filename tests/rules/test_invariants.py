@@ -65,7 +65,7 @@ def named(vm: Vm, strict: bool = False) -> set[str]:
 def test_i1_a_leaf_missing_from_the_table_and_one_missing_from_the_rmap() -> None:
     vm = guest()
     leaf = page_of(vm, 4, 1)
-    set_entry(vm, leaf, 1, 0)
+    set_entry(vm, leaf, 1, vm.nothing_in(leaf.hpa))
     assert named(vm) == {"I1"}
     vm = guest()
     leaf = page_of(vm, 4, 1)

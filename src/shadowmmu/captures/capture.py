@@ -16,6 +16,8 @@ from shadowmmu.engine.face.kernels import kernel_of_release
 from shadowmmu.errors import BadInput
 from shadowmmu.trace.events import AnyEvent, Marker
 
+_NOT_OF_A_VM = ("npt", "tdp_mmu", "kernel", "changed", "roots")
+
 
 class Setup(msgspec.Struct, frozen=True):
     """The host's side: what module parameters and CPUID decide."""
@@ -43,6 +45,8 @@ class Setup(msgspec.Struct, frozen=True):
     """Of the host's CPU: "svm" or "vmx"."""
     guest_vendor: str = "host"
     """Of the guest's: "svm" or "vmx"; "host": as the host's."""
+    changed: str = ""
+    """Rules that are tried otherwise than the kernel has them: +RULE or -RULE each."""
     roots: str = ""
     """The kernel's design of roots, by the engine's name; empty: the capture does not say."""
 
@@ -58,8 +62,8 @@ class Setup(msgspec.Struct, frozen=True):
     @property
     def cpu_and_host(self) -> dict[str, Any]:
         """The same as arguments of a VM: the guest's CPU and the host."""
-        told = {field: getattr(self, field) for field in self.__struct_fields__ if field not in ("npt", "tdp_mmu", "kernel", "roots")}
-        return told | {"tdp": self.npt, "kernel": self.series}
+        told = {field: getattr(self, field) for field in self.__struct_fields__ if field not in _NOT_OF_A_VM}
+        return told | {"tdp": self.npt, "kernel": self.series + self.changed}
 
 
 class Slot(msgspec.Struct, frozen=True):
@@ -99,7 +103,7 @@ class Guest(msgspec.Struct, frozen=True):
 
 
 class TableEntry(msgspec.Struct, frozen=True, array_like=True):
-    """One entry of a shadow table that was not zero."""
+    """One entry of a shadow table in which there was something."""
 
     level: int
     table: int
@@ -115,6 +119,8 @@ class Dump(msgspec.Struct, frozen=True):
     root: int
     level: int
     entries: Annotated[list[TableEntry], Entries]
+    nothing: Annotated[dict[int, int], Entries] | None = None
+    """By table what all its other entries held, if that was not 0; None: the capture does not say."""
 
 
 class Counters(msgspec.Struct, frozen=True):

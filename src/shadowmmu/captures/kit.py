@@ -187,18 +187,22 @@ def _cpuid(text: str) -> dict[int, dict[str, int]]:
 
 
 _ENTRY = re.compile(r" *L(\d) ([0-9a-f]+)\[([0-9a-f]+)\] = ([0-9a-f]+)")
+_NOTHING = re.compile(r" *L\d ([0-9a-f]+) nothing=([0-9a-f]+)")
 _DUMP = re.compile(r"DUMP seq=(\d+) tag=\s*(\S*) root=([0-9a-f]+) level=(\d+)")
 
 
 def _dumps(text: str) -> Iterator[Dump]:
     head: re.Match[str] | None = None
     entries: list[TableEntry] = []
+    nothing: dict[int, int] | None = None
     for line in [*text.splitlines(), "DUMP"]:
         if line.startswith("DUMP"):
             if head:
-                yield Dump(int(head[1]), head[2], int(head[3], 16), int(head[4]), entries)
-            head, entries = _DUMP.match(line), []
-        elif (match := _ENTRY.match(line)) and int(match[4], 16) != ABSENT:
+                yield Dump(int(head[1]), head[2], int(head[3], 16), int(head[4]), entries, nothing)
+            head, entries, nothing = _DUMP.match(line), [], None
+        elif match := _NOTHING.match(line):
+            nothing = (nothing or {}) | ({int(match[1], 16): value} if (value := int(match[2], 16)) else {})
+        elif (match := _ENTRY.match(line)) and (nothing is not None or int(match[4], 16) != ABSENT):
             entries.append(TableEntry(int(match[1]), int(match[2], 16), int(match[3], 16), int(match[4], 16)))
 
 

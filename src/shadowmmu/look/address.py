@@ -196,11 +196,12 @@ def _nested_tables(vcpu: Vcpu, mmu: MmuView, gpa: int) -> tuple[list[TableEntry]
 
 
 def _shadow(vm: Vm, mmu: MmuView, address: int) -> list[ShadowEntry]:
-    """The shadow's entries from the root down, to a leaf, a mark, or an empty entry."""
+    """The shadow's entries from the root down, to a leaf, a mark, or an entry with nothing in it, which is told as 0."""
     entries: list[ShadowEntry] = []
     if mmu.root is None:
         return entries
     for level, _, at, value, *_ in path(lambda hpa, _size: vm.read_host_u64(hpa), mmu.root, mmu.levels, address):
+        value = 0 if value == vm.nothing_in(at) else value
         entry = ShadowEntry(table=table_head(vm, mmu, at & ~0xFFF, level), at=Hex(at), value=Hex(value), rights="")
         entries.append(entry)
         if not _is_present(entry):

@@ -7,7 +7,6 @@ The entry format is that of shadow paging and NPT; EPT entries are not decoded. 
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -15,7 +14,7 @@ import msgspec
 from shadowmmu import GuestMemoryError, MmuView, ShadowPageView, Vm
 from shadowmmu.engine.arena.role import Access, Role, RoleShift, describe_role
 from shadowmmu.engine.arena.spte import Spte, SpteShift
-from shadowmmu.engine.face.kernels import KERNELS
+from shadowmmu.engine.face.kernels import rules_of
 from shadowmmu.look.data import Hex
 from shadowmmu.x86.control import Cr3
 from shadowmmu.x86.pte import Pte, PteShift
@@ -82,9 +81,7 @@ class EntryReader:
 
     def mappings(self, mmu: MmuView, hpa: int, level: int, page: ShadowPageView | None) -> Iterator[Mapping]:
         """Every used entry of the table at `hpa`; `page` is its shadow page, None for a bare legacy table."""
-        for index, entry in enumerate(struct.unpack(f"<{ENTRIES}Q", self.vm.read_host(hpa, 8 * ENTRIES))):
-            if not entry:
-                continue
+        for index, entry in self.vm.used_words(hpa, ENTRIES, self.vm.nothing_in(hpa)).items():
             guest = self.guest_entry(mmu, level, page, index)
             if not entry & Spte.MMU_PRESENT and entry & Spte.MMIO == Spte.MMIO:
                 gfn = (entry & Spte.BASE_ADDR & ~Spte.MMIO) >> 12
@@ -165,7 +162,7 @@ def _wanted_gfn(level: int, page: ShadowPageView, index: int, guest: GuestEntry 
 
 def _generation(vm: Vm, entry: int) -> int:
     """The memslot generation of an MMIO mark, in two parts."""
-    low_bits = 7 if "short_mmio_gen" in KERNELS[vm.config.kernel] else 8
+    low_bits = 7 if "short_mmio_gen" in rules_of(vm.config.kernel) else 8
     low = entry >> int(SpteShift.MMIO_GEN_LOW_SHIFT) & (1 << low_bits) - 1
     return low | (entry & int(Spte.MMIO_GEN_HIGH)) >> int(SpteShift.MMIO_GEN_HIGH_SHIFT) << low_bits
 

@@ -89,10 +89,10 @@ class Comparison(msgspec.Struct, kw_only=True):
         return len(set(self.verdicts.values())) == 1 and not (self.broke or self.divergences or self.first_line)
 
 
-def compare_designs(guest: Guest, named: str, designs: Sequence[str] = tuple(ROOT_DESIGNS)) -> Comparison:
+def compare_designs(guest: Guest, named: str, designs: Sequence[str] = tuple(ROOT_DESIGNS), kernel: str = DEFAULT_KERNEL) -> Comparison:
     """Run the guest on each of the designs."""
     watches = {design: Watch() for design in designs}
-    reports = {design: watch.run(guest, named, design, DEFAULT_KERNEL) for design, watch in watches.items()}
+    reports = {design: watch.run(guest, named, design, kernel) for design, watch in watches.items()}
     seen = figures_of({design: guest_sees(report) for design, report in reports.items()})
     work = figures_of({design: _work(report, watches[design].events) for design, report in reports.items()})
     sorts = sorted(set[str]().union(*(watch.chains for watch in watches.values())))

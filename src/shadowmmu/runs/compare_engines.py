@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import time
-from itertools import zip_longest
 from math import log2
 from pathlib import Path
 
@@ -13,23 +12,14 @@ import msgspec
 from shadowmmu.machine.loader import Guest
 from shadowmmu.runs.compare import Figure, figures_of, first_difference
 from shadowmmu.runs.costs import BY_NAME, ORDER
-from shadowmmu.runs.measured import FAULT_EXITS, Measured, RuleCount, Step, Told, events_of_exit, measure
+from shadowmmu.runs.measured import Measured, RuleCount, Told, events_of_exit, measure
 from shadowmmu.runs.other_engine import OtherEngine
+from shadowmmu.runs.parting import Parting, first_parting, first_visible
 
 HERE = "here"
 """What the engine is called that the other one is compared with."""
 MUCH = 0.5
 """A change by more than the root of two, either way."""
-
-
-class Parting(msgspec.Struct, kw_only=True):
-    """The first exit that is not the same: its number and kind, the last event that both told, and the first of each that the
-    other has not. `only_events`: the exit itself is the same."""
-
-    exit: int
-    kinds: dict[str, str]
-    before: Told | None = None
-    told: dict[str, Told] = {}
 
 
 class CostFigure(Figure, kw_only=True):
@@ -75,6 +65,10 @@ def compare_engines(guest: Guest, path: Path, named: str, other: OtherEngine, ro
     ours = measure(guest, named, roots, kernel)
     theirs = other.measure(path, roots, kernel, len(ours.steps), time.monotonic() - start)
     runs = {HERE: ours, other.name: theirs}
+
+    def events_of(name: str, number: int) -> list[Told]:
+        return events_of_exit(guest, named, roots, kernel, number) if name == HERE else other.events_of_exit(path, roots, kernel, number)
+
     seen = figures_of({name: run.guest_sees for name, run in runs.items()}) if theirs.guest_sees else []
     work = _costs(runs) if theirs.costs else []
     return EngineComparison(
@@ -86,53 +80,12 @@ def compare_engines(guest: Guest, path: Path, named: str, other: OtherEngine, ro
         guest_sees=[figure for figure in seen if figure.equal],
         divergences=[figure for figure in seen if not figure.equal],
         first_line=first_difference({name: run.output for name, run in runs.items()}) if theirs.output else None,
-        visible=_visible(runs),
-        parting=_parting(runs, guest, path, named, other, roots, kernel),
+        visible=first_visible(runs),
+        parting=first_parting(runs, events_of),
         costs=[figure for figure in work if not figure.equal],
         rules=_rules(runs),
         equal=[Figure(name=figure.name, counts=figure.counts) for figure in work if figure.equal],
     )
-
-
-# --- where they part
-
-
-def _visible(runs: dict[str, Measured]) -> Parting | None:
-    """The first exit of the guest's own doing that is not the same in both."""
-    own = {name: [step for step in run.steps if step.kind not in FAULT_EXITS] for name, run in runs.items()}
-    pairs = zip(*own.values(), strict=False)
-    return next((_part(runs, pair) for pair in pairs if len({step.digest for step in pair}) > 1), None)
-
-
-def _part(runs: dict[str, Measured], steps: tuple[Step, ...]) -> Parting:
-    return Parting(exit=steps[0].exit, kinds={name: f"{step.kind}, exit {step.exit}" for name, step in zip(runs, steps, strict=True)})
-
-
-def _parting(
-    runs: dict[str, Measured], guest: Guest, path: Path, named: str, other: OtherEngine, roots: str, kernel: str
-) -> Parting | None:
-    pairs = zip(*(run.steps for run in runs.values()), strict=False)
-    steps = next((pair for pair in pairs if len({(step.digest, step.events) for step in pair}) > 1), None)
-    if steps is None:
-        return None
-    parting = _part(runs, steps)
-    both = (events_of_exit(guest, named, roots, kernel, parting.exit), other.events_of_exit(path, roots, kernel, parting.exit))
-    for here, there in zip_longest(*both):
-        if here is not None and there is not None and _same(here, there):
-            parting.before = here
-        else:
-            parting.told = {name: told for name, told in zip(runs, (here, there), strict=True) if told is not None}
-            break
-    return parting
-
-
-def _same(here: Told, there: Told) -> bool:
-    """But for where in host memory things lie."""
-    return _without_addresses(here.text) == _without_addresses(there.text)
-
-
-def _without_addresses(text: str) -> list[str]:
-    return [word for word in text.split() if not word.startswith(("spt=", "sptep=", "root=", "pfn="))]
 
 
 # --- what it costs

@@ -12,6 +12,7 @@ from collections import Counter, deque
 
 import msgspec
 
+from shadowmmu import Vm
 from shadowmmu.check.audit import audit
 from shadowmmu.look.chain import top_chain, whose_root
 from shadowmmu.machine.loader import Guest, read_guest
@@ -103,23 +104,21 @@ class Watch:
         """More that is to be noted."""
 
 
-class Measuring(Watch):
-    """Counts rules, follows exits, audits after each until something is found. `wanted`: the exit whose events are kept."""
+class Steps:
+    """Counts rules and follows steps, exits or others. `wanted`: the step whose events are kept."""
 
     def __init__(self, wanted: int = 0) -> None:
-        super().__init__()
         self.rules: dict[Origin, RuleCount] = {}
         self.steps: list[Step] = []
-        self.violation, self.violated = "", 0
         self.wanted, self.kept = wanted, list[Told]()
         self._before: deque[AnyEvent] = deque(maxlen=WINDOW)
 
-    def told(self, machine: Machine, exit_: Exit, events: list[AnyEvent]) -> None:
-        number = machine.exits
-        self._before.append(Marker(text=exit_.kind.value))
-        in_l2 = any(vcpu.guest_mode for vcpu in machine.vm.vcpus)
+    def add(self, vm: Vm, number: int, kind: str, digest: int, events: list[AnyEvent]) -> None:
+        """One more: what the MMU told in it."""
+        self._before.append(Marker(text=kind))
+        in_l2 = any(vcpu.guest_mode for vcpu in vm.vcpus)
         for event in events:
-            origin = origin_of(Around(event, self._before, (), machine.vm.tdp, in_l2))
+            origin = origin_of(Around(event, self._before, (), vm.tdp, in_l2))
             rule = self.rules.get(origin)
             if rule is None:
                 rule = self.rules[origin] = _rule(origin, number)
@@ -127,24 +126,36 @@ class Measuring(Watch):
             self._before.append(event)
             if number == self.wanted:
                 self.kept.append(Told(to_text(event), rule))
-        kind = _KINDS[exit_.kind]
-        plain = hash((kind, exit_.number, exit_.error_code, exit_.gva))
-        self.steps.append(Step(number, exit_.kind.value, plain, hash(tuple(map(_plain, events)))))
-        if not self.violation and not self.wanted:
+        self.steps.append(Step(number, kind, digest, hash(tuple(map(_plain, events)))))
+
+
+class Measuring(Watch):
+    """`steps` are exits; with `audits` each is audited until something is found."""
+
+    def __init__(self, wanted: int = 0, audits: bool = True) -> None:
+        super().__init__()
+        self.steps = Steps(wanted)
+        self.violation, self.violated = "", 0
+        self._audits = audits and not wanted
+
+    def told(self, machine: Machine, exit_: Exit, events: list[AnyEvent]) -> None:
+        digest = hash((_KINDS[exit_.kind], exit_.number, exit_.error_code, exit_.gva))
+        self.steps.add(machine.vm, machine.exits, exit_.kind.value, digest, events)
+        if self._audits and not self.violation:
             found = audit(machine.vm)
             if found:
-                self.violation, self.violated = str(found[0]), number
+                self.violation, self.violated = str(found[0]), machine.exits
 
 
-def measure(guest: Guest, named: str, roots: str, kernel: str, max_exits: int | None = None) -> Measured:
+def measure(guest: Guest, named: str, roots: str, kernel: str, max_exits: int | None = None, audits: bool = True) -> Measured:
     """Run the guest to its end, or to so many exits."""
-    watch = Measuring()
+    watch = Measuring(audits=audits)
     report = watch.run(guest, named, roots, kernel, max_exits)
     return Measured(
         verdict=verdict_of(report), broke=report.broke, violation=watch.violation, violated=watch.violated,
         reproduce=f"shadowmmu run {named} --roots {roots} --kernel {kernel}", output=output_of(report), guest_sees=guest_sees(report),
-        costs=costs_of(report, watch.events), events=dict(watch.events), rules=list(watch.rules.values()), chains=watch.chains,
-        steps=watch.steps,
+        costs=costs_of(report, watch.events), events=dict(watch.events), rules=list(watch.steps.rules.values()),
+        chains=watch.chains, steps=watch.steps.steps,
     )  # fmt: skip
 
 
@@ -152,7 +163,7 @@ def events_of_exit(guest: Guest, named: str, roots: str, kernel: str, number: in
     """What the MMU told at one exit; a run up to there."""
     watch = Measuring(number)
     watch.run(guest, named, roots, kernel, number)
-    return watch.kept
+    return watch.steps.kept
 
 
 def _rule(origin: Origin, number: int) -> RuleCount:

@@ -61,8 +61,8 @@ def between(guest: Guest, named: str, roots: str, exits: list[int]) -> list[Betw
 
     def on_exit(machine: Machine, exit_: Exit) -> None:
         nonlocal last
-        watch.wanted, last = machine.exits, exit_.kind.value
-        watch.kept = []
+        watch.steps.wanted, last = machine.exits, exit_.kind.value
+        watch.steps.kept = []
         watch.on_exit(machine, exit_)
 
     run = GuestRun(guest, named, roots=roots, on_exit=on_exit)
@@ -73,7 +73,7 @@ def between(guest: Guest, named: str, roots: str, exits: list[int]) -> list[Betw
         report = run.run(after)
         now = take_picture(run.machine.vm)
         changes = changes_between(picture, now)
-        told.append(Between(before=before, after=report.exits, kind=last, events=watch.kept, changes=changes, broke=report.broke))
+        told.append(Between(before=before, after=report.exits, kind=last, events=watch.steps.kept, changes=changes, broke=report.broke))
         picture = now
     return told
 

@@ -10,7 +10,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from shadowmmu.border.plain import plain
-from shadowmmu.runs.compare_engines import EngineComparison, Parting, RuleFigure
+from shadowmmu.runs.compare_engines import EngineComparison, RuleFigure
+from shadowmmu.runs.parting import Parting
 from shadowmmu.view.draw_differences import draw_figures, draw_same
 
 FIRST = 5

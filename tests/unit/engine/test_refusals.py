@@ -14,8 +14,8 @@ BAD_PDPTES = struct.pack("<4Q", 0x2001, 0, 0x9000001, 0)
 
 
 def vcpu(roots: str, **options: object) -> Vcpu:
-    """Of a VM of 8 MiB; its tables are at 0x1000, with a PDPTE that leads outside."""
-    vm = Vm(memory_mib=8, roots=roots, **options)
+    """Of a VM of 8 MiB, its tables at 0x1000 with a PDPTE that leads outside, on the kernel that then shuts it down."""
+    vm = Vm(memory_mib=8, roots=roots, kernel="6.1", **options)
     vm.write_guest(0x1000, BAD_PDPTES)
     return vm.vcpus[0]
 

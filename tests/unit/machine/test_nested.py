@@ -442,14 +442,17 @@ def test_a_virtual_interrupt_waits_for_the_task_priority() -> None:
 
 @every_design
 @FORMS
+@pytest.mark.parametrize("kernel", ["6.1", "7.3"])
 @pytest.mark.parametrize("root", [MEMORY, 0xFFFFF000, VMCB, L1_ROOT, NESTED_ROOT + 0x1000, 0])
-def test_nested_tables_anywhere(root: int, form: str, roots: str) -> None:
+def test_nested_tables_anywhere(root: int, kernel: str, form: str, roots: str) -> None:
     """What is no table, or lies outside memory, costs L1 its L2, and nobody else anything."""
-    bench = Bench(form, roots=roots)
+    bench = Bench(form, roots=roots, kernel=kernel)
     bench.set(Vmcb.N_CR3, root)
     code = bench.l2("8b05" + "00000000" + VMMCALL)
     assert code in (SvmExit.VMMCALL, SvmExit.NESTED_PAGE_FAULT, SvmExit.SHUTDOWN)
-    assert (code == SvmExit.SHUTDOWN) == (root in (MEMORY, 0xFFFFF000))
+    outside = root in (MEMORY, 0xFFFFF000)
+    assert (code == SvmExit.SHUTDOWN) == (outside and kernel == "6.1")
+    assert code == SvmExit.NESTED_PAGE_FAULT or not outside or kernel == "6.1", "later kernels shadow it by a table of nothing"
 
 
 @every_design

@@ -32,14 +32,15 @@ cdef inline bint is_listed(Auditor auditor, ShadowPage *sp, int index) noexcept:
     return (auditor.listed[(sp - auditor.kvm.pages) * WORDS + (index >> 6)] >> (index & 63)) & 1
 
 
-cdef inline u64 next_used(u64 *words, u64 at, u64 end) noexcept nogil:
-    """Index of the first word that is not 0 in words[at:end], or `end`. Most of a table, and of an rmap, is 0."""
+cdef inline u64 next_used(u64 *words, u64 at, u64 end, u64 unused) noexcept nogil:
+    """Index of the first word that is not `unused` in words[at:end], or `end`. Most of a table, and of an rmap, is that."""
     while at < end:
         if at + 8 <= end and not (
-            words[at] | words[at + 1] | words[at + 2] | words[at + 3] | words[at + 4] | words[at + 5] | words[at + 6] | words[at + 7]
+            (words[at] ^ unused) | (words[at + 1] ^ unused) | (words[at + 2] ^ unused) | (words[at + 3] ^ unused)
+            | (words[at + 4] ^ unused) | (words[at + 5] ^ unused) | (words[at + 6] ^ unused) | (words[at + 7] ^ unused)
         ):
             at += 8
-        elif words[at]:
+        elif words[at] != unused:
             return at
         else:
             at += 1

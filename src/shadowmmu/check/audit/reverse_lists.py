@@ -39,10 +39,10 @@ def validate_slot_rmaps(auditor: Auditor, slot: MemSlotPtr) -> object:
         heads: p_u64 = slot.rmap[level - 1]
         first: u64 = slot.base_gfn >> shift
         count: u64 = ((slot.base_gfn + slot.npages - 1) >> shift) - first + 1
-        n: u64 = next_used(heads, 0, count)
+        n: u64 = next_used(heads, 0, count, 0)
         while n < count:
             validate_rmap(auditor, slot, level, first + n, heads[n])
-            n = next_used(heads, n + 1, count)
+            n = next_used(heads, n + 1, count, 0)
     return None
 
 

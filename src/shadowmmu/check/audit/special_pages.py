@@ -110,7 +110,7 @@ def validate_reach(auditor: Auditor, sp: ShadowPagePtr, top: cython.int) -> obje
     reach: cython.int = 4 if role_level(sp.role) == 3 else 1
     i: cython.int
     for i in range(ENTRIES):
-        if sp.spt[i] and i >= reach:
+        if i >= reach and sp.spt[i] != sp.nothing:
             auditor.say("I13", f"special {auditor.page_name(sp)} has entry {i:#x}, beyond its reach")
         if top == 3 and is_present(sp.spt[i]) and sp.spt[i] & (Pte.WRITABLE | Pte.USER | Pte.ACCESSED | Pte.NX):
             reserved = True

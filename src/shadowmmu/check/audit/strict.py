@@ -41,10 +41,10 @@ def validate_strictly(auditor: Auditor) -> None:
         sp: ShadowPagePtr = auditor.live[i]
         if sp.special or is_obsolete(auditor.kvm, sp):
             continue
-        index: u64 = next_used(sp.spt, 0, ENTRIES)
+        index: u64 = next_used(sp.spt, 0, ENTRIES, sp.nothing)
         while index < ENTRIES:
             validate_memory(auditor, sp, index)
-            index = next_used(sp.spt, index + 1, ENTRIES)
+            index = next_used(sp.spt, index + 1, ENTRIES, sp.nothing)
 
 
 @cython.cfunc

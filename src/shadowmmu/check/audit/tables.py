@@ -26,14 +26,14 @@ from shadowmmu.engine.arena.role import describe_role
 
 
 def validate_tables(auditor: Auditor) -> None:
-    """I1, I2, I9, I10, I11, I16, I17: every entry that is not 0."""
+    """I1, I2, I9, I10, I11, I16, I17: every entry in which there is something."""
     i: u64
     for i in range(auditor.nlive):
         sp: ShadowPagePtr = auditor.live[i]
-        index: u64 = next_used(sp.spt, 0, ENTRIES)
+        index: u64 = next_used(sp.spt, 0, ENTRIES, sp.nothing)
         while index < ENTRIES:
             validate_entry(auditor, sp, index)
-            index = next_used(sp.spt, index + 1, ENTRIES)
+            index = next_used(sp.spt, index + 1, ENTRIES, sp.nothing)
 
 
 @cython.cfunc

@@ -69,9 +69,9 @@ def has_unsync(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.bint:
     level: cython.int = role_level(sp.role)
     if level == 1 or not sp.unsync_children:
         return False
-    i: u64 = next_used(sp.spt, 0, ENTRIES)
+    i: u64 = next_used(sp.spt, 0, ENTRIES, sp.nothing)
     while i < ENTRIES:
         if is_present(sp.spt[i]) and not is_last(sp.spt[i], level) and has_unsync(kvm, to_shadow_page(kvm, sp.spt[i])):
             return True
-        i = next_used(sp.spt, i + 1, ENTRIES)
+        i = next_used(sp.spt, i + 1, ENTRIES, sp.nothing)
     return False

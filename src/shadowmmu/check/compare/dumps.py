@@ -16,6 +16,8 @@ from shadowmmu.trace.fields import FRAME_BITS
 from shadowmmu.x86.pte import Pte
 
 P, LARGE, PRESENT = int(Pte.PRESENT), int(Pte.PAGE_SIZE), int(Spte.MMU_PRESENT)
+NOTHING = 0, int(Spte.NONPRESENT_BIT_63)
+"""Entries in which there is nothing, on one kernel or another."""
 _SOFT = 0xFFF0_0000_0000_0000
 """High bits: MMIO marks have some, links to bare tables none."""
 
@@ -40,6 +42,7 @@ class DumpComparison:
         self.theirs: dict[int, dict[int, int]] = {}
         for entry in dump.entries:
             self.theirs.setdefault(entry.table & FRAME_BITS, {})[entry.index] = entry.value
+        self.nothing = None if dump.nothing is None else {table & FRAME_BITS: value for table, value in dump.nothing.items()}
         self.entries = 0
         self.taken_over = 0
         """Entries that got such bits."""
@@ -52,13 +55,21 @@ class DumpComparison:
         kernel, engine = kernel & FRAME_BITS, engine & FRAME_BITS
         if not self.matcher.table(kernel, engine):
             return Difference(f"the kernel's table {kernel:x} is another one here", engine)
-        theirs, ours = self.theirs.get(kernel, {}), self.vm.used_words(engine, 4 if level == self.dump.level == 3 else 512)
+        nothing = self._nothing(kernel, engine)
+        theirs = self.theirs.get(kernel, {})
+        ours = self.vm.used_words(engine, 4 if level == self.dump.level == 3 else 512, nothing)
         for index in sorted(theirs.keys() | ours.keys()):
             self.entries += 1
-            found = self._entry(theirs.get(index, 0), ours.get(index, 0), level, engine, index)
+            found = self._entry(theirs.get(index, nothing), ours.get(index, nothing), level, engine, index)
             if found:
                 return found
         return None
+
+    def _nothing(self, kernel: int, engine: int) -> int:
+        """What an entry of this table holds in which there is nothing: as the dump tells, or else as it must be on this kernel."""
+        if self.nothing is not None:
+            return self.nothing.get(kernel, 0)
+        return self.vm.nothing_in(engine)
 
     def _entry(self, kernel: int, engine: int, level: int, table: int, index: int) -> Difference | None:
         where = f"level {level} entry {index:03x}"
@@ -124,6 +135,6 @@ class LeafComparison:
             at = address + (index << (9 * level + 3))
             if is_link(entry, level):
                 found.update(self._leaves(entry & FRAME_BITS, level - 1, at, read))
-            elif entry:
+            elif entry not in NOTHING:
                 found[at] = entry, level
         return found

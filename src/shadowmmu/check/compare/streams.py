@@ -10,6 +10,7 @@ from shadowmmu.check.compare.ignore import INPUTS, NOISE, TDP_FIELDS, is_no_deed
 from shadowmmu.check.compare.match import Matcher
 from shadowmmu.check.compare.result import Diverged, Divergence, Page, Row, page_at
 from shadowmmu.engine.arena.role import Role
+from shadowmmu.engine.face.kernels import series_of
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.forms import FORMS
@@ -31,7 +32,7 @@ class Streams:
         self.foreign_l1 = foreign_l1
         """Whether the vCPU is now on tables of the TDP MMU."""
         self.tdp_mmu = tdp_mmu
-        self.form = FORMS[vm.config.kernel]
+        self.form = FORMS[series_of(vm.config.kernel)]
         self.operation = operation
         self.kernel: list[tuple[int, AnyEvent]] = []
         self.engine: list[AnyEvent] = []

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from shadowmmu import Vm
 from shadowmmu.check.compare.dumps import is_link
 from shadowmmu.check.compare.ignore import CPU_BITS, LAZY_BITS
 from shadowmmu.check.compare.match import Matcher
@@ -48,7 +49,7 @@ class PairedTables:
         self.seen.add((theirs, ours))
         page = self.theirs.name(theirs)
         count = 4 if top and level == 3 else 512
-        left, right = self.kernel.vm.used_words(theirs, count), self.special.vm.used_words(ours, count)
+        left, right = _used(self.kernel.vm, theirs, count), _used(self.special.vm, ours, count)
         for index in sorted(left.keys() | right.keys()):
             kernel, special = left.get(index, 0), right.get(index, 0)
             self.entries += 1
@@ -95,3 +96,8 @@ class PairedTables:
                 if self.special.vm.host_address(gpa) == entry & FRAME_BITS:
                     return gpa >> 12
         return None
+
+
+def _used(vm: Vm, table: int, count: int) -> dict[int, int]:
+    """The entries in which there is something."""
+    return vm.used_words(table, count, vm.nothing_in(table))

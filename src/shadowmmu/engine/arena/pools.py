@@ -3,7 +3,7 @@
 
 import cython
 from cython.cimports.shadowmmu.engine.arena.kasan import KASAN_REDZONE
-from cython.cimports.shadowmmu.engine.arena.state import ADDRESS_SPACES, MAX_SLOTS, KvmPtr, u64
+from cython.cimports.shadowmmu.engine.arena.state import ADDRESS_SPACES, ENTRIES, MAX_SLOTS, KvmPtr, u64
 
 
 def size_pools(config: KvmPtr, memory_mib: u64, user_mib: u64, table_pages: u64) -> cython.void:
@@ -22,10 +22,16 @@ def size_pools(config: KvmPtr, memory_mib: u64, user_mib: u64, table_pages: u64)
 
 
 def init_host_memory(kvm: KvmPtr) -> cython.void:
-    """User memory has its frames (memslots.hva_entry), the next one holds the shared zeroes, what is left is the ring of spare frames."""
+    """User memory has its frames (memslots.hva_entry), the next one holds the shared zeroes, what is left is the ring of spare frames.
+
+    A shadow table begins with nothing in it, which is not zero on every kernel.
+    """
     first: u64 = kvm.nhva + 1
     i: u64
     for i in range(first, kvm.user_frames):
         kvm.user_free[i - first] = kvm.user_base + i
     kvm.user_free_count = kvm.user_frames - first
     kvm.memslot_gen[1] = 1
+    entry: cython.int
+    for entry in range(ENTRIES):
+        kvm.empty_table[entry] = kvm.masks.nonpresent

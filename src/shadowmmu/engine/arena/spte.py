@@ -16,27 +16,44 @@ from cython.cimports.shadowmmu.x86.ept import Ept
 from cython.cimports.shadowmmu.x86.pte import Pte
 
 
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def own_bits(kvm: KvmPtr, m: SpteMasksPtr) -> cython.void:
+    """Where KVM notes what is its own business."""
+    moved: cython.bint = kvm.rules.moved_ept_bits
+    m.acc_track_shift = SpteShift.ACC_TRACK_SHIFT_MOVED if moved else SpteShift.ACC_TRACK_SHIFT
+    ad_shift: cython.int = SpteShift.AD_SHIFT_MOVED if moved else SpteShift.AD_SHIFT
+    m.ad_mask = cython.cast(u64, 3) << ad_shift
+    m.ad_disabled = cython.cast(u64, 1) << ad_shift
+    m.host_writable = Spte.HOST_WRITABLE
+    m.mmu_writable = Spte.MMU_WRITABLE
+    if kvm.ept:
+        m.host_writable = Spte.EPT_HOST_WRITABLE_MOVED if moved else Spte.EPT_HOST_WRITABLE
+        m.mmu_writable = Spte.EPT_MMU_WRITABLE_MOVED if moved else Spte.EPT_MMU_WRITABLE
+
+
 def set_masks(kvm: KvmPtr) -> cython.void:
     """The kernel's shadow_*_mask values: the legacy format, or EPT's (kvm_mmu_set_ept_masks).
 
     In the kernel: kvm_mmu_set_mmio_spte_mask, kvm_mmu_set_me_spte_mask, kvm_mmu_reset_all_pte_masks.
     """
     m: SpteMasksPtr = cython.address(kvm.masks)
+    m.nonpresent = Spte.NONPRESENT_BIT_63 if kvm.rules.nonpresent_bit_63 else 0
     m.mmio_gen_low_bits = 7 if kvm.rules.short_mmio_gen else 8
+    own_bits(kvm, m)
     if kvm.ept:
         m.user = Ept.READ
         m.accessed = Ept.ACCESSED if kvm.ept_ad else 0
         m.dirty = Ept.DIRTY if kvm.ept_ad else 0
         m.nx = 0
         m.x = Ept.EXEC
-        m.present = 0 if kvm.ept_exec_only else Ept.READ
+        m.present = (0 if kvm.ept_exec_only else Ept.READ) | m.nonpresent  # which suppresses #VE
         m.acc_track = Ept.RWX
         m.memtype = Ept.MEMTYPE_MASK | Ept.IGNORE_PAT
-        m.host_writable = Spte.EPT_HOST_WRITABLE
-        m.mmu_writable = Spte.EPT_MMU_WRITABLE
         # W and X without R is a misconfiguration on every CPU
         m.mmio_value = Ept.WRITE | Ept.EXEC if kvm.mmio_caching else 0
-        m.mmio_mask = Ept.RWX
+        m.mmio_mask = Ept.RWX | m.nonpresent
         m.mmio_access = 0
         return
     m.user = Pte.USER
@@ -47,8 +64,6 @@ def set_masks(kvm: KvmPtr) -> cython.void:
     m.present = Pte.PRESENT
     m.acc_track = 0
     m.memtype = 0
-    m.host_writable = Spte.HOST_WRITABLE
-    m.mmu_writable = Spte.MMU_WRITABLE
     m.mmio_value = Spte.MMIO if kvm.mmio_caching and kvm.host_maxphyaddr < 52 else 0
     m.mmio_mask = m.mmio_value
     m.mmio_access = Access.WRITE | Access.USER
@@ -56,15 +71,15 @@ def set_masks(kvm: KvmPtr) -> cython.void:
 
 def restore_acc_track(kvm: KvmPtr, spte: spte_t) -> spte_t:
     """Give back the rights that `mark_for_access_track` saved."""
-    saved: u64 = (spte >> SpteShift.ACC_TRACK_SHIFT) & (Ept.READ | Ept.EXEC)
-    return (spte & ~cython.cast(u64, kvm.masks.acc_track | Spte.ACC_TRACK_SAVED)) | saved
+    saved: u64 = (spte >> kvm.masks.acc_track_shift) & (Ept.READ | Ept.EXEC)
+    return (spte & ~(kvm.masks.acc_track | saved << kvm.masks.acc_track_shift)) | saved
 
 
 def make_nonleaf_spte(kvm: KvmPtr, child_pt: p_spte, ad_disabled: cython.bint) -> spte_t:
     """An entry that leads to a lower table: all rights, the leaf decides."""
     m: SpteMasksPtr = cython.address(kvm.masks)
     spte: spte_t = Spte.MMU_PRESENT | host_pa(kvm, child_pt) | m.present | Pte.WRITABLE | m.user | m.x | m.me_value
-    return spte | (Spte.AD_DISABLED if ad_disabled else m.accessed)
+    return spte | (m.ad_disabled if ad_disabled else m.accessed)
 
 
 def make_pdpte(kvm: KvmPtr, child_pt: p_spte) -> spte_t:

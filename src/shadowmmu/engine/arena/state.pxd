@@ -162,6 +162,7 @@ cdef struct ShadowPage:                     # struct kvm_mmu_page
     u8 nx_disallowed                        # made because a huge page would be executable
     u8 unchecked                            # ours: an MMIO mark in it became a writable leaf, whatever table lies there
     u64 unsync_child_bitmap[8]
+    spte_t nothing                          # what an entry of `spt` holds in which there is nothing
 ctypedef ShadowPage *ShadowPagePtr
 
 cdef struct HashBucket:                     # of the kernel's mmu_page_hash, newest page first
@@ -265,6 +266,10 @@ cdef struct Rules:                          # what kernels do otherwise than Lin
     u8 dirties_writable                     # D comes with W also if the old leaf was writable
     u8 zaps_written_child                   # an emulated write zaps a nested child that it leaves without parents
     u8 short_mmio_gen                       # a mark's generation has 18 bits, not 19
+    u8 nonpresent_bit_63                    # an entry with nothing in it is bit 63 alone, not 0
+    u8 lifts_no_ept                         # with CR0.WP=0 nothing is made writable in L1's EPT
+    u8 moved_ept_bits                       # KVM's own bits of an EPT entry lie elsewhere
+    u8 mmio_loads_walk                      # a load from where the last fault found no memory walks the guest's tables again
 ctypedef Rules *RulesPtr
 
 cdef struct SpteMasks:                      # the kernel's shadow_*_mask
@@ -277,11 +282,15 @@ cdef struct SpteMasks:                      # the kernel's shadow_*_mask
     u64 host_writable
     u64 mmu_writable
     u64 acc_track
+    u64 acc_track_shift                     # where the rights are saved that access tracking takes
+    u64 ad_mask                             # how A/D bits are used
+    u64 ad_disabled
     u64 memtype
     u64 me_value
     u64 mmio_value
     u64 mmio_mask
     u64 mmio_access
+    u64 nonpresent                          # an entry with nothing in it: SHADOW_NONPRESENT_VALUE
     u64 mmio_gen_low_bits                   # how many bits of a mark's generation stand from bit 3 on
 ctypedef SpteMasks *SpteMasksPtr
 
@@ -373,6 +382,7 @@ cdef struct Kvm:
     ShadowPage **frame_private              # page_private: frame -> sp
     ShadowPage *pages
     u64 *translations                       # one page of 512 for each sp
+    spte_t *empty_table                     # what a page's table begins as
     PteListDesc *descs
     HashBucket *hash
     ShadowPage **index                      # where pages are looked up by gfn: pages/page_index.py

@@ -65,6 +65,7 @@ def create(config: KvmPtr) -> KvmPtr:
     ring: u64 = carve(cython.address(at), config.user_frames, 4, 64)
     meta: u64 = carve(cython.address(at), config.meta_size, 1, 64)
     translations: u64 = carve(cython.address(at), config.npages_pool, PAGE_SIZE, PAGE_SIZE)
+    empty: u64 = carve(cython.address(at), 1, PAGE_SIZE, PAGE_SIZE)
     memory: u64 = carve(cython.address(at), frames, PAGE_SIZE, PAGE_SIZE)
     at += KASAN_REDZONE
     block: cython.p_void = mmap(cython.NULL, at, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
@@ -84,6 +85,7 @@ def create(config: KvmPtr) -> KvmPtr:
     kvm.user_free = cython.cast(p_u32, base + ring)
     kvm.meta = base + meta
     kvm.translations = cython.cast(p_u64, base + translations)
+    kvm.empty_table = cython.cast(p_spte, base + empty)
     kvm.frames = base + memory
     init_pools(kvm)
     return kvm

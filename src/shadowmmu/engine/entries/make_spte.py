@@ -37,9 +37,9 @@ from cython.cimports.shadowmmu.x86.reserved import is_rsvd
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def ad_type(sp: ShadowPagePtr) -> spte_t:
-    """Bits 52-53 of the page's entries: 0 unless the hardware has no A/D bits (they are reserved in PAE tables)."""
-    return Spte.AD_DISABLED if sp.role & Role.AD_DISABLED else 0
+def ad_type(kvm: KvmPtr, sp: ShadowPagePtr) -> spte_t:
+    """How the page's entries use A/D: 0 unless the hardware has none (the bits are reserved in PAE tables)."""
+    return kvm.masks.ad_disabled if sp.role & Role.AD_DISABLED else 0
 
 
 @cython.cfunc
@@ -51,7 +51,7 @@ def readable_spte(
 ) -> spte_t:
     """All of the entry but the right to write: A, size, X, U, memory type, the frame and what the host allows."""
     m: SpteMasksPtr = cython.address(kvm.masks)
-    spte: spte_t = Spte.MMU_PRESENT | ad_type(sp) | m.present | m.me_value | pfn << PAGE_SHIFT
+    spte: spte_t = Spte.MMU_PRESENT | ad_type(kvm, sp) | m.present | m.me_value | pfn << PAGE_SHIFT
     if not prefetch:
         spte |= accessed_mask(kvm, spte)
     if role_level(sp.role) > 1:

@@ -44,7 +44,7 @@ def sync_mmio_spte(vcpu: KvmVcpuPtr, sptep: p_spte, gfn: gfn_t, access: cython.i
     if not is_mmio_spte(vcpu.kvm, sptep[0]):
         return False
     if gfn != mmio_spte_gfn(vcpu.kvm, sptep[0]):
-        sptep[0] = 0
+        sptep[0] = vcpu.kvm.masks.nonpresent
     else:
         mark_mmio_spte(vcpu, sptep, gfn, access)
     return True

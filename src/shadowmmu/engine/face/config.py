@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from shadowmmu.engine.face.arguments import check_range
-from shadowmmu.engine.face.kernels import DEFAULT_KERNEL, KERNELS
+from shadowmmu.engine.face.kernels import DEFAULT_KERNEL, rules_of
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 
 MAX_TABLE_PAGES = 1 << 20  # 4 GiB of shadow tables, and as much for their descriptors
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "roots": tuple(ROOT_DESIGNS),
-    "kernel": tuple(KERNELS),
     "host_levels": (3, 4, 5),
     "vendor": ("svm", "vmx"),
     "guest_vendor": ("host", "svm", "vmx"),
@@ -66,7 +65,7 @@ class VmConfig:
 
     # --- the shadow MMU
     kernel: str = DEFAULT_KERNEL
-    """Whose rules it has: a name of `KERNELS`, see docs/kernels.md."""
+    """Whose rules it has: a name of `KERNELS`, see docs/kernels.md. With +RULE or -RULE behind it some are changed."""
     roots: str = "special"
     """How roots without a guest table are made: a name of `ROOT_DESIGNS`."""
     max_huge_level: int = 3
@@ -83,6 +82,9 @@ class VmConfig:
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             check_choice(name, getattr(self, name), choices)
+        if type(self.kernel) is not str:
+            raise TypeError(f"kernel is {self.kernel!r}; name one, as {DEFAULT_KERNEL!r}")
+        rules_of(self.kernel)
         for name, (low, high) in _RANGES.items():
             check_range(name, getattr(self, name), low, high)
         if self.user_mib:

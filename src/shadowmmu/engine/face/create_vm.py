@@ -9,7 +9,7 @@ from cython.cimports.shadowmmu.engine.arena.state import Kvm, KvmPtr, RulesPtr, 
 from cython.cimports.shadowmmu.engine.face.fence import fence_arena
 from cython.cimports.shadowmmu.engine.roots.designs import set_root_ops
 
-from shadowmmu.engine.face.kernels import KERNELS
+from shadowmmu.engine.face.kernels import rules_of
 
 
 @cython.cfunc
@@ -63,6 +63,10 @@ def describe_kernel(rules: RulesPtr, told: frozenset) -> object:
     rules.dirties_writable = "dirties_writable" in told
     rules.zaps_written_child = "zaps_written_child" in told
     rules.short_mmio_gen = "short_mmio_gen" in told
+    rules.nonpresent_bit_63 = "nonpresent_bit_63" in told
+    rules.lifts_no_ept = "lifts_no_ept" in told
+    rules.moved_ept_bits = "moved_ept_bits" in told
+    rules.mmio_loads_walk = "mmio_loads_walk" in told
     return None
 
 
@@ -72,7 +76,7 @@ def create_vm(config: object) -> KvmPtr:
     memset(cython.address(constants), 0, cython.sizeof(Kvm))
     describe_guest(cython.address(constants), config)
     describe_host(cython.address(constants), config)
-    describe_kernel(cython.address(constants.rules), KERNELS[config.kernel])
+    describe_kernel(cython.address(constants.rules), rules_of(config.kernel))
     user_mib: object = config.user_mib or config.memory_mib
     size_pools(cython.address(constants), config.memory_mib, user_mib, config.table_pages or 2 * config.shadow_pages)
     kvm: KvmPtr = create(cython.address(constants))

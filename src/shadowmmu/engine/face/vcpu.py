@@ -34,6 +34,7 @@ from cython.cimports.shadowmmu.engine.guest.walker import gva_to_gpa, permission
 from cython.cimports.shadowmmu.engine.memory.guest_memory import read_guest
 from cython.cimports.shadowmmu.engine.pages.tracking import write_emulated
 from cython.cimports.shadowmmu.x86.control import Cr0
+from cython.cimports.shadowmmu.x86.pferr import Pferr
 
 from shadowmmu.engine.face.arguments import check_range, check_within_page
 from shadowmmu.engine.face.types import EngineError, Entry, Levels, MmuView, NestedWalk, Outcome, PageFaultException, RootInfo
@@ -296,8 +297,12 @@ class Vcpu:
         code: u64 = word("access", access)
         if not mmio_info_in_cache(self.vcpu, address, False):
             return None
-        if self.vcpu.cr0 & Cr0.PG and permission_fault(self.vcpu, self.vcpu.walk_mmu, self.vcpu.mmio_access, 0, code):
-            return None
+        if self.vcpu.cr0 & Cr0.PG:
+            # Where reading is a right of its own, the noted ones are without it.
+            if not code & Pferr.WRITE and self.vcpu.kvm.rules.mmio_loads_walk:
+                return None
+            if permission_fault(self.vcpu, self.vcpu.walk_mmu, self.vcpu.mmio_access, 0, code):
+                return None
         return self.vcpu.mmio_gfn << 12 | address & 0xFFF
 
     def is_mmio_gpa(self, gpa: int) -> bool:

@@ -242,8 +242,15 @@ class Vm:
             self.write_host((entry >> PAGE_SHIFT << PAGE_SHIFT) + offset, data[at : at + part])
             at += part
 
-    def used_words(self, hpa: int, count: int) -> dict[int, int]:
-        """Of `count` 8-byte words of host memory within one page those that are not 0, by their index: most entries of a table are 0."""
+    def nothing_in(self, hpa: int) -> int:
+        """What the entries of the table at `hpa` hold in which there is nothing: SHADOW_NONPRESENT_VALUE, 0 in PDPTEs and bare tables."""
+        if frame_memory(self.kvm, word("hpa", hpa), 8) == cython.NULL:
+            raise GuestMemoryError(f"no host memory at {hpa:#x}")
+        sp: ShadowPagePtr = to_shadow_page(self.kvm, hpa)
+        return sp.nothing if sp != cython.NULL else 0
+
+    def used_words(self, hpa: int, count: int, unused: int = 0) -> dict[int, int]:
+        """Of `count` 8-byte words of host memory within one page those that are not `unused`, by their index: most of a table is."""
         check_range("count", count, 0, PAGE_SIZE // 8)
         at: p_u64 = cython.cast(p_u64, frame_memory(self.kvm, word("hpa", hpa), 8 * count))
         if at == cython.NULL:
@@ -251,8 +258,9 @@ class Vm:
         found: dict = {}
         i: cython.int
         words: cython.int = count
+        nothing: u64 = word("unused", unused)
         for i in range(words):
-            if at[i]:
+            if at[i] != nothing:
                 found[i] = at[i]
         return found
 

@@ -14,6 +14,7 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     PAGE_SHIFT,
     Errno,
     GuestExceptionPtr,
+    GuestFormat,
     Hpa,
     HvaFlag,
     KvmMmuPtr,
@@ -200,6 +201,8 @@ def lift_write_protection(vcpu: KvmVcpuPtr, fault: PageFaultPtr, walker: GuestWa
     the supervisor alone; with SMEP it must not be executable there, as the page is the user's."""
     if not fault.write or walker.pte_access & Access.WRITE or vcpu.mmu.cpu_role & Role.CR0_WP or fault.user or fault.slot == cython.NULL:
         return
+    if vcpu.mmu.format == GuestFormat.FORMAT_EPT and vcpu.kvm.rules.lifts_no_ept:
+        return
     walker.pte_access |= Access.WRITE
     walker.pte_access &= ~cython.cast(cython.int, Access.USER)
     if vcpu.mmu.cpu_ext & Ext.CR4_SMEP:
@@ -319,6 +322,26 @@ def do_page_fault(vcpu: KvmVcpuPtr, addr: gva_t, error_code: u64) -> cython.int:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def unprotect_nested_write(vcpu: KvmVcpuPtr, gfn: gfn_t) -> cython.int:
+    """kvm_mmu_write_protect_fault: L1's page walk has to write a table of its own, which is no longer shadowed then.
+
+    Linux 6.1 tries again whatever stopped the write; later ones only if a table was in the way, and something was zapped.
+    """
+    kvm: KvmPtr = vcpu.kvm
+    if not kvm.rules.retries_zapped:
+        unprotect_page(kvm, gfn)
+        return PfRet.RET_PF_RETRY
+    slot: MemSlotPtr = gfn_to_memslot(kvm, vcpu.smm, gfn)
+    readonly: cython.bint = slot == cython.NULL or (slot.flags & SlotFlag.SLOT_READONLY) != 0
+    if (readonly and not is_write_tracked(kvm, gfn)) or not unprotect_page(kvm, gfn):
+        return PfRet.RET_PF_EMULATE
+    vcpu.stat.pf_emulate -= 1  # counted by what came of it
+    return PfRet.RET_PF_RETRY
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def classify(vcpu: KvmVcpuPtr, addr: gva_t, error_code: u64) -> cython.int:
     """kvm_mmu_page_fault: MMIO or a normal fault, and the nested write that only needs its page unprotected."""
     result: cython.int = PfRet.RET_PF_INVALID
@@ -330,12 +353,7 @@ def classify(vcpu: KvmVcpuPtr, addr: gva_t, error_code: u64) -> cython.int:
         result = do_page_fault(vcpu, addr, error_code)
     nested_write: u64 = Pferr.GUEST_PAGE | Pferr.WRITE | Pferr.PRESENT
     if result == PfRet.RET_PF_EMULATE and is_direct(vcpu.mmu) and (error_code & nested_write) == nested_write:
-        zapped: cython.bint = unprotect_page(vcpu.kvm, addr >> PAGE_SHIFT)
-        if not vcpu.kvm.rules.retries_zapped:
-            return PfRet.RET_PF_RETRY
-        if zapped:
-            vcpu.stat.pf_emulate -= 1  # counted by what came of it
-            return PfRet.RET_PF_RETRY
+        return unprotect_nested_write(vcpu, addr >> PAGE_SHIFT)
     return result
 
 

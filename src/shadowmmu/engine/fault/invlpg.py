@@ -38,7 +38,7 @@ def sync_one(vcpu: KvmVcpuPtr, sp: ShadowPagePtr, sptep: p_spte) -> cython.void:
     """kvm_sync_spte: make one entry of an unsync page agree with the guest's; what cannot be read is zapped."""
     kvm: KvmPtr = vcpu.kvm
     gpte: u64 = 0
-    if not sptep[0]:
+    if sptep[0] == kvm.masks.nonpresent:
         return
     at: gpa_t = level1_sp_gpa(sp) + spte_index(sptep) * entry_size(vcpu.mmu.format)
     if not same_mode(vcpu.mmu, sp) or not read_gpte(vcpu, vcpu.mmu.format, at, cython.address(gpte)):

@@ -61,7 +61,7 @@ def spte_update(kvm: KvmPtr, sptep: p_spte, value: spte_t) -> cython.bint:
 def clear_track_bits(kvm: KvmPtr, sptep: p_spte) -> u64:
     """mmu_spte_clear_track_bits: clear a leaf and its page statistics; returns what it was."""
     old: spte_t = sptep[0]
-    sptep[0] = 0
+    sptep[0] = kvm.masks.nonpresent
     if is_present(old):
         update_page_stats(kvm, role_level(sptep_to_sp(kvm, sptep).role), -1)
     return old

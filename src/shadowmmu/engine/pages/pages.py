@@ -6,7 +6,7 @@ Inline in the .pxd, since they run in every fault: `is_obsolete`, `clear_write_f
 """
 
 import cython
-from cython.cimports.libc.string import memset
+from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.shadowmmu.engine.arena.kasan import kasan_poison, kasan_unpoison
 from cython.cimports.shadowmmu.engine.arena.role import Role, has_gptes, role_level
 from cython.cimports.shadowmmu.engine.arena.spte import is_present, make_nonleaf_spte, make_pdpte
@@ -68,7 +68,7 @@ def free_header(kvm: KvmPtr) -> ShadowPagePtr:
 
 
 def take_header(kvm: KvmPtr) -> ShadowPagePtr:
-    """A zeroed header with its zeroed table. NULL if the pool is empty, which the top-up before each use excludes."""
+    """A zeroed header, and a table with nothing in it. NULL if the pool is empty, which the top-up before each use excludes."""
     sp: ShadowPagePtr = free_header(kvm)
     if sp == cython.NULL:
         warn(kvm, Bug.BUG_OUT_OF_PAGES)
@@ -80,7 +80,8 @@ def take_header(kvm: KvmPtr) -> ShadowPagePtr:
     frame: u64 = kvm.table_base + (sp - kvm.pages)
     sp.spt = cython.cast(p_spte, kvm.frames + (frame << PAGE_SHIFT))
     kasan_unpoison(sp.spt, PAGE_SIZE)
-    memset(sp.spt, 0, PAGE_SIZE)
+    sp.nothing = kvm.masks.nonpresent
+    memcpy(sp.spt, kvm.empty_table, PAGE_SIZE)
     kvm.frame_private[frame] = sp
     return sp
 
@@ -205,9 +206,9 @@ def add_parent_pte(kvm: KvmPtr, sp: ShadowPagePtr, parent_pte: p_spte) -> cython
 
 
 def drop_parent_pte(kvm: KvmPtr, sp: ShadowPagePtr, parent_pte: p_spte) -> cython.void:
-    """mmu_page_remove_parent_pte: unlink `sp` from one parent entry, which becomes 0."""
+    """mmu_page_remove_parent_pte: unlink `sp` from one parent entry, in which there is nothing then."""
     pte_list_remove(kvm, parent_pte, cython.address(sp.parent_ptes))
-    parent_pte[0] = 0
+    parent_pte[0] = sptep_to_sp(kvm, parent_pte).nothing
 
 
 def link_shadow_page(kvm: KvmPtr, sptep: p_spte, sp: ShadowPagePtr, root_level: cython.int) -> cython.void:

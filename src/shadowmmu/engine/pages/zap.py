@@ -63,7 +63,7 @@ def zap_pte(kvm: KvmPtr, sp: ShadowPagePtr, sptep: p_spte, invalid: ListHeadPtr)
     spte: spte_t = sptep[0]
     if not is_present(spte):
         if is_mmio_spte(kvm, spte):
-            sptep[0] = 0
+            sptep[0] = kvm.masks.nonpresent
         return 0
     if is_last(spte, role_level(sp.role)):
         drop_spte(kvm, sptep)
@@ -116,9 +116,10 @@ def prepare_zap(kvm: KvmPtr, sp: ShadowPagePtr, invalid: ListHeadPtr, zapped: p_
     emit_sp(kvm, -1, Event.KVM_MMU_PREPARE_ZAP_PAGE, sp, 0)
     kvm.stat.mmu_shadow_zapped += 1
     count: u64 = zap_unsync_children(kvm, sp, invalid)
+    nothing: spte_t = kvm.masks.nonpresent
     i: cython.int
     for i in range(ENTRIES):
-        if sp.spt[i]:
+        if sp.spt[i] != nothing:
             count += zap_pte(kvm, sp, cython.address(sp.spt[i]), invalid)
     unlink_parents(kvm, sp)
     unstable: cython.bint = count != 0

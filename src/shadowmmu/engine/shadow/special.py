@@ -46,9 +46,13 @@ from cython.cimports.shadowmmu.engine.pages.zap import zap_pte
 @cython.nogil
 @cython.exceptval(check=False)
 def use_pae_root(kvm: KvmPtr, mmu: KvmMmuPtr, sp: ShadowPagePtr) -> cython.void:
-    """Put a level-3 root's table where a 32-bit CR3 reaches it, zeroed: freed entries must not come back (H5)."""
+    """Put a level-3 root's table where a 32-bit CR3 reaches it, zeroed: freed entries must not come back (H5).
+
+    A PDPTE with nothing in it is 0 on every kernel.
+    """
     kvm.frame_private[frame_index(kvm, sp.spt)] = cython.NULL
     sp.spt = mmu.pae_root
+    sp.nothing = 0
     memset(sp.spt, 0, PAGE_SIZE)
     kvm.frame_private[frame_index(kvm, sp.spt)] = sp
 
@@ -86,7 +90,7 @@ def free_special_page(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
     """
     i: cython.int
     for i in range(4 if role_level(sp.role) == 3 else 1):
-        if sp.spt[i]:
+        if is_present(sp.spt[i]):
             zap_pte(kvm, sp, cython.address(sp.spt[i]), cython.NULL)
     kvm.frame_private[frame_index(kvm, sp.spt)] = cython.NULL
     kvm.stat.special_freed += 1

@@ -74,8 +74,8 @@ def sync_spte(vcpu: KvmVcpuPtr, sp: ShadowPagePtr, i: cython.int, gpte: u64) -> 
     access = protect_clean_gpte(mmu, access, gpte)
     if sync_mmio_spte(vcpu, sptep, gfn, access):
         return False
-    # An entry without any right but with the present bit can exist only with execute-only EPT, and must not.
-    if (not access and not kvm.masks.present) or gfn != sp_gfn_of(sp, i):
+    # An entry without any right, in which nothing would be, can be made only with execute-only EPT, and must not.
+    if (access | kvm.masks.present) == kvm.masks.nonpresent or gfn != sp_gfn_of(sp, i):
         drop_spte(kvm, sptep)
         return True
     if kvm.rules.sync_keeps and access == sp_access_of(sp, i):
@@ -111,10 +111,11 @@ def sync_page(vcpu: KvmVcpuPtr, sp: ShadowPagePtr) -> cython.int:
     flush: cython.int = 0
     base: gpa_t = level1_sp_gpa(sp)
     size: cython.int = entry_size(mmu.format)
+    nothing: spte_t = vcpu.kvm.masks.nonpresent
     i: cython.int
     gpte: u64 = 0
     for i in range(ENTRIES):
-        if not sp.spt[i]:
+        if sp.spt[i] == nothing:
             continue
         if not read_gpte(vcpu, mmu.format, base + i * size, cython.address(gpte)):
             return -1

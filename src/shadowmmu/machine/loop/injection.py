@@ -3,7 +3,7 @@
 
 from collections.abc import Callable
 
-from shadowmmu.engine.face.kernels import KERNELS
+from shadowmmu.engine.face.kernels import rules_of
 from shadowmmu.engine.face.types import Outcome
 from shadowmmu.machine.exits.task_switch import switch_by_gate
 from shadowmmu.machine.loop.entry import enter
@@ -119,7 +119,7 @@ class Injection:
         """Of the shadow tables."""
         vcpu, code = self._p.vcpu, self._error_code(code)
         self._p.witness.delivery_faults(gva, code)
-        late = "unprotects_late" in KERNELS[vcpu.vm.config.kernel]
+        late = "unprotects_late" in rules_of(vcpu.vm.config.kernel)
         if not late:
             self._unprotect(gva, READ)
         lifts_smap = vcpu.ac

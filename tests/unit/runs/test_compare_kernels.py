@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Two kernels on one guest: each rule's part is told, what the guest can tell before the rest, and nothing of equal kernels."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from shadowmmu.captures.find import find
+from shadowmmu.cli.main import call
+from shadowmmu.engine.face.kernels import RULES
+from shadowmmu.runs.captured_run import CapturedRun, events_of_step
+from shadowmmu.runs.compare_kernels import KernelComparison, Subject, compare_kernels
+
+
+def compared(name: str, *kernels: str) -> KernelComparison:
+    capture = find(name)[0].load()
+    subject = Subject(name, lambda kernel: CapturedRun(capture, kernel).run(), partial(events_of_step, capture))
+    older, newer = kernels
+    return compare_kernels(subject, (older, newer), lambda _rule: None)
+
+
+def test_a_root_outside_memory_is_what_the_guest_can_tell() -> None:
+    told = compared("linux_7_3/p64_nowhere", "7.3", "6.1")
+    assert told.kernels == ["6.1", "7.3"] and not told.alike and not told.together
+    first, *rest = told.rules
+    assert first.rule == "hides_root" and first.since == "6.12" and first.visible is not None and first.says == RULES["hides_root"]
+    assert {rule.rule for rule in rest} == {"sregs_flush", "unprotects_late"} and all(rule.visible is None for rule in rest)
+    flush = next(rule for rule in rest if rule.rule == "sregs_flush")
+    assert (flush.places, flush.first.exit) == (1, 1)
+    assert {name: event.text.split()[0] for name, event in flush.first.told.items()} == {"without": "mmu_load", "with": "guest_tlb_flush"}
+    assert next(figure.counts for figure in flush.counts if figure.name == "guest_tlb_flush") == {"without": 0, "with": 1}
+
+
+def test_a_rule_that_only_the_newer_one_has() -> None:
+    told = compared("linux_7_3/pae_slots", "6.12", "7.3")
+    assert [rule.rule for rule in told.rules] == ["mmio_loads_walk", "dirties_writable"]
+    assert told.alike and all(rule.since == "7.3" for rule in told.rules)
+
+
+def test_kernels_that_do_the_same_part_nowhere() -> None:
+    told = compared("linux_7_3/p32_nowhere", "6.12", "7.3")
+    assert told.alike and told.parting is None and told.rules == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("pae --kernel 6.1 --kernel 6.12 --kernel 7.3", "name two"),
+        ("pae --kernel 6.1 --kernel 7.3 --engine here", "name two"),
+        ("linux_7_3 --kernel 6.1 --kernel 7.3", "name one capture"),
+        ("two --kernel 6.1 --kernel 7.3", "2 vCPUs take turns"),
+        ("nothing --kernel 6.1 --kernel 7.3", "no guest 'nothing'"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(arguments: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["compare", *arguments.split()]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_it_is_drawn_rule_by_rule(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["compare", "linux_7_3/p64_nowhere", "--kernel", "6.1", "--kernel", "7.3"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("✘ the guest can tell Linux 6.1 and 7.3 apart")
+    assert lines[2].startswith("hides_root, since 6.12: ") and lines[3].startswith("  the guest can tell, first at ")
