@@ -103,7 +103,7 @@ def test_guests_are_those_of_the_captures(name, tmp_path):
     captured = {found.name: found for found in (*shipped.find(str(SPECIAL)), *shipped.find(None))}
     compared = 0
     for guest in guests_of(name, SEEDS):
-        sets = (name, f"{name}_special", "linux_6_12")
+        sets = (name, f"{name}_special", *(f"linux_6_12{host}" for host in ("", "_nested", "_nx", "_tdp0")))
         found = next((captured[where] for one in sets if (where := f"{one}/{guest.name}") in captured), None)
         if found is None:
             continue

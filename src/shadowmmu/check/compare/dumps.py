@@ -31,7 +31,8 @@ class Difference(NamedTuple):
 class DumpComparison:
     """One dump against the tables below one root.
 
-    `cpu_bits`: those that the captured CPU set on its own, and ours did not. They are not compared, but taken over.
+    `cpu_bits`: those that the captured CPU set on its own, and ours did not: they are taken over. One that we have and the
+    kernel has not is a difference.
     """
 
     def __init__(self, vm: Vm, matcher: Matcher, dump: Dump, cpu_bits: int = CPU_BITS) -> None:
@@ -78,7 +79,7 @@ class DumpComparison:
             if not is_link(engine, level) or (kernel ^ engine) & ~FRAME_BITS & ~ignore:
                 return Difference(f"{where} is {kernel:x} in the kernel, {engine:x} here", table)
             return self._table(kernel, engine, level - 1)
-        if not self.matcher.leaf(kernel, engine, self.cpu_bits):
+        if not self.matcher.leaf(kernel, engine, self.cpu_bits) or (kernel & PRESENT and engine & self.cpu_bits & ~kernel):
             return Difference(f"{where} is {kernel:x} in the kernel, {engine:x} here", table)
         if kernel & PRESENT and kernel & self.cpu_bits & ~engine:
             self.taken_over += 1

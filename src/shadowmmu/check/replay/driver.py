@@ -178,6 +178,7 @@ class Replay(ReplayState):
         if self.outcome not in (None, Outcome.EMULATE):
             raise self.diverge(f"the kernel emulates the instruction, the engine says {self.outcome.name}")
         self.streams.compare(self.at)
+        self.observer.emulated = self.outcome is Outcome.EMULATE
         cr = control_register_written(event.insn[: event.len])
         if cr is None or cr not in (0, 3, 4):
             return

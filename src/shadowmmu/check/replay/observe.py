@@ -30,6 +30,8 @@ class Observer:
         self.counters = {counters.tag: counters.values for counters in capture.counters}
         self.expects_value = False
         """The value that the guest tells next was loaded from memory by the present operation."""
+        self.emulated = False
+        """The kernel has emulated an instruction of that operation: what it loads it reads itself, by no table of the CPU's."""
 
     def guest_says(self, mark: Mark) -> None:
         dump = self.dumps.pop(mark["seq"], None)
@@ -41,6 +43,7 @@ class Observer:
             if late is not None:
                 self.replay.done_without_exit(late)
             self.expects_value = programme.now is not None and programme.now.op in LOADS
+            self.emulated = False
         elif mark.action == "pf":
             self.expects_value = False
             self.replay.l1.faulted()
@@ -66,6 +69,8 @@ class Observer:
         if op is None:
             return
         data = replay.cpu.load(op.va, min(op.size, 4), op.cpl == 3)
+        if data is None and self.emulated:
+            return
         if data is None:
             raise replay.diverge(f"the guest loaded from {op.va:x} without a fault, but our tables do not allow it")
         ours = int.from_bytes(data, "little")
