@@ -217,6 +217,7 @@ class PagerVcpu:
         self.vm, self.index = vm, index
         self.cr0 = self.cr3 = self.cr4 = self.efer = 0
         self.ac = False
+        self.mmus: tuple[Any, ...] = ()
         self.exception: tuple[int, int, int] | None = None
         self._pdptes: tuple[int, ...] = (0, 0, 0, 0)
         self._stale = True

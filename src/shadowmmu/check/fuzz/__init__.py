@@ -9,6 +9,7 @@ are shared between levels, roots and modes, and few shadow pages, and is a pure 
 * `slots`     what backs guest memory, as the fuzzer set it
 * `stage`     the world of an episode, and above it what is done there: `l2_operations`, `guest_operations`, `host_operations`
 * `episode`   a VM in the middle of an episode: does operations, under the eyes of the oracle
+* `invalidated` what INVLPG should have renewed
 * `race`      a store of the other vCPU while a fault is served
 * `table_writer` looks at the guest's tables and writes entries
 * `guest_author` invents operations with it, so that they hit something; `host_author` those of user space and the host

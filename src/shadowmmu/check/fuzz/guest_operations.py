@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a guest does: accesses, stores by its emulator, INVLPG, control registers."""
 
+from shadowmmu.check.fuzz.invalidated import stale_entry
 from shadowmmu.check.fuzz.l2_operations import L2Operations
 from shadowmmu.check.fuzz.operations import (
     AC,
@@ -68,6 +69,8 @@ class GuestOperations(L2Operations):
             return "flushed"
         self.vm.vcpus[op.vcpu].invlpg(gva)
         self.oracle.vcpus[op.vcpu].invlpg(gva)
+        if stale := stale_entry(self.vm, self.vm.vcpus[op.vcpu], gva):
+            raise Violation(f"vcpu {op.vcpu}: I12: after INVLPG of {gva:#x} the shadow has {stale}")
         return "done"
 
     def _register(self, op: Op) -> str:
