@@ -15,6 +15,7 @@ from shadowmmu.machine.devices.pic import PicPair
 from shadowmmu.machine.devices.pit import FREQUENCY, Pit
 from shadowmmu.machine.devices.rtc import Rtc
 from shadowmmu.machine.devices.text_screen import SCREEN_SIZE, DisplayController, screen_text
+from shadowmmu.machine.devices.typist import Typist
 from shadowmmu.machine.devices.uart import SerialPort, Uart
 
 _LOGICAL, _LEVEL, _MASKED = 1 << 11, 1 << 15, 1 << 16
@@ -276,12 +277,17 @@ def test_screen_has_lines_and_a_cursor() -> None:
 
 
 def test_serial_port_receives_with_an_interrupt() -> None:
-    sent, lines = list[int](), list[bool]()
-    port = SerialPort(sent.append, lines.append, b"ab")
+    clock, lines = Clock(), list[bool]()
+    port = SerialPort(lambda character: None, lines.append)
+    Typist(clock, port, b"ab")
+    assert not clock.warp(), "nothing comes before the line is set up"
+    port.write(Uart.LINE, 1, 3)
     port.write(Uart.INTERRUPTS, 1, 1)
+    assert clock.warp() and clock.warp(), "the second character waits"
     assert lines[-1] and port.read(Uart.LINE_STATUS, 1) & 1
     assert port.read(Uart.IDENTIFICATION, 1) == 4
-    assert [port.read(Uart.DATA, 1) for _ in range(2)] == [ord("a"), ord("b")]
+    assert port.read(Uart.DATA, 1) == ord("a") and not lines[-1]
+    assert clock.warp() and lines[-1] and port.read(Uart.DATA, 1) == ord("b") and not clock.warp()
     assert not lines[-1] and not port.read(Uart.LINE_STATUS, 1) & 1
     port.write(Uart.INTERRUPTS, 1, 2)
     assert lines[-1] and port.read(Uart.IDENTIFICATION, 1) == 2 and port.read(Uart.IDENTIFICATION, 1) == 1

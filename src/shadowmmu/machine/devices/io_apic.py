@@ -14,12 +14,12 @@ _WRITABLE = 0xFF000000_0001FFFF
 
 
 class IoApic:
-    """`mmio_bus.MmioDevice`."""
+    """`mmio_bus.MmioDevice`. `number`: its ID, as firmware has written it."""
 
-    def __init__(self, bus: ApicBus) -> None:
+    def __init__(self, bus: ApicBus, number: int = 0) -> None:
         self._bus = bus
         bus.on_eoi = self.end_of_interrupt
-        self._select = self._id = 0
+        self._select, self._id = 0, number & 0xF
         self._entries = [_MASKED] * PINS
         self._lines = 0
 

@@ -18,6 +18,7 @@ from shadowmmu.machine.devices.port_bus import PortBus
 from shadowmmu.machine.devices.rtc import RTC, Rtc
 from shadowmmu.machine.devices.test_device import FLUSH_PORT, LINES, LOOP_PORT, DeviceMemory, FlushPort, LinePorts, LoopPort
 from shadowmmu.machine.devices.text_screen import CRTC, DisplayController
+from shadowmmu.machine.devices.typist import Typist
 from shadowmmu.machine.devices.uart import SERIAL, SERIAL_LINE, SerialPort, Uart
 
 _TIMER_LINE, _TIMER_PIN = 0, 2
@@ -50,7 +51,7 @@ class Pc:
         self._wake = wake
         bus = ApicBus(wake)
         self.pics = PicPair(self._pic_asks)
-        self.io_apic = IoApic(bus)
+        self.io_apic = IoApic(bus, vcpus)
         self.local_apics = tuple(
             LocalApic(number, clock, bus, self.pics.acknowledge if number == 0 else lambda: None) for number in range(vcpus)
         )
@@ -64,7 +65,9 @@ class Pc:
     ) -> None:
         pit = Pit(clock, self._tick)
         pit.set_up()
-        ports.add(SERIAL, len(Uart), SerialPort(console.print, lambda level: self.set_line(SERIAL_LINE, level), waiting))
+        serial = SerialPort(console.print, lambda level: self.set_line(SERIAL_LINE, level))
+        ports.add(SERIAL, len(Uart), serial)
+        self._typist = Typist(clock, serial, waiting)
         ports.add(FIRST, 2, self.pics.first)
         ports.add(SECOND, 2, self.pics.second)
         ports.add(EDGE_LEVEL, 2, EdgeLevelControl(self.pics))

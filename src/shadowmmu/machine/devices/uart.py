@@ -19,14 +19,25 @@ class Uart(IntEnum):
 
 
 class SerialPort:
-    """`send` gets each character; `set_line` hears of its interrupt; `waiting` is what the guest is to receive."""
+    """`send` gets each character; `set_line` hears of its interrupt; `on_set_up` is called when the guest sets up its line."""
 
-    def __init__(self, send: Callable[[int], None], set_line: Callable[[bool], None] = lambda level: None, waiting: bytes = b"") -> None:
+    def __init__(self, send: Callable[[int], None], set_line: Callable[[bool], None] = lambda level: None) -> None:
         self._send, self._set_line = send, set_line
-        self._waiting = bytearray(waiting)
+        self.on_set_up: Callable[[], None] = lambda: None
+        self._waiting = bytearray()
         self._registers = bytearray(len(Uart))
         self._divisor = bytearray(2)
         self._fifo = self._sent = False
+
+    @property
+    def full(self) -> bool:
+        """What was received last has not been read yet."""
+        return bool(self._waiting)
+
+    def receive(self, character: int) -> None:
+        """From the other end of the line."""
+        self._waiting.append(character)
+        self._update()
 
     def _identification(self) -> int:
         wants = self._registers[Uart.INTERRUPTS]
@@ -71,6 +82,8 @@ class SerialPort:
             self._sent = self._sent or (offset == Uart.INTERRUPTS and bool(value & _WANTS_SENT))
             self._registers[offset] = value
             self._update()
+            if offset == Uart.LINE and not value & _DIVISOR_LATCH:
+                self.on_set_up()
 
     def _transmit(self, character: int) -> None:
         if self._registers[Uart.MODEM] & _LOOP:
