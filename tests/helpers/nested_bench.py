@@ -8,7 +8,7 @@ things lie. Addresses below are L1 physical, and L2 physical at first.
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import Any, Literal
 
 from shadowmmu.check.audit import audit
 from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
@@ -75,10 +75,17 @@ class Bench:
     """An L1 in `form`, with nested paging (`npt`) or without; every exit is audited."""
 
     def __init__(
-        self, form: str = "4-level", *, npt: bool = True, roots: str = "special", vcpus: int = 1, kernel: str = DEFAULT_KERNEL
+        self,
+        form: str = "4-level",
+        *,
+        npt: bool = True,
+        roots: str = "special",
+        vcpus: int = 1,
+        kernel: str = DEFAULT_KERNEL,
+        platform: Literal["bare", "pc"] = "bare",
     ) -> None:
         features = ("svm", "npt") if npt else ("svm",)
-        guest = Guest(name="l1", image="none", features=features, memory_mib=MEMORY >> 20, vcpus=vcpus, format="flat")
+        guest = Guest(name="l1", image="none", features=features, memory_mib=MEMORY >> 20, vcpus=vcpus, format="flat", platform=platform)
         self.form, self.npt = form, npt
         loaded = load_bytes(guest, b"\xf4")
         self.machine = Machine(guest, roots=roots, kernel=kernel, audit=self._audit, loaded=Loaded((), loaded.state, loaded.cr0))

@@ -54,15 +54,20 @@ def _take_event(p: Processor, apic: LocalApic) -> bool:
     if apic.nmis:
         if not _blocks_nmi(p, state):
             _take_nmi(p, apic)
-            return apic.has_interrupt()
+            return apic.has_interrupt() and _can_let_in(p)
         if state.interrupt_shadow or p.unmasked_at is not None:
             p.cpu.stop_at(p.cpu.executed + 1)
     if not apic.has_interrupt():
         return False
     if _blocks_interrupt(p, state):
-        return p.gif
+        return _can_let_in(p)
     _take_interrupt(p, apic)
-    return apic.has_interrupt()
+    return apic.has_interrupt() and _can_let_in(p)
+
+
+def _can_let_in(p: Processor) -> bool:
+    """What runs now can become ready by itself: it is not GIF, or L1's own EFLAGS.IF, that is in the way."""
+    return p.gif and not (p.nested is not None and p.nested.masks_interrupts)
 
 
 def _blocks_nmi(p: Processor, state: State) -> bool:
