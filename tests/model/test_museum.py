@@ -4,11 +4,14 @@
 The whole museum, five hunts a bug, is `make museum`.
 """
 
+from pathlib import Path
+
 import pytest
 
 from shadowmmu.check.bugs.bug import read_bug
 from shadowmmu.check.bugs.copy import checkout
 from shadowmmu.check.bugs.hunt import hunt_bug
+from shadowmmu.check.fuzz import read_story, replay
 
 
 @pytest.mark.parametrize(("name", "rule"), [("flush-unsync-leaf", "I11"), ("flush-notifier", "I11"), ("h5-pae-root-not-cleared", "I2")])
@@ -17,3 +20,18 @@ def test_a_bug_is_found_from_rules_alone(name: str, rule: str) -> None:
     assert verdict.killed, f"{name} is missed"
     assert verdict.finds[0].rule == rule, verdict.finds[0].message
     assert verdict.finds[0].command.startswith("shadowmmu fuzz --seed")
+
+
+LISTS = sorted((checkout() / "bugs" / "lists").glob("*.ops"))
+
+
+@pytest.mark.parametrize("path", LISTS, ids=lambda path: path.stem)
+def test_a_list_that_found_a_bug_ends_well_without_it(path: Path) -> None:
+    setup, operations = read_story(path.read_text())
+    assert (checkout() / "bugs" / f"{path.stem}.toml").exists() and operations
+    failure = replay(setup, operations)
+    assert failure is None, failure and failure.message
+
+
+def test_there_are_lists() -> None:
+    assert len(LISTS) > 10

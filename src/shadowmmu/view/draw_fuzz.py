@@ -22,7 +22,9 @@ def draw_fuzz(report: FuzzReport, seconds: float) -> RenderableType:
     verdict = Text.assemble(
         (f"{mark} {said}", style), f" in {report.operations:,} operations on {report.episodes} virtual machines, {seconds:.1f} s{rate}"
     )
-    parts: list[RenderableType] = [verdict, Text(), _coverage(report.coverage), Text(), _work(report.counters)]
+    parts: list[RenderableType] = [verdict]
+    if report.coverage:
+        parts += [Text(), _coverage(report.coverage), Text(), _work(report.counters)]
     if report.failure is not None:
         parts += [Text(), _failure(report.failure)]
     return Group(*parts)
