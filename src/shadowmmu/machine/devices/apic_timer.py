@@ -6,6 +6,9 @@ from enum import IntEnum
 
 from shadowmmu.machine.devices.clock import Clock
 
+LEAST_PERIOD = 200_000
+"""Ticks between two periodic interrupts: with fewer a guest would do nothing but take them (KVM: min_timer_period_us)."""
+
 
 class Mode(IntEnum):
     """Bits 18:17 of its LVT entry."""
@@ -38,7 +41,8 @@ class ApicTimer:
 
     @property
     def _period(self) -> int:
-        return self.initial * self._divisor
+        period = self.initial * self._divisor
+        return max(period, LEAST_PERIOD) if self.mode is Mode.PERIODIC else period
 
     def set_mode(self, mode: int) -> None:
         """A change between deadline mode and the others stops it."""
