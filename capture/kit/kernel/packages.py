@@ -78,9 +78,10 @@ class _Places:
 
     def compiler(self) -> tuple[Path, ...]:
         """The packages of the kernel's compiler."""
-        target = self.folder / "compiler"
-        if self.kernel.compiler and not list(target.glob("*.deb")):
-            self.archive.download_with_all(self.kernel.compiler, target)
+        target, coming = self.folder / "compiler", self.folder / "compiler.coming"
+        if self.kernel.compiler and not target.is_dir():
+            self.archive.download_with_all(self.kernel.compiler, coming)
+            coming.rename(target)
         return tuple(sorted(target.glob("*.deb")))
 
 
