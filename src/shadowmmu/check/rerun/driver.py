@@ -9,7 +9,7 @@ from shadowmmu.captures.lookahead import synced_before_reschedule
 from shadowmmu.captures.markers import parse
 from shadowmmu.captures.programme import in_words
 from shadowmmu.check.compare.counters import compare_counters
-from shadowmmu.check.compare.dumps import Difference, DumpComparison, LeafComparison
+from shadowmmu.check.compare.dumps import Difference, DumpComparison, LeafComparison, cleared_by_host
 from shadowmmu.check.compare.ignore import CPU_BITS
 from shadowmmu.check.compare.match import Matcher
 from shadowmmu.check.compare.result import Diverged, Divergence, Row, page_at
@@ -67,6 +67,7 @@ class Rerun:
         self._ops = {op.i: op for op in capture.guest.ops}
         self._dumps = {dump.seq: dump for dump in capture.dumps if dump.tag != FINAL}
         self._counters = {counters.tag: counters.values for counters in capture.counters}
+        self._cleared = cleared_by_host(capture)
         self._diverged: Diverged | None = None
         self._rootless = False
         """The guest ended because no root could be made for it."""
@@ -223,7 +224,7 @@ class Rerun:
 
     def _compare_entries(self, dump: Dump, root: int) -> tuple[int, Difference | None]:
         """Of nested tables what the captured CPU marked is taken over: ours does not set A in their last level."""
-        comparison = DumpComparison(self.vmm.vm, self.matcher, dump, CPU_BITS if self.vmm.vm.tdp else 0)
+        comparison = DumpComparison(self.vmm.vm, self.matcher, dump, CPU_BITS if self.vmm.vm.tdp else 0, self._cleared)
         found = comparison.run(root)
         if comparison.taken_over:
             self.vmm.cpu.adapted[NESTED_ACCESSED] += comparison.taken_over
