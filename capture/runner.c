@@ -139,8 +139,10 @@ static void do_vendor(char *arguments)
 
 	if (strlen(name) != 12)
 		die("vendor");
-	for (unsigned function = 0; function <= 0x80000000; function += 0x80000000) {
-		struct kvm_cpuid_entry2 *leaf = leaf_of(function);
+	static const unsigned told_by[] = { 0, 0x80000000 };
+
+	for (size_t i = 0; i < sizeof told_by / sizeof told_by[0]; i++) {
+		struct kvm_cpuid_entry2 *leaf = leaf_of(told_by[i]);
 
 		memcpy(&leaf->ebx, name, 4);
 		memcpy(&leaf->edx, name + 4, 4);

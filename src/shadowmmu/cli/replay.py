@@ -37,6 +37,7 @@ def replay(
     roots: Roots | None = None,
     captured_on: Roots | None = None,
     kernel: KernelName | None = None,
+    judge: Annotated[bool, Parameter(negative="")] = False,
     at: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None,
     pack: Path | None = None,
     text: Annotated[bool, Parameter(negative="")] = False,
@@ -66,6 +67,8 @@ def replay(
         The roots of the captured kernel, where captures do not say them; legacy, if not given.
     kernel
         Try the rules of another kernel than the captured one: the first divergence is told.
+    judge
+        Oracle and audit also look at the replayed VM: what the kernel did is held against the guest's own tables.
     at
         Stop before this event of the (only) capture, and draw the shadow tables there.
     pack
@@ -86,7 +89,7 @@ def replay(
         return 0
     if at is not None:
         return _show(found, roots, captured_on, kernel, at)
-    results = _replay_all(found, roots, captured_on, kernel, quiet=json)
+    results = _replay_all(found, roots, captured_on, kernel, judge, quiet=json)
     if json:
         print_json("shadowmmu.replay/1", Replays(results))
     else:
@@ -94,7 +97,9 @@ def replay(
     return int(not all(result.ok for result in results))
 
 
-def _replay_all(found: list[Found], roots: Roots | None, captured_on: Roots | None, kernel: KernelName | None, quiet: bool) -> list[Result]:
+def _replay_all(
+    found: list[Found], roots: Roots | None, captured_on: Roots | None, kernel: KernelName | None, judge: bool, quiet: bool
+) -> list[Result]:
     out = console()
     results = []
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
@@ -103,7 +108,7 @@ def _replay_all(found: list[Found], roots: Roots | None, captured_on: Roots | No
         for one in found:
             progress.update(task, description=one.name)
             with undoable(one.argument):
-                result = Replay(_on_kernel(one.load(), kernel), roots, captured_on).run()
+                result = Replay(_on_kernel(one.load(), kernel), roots, captured_on, judged=judge).run()
             result.argument = one.argument
             results.append(result)
             progress.advance(task)

@@ -8,7 +8,7 @@ entry that was stored to from outside the VM (`Auditor.untold`) may be an older 
 
 import cython
 from cython.cimports.shadowmmu.engine.arena.role import Access, Role, has_gptes, role_access, role_level
-from cython.cimports.shadowmmu.engine.arena.spte import is_last, is_mmio_spte, is_present, is_writable, mmio_spte_gfn
+from cython.cimports.shadowmmu.engine.arena.spte import is_last, is_mmio_spte, is_present, mmio_spte_gfn
 from cython.cimports.shadowmmu.engine.arena.state import (
     ENTRIES,
     MemSlotPtr,
@@ -114,12 +114,12 @@ def tell(auditor: Auditor, rule: object, sp: ShadowPagePtr, index: cython.int, t
 @cython.cfunc
 @cython.exceptval(check=False)
 def is_unguarded(auditor: Auditor, sp: ShadowPagePtr) -> cython.bint:
-    """An entry made of an MMIO mark lets the guest write the table (what I8 says only strictly)."""
+    """An entry made of an MMIO mark lets the guest write the table, or did (what I8 says only strictly)."""
     slot: MemSlotPtr = memslot_for_role(auditor.kvm, sp.role, sp.gfn)
     it: PteListIter
     sptep: p_spte = pte_list_first(gfn_to_rmap(slot, sp.gfn, 1)[0], cython.address(it))
     while sptep != cython.NULL:
-        if is_writable(sptep[0]) and sptep_to_sp(auditor.kvm, sptep).unchecked:
+        if sptep_to_sp(auditor.kvm, sptep).unchecked:
             return True
         sptep = pte_list_next(cython.address(it))
     return False

@@ -18,11 +18,23 @@ from shadowmmu.captures.markers import CREATES_VCPU, Mark, parse
 from shadowmmu.captures.validate import is_end
 from shadowmmu.check.compare.origin import with_origins
 from shadowmmu.check.compare.result import Diverged, Divergence, Result, page_at
+from shadowmmu.check.replay.judge import Judge
 from shadowmmu.check.replay.observe import Observer
 from shadowmmu.check.replay.state import ReplayState
-from shadowmmu.check.replayed.inputs import Enter, Fault, Inject, Invlpg, Translate, Unprotect, UnprotectAddress, WriteEmulated
+from shadowmmu.check.replayed.inputs import (
+    ControlRegister,
+    Enter,
+    Fault,
+    Inject,
+    Invlpg,
+    Translate,
+    Unprotect,
+    UnprotectAddress,
+    WriteEmulated,
+)
 from shadowmmu.check.replayed.vmrun import compare_exit, leave, vmcb_state
 from shadowmmu.check.special_roots.special_vm import Parted
+from shadowmmu.hardware.cpu import Violation
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.x86.control import Cr0, Efer
@@ -41,8 +53,10 @@ SHUTDOWN = 8
 class Replay(ReplayState):
     """Its events, one after the other."""
 
-    def __init__(self, capture: Capture, roots: str | None = None, captured_on: str | None = None) -> None:
+    def __init__(self, capture: Capture, roots: str | None = None, captured_on: str | None = None, *, judged: bool = False) -> None:
+        """`judged`: oracle and audit look at each VM of the replay, too."""
         super().__init__(capture, roots, captured_on)
+        self.judges = [Judge(side, capture) for side in self.sides()] if judged else []
         self.exit_reason = 0
         self.outcome: Outcome | None = None
         """How the fault under way ended for the engine; None: no fault is under way."""
@@ -77,6 +91,8 @@ class Replay(ReplayState):
             self.result.divergence = with_origins(stop.divergence, self.capture)
         except Parted as stop:
             self.result.divergence = with_origins(self._parted(stop), self.capture)
+        except Violation as broken:
+            self.result.divergence = with_origins(self.diverge(f"not as a CPU would do it: {broken}").divergence, self.capture)
         except EngineError as error:
             self.result.divergence = with_origins(self.diverge(f"the engine cannot go on: {error}").divergence, self.capture)
         self.result.events = self.streams.compared
@@ -189,9 +205,7 @@ class Replay(ReplayState):
         value = self._register_operand(event, cr)
         if value is None:
             raise self.diverge(f"MOV to CR{cr} at {event.rip:x}: no operation of the guest tells the value")
-        self.refused = (cr == 0 and self._is_paging_switch_in_64_bit_code(event, value)) or not self.give(
-            lambda side: {0: side.vcpu.set_cr0, 3: side.vcpu.set_cr3, 4: side.vcpu.set_cr4}[cr](value)
-        )
+        self.refused = (cr == 0 and self._is_paging_switch_in_64_bit_code(event, value)) or not self.give(ControlRegister(cr, value))
 
     def _is_paging_switch_in_64_bit_code(self, event: e.EmulateInsn, value: int) -> bool:
         """CR0.PG cannot change there; the engine does not know CS, the emulator's event does."""
@@ -304,6 +318,8 @@ class Replay(ReplayState):
         if mark.who == "G":
             self.streams.compare(self.at)
             self.observer.guest_says(mark)
+            for judge in self.judges:
+                judge.look()
         elif mark.who == "H":
             if is_end(event):
                 return False
@@ -340,6 +356,8 @@ class Replay(ReplayState):
             if self.special_vm is not None and mark.action == "poke":
                 self.special_vm.user_space_writes(mark["gpa"])
             self.give(lambda side: side.host.act(mark))
+            for judge in self.judges:
+                judge.host_acts(mark)
 
 
 _HANDLERS: dict[type[AnyEvent], Callable[..., bool | None]] = {

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TypeVar
 
 from shadowmmu import Vcpu, Vm
@@ -85,6 +86,12 @@ class ReplayState:
         if self.special_vm is not None and look is not None:
             self.special_vm.follow(given, ours, events, look)
         return ours.get()
+
+    def sides(self) -> Iterator[ReplayedVm]:
+        """The VMs of the replay: that which is held against the kernel, and one with other roots beside it."""
+        yield self.side
+        if self.special_vm is not None:
+            yield self.special_vm.side
 
     def programme(self) -> Programme:
         """That of the guest that runs now."""

@@ -32,6 +32,8 @@ class ReplayedCpu:
         """L1 runs on tables of another MMU, which are taken to map all memory."""
         self.poked: Callable[[int, bytes], None] = lambda _hpa, _data: None
         """Told of what the CPU stores on its own: host physical address, bytes."""
+        self.stored: Callable[[int, int], None] = lambda _hpa, _size: None
+        """Told of a plain store of the guest, or a part of it within one page: host physical address, bytes."""
         self.root = 0
         self.level = 0
         self.missed = 0
@@ -119,12 +121,17 @@ class ReplayedCpu:
 
     def store(self, gva: int, data: bytes, user: bool) -> bool:
         """A plain store of the guest; False: our tables do not allow it."""
+        parts: dict[int, tuple[int, int]] = {}
         for i in range(len(data)):
             hpa = self.translate(gva + i, True, user)
             if hpa is None:
                 return False
             self._set_bits(True)
             self.vm.write_host(hpa, data[i : i + 1])
+            first, size = parts.get(hpa >> 12, (hpa, 0))
+            parts[hpa >> 12] = first, size + 1
+        for first, size in parts.values():
+            self.stored(first, size)
         return True
 
     def load(self, gva: int, size: int, user: bool) -> bytes | None:

@@ -41,6 +41,10 @@ class ReplayedHost:
         )
         self.live: dict[int, tuple[int, int, int]] = {}
         """Slot -> gpa, size, offset in user memory."""
+        self.readonly: set[int] = set()
+        """Slots that the guest may not write."""
+        self.protected: set[int] = set()
+        """Where the host may not write: offsets in user memory."""
         self.hugetlb: dict[range, int] = {}
         """Parts of user memory that are hugetlb, and the size of their pages."""
         for start, size, kind in memory.huge_pages():
@@ -104,6 +108,7 @@ class ReplayedHost:
         hva = self.regions[slot, size]
         self.vm.set_memslot(slot, gpa, size, hva, log_dirty=bool(flags & 1), readonly=bool(flags & 2))
         self.live[slot] = gpa, size, hva
+        (self.readonly.add if flags & 2 else self.readonly.discard)(slot)
 
     def _madvise_dontneed(self, mark: Mark) -> None:
         hva, size = self.hva(mark["gpa"]), mark["size"]
@@ -135,6 +140,7 @@ class ReplayedHost:
             start, end = max(hva - before, region.start), min(hva - before + size, region.stop)
             self.vm.invalidate_hva(start, end - start)
         self.vm.write_protect_hva(hva, mark["size"], bool(mark["w"]))
+        (self.protected.difference_update if mark["w"] else self.protected.update)(range(hva, hva + mark["size"], 4096))
 
     def _poke(self, mark: Mark) -> None:
         hva = self.hva(mark["gpa"])

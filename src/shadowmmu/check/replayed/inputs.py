@@ -45,7 +45,7 @@ class Answer(Generic[T]):
 def answer(given: Input[T], side: ReplayedVm) -> Answer[T]:
     """Give an input to one VM."""
     try:
-        return Answer(given(side), None)
+        return Answer(given(side) if side.judge is None else side.judge.judged(given, side), None)
     except EngineError as error:
         return Answer(None, error)
 
@@ -136,3 +136,14 @@ class Inject(NamedTuple):
 
     def __call__(self, side: ReplayedVm, /) -> None:
         side.vcpu.inject()
+
+
+class ControlRegister(NamedTuple):
+    """MOV to CR0, CR3 or CR4, emulated; whether the CPU may have the value."""
+
+    number: int
+    value: int
+
+    def __call__(self, side: ReplayedVm, /) -> bool:
+        write = {0: side.vcpu.set_cr0, 3: side.vcpu.set_cr3, 4: side.vcpu.set_cr4}[self.number]
+        return bool(write(self.value))

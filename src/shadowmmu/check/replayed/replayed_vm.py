@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
 from shadowmmu.captures.capture import Capture
 from shadowmmu.check.compare.match import Matcher
 from shadowmmu.check.replayed.cpu import ReplayedCpu
@@ -12,6 +15,7 @@ from shadowmmu.errors import BadInput
 from shadowmmu.trace.engine import from_records
 from shadowmmu.trace.events import AnyEvent
 
+T = TypeVar("T")
 KERNEL_ROOTS = next(design.name for design in ROOT_DESIGNS.values() if design.kernel)
 """The packaged kernel's design: that of captures that do not say theirs."""
 
@@ -24,11 +28,19 @@ def captured_roots(capture: Capture, told: str | None = None) -> str:
     return said or told or KERNEL_ROOTS
 
 
+class Judge(Protocol):
+    """Who holds a replayed VM against rules of its own; raises a violation."""
+
+    def judged(self, given: Callable[[ReplayedVm], T], side: ReplayedVm) -> T: ...
+
+
 class ReplayedVm:
     """A VM with one design of roots, to which a capture's inputs are given."""
 
     def __init__(self, capture: Capture, roots: str, matcher: Matcher) -> None:
         self.matcher = matcher
+        self.judge: Judge | None = None
+        """Who looks at each input and at what comes of it; None: nobody."""
         self.host = ReplayedHost(capture, roots, matcher)
         self.vm = self.host.vm
         self.cpus = [ReplayedCpu(self.vm, vcpu, capture.setup.npt, capture.setup.tdp_mmu) for vcpu in self.vm.vcpus]
