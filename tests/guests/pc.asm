@@ -78,6 +78,11 @@ APIC equ 0xfee00000
     pause
     cmp byte [ipis], 1
     jb .wait
+    mov dword [APIC + 0x300], 0x4500      ; INIT: the other one sleeps, and no SIPI wakes it
+    mov ecx, 10
+.others:
+    pause
+    loop .others
     mov dword [APIC + 0x300], 0x44400     ; an NMI to itself
     mov al, [timers]
     call digit

@@ -40,6 +40,8 @@ class VcpuLoop:
         """Enter the guest and handle the exit."""
         p = self.processor
         take_from_outside(p)
+        if p.waits_for_startup:
+            return Exit(ExitKind.INTERRUPTED)  # an INIT has come
         if p.pending is not None:
             self._deliver()
         enter(p)
