@@ -23,6 +23,7 @@ from kit import initramfs
 from kit import run as machine
 from kit.decode import decode as decode_run
 from kit.errors import KitError
+from kit.hunt import Hunt
 from kit.kernel import modules as kernel_modules
 from kit.kernel import packages as kernel_packages
 from kit.kernel.modules import EditName
@@ -213,6 +214,54 @@ def run(
     for failure in failures:
         print(f"not to its end, captured up to there: {failure}", file=sys.stderr)
     return int(bool(failures))
+
+
+@app.command
+def hunt(
+    name: Annotated[str, Parameter(name="set", show_default=False)] = "wild",
+    *,
+    first: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 1000,
+    seeds: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 4,
+    minutes: Annotated[float, Parameter(validator=validators.Number(gte=0))] = 60,
+    kernel: str = DEFAULT,
+    work: Path = WORK,
+) -> int:
+    """Capture random guests, replay them on legacy and on special roots, judged by oracle and audit, and cut what is found shorter.
+
+    Exit code 1 if something was found; each finding is a line, and its capture is kept in the folder `hunt`.
+
+    Example: python capture/capture.py hunt wild --minutes 120
+
+    Parameters
+    ----------
+    name
+        A set of random guests, on its host.
+    first
+        The first seed.
+    seeds
+        How many seeds a boot; of each mode.
+    minutes
+        No boot begins after so many.
+    kernel
+        6.1, 6.12 or 7.3, fetched and built before.
+    work
+        Where all of this is kept.
+    """
+    if name not in RUNS or RUNS[name].guests not in BY_SEED:
+        hunted = [known for known, run in RUNS.items() if run.guests in BY_SEED]
+        raise KitError(f"{name} is no set of random guests: give one of {', '.join(hunted)}")
+    chosen = Hunt(_place(work, kernel), RUNS[name].host, lambda line: print(line, flush=True))
+    start, found, guests_done = time.monotonic(), 0, 0
+    while not guests_done or time.monotonic() - start < 60 * minutes:
+        made = guests_of(RUNS[name].guests, range(first, first + seeds))
+        findings = chosen.batch(made)
+        for finding in findings:
+            print(finding, flush=True)
+        for guest in {finding.guest: guest for guest in made for finding in findings if finding.guest == guest.name}.values():
+            print(f"shorter: {chosen.shorten(guest) or 'it is not'}", flush=True)
+        found, guests_done, first = found + len(findings), guests_done + len(made), first + seeds
+        print(f"{name}: {guests_done} guests, seeds up to {first - 1}, {found} findings", flush=True)
+    return int(found > 0)
 
 
 def _scripts(folder: Path, pattern: str, wanted: tuple[str, ...]) -> list[Path]:

@@ -61,6 +61,7 @@ class RandomGuest(Paged):
     """A guest of any paging mode; `play` gives it `OPERATIONS` random steps."""
 
     def __init__(self, name: str, mode: Mode, seed: int) -> None:
+        self.seed = seed
         self.random = random.Random(f"{mode.tag} {seed}")
         super().__init__(name, mode, f"random operations, seed {seed}", wp=self.random.random() < 0.7)
         self.kernel_only = self.random.random() < 0.5
@@ -92,6 +93,10 @@ class RandomGuest(Paged):
         root.map(HUGE, HUGE_MEMORY, level=2)
         for va, gpa in ((LOST, LOST_MEMORY), (LOGGED, LOGGED_MEMORY), (MMIO, MMIO_ADDRESS)):
             root.map_range(va, gpa, 4)
+
+    def again(self, name: str, operations: int) -> RandomGuest:
+        """The same guest with another name, and so many steps."""
+        return type(self)(name, self.mode, self.seed).play(operations)
 
     def steps(self) -> tuple[Step, ...]:
         """What it may do."""
