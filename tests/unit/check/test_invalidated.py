@@ -28,3 +28,12 @@ def test_an_entry_older_than_the_guests(roots: str, entry: int) -> None:
         assert f"the guest's entry is {entry:#x}" in stale_entry(vm, vm.vcpus[0], gva)
     vm.vcpus[0].invlpg(0x1000)
     assert not any(stale_entry(vm, vm.vcpus[0], gva) for gva in (0x1000, 0x40001000))
+
+
+def test_an_mmio_mark_maps_nothing() -> None:
+    """It has the bit that says present to the hardware, and a reserved one."""
+    vm = unsync_guest("special")
+    put(vm, 0x4000 + 8 * 9, 0x1000007)
+    assert touch(vm, 0x9000) == Outcome.EMULATE
+    put(vm, 0x4000 + 8 * 9, 0x109007)
+    assert not stale_entry(vm, vm.vcpus[0], 0x9000)

@@ -9,6 +9,7 @@ from typing import Any
 from shadowmmu.hardware.walk import ADDRESS, LARGE, PRESENT, WRITE
 
 QUADRANT, WP, FOUR_BYTE = 0x60, 0x2000, 0x10  # of a role word
+MMU_PRESENT = 0x800  # of a shadow entry; an MMIO mark has the hardware's bit alone
 
 
 def stale_entry(vm: Any, vcpu: Any, gva: int) -> str:
@@ -19,7 +20,7 @@ def stale_entry(vm: Any, vcpu: Any, gva: int) -> str:
             page, index = _leaf(vm, root, mmu.levels, gva) if root is not None else (None, 0)
             if page is not None and page.level == 1 and page.unsync:
                 entry, own = vm.read_host_u64(page.hpa + 8 * index), _guest_entry(vm, page, index)
-                if entry & PRESENT and not _agrees(vm, page, entry, own):
+                if entry & MMU_PRESENT and not _agrees(vm, page, entry, own):
                     return f"entry {index:#x} = {entry:#x} of the page of gfn {page.gfn:#x}, the guest's entry is {own:#x}"
     return ""
 

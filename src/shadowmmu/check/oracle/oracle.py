@@ -353,7 +353,9 @@ class VirtualTlb:
             if now != old:
                 self.oracle.marked(hpa, size)
         if outcome == "EMULATE" and isinstance(expected.result, Translation):
-            self.unguarded.mmio.add(expected.result.address(expected.gva) >> 12)
+            gpa = expected.result.address(expected.gva)
+            if self.memory.host(gpa) is None:
+                self.unguarded.mmio.add(gpa >> 12)
         if outcome == "EMULATE" and not expected.access & hw.WRITE and (self.oracle.strict or not self.mode.levels):
             pages = self.possible(expected.gva)
             if pages and all(self.memory.host(t.address(expected.gva)) is not None for t in pages):
