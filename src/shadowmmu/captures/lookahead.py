@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.x86.msr import EFER
+from shadowmmu.x86.vectors import GP
 
-GP = 13
 _OTHER_ENDS = (e.SpteRequested, e.WalkerError, e.HandleMmioPageFault, e.FastPageFault, e.UnprotectPage, e.EmulateInsn, e.PteWrite)
 """A fault with one of these was not broken off: it asked for an entry, was the guest's, or was emulated."""
 

@@ -16,6 +16,7 @@ from random import Random
 from typing import Any, NamedTuple, Protocol
 
 from shadowmmu.hardware import walk as hw
+from shadowmmu.hardware.controller import Controller
 from shadowmmu.hardware.tlb import Source, Tlb, source
 from shadowmmu.hardware.walk import Features, Paging, TrailEntry, Translation, paging, walk
 
@@ -95,14 +96,20 @@ class Observer(Protocol):
     def emulated_store(self, gpa: int, size: int) -> None: ...  # the same, by the engine's write_emulated
     # the engine is about to walk the guest's tables; emulated: for `gva_to_gpa`
     def before_walk(self, gva: int, access: int, ac: bool, emulated: bool = False) -> None: ...
-    def after_walk(self, outcome: str, gpa: int | None, exception: tuple[Any, ...] | None) -> None: ...  # page_fault's, or "TRANSLATED"
+    def after_walk(self, outcome: str, gpa: int | None, exception: tuple[object, ...] | None) -> None: ...  # page_fault's, or "TRANSLATED"
 
 
 class ModelCpu:
     """The CPU of one vCPU of the engine. `features` are the host's; without `amd` PDPTEs are latched at entry (SDM 26.3.2.3)."""
 
     def __init__(
-        self, vcpu: Any, memory: HostMemory, features: Features, observer: Observer, random: Random | None = None, npt_levels: int = 0
+        self,
+        vcpu: Controller,
+        memory: HostMemory,
+        features: Features,
+        observer: Observer,
+        random: Random | None = None,
+        npt_levels: int = 0,
     ) -> None:
         self.vcpu, self.memory, self.features, self.observer = vcpu, memory, features, observer
         self.npt_levels = npt_levels
@@ -191,7 +198,7 @@ class ModelCpu:
                 return hpa
             vcpu.ac = ac
             self.observer.before_walk(gva, access, ac)
-            outcome = str(getattr(vcpu.page_fault(gva, ~hpa | where), "name", None))
+            outcome = vcpu.page_fault(gva, ~hpa | where).name
             exits.append(outcome)
             self.observer.after_walk(outcome, None, vcpu.exception if outcome == "INJECT" else None)
             if outcome in ("INJECT", "EMULATE"):

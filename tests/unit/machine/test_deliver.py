@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from flat_bench import FlatVcpu
 
-from shadowmmu.machine.memory.linear_memory import BP, DE, DF, GP, NP, PF, SS, TS, UD, Event, GuestFault, GuestMemory
+from shadowmmu.machine.memory.linear_memory import Event, GuestFault, GuestMemory
 from shadowmmu.machine.seam import Reg, Seg, Segment, State, System, Table
 from shadowmmu.machine.vcpu.deliver import TaskGate, TripleFaultDelivery, deliver, second_event
+from shadowmmu.x86.vectors import BP, DE, DF, GP, NP, PF, SS, TS, UD
 
 SIZE = 0x10000
 IDT, GDT, TSS, LDT = 0x1000, 0x2000, 0x3000, 0x3800

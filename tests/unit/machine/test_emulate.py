@@ -30,8 +30,9 @@ from iced_x86 import Code, Encoder, Instruction, MemoryOperand, Register
 from shadowmmu.machine.emulator import alu
 from shadowmmu.machine.emulator.decode import Fetcher, UnemulatedInstruction
 from shadowmmu.machine.emulator.emulate import Emulator
-from shadowmmu.machine.memory.linear_memory import PF, GuestFault, GuestMemory
+from shadowmmu.machine.memory.linear_memory import GuestFault, GuestMemory
 from shadowmmu.machine.seam import Reg, Seg
+from shadowmmu.x86.vectors import PF
 
 SEED, ROUNDS = 1, 8
 

@@ -20,8 +20,9 @@ from shadowmmu.machine.emulator import alu
 from shadowmmu.machine.emulator.decode import UnemulatedInstruction
 from shadowmmu.machine.emulator.emulate import FAMILIES
 from shadowmmu.machine.emulator.emulation import HANDLERS
-from shadowmmu.machine.memory.linear_memory import DE, GuestFault
+from shadowmmu.machine.memory.linear_memory import GuestFault
 from shadowmmu.machine.seam import Reg
+from shadowmmu.x86.vectors import DE
 
 EXAMPLES = 50  # of each mnemonic
 _PREFIXES = (b"", b"\x66", b"\xf2", b"\xf3", b"\xf0")

@@ -13,7 +13,7 @@ from typing import Any
 from shadowmmu import EngineError, Outcome, TripleFault
 from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.instructions import control_register_written, immediate_loaded
-from shadowmmu.captures.lookahead import GP, efer_written, gets_gp, goes_to_l1, pgd_loaded, rest_of_exit, synced_before_reschedule
+from shadowmmu.captures.lookahead import efer_written, gets_gp, goes_to_l1, pgd_loaded, rest_of_exit, synced_before_reschedule
 from shadowmmu.captures.markers import CREATES_VCPU, Mark, parse
 from shadowmmu.captures.validate import is_end
 from shadowmmu.check.compare.origin import with_origins
@@ -38,12 +38,12 @@ from shadowmmu.hardware.cpu import Violation
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.x86.control import Cr0, Efer
+from shadowmmu.x86.vectors import GP, PF
 from shadowmmu.x86.vmcb import SvmExit
 
 LMA = int(Efer.LMA)
 IN_64_BIT_CODE = 1 << 3
 """kvm_emulate_insn's flag: the code segment is a 64-bit one."""
-PF = 14
 INIT_CR0 = int(Cr0.CD | Cr0.NW | Cr0.ET)
 """After INIT, as which KVM resets the vCPU upon a shutdown of the CPU (APM vol. 2 section 14.1)."""
 SHUTDOWN = 8

@@ -5,9 +5,10 @@ from collections.abc import Container
 
 from iced_x86 import Code, CodeSize, Decoder, DecoderError, Instruction, MemorySizeExt, OpKind, Register, RegisterExt, UsedMemory
 
-from shadowmmu.machine.memory.linear_memory import PAGE_SIZE, UD, GuestFault, GuestMemory, NoMemory
+from shadowmmu.machine.memory.linear_memory import PAGE_SIZE, GuestFault, GuestMemory, NoMemory
 from shadowmmu.machine.seam import MASK32, MASK64, Reg, Seg, State
 from shadowmmu.x86.control import Efer
+from shadowmmu.x86.vectors import UD
 
 MAX_LENGTH = 15
 _CACHE_SIZE = 4096

@@ -5,9 +5,10 @@ from iced_x86 import Mnemonic
 
 from shadowmmu.machine.emulator.emulation import Emulation, handles
 from shadowmmu.machine.memory.descriptors import BUSY, LDT, SYSTEM_TYPE, TSS_16, TSS_32, NoDescriptor, mark, read_descriptor
-from shadowmmu.machine.memory.linear_memory import GP, NP, UD, GuestFault
+from shadowmmu.machine.memory.linear_memory import GuestFault
 from shadowmmu.machine.seam import Segment
 from shadowmmu.x86.control import Cr0, Efer, Rflags
+from shadowmmu.x86.vectors import GP, NP, UD
 from shadowmmu.x86.vmcb import Attr
 
 

@@ -3,9 +3,10 @@
 
 from shadowmmu.machine.emulator.emulation import Emulation, NotEmulated
 from shadowmmu.machine.memory.descriptors import NoDescriptor, mark, read_descriptor
-from shadowmmu.machine.memory.linear_memory import GP, NP, READ, GuestFault
+from shadowmmu.machine.memory.linear_memory import READ, GuestFault
 from shadowmmu.machine.seam import MASK32, Seg, Segment
 from shadowmmu.x86.control import Cr0, Efer, Rflags
+from shadowmmu.x86.vectors import GP, NP
 from shadowmmu.x86.vmcb import Attr
 
 

@@ -7,8 +7,9 @@ from shadowmmu.machine.emulator import alu
 from shadowmmu.machine.emulator.decode import set_general
 from shadowmmu.machine.emulator.emulation import Emulation, NotEmulated, handles
 from shadowmmu.machine.emulator.segment_load import load_segment
-from shadowmmu.machine.memory.linear_memory import GP, READ, WRITE, GuestFault
+from shadowmmu.machine.memory.linear_memory import READ, WRITE, GuestFault
 from shadowmmu.machine.seam import Reg
+from shadowmmu.x86.vectors import GP
 
 # --- moves
 

@@ -6,8 +6,9 @@ from iced_x86 import Mnemonic
 from shadowmmu.machine.emulator import alu
 from shadowmmu.machine.emulator.decode import set_general
 from shadowmmu.machine.emulator.emulation import Emulation, handles
-from shadowmmu.machine.memory.linear_memory import DE, GuestFault
+from shadowmmu.machine.memory.linear_memory import GuestFault
 from shadowmmu.machine.seam import Reg
+from shadowmmu.x86.vectors import DE
 
 
 def _accumulator(e: Emulation, size: int) -> int:

@@ -3,9 +3,10 @@
 
 from shadowmmu.machine.emulator.emulation import Emulation
 from shadowmmu.machine.memory.descriptors import NoDescriptor, mark, read_descriptor
-from shadowmmu.machine.memory.linear_memory import GP, NP, SS, UD, GuestFault
+from shadowmmu.machine.memory.linear_memory import GuestFault
 from shadowmmu.machine.seam import Seg, Segment
 from shadowmmu.x86.control import Cr0, Rflags
+from shadowmmu.x86.vectors import GP, NP, SS, UD
 from shadowmmu.x86.vmcb import Attr
 
 

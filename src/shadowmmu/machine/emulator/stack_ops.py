@@ -7,9 +7,10 @@ from shadowmmu.machine.emulator import alu
 from shadowmmu.machine.emulator.decode import set_general
 from shadowmmu.machine.emulator.emulation import Emulation, NotEmulated, handles
 from shadowmmu.machine.emulator.far_jump import far_jump
-from shadowmmu.machine.memory.linear_memory import GP, READ, WRITE, GuestFault, Span
+from shadowmmu.machine.memory.linear_memory import READ, WRITE, GuestFault, Span
 from shadowmmu.machine.seam import MASK32, MASK64, Reg, Seg
 from shadowmmu.x86.control import Rflags
+from shadowmmu.x86.vectors import GP
 
 _PUSHF_CLEARS = Rflags.VM | Rflags.RF
 

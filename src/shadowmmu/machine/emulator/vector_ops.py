@@ -5,7 +5,8 @@ from iced_x86 import Mnemonic
 
 from shadowmmu.machine.emulator import alu
 from shadowmmu.machine.emulator.emulation import Emulation, NotEmulated, handles
-from shadowmmu.machine.memory.linear_memory import GP, WRITE, GuestFault
+from shadowmmu.machine.memory.linear_memory import WRITE, GuestFault
+from shadowmmu.x86.vectors import GP
 
 _ALIGNED = frozenset((
     Mnemonic.MOVAPS, Mnemonic.MOVAPD, Mnemonic.MOVDQA,

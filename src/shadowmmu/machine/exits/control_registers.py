@@ -11,12 +11,13 @@ from iced_x86 import Code, Mnemonic
 
 from shadowmmu.machine.emulator.decode import bitness
 from shadowmmu.machine.emulator.emulation import Emulation
-from shadowmmu.machine.memory.linear_memory import GP, READ, WRITE, GuestFault
+from shadowmmu.machine.memory.linear_memory import READ, WRITE, GuestFault
 from shadowmmu.machine.seam import Exit
 from shadowmmu.machine.svm.world_switch import recalc_intercepts, vmexit
 from shadowmmu.machine.vcpu.cpuid import CR4_OFFERED
 from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.x86.control import Cr0, Efer
+from shadowmmu.x86.vectors import GP
 from shadowmmu.x86.vmcb import SvmExit
 
 _READS = frozenset((Code.MOV_R32_CR, Code.MOV_R64_CR, Code.SMSW_RM16, Code.SMSW_R32M16, Code.SMSW_R64M16))

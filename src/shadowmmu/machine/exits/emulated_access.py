@@ -2,8 +2,9 @@
 """An access that the engine cannot let the CPU do: the instruction is done for the guest (KVM: x86_emulate_instruction)."""
 
 from shadowmmu.machine.emulator.decode import UnemulatedInstruction
-from shadowmmu.machine.memory.linear_memory import UD, WRITE, GuestFault, NoMemory
+from shadowmmu.machine.memory.linear_memory import WRITE, GuestFault, NoMemory
 from shadowmmu.machine.vcpu.processor import Processor
+from shadowmmu.x86.vectors import UD
 
 _UNPROTECT_LIMIT = 3  # times the same instruction may be let off emulation in a row
 

@@ -14,7 +14,7 @@ from shadowmmu.machine.exits.fault_cause import write_fault_cause
 from shadowmmu.machine.exits.hypercall import hypercall, mends_vmcall
 from shadowmmu.machine.exits.task_switch import finish_task_switch
 from shadowmmu.machine.memory.guest_tables import GUEST_FINAL, reported_fault
-from shadowmmu.machine.memory.linear_memory import BP, DB, GP, OF, PF, UD, Event, GuestFault, NestedFault, NoMemory
+from shadowmmu.machine.memory.linear_memory import Event, GuestFault, NestedFault, NoMemory
 from shadowmmu.machine.seam import MASK32, Exit, ExitKind, Reg, Seg, Segment, State
 from shadowmmu.machine.svm.instructions import svm_instruction
 from shadowmmu.machine.svm.reflect import shut_down
@@ -24,6 +24,7 @@ from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.x86.control import Cr0, Cr4, Efer, Rflags
 from shadowmmu.x86.msr import CSTAR, LSTAR, SFMASK, TSC_AUX
 from shadowmmu.x86.pferr import Pferr
+from shadowmmu.x86.vectors import BP, DB, GP, OF, PF, UD
 from shadowmmu.x86.vmcb import SvmExit
 
 _SMAP, _USER = int(Cr4.SMAP), int(Pferr.USER)

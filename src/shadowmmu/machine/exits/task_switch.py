@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Where a task switch by hardware meets the MMU: CR3 of the new task, and CR0.TS. What a task is, is in `vcpu.task`."""
 
-from shadowmmu.machine.memory.linear_memory import TS, Event, GuestFault, GuestMemory
+from shadowmmu.machine.memory.linear_memory import Event, GuestFault, GuestMemory
 from shadowmmu.machine.seam import Exit, Segment, State
 from shadowmmu.machine.vcpu.deliver import TaskSwitch
 from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.machine.vcpu.task import enter_by_gate, load_task, push_error_code, read_task
 from shadowmmu.x86.control import Cr0, Rflags
+from shadowmmu.x86.vectors import TS
 
 
 def finish_task_switch(p: Processor, _exit: Exit) -> None:

@@ -8,13 +8,14 @@ from shadowmmu.engine.face.types import Outcome
 from shadowmmu.machine.exits.task_switch import switch_by_gate
 from shadowmmu.machine.loop.entry import enter
 from shadowmmu.machine.memory.cpu_memory import CpuMemory
-from shadowmmu.machine.memory.linear_memory import PF, READ, SYSTEM, USER, WRITE, Event, GuestFault, NestedFault
+from shadowmmu.machine.memory.linear_memory import READ, SYSTEM, USER, WRITE, Event, GuestFault, NestedFault
 from shadowmmu.machine.seam import ExitKind, State
 from shadowmmu.machine.svm.reflect import leave_by, shut_down, takes_event
 from shadowmmu.machine.vcpu.deliver import TaskGate, TaskSwitch, TripleFaultDelivery, deliver, second_event
 from shadowmmu.machine.vcpu.pending import Origin, Pending
 from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.x86.control import Cr0
+from shadowmmu.x86.vectors import PF
 
 _PG = int(Cr0.PG)
 _UNMAPPED_GFN = (1 << 52) - 1

@@ -6,13 +6,14 @@ intercepts them. Sources: APM vol. 2 sections 15.13 and 15.17; SDM vol. 3 sectio
 """
 
 from shadowmmu.machine.devices.local_apic import LocalApic
-from shadowmmu.machine.memory.linear_memory import NMI, Event
+from shadowmmu.machine.memory.linear_memory import Event
 from shadowmmu.machine.seam import State
 from shadowmmu.machine.svm.world_switch import recalc_intercepts, vmexit
 from shadowmmu.machine.vcpu.cpuid import SIGNATURE
 from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.machine.vcpu.reset import RESET_CR0, real_mode
 from shadowmmu.x86.control import Rflags
+from shadowmmu.x86.vectors import NMI
 from shadowmmu.x86.vmcb import SvmExit
 
 _IF = int(Rflags.INTR)

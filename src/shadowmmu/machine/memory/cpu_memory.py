@@ -14,9 +14,10 @@ from shadowmmu.hardware.walk import SecondLevelFault
 from shadowmmu.machine.devices.mmio_bus import MmioBus
 from shadowmmu.machine.memory.cpu_walk import tables_of
 from shadowmmu.machine.memory.guest_tables import reported_fault
-from shadowmmu.machine.memory.linear_memory import PAGE_SIZE, PF, GuestFault, GuestMemory, NestedFault, Span
+from shadowmmu.machine.memory.linear_memory import PAGE_SIZE, GuestFault, GuestMemory, NestedFault, Span
 from shadowmmu.machine.seam import CpuError
 from shadowmmu.x86.pferr import Pferr
+from shadowmmu.x86.vectors import PF
 
 if TYPE_CHECKING:
     from shadowmmu import Vcpu

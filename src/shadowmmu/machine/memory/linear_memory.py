@@ -16,6 +16,7 @@ from shadowmmu.machine.seam import MASK32, MASK64
 from shadowmmu.machine.unclaimed import Unclaimed
 from shadowmmu.x86.control import Cr4, Efer
 from shadowmmu.x86.pferr import Pferr
+from shadowmmu.x86.vectors import HAS_ERROR_CODE, NAMES, NMI, PF
 
 if TYPE_CHECKING:
     from shadowmmu import Vcpu
@@ -28,14 +29,6 @@ FETCH = int(Pferr.FETCH)
 _LMA, _LA57 = int(Efer.LMA), int(Cr4.LA57)
 SYSTEM = int(Pferr.IMPLICIT)
 """An access of the CPU itself to GDT, IDT or TSS: supervisor, and EFLAGS.AC does not lift SMAP for it."""
-
-DE, DB, NMI, BP, OF, BR, UD, NM, DF, TS, NP, SS, GP, PF = 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14
-MF, AC, MC, XF = 16, 17, 18, 19
-HAS_ERROR_CODE = frozenset((DF, TS, NP, SS, GP, PF, AC))
-NAMES = {
-    DE: "#DE", DB: "#DB", NMI: "NMI", BP: "#BP", OF: "#OF", BR: "#BR", UD: "#UD", NM: "#NM", DF: "#DF", TS: "#TS",
-    NP: "#NP", SS: "#SS", GP: "#GP", PF: "#PF", MF: "#MF", AC: "#AC", MC: "#MC", XF: "#XF",
-}  # fmt: skip
 
 
 class Event(NamedTuple):

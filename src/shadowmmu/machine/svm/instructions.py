@@ -10,7 +10,7 @@ from iced_x86 import Code
 
 from shadowmmu.engine.face.types import GuestMemoryError
 from shadowmmu.machine.memory.guest_tables import reported_fault
-from shadowmmu.machine.memory.linear_memory import GP, UD, WRITE, GuestFault, NestedFault
+from shadowmmu.machine.memory.linear_memory import WRITE, GuestFault, NestedFault
 from shadowmmu.machine.seam import MASK32, Exit, Reg, Seg, State
 from shadowmmu.machine.svm.world_switch import vmexit, vmrun
 from shadowmmu.machine.vcpu import vmcb
@@ -18,6 +18,7 @@ from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.x86.control import Cr0, Efer, Rflags
 from shadowmmu.x86.msr import CSTAR, LSTAR, SFMASK
 from shadowmmu.x86.pferr import Pferr
+from shadowmmu.x86.vectors import GP, UD
 from shadowmmu.x86.vmcb import VMCB_SIZE, SvmExit
 
 _ADDRESS_SIZES: dict[int, int] = {

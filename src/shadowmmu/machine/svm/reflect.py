@@ -12,12 +12,13 @@ from iced_x86 import Instruction, Mnemonic
 
 from shadowmmu.engine.face.types import GuestMemoryError
 from shadowmmu.machine.emulator.decode import Operands
-from shadowmmu.machine.memory.linear_memory import BP, OF, Event, NestedFault
+from shadowmmu.machine.memory.linear_memory import Event, NestedFault
 from shadowmmu.machine.seam import MASK32, Exit, ExitKind, Reg
 from shadowmmu.machine.svm.world_switch import vmexit
 from shadowmmu.machine.vcpu.nested_state import NestedState
 from shadowmmu.machine.vcpu.pending import Origin, Pending
 from shadowmmu.machine.vcpu.processor import Processor
+from shadowmmu.x86.vectors import BP, OF
 from shadowmmu.x86.vmcb import Intercept1, IoInfo, SvmExit
 
 _PLAIN = frozenset(

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What VMRUN finds illegal in a VMCB: the guest is not entered, the exit code is VMEXIT_INVALID.
 
+What is the MMU's - CR0, CR3 and its PDPTEs, CR4, EFER.LME, nested CR3 - `Vcpu.nested_vmrun` judges (`engine/cpu/legal.py`).
+
 Sources: APM vol. 2 sections 15.5.1 (state), 15.20 (events), 15.25.4 (nested paging).
 """
 
@@ -9,7 +11,8 @@ from typing import TYPE_CHECKING
 from shadowmmu.machine.vcpu.cpuid import CR4_OFFERED
 from shadowmmu.machine.vcpu.msr import EFER_OFFERED, is_pat
 from shadowmmu.machine.vcpu.vmcb import Control, Save
-from shadowmmu.x86.control import Cr0, Cr4, Efer
+from shadowmmu.x86.control import Cr0, Efer
+from shadowmmu.x86.vectors import LAST, NMI
 from shadowmmu.x86.vmcb import EventInj, EventType, Intercept1, Intercept2, TlbControl
 
 if TYPE_CHECKING:
@@ -18,7 +21,6 @@ if TYPE_CHECKING:
 _IOPM_SIZE, _MSRPM_SIZE = 3 << 12, 2 << 12
 _TLB_CONTROLS = frozenset(int(control) for control in TlbControl)
 _EVENT_TYPES = frozenset(int(kind) for kind in EventType)
-_NMI, _LAST_EXCEPTION = 2, 31
 
 
 def is_legal(control: Control, save: Save, vcpu: "Vcpu") -> bool:
@@ -26,7 +28,7 @@ def is_legal(control: Control, save: Save, vcpu: "Vcpu") -> bool:
     return (
         _is_legal_control(control, vcpu)
         and _is_legal_event(control.event_inj)
-        and _is_legal_state(save, vcpu)
+        and _is_legal_state(save)
         and (not control.nested_paging or is_pat(save.g_pat))
     )
 
@@ -38,31 +40,19 @@ def _is_legal_control(control: Control, vcpu: "Vcpu") -> bool:
     first = control.intercepts.first
     if first & Intercept1.IOIO and control.iopm_base + _IOPM_SIZE > end:
         return False
-    if first & Intercept1.MSR and control.msrpm_base + _MSRPM_SIZE > end:
-        return False
-    # Nested tables have the format of L1's own, so L1 must have paging on.
-    return not control.nested_paging or (vcpu.vm.tdp and bool(vcpu.cr0 & Cr0.PG) and control.ncr3 < end)
+    return not (first & Intercept1.MSR and control.msrpm_base + _MSRPM_SIZE > end)
 
 
 def _is_legal_event(info: int) -> bool:
     if not info & EventInj.VALID:
         return True
     kind, vector = (info & EventInj.TYPE_MASK) >> EventInj.TYPE_SHIFT, info & EventInj.VECTOR
-    return kind in _EVENT_TYPES and (kind != EventType.EXCEPTION or (vector != _NMI and vector <= _LAST_EXCEPTION))
+    return kind in _EVENT_TYPES and (kind != EventType.EXCEPTION or (vector != NMI and vector <= LAST))
 
 
-def _is_legal_state(save: Save, vcpu: "Vcpu") -> bool:
-    if not save.efer & Efer.SVME or save.efer & ~int(EFER_OFFERED) or save.cr4 & ~offered_cr4(vcpu):
+def _is_legal_state(save: Save) -> bool:
+    if not save.efer & Efer.SVME or save.efer & ~int(EFER_OFFERED) or save.cr4 & ~CR4_OFFERED:
         return False
-    if save.cr0 >> 32 or save.dr6 >> 32 or save.dr7 >> 32 or save.cr3 >> vcpu.vm.maxphyaddr:
+    if save.dr6 >> 32 or save.dr7 >> 32:
         return False
-    if save.cr0 & Cr0.NW and not save.cr0 & Cr0.CD:
-        return False
-    if save.efer & Efer.LME and save.cr0 & Cr0.PG:
-        return bool(save.cr4 & Cr4.PAE and save.cr0 & Cr0.PE) and not (save.cs.long and save.cs.big)
-    return True
-
-
-def offered_cr4(vcpu: "Vcpu") -> int:
-    """CR4 bits a guest may set; 5-level paging needs a host with 5 levels where the CPU walks the guest's tables."""
-    return CR4_OFFERED & ~int(Cr4.LA57) if vcpu.vm.tdp and vcpu.vm.host_levels < 5 else CR4_OFFERED
+    return not (save.efer & Efer.LME and save.cr0 & Cr0.PG and save.cs.long and save.cs.big)

@@ -11,9 +11,10 @@ from shadowmmu.machine.devices.apic_registers import (
     ApicReg,
 )
 from shadowmmu.machine.devices.local_apic import LocalApic
-from shadowmmu.machine.memory.linear_memory import GP, GuestFault
+from shadowmmu.machine.memory.linear_memory import GuestFault
 from shadowmmu.machine.seam import MASK32
 from shadowmmu.x86.msr import APIC_BASE, TSC_DEADLINE
+from shadowmmu.x86.vectors import GP
 
 _BIT_VECTORS = frozenset(at + 0x10 * i for at in (ApicReg.ISR, ApicReg.TMR, ApicReg.IRR) for i in range(8))
 _READ_WRITE = frozenset(

@@ -9,34 +9,14 @@ gate ends it: `TaskGate` tells where it leads.
 from typing import NamedTuple
 
 from shadowmmu.machine.memory.descriptors import NoDescriptor, read_descriptor
-from shadowmmu.machine.memory.linear_memory import (
-    AC,
-    DE,
-    DF,
-    GP,
-    MF,
-    NM,
-    NP,
-    PF,
-    READ,
-    SS,
-    SYSTEM,
-    TS,
-    UD,
-    USER,
-    WRITE,
-    XF,
-    Event,
-    GuestFault,
-    GuestMemory,
-    Span,
-)
+from shadowmmu.machine.memory.linear_memory import READ, SYSTEM, USER, WRITE, Event, GuestFault, GuestMemory, Span
 from shadowmmu.machine.seam import MASK32, MASK64, Reg, Seg, Segment, State
 from shadowmmu.x86.control import Cr0, Efer, Rflags
+from shadowmmu.x86.vectors import AC, BR, DE, DF, GP, MF, NM, NP, PF, SS, TS, UD, XF
 from shadowmmu.x86.vmcb import Attr
 
 _CONTRIBUTORY = frozenset((DE, TS, NP, SS, GP))
-_FAULTS = frozenset((DE, 5, UD, NM, TS, NP, SS, GP, PF, MF, AC, XF))
+_FAULTS = frozenset((DE, BR, UD, NM, TS, NP, SS, GP, PF, MF, AC, XF))
 """Exceptions that return to the instruction that raised them; EFLAGS.RF is set in the frame."""
 _GATE_16, _GATE_TRAP_16, _GATE_32, _GATE_TRAP_32, _GATE_TASK = 0x6, 0x7, 0xE, 0xF, 0x5
 _LEGACY_GATES = frozenset((_GATE_16, _GATE_TRAP_16, _GATE_32, _GATE_TRAP_32, _GATE_TASK))

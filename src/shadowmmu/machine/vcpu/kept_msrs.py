@@ -6,8 +6,9 @@ processors have whatever CPUID says. Sources: APM vol. 2 sections 7.7, 9.3 and 1
 (kvm_set_msr_common).
 """
 
-from shadowmmu.machine.memory.linear_memory import GP, GuestFault
+from shadowmmu.machine.memory.linear_memory import GuestFault
 from shadowmmu.machine.seam import MASK64
+from shadowmmu.x86.vectors import GP
 
 MCE_BANKS = 10
 _MCG_CAP, _MCG_STATUS, _MCG_CTL, _BANKS = 0x179, 0x17A, 0x17B, 0x400

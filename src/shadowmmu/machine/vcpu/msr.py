@@ -4,7 +4,7 @@
 from typing import TYPE_CHECKING, Any
 
 from shadowmmu.machine.devices.local_apic import LocalApic
-from shadowmmu.machine.memory.linear_memory import GP, GuestFault, GuestMemory
+from shadowmmu.machine.memory.linear_memory import GuestFault, GuestMemory
 from shadowmmu.machine.seam import MASK32, MASK64, Seg, State
 from shadowmmu.machine.vcpu.apic_msrs import ApicMsrs
 from shadowmmu.machine.vcpu.cpuid import Cpuid
@@ -31,6 +31,7 @@ from shadowmmu.x86.msr import (
     VM_CR,
     VM_HSAVE_PA,
 )
+from shadowmmu.x86.vectors import GP
 
 if TYPE_CHECKING:
     from shadowmmu import Vcpu

@@ -10,7 +10,7 @@ from shadowmmu.machine.devices.clock import TICKS_PER_EXIT, Clock
 from shadowmmu.machine.devices.local_apic import LocalApic
 from shadowmmu.machine.emulator.decode import Fetcher, bitness
 from shadowmmu.machine.emulator.emulate import Emulator
-from shadowmmu.machine.memory.linear_memory import DB, PF, Event, GuestFault, GuestMemory
+from shadowmmu.machine.memory.linear_memory import Event, GuestFault, GuestMemory
 from shadowmmu.machine.seam import MASK32, MASK64, Cpu, ExitKind, Intercepts, State
 from shadowmmu.machine.vcpu.cpuid import Cpuid
 from shadowmmu.machine.vcpu.msr import Msrs
@@ -18,6 +18,7 @@ from shadowmmu.machine.vcpu.nested_state import NestedState
 from shadowmmu.machine.vcpu.pending import Origin, Pending
 from shadowmmu.machine.vcpu.witness import Witness
 from shadowmmu.x86.control import Rflags
+from shadowmmu.x86.vectors import DB, PF
 
 if TYPE_CHECKING:
     from shadowmmu import Outcome, Vcpu

@@ -8,9 +8,10 @@ with shadow paging is not the guest's to load; from there on the new task is loa
 from typing import NamedTuple
 
 from shadowmmu.machine.memory.descriptors import BUSY, LDT, SYSTEM_TYPE, TSS_16, TSS_32, NoDescriptor, mark, read_descriptor
-from shadowmmu.machine.memory.linear_memory import GP, NP, SS, SYSTEM, TS, USER, WRITE, GuestFault, GuestMemory
+from shadowmmu.machine.memory.linear_memory import SYSTEM, USER, WRITE, GuestFault, GuestMemory
 from shadowmmu.machine.seam import MASK32, Reg, Seg, Segment, State
 from shadowmmu.x86.control import Rflags
+from shadowmmu.x86.vectors import GP, NP, SS, TS
 from shadowmmu.x86.vmcb import Attr
 
 _WIDE = 0x8
