@@ -8,7 +8,6 @@ from typing import Annotated
 
 import msgspec
 from cyclopts import Parameter, validators
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.find import Found, find_all
@@ -16,6 +15,7 @@ from shadowmmu.captures.load import SUFFIX, save
 from shadowmmu.captures.validate import undoable
 from shadowmmu.check.compare.result import Result
 from shadowmmu.check.replay.driver import Replay
+from shadowmmu.cli.chosen_captures import AsJson, Every, Kit, Verbose, Wanted, one_by_one
 from shadowmmu.cli.kernels import KernelName
 from shadowmmu.cli.output import console, print_json, print_text
 from shadowmmu.cli.roots import Roots
@@ -31,9 +31,9 @@ class Replays(msgspec.Struct):
 
 
 def replay(
-    *captures: str,
-    kit: Path | None = None,
-    every: Annotated[bool, Parameter(negative="", name="--all")] = False,
+    *captures: Wanted,
+    kit: Kit = None,
+    every: Every = False,
     roots: Roots | None = None,
     captured_on: Roots | None = None,
     kernel: KernelName | None = None,
@@ -41,8 +41,8 @@ def replay(
     at: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None,
     pack: Path | None = None,
     text: Annotated[bool, Parameter(negative="")] = False,
-    verbose: Annotated[bool, Parameter(negative="", name=("--verbose", "-v"))] = False,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    verbose: Verbose = False,
+    json: AsJson = False,
 ) -> int:
     """Replay captures of Linux's own shadow MMU on the engine, event by event, and compare all that can be seen.
 
@@ -52,14 +52,6 @@ def replay(
 
     Parameters
     ----------
-    captures
-        Each a capture's file, a folder of such files, or among the captures that come with the source a set, a guest,
-        or a pattern of set/guest. Without any: all that come with the source.
-    kit
-        A folder as the capture kit leaves it: captures/<set>/NAME.* beside guests/<set>/NAME.*. Then CAPTURES are sets,
-        guests and patterns of set/guest in it; without any, all of it.
-    every
-        All of them, a line each.
     roots
         The captured kernel's own, if not given: with these all must be equal. On another root design than its legacy roots
         every event, entry and counter must be equal too, or be explained by one of the known differences, which are counted.
@@ -75,10 +67,6 @@ def replay(
         Do not replay: write each capture as one compressed file into this folder.
     text
         Do not replay: print the events as text.
-    verbose
-        A line for each capture, not for each set.
-    json
-        Print the results as JSON.
     """
     found = find_all(captures, kit)
     if pack is not None:
@@ -100,18 +88,13 @@ def replay(
 def _replay_all(
     found: list[Found], roots: Roots | None, captured_on: Roots | None, kernel: KernelName | None, judge: bool, quiet: bool
 ) -> list[Result]:
-    out = console()
     results = []
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=out, transient=True, disable=quiet or not out.is_terminal) as progress:
-        task = progress.add_task("", total=len(found))
-        for one in found:
-            progress.update(task, description=one.name)
+    with one_by_one(found, quiet) as turns:
+        for one in turns:
             with undoable(one.argument):
                 result = Replay(_on_kernel(one.load(), kernel), roots, captured_on, judged=judge).run()
             result.argument = one.argument
             results.append(result)
-            progress.advance(task)
     return results
 
 
