@@ -70,6 +70,16 @@ def test_set_sregs_refuses_what_no_cpu_can_have(cr0: int, cr4: int, efer: int, r
     assert audit(vcpu.vm) == []
 
 
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(cr0=CR0, cr4=CR4, efer=EFER)
+def test_vmrun_says_beforehand_what_it_takes(cr0: int, cr4: int, efer: int) -> None:
+    vcpu = Vm(memory_mib=1).vcpus[0]
+    assert vcpu.set_sregs(**L1)
+    before = registers(vcpu), vcpu.guest_mode, vcpu.requests
+    assert vcpu.may_vmrun(cr0, cr4, efer) == vmrun_takes(cr0, cr4, efer)
+    assert (registers(vcpu), vcpu.guest_mode, vcpu.requests) == before
+
+
 def enter_l2(vcpu: Vcpu, state: tuple[int, int, int, int], root: int) -> bool:
     return vcpu.nested_vmentry(*state, root) if vcpu.vm.config.vendor == "vmx" else vcpu.nested_vmrun(*state, root)
 
@@ -114,4 +124,5 @@ def test_nested_paging_needs_an_l1_that_pages_and_was_offered_it() -> None:
     for tdp, cr0, ncr3 in ((False, PE | PG, 0x1000), (True, PE, 0x1000), (True, PE | PG, 1 << 40)):
         vcpu = Vm(memory_mib=1, tdp=tdp).vcpus[0]
         assert vcpu.set_sregs(**{**L1, "cr0": cr0, "efer": LME | (LMA if cr0 & PG else 0)})
+        assert not vcpu.may_vmrun(PE, 0, 0, ncr3) and vcpu.may_vmrun(PE, 0, 0)
         assert not vcpu.nested_vmrun(PE, 0, 0, 0, ncr3) and vcpu.nested_vmexit()

@@ -6,6 +6,7 @@ cdef class Vcpu:
     cdef readonly object vm
     cdef readonly int id
     cdef object must_run(self, int level)
+    cdef object must_have_vmrun(self, object ncr3)
 
 
 cdef object _MADE_BY_VM                    # in C only: nobody else has it

@@ -18,7 +18,7 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     p_u64,
     u64,
 )
-from cython.cimports.shadowmmu.engine.cpu.legal import NestedPaging
+from cython.cimports.shadowmmu.engine.cpu.legal import NestedPaging, is_valid_l2
 from cython.cimports.shadowmmu.engine.cpu.nested import nested_enter, nested_exit, nested_exit_at_entry
 from cython.cimports.shadowmmu.engine.cpu.registers import set_cr0, set_cr3, set_cr4, set_efer, set_sregs
 from cython.cimports.shadowmmu.engine.cpu.requests import prepare_entry
@@ -205,16 +205,21 @@ class Vcpu:
 
     # --- nesting
 
+    def may_vmrun(self, cr0: int, cr4: int, efer: int, ncr3: int | None = None) -> bool:
+        """Whether VMRUN takes these registers of an L2, before it changes anything; its CR3 and PDPTEs are looked at as it loads them."""
+        self.must_have_vmrun(ncr3)
+        paging: NestedPaging = NestedPaging.NESTED_NONE if ncr3 is None else NestedPaging.NESTED_NPT
+        root: u64 = 0 if ncr3 is None else word("ncr3", ncr3)
+        return is_valid_l2(self.vcpu, word("cr0", cr0), word("cr4", cr4), word("efer", efer), paging, root)
+
     def nested_vmrun(self, cr0: int, cr3: int, cr4: int, efer: int, ncr3: int | None = None) -> bool:
         """L1 executed VMRUN for an L2 with these registers, on the NPT at `ncr3` (None: nested paging off).
 
         False: an illegal L2 state, L1 gets VMEXIT_INVALID (call `nested_vmexit`).
         """
-        self.must_run(1)
+        self.must_have_vmrun(ncr3)
         paging: NestedPaging = NestedPaging.NESTED_NONE if ncr3 is None else NestedPaging.NESTED_NPT
         root: u64 = 0 if ncr3 is None else word("ncr3", ncr3)
-        if paging == NestedPaging.NESTED_NPT and self.vcpu.kvm.vmx:
-            raise EngineError(f"vCPU {self.id}: an Intel CPU has no nested CR3; use nested_vmentry")
         return nested_enter(self.vcpu, word("cr0", cr0), word("cr3", cr3), word("cr4", cr4), word("efer", efer), paging, root, False, 3)
 
     def nested_vmentry(self, cr0: int, cr3: int, cr4: int, efer: int, eptp: int, *, exec_only: bool = True, huge_level: int = 3) -> bool:
@@ -237,6 +242,14 @@ class Vcpu:
         """
         self.must_run(2)
         return nested_exit_at_entry(self.vcpu) if at_entry else nested_exit(self.vcpu)
+
+    @cython.cfunc
+    def must_have_vmrun(self, ncr3: object) -> object:
+        """Raise EngineError unless L1 runs, on a CPU that has a nested CR3 if there is one."""
+        self.must_run(1)
+        if ncr3 is not None and self.vcpu.kvm.vmx:
+            raise EngineError(f"vCPU {self.id}: an Intel CPU has no nested CR3; use nested_vmentry")
+        return None
 
     @cython.cfunc
     def must_run(self, level: cython.int) -> object:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What VMRUN finds illegal in a VMCB: the guest is not entered, the exit code is VMEXIT_INVALID.
 
-What is the MMU's - CR0, CR3 and its PDPTEs, CR4, EFER.LME, nested CR3 - `Vcpu.nested_vmrun` judges (`engine/cpu/legal.py`).
+What is the MMU's of it - CR0, CR4, long mode, nested CR3 - `Vcpu.may_vmrun` judges (`engine/cpu/legal.py`).
 
 Sources: APM vol. 2 sections 15.5.1 (state), 15.20 (events), 15.25.4 (nested paging).
 """
@@ -28,7 +28,8 @@ def is_legal(control: Control, save: Save, vcpu: "Vcpu") -> bool:
     return (
         _is_legal_control(control, vcpu)
         and _is_legal_event(control.event_inj)
-        and _is_legal_state(save)
+        and _is_legal_state(save, vcpu)
+        and vcpu.may_vmrun(save.cr0, save.cr4, save.efer, control.ncr3 if control.nested_paging else None)
         and (not control.nested_paging or is_pat(save.g_pat))
     )
 
@@ -50,9 +51,9 @@ def _is_legal_event(info: int) -> bool:
     return kind in _EVENT_TYPES and (kind != EventType.EXCEPTION or (vector != NMI and vector <= LAST))
 
 
-def _is_legal_state(save: Save) -> bool:
+def _is_legal_state(save: Save, vcpu: "Vcpu") -> bool:
     if not save.efer & Efer.SVME or save.efer & ~int(EFER_OFFERED) or save.cr4 & ~CR4_OFFERED:
         return False
-    if save.dr6 >> 32 or save.dr7 >> 32:
+    if save.dr6 >> 32 or save.dr7 >> 32 or save.cr3 >> vcpu.vm.maxphyaddr:
         return False
     return not (save.efer & Efer.LME and save.cr0 & Cr0.PG and save.cs.long and save.cs.big)
