@@ -6,6 +6,7 @@ What is legal is said here once more, from the manuals: SDM vol. 3 sections 2.5,
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,6 +79,18 @@ def test_vmrun_says_beforehand_what_it_takes(cr0: int, cr4: int, efer: int) -> N
     before = registers(vcpu), vcpu.guest_mode, vcpu.requests
     assert vcpu.may_vmrun(cr0, cr4, efer) == vmrun_takes(cr0, cr4, efer)
     assert (registers(vcpu), vcpu.guest_mode, vcpu.requests) == before
+
+
+@pytest.mark.parametrize("tdp", [False, True])
+def test_a_refused_vmrun_leaves_what_l1_had(tdp: bool) -> None:
+    vcpu = Vm(memory_mib=1, tdp=tdp).vcpus[0]
+    assert vcpu.set_sregs(**L1)
+    root = vcpu.enter().root
+    assert not vcpu.nested_vmrun(PE, 0x2000, UNKNOWN_CR4, 0)
+    assert audit(vcpu.vm) == [] and vcpu.root == root
+    assert vcpu.nested_vmexit()
+    vcpu.enter()
+    assert audit(vcpu.vm) == []
 
 
 def enter_l2(vcpu: Vcpu, state: tuple[int, int, int, int], root: int) -> bool:

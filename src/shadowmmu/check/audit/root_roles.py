@@ -14,6 +14,7 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     KvmMmuPtr,
     KvmPtr,
     KvmVcpuPtr,
+    NestedStatePtr,
     Request,
     ShadowPagePtr,
     dummy_root,
@@ -131,11 +132,21 @@ def host_role(kvm: KvmPtr) -> role_t:
 
 @cython.cfunc
 @cython.exceptval(check=False)
+def is_refused(vcpu: KvmVcpuPtr) -> cython.bint:
+    """L2's state was refused by VMRUN: until L1 gets its #VMEXIT all is as it was, and nothing runs."""
+    nested: NestedStatePtr = cython.address(vcpu.nested)
+    if nested.npt or vcpu.mmu.root_role & Role.GUEST_MODE:
+        return False
+    return vcpu.cr0 == nested.l1_cr0 and vcpu.cr3 == nested.l1_cr3 and vcpu.cr4 == nested.l1_cr4 and vcpu.efer == nested.l1_efer
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
 def role_asked(vcpu: KvmVcpuPtr) -> role_t:
     """The role of the root that this vCPU must run on now."""
     kvm: KvmPtr = vcpu.kvm
     role: role_t = cython.cast(role_t, Access.ALL) << RoleShift.ACCESS_SHIFT | cython.cast(role_t, vcpu.smm) << RoleShift.SMM_SHIFT
-    if vcpu.nested.guest_mode:
+    if vcpu.nested.guest_mode and not is_refused(vcpu):
         role |= Role.GUEST_MODE
     if walks_nested(vcpu):
         return role | (ept_role(vcpu) if kvm.ept else npt_role(vcpu))
