@@ -39,7 +39,7 @@ def validate_root_roles(auditor: Auditor) -> None:
         vcpu: KvmVcpuPtr = cython.address(auditor.kvm.vcpus[v])
         validate_fresh(auditor, vcpu, cython.address(vcpu.root_mmu))
         validate_fresh(auditor, vcpu, cython.address(vcpu.guest_mmu))
-        if vcpu.mmu.root.hpa != Hpa.INVALID_PAGE and vcpu.mmu.root.hpa != dummy_root(auditor.kvm):
+        if vcpu.mmu.root.hpa != Hpa.INVALID_PAGE and vcpu.mmu.root.hpa != dummy_root(auditor.kvm) and not is_half_way(vcpu):
             validate_root(auditor, vcpu)
 
 
@@ -132,11 +132,16 @@ def host_role(kvm: KvmPtr) -> role_t:
 
 @cython.cfunc
 @cython.exceptval(check=False)
-def is_refused(vcpu: KvmVcpuPtr) -> cython.bint:
-    """L2's state was refused by VMRUN: until L1 gets its #VMEXIT all is as it was, and nothing runs."""
+def is_half_way(vcpu: KvmVcpuPtr) -> cython.bint:
+    """A switch between L1 and L2 has failed: the MMU is still that of the one that ran, until L1 gets its #VMEXIT or is shut down.
+
+    VMRUN refused L2 and left L1's registers; or a CR3 was illegal, and nothing has been entered since.
+    """
     nested: NestedStatePtr = cython.address(vcpu.nested)
-    if nested.npt or vcpu.mmu.root_role & Role.GUEST_MODE:
+    if (vcpu.mmu.root_role & Role.GUEST_MODE != 0) == nested.guest_mode:
         return False
+    if vcpu.requests & Request.REQ_MMU_SYNC:
+        return True
     return vcpu.cr0 == nested.l1_cr0 and vcpu.cr3 == nested.l1_cr3 and vcpu.cr4 == nested.l1_cr4 and vcpu.efer == nested.l1_efer
 
 
@@ -146,7 +151,7 @@ def role_asked(vcpu: KvmVcpuPtr) -> role_t:
     """The role of the root that this vCPU must run on now."""
     kvm: KvmPtr = vcpu.kvm
     role: role_t = cython.cast(role_t, Access.ALL) << RoleShift.ACCESS_SHIFT | cython.cast(role_t, vcpu.smm) << RoleShift.SMM_SHIFT
-    if vcpu.nested.guest_mode and not is_refused(vcpu):
+    if vcpu.nested.guest_mode:
         role |= Role.GUEST_MODE
     if walks_nested(vcpu):
         return role | (ept_role(vcpu) if kvm.ept else npt_role(vcpu))
