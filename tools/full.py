@@ -41,7 +41,7 @@ STEPS = {
     "fuzz-readers": Step("make fuzz-readers SECONDS=600", r".*\S.*"),
     "soak": Step("make soak", r"^✔.*"),
     "sanitize": Step("make sanitize", r"^(?:✔|\d+ passed|sanitizers:).*"),
-    "guests": Step("make -C guests check", r".*\S.*", ("nasm", "qemu-system-x86_64")),
+    "guests": Step("make --no-print-directory -C guests check", r".* on .*: status \d+, .*", ("nasm", "qemu-system-x86_64")),
     "coverage": Step("make coverage", r"^TOTAL.*"),
     "package": Step("make package", r"^(?:✔|\d+ passed).*"),
     "two-kernels": Step("make two-kernels", r"^✔.*", ("apt-get", "qemu-system-x86_64")),

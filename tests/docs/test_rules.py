@@ -19,7 +19,7 @@ TESTS = "".join(path.read_text() for room in ("rules", "unit") for path in sorte
 @pytest.mark.parametrize("letter", ["R", "P", "I", "H"])
 def test_every_rule_has_a_test_that_names_it(letter: str) -> None:
     numbers = [int(number) for number in re.findall(rf"^\| {letter}(\d+) \|", RULES, flags=re.M)]
-    assert numbers == list(range(1, {"R": 16, "P": 5, "I": 18, "H": 18}[letter] + 1))
+    assert len(numbers) >= 5 and numbers == list(range(1, len(numbers) + 1)), "numbers go up one by one, and none is used again"
     tested = {int(number) for name in re.findall(r"def (test_\w+)", TESTS) for number in re.findall(rf"_{letter.lower()}(\d+)", name)}
     assert not set(numbers) - tested, f"no test names {letter}{min(set(numbers) - tested, default=0)}"
 
@@ -34,7 +34,7 @@ def test_a_function_that_holds_a_rule_says_so() -> None:
     """Whoever changes it reads there which rule is at stake."""
     texts = functions()
     rows = re.findall(r"^\| ([RH]\d+) \|(.*)", RULES, flags=re.M)
-    assert len(rows) == 34
+    assert len(rows) >= 34
     silent = [
         f"{module}.{name} does not mention {rule}"
         for rule, row in rows

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -84,7 +85,10 @@ def test_a_source_archive_has_all_that_its_tests_need_and_nothing_built(archive:
 
 
 def test_the_version_is_that_of_pyproject() -> None:
-    assert shadowmmu.__version__ == PROJECT["project"]["version"]
+    """And what it has is told first in the changelog."""
+    version = PROJECT["project"]["version"]
+    assert shadowmmu.__version__ == version
+    assert re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)[0] == version
 
 
 def test_every_package_that_is_asked_for_is_pinned_at_a_version_that_will_do() -> None:

@@ -99,7 +99,7 @@ class ReplayedHost:
             action(self, mark)
 
     def _slot(self, mark: Mark) -> None:
-        """KVM_SET_USER_MEMORY_REGION."""
+        """KVM_SET_USER_MEMORY_REGION: a slot is made, moved, deleted or given other flags."""
         slot, gpa, size, flags = mark["id"], mark["gpa"], mark["size"], mark["flags"]
         if not size:
             self.vm.set_memslot(slot, gpa, 0)

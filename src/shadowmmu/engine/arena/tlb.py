@@ -12,7 +12,7 @@ from cython.cimports.shadowmmu.engine.arena.state import MAX_GVA_FLUSHES, KvmPtr
 
 
 def make_all_request(kvm: KvmPtr, request: Request) -> cython.void:
-    """kvm_make_all_cpus_request."""
+    """kvm_make_all_cpus_request: each vCPU does it before it runs again; none is kicked, as one runs at a time."""
     i: cython.int
     for i in range(kvm.nvcpus):
         make_request(cython.address(kvm.vcpus[i]), request)

@@ -125,7 +125,7 @@ def cr4_flushes(vcpu: KvmVcpuPtr, old: u64, value: u64) -> cython.void:
 
 
 def set_cr4(vcpu: KvmVcpuPtr, value: u64) -> cython.bint:
-    """kvm_set_cr4."""
+    """kvm_set_cr4: LA57 stays in long mode, PCIDE begins there with PCID 0, and a PAE guest's PDPTEs are read anew. False: #GP."""
     old: u64 = vcpu.cr4
     if not is_valid_cr4(vcpu.kvm, value):
         return False

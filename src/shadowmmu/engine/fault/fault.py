@@ -225,7 +225,10 @@ def clear_flood(vcpu: KvmVcpuPtr, addr: gva_t) -> cython.void:
 @cython.nogil
 @cython.exceptval(check=False)
 def shadow_page_fault(vcpu: KvmVcpuPtr, fault: PageFaultPtr) -> cython.int:
-    """FNAME(page_fault)."""
+    """FNAME(page_fault): a fault of a guest with tables. Where the walk fails it is the guest's own.
+
+    A store to a table that is tracked is emulated; else the shadow is built after the walk.
+    """
     walker: GuestWalker
     access: u64 = fault.error_code & (Pferr.PRESENT | Pferr.WRITE | Pferr.USER | Pferr.FETCH)
     if not walk_addr(vcpu, vcpu.mmu, cython.address(walker), fault.addr, access):

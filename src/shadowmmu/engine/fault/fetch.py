@@ -63,7 +63,7 @@ def unlink_present(kvm: KvmPtr, sptep: p_spte, sp: ShadowPagePtr) -> cython.void
 @cython.nogil
 @cython.exceptval(check=False)
 def link_child(vcpu: KvmVcpuPtr, sptep: p_spte, sp: ShadowPagePtr) -> cython.void:
-    """link_shadow_page."""
+    """link_shadow_page, over what is there: an entry that led elsewhere is unlinked first, and flushed (H4)."""
     if is_present(sptep[0]):
         unlink_present(vcpu.kvm, sptep, sp)
     link_shadow_page(vcpu.kvm, sptep, sp, root_level(vcpu.mmu))
@@ -168,7 +168,7 @@ def fetch(vcpu: KvmVcpuPtr, fault: PageFaultPtr, walker: GuestWalkerPtr) -> cyth
 
 
 def direct_map(vcpu: KvmVcpuPtr, fault: PageFaultPtr) -> cython.int:
-    """__direct_map."""
+    """__direct_map: a fault of a guest without tables, or of one on nested tables of the host: gfn is the address, down to the leaf."""
     request_spte(vcpu, fault)
     it: ShadowWalk
     walk_init(cython.address(it), vcpu, vcpu.mmu.root.hpa, fault.addr)
