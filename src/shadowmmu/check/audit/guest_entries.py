@@ -25,7 +25,7 @@ from cython.cimports.shadowmmu.engine.memory.pte_list import PteListIter, pte_li
 from cython.cimports.shadowmmu.engine.memory.rmap import sp_access_of, sp_gfn_of
 from cython.cimports.shadowmmu.engine.pages.pages import is_obsolete
 
-RIGHTS = ("---", "--x", "w--", "w-x", "-u-", "-ux", "wu-", "wux")
+_RIGHTS = ("---", "--x", "w--", "w-x", "-u-", "-ux", "wu-", "wux")
 
 
 def validate_guest_entries(auditor: Auditor) -> None:
@@ -71,7 +71,7 @@ def validate_leaf(auditor: Auditor, sp: ShadowPagePtr, index: cython.int, table:
         return tell(auditor, "I9", sp, index, table, f"is recorded for gfn {gfn:#x}")
     rights: cython.int = sp_access_of(sp, index)
     if not are_given(sp, rights, page_rights(table, sp, gpte)):
-        tell(auditor, "I9", sp, index, table, f"has the rights {RIGHTS[rights]}")
+        tell(auditor, "I9", sp, index, table, f"has the rights {_RIGHTS[rights]}")
     return None
 
 
