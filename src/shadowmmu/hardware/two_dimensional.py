@@ -8,7 +8,8 @@ the page that they lead to. Nothing of L2's own translations is kept: each acces
 from typing import NamedTuple
 
 from shadowmmu.hardware.cpu import Done, ModelCpu, Result
-from shadowmmu.hardware.walk import FETCH, GUEST_FINAL, GUEST_TABLE, USER, WRITE, BeyondNestedTables, Paging, walk
+from shadowmmu.hardware.second_level import BeyondNestedTables
+from shadowmmu.hardware.walk import FETCH, GUEST_FINAL, GUEST_TABLE, USER, WRITE, Paging, walk
 
 
 class L2(NamedTuple):

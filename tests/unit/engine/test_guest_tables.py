@@ -9,7 +9,8 @@ import pytest
 
 from shadowmmu import GuestTables, Outcome, Vm
 from shadowmmu.check.audit import audit
-from shadowmmu.hardware.walk import WRITE, Ept, Features, paging, walk
+from shadowmmu.hardware.second_level import Ept
+from shadowmmu.hardware.walk import WRITE, Features, paging, walk
 from shadowmmu.x86.pte import Pte
 
 LEVELS = {"2-level": 2, "pae": 2, "4-level": 3, "5-level": 3, "ept": 3, "ept-5-level": 3}

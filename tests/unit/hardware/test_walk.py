@@ -8,25 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shadowmmu.hardware import walk as hw
-from shadowmmu.hardware.walk import (
-    ALL,
-    DIRTY,
-    EXEC,
-    FETCH,
-    PRESENT,
-    RESERVED,
-    USER,
-    WRITE,
-    Ept,
-    Features,
-    Npt,
-    Paging,
-    SecondLevelFault,
-    Translation,
-    paging,
-    walk,
-    walk_two_dimensions,
-)
+from shadowmmu.hardware.second_level import Ept, Npt, SecondLevelFault, walk_two_dimensions
+from shadowmmu.hardware.walk import ALL, DIRTY, EXEC, FETCH, PRESENT, RESERVED, USER, WRITE, Features, Paging, Translation, paging, walk
 
 PG, WP = hw.CR0_PG, hw.CR0_WP
 NX = hw.NX

@@ -54,8 +54,9 @@ from typing import Any, NamedTuple
 from shadowmmu.check.oracle.translations import AddressSpace, Child, GuestMemory, Node, Unguarded
 from shadowmmu.hardware import walk as hw
 from shadowmmu.hardware.cpu import Violation
+from shadowmmu.hardware.second_level import Npt, SecondLevelFault, walk_two_dimensions
 from shadowmmu.hardware.two_dimensional import L2
-from shadowmmu.hardware.walk import Features, Npt, Paging, SecondLevelFault, Step, Translation, bits, paging, walk, walk_two_dimensions
+from shadowmmu.hardware.walk import Features, Paging, Step, Translation, bits, paging, walk
 
 NPT_PDPTE_HIGH = 0xFFF  # bits of a PDPTE's address beyond the physical ones: they lead outside memory
 CR0_CACHE = 0x60000000  # CD, NW: a change reloads PDPTEs (SDM 4.4.1)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from shadowmmu import Vcpu
 from shadowmmu.check.rerun.pdptes import Pdptes
-from shadowmmu.hardware.walk import SecondLevelFault
+from shadowmmu.hardware.second_level import SecondLevelFault
 from shadowmmu.machine.memory.cpu_walk import tables_of
 from shadowmmu.machine.memory.linear_memory import FETCH, PAGE_SIZE, READ, SYSTEM, USER, GuestMemory, NoMemory, Span
 

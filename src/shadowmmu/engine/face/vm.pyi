@@ -23,7 +23,7 @@ class Vm:
         mmio_caching: bool = True,
         host_maxphyaddr: int = 46,
         user_mib: int = 0,
-        kernel: str = "6.1",
+        kernel: str = "7.3",
         roots: str = "special",
         max_huge_level: int = 3,
         nx_huge_pages: bool = False,

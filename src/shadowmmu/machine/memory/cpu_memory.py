@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from shadowmmu.engine.face.types import Outcome
-from shadowmmu.hardware.walk import SecondLevelFault
+from shadowmmu.hardware.second_level import SecondLevelFault
 from shadowmmu.machine.devices.mmio_bus import MmioBus
 from shadowmmu.machine.memory.cpu_walk import tables_of
 from shadowmmu.machine.memory.guest_tables import reported_fault

@@ -7,7 +7,8 @@ complement (~) of a #PF's error code.
 
 from typing import TYPE_CHECKING
 
-from shadowmmu.hardware.walk import Features, Npt, Paging, paging, walk, walk_two_dimensions
+from shadowmmu.hardware.second_level import Npt, walk_two_dimensions
+from shadowmmu.hardware.walk import Features, Paging, paging, walk
 from shadowmmu.machine.memory.guest_tables import paging_of
 from shadowmmu.machine.memory.linear_memory import SYSTEM, USER, WRITE
 from shadowmmu.machine.real_controls import on_shadow_tables
