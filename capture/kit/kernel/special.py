@@ -99,8 +99,8 @@ _DUMMY_ROOTS = (
     Edit(MMU, "fast_pgd_switch", r"!root_to_sp\(mmu->root\.hpa\)", "(!root_to_sp(mmu->root.hpa) || is_special_root(mmu))",
          "R9: never kept in prev_roots, as a dummy root is not; the root itself is asked (H1)"),
     Edit(WALKER, "FNAME(fetch)", r"(?<=if \()fault->write && table_gfn == fault->gfn",
-         "it.level - 1 < top_level && fault->write && table_gfn == fault->gfn",
-         "H6: a level above the guest's own is no table of gfn 0; the guest's top table counts for none, as below pae_root before"),
+         "(top_level > PT32_ROOT_LEVEL || it.level - 1 < top_level) && fault->write && table_gfn == fault->gfn",
+         "H6: a level above 32-bit tables is no table of gfn 0; the top one of these counts for none, as below pae_root before"),
 )  # fmt: skip
 _PAGEWALK = (
     Edit(MMU, "shadow_walk_init_using_root", r"\tstruct kvm_pagewalk \*w = vcpu->arch\.mmu->w;\n\n", "",
