@@ -98,3 +98,11 @@ def test_time_goes_on_while_all_sleep_and_is_bounded() -> None:
     machine = Machine(GUEST, loaded=load_bytes(GUEST, bytes.fromhex("ebfe")))
     assert machine.run(max_ticks=1_000_000).reason is Reason.TIME_LIMIT
     assert machine.clock.now >= 1_000_000
+
+
+def test_a_sleep_ends_at_the_vector_in_facs() -> None:
+    """mov dword [0xe000c], 0x5000; mov ax, 0x2400; mov dx, 0x604; out dx, ax; jmp $ - and at 5000h: mov al, 0x10; out 0xf4, al; hlt"""
+    code = bytes.fromhex("c7050c000e000050000066b8002466ba040666efebfe")
+    loaded = load_bytes(GUEST, code.ljust(0x1000, b"\x90") + bytes.fromhex("b010e6f4f4"))
+    result = Machine(GUEST, loaded=loaded).run(max_exits=1000)
+    assert result.reason is Reason.PASSED, result.detail

@@ -10,7 +10,7 @@ from shadowmmu.engine.face.types import TripleFault
 from shadowmmu.engine.face.vm import Vm
 from shadowmmu.machine.cpu.unicorn_cpu import UnicornCpu
 from shadowmmu.machine.ctrl_c import CtrlC
-from shadowmmu.machine.devices.acpi import firmware
+from shadowmmu.machine.devices.acpi import SLEEP_TO_MEMORY, WAKING_VECTOR, firmware
 from shadowmmu.machine.devices.clock import TICKS_PER_SECOND, Clock
 from shadowmmu.machine.devices.console import Console
 from shadowmmu.machine.devices.exit_device import DEBUG_PORT, EXIT_PORT, DebugPort, ExitDevice
@@ -96,7 +96,7 @@ class Machine:
         self.processors: tuple[Processor, ...] = ()
         self.clock = Clock(self._look_up)
         self.console = Console(on_output)
-        self.ports = PortBus(self._unclaimed)
+        self.ports = PortBus(self._unclaimed, self.clock)
         self._exit_device = ExitDevice(self._stop_cpus)
         self._was_reset = False
         self._pc = self._add_devices()
@@ -123,6 +123,7 @@ class Machine:
             wake=self._look_up,
             flush=self._flush_page,
             reset=self._reset,
+            sleep=self._sleep,
             waiting=self.guest.input.encode(),
         )
 
@@ -184,6 +185,12 @@ class Machine:
         """Nothing would start it again: there is no firmware."""
         self._was_reset = True
         self._stop_cpus()
+
+    def _sleep(self, kind: int) -> None:
+        """ACPI's S3: only memory is left, and the first processor starts where the guest has said."""
+        assert self._pc is not None
+        if kind == SLEEP_TO_MEMORY:
+            self._pc.wake_at(int.from_bytes(self.vm.read_guest(WAKING_VECTOR, 4), "little"))
 
     def _stop_cpus(self) -> None:
         for processor in self.processors:

@@ -13,6 +13,8 @@ from shadowmmu.machine.devices.io_apic import IO_APIC_BASE
 PM_TIMER, PM_FREQUENCY = 0x608, 3_579_545
 PM_EVENTS, PM_CONTROL = 0x600, 0x604
 _DATA_AREA, _EXTENDED_AREA, _TABLES, _RSDP = 0x400, 0x9FC00, 0xE0000, 0xF0000
+WAKING_VECTOR, SLEEP_TO_MEMORY = _TABLES + 12, 1
+"""Where FACS has the vector to wake at; the type of S3 in the control register, which DSDT does not tell."""
 _BASE_MEMORY_KIB = 639
 _OEM = b"SHADOW"
 _HANDLERS, _HANDLERS_SEGMENT = 0xF0100, 0xF010

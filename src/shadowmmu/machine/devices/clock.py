@@ -47,6 +47,12 @@ class Clock:
         """Time that passes beside that of the CPUs."""
         self._apart += ticks
 
+    def spend(self, ticks: int) -> None:
+        """The same while a CPU runs, which is told if a timer is due by that."""
+        self._apart += ticks
+        if self.next_deadline is not None and self.next_deadline <= self.now:
+            self._on_change()
+
     def timer(self, expire: Callable[[], None]) -> Timer:
         """A new one, at rest."""
         timer = Timer(self, expire)

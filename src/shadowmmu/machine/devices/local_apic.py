@@ -45,6 +45,8 @@ class LocalApic:
         self._bus, self._extint = bus, extint
         self.nmis = 0
         self.init = False
+        self.begins_at: int | None = None
+        """Where the vCPU begins after INIT; None: where a reset leads, or where a SIPI says."""
         self.startup: int | None = None
         """The vector of a SIPI that has come."""
         self.extint_line = False

@@ -3,7 +3,7 @@
 
 from collections.abc import Callable
 
-from shadowmmu.machine.devices.acpi import PM_TIMER, PmTimer
+from shadowmmu.machine.devices.acpi import PM_EVENTS, PM_TIMER, PmTimer
 from shadowmmu.machine.devices.apic_bus import ApicBus
 from shadowmmu.machine.devices.clock import Clock
 from shadowmmu.machine.devices.console import Console
@@ -15,6 +15,7 @@ from shadowmmu.machine.devices.mmio_bus import MmioBus
 from shadowmmu.machine.devices.pic import EDGE_LEVEL, FIRST, SECOND, EdgeLevelControl, PicPair
 from shadowmmu.machine.devices.pit import PIT, PORT_61, Pit
 from shadowmmu.machine.devices.port_bus import PortBus
+from shadowmmu.machine.devices.power import PowerManagement
 from shadowmmu.machine.devices.rtc import RTC, Rtc
 from shadowmmu.machine.devices.test_device import FLUSH_PORT, LINES, LOOP_PORT, DeviceMemory, FlushPort, LinePorts, LoopPort
 from shadowmmu.machine.devices.text_screen import CRTC, DisplayController
@@ -32,6 +33,7 @@ class Pc:
     wake      called when an interrupt may have come for a vCPU
     flush     takes a page of the guest's from it for a moment
     reset     the guest resets the machine
+    sleep     it wants to sleep in this way
     waiting   what comes in at the serial port
     """
 
@@ -46,6 +48,7 @@ class Pc:
         wake: Callable[[], None],
         flush: Callable[[int], None],
         reset: Callable[[], None],
+        sleep: Callable[[int], None],
         waiting: bytes,
     ) -> None:
         self._wake = wake
@@ -57,6 +60,7 @@ class Pc:
         )
         self._memory = DeviceMemory()
         self._keyboard = KeyboardController(reset)
+        self._power = PowerManagement(sleep)
         self.pics.set_up()
         self._add_ports(ports, clock, console, memory_mib, vcpus, flush, waiting)
 
@@ -78,6 +82,7 @@ class Pc:
         ports.add(COMMAND_PORT, 1, self._keyboard.command)
         ports.add(CRTC, 2, DisplayController())
         ports.add(FW_CFG, 2, FwCfg(memory_mib << 20, vcpus))
+        ports.add(PM_EVENTS, 8, self._power)
         ports.add(PM_TIMER, 4, PmTimer(clock))
         ports.add(LOOP_PORT, 4, LoopPort())
         ports.add(FLUSH_PORT, 4, FlushPort(flush))
@@ -86,6 +91,13 @@ class Pc:
     def mmio(self, number: int, bus: MmioBus) -> None:
         """What vCPU `number` finds in memory."""
         bus.add(self.local_apics[number], self.io_apic, self._memory)
+
+    def wake_at(self, vector: int) -> None:
+        """All processors are reset; the first begins at this address."""
+        for apic in self.local_apics:
+            apic.init = True
+        self.local_apics[0].begins_at = vector
+        self._wake()
 
     def set_line(self, line: int, level: bool) -> None:
         """An interrupt line goes to both controllers."""

@@ -3,6 +3,7 @@
 
 from typing import Protocol
 
+from shadowmmu.machine.devices.clock import TICKS_PER_EXIT, Clock
 from shadowmmu.machine.unclaimed import Unclaimed
 
 
@@ -15,9 +16,10 @@ class PortDevice(Protocol):
 
 
 class PortBus:
-    """What is read where nothing is, is all ones."""
+    """What is read where nothing is, is all ones. An access takes as long as an exit, which it would be elsewhere."""
 
-    def __init__(self, unclaimed: Unclaimed | None = None) -> None:
+    def __init__(self, unclaimed: Unclaimed | None = None, clock: Clock | None = None) -> None:
+        self._clock = clock or Clock()
         self.reads = self.writes = 0
         self._unclaimed = unclaimed or Unclaimed()
         self._devices: dict[int, tuple[int, PortDevice]] = {}
@@ -28,6 +30,7 @@ class PortBus:
 
     def read(self, port: int, size: int) -> int:
         self.reads += 1
+        self._clock.spend(TICKS_PER_EXIT)
         found = self._devices.get(port)
         if found is None:
             self._unclaimed.port(port, size, write=False)
@@ -36,6 +39,7 @@ class PortBus:
 
     def write(self, port: int, size: int, value: int) -> None:
         self.writes += 1
+        self._clock.spend(TICKS_PER_EXIT)
         found = self._devices.get(port)
         if found is None:
             self._unclaimed.port(port, size, write=True)

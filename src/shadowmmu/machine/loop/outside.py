@@ -125,7 +125,11 @@ def _take_init(p: Processor, apic: LocalApic) -> None:
         p.vcpu.nested_vmexit()
     apic.init = False
     apic.reset()
-    _reset(p, 0xF000, 0xFFFF0000, 0xFFF0)
+    start, apic.begins_at = apic.begins_at, None
+    if start is None:
+        _reset(p, 0xF000, 0xFFFF0000, 0xFFF0)
+    else:
+        _reset(p, start >> 4, start & ~0xF, start & 0xF)
     p.waits_for_startup = p.vcpu.id != 0
 
 
