@@ -40,6 +40,18 @@ two-kernels: modules  ## capture all sets on the packaged kernel and on the one 
 	@$(BIN)/shadowmmu replay --kit build/capture/$(KERNEL) $(SETS) $(addsuffix _special,$(SETS))
 	@$(BIN)/python tools/two_kernels.py build/capture/$(KERNEL) $(SETS)
 
+RANDOM_SETS := random random_la57 random_nested random_nested_la57 random_nested_tdp0 random_nestedsp
+RULE_SETS := apart rules rules_nested rules_tdp0 rules_nx
+
+kernel-sets: $(READY)  ## capture all sets on Linux KERNEL=6.1, 6.12 or 7.3, and replay them on its own roots and on special ones
+	@$(BIN)/python capture/capture.py fetch --kernel $(KERNEL)
+	@$(BIN)/python capture/capture.py build --kernel $(KERNEL)
+	@for set in $(SETS) $(RANDOM_SETS) $(RULE_SETS); do \
+	  $(BIN)/python capture/capture.py run $$set --kernel $(KERNEL); test $$? -lt 2 || exit 2; \
+	done
+	@$(BIN)/shadowmmu replay --kit build/capture/$(KERNEL)
+	@$(BIN)/shadowmmu replay --kit build/capture/$(KERNEL) --roots special
+
 fuzz-readers: $(READY) $(VENV)/.tests  ## broken files, captures and command lines, for SECONDS=60 or as long as you say
 	@$(BIN)/python tools/fuzz_readers.py --seconds $(or $(SECONDS),60)
 

@@ -6,16 +6,22 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 from engine_source import callees, functions, reaches
 
 from shadowmmu import EventRecord
+from shadowmmu.captures.find import find
+from shadowmmu.check.replay.driver import Replay
 from shadowmmu.engine.arena.events import Event as Kind
+from shadowmmu.engine.face.kernels import KERNELS
 from shadowmmu.trace import engine
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.origins import CASES
+from shadowmmu.trace.origins.later import RENAMED, function_on
 from shadowmmu.trace.origins.origin import Case, always
+from shadowmmu.view.divergence_rules import draw_rules
 
 RULES = (Path(__file__).parents[3] / "docs" / "rules.md").read_text()
 FUNCTIONS = functions()
@@ -82,3 +88,20 @@ def test_a_call_graph_that_links_everything_would_prove_nothing() -> None:
     assert not are_linked("requests.prepare_entry", "slot_update.slot_move")
     assert not are_linked("tracking.is_flooded", "mmio.mark_mmio_spte")
     assert not emits("zap.prepare_zap", "KVM_MMU_GET_PAGE")
+
+
+def test_functions_have_the_name_of_their_kernel() -> None:
+    named = {case.origin.kernel for case in CASES}
+    assert set[str]().union(*RENAMED.values()) <= named and RENAMED.keys() <= KERNELS.keys()
+    assert [function_on("FNAME(invlpg)", kernel) for kernel in KERNELS] == ["FNAME(invlpg)", *["__kvm_mmu_invalidate_addr"] * 2]
+    assert [function_on("kvm_mmu_zap_collapsible_sptes", kernel) for kernel in ("6.12", "7.3")] == [
+        "kvm_mmu_zap_collapsible_sptes", "kvm_mmu_recover_huge_pages",
+    ]  # fmt: skip
+    assert function_on("kvm_mmu_load", "7.3") == "kvm_mmu_load"
+
+
+def test_a_divergence_names_the_functions_of_its_kernel() -> None:
+    capture = find("linux_7_3/pae_invlpg")[0].load()
+    found = Replay(msgspec.structs.replace(capture, setup=msgspec.structs.replace(capture.setup, changed="-invlpg_syncs"))).run().divergence
+    assert found is not None and found.kernel == "7.3" and found.made_by is not None
+    assert "of Linux 7.3" in str(next(draw_rules(found).columns[1].cells))

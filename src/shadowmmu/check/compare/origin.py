@@ -10,6 +10,7 @@ from shadowmmu.check.compare.ignore import INPUTS
 from shadowmmu.check.compare.result import Divergence
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.origins import origin_of
+from shadowmmu.trace.origins.later import on_kernel
 from shadowmmu.trace.origins.origin import UNRELATED, Around
 
 
@@ -18,6 +19,13 @@ def with_origins(found: Divergence, capture: Capture) -> Divergence:
 
     Where no event differs, but a table, a value or a counter, the rule is that of the last thing the MMU did before.
     """
+    found = _with_rules(found, capture)
+    series = capture.setup.series
+    made, wanted = (rule and on_kernel(rule, series) for rule in (found.made_by, found.wanted_by))
+    return msgspec.structs.replace(found, made_by=made, wanted_by=wanted, kernel=series)
+
+
+def _with_rules(found: Divergence, capture: Capture) -> Divergence:
     before, npt = capture.events[: found.index], capture.setup.npt
     here = next((i for i, row in enumerate(found.rows) if row.differs), None)
     if here is None:

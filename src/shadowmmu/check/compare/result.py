@@ -52,6 +52,8 @@ class Divergence(msgspec.Struct, frozen=True):
     """The rule behind what the engine did; None: it did nothing."""
     wanted_by: Origin | None = None
     """The rule by which it would have done what the kernel did, if that is an event of another kind."""
+    kernel: str = ""
+    """Whose functions these rules name: a series of Linux."""
 
     @property
     def state_before(self) -> int:
