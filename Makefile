@@ -9,7 +9,7 @@ COMPILED := $(shell find src -name '*.pxd')
 COMPILED += $(wildcard $(COMPILED:.pxd=.py))
 READY := $(VENV)/.built $(VENV)/.packages
 
-.PHONY: run test lint check count modules two-kernels museum fuzz-readers fuzz-face bench profile pgo unpgo soak sanitize coverage full guests \
+.PHONY: run test lint check count modules two-kernels kernel-sets museum fuzz-readers fuzz-face bench profile pgo unpgo soak sanitize coverage full guests \
 	package lock clean help
 
 run: $(READY)  ## set up, then run the PAE guest on special shadow pages
