@@ -66,7 +66,7 @@ class Pages:
         self.made: Counter[Key] = Counter()
         self.roles: Counter[int] = Counter()
         self.marks: dict[int, int] = {}
-        """Rights of the MMIO marks that were told, by where they stand."""
+        """Rights of the MMIO marks that were told, by gfn: where one stands is a hash in most texts."""
         self.early = False
         """Some of its pages were taken for another VM's."""
         self.zaps = self.unsyncs = self.twice = 0
@@ -179,14 +179,14 @@ class Pages:
     def marked(self, event: e.MarkMmioSpte) -> None:
         if len(self.marks) >= MOST_MARKS:
             self.marks.clear()
-        self.marks[int(event.sptep)] = int(event.access)
+        self.marks[int(event.gfn)] = int(event.access)
 
     def leaf(self, number: int, event: e.SetSpte) -> None:
         """A writable entry over a table that is shadowed, and in sync, would let the guest change it unseen.
 
         Linux does make one where a mark of MMIO with W stood: docs/kernel-quirks.md.
         """
-        mark = self.marks.pop(int(event.sptep), 0)
+        mark = self.marks.get(int(event.gfn), 0)
         if not event.spte & WRITABLE or mark & WRITABLE or not self.by_region or not 1 <= event.level <= 3:
             return
         for page in islice(self._below(int(event.gfn), int(event.level)), MOST_BELOW):
