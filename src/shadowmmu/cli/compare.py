@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -41,6 +42,7 @@ def compare(
     *,
     engine: str | None = None,
     kernel: Annotated[tuple[KernelName, ...], Parameter(negative="")] = (),
+    trace: Path | None = None,
     roots: Annotated[tuple[Roots, ...], Parameter(negative="")] = (),
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -67,6 +69,8 @@ def compare(
         changed.
     kernel
         Twice: compare these series of Linux, rule by rule. Once: the kernel on which designs or engines are compared.
+    trace
+        With --engine: file for the events of that engine, which shadowmmu explain takes.
     roots
         Compare these designs only: twice or more, each a name. With --engine or two kernels: the one design that both run.
     json
@@ -77,7 +81,9 @@ def compare(
         return _kernels(out, guest, engine, kernel, roots, json)
     description, on = find_guest(guest), kernel[0] if kernel else DEFAULT_KERNEL
     if engine is not None:
-        return _engines(out, description, guest, engine, roots, on, json)
+        return _engines(out, description, guest, engine, roots, on, json, trace)
+    if trace is not None:
+        raise BadInput("--trace is for the events of another engine: name it with --engine, or use shadowmmu run --trace")
     designs = tuple(dict.fromkeys(roots or ROOT_DESIGNS))
     if len(designs) < 2:
         raise BadInput(f"--roots {designs[0]}: one design alone is no comparison; name another with a second --roots, or leave it out")
@@ -91,11 +97,13 @@ def compare(
     return int(not comparison.alike)
 
 
-def _engines(out: Console, guest: Guest, named: str, engine: str, roots: tuple[str, ...], kernel: str, json: bool) -> int:
+def _engines(
+    out: Console, guest: Guest, named: str, engine: str, roots: tuple[str, ...], kernel: str, json: bool, trace: Path | None
+) -> int:
     """This engine and another."""
     if len(roots) > 1:
         raise BadInput("--engine compares two engines on one root design: name one with --roots, or none for special roots")
-    with _doing(out, f"building {engine}", json) as status, other_engine(engine) as other:
+    with _doing(out, f"building {engine}", json) as status, other_engine(engine, trace) as other:
         if isinstance(status, Status):
             status.update(Text(f"running {plain(guest.name)} on both engines"))
         comparison = compare_engines(guest, guest_path(named), named, other, roots[0] if roots else "special", kernel)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,7 @@ from shadowmmu.errors import BadInput
 from shadowmmu.machine.machine import Machine
 from shadowmmu.machine.seam import Exit
 from shadowmmu.trace.engine import from_record
-from shadowmmu.trace.events import Marker
+from shadowmmu.trace.events import AnyEvent, Marker
 from shadowmmu.trace.text import HEADER, to_text
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC
@@ -47,8 +48,11 @@ class EventLog:
         self._write([HEADER])
 
     def on_exit(self, machine: Machine, exit_: Exit) -> None:
-        events = [Marker(text=f"exit {machine.exits}: {exit_.kind.value}"), *map(from_record, machine.vm.records())]
-        self._write([to_text(event) for event in events])
+        self.write(machine.exits, exit_, map(from_record, machine.vm.records()))
+
+    def write(self, number: int, exit_: Exit, events: Iterable[AnyEvent]) -> None:
+        """What the engine told at an exit."""
+        self._write([to_text(event) for event in (Marker(text=f"exit {number}: {exit_.kind.value}"), *events)])
 
     def _write(self, lines: list[str]) -> None:
         self._waits += "".join(line + "\n" for line in lines).encode()

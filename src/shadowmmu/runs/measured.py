@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """One run of a guest as figures: what the guest could see, what it cost, and how often each rule of the MMU was at work.
 
-`python -m shadowmmu.runs.measured GUEST ROOTS KERNEL EXITS [last]` prints a run of so many exits as JSON, or the events of the last of
-them: a process of its own for an engine that may crash or never end.
+`python -m shadowmmu.runs.measured GUEST ROOTS KERNEL EXITS [last | FILE]` prints a run of so many exits as JSON, or the events of the last
+of them; all of its events go to the file: a process of its own for an engine that may crash or never end.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import Counter, deque
+from pathlib import Path
 
 import msgspec
 
@@ -20,6 +21,7 @@ from shadowmmu.machine.machine import Machine
 from shadowmmu.machine.result import Reason
 from shadowmmu.machine.seam import Exit, ExitKind
 from shadowmmu.runs.costs import costs_of
+from shadowmmu.runs.event_log import EventLog
 from shadowmmu.runs.guest_run import GuestRun, RunReport
 from shadowmmu.trace.engine import from_record
 from shadowmmu.trace.events import AnyEvent, GetPage, Marker
@@ -30,6 +32,7 @@ from shadowmmu.trace.text import to_text
 
 FAULT_EXITS = (ExitKind.PAGE_FAULT.value, ExitKind.NESTED_PAGE_FAULT.value)
 """Exits of the host's own: how many there are is no business of the guest's."""
+LAST = "last"
 _KINDS = {kind: number for number, kind in enumerate(ExitKind)}
 
 
@@ -130,15 +133,18 @@ class Steps:
 
 
 class Measuring(Watch):
-    """`steps` are exits; with `audits` each is audited until something is found."""
+    """`steps` are exits; with `audits` each is audited until something is found. `log`: where all events go, if they are wanted."""
 
-    def __init__(self, wanted: int = 0, audits: bool = True) -> None:
+    def __init__(self, wanted: int = 0, audits: bool = True, log: EventLog | None = None) -> None:
         super().__init__()
+        self.log = log
         self.steps = Steps(wanted)
         self.violation, self.violated = "", 0
         self._audits = audits and not wanted
 
     def told(self, machine: Machine, exit_: Exit, events: list[AnyEvent]) -> None:
+        if self.log is not None:
+            self.log.write(machine.exits, exit_, events)
         digest = hash((_KINDS[exit_.kind], exit_.number, exit_.error_code, exit_.gva))
         self.steps.add(machine.vm, machine.exits, exit_.kind.value, digest, events)
         if self._audits and not self.violation:
@@ -147,9 +153,17 @@ class Measuring(Watch):
                 self.violation, self.violated = str(found[0]), machine.exits
 
 
-def measure(guest: Guest, named: str, roots: str, kernel: str, max_exits: int | None = None, audits: bool = True) -> Measured:
+def measure(
+    guest: Guest,
+    named: str,
+    roots: str,
+    kernel: str,
+    max_exits: int | None = None,
+    audits: bool = True,
+    log: EventLog | None = None,
+) -> Measured:
     """Run the guest to its end, or to so many exits."""
-    watch = Measuring(audits=audits)
+    watch = Measuring(audits=audits, log=log)
     report = watch.run(guest, named, roots, kernel, max_exits)
     return Measured(
         verdict=verdict_of(report), broke=report.broke, violation=watch.violation, violated=watch.violated,
@@ -220,9 +234,17 @@ def guest_sees(report: RunReport) -> dict[str, int]:
     return seen
 
 
-def main(path: str, roots: str, kernel: str, exits: str, last_only: str = "") -> None:
+def main(path: str, roots: str, kernel: str, exits: str, trace: str = "") -> None:
     guest, number = read_guest(path), int(exits)
-    told = events_of_exit(guest, path, roots, kernel, number) if last_only else measure(guest, path, roots, kernel, number)
+    told: Measured | list[Told]
+    if trace == LAST:
+        told = events_of_exit(guest, path, roots, kernel, number)
+    elif trace:
+        with EventLog(Path(trace)) as log:
+            log.start()
+            told = measure(guest, path, roots, kernel, number, log)
+    else:
+        told = measure(guest, path, roots, kernel, number)
     sys.stdout.buffer.write(msgspec.json.encode(told))
 
 

@@ -14,26 +14,27 @@ from pathlib import Path
 import msgspec
 
 from shadowmmu.check.bugs.copy import changed_functions, copy_of, copy_with, find_bug
-from shadowmmu.runs.measured import Measured, Told
+from shadowmmu.runs.measured import LAST, Measured, Told
 
 PATIENCE, TIMES_LONGER = 60, 10
 """Seconds, and how many times as long as here: a patched engine may never end."""
-MORE_EXITS = 4
+MORE_EXITS = 2
 """How many times as many exits as here."""
 
 
 class OtherEngine:
-    """A built copy at `tree`. `changed`: its functions that are not as here."""
+    """A built copy at `tree`. `trace`: where the events of its run go; `changed`: its functions that are not as here."""
 
-    def __init__(self, name: str, tree: Path) -> None:
-        self.name, self.tree = name, tree
+    def __init__(self, name: str, tree: Path, trace: Path | None = None) -> None:
+        self.name, self.tree, self.trace = name, tree, trace
         self.changed = changed_functions(tree)
 
     def measure(self, guest: Path, roots: str, kernel: str, exits: int, seconds: float) -> Measured:
         """Run the guest on it. That it crashes, or has not ended when it should have, is what is told of it."""
         limit = PATIENCE + TIMES_LONGER * seconds
         try:
-            done = self._run(limit, str(guest), roots, kernel, str(MORE_EXITS * exits + 1000))
+            trace = [] if self.trace is None else [str(self.trace.absolute())]
+            done = self._run(limit, str(guest), roots, kernel, str(MORE_EXITS * exits + 1000), *trace)
         except subprocess.TimeoutExpired:
             return self._broken(f"no end after {limit:.0f} s")
         if done.returncode < 0:
@@ -45,7 +46,7 @@ class OtherEngine:
     def events_of_exit(self, guest: Path, roots: str, kernel: str, number: int) -> list[Told]:
         """What its MMU told at one exit; nothing if it does not get there."""
         try:
-            done = self._run(PATIENCE, str(guest), roots, kernel, str(number), "last")
+            done = self._run(PATIENCE, str(guest), roots, kernel, str(number), LAST)
         except subprocess.TimeoutExpired:
             return []
         return [] if done.returncode else msgspec.json.decode(done.stdout, type=list[Told])
@@ -60,7 +61,7 @@ class OtherEngine:
 
 
 @contextmanager
-def other_engine(named: str) -> Iterator[OtherEngine]:
+def other_engine(named: str, trace: Path | None = None) -> Iterator[OtherEngine]:
     """Copied and built; gone afterwards. Raises BadInput if it is none, does not fit or does not compile."""
     with tempfile.TemporaryDirectory(prefix="shadowmmu-engine-") as place:
         tree, path = Path(place), Path(named)
@@ -68,4 +69,4 @@ def other_engine(named: str) -> Iterator[OtherEngine]:
             copy_of(path, tree)
         else:
             copy_with(find_bug(named), tree)
-        yield OtherEngine(path.resolve().name.partition(".")[0], tree)
+        yield OtherEngine(path.resolve().name.partition(".")[0], tree, trace)

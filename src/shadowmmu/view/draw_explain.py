@@ -109,7 +109,8 @@ def _faults(told: Explanation) -> Iterator[RenderableType]:
         code = "·" if fault.error_code is None else f"{fault.error_code:x}"
         shown.add_row(f"{fault.event:,}", f"{fault.address:x}", code, fault.access, str(fault.events), fault.outcome)
     yield Padding(shown, (0, 0, 0, 2), expand=False)
-    for path in told.paths[:STORIES]:
+    asked = {answer.first for answer in told.answers}
+    for path in sorted(told.paths, key=lambda path: path.first not in asked)[:STORIES]:
         if len(path.steps) > 1:
             yield Text(f"one of the {path.count:,}, event by event" if path.count > 1 else "event by event", style="italic")
             yield from map(_step, path.steps)

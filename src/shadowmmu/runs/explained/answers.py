@@ -11,7 +11,7 @@ import msgspec
 from shadowmmu.border.limits import KINDS
 from shadowmmu.engine.arena.role import Role
 from shadowmmu.look.data import Hex
-from shadowmmu.runs.explained.faults import FIXED, IDLE, NOTHING, SPURIOUS, Fault
+from shadowmmu.runs.explained.faults import CUT, FIXED, IDLE, NOTHING, SPURIOUS, Fault
 from shadowmmu.trace import events as e
 from shadowmmu.trace.layouts import describe
 
@@ -82,7 +82,9 @@ class Answers:
         self._last = key
         again.idle += outcome in IDLE
         again.unrequested += outcome == NOTHING and fault.walked > 0
-        again.leaf, again.outcome = fault.leaf, outcome
+        again.leaf = fault.leaf
+        if outcome != CUT:
+            again.outcome = outcome
 
     def page(self, number: int, top: int, event: e.GetPage) -> None:
         """A page that a fault of a walk got, beside the mode which the walk had: 2 levels have entries of 4 bytes."""
@@ -121,7 +123,6 @@ class Answers:
     def all(self, requests_are_told: bool, mmu_is_told: bool) -> Iterator[Answer]:
         """The findings. `requests_are_told`: the trace has kvm_mmu_spte_requested, so that it may be missed. `mmu_is_told`: it has
         any event of the MMU."""
-        yield from self._storms(requests_are_told, mmu_is_told)
         for (gfn, what), (count, first) in _top(self.mismatched.items(), lambda item: -item[1][0]):
             why = "The role was not updated when the guest changed its mode (kvm_mmu_reset_context, kvm_init_mmu), or it is another MMU's."
             yield Answer(what=what, count=count, first=first, why=why, address=Hex(gfn))
@@ -129,10 +130,11 @@ class Answers:
         for place, seen in _top(back, lambda item: -item[1][1]):
             why = (
                 f"{seen[3]} entries of 4 KiB were there before: kvm_mmu_hugepage_adjust found nothing against the larger size any more, "
-                "as after dirty logging, or when a shadowed table in it went."
+                "as after dirty logging, when the host has dropped the pages (kvm_unmap_hva_range), or when a shadowed table in it went."
             )
             what = f"a large page replaces small ones of gfn {place << 9:x} to {(place << 9) + 511:x}"
             yield Answer(what=what, count=seen[1], first=seen[2], why=why, address=Hex(place << 9))
+        yield from self._storms(requests_are_told, mmu_is_told)
 
     def _storms(self, told: bool, mmu: bool) -> Iterator[Answer]:
         storms = [(key, again) for key, again in self.faults.items() if again.row >= STORM - 1 or (told and again.unrequested)]
@@ -149,8 +151,8 @@ class Answers:
 def _why(again: _Again, told: bool) -> str:
     if again.unrequested and told:
         return (
-            "The walk succeeds and no entry is requested: it ends before kvm_mmu_hugepage_adjust, as an MMU notifier or a root's end "
-            "asks to try again (is_page_fault_stale), or the host cannot give the page yet (kvm_faultin_pfn)."
+            "The walk succeeds and no entry is requested. An entry that it read has changed since (FNAME(gpte_changed)), if only by its "
+            "own A or D bit; an MMU notifier or a root's end asks to try again (is_page_fault_stale); or the host cannot give the page."
         )
     if again.outcome == SPURIOUS:
         return (

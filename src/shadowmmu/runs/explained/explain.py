@@ -15,7 +15,7 @@ from shadowmmu.runs.explained.answers import Answers
 from shadowmmu.runs.explained.commonest import keep_commonest
 from shadowmmu.runs.explained.explanation import Anomaly, Explanation, FaultSeen, Path, RoleSeen, Rule, Step
 from shadowmmu.runs.explained.faults import MOST_STEPS, Fault
-from shadowmmu.runs.explained.order import Order
+from shadowmmu.runs.explained.order import RESERVED, Order
 from shadowmmu.runs.explained.pages import Pages
 from shadowmmu.runs.explained.table_tree import MOST_TREES, trees_of
 from shadowmmu.runs.explained.vms import Threads
@@ -226,7 +226,8 @@ class Explainer:
 
     def _begin(self, cpu: _Cpu, address: int, code: int, told: bool) -> None:
         self._end(cpu)
-        cpu.fault = Fault(self.number, self.line, address, code, told)
+        reserved = code > 0 and bool(code & RESERVED) and "EPT_VIOLATION" not in self.exits
+        cpu.fault = Fault(self.number, self.line, address, code, told, reserved=reserved)
 
     def _end(self, cpu: _Cpu, cut: bool = False) -> None:
         """The fault is over: it is counted, and its numbers kept if it is one of the first."""

@@ -17,6 +17,8 @@ FIXED = "fixed: an entry was set"
 FAST = "fixed without the lock: only dirty logging had taken W"
 SPURIOUS = "spurious: the entry allows the access already"
 MMIO = "no memory there: the access is emulated as MMIO"
+UNPROTECTED = "a write to a shadowed table: it is shadowed no longer, and the guest tries again"
+REMEMBERED = "MMIO that the vCPU remembers: the access is emulated (mmio_info_in_cache)"
 EMULATED = "emulated: a write to a table that is shadowed"
 SHADOWED = "no entry was set: the frame is a shadowed table, or the entry was right"
 NOTHING = "nothing is told: no entry was requested"
@@ -53,6 +55,9 @@ class Fault(msgspec.Struct, gc=False):
     fast: str = ""
     mmio: bool = False
     emulated: bool = False
+    unprotected: bool = False
+    reserved: bool = False
+    """The CPU met reserved bits: a mark of MMIO, if the shadow is right."""
     cut: bool = False
     entered: bool = False
     """The MMU was called for it."""
@@ -74,19 +79,24 @@ class Fault(msgspec.Struct, gc=False):
             return GUESTS_OWN
         if self.mmio:
             return MMIO
+        if self.unprotected:
+            return UNPROTECTED
         if self.emulated:
             return EMULATED
         if self.sets:
             return FIXED
         if self.cut:
             return CUT
+        if self.reserved and not self.requested:
+            return REMEMBERED
         return SHADOWED if self.requested else NOTHING
 
     @property
     def path(self) -> str:
         """The stations, without numbers that differ from one such fault to the next."""
+        walk = f"walk of {self.levels} level{'s' if self.levels > 1 else ''}" if self.levels else "walk"
         told = (
-            (self.walked, f"walk of {self.levels} levels" if self.levels else "walk"), (self.found, "pages found"),
+            (self.walked, walk), (self.found, "pages found"),
             (self.made, "pages made"), (self.synced, "pages synced"), (self.zapped, "pages zapped"), (self.unsynced, "tables unsync"),
             (self.requested, "entry requested"), (self.sets, "entries set"),
         )  # fmt: skip
@@ -142,6 +152,10 @@ def _mmio(fault: Fault, _: AnyEvent) -> None:
     fault.mmio = True
 
 
+def _unprotected(fault: Fault, _: AnyEvent) -> None:
+    fault.unprotected = True
+
+
 def _emulated(fault: Fault, _: AnyEvent) -> None:
     fault.emulated = True
 
@@ -149,5 +163,6 @@ def _emulated(fault: Fault, _: AnyEvent) -> None:
 _CHANGES: dict[type[AnyEvent], Callable[[Fault, Any], None]] = {
     e.Walk: _walk, e.PagingElement: _element, e.WalkerError: _refused, e.SpteRequested: _requested, e.SetSpte: _set, e.GetPage: _got,
     e.PrepareZapPage: _zapped, e.SyncPage: _synced, e.UnsyncPage: _unsynced, e.FastPageFault: _fast, e.MarkMmioSpte: _mmio,
-    e.HandleMmioPageFault: _mmio, e.EmulateInsn: _emulated,
+    e.HandleMmioPageFault: _mmio, e.EmulateInsn: _emulated, e.PteWrite: _emulated, e.UnprotectPage: _unprotected,
+    e.UnprotectGfn: _unprotected,
 }  # fmt: skip

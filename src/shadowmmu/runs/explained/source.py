@@ -57,11 +57,11 @@ def explain_file(path: Path, kernel: Kernel | None = None, progress: Progress = 
     chunks = Chunks(path)
     if chunks.head.startswith(TRACE_DAT):
         return _of_trace_dat(path, kernel)
+    if chunks.head.startswith(HEADER.encode()):
+        return _of_our_text(chunks, progress)
     if chunks.packed == XZ and b"grammar" in chunks.head[:64]:
         data = read_file(path, CAPTURE, f"trace {path}", "write it anew with this version")
         return _of_events(read_binary(data), f"trace {path}")
-    if chunks.head.startswith(HEADER.encode()):
-        return _of_our_text(chunks, progress)
     return _of_lines(chunks, chunks.name, kernel, progress)
 
 
