@@ -242,7 +242,7 @@ def main(path: str, roots: str, kernel: str, exits: str, trace: str = "") -> Non
     elif trace:
         with EventLog(Path(trace)) as log:
             log.start()
-            told = measure(guest, path, roots, kernel, number, log)
+            told = measure(guest, path, roots, kernel, number, log=log)
     else:
         told = measure(guest, path, roots, kernel, number)
     sys.stdout.buffer.write(msgspec.json.encode(told))
