@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from shadowmmu.engine.arena.events import Event as Kind
 from shadowmmu.engine.face.types import EventRecord
+from shadowmmu.engine.face.vm import Vm
 from shadowmmu.trace import events as e
 from shadowmmu.trace.fields import Entry, Leaf, Role, Word
 
@@ -134,3 +135,8 @@ def from_record(record: EventRecord) -> e.AnyEvent:
 
 def from_records(records: Iterable[EventRecord]) -> list[e.AnyEvent]:
     return [from_record(record) for record in records]
+
+
+def events_of(vm: Vm) -> list[e.AnyEvent]:
+    """What a VM has told since `Vm.start_trace`, or since this was asked last."""
+    return from_records(vm.records())
