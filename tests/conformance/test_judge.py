@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import pytest
-from designs import every_design
+from designs import KERNEL, every_design
 from poke import poke_host
 
+from shadowmmu import Outcome
 from shadowmmu.captures.find import Found, find
 from shadowmmu.check.replay.driver import Replay
+from shadowmmu.check.replayed import inputs
+from shadowmmu.check.special_roots import special_vm
+from shadowmmu.check.special_roots.rules import RULES
 from shadowmmu.cli.main import call
 from shadowmmu.hardware.cpu import Violation
 from shadowmmu.hardware.walk import USER
@@ -50,3 +54,37 @@ def test_what_the_guest_has_not_allowed_is_seen(name: str) -> None:
 def test_the_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["replay", "shadow/p32_perm", "--judge"]) == 0
     assert "1 of 1 captures replay exactly" in capsys.readouterr().out
+
+
+def without_letter_a(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a special root does later has no rule any more."""
+    monkeypatch.setattr(special_vm, "RULES", [(letter, rule) for letter, rule in RULES if letter != "a"])
+
+
+def test_what_no_letter_explains_is_equal_if_guest_and_user_space_see_the_same(monkeypatch, capsys) -> None:
+    without_letter_a(monkeypatch)
+    result = Replay(find("shadow/pae_perm")[0].load(), "special").run()
+    assert result.divergence is not None and "no rule explains" in result.divergence.what
+    result = Replay(find("shadow/pae_perm")[0].load(), "special", judged=True).run()
+    assert result.ok and result.parted.startswith("no rule explains") and not result.until
+    assert call(["replay", "shadow/pae_perm", "shadow/p64_perm", "--roots", "special"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "1 exact, 1 equal" in out and "pae_perm is equal for guest and user space" in out
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        (inputs.Fault, lambda side: Outcome.INJECT),
+        (inputs.WriteEmulated, lambda side: False),
+        (inputs.DirtyLog, lambda side: bytes(2)),
+    ],
+)
+def test_what_guest_or_user_space_would_see_is_not_excused(monkeypatch, given, wrong) -> None:
+    """A fault that the guest gets, a store that is lost, a page that is missing in the log: behind a difference without a letter, too."""
+    without_letter_a(monkeypatch)
+    do = given.__call__
+    monkeypatch.setattr(given, "__call__", lambda self, side: do(self, side) if side.vm.roots == KERNEL else wrong(side))
+    name = "shadow/p32_dirty" if given is inputs.DirtyLog else "extra/p32_flood2"
+    result = Replay(find(name)[0].load(), "special", judged=True).run()
+    assert result.divergence is not None

@@ -92,10 +92,18 @@ def _replay_all(
     with one_by_one(found, quiet) as turns:
         for one in turns:
             with undoable(one.argument):
-                result = Replay(_on_kernel(one.load(), kernel), roots, captured_on, judged=judge).run()
+                result = _replay(_on_kernel(one.load(), kernel), roots, captured_on, judge)
             result.argument = one.argument
             results.append(result)
     return results
+
+
+def _replay(capture: Capture, roots: Roots | None, captured_on: Roots | None, judge: bool) -> Result:
+    """What no known difference explains on other roots than the captured kernel's is left to oracle and audit."""
+    result = Replay(capture, roots, captured_on, judged=judge).run()
+    if result.divergence is None or judge or result.roots == result.captured_on:
+        return result
+    return Replay(capture, roots, captured_on, judged=True).run()
 
 
 def _on_kernel(capture: Capture, kernel: KernelName | None) -> Capture:

@@ -34,6 +34,12 @@ def draw_results(results: Sequence[Result], verbose: bool) -> RenderableType:
         parts += [_letters(results), Text()]
     parts.append(_verdict(results))
     for result in results:
+        if result.ok and result.parted:
+            told = (
+                f"{plain(result.capture)} is equal for guest and user space, and right by oracle and audit, though {plain(result.parted)}"
+            )
+            parts.append(Text(told, style="dim"))
+    for result in results:
         if result.until:
             parts.append(Text(f"{plain(result.capture)} was replayed until {result.until}", style="dim"))
     for result in results:
@@ -78,6 +84,9 @@ def _letters(results: Sequence[Result]) -> Table:
 
 def _mark(members: Sequence[Result]) -> Text:
     good = sum(result.ok for result in members)
+    equal = sum(bool(result.parted) for result in members)
+    if good == len(members) and equal:
+        return Text(f"{equal} equal" if good == equal else f"{good - equal} exact, {equal} equal", style="green")
     if good == len(members):
         return Text("exact" if good == 1 else f"{good} exact", style="green")
     return Text(f"{len(members) - good} of {len(members)} diverge", style="red")

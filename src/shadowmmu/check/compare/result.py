@@ -91,6 +91,8 @@ class Result(msgspec.Struct):
     """With roots that the kernel does not have: letter -> how often that difference from the kernel explained something."""
     until: str = ""
     """Why the replay ended before the capture did; empty: it did not."""
+    parted: str = ""
+    """What no known difference explained; from there on all that guest and user space see was equal, and right by oracle and audit."""
     divergence: Divergence | None = None
 
     @property

@@ -99,6 +99,7 @@ class Replay(ReplayState):
         self.result.bugs = self.seen.bugs()
         if self.special_vm is not None:
             self.result.events, self.result.until = self.special_vm.compared, self.special_vm.until
+            self.result.parted = "" if self.special_vm.apart is None else self.special_vm.apart.what
             self.result.differences = dict(sorted(self.special_vm.differences.items()))
         return self.result
 

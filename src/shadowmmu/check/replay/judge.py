@@ -17,7 +17,7 @@ from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.markers import Mark
 from shadowmmu.check.audit import audit
 from shadowmmu.check.oracle.oracle import Oracle, VirtualTlb
-from shadowmmu.check.replayed.inputs import ControlRegister, Fault, Inject, Input, Invlpg, Translate, WriteEmulated
+from shadowmmu.check.replayed.inputs import ControlRegister, DirtyLog, Fault, Inject, Input, Invlpg, Translate, WriteEmulated
 from shadowmmu.check.replayed.replayed_vm import ReplayedVm
 from shadowmmu.hardware.cpu import Violation
 from shadowmmu.hardware.path import path
@@ -109,6 +109,8 @@ class Judge:
             self._tlb.invlpg(given.address)
         elif isinstance(given, WriteEmulated):
             self._tlb.emulated_store(given.gpa, len(given.data))
+        elif isinstance(given, DirtyLog) and isinstance(value, bytes):
+            self._read_log(given.slot, value)
         elif not isinstance(given, Inject) and not (isinstance(given, ControlRegister) and not value):
             self._registers(given)
         self._look_at_memory()
@@ -142,6 +144,17 @@ class Judge:
             self._guest_mode = vcpu.guest_mode
             tlb.flush()
 
+    def _read_log(self, slot: int, log: bytes) -> None:
+        """I15: each page that was stored to since the last log is in it."""
+        base, size, offset = self.side.host.live[slot]
+        for number in range(size // PAGE):
+            page = self.side.vm.host_page(offset + number * PAGE)
+            if page is None or page >> 12 not in self.oracle.dirty:
+                continue
+            if not log[number >> 3] >> (number & 7) & 1:
+                raise Violation(f"dirty log of slot {slot}: gfn {(base >> 12) + number:#x} was written, and is not in it")
+            self.oracle.dirty.discard(page >> 12)
+
     def _look_at_memory(self) -> None:
         if self.memory.absent and self.memory.arrivals():
             self.oracle.memory_changed()
@@ -151,6 +164,8 @@ class Judge:
 
     def host_acts(self, mark: Mark) -> None:
         """User space has changed memory or memslots."""
+        if mark.action == "slot":
+            self.oracle.dirty.clear()  # a log may begin
         if mark.action == "poke":
             self._outside(mark["gpa"], mark["len"])
         elif mark.action == "madvise_dontneed":
@@ -168,6 +183,7 @@ class Judge:
         hpa = self.memory.host(gpa)
         if hpa is not None and size <= 8:
             self.oracle.stored(hpa, size)
+            self.oracle.dirty.discard(hpa >> 12)  # no log tells of what user space writes
 
     def look(self) -> None:
         """The guest has just left: where its addresses lead now, and whether all structures are right."""

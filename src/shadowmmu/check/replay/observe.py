@@ -12,6 +12,7 @@ from shadowmmu.check.compare.dumps import DumpComparison, cleared_by_host
 from shadowmmu.check.compare.result import page_at
 from shadowmmu.check.replay.state import ReplayState
 from shadowmmu.check.replayed.cpu import ACCESSED_DIRTY
+from shadowmmu.check.replayed.inputs import DirtyLog
 from shadowmmu.trace.events import AnyEvent, Marker
 
 FINAL = "final"
@@ -105,7 +106,7 @@ class Observer:
         replay = self.replay
         if slot not in replay.host.live:
             return
-        bitmap = replay.give(lambda side: side.vm.get_dirty_log(slot))
+        bitmap = replay.give(DirtyLog(slot))
         base = replay.host.live[slot][0] >> 12
         ours = {base + i for i in range(8 * len(bitmap)) if bitmap[i >> 3] >> (i & 7) & 1}
         theirs = set()

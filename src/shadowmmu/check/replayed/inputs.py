@@ -147,3 +147,12 @@ class ControlRegister(NamedTuple):
     def __call__(self, side: ReplayedVm, /) -> bool:
         write = {0: side.vcpu.set_cr0, 3: side.vcpu.set_cr3, 4: side.vcpu.set_cr4}[self.number]
         return bool(write(self.value))
+
+
+class DirtyLog(NamedTuple):
+    """KVM_GET_DIRTY_LOG."""
+
+    slot: int
+
+    def __call__(self, side: ReplayedVm, /) -> bytes:
+        return bytes(side.vm.get_dirty_log(self.slot))

@@ -9,7 +9,8 @@ not equal must be explained by a rule.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
 from shadowmmu import Outcome
@@ -18,7 +19,20 @@ from shadowmmu.check.compare.dumps import is_link
 from shadowmmu.check.compare.ignore import CPU_BITS
 from shadowmmu.check.compare.result import Row
 from shadowmmu.check.compare.streams import AFTER, BEFORE, Streams
-from shadowmmu.check.replayed.inputs import Answer, Enter, Fault, Inject, Input, Invlpg, Translate, Unprotect, WriteEmulated, answer
+from shadowmmu.check.replayed.inputs import (
+    Answer,
+    DirtyLog,
+    Enter,
+    Fault,
+    Inject,
+    Input,
+    Invlpg,
+    Translate,
+    Unprotect,
+    UnprotectAddress,
+    WriteEmulated,
+    answer,
+)
 from shadowmmu.check.replayed.replayed_vm import ReplayedVm
 from shadowmmu.check.special_roots.align import BOTH, PageMatcher, Parting, Place
 from shadowmmu.check.special_roots.counter_lead import COUNTED, CounterLead
@@ -37,6 +51,7 @@ MOST = 12
 FIXED = (Outcome.FIXED, Outcome.SPURIOUS)
 P_RSVD, W, U = 9, 2, 4
 BEHIND = "user space wrote to a table of the guest behind the MMU: which stale entries go on being used depends on the roots"
+STALE = "the guest used a translation on one side that is stale, or is read as before a change of mode, and not on the other"
 
 
 class Look(NamedTuple):
@@ -76,6 +91,8 @@ class SpecialVm:
         """Events that are equal."""
         self.until = ""
         """Why it goes on no longer; empty: it does."""
+        self.apart: Parted | None = None
+        """What no rule explained, if oracle and audit look on: from there on only what guest and user space see is compared."""
         self.parting = Parting()
         self.lead = CounterLead()
         self._past: list[Row] = []
@@ -114,6 +131,36 @@ class SpecialVm:
         """Give it what the kernel's VM was given, and hold what it does against `theirs` and `events`."""
         if self.until:
             return
+        if self.apart is not None:
+            self._follow_as_seen(given, theirs)
+            return
+        with self._parting():
+            self._follow_each_event(given, theirs, events, look)
+
+    @contextmanager
+    def _parting(self) -> Iterator[None]:
+        """Where the two part it goes on without their events, if there are judges."""
+        try:
+            yield
+        except Parted as stop:
+            if self.side.judge is None:
+                raise
+            self.apart = stop
+            self.side.events()
+
+    def _follow_as_seen(self, given: Input[T], theirs: Answer[T]) -> None:
+        """What the guest and user space get of it must be the same."""
+        ours = answer(given, self.side)
+        self.side.events()
+        if isinstance(given, DirtyLog):
+            return  # the judge has seen that no page is missing; the kernel may mark one that nobody wrote
+        injected = [isinstance(given, Fault) and answered.value is Outcome.INJECT for answered in (theirs, ours)]
+        same_fault = injected[0] == injected[1] and (not injected[0] or self.kernel.vcpu.exception == self.side.vcpu.exception)
+        same_answer = isinstance(given, Fault | Enter | Unprotect | UnprotectAddress) or theirs.value == ours.value
+        if not same_fault or not same_answer:
+            raise Parted(f"{given} ends in {theirs.told} in the kernel, in {ours.told} on {self.roots}; before, {self.apart}", self._past)
+
+    def _follow_each_event(self, given: Input[T], theirs: Answer[T], events: Sequence[AnyEvent], look: Look) -> None:
         self.theirs.now += 1
         self.ours.now += 1
         self.lead.count(events, 1)
@@ -185,6 +232,7 @@ class SpecialVm:
             self.theirs.follow(event)
         if isinstance(given, WriteEmulated):
             self.side.vm.write_guest(given.gpa, given.data)
+            self.side.cpu.stored(self.side.vm.host_address(given.gpa) or 0, len(given.data))
 
     def _suspect_way(self, address: int) -> None:
         """The entries for an address may be others in the two VMs from now on."""
@@ -254,8 +302,13 @@ class SpecialVm:
 
     def compare_tables(self, tag: str) -> int:
         """Hold the tables against the kernel's as they are now; how many entries."""
-        if self.until:
+        if self.until or self.apart is not None:
             return 0
+        with self._parting():
+            return self._compare_each_entry(tag)
+        return 0
+
+    def _compare_each_entry(self, tag: str) -> int:
         tables = PairedTables((self.kernel, self.side), (self.theirs, self.ours), self.parting, self.matcher)
         for found in tables.differences():
             if not found.letter:
@@ -265,8 +318,12 @@ class SpecialVm:
 
     def compare_counters(self, tag: str) -> None:
         """They differ by as much as what they count; those that no event tells of only where something else differed before."""
-        if self.until:
+        if self.until or self.apart is not None:
             return
+        with self._parting():
+            self._compare_each_counter(tag)
+
+    def _compare_each_counter(self, tag: str) -> None:
         theirs, ours = self.kernel.vm.counters(), self.side.vm.counters()
         for name in self.lead.differences(theirs, ours):
             if name in COUNTED or not self.differences.keys() - {"f"}:
@@ -280,8 +337,11 @@ class SpecialVm:
         for _ in range(0 if self.until else MOST):
             if self.side.cpu.store(op.va, data, op.cpl == 3):
                 return
-            if self._fault(op, W) == Outcome.EMULATE:
+            outcome = self._fault(op, W)
+            if outcome == Outcome.EMULATE:
                 self._emulate(op, data)
+                return
+            if outcome == Outcome.INJECT and self._stale():
                 return
         if not self.until:
             raise Parted(f"the guest stored to {op.va:x} without a fault, but on {self.roots} it makes no progress there")
@@ -291,9 +351,12 @@ class SpecialVm:
         for _ in range(0 if self.until else MOST):
             found = self.side.cpu.load(op.va, len(data), op.cpl == 3)
             if found is None:
-                self._fault(op, 0)
+                if self._fault(op, 0) == Outcome.INJECT and self._stale():
+                    return
                 continue
             if found != data and not self._behind:
+                if self._stale():
+                    return
                 raise Parted(f"the guest read {data[::-1].hex()} at {op.va:x}, on {self.roots} it reads {found[::-1].hex()}")
             self.until = BEHIND if found != data else ""
             return
@@ -303,20 +366,31 @@ class SpecialVm:
     def _fault(self, op: Op, code: int) -> Outcome:
         """A fault of an access that had none in the kernel."""
         address = self.side.cpu.missed
-        self.differences["a" if is_unlinked(self.side, self.ours, address) else "g"] += 1
-        outcome = self.side.vcpu.page_fault(address, code | self._user(op))
+        if self.apart is None:
+            self.differences["a" if is_unlinked(self.side, self.ours, address) else "g"] += 1
+        outcome = answer(Fault(address, code | self._user(op)), self.side).get()
+        if self.apart is not None:
+            self.side.events()
+            return outcome
         self._take_quietly(outcome)
         self._suspect_way(address)
         self._confirm()
         return outcome
+
+    def _stale(self) -> bool:
+        """The guest goes another way here than in the kernel. Judges have seen that a CPU may go either: the replay ends."""
+        if self.side.judge is not None:
+            self.until = STALE
+        return bool(self.until)
 
     def _emulate(self, op: Op, data: bytes) -> None:
         """A store to a table that only here is shadowed."""
         gpa = self.side.vcpu.gva_to_gpa(op.va, W | self._user(op))
         if gpa is None:
             raise Parted(f"the guest stored to {op.va:x}, but on {self.roots} its tables refuse that")
-        self.side.vcpu.write_emulated(gpa, data)
-        self._take_quietly(None)
+        answer(WriteEmulated(gpa, data), self.side)
+        if self.apart is None:
+            self._take_quietly(None)
 
     def _user(self, op: Op) -> int:
         return U if op.cpl == 3 or self.nested_paging else 0
