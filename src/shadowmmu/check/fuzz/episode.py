@@ -12,11 +12,15 @@ from shadowmmu.check.fuzz.operations import (
     Setup,
 )
 from shadowmmu.check.oracle.oracle import NotJudged
+from shadowmmu.engine.face.kernels import rules_of
 from shadowmmu.engine.face.types import HostFault, TripleFault
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.hardware.cpu import Violation
 from shadowmmu.hardware.second_level import BeyondNestedTables
 from shadowmmu.hardware.walk import ADDRESS
+
+_WALKS = Kind.ACCESS, Kind.EMULATED, Kind.RACE
+"""Operations that fault if the shadow is not there."""
 
 
 class Guest(HostOperations):
@@ -50,6 +54,8 @@ class Guest(HostOperations):
 
     def do(self, op: Op) -> str:
         """Perform `op`; raises a violation."""
+        if op.kind in _WALKS and self._hides_pdpte(op.vcpu):
+            return "a PDPTE is left out"
         try:
             outcome = self._perform[op.kind](op)
             if self.slots.absent and self.slots.arrivals():
@@ -80,14 +86,23 @@ class Guest(HostOperations):
         gfns = (gfn for first, count, _, _ in self.slots.slots.values() for gfn in range(first, first + count))
         return any(self.slots.host_page(gfn) in self.slots.protected and (self.slots.host(gfn * PAGE) or 0) >> 12 in pages for gfn in gfns)
 
+    def _filled_from(self, index: int) -> list[int]:
+        """The tables that a bare root is filled with at its load; of an NPT's PDPTE all is taken for the address."""
+        tlb = self.oracle.vcpus[index]
+        if tlb.mode.levels != 3 or not ROOT_DESIGNS[self.setup.roots].bare:
+            return []
+        at = tlb.cr3 & (ADDRESS | 0xFE0)
+        pdptes = [self.slots.peek(at + 8 * i, 8) or 0 for i in range(4)] if self.nested else tlb.pdptes
+        return [p & -PAGE if self.nested else p & ADDRESS for p in pdptes if p & 1]
+
+    def _hides_pdpte(self, index: int) -> bool:
+        """A PDPTE of L1's with bits above its address was left out of the root, and a walk reads it still (docs/kernel-quirks.md)."""
+        return any(at & ~ADDRESS for at in self._filled_from(index)) and "hides_pdpte" in rules_of(self.setup.kernel)
+
     def _triple_fault(self, op: Op, error: Exception) -> str:
         """Right if the root, or if a bare root is filled a table of a present PDPTE, is in no slot."""
         tlb = self.oracle.vcpus[op.vcpu]
-        tables = [tlb.cr3 & ADDRESS]
-        if tlb.mode.levels == 3 and ROOT_DESIGNS[self.setup.roots].bare:
-            at = tlb.cr3 & (ADDRESS | 0xFE0)
-            pdptes = [self.slots.peek(at + 8 * i, 8) or 0 for i in range(4)] if self.nested else tlb.pdptes
-            tables += [p & -PAGE if self.nested else p & ADDRESS for p in pdptes if p & 1]  # all of an NPT's PDPTE is taken
+        tables = [tlb.cr3 & ADDRESS, *self._filled_from(op.vcpu)]
         if all(self.slots.host(t) is not None for t in tables):
             raise Violation(f"vcpu {op.vcpu}: triple fault, but cr3 {tlb.cr3:#x} points to memory") from error
         return "triple fault"
