@@ -62,7 +62,7 @@ check: lint test  ## style, types, floors, tests, and the engine's instruction c
 count: $(READY)  ## instructions of the engine's faults beside its C twin's, held to the recorded ratios (needs valgrind)
 	@$(BIN)/python benchmarks/count.py
 
-bench: $(READY)  ## engine, machine and judges measured, each figure beside another; writes docs/benchmarks.md
+bench: $(READY) $(VENV)/.bench  ## engine, machine and judges measured, each figure beside another; writes docs/benchmarks.md
 	@$(BIN)/python benchmarks/run.py
 
 profile: $(READY)  ## the costliest lines of a page fault, in a build that knows its lines (needs valgrind)
@@ -118,7 +118,7 @@ package: $(READY) $(VENV)/.tests  ## the wheel and the source archive, in dist/;
 lock:  ## take the newest versions of all packages that pyproject.toml allows into constraints.txt
 	@$(PIP) uv
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-annotate --custom-compile-command "make lock" \
-		--group build --group test --group lint pyproject.toml --output-file constraints.txt
+		--group build --group test --group lint --group bench pyproject.toml --output-file constraints.txt
 
 clean:  ## remove what was built
 	rm -rf $(VENV) build dist src/*.egg-info
@@ -153,4 +153,9 @@ $(VENV)/.packages: pyproject.toml constraints.txt setup.py | $(VENV)/.built
 $(VENV)/.tests: $(VENV)/.packages | $(VENV)/.built
 	@$(PIP) --upgrade pip
 	@$(PIP) --group build --group test --group lint
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.packages
+	@$(PIP) --upgrade pip
+	@$(PIP) --group bench
 	@touch $@

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rows import Row, Rows, best, timed
 
 from shadowmmu import ROOT_DESIGNS, GuestTables, Outcome, Vcpu, Vm
+
+if TYPE_CHECKING:
+    from volatility3.framework.layers import intel
 
 PAGE = 4096
 SPACES, CACHED = 64, 3
@@ -193,7 +196,37 @@ def nested() -> Rows:
     yield Row("operations", "nested fault, EPT of L1", nested_faults("ept", run_on_ept, "vmx", NPF_WRITE), "ns", beside, plain)
 
 
+def translations() -> Rows:
+    """An address translated by the guest's tables, one call each, beside another library for Python: volatility3's layer of x86."""
+    pages = 512
+    vm = Vm(memory_mib=16)
+    tables = GuestTables(vm, "4-level", FIRST_TABLE)
+    for number in range(pages):
+        tables.map(number * PAGE, DATA + number * PAGE)
+    vcpu = vm.vcpus[0]
+    vcpu.set_sregs(*tables.registers)
+    layer = intel_layer(vm.read_guest(0, 16 << 20), tables.root)
+    if [layer.translate(number * PAGE)[0] for number in range(pages)] != [vcpu.gva_to_gpa(number * PAGE, READ) for number in range(pages)]:
+        raise RuntimeError("volatility3 translates otherwise")
+    ours = best(lambda: [vcpu.gva_to_gpa(number * PAGE, READ) for number in range(pages)], pages)
+    theirs = best(lambda: [layer.translate(number * PAGE) for number in range(pages)], pages)
+    yield Row("operations", "an address translated by the guest's tables, called from Python", ours, "ns", "volatility3", theirs)
+
+
+def intel_layer(memory: bytes, root: int) -> intel.Intel32e:
+    """Imported here: the tests of the other rows need no volatility3."""
+    from volatility3.framework import contexts
+    from volatility3.framework.layers import intel, physical
+
+    context = contexts.Context()
+    context.add_layer(physical.BufferDataLayer(context, "buffer", "memory", buffer=memory))
+    context.config["layer.memory_layer"] = "memory"
+    context.config["layer.page_map_offset"] = root
+    return intel.Intel32e(context, "layer", "guest")
+
+
 def rows() -> Rows:
+    yield from translations()
     yield from address_spaces()
     yield from syncs()
     yield from forks()
