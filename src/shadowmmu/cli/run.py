@@ -83,7 +83,7 @@ def run(
             print_json("shadowmmu.run/1", report)
             return int(not report.as_expected)
         machine = GuestRun(
-            description, guest, roots=roots, kernel=kernel, audit=audit, log=log, on_output=live.on_output, on_exit=live.on_exit
+            description, guest, roots=roots, kernel=kernel, audit=audit, log=log, on_output=live.on_output, on_look=live.on_look
         )
         out.print(f"{description.name}: {description.title} · {roots} roots", style="bold")
         with live:

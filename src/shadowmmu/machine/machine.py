@@ -11,7 +11,7 @@ from shadowmmu.engine.face.vm import Vm
 from shadowmmu.machine.cpu.unicorn_cpu import UnicornCpu
 from shadowmmu.machine.ctrl_c import CtrlC
 from shadowmmu.machine.devices.acpi import SLEEP_TO_MEMORY, WAKING_VECTOR, firmware
-from shadowmmu.machine.devices.clock import TICKS_PER_SECOND, Clock
+from shadowmmu.machine.devices.clock import TICKS_PER_EXIT, TICKS_PER_SECOND, Clock
 from shadowmmu.machine.devices.console import Console
 from shadowmmu.machine.devices.exit_device import DEBUG_PORT, EXIT_PORT, DebugPort, ExitDevice
 from shadowmmu.machine.devices.mmio_bus import MmioBus
@@ -21,6 +21,7 @@ from shadowmmu.machine.devices.text_screen import SCREEN, SCREEN_SIZE, screen_te
 from shadowmmu.machine.devices.uart import SERIAL, SerialPort, Uart
 from shadowmmu.machine.emulator.decode import UnemulatedInstruction
 from shadowmmu.machine.exits.ports import guard_port
+from shadowmmu.machine.exits.quick_faults import FOREVER, QuickFaults
 from shadowmmu.machine.intercepts import EXIT_ON_PAUSE, NESTED_PAGING, SHADOW_PAGING
 from shadowmmu.machine.last_seen import FaultWitness, LastSeen, place_of
 from shadowmmu.machine.loader import Guest, Loaded, load_image
@@ -43,6 +44,8 @@ _SLICE = 10_000_000  # instructions after which a CPU without an exit is stopped
 _TURN, _TURN_INSTRUCTIONS = 64, 20_000  # exits, and instructions, of one vCPU before the next has its turn
 _SLEEP = 10 * TICKS_PER_SECOND  # for so long timers may go off and wake nobody
 
+_QUICK = 5_000  # exits, after which one comes here though it could be served in the CPU's hook
+
 
 class Limits(NamedTuple):
     """Of a run: see `Machine.run`."""
@@ -52,6 +55,13 @@ class Limits(NamedTuple):
     ticks: int | None
 
 
+class Turn(NamedTuple):
+    """Of one vCPU, when there are others: it ends with this exit of the machine, or this instruction of its CPU."""
+
+    last_exit: int
+    last_instruction: int
+
+
 class Machine:
     """A virtual machine with a guest in it.
 
@@ -59,7 +69,9 @@ class Machine:
     roots         the root design, a name of ROOT_DESIGNS
     shadow_pages  limit of shadow pages; 0: the kernel's default
     on_output     gets the guest's output, line by line
-    on_exit       called with the machine and the exit after each exit has been handled
+    on_exit       called with the machine and the exit after each exit has been handled; may be set between runs. With it no
+                  exit is served in the CPU's hook (`exits.quick_faults`), and all else is the same
+    on_look       called with the machine now and then, at least once in some thousand exits
     audit         called with the Vm after each exit; what it raises ends the run
     loaded        an image to run instead of the guest's own
 
@@ -75,6 +87,7 @@ class Machine:
         shadow_pages: int = 0,
         on_output: Callable[[str], None] | None = None,
         on_exit: Callable[["Machine", Exit], None] | None = None,
+        on_look: Callable[["Machine"], None] | None = None,
         audit: Callable[[Vm], None] | None = None,
         loaded: Loaded | None = None,
     ) -> None:
@@ -90,7 +103,7 @@ class Machine:
             guest_vendor="vmx" if guest.vendor == "Intel" else "svm",
             cr4_reserved=int(Cr4.LA57) if nested_paging else 0,  # the nested tables of this CPU have four levels
         )
-        self._on_exit, self._audit = on_exit, audit
+        self.on_exit, self._on_look, self._audit = on_exit, on_look, audit
         self._unclaimed = Unclaimed()
         self._witnesses: list[FaultWitness] = []
         self.processors: tuple[Processor, ...] = ()
@@ -147,15 +160,19 @@ class Machine:
         def guard(state: State, port: int, size: int) -> ExitKind | None:
             return guard_port(processor, state, port, size)
 
-        cpu = UnicornCpu(self.vm.host_regions(), self.ports, guard, intercepts)
+        quick = None if self.vm.tdp else QuickFaults(vcpu)
+        cpu = UnicornCpu(self.vm.host_regions(), self.ports, guard, intercepts, quick)
         cpu.set_state(loaded.state)
         self.clock.count_too(lambda: cpu.executed)
+        if quick is not None:
+            self.clock.count_too(lambda: quick.served * TICKS_PER_EXIT)
         witness = FaultWitness()
         mmio = MmioBus(self._unclaimed)
         if self._pc is not None:
             self._pc.mmio(number, mmio)
         memory = GuestMemory(vcpu, self._stored, self._unclaimed, mmio)
-        processor = witness.processor = Processor(vcpu, cpu, cpuid, intercepts, memory, witness=witness, clock=self.clock, apic=apic)
+        processor = Processor(vcpu, cpu, cpuid, intercepts, memory, witness=witness, clock=self.clock, apic=apic, quick=quick)
+        witness.processor = processor
         self._witnesses.append(witness)
         vcpu.set_sregs(loaded.cr0, 0, 0, 0)
         return VcpuLoop(processor, self._stored, self._host_stored)
@@ -244,41 +261,62 @@ class Machine:
         if self._ran_last is not processor and self._ran_last is not None:
             processor.cpu.all_code_changed()
         self._ran_last, processor.yielded = processor, False
-        last_exit, last_instruction = self.exits + _TURN, processor.cpu.executed + _TURN_INSTRUCTIONS
+        turn = Turn(FOREVER, FOREVER) if alone else Turn(self.exits + _TURN, processor.cpu.executed + _TURN_INSTRUCTIONS)
         while is_runnable(processor) and not processor.yielded:
-            if not alone and (self.exits >= last_exit or processor.cpu.executed >= last_instruction):
+            if self.exits >= turn.last_exit or processor.cpu.executed >= turn.last_instruction:
                 return None
-            ended = self._step(loop, last_instruction, limits, ctrl_c)
+            ended = self._step(loop, turn, limits, ctrl_c)
             if ended is not None:
                 return ended
         self._awake = self.clock.now
         return None
 
-    def _step(self, loop: VcpuLoop, last_instruction: int, limits: Limits, ctrl_c: CtrlC) -> tuple[Reason, str] | None:
+    def _step(self, loop: VcpuLoop, turn: Turn, limits: Limits, ctrl_c: CtrlC) -> tuple[Reason, str] | None:
         processor = loop.processor
-        before = processor.cpu.executed
-        processor.cpu.stop_at(self._until(processor, last_instruction, limits))
+        since = processor.cpu.executed
+        self._allow(processor, turn, limits)
         try:
             exit_ = loop.step()
         except TripleFault as end:
             return Reason.TRIPLE_FAULT, str(end)
         except (UnemulatedInstruction, TaskSwitch) as end:
             return Reason.UNEMULATED, str(end)
+        finally:
+            served = self._count_quick(processor)
+        if processor.quick is not None and served:
+            since, self._quiet = processor.quick.last, 0
         ctrl_c.check()
-        self._quiet = self._quiet + processor.cpu.executed - before if exit_.kind is ExitKind.INTERRUPTED else 0
+        self._quiet = self._quiet + processor.cpu.executed - since if exit_.kind is ExitKind.INTERRUPTED else 0
         return self._after(processor, exit_, limits)
 
-    def _until(self, processor: Processor, last_instruction: int, limits: Limits) -> int:
-        """How far the CPU may run by itself: to the end of its turn, the next timer, or a limit."""
-        executed = processor.cpu.executed
-        until = executed + min(_SLICE, max(limits.quiet - self._quiet, 1))
-        if len(self._loops) > 1:
-            until = min(until, last_instruction)
+    def _allow(self, processor: Processor, turn: Turn, limits: Limits) -> None:
+        """How far the CPU may run by itself: to the end of its turn, the next timer, or a limit; and how many exits it may serve."""
+        executed, deadline = processor.cpu.executed, FOREVER
         if self.clock.next_deadline is not None:
             self.clock.expire_due()
-        if self.clock.next_deadline is not None:
-            until = min(until, executed + self.clock.next_deadline - self.clock.now)
-        return until
+        ends = [tick for tick in (self.clock.next_deadline, limits.ticks) if tick is not None]
+        if ends:
+            deadline = executed + max(min(ends) - self.clock.now, 0)
+        unheard = min(_SLICE, max(limits.quiet - self._quiet, 1))
+        processor.cpu.stop_at(min(executed + unheard, turn.last_instruction, deadline))
+        quick = processor.quick
+        if quick is not None:
+            left = min(turn.last_exit - self.exits, limits.exits - self.exits, _QUICK) - 1 if self._may_be_quick(processor) else 0
+            quick.begin(max(left, 0), min(_SLICE, limits.quiet), turn.last_instruction, deadline, TICKS_PER_EXIT)
+
+    def _may_be_quick(self, processor: Processor) -> bool:
+        """Nobody is to see each exit, and there is nothing else to do at one than the MMU's part."""
+        apic = processor.apic
+        return self.on_exit is None and self._audit is None and processor.nested is None and (apic is None or not apic.attention)
+
+    def _count_quick(self, processor: Processor) -> int:
+        """Exits that were served in the CPU's hook; returns how many."""
+        if processor.quick is None:
+            return 0
+        fixed, spurious = processor.quick.end()
+        processor.count_quick(fixed, spurious)
+        self.exits += fixed + spurious
+        return fixed + spurious
 
     def _after(self, processor: Processor, exit_: Exit, limits: Limits) -> tuple[Reason, str] | None:
         """Count, call the hooks, and see whether that was the end."""
@@ -286,8 +324,10 @@ class Machine:
             self.exits += 1
             if self._audit is not None:
                 self._audit(self.vm)
-            if self._on_exit is not None:
-                self._on_exit(self, exit_)
+            if self.on_exit is not None:
+                self.on_exit(self, exit_)
+        if self._on_look is not None:
+            self._on_look(self)
         if self._exit_device.code is not None:
             return self._verdict(self._exit_device.code)
         if self._was_reset:

@@ -200,6 +200,37 @@ class CpuError(Exception):
     """The CPU back end cannot go on: an access outside host memory, or an engine that cannot be used."""
 
 
+class ExitServer(Protocol):
+    """Compiled code that serves exits in the CPU's hook (`exits/quick_faults`). Addresses are of C functions and data."""
+
+    @property
+    def hook(self) -> int:
+        """void hook(void *engine, uint32_t number, void *data)"""
+
+    @property
+    def data(self) -> int: ...
+
+    def attach(
+        self,
+        save: int,
+        context: int,
+        error_code: int,
+        mode: int,
+        address: int,
+        executed: int,
+        limit: int,
+        reg_read: int,
+        flags_register: int,
+        slow: int,
+    ) -> None: ...
+
+    def set_wrap(self, wrap: int) -> None:
+        """The bits of a linear address in the mode of the next run."""
+
+    def pause(self) -> None:
+        """Serve no more in this run."""
+
+
 class Cpu(Protocol):
     """A CPU back end."""
 

@@ -94,22 +94,14 @@ class GuestRun:
         audit: Audit = "off",
         on_output: Callable[[str], None] | None = None,
         on_exit: Callable[[Machine, Exit], None] | None = None,
+        on_look: Callable[[Machine], None] | None = None,
         log: EventLog | None = None,
     ) -> None:
         self.guest, self.named, self.auditor = guest, named, Auditor(audit)
-        hooks = [hook for hook in (log and log.on_exit, on_exit) if hook]
-
-        def after_exit(machine: Machine, exit_: Exit) -> None:
-            for hook in hooks:
-                hook(machine, exit_)
-            if audit == "every":
-                self.auditor(machine.vm)
-            if self.until is not None and self.until(machine):
-                raise Reached
-
-        self.until: Callable[[Machine], bool] | None = None
+        self._hooks = [hook for hook in (log and log.on_exit, on_exit) if hook]
+        self._until: Callable[[Machine], bool] | None = None
         try:
-            self.machine = Machine(guest, roots=roots, kernel=kernel, on_output=on_output, on_exit=after_exit)
+            self.machine = Machine(guest, roots=roots, kernel=kernel, on_output=on_output, on_look=on_look)
         except CpuError as error:
             raise BadInput(str(error)) from None
         if log is not None:
@@ -121,7 +113,9 @@ class GuestRun:
 
         max_ticks  of virtual time; then it is one
         """
-        self.until = until
+        self._until = until
+        sees_each = self._hooks or self.auditor.when == "every" or until is not None
+        self.machine.on_exit = self._after_exit if sees_each else None
         result: Result | None = None
         violations: list[str] = []
         broke = ""
@@ -151,6 +145,14 @@ class GuestRun:
             as_expected=result is not None and not violations and _ended_well(self.guest, result.reason, max_exits),
             reproduce=self._command(self.machine.exits + bool(broke)) if violations or broke else "",
         )
+
+    def _after_exit(self, machine: Machine, exit_: Exit) -> None:
+        for hook in self._hooks:
+            hook(machine, exit_)
+        if self.auditor.when == "every":
+            self.auditor(machine.vm)
+        if self._until is not None and self._until(machine):
+            raise Reached
 
     def _command(self, exits: int) -> str:
         """The command that runs as far as `exits`."""

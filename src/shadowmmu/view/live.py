@@ -12,7 +12,6 @@ from rich.text import Text
 
 from shadowmmu.border.plain import plain
 from shadowmmu.machine.machine import Machine
-from shadowmmu.machine.seam import Exit
 
 INTERVAL = 0.125
 """Seconds between two looks at the counters."""
@@ -47,7 +46,7 @@ class LiveRun:
         line = Text("│ ", style="dim").append(plain(text.rstrip("\n"), "\t"), _style(text))
         self._console.print(line, soft_wrap=True)
 
-    def on_exit(self, machine: Machine, _: Exit) -> None:
+    def on_look(self, machine: Machine) -> None:
         """Look at the counters now and then."""
         now = time.monotonic()
         if now - self._last < INTERVAL or not self._live.is_started:

@@ -527,7 +527,7 @@ def test_l2_and_hlt_that_l1_does_not_want() -> None:
 def test_the_vmcbs_memory_is_taken_away_while_l2_runs() -> None:
     bench = Bench()
     bench.put(L2_CODE, "0fa2" + VMMCALL)
-    bench.machine._on_exit = lambda machine, exit_: machine.vm.set_memslot(0, 0, 0) if exit_.kind.value == "CPUID" else None
+    bench.machine.on_exit = lambda machine, exit_: machine.vm.set_memslot(0, 0, 0) if exit_.kind.value == "CPUID" else None
     assert bench.run().reason == "triple fault", "no memory is left for L1 either"
 
 

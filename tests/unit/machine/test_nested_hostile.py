@@ -62,6 +62,6 @@ def test_no_hypervisor_breaks_the_machine(form: str, npt: bool, seed: int, roots
     bench.put(L2_CODE, "ff05" + "00000000" + VMMCALL * 100)
     bench.put(L2_DATA, HLT * 0x1000)
     bench.put(L1_CODE, "0f01d8" + "ebfb")  # vmrun; and again
-    bench.machine._on_exit = Scribbler(bench, seed)
+    bench.machine.on_exit = Scribbler(bench, seed)
     result = bench.run(max_exits=EXITS)
     assert result.reason in ("exit limit", "triple fault", "halted", "spinning", "unemulated instruction")

@@ -320,7 +320,7 @@ def test_the_face_while_l2_runs(form: str) -> None:
         if bench.vcpu.guest_mode:
             seen.append((bench.vcpu.mmu_name, bench.vcpu.ncr3, bench.vcpu.nested_walk(PAGE + 8), bench.vcpu.nested_walk(0x7FF00000)))
 
-    bench.machine._on_exit = look
+    bench.machine.on_exit = look
     bench.l2_done(LOAD_32)
     name, root, walk, nowhere = seen[-1]
     assert (name, root) == ("guest", NESTED_ROOT)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-from shadowmmu.engine.arena.state cimport Kvm, KvmVcpu
+from shadowmmu.engine.arena.state cimport Kvm, KvmVcpu, u64
 
 cdef class Vcpu:
     cdef KvmVcpu *vcpu
@@ -7,6 +7,7 @@ cdef class Vcpu:
     cdef readonly int id
     cdef object must_run(self, int level)
     cdef object must_have_vmrun(self, object ncr3)
+    cdef object outcome(self, u64 address, int result)
 
 
 cdef object _MADE_BY_VM                    # in C only: nobody else has it

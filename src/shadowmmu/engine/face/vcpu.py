@@ -172,7 +172,11 @@ class Vcpu:
         In the kernel: kvm_handle_page_fault.
         """
         address: u64 = word("gva", gva)
-        result: cython.int = mmu_page_fault(self.vcpu, address, word("error_code", error_code))
+        return self.outcome(address, mmu_page_fault(self.vcpu, address, word("error_code", error_code)))
+
+    @cython.cfunc
+    def outcome(self, address: u64, result: cython.int) -> object:
+        """What the MMU made of a fault; the host's own failures are raised."""
         if result < 0:
             raise_fault(self.vcpu, address, result)
         return _OUTCOMES[result]

@@ -65,6 +65,11 @@ class StopRequest:
         return cython.cast(uintptr_t, cython.address(self.request))
 
     @property
+    def places(self):
+        """Addresses of the count of instructions and of its limit."""
+        return cython.cast(uintptr_t, cython.address(self.request.executed)), cython.cast(uintptr_t, cython.address(self.request.limit))
+
+    @property
     def wanted(self):
         """A stop was asked for, and none has been since."""
         return self.request.wanted != 0

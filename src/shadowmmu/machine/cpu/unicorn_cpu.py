@@ -10,6 +10,7 @@ What this processor does otherwise than a real one:
 * SYSCALL is left to the machine; RDRAND and the debug registers are the engine's own.
 """
 
+import ctypes
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -17,11 +18,12 @@ from typing import Any
 from unicorn import unicorn_const as uc_const
 from unicorn import x86_const
 from unicorn.unicorn_py3 import UcError
+from unicorn.unicorn_py3.unicorn import uclib
 
-from shadowmmu.machine.cpu.unicorn_host import NEVER, SvmHost
+from shadowmmu.machine.cpu.unicorn_host import NEVER, SvmHost, address_of
 from shadowmmu.machine.cpu.unicorn_layout import SEGMENT_SIZE, layout
 from shadowmmu.machine.intercepts import SHADOW_PAGING
-from shadowmmu.machine.seam import MASK32, Controls, CpuError, Exit, ExitKind, Intercepts, PortGuard, Ports, Segment, State, System, Table
+from shadowmmu.machine.seam import MASK32, MASK64, Controls, CpuError, Exit, ExitKind, ExitServer, Intercepts, PortGuard, Ports, Segment, State, System, Table
 from shadowmmu.x86.control import Efer
 from shadowmmu.x86.pferr import Pferr
 from shadowmmu.x86.vmcb import Intercept1, SvmExit
@@ -31,6 +33,7 @@ _LMA, _VINTR = int(Efer.LMA), int(Intercept1.VINTR)
 _MMX_EXPONENT = 0xFFFF  # of the FPU register that an MMX register is the mantissa of
 _INTERRUPT_SHADOW = 1 << 3  # in the mode flags
 _HOOKED = 0x100  # what the hook's number of an SVM exit begins with
+_INTERRUPT_HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
 _SEGMENT_ARRAY = struct.Struct("<" + "I4xQII" * 10)
 _PLAIN_EXITS = {
     SvmExit.SOFTWARE_INTERRUPT: ExitKind.SOFTWARE_INTERRUPT,
@@ -81,6 +84,7 @@ class UnicornCpu:
     ports       the I/O port space
     guard       asked for IN and OUT outside ring 0, and for all while IOIO is intercepted
     intercepts  what leaves the guest at first
+    server      serves exits that need no Python
     """
 
     def __init__(
@@ -89,11 +93,12 @@ class UnicornCpu:
         ports: Ports,
         guard: PortGuard,
         intercepts: Intercepts = SHADOW_PAGING,
+        server: ExitServer | None = None,
     ) -> None:
         self._layout = layout()
         self._host = SvmHost(regions)
         self._uc: Any = self._host.uc
-        self._ports, self._guard = ports, guard
+        self._ports, self._guard, self._server = ports, guard, server
         self._intercepts = intercepts
         self._controls = Controls(0, 0, 0, 0)
         self._pending: State | None = None  # to be loaded by VMRUN
@@ -106,17 +111,38 @@ class UnicornCpu:
         self._changed_code: list[tuple[int, int]] = []
         self._unmapped = 0
         self.running = False
+        self._raised: BaseException | None = None  # by the interrupt hook, if the server has called it
         self._add_hooks()
 
     def _add_hooks(self) -> None:
         add = self._uc.hook_add
-        add(uc_const.UC_HOOK_INTR, self._on_interrupt)
+        if self._server is None:
+            add(uc_const.UC_HOOK_INTR, self._on_interrupt)
+        else:
+            self._put_before(self._server)
         add(uc_const.UC_HOOK_INSN, self._on_in, aux1=x86_const.UC_X86_INS_IN)
         add(uc_const.UC_HOOK_INSN, self._on_out, aux1=x86_const.UC_X86_INS_OUT)
         add(uc_const.UC_HOOK_INSN, self._on_syscall, aux1=x86_const.UC_X86_INS_SYSCALL)
         add(uc_const.UC_HOOK_MEM_UNMAPPED, self._on_unmapped)
 
+    def _put_before(self, server: ExitServer) -> None:
+        """Let the server see an exit first, and what it does not serve come here."""
+        where, host = self._layout, self._host
+        self._slow_hook = _INTERRUPT_HOOK(self._on_unserved)
+        save, read, slow = (address_of(function) for function in (uclib.uc_context_save, uclib.uc_reg_read, self._slow_hook))
+        context = ctypes.addressof(ctypes.c_ubyte.from_buffer(host.context))
+        places = (context + where.error_code, context + where.hflags, host.exit_info_2_at, *host.stop_request.places)
+        server.attach(save, host.context_handle, *places, read, x86_const.UC_X86_REG_EFLAGS, slow)
+        host.add_compiled_hook(uc_const.UC_HOOK_INTR, server.hook, server.data)
+
     # --- hooks, called while the engine runs
+
+    def _on_unserved(self, _engine: object, number: int, _data: object) -> None:
+        try:
+            self._on_interrupt(self._uc, number, None)
+        except BaseException as error:  # nobody above this frame would see it
+            self._raised = error
+            self._uc.emu_stop()
 
     def _on_interrupt(self, uc: Any, number: int, _data: object) -> None:
         if self._refused is None:
@@ -130,8 +156,7 @@ class UnicornCpu:
             error: int = struct.unpack_from("<I", view, self._layout.error_code)[0]
             if error & _RSVD:
                 error |= _PRESENT  # which this engine forgets
-            wrap = -1 if self._controls.efer & _LMA else MASK32  # it walks for such an address, and tells the sum it had
-            return Exit(ExitKind.PAGE_FAULT, 14, error, self._host.exit_info_2 & wrap)
+            return Exit(ExitKind.PAGE_FAULT, 14, error, self._host.exit_info_2 & self._wrap)
         if code == SvmExit.NESTED_PAGE_FAULT:
             error = struct.unpack_from("<I", view, self._layout.error_code)[0]
             return Exit(ExitKind.NESTED_PAGE_FAULT, error_code=error, gva=self._host.exit_info_2)
@@ -146,6 +171,11 @@ class UnicornCpu:
         if code < 0:
             raise CpuError(f"the CPU calls its hook with {code + _HOOKED:#x} and no exit; install unicorn==2.1.4")
         return Exit(ExitKind.INTERCEPTED, code)
+
+    @property
+    def _wrap(self) -> int:
+        """Of the address of a #PF: below long mode it walks for a sum of base and offset that has wrapped, and tells the sum."""
+        return MASK64 if self._controls.efer & _LMA else MASK32
 
     def _on_syscall(self, uc: Any, _data: object) -> None:
         self._host.read_context()
@@ -174,6 +204,8 @@ class UnicornCpu:
         self._exit = Exit(kind, port, size)
         struct.pack_into("<Q", self._host.context, self._layout.rip, state.rip)
         self._refused = bytes(self._host.context)
+        if self._server is not None:
+            self._server.pause()
         uc.emu_stop()
         return False
 
@@ -346,6 +378,8 @@ class UnicornCpu:
         while True:
             start = self._prepare()
             self._captured = self._exit = None
+            if self._server is not None:
+                self._server.set_wrap(self._wrap)
             self.running = True
             try:
                 self._uc.emu_start(start, NEVER if until is None else until)
@@ -354,6 +388,9 @@ class UnicornCpu:
                 raise CpuError(f"the CPU stopped at RIP {rip:#x}: {error}; last address outside host memory: {outside:#x}") from error
             finally:
                 self.running = False
+            if self._raised is not None:
+                raised, self._raised = self._raised, None
+                raise raised
             exit_ = self._finish()
             if exit_ is not _IN_SHADOW:
                 return exit_

@@ -57,6 +57,11 @@ def _look_for_room() -> None:
         ) from None
 
 
+def address_of(function: Any) -> int:
+    """Of a C function."""
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
 class SvmHost:
     """An engine in host mode. `regions`: host memory as (hpa, size, address in this process)."""
 
@@ -169,7 +174,17 @@ class SvmHost:
         value: int = struct.unpack_from("<Q", self._private, _VMCB + Vmcb.EXIT_INFO_2)[0]
         return value
 
+    @property
+    def exit_info_2_at(self) -> int:
+        """Its address in this process."""
+        return ctypes.addressof(ctypes.c_char.from_buffer(self._private)) + _VMCB + Vmcb.EXIT_INFO_2
+
     # --- the processor context
+
+    @property
+    def context_handle(self) -> int:
+        """The context as `uc_context_save` takes it."""
+        return ctypes.cast(self._context.context, ctypes.c_void_p).value or 0
 
     def read_context(self) -> None:
         self.uc.context_update(self._context)
@@ -204,15 +219,18 @@ class SvmHost:
 
         Without such a hook the engine looks for one only at the beginning of a basic block.
         """
-        stop, read = (ctypes.cast(function, ctypes.c_void_p).value or 0 for function in (uclib.uc_emu_stop, uclib.uc_reg_read))
-        request = StopRequest(stop, read, x86_const.UC_X86_REG_EFLAGS)
-        handle = ctypes.c_size_t()
-        hook, data = ctypes.c_void_p(request.hook), ctypes.c_void_p(request.data)
-        everywhere = ctypes.c_uint64(1), ctypes.c_uint64(0)
-        error = uclib.uc_hook_add(self.uc._uch, ctypes.byref(handle), ctypes.c_int(uc_const.UC_HOOK_CODE), hook, data, *everywhere)
-        if error != uc_const.UC_ERR_OK:
-            raise CpuError(f"the CPU cannot be made to stop exactly: error {error}; install unicorn==2.1.4")
+        request = StopRequest(address_of(uclib.uc_emu_stop), address_of(uclib.uc_reg_read), x86_const.UC_X86_REG_EFLAGS)
+        self.add_compiled_hook(uc_const.UC_HOOK_CODE, request.hook, request.data)
         return request
+
+    def add_compiled_hook(self, kind: int, hook: int, data: int) -> None:
+        """A hook that is a C function: addresses of it and of what it is to be given."""
+        handle = ctypes.c_size_t()
+        everywhere = ctypes.c_uint64(1), ctypes.c_uint64(0)
+        what = ctypes.c_int(kind), ctypes.c_void_p(hook), ctypes.c_void_p(data)
+        error = uclib.uc_hook_add(self.uc._uch, ctypes.byref(handle), *what, *everywhere)
+        if error != uc_const.UC_ERR_OK:
+            raise CpuError(f"the CPU takes no compiled hook: error {error}; install unicorn==2.1.4")
 
     def flush(self) -> None:
         """Drop every translation."""

@@ -45,7 +45,8 @@ def _page_fault(p: Processor, exit_: Exit) -> None:
         return
     if p.vcpu.cr4 & _SMAP and p.capture().cpl == 3 and not exit_.error_code & _USER:
         p.vcpu.ac = False  # the CPU's own access to a descriptor table
-    outcome = p.vcpu.page_fault(exit_.gva, exit_.error_code)
+    look = p.vcpu.page_fault if p.quick is None else p.quick.outcome
+    outcome = look(exit_.gva, exit_.error_code)
     p.outcomes[outcome] += 1
     if outcome is Outcome.INJECT:
         fault = reported_fault(p.vcpu)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from iced_x86 import Instruction
 
+from shadowmmu.engine.face.types import Outcome
 from shadowmmu.machine.devices.clock import TICKS_PER_EXIT, Clock
 from shadowmmu.machine.devices.local_apic import LocalApic
 from shadowmmu.machine.emulator.decode import Fetcher, bitness
@@ -21,7 +22,8 @@ from shadowmmu.x86.control import Rflags
 from shadowmmu.x86.vectors import DB, PF
 
 if TYPE_CHECKING:
-    from shadowmmu import Outcome, Vcpu
+    from shadowmmu import Vcpu
+    from shadowmmu.machine.exits.quick_faults import QuickFaults
 
 _AC, _TF, _RF = int(Rflags.AC), int(Rflags.TF), int(Rflags.RF)
 _DR6_SINGLE_STEP = 1 << 14
@@ -37,6 +39,7 @@ class Processor:
 
     clock       the machine's
     apic        what comes from outside reaches it through this one; None: nothing does
+    quick       serves page faults in the CPU's hook; None: nobody does
 
     While L2 runs, `nested` tells of it. `gif` is L1's global interrupt flag. `pending` is delivered when the exit has been
     handled.
@@ -53,6 +56,7 @@ class Processor:
         witness: Witness | None = None,
         clock: Clock | None = None,
         apic: LocalApic | None = None,
+        quick: "QuickFaults | None" = None,
     ) -> None:
         self.vcpu = vcpu
         self.cpu = cpu
@@ -63,7 +67,7 @@ class Processor:
         self.fetcher = fetcher or self.emulator.fetcher
         self.witness = witness or Witness()
         self.clock = clock or Clock()
-        self.apic = apic
+        self.apic, self.quick = apic, quick
         self.msrs = Msrs(vcpu, memory, vcpu.id, cpuid, apic)
         self.nested: NestedState | None = None
         self.gif = True
@@ -112,7 +116,14 @@ class Processor:
         self.clock.advance(TICKS_PER_EXIT)
         self.exits[kind] += 1
 
-    def count_fault(self, kind: ExitKind, outcome: "Outcome") -> None:
+    def count_quick(self, fixed: int, spurious: int) -> None:
+        """Page faults that were served in the CPU's hook; the clock counts these by itself."""
+        for outcome, number in ((Outcome.FIXED, fixed), (Outcome.SPURIOUS, spurious)):
+            if number:
+                self.exits[ExitKind.PAGE_FAULT] += number
+                self.outcomes[outcome] += number
+
+    def count_fault(self, kind: ExitKind, outcome: Outcome) -> None:
         """A fault in the midst of a delivery: there the CPU would have left the guest, and this one has not."""
         self.exits[kind] += 1
         self.outcomes[outcome] += 1

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Faults that are served in the CPU's hook: nobody can tell the run from one in which the loop has each of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import pytest
+from designs import every_design
+
+from shadowmmu.engine.face.types import EventRecord
+from shadowmmu.machine.loader import Guest, load_bytes, read_guest
+from shadowmmu.machine.machine import Machine
+from shadowmmu.machine.result import Reason, Result
+from shadowmmu.machine.seam import CpuError, Exit
+
+GUESTS = Path(__file__).parents[2] / "guests"
+SOME_EXITS = 5000
+PERIOD = 7_777  # ticks: some exits
+STORM = bytes.fromhex("bf00001000 800701 81c700100000 81ff00006000 72ef f4")
+"""mov edi, 100000h; again: add byte [edi], 1; add edi, 1000h; cmp edi, 600000h; jb again; hlt"""
+GROUPS = 0x500 // 8  # without paging a fault maps eight pages
+
+
+class Run(NamedTuple):
+    result: Result
+    expired: list[tuple[int, list[int]]]
+    exits: int
+    ticks: int
+    state: list[object]
+    events: list[EventRecord]
+    served: int
+
+
+def run(guest: Guest, *, quick: bool, code: bytes | None = None, roots: str = "special", exits: int = SOME_EXITS) -> Run:
+    """A run of the guest, in which all that can be served in the hook is, or nothing; a timer goes off again and again meanwhile."""
+
+    def look(machine: Machine, exit_: Exit) -> None:
+        pass
+
+    loaded = None if code is None else load_bytes(guest, code)
+    machine = Machine(guest, roots=roots, loaded=loaded, on_exit=None if quick else look)
+    expired: list[tuple[int, list[int]]] = []
+
+    def note() -> None:
+        expired.append((machine.clock.now, [p.cpu.executed for p in machine.processors]))
+        if not all(p.halted for p in machine.processors):
+            timer.arm(machine.clock.now + PERIOD)
+
+    timer = machine.clock.timer(note)
+    timer.arm(PERIOD)
+    machine.vm.start_trace(1 << 20)
+    result = msgspec.structs.replace(machine.run(max_exits=exits), host_memory=0)
+    assert machine.vm.lost_events == 0
+    served = sum(p.quick.served for p in machine.processors if p.quick is not None)
+    states = [p.cpu.state() for p in machine.processors]
+    state: list[object] = [(one.gpr, one.rip, one.rflags, one.system, one.interrupt_shadow) for one in states]
+    timer.arm(None)
+    return Run(result, expired, machine.exits, machine.clock.now, state, machine.vm.records(), served)
+
+
+def check_alike(quick: Run, slow: Run) -> None:
+    assert slow.served == 0 and quick.served > 0
+    assert quick._replace(served=0) == slow
+
+
+@pytest.mark.parametrize("name", ["nonpaging", "2-level", "pae", "4-level", "5-level", "adversary", "l1-no-npt", "l1-no-npt-pae"])
+def test_our_guests(name: str) -> None:
+    guest = read_guest(GUESTS / f"{name}.toml")
+    check_alike(run(guest, quick=True), run(guest, quick=False))
+
+
+@every_design
+@pytest.mark.parametrize("vcpus", [1, 2, 3])
+def test_a_storm_of_faults(vcpus: int, roots: str) -> None:
+    """vCPUs take turns by exits: those served in the hook count."""
+    guest = Guest(name="storm", image="storm", format="flat", memory_mib=8, load=0x10000, start="protected", vcpus=vcpus, end="halt")
+    quick, slow = (run(guest, quick=quick, code=STORM, roots=roots, exits=1000) for quick in (True, False))
+    check_alike(quick, slow)
+    assert quick.result.reason is Reason.HALTED and quick.result.outcomes["fixed"] >= GROUPS
+    assert quick.served > 0.8 * quick.exits
+
+
+@pytest.mark.parametrize("exits", [1, 2, 7, 63, 64, 65, 140])
+@pytest.mark.parametrize("vcpus", [1, 2])
+def test_a_run_ends_at_its_limit(exits: int, vcpus: int) -> None:
+    guest = Guest(name="storm", image="storm", format="flat", memory_mib=8, load=0x10000, start="protected", vcpus=vcpus, end="halt")
+    quick, slow = (run(guest, quick=quick, code=STORM, exits=exits) for quick in (True, False))
+    assert quick.exits == exits and quick._replace(served=0) == slow
+
+
+def test_what_the_hook_raises_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    guest = Guest(name="storm", image="storm", format="flat", memory_mib=8, load=0x10000, start="protected", end="halt")
+    machine = Machine(guest, loaded=load_bytes(guest, STORM))
+
+    def refuse(code: int) -> Exit:
+        raise CpuError(f"exit {code:#x}")
+
+    monkeypatch.setattr(machine.processors[0].cpu, "_decode", refuse)
+    with pytest.raises(CpuError, match="exit 0x"):
+        machine.run()
