@@ -21,7 +21,6 @@ from shadowmmu.machine.devices.text_screen import SCREEN, SCREEN_SIZE, screen_te
 from shadowmmu.machine.devices.uart import SERIAL, SerialPort, Uart
 from shadowmmu.machine.emulator.decode import UnemulatedInstruction
 from shadowmmu.machine.exits.ports import guard_port
-from shadowmmu.machine.exits.quick_faults import FOREVER, QuickFaults
 from shadowmmu.machine.intercepts import EXIT_ON_PAUSE, NESTED_PAGING, SHADOW_PAGING
 from shadowmmu.machine.last_seen import FaultWitness, LastSeen, place_of
 from shadowmmu.machine.loader import Guest, Loaded, load_image
@@ -36,6 +35,7 @@ from shadowmmu.machine.unclaimed import Unclaimed
 from shadowmmu.machine.vcpu.cpuid import Cpuid
 from shadowmmu.machine.vcpu.deliver import TaskSwitch
 from shadowmmu.machine.vcpu.processor import Processor
+from shadowmmu.machine.vcpu.quick_faults import FOREVER, QuickFaults
 from shadowmmu.x86.control import Cr4
 
 MAX_EXITS = 2_000_000
@@ -70,7 +70,7 @@ class Machine:
     shadow_pages  limit of shadow pages; 0: the kernel's default
     on_output     gets the guest's output, line by line
     on_exit       called with the machine and the exit after each exit has been handled; may be set between runs. With it no
-                  exit is served in the CPU's hook (`exits.quick_faults`), and all else is the same
+                  exit is served in the CPU's hook (`vcpu.quick_faults`), and all else is the same
     on_look       called with the machine now and then, at least once in some thousand exits
     audit         called with the Vm after each exit; what it raises ends the run
     loaded        an image to run instead of the guest's own

@@ -201,7 +201,7 @@ class CpuError(Exception):
 
 
 class ExitServer(Protocol):
-    """Compiled code that serves exits in the CPU's hook (`exits/quick_faults`). Addresses are of C functions and data."""
+    """Compiled code that serves exits in the CPU's hook (`vcpu/quick_faults`). Addresses are of C functions and data."""
 
     @property
     def hook(self) -> int:

@@ -23,7 +23,22 @@ from unicorn.unicorn_py3.unicorn import uclib
 from shadowmmu.machine.cpu.unicorn_host import NEVER, SvmHost, address_of
 from shadowmmu.machine.cpu.unicorn_layout import SEGMENT_SIZE, layout
 from shadowmmu.machine.intercepts import SHADOW_PAGING
-from shadowmmu.machine.seam import MASK32, MASK64, Controls, CpuError, Exit, ExitKind, ExitServer, Intercepts, PortGuard, Ports, Segment, State, System, Table
+from shadowmmu.machine.seam import (
+    MASK32,
+    MASK64,
+    Controls,
+    CpuError,
+    Exit,
+    ExitKind,
+    ExitServer,
+    Intercepts,
+    PortGuard,
+    Ports,
+    Segment,
+    State,
+    System,
+    Table,
+)
 from shadowmmu.x86.control import Efer
 from shadowmmu.x86.pferr import Pferr
 from shadowmmu.x86.vmcb import Intercept1, SvmExit

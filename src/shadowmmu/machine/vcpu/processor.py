@@ -23,7 +23,7 @@ from shadowmmu.x86.vectors import DB, PF
 
 if TYPE_CHECKING:
     from shadowmmu import Vcpu
-    from shadowmmu.machine.exits.quick_faults import QuickFaults
+    from shadowmmu.machine.vcpu.quick_faults import QuickFaults
 
 _AC, _TF, _RF = int(Rflags.AC), int(Rflags.TF), int(Rflags.RF)
 _DR6_SINGLE_STEP = 1 << 14
