@@ -547,13 +547,14 @@ def test_an_l2_that_switches_tasks_by_hardware(npt: bool, reason: int) -> None:
     assert bench.l2("ea000000001800") == reason  # jmp 18h:0
 
 
-def test_an_l1_that_switches_tasks_by_hardware() -> None:
+def test_an_l1_that_switches_to_an_empty_task_shuts_down() -> None:
+    """Its TSS is all zeroes: no code segment, no tables."""
     bench = Bench("pae", npt=False)
     bench.vm.write_guest(0x1000, struct.pack("<4Q", 0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF, 0x0000892020000067))
     bench.put(L1_CODE, "ea000000001800")
     state = bench.l1_state()
     state.system = state.system._replace(gdtr=Table(0x1000, 0x1F))
-    assert bench.run(state).reason == "unemulated instruction"
+    assert bench.run(state).reason == "triple fault"
 
 
 @every_design
