@@ -20,6 +20,7 @@ MEMORY_MIB = 64
 PAGES = MEMORY_MIB * 256
 TABLE_PAGES = 1024
 LIMIT = 600
+KERNEL = "6.1"  # whose path the twin is
 ROOT = 0x1000
 FIRST_TABLE = 0x10000
 DATA = 0x1000000
@@ -106,7 +107,7 @@ class Engine:
     """The engine with the guest loaded."""
 
     def __init__(self, mode: Mode, pages: int, bits: int = FRESH) -> None:
-        self.vm = Vm(memory_mib=MEMORY_MIB, shadow_pages=LIMIT, table_pages=TABLE_PAGES)
+        self.vm = Vm(memory_mib=MEMORY_MIB, shadow_pages=LIMIT, table_pages=TABLE_PAGES, kernel=KERNEL)
         self.vcpu = self.vm.vcpus[0]
         for gpa, data in guest_tables(mode.levels, pages, bits):
             self.vm.write_guest(gpa, data)
