@@ -107,7 +107,7 @@ class Machine:
         self._unclaimed = Unclaimed()
         self._witnesses: list[FaultWitness] = []
         self.processors: tuple[Processor, ...] = ()
-        self.clock = Clock(self._look_up)
+        self.clock = Clock(self._look_up, self._spent)
         self.console = Console(on_output)
         self.ports = PortBus(self._unclaimed, self.clock)
         self._exit_device = ExitDevice(self._stop_cpus)
@@ -218,6 +218,12 @@ class Machine:
         for processor in self.processors:
             if processor.cpu.running:
                 processor.cpu.stop()
+
+    def _spent(self, ticks: int) -> None:
+        """Time passed while a CPU runs."""
+        for processor in self.processors:
+            if processor.cpu.running and processor.quick is not None:
+                processor.quick.spend(ticks)
 
     # --- running
 

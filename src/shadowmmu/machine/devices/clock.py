@@ -25,10 +25,11 @@ class Timer:
 
 
 class Clock:
-    """`on_change` hears that the next deadline may be another one: a CPU that runs must be told."""
+    """`on_change` hears that the next deadline may be another one: a CPU that runs must be told. `on_spend` hears of ticks that pass
+    beside a CPU's own while it runs."""
 
-    def __init__(self, on_change: Callable[[], None] = lambda: None) -> None:
-        self._on_change = on_change
+    def __init__(self, on_change: Callable[[], None] = lambda: None, on_spend: Callable[[int], None] = lambda ticks: None) -> None:
+        self._on_change, self._on_spend = on_change, on_spend
         self._apart = 0
         self._counters: list[Callable[[], int]] = []
         self._timers: list[Timer] = []
@@ -50,6 +51,7 @@ class Clock:
     def spend(self, ticks: int) -> None:
         """The same while a CPU runs, which is told if a timer is due by that."""
         self._apart += ticks
+        self._on_spend(ticks)
         if self.next_deadline is not None and self.next_deadline <= self.now:
             self._on_change()
 

@@ -44,6 +44,7 @@ cdef bint serve(void *engine, QuickPtr quick) noexcept nogil
 cdef void look_from(void *engine, QuickPtr quick) noexcept nogil
 cdef bint may_be_served(QuickPtr quick, uint32_t code) noexcept nogil
 cdef void count_exit(QuickPtr quick) noexcept nogil
+cdef void come_nearer(QuickPtr quick, uint64_t ticks) noexcept nogil
 
 cdef class QuickFaults:
     cdef Quick quick

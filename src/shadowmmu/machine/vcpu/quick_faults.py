@@ -72,9 +72,14 @@ def count_exit(quick: QuickPtr) -> cython.void:
     """As between two runs: the timer has come nearer by the exit, the slice begins anew."""
     quick.left -= 1
     quick.last = quick.executed[0]
-    if quick.deadline != NO_DEADLINE:
-        quick.deadline -= min(quick.ticks, quick.deadline)
+    come_nearer(quick, quick.ticks)
     quick.limit[0] = min(quick.last + quick.slice, quick.turn_end, quick.deadline)
+
+
+def come_nearer(quick: QuickPtr, ticks: uint64_t) -> cython.void:
+    """Time has passed beside the CPU's own."""
+    if quick.deadline != NO_DEADLINE:
+        quick.deadline -= min(ticks, quick.deadline)
 
 
 @cython.final
@@ -122,6 +127,10 @@ class QuickFaults:
         quick: QuickPtr = cython.address(self.quick)
         quick.left, quick.slice, quick.turn_end, quick.deadline, quick.ticks = left, slice, turn_end, deadline, ticks
         self.taken_fixed, self.taken_spurious = quick.fixed, quick.spurious
+
+    def spend(self, ticks: uint64_t):
+        """So many ticks passed while the CPU runs: from the next exit on the deadline is nearer by them."""
+        come_nearer(cython.address(self.quick), ticks)
 
     def pause(self):
         """Serve no more in this run."""
