@@ -18,7 +18,17 @@ from shadowmmu.hardware.cpu import Violation
 from shadowmmu.hardware.walk import USER
 from shadowmmu.trace import events as e
 
-JUDGED = ("shadow/*_perm", "random_modes/*1", "edges/*_rsvd*", "late", "zero", "two", "slotpool/p32_slotpool2", "random_nestedsp/*0")
+JUDGED = (
+    "shadow/*_perm",
+    "random_modes/*1",
+    "edges/*_rsvd*",
+    "late",
+    "zero",
+    "two",
+    "slotpool/p32_slotpool2",
+    "wild",
+    "random_nestedsp/*0",
+)
 
 
 @every_design

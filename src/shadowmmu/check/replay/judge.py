@@ -73,6 +73,19 @@ class CapturedMemory:
         return bool(arrived)
 
 
+class Untold:
+    """Guest addresses of entries that may be stored to without the MMU being told, for the audit."""
+
+    def __init__(self, shared: set[int]) -> None:
+        self.entries: set[int] = set()
+        """Those that user space has written."""
+        self.shared = shared
+        """gfns whose memory another gfn has, too."""
+
+    def __contains__(self, at: object) -> bool:
+        return at in self.entries or (isinstance(at, int) and at >> 12 in self.shared)
+
+
 class Judge:
     """Watches one VM of a replay. Raises a violation."""
 
@@ -83,8 +96,7 @@ class Judge:
         self.oracle = Oracle(self.memory, watched, len(side.vm.vcpus), features_of(side.vm.config))
         self.judges = not capture.setup.npt
         """Whether the oracle does; the audit always."""
-        self.poked: set[int] = set()
-        """Guest addresses of entries that user space may have written."""
+        self.untold = Untold(self.oracle.unguarded.gfns)
         self.broken: set[str] = set()
         """Rules that Linux is known to break, and has broken here: where addresses lead is not judged from then on."""
         self._guest_mode = False
@@ -176,7 +188,7 @@ class Judge:
 
     def _outside(self, gpa: int, size: int) -> None:
         """Memory is other than it was, of which the MMU is not told. If tables in use lie there, it goes on with what they were."""
-        self.poked.update(range(gpa & -4, gpa + size, 4))
+        self.untold.entries.update(range(gpa & -4, gpa + size, 4))
         spaces = (space for tlb in self.oracle.vcpus for space in tlb.spaces.values())
         used = {table >> 12 for space in spaces for tables in space.tables.values() for table, _ in tables}
         self.judges &= not any(gpa >> 12 <= table <= gpa + size - 1 >> 12 for table in used)
@@ -187,7 +199,7 @@ class Judge:
 
     def look(self) -> None:
         """The guest has just left: where its addresses lead now, and whether all structures are right."""
-        wrong = audit(self.side.vm, untold=self.poked)
+        wrong = audit(self.side.vm, untold=self.untold)
         if wrong:
             raise Violation(f"audit: {wrong[0]}")
         if not self.judges or not self.side.cpu.root:
