@@ -34,10 +34,13 @@ from shadowmmu.captures.validate import undoable
 from shadowmmu.check.bugs.bug import apply, read_bug
 from shadowmmu.check.replay.driver import Replay
 from shadowmmu.check.rerun.driver import Rerun, not_rerun
+from shadowmmu.cli.fuzz import _again
 from shadowmmu.cli.main import VERBS, call
 from shadowmmu.errors import BadInput
 from shadowmmu.machine.loader import Guest, load_bytes, load_image, read_guest
 from shadowmmu.runs.explained.source import count_file, explain_file
+from shadowmmu.runs.suite.entries import read_suite
+from shadowmmu.trace.ftrace.format_files import kernel_of_formats
 from shadowmmu.trace.ftrace.guess import said
 from shadowmmu.trace.text import read_text, text_lines
 
@@ -456,7 +459,42 @@ def ends_well(tokens: list[str]) -> None:
     assert not set(errors.getvalue() + said.getvalue()) & set("\x1b\x07\x7f\u202e")
 
 
+FORMATS = ("print fmt: ", "role.has_4_byte_gpte ? 4 : 8", "role.cr4_pae", "REC->ret == 4, REC->ret == 5", '"rwux"', "sp gen %u", "\n")
+
+
+def format_files(choose: Choose) -> None:
+    """Format files of a kernel's events, in a folder for each or one alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        for event in choose.sample(("kvm_mmu_get_page", "fast_page_fault", "x"), choose.randint(0, 3)):
+            file = Path(folder, event, "format")
+            file.parent.mkdir()
+            file.write_bytes(flip("".join(choose.choices(FORMATS, k=5)).encode(), choose))
+        refuses_or_reads(lambda: kernel_of_formats(Path(folder)))
+
+
+def suite_tree(choose: Choose) -> None:
+    """A built tree of kvm-unit-tests."""
+    lines = ("[one]", "file = one.flat", "smp = 2", "arch = i386", "extra_params = -cpu max", "timeout = x", "two", "[one]", "groups =")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "x86").mkdir()
+        Path(folder, "config.mak").write_text(choose.choice(("ARCH=x86_64\n", "ARCH=i386\n", "ARCH=arm\n", "")))
+        text = "\n".join(choose.choices(lines, k=choose.randint(0, 8))).encode()
+        Path(folder, "x86", "unittests.cfg").write_bytes(flip(text, choose) if text else text)
+        refuses_or_reads(lambda: read_suite(Path(folder)))
+
+
+def saved_operations(choose: Choose) -> None:
+    """What `fuzz --save` is said to have written, and did not."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "story")
+        path.write_bytes("\n".join(choose.choices(TEXTS, k=4)).encode("utf-8", "surrogateescape"))
+        refuses_or_reads(lambda: _again(path))
+
+
 PROPERTIES: dict[str, Property] = {
+    "saved operations": saved_operations,
+    "format files": format_files,
+    "suite": suite_tree,
     "capture file": capture_file,
     "kit folder": kit_folder,
     "TOML": description,

@@ -35,7 +35,7 @@ BORDER = ("read_file", "Chunks")
 OPENS = ("open", "read_bytes", "read_text")
 OWN = {
     "cli/streams.py _sink", "runs/event_log.py start", "check/bugs/hunt.py judges_hash", "check/bugs/bug.py _apply_edit",
-    "check/bugs/copy.py _lines", "trace/text.py read_text",
+    "check/bugs/copy.py _lines", "check/bugs/hunt.py _shorten", "trace/text.py read_text",
 }  # fmt: skip
 """What opens no input: output, and the engine's own sources."""
 ENOUGH = 60

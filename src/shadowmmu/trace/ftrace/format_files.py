@@ -28,14 +28,17 @@ _SIGNS: tuple[tuple[str, Version, Version], ...] = (
     (r"REC->retry", (3, 5), (5, 15)),
 )
 """What stands in a `print fmt`, and the first and last kernel in which it does."""
+MOST_FILES = 64
 REMEDY = "name the folder events/kvmmmu of the kernel that was traced, or one format file in it"
 
 
 def kernel_of_formats(path: Path) -> Kernel:
     """The kernel that has these files: a folder with a folder for each event, or one file. Raises BadInput."""
     files = sorted((*path.glob("*/format"), *path.glob("*.format"))) if path.is_dir() else [path]
-    texts = [read_file(file, BUG, f"format file {file}", REMEDY).decode(errors="replace") for file in files[:64]]
-    formats = "\n".join(text for text in texts if "print fmt:" in text)
+    formats = ""
+    for file in files[:MOST_FILES]:
+        text = read_file(file, BUG, f"format file {file}", REMEDY).decode(errors="replace")
+        formats += text if "print fmt:" in text else ""
     found = [(since, until) for pattern, since, until in _SIGNS if re.search(pattern, formats)]
     if not found:
         raise BadInput(f"--formats {path}: there is no format of kvm_mmu_get_page or fast_page_fault: {REMEDY}")
