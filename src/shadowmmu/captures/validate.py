@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from shadowmmu import EngineError
 from shadowmmu.captures.capture import Capture
+from shadowmmu.captures.coherence import contradictions
 from shadowmmu.captures.markers import Mark, parse
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.errors import BadInput
@@ -75,6 +76,7 @@ def _wrongs(capture: Capture) -> Iterator[str]:
     yield from _end(capture.events)
     if sum(run[3] for run in capture.frames) > MOST_MEMORY >> 12 or any(field < 0 for run in capture.frames for field in run):
         yield f"its host frames are negative, or hold more than {MOST_MEMORY:#x} bytes"
+    yield from contradictions(capture, any(map(is_end, capture.events)))
 
 
 def _end(events: Sequence[AnyEvent]) -> Iterator[str]:
