@@ -14,8 +14,9 @@ from rows import Row, Rows, best, timed
 from shadowmmu import Vm
 
 PAGE = 4096
-SIZES = (1_000, 100_000, 1_000_000)
+SIZES = (1_000, 100_000, 500_000)
 SAMPLE = 500
+MOST = 1 << 19  # shadow pages that a VM may be allowed
 WRITE = 2
 LARGE = 2 << 20
 BYTES_A_PAGE = 13 << 10  # of the guest's table, the shadow table, header and rest, with some to spare
@@ -40,7 +41,7 @@ def guest(pages: int) -> Vm:
     pointers = (directories + 511) // 512
     at_pointers, at_directories = TABLES + PAGE, TABLES + PAGE * (1 + pointers)
     at_tables = at_directories + PAGE * directories
-    vm = Vm(memory_mib=(at_tables + pages * PAGE >> 20) + 2, shadow_pages=2 * pages + 100, table_pages=pages + directories + 100)
+    vm = Vm(memory_mib=(at_tables + pages * PAGE >> 20) + 2, shadow_pages=min(2 * pages + 100, MOST), table_pages=pages + directories + 100)
     for at, below, count in (
         (TABLES, at_pointers, pointers),
         (at_pointers, at_directories, directories),

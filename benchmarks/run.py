@@ -4,7 +4,7 @@
 The topics:
 
 faults      the fault path against a plain C twin of it that must end with the same tables, bit for bit
-growth      what a fault, a page and a VM cost as the shadow grows to a million pages
+growth      what a fault, a page and a VM cost as the shadow grows to half a million pages
 operations  address spaces, syncs, fork, nested paging
 machine     guests, exits by kind, code without exits beside bare Unicorn
 around      the judges, replay, start-up
