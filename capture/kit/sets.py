@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from kit import apart, edits, memslots, nested, new_rules, rights, roots
@@ -137,26 +137,9 @@ def new_kernel_rules() -> Iterator[Guest]:
         yield unpaged(FLAT, name, flat)
 
 
-def random_guests(seeds: range) -> Iterator[Guest]:
-    for mode in PAGED:
-        for seed in seeds:
-            yield RandomGuest(f"{mode.tag}_random{seed}", mode, seed).play()
-
-
-def random_la57(seeds: range) -> Iterator[Guest]:
-    for seed in seeds:
-        yield RandomGuest(f"p57_random{seed}", P57, seed).play()
-
-
-def wild(seeds: range) -> Iterator[Guest]:
-    for mode in PAGED:
-        for seed in seeds:
-            yield WildGuest(f"{mode.tag}_wild{seed}", mode, seed).play()
-
-
-def wild_la57(seeds: range) -> Iterator[Guest]:
-    for seed in seeds:
-        yield WildGuest(f"p57_wild{seed}", P57, seed).play()
+def played(guest: type[RandomGuest], what: str, modes: Iterable[Mode]) -> Callable[[range], Iterator[Guest]]:
+    """Guests of these modes, each with each of the seeds."""
+    return lambda seeds: (guest(f"{mode.tag}_{what}{seed}", mode, seed).play() for mode in modes for seed in seeds)
 
 
 def random_nested(seeds: range) -> Iterator[Guest]:
@@ -176,8 +159,9 @@ FIXED: dict[str, Callable[[], Iterator[Guest]]] = {
     "beyond": beyond, "late": late, "apart": kernels_apart, "rules": new_kernel_rules,
 }  # fmt: skip
 BY_SEED: dict[str, Callable[[range], Iterator[Guest]]] = {
-    "random": random_guests, "random_la57": random_la57, "random_nested": random_nested, "random_nestedsp": random_nestedsp,
-    "wild": wild, "wild_la57": wild_la57,
+    "random": played(RandomGuest, "random", PAGED), "random_la57": played(RandomGuest, "random", (P57,)),
+    "random_nested": random_nested, "random_nestedsp": random_nestedsp,
+    "wild": played(WildGuest, "wild", PAGED), "wild_la57": played(WildGuest, "wild", (P57,)),
 }  # fmt: skip
 
 
