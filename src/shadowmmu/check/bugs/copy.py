@@ -32,7 +32,7 @@ def find_bug(name: str) -> Bug:
     if not path.suffix:
         path = checkout() / "bugs" / f"{name}.toml"
         if not path.exists():
-            raise BadInput(f"{name}: the museum has no such bug; `ls bugs` lists them, and a file needs its ending")
+            raise BadInput(f"{name}: no such file or folder, and the museum has no such bug; `ls bugs` lists them")
     return read_bug(path)
 
 

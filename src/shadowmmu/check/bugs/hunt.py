@@ -135,10 +135,12 @@ def _fuzz(place: Path, arguments: list[str], patience: float) -> str | None:
     )
     try:
         said, trouble = child.communicate(timeout=patience)
-    except subprocess.TimeoutExpired:
+    except BaseException as end:  # Ctrl-C does not reach it there
         os.killpg(child.pid, signal.SIGKILL)  # and the process that does the operations
         child.communicate()
-        return None
+        if isinstance(end, subprocess.TimeoutExpired):
+            return None
+        raise
     if child.returncode not in (0, 1):
         raise BadInput(f"the copy of the engine does not run: {trouble.strip().splitlines()[-1] if trouble.strip() else child.returncode}")
     return said
