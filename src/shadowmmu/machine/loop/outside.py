@@ -93,10 +93,17 @@ def _blocks_interrupt(p: Processor, state: State) -> bool:
     return state.interrupt_shadow
 
 
-def _take_nmi(p: Processor, apic: LocalApic) -> None:
+def _goes_to_l1(p: Processor, code: SvmExit) -> bool:
+    """It wakes whoever sleeps; L2 is left if L1 asks for that."""
     p.halted = False
-    if p.nested is not None and p.nested.wants(SvmExit.NMI):
-        vmexit(p, SvmExit.NMI, at_entry=True)
+    if p.nested is None or not p.nested.wants(code):
+        return False
+    vmexit(p, code, at_entry=True)
+    return True
+
+
+def _take_nmi(p: Processor, apic: LocalApic) -> None:
+    if _goes_to_l1(p, SvmExit.NMI):
         return
     apic.nmis -= 1
     p.nmi_masked = True
@@ -105,9 +112,7 @@ def _take_nmi(p: Processor, apic: LocalApic) -> None:
 
 
 def _take_interrupt(p: Processor, apic: LocalApic) -> None:
-    p.halted = False
-    if p.nested is not None and p.nested.wants(SvmExit.INTR):
-        vmexit(p, SvmExit.INTR, at_entry=True)
+    if _goes_to_l1(p, SvmExit.INTR):
         return
     vector = apic.acknowledge()
     if vector is not None:
@@ -116,9 +121,7 @@ def _take_interrupt(p: Processor, apic: LocalApic) -> None:
 
 def _take_init(p: Processor, apic: LocalApic) -> None:
     """L1's, if its L2 runs and it asks for it; then it waits for STGI."""
-    p.halted = False
-    if p.nested is not None and p.nested.wants(SvmExit.INIT):
-        vmexit(p, SvmExit.INIT, at_entry=True)
+    if _goes_to_l1(p, SvmExit.INIT):
         return
     if p.nested is not None:
         p.nested = None
