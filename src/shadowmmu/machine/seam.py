@@ -200,6 +200,30 @@ class CpuError(Exception):
     """The CPU back end cannot go on: an access outside host memory, or an engine that cannot be used."""
 
 
+class Places(NamedTuple):
+    """Where a CPU back end has what an exit server needs: addresses in this process, which outlive the CPU's hook."""
+
+    save: int
+    """C function that reads the processor context into `context`."""
+    context: int
+    error_code: int
+    """u32, in the context."""
+    mode: int
+    """u8, in the context: its two lowest bits are the CPL."""
+    address: int
+    """u64: EXITINFO2."""
+    executed: int
+    """u64: instructions so far."""
+    limit: int
+    """u64: the CPU stops when so many have been executed."""
+    reg_read: int
+    """C function that reads a register by its number."""
+    flags_register: int
+    """The number of EFLAGS, which is no address."""
+    slow: int
+    """C function: the hook of all exits that are not served."""
+
+
 class ExitServer(Protocol):
     """Compiled code that serves exits in the CPU's hook (`vcpu/quick_faults`). Addresses are of C functions and data."""
 
@@ -210,19 +234,8 @@ class ExitServer(Protocol):
     @property
     def data(self) -> int: ...
 
-    def attach(
-        self,
-        save: int,
-        context: int,
-        error_code: int,
-        mode: int,
-        address: int,
-        executed: int,
-        limit: int,
-        reg_read: int,
-        flags_register: int,
-        slow: int,
-    ) -> None: ...
+    def attach(self, places: "Places") -> None:
+        """Before the first run."""
 
     def set_wrap(self, wrap: int) -> None:
         """The bits of a linear address in the mode of the next run."""

@@ -20,6 +20,7 @@ from unicorn import x86_const
 from unicorn.unicorn_py3 import UcError
 from unicorn.unicorn_py3.unicorn import uclib
 
+from shadowmmu.machine.cpu.unicorn_exits import HOOKED, exit_of
 from shadowmmu.machine.cpu.unicorn_host import NEVER, SvmHost, address_of
 from shadowmmu.machine.cpu.unicorn_layout import SEGMENT_SIZE, layout
 from shadowmmu.machine.intercepts import SHADOW_PAGING
@@ -32,6 +33,7 @@ from shadowmmu.machine.seam import (
     ExitKind,
     ExitServer,
     Intercepts,
+    Places,
     PortGuard,
     Ports,
     Segment,
@@ -40,46 +42,13 @@ from shadowmmu.machine.seam import (
     Table,
 )
 from shadowmmu.x86.control import Efer
-from shadowmmu.x86.pferr import Pferr
 from shadowmmu.x86.vmcb import Intercept1, SvmExit
 
-_RSVD, _PRESENT = int(Pferr.RSVD), int(Pferr.PRESENT)
 _LMA, _VINTR = int(Efer.LMA), int(Intercept1.VINTR)
 _MMX_EXPONENT = 0xFFFF  # of the FPU register that an MMX register is the mantissa of
 _INTERRUPT_SHADOW = 1 << 3  # in the mode flags
-_HOOKED = 0x100  # what the hook's number of an SVM exit begins with
 _INTERRUPT_HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
 _SEGMENT_ARRAY = struct.Struct("<" + "I4xQII" * 10)
-_PLAIN_EXITS = {
-    SvmExit.SOFTWARE_INTERRUPT: ExitKind.SOFTWARE_INTERRUPT,
-    SvmExit.INVLPG: ExitKind.INVLPG,
-    SvmExit.CPUID: ExitKind.CPUID,
-    SvmExit.RDTSC: ExitKind.RDTSC,
-    SvmExit.RDTSCP: ExitKind.RDTSC,
-    SvmExit.RDPMC: ExitKind.RDPMC,
-    SvmExit.IRET: ExitKind.IRET,
-    SvmExit.HLT: ExitKind.HLT,
-    SvmExit.PAUSE: ExitKind.PAUSE,
-    SvmExit.INVD: ExitKind.CACHE,
-    SvmExit.WBINVD: ExitKind.CACHE,
-    SvmExit.SHUTDOWN: ExitKind.SHUTDOWN,
-}
-
-
-def _exit_table() -> dict[int, Exit]:
-    """Exits that carry nothing but their number."""
-    table = {int(code): Exit(kind, int(code)) for code, kind in _PLAIN_EXITS.items()}
-    for register in range(16):
-        table[SvmExit.CR_READ + register] = Exit(ExitKind.CR_READ, register)
-        table[SvmExit.CR_WRITE + register] = Exit(ExitKind.CR_WRITE, register)
-    for code in (SvmExit.INVLPGA, *range(SvmExit.VMRUN, SvmExit.SKINIT + 1)):
-        table[code] = Exit(ExitKind.SVM, int(code))
-    for code in (SvmExit.MONITOR, SvmExit.MWAIT, SvmExit.MWAIT_ARMED, SvmExit.XSETBV):
-        table[code] = Exit(ExitKind.UNDEFINED, int(code))
-    return table
-
-
-_EXITS = _exit_table()
 _STOPPED = Exit(ExitKind.INTERRUPTED)
 _WINDOW = Exit(ExitKind.INTERRUPT_WINDOW, int(SvmExit.VINTR))
 _IN_SHADOW = Exit(ExitKind.INTERRUPT_WINDOW)
@@ -144,10 +113,22 @@ class UnicornCpu:
         """Let the server see an exit first, and what it does not serve come here."""
         where, host = self._layout, self._host
         self._slow_hook = _INTERRUPT_HOOK(self._on_unserved)
-        save, read, slow = (address_of(function) for function in (uclib.uc_context_save, uclib.uc_reg_read, self._slow_hook))
         context = ctypes.addressof(ctypes.c_ubyte.from_buffer(host.context))
-        places = (context + where.error_code, context + where.hflags, host.exit_info_2_at, *host.stop_request.places)
-        server.attach(save, host.context_handle, *places, read, x86_const.UC_X86_REG_EFLAGS, slow)
+        executed, limit = host.stop_request.places
+        server.attach(
+            Places(
+                save=address_of(uclib.uc_context_save),
+                context=host.context_handle,
+                error_code=context + where.error_code,
+                mode=context + where.hflags,
+                address=host.exit_info_2_at,
+                executed=executed,
+                limit=limit,
+                reg_read=address_of(uclib.uc_reg_read),
+                flags_register=x86_const.UC_X86_REG_EFLAGS,
+                slow=address_of(self._slow_hook),
+            )
+        )
         host.add_compiled_hook(uc_const.UC_HOOK_INTR, server.hook, server.data)
 
     # --- hooks, called while the engine runs
@@ -162,30 +143,12 @@ class UnicornCpu:
     def _on_interrupt(self, uc: Any, number: int, _data: object) -> None:
         if self._refused is None:
             self._host.read_context()
-            self._exit = self._decode(number - _HOOKED)
+            self._exit = self._decode(number - HOOKED)
         uc.emu_stop()
 
     def _decode(self, code: int) -> Exit:
-        view = self._host.context
-        if code == SvmExit.PAGE_FAULT:
-            error: int = struct.unpack_from("<I", view, self._layout.error_code)[0]
-            if error & _RSVD:
-                error |= _PRESENT  # which this engine forgets
-            return Exit(ExitKind.PAGE_FAULT, 14, error, self._host.exit_info_2 & self._wrap)
-        if code == SvmExit.NESTED_PAGE_FAULT:
-            error = struct.unpack_from("<I", view, self._layout.error_code)[0]
-            return Exit(ExitKind.NESTED_PAGE_FAULT, error_code=error, gva=self._host.exit_info_2)
-        known = _EXITS.get(code)
-        if known is not None:
-            return known
-        error = struct.unpack_from("<I", view, self._layout.error_code)[0]
-        if code == SvmExit.MSR:
-            return Exit(ExitKind.MSR, error & 1)
-        if SvmExit.EXCEPTION <= code < SvmExit.EXCEPTION + 32:
-            return Exit(ExitKind.EXCEPTION, code - SvmExit.EXCEPTION, error)
-        if code < 0:
-            raise CpuError(f"the CPU calls its hook with {code + _HOOKED:#x} and no exit; install unicorn==2.1.4")
-        return Exit(ExitKind.INTERCEPTED, code)
+        error: int = struct.unpack_from("<I", self._host.context, self._layout.error_code)[0]
+        return exit_of(code, error, self._host.exit_info_2, self._wrap)
 
     @property
     def _wrap(self) -> int:

@@ -17,7 +17,7 @@ ctypedef void (*slow_t)(void *engine, uint32_t number, void *data) noexcept nogi
 
 cdef struct Quick:
     KvmVcpu *vcpu
-    # Where the CPU back end has things.
+    # Where the CPU back end has things: seam.Places.
     save_t save              # reads the processor context into `context`
     void *context
     uint32_t *error_code     # in the context

@@ -93,29 +93,19 @@ class QuickFaults:
         self.quick.left = 0
         self.quick.result = NOT_SERVED
 
-    def attach(
-        self,
-        save: uintptr_t,
-        context: uintptr_t,
-        error_code: uintptr_t,
-        mode: uintptr_t,
-        address: uintptr_t,
-        executed: uintptr_t,
-        limit: uintptr_t,
-        reg_read: uintptr_t,
-        flags_register: cython.int,
-        slow: uintptr_t,
-    ):
-        """Addresses and numbers, from the CPU back end: what `Quick` says of each in quick_faults.pxd. They must outlive the CPU's hook."""
-        self.quick.save = cython.cast(save_t, save)
-        self.quick.context = cython.cast(cython.p_void, context)
-        self.quick.error_code = cython.cast(cython.pointer(uint32_t), error_code)
-        self.quick.mode = cython.cast(cython.pointer(uint8_t), mode)
-        self.quick.address = cython.cast(cython.pointer(uint64_t), address)
-        self.quick.executed = cython.cast(cython.pointer(uint64_t), executed)
-        self.quick.limit = cython.cast(cython.pointer(uint64_t), limit)
-        self.quick.reg_read, self.quick.flags_register = cython.cast(reg_read_t, reg_read), flags_register
-        self.quick.slow = cython.cast(slow_t, slow)
+    def attach(self, places: object):
+        """`seam.Places`: what the hook reads and calls."""
+        quick: QuickPtr = cython.address(self.quick)
+        quick.save = cython.cast(save_t, cython.cast(uintptr_t, places.save))
+        quick.context = cython.cast(cython.p_void, cython.cast(uintptr_t, places.context))
+        quick.error_code = cython.cast(cython.pointer(uint32_t), cython.cast(uintptr_t, places.error_code))
+        quick.mode = cython.cast(cython.pointer(uint8_t), cython.cast(uintptr_t, places.mode))
+        quick.address = cython.cast(cython.pointer(uint64_t), cython.cast(uintptr_t, places.address))
+        quick.executed = cython.cast(cython.pointer(uint64_t), cython.cast(uintptr_t, places.executed))
+        quick.limit = cython.cast(cython.pointer(uint64_t), cython.cast(uintptr_t, places.limit))
+        quick.reg_read = cython.cast(reg_read_t, cython.cast(uintptr_t, places.reg_read))
+        quick.flags_register = places.flags_register
+        quick.slow = cython.cast(slow_t, cython.cast(uintptr_t, places.slow))
 
     def set_wrap(self, wrap: uint64_t):
         """The bits that a linear address has in the mode of the next run."""

@@ -3,25 +3,14 @@ from typing import final
 
 from shadowmmu.engine.face.types import Outcome
 from shadowmmu.engine.face.vcpu import Vcpu
+from shadowmmu.machine.seam import Places
 
 FOREVER: int
 
 @final
 class QuickFaults:
     def __init__(self, vcpu: Vcpu) -> None: ...
-    def attach(
-        self,
-        save: int,
-        context: int,
-        error_code: int,
-        mode: int,
-        address: int,
-        executed: int,
-        limit: int,
-        reg_read: int,
-        flags_register: int,
-        slow: int,
-    ) -> None: ...
+    def attach(self, places: Places) -> None: ...
     def set_wrap(self, wrap: int) -> None: ...
     def begin(self, left: int, slice: int, turn_end: int, deadline: int, ticks: int) -> None: ...
     def spend(self, ticks: int) -> None: ...
