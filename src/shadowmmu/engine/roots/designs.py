@@ -75,7 +75,7 @@ _ROWS = (
         ops=address(legacy_roots),
         says="the bare tables of today's kernel, filled when loaded",
         bare=True,
-        kernel="Linux 6.1",
+        kernel="Linux",
         differences="",
         more={
             "pages": "A legacy root gets a level-2 page for every PDPTE at every load, used or not; below a special page there are only "
