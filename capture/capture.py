@@ -23,11 +23,13 @@ from kit import initramfs
 from kit import run as machine
 from kit.decode import decode as decode_run
 from kit.errors import KitError
+from kit.hunt import SET as HUNT
 from kit.hunt import Hunt
 from kit.kernel import modules as kernel_modules
 from kit.kernel import packages as kernel_packages
 from kit.kernel.modules import EditName
 from kit.kernels import kernel_of
+from kit.record import Looked, Record, summary, told
 from kit.sets import BY_SEED, FIXED, RUNS, Run, guests_of, run_of
 
 HERE = Path(__file__).resolve().parent
@@ -220,15 +222,17 @@ def run(
 def hunt(
     name: Annotated[str, Parameter(name="set", show_default=False)] = "wild",
     *,
-    first: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 1000,
+    first: Annotated[int | None, Parameter(validator=validators.Number(gte=0), show_default=False)] = None,
     seeds: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 4,
     minutes: Annotated[float, Parameter(validator=validators.Number(gte=0))] = 60,
+    kvm: Annotated[tuple[str, ...], Parameter(consume_multiple=False)] = (),
     kernel: str = DEFAULT,
     work: Path = WORK,
 ) -> int:
     """Capture random guests, replay them on legacy and on special roots, judged by oracle and audit, and cut what is found shorter.
 
-    Exit code 1 if something was found; each finding is a line, and its capture is kept in the folder `hunt`.
+    Exit code 1 if something was found; each finding is a line, and its capture is kept in the folder `hunt`. So is a record of all
+    that was looked at: a long hunt may be made in pieces, each goes on behind the last, and `hunted` tells of all.
 
     Example: python capture/capture.py hunt wild --minutes 120
 
@@ -237,11 +241,13 @@ def hunt(
     name
         A set of random guests, on its host.
     first
-        The first seed.
+        The first seed; if not given, the one behind the last that was hunted of this set.
     seeds
         How many seeds a boot; of each mode.
     minutes
         No boot begins after so many.
+    kvm
+        A parameter of the module kvm, as mmio_caching=0 or nx_huge_pages=force; may be given again.
     kernel
         6.1, 6.12 or 7.3, fetched and built before.
     work
@@ -250,18 +256,37 @@ def hunt(
     if name not in RUNS or RUNS[name].guests not in BY_SEED:
         hunted = [known for known, run in RUNS.items() if run.guests in BY_SEED]
         raise KitError(f"{name} is no set of random guests: give one of {', '.join(hunted)}")
-    chosen = Hunt(_place(work, kernel), RUNS[name].host, lambda line: print(line, flush=True))
-    start, found, guests_done = time.monotonic(), 0, 0
-    while not guests_done or time.monotonic() - start < 60 * minutes:
-        made = guests_of(RUNS[name].guests, range(first, first + seeds))
-        findings = chosen.batch(made)
-        for finding in findings:
-            print(finding, flush=True)
-        for guest in {finding.guest: guest for guest in made for finding in findings if finding.guest == guest.name}.values():
-            print(f"shorter: {chosen.shorten(guest) or 'it is not'}", flush=True)
-        found, guests_done, first = found + len(findings), guests_done + len(made), first + seeds
-        print(f"{name}: {guests_done} guests, seeds up to {first - 1}, {found} findings", flush=True)
-    return int(found > 0)
+    of = RUNS[name]
+    host = of.host._replace(parameters=of.host.parameters + kvm)
+    chosen = Hunt(_place(work, kernel), name, host, lambda line: print(line, flush=True))
+    seed = chosen.record.next_seed(name) if first is None else first
+    start, looked = time.monotonic(), list[Looked]()
+    while not looked or time.monotonic() - start < 60 * minutes:
+        looked += chosen.go_on(BY_SEED[of.guests](range(seed, seed + seeds)))
+        seed += seeds
+        print(f"{name}: up to seed {seed - 1}, {summary(looked)}", flush=True)
+    return int(any(row.findings for row in looked))
+
+
+@app.command
+def hunted(*, kernel: str = DEFAULT, work: Path = WORK) -> int:
+    """Tell of all hunts so far, by their record: captures, events and verdicts of each set on each host, and each finding.
+
+    Exit code 1 if something was found.
+
+    Example: python capture/capture.py hunted
+
+    Parameters
+    ----------
+    kernel
+        6.1, 6.12 or 7.3.
+    work
+        Where all of this is kept.
+    """
+    rows = Record(_place(work, kernel) / HUNT).rows()
+    for line in told(rows):
+        print(line)
+    return int(any(row.findings for row in rows))
 
 
 def _scripts(folder: Path, pattern: str, wanted: tuple[str, ...]) -> list[Path]:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from kit import run as machine
+from kit.by_seed import BySeed
 from kit.decode import decode
 from kit.guest import Guest
-from kit.random_guest import OPERATIONS, RandomGuest
+from kit.record import Looked, Record
 from kit.run import Host
+from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.kit import read_capture
 from shadowmmu.captures.load import SUFFIX, save
+from shadowmmu.check.compare.result import Result
 from shadowmmu.check.replay.driver import Replay
 from shadowmmu.errors import BadInput
 
@@ -28,71 +30,79 @@ STEPS = 16
 Say = Callable[[str], None]
 
 
-class Finding(NamedTuple):
-    """What came of one guest."""
-
-    guest: str
-    roots: str
-    """On which it showed."""
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.guest} on {self.roots} roots: {self.what}"
-
-
 class Hunt:
-    """On one host, in one folder."""
+    """Of one set, on one host, in one folder."""
 
-    def __init__(self, place: Path, host: Host, say: Say) -> None:
-        self.place, self.host, self.say = place, host, say
+    def __init__(self, place: Path, name: str, host: Host, say: Say) -> None:
+        self.place, self.name, self.host, self.say = place, name, host, say
+        self.record = Record(place / SET)
 
-    def batch(self, guests: Iterable[Guest]) -> list[Finding]:
+    def go_on(self, guests: Iterable[BySeed]) -> list[Looked]:
+        """Look at more guests, and record them; what is found is cut shorter."""
+        made = {guest.name: guest for guest in guests}
+        looked = self.batch(made.values())
+        self.record.add(looked)
+        for row in looked:
+            for finding in row.findings:
+                self.say(finding)
+            if row.findings:
+                shorter = self.shorten(made[row.guest])
+                self.say(f"shorter: {'; '.join(shorter.findings) if shorter else 'it is not'}")
+        return looked
+
+    def batch(self, guests: Iterable[BySeed]) -> list[Looked]:
         """Capture them in one boot, and look at each; those with findings are kept as packed captures."""
         made = list(guests)
-        captured = self._capture(made)
-        return [found for guest in made for found in self._look(guest, captured)]
+        captured, failures = self._capture(made)
+        return [self._look(guest, captured, failures) for guest in made]
 
-    def _capture(self, guests: list[Guest]) -> Path:
+    def _capture(self, guests: Iterable[Guest]) -> tuple[Path, dict[str, str]]:
+        """Where the captures are; why guests did not get to their end, by name."""
         folder, raw, captured = (self.place / kind / SET for kind in ("guests", "raw", "captures"))
         for old in (folder, captured):
             shutil.rmtree(old, ignore_errors=True)
         for guest in guests:
             guest.save(folder)
         scripts = [folder / f"{guest.name}.kvs" for guest in guests]
-        for failure in machine.run(self.place, scripts, self.host, raw, lambda _line: None, {}):
+        failures = machine.run(self.place, scripts, self.host, raw, lambda _line: None, {})
+        for failure in failures:
             self.say(f"not to its end: {failure}")
         (raw / "roots.txt").write_text("legacy\n")
         decode(raw, captured)
-        return captured
+        return captured, dict(failure.split(": ", 1) for failure in failures)
 
-    def _look(self, guest: Guest, captured: Path) -> list[Finding]:
+    def _look(self, guest: BySeed, captured: Path, failures: dict[str, str]) -> Looked:
+        looked = Looked(self.name, f"{self.host.cpu} {self.host.arguments}", guest.name, guest.seed, end=failures.get(guest.name, ""))
         if not (captured / f"{guest.name}.jsonl.gz").exists():
-            return []
+            return looked
         try:
             capture = read_capture(captured, guest.name)
         except BadInput as error:
-            return [Finding(guest.name, "any", str(error))]
-        found = []
-        for roots in ("legacy", "special"):
-            result = Replay(capture, roots, judged=True).run()
-            if not result.ok:
-                told = result.divergence.what if result.divergence else ", ".join(result.bugs)
-                found.append(Finding(guest.name, roots, told))
-        if found:
-            save(capture, self.place / SET / f"{guest.name}{SUFFIX}")
-        return found
+            return looked.told(1, str(error), str(error), "")
+        legacy, special = (Replay(capture, roots, judged=True).run() for roots in ("legacy", "special"))
+        looked = looked.told(len(capture.events), _verdict(legacy), _verdict(special), special.until)
+        if looked.findings:
+            self._keep(capture)
+        return looked
 
-    def shorten(self, guest: Guest) -> Finding | None:
-        """The shortest beginning of a random guest that still shows something: in two boots. None: it has none."""
-        if not isinstance(guest, RandomGuest):
-            return None
-        first = self._shortest(guest, range(OPERATIONS // STEPS, OPERATIONS + 1, OPERATIONS // STEPS))
-        if first is None:
-            return None
+    def _keep(self, capture: Capture) -> None:
+        save(capture, self.place / SET / f"{capture.guest.name}{SUFFIX}")
+
+    def shorten(self, guest: BySeed) -> Looked | None:
+        """The shortest beginning of a guest that still shows something: in two boots. None: it has none."""
+        step = max(guest.length // STEPS, 1)
+        first = self._shortest(guest, range(step, guest.length + 1, step))
+        if first is None or step == 1:
+            return first
         length = int(first.guest.rpartition("_")[2])
-        return self._shortest(guest, range(length - OPERATIONS // STEPS + 1, length)) or first
+        return self._shortest(guest, range(length - step + 1, length)) or first
 
-    def _shortest(self, guest: RandomGuest, lengths: Iterable[int]) -> Finding | None:
-        cut = [guest.again(f"{guest.name}_{length}", length) for length in lengths]
-        found = {finding.guest: finding for finding in reversed(self.batch(cut))}
-        return next((found[one.name] for one in cut if one.name in found), None)
+    def _shortest(self, guest: BySeed, lengths: Iterable[int]) -> Looked | None:
+        looked = self.batch(guest.again(f"{guest.name}_{length}", length) for length in lengths)
+        return next((row for row in looked if row.findings), None)
+
+
+def _verdict(result: Result) -> str:
+    if result.divergence:
+        return result.divergence.what
+    return ", ".join(result.bugs) or ("equal" if result.parted else "exact")

@@ -27,6 +27,7 @@ from kit.bits import (
     U,
     W,
 )
+from kit.by_seed import BySeed
 from kit.guest import P32, PAE32, Mode, Paged
 from kit.layout import (
     BIG,
@@ -47,7 +48,6 @@ from kit.layout import (
 )
 from kit.tables import PageTables
 
-OPERATIONS = 160
 ROOTS = 3
 FRAMES = 48
 """Data pages that entries are pointed at."""
@@ -57,8 +57,10 @@ Step = tuple[int, Callable[[], None]]
 """A weight, and what is done."""
 
 
-class RandomGuest(Paged):
-    """A guest of any paging mode; `play` gives it `OPERATIONS` random steps."""
+class RandomGuest(Paged, BySeed):
+    """A guest of any paging mode."""
+
+    length = 160
 
     def __init__(self, name: str, mode: Mode, seed: int) -> None:
         self.seed = seed
@@ -80,12 +82,6 @@ class RandomGuest(Paged):
         """Slot 2 is there."""
         self.logged = {1: 0, 3: 0}
 
-    def play(self, operations: int = OPERATIONS) -> RandomGuest:
-        """Write its programme."""
-        for _ in range(operations):
-            self._step()
-        return self
-
     def _map_all(self, root: PageTables) -> None:
         for number, va in enumerate(self.tabled[1:]):
             root.map_range(va, frame(16 + 8 * number), 8)
@@ -94,9 +90,8 @@ class RandomGuest(Paged):
         for va, gpa in ((LOST, LOST_MEMORY), (LOGGED, LOGGED_MEMORY), (MMIO, MMIO_ADDRESS)):
             root.map_range(va, gpa, 4)
 
-    def again(self, name: str, operations: int) -> RandomGuest:
-        """The same guest with another name, and so many steps."""
-        return type(self)(name, self.mode, self.seed).play(operations)
+    def anew(self, name: str) -> BySeed:
+        return type(self)(name, self.mode, self.seed)
 
     def steps(self) -> tuple[Step, ...]:
         """What it may do."""
@@ -107,7 +102,7 @@ class RandomGuest(Paged):
             (4, self._as_user), (3, self._logging), (2, self._take_pages), (2, self._change_slot),
         )  # fmt: skip
 
-    def _step(self) -> None:
+    def step(self) -> None:
         steps = self.steps()
         self.random.choices([step for _, step in steps], [weight for weight, _ in steps])[0]()
 

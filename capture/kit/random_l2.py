@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 
 from kit.bits import ALL, PS, A, D, P, U
+from kit.by_seed import BySeed
 from kit.guest import Mode
 from kit.layout import (
     BIG,
@@ -30,7 +31,7 @@ from kit.svm import L2_TABLE_PAGES, After, Hypervisor, Vmcb
 from kit.tables import PageTables
 
 RUNS = 18
-"""VMRUNs in a programme."""
+"""VMRUNs in a programme: its steps."""
 ROOTS = 3
 FRAMES = 48
 ABSENT, READ_ONLY = 14, 15
@@ -40,10 +41,13 @@ L2_MMIO, L2_LOST = L2_DATA + (1 << 20), L2_DATA + (2 << 20)
 """Where a paged L2 has them."""
 
 
-class RandomNested(Hypervisor):
+class RandomNested(Hypervisor, BySeed):
     """L1 edits the nested tables of a flat or a paged L2, and is given L2's faults."""
 
+    length = RUNS
+
     def __init__(self, name: str, mode: Mode, seed: int) -> None:
+        self.seed = seed
         self.random = random.Random(f"nested {mode.tag} {seed}")
         self.l2_paged = seed % 2 == 1
         super().__init__(name, mode, f"random nested operations, seed {seed}", l2_paging=self.l2_paged)
@@ -56,8 +60,6 @@ class RandomNested(Hypervisor):
             self.own.map(L2_MMIO, MMIO)
             self.own.map_range(L2_LOST, LOST, 4)
         self.logging = 0
-        for _ in range(RUNS):
-            self._run()
 
     def _map_all(self, root: PageTables) -> None:
         root.map_range(LOST, LOST_MEMORY, 4)
@@ -71,7 +73,10 @@ class RandomNested(Hypervisor):
         root.set(page(ABSENT), 1, 0)
         root.map(page(READ_ONLY), frame(READ_ONLY), P | U)
 
-    def _run(self) -> None:
+    def anew(self, name: str) -> BySeed:
+        return type(self)(name, self.mode, self.seed)
+
+    def step(self) -> None:
         for _ in range(self.random.randrange(4)):
             self._l1_step()
         for _ in range(self.random.randrange(1, 6)):
@@ -144,19 +149,26 @@ class RandomNested(Hypervisor):
         return self.random.choice([*pages, *([L2_LOST, L2_LOST + PAGE] if self.l2_paged else flat)])
 
 
-class RandomWithoutNpt(Hypervisor):
+class RandomWithoutNpt(Hypervisor, BySeed):
     """An L1 with shadow paging below it, and an L2 on tables of its own: all are shadowed."""
 
+    length = RUNS
+
     def __init__(self, name: str, mode: Mode, seed: int) -> None:
+        self.seed = seed
         self.random = random.Random(f"no npt {mode.tag} {seed}")
         super().__init__(name, mode, f"random operations of an L2 without NPT, seed {seed}", nested_paging=False, l2_paging=True)
         self.own = self.l2_tables()
-        for _ in range(RUNS):
-            for _ in range(self.random.randrange(4)):
-                self._l1_step()
-            for _ in range(self.random.randrange(1, 6)):
-                self._l2_step()
-            self.run_l2()
+
+    def anew(self, name: str) -> BySeed:
+        return type(self)(name, self.mode, self.seed)
+
+    def step(self) -> None:
+        for _ in range(self.random.randrange(4)):
+            self._l1_step()
+        for _ in range(self.random.randrange(1, 6)):
+            self._l2_step()
+        self.run_l2()
 
     def _l1_step(self) -> None:
         kind, va = self.random.random(), page(self.random.randrange(8))

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from kit.errors import KitError, program
 from kit.initramfs import write_archive
+from kit.watchdog import PATIENCE, Process, Watchdog
 
 MEMORY_MIB = 1024
 """What it has beside its guests' memory."""
@@ -28,8 +29,6 @@ KERNEL_ARGUMENTS = (
 The rest keeps the console and the trace quiet."""
 Report = Callable[[str], None]
 """Gets each line of the console."""
-PATIENCE = 120
-"""Seconds without a word on the console, for a boot or a guest; the runner gives up a guest of which it hears nothing for 30."""
 
 
 class Host(NamedTuple):
@@ -131,7 +130,8 @@ def _boot(work: Path, host: Host, memory: HostMemory, initrd: Path, disk: Path, 
         console.open("w") as log,
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace") as qemu,
     ):
-        watchdog = Watchdog(qemu.kill)
+        watchdog, over = Watchdog(Process(qemu.pid), qemu.kill), threading.Event()
+        threading.Thread(target=watchdog.watch, args=(over,), daemon=True).start()
         assert qemu.stdout is not None
         try:
             for line in qemu.stdout:
@@ -142,35 +142,10 @@ def _boot(work: Path, host: Host, memory: HostMemory, initrd: Path, disk: Path, 
             qemu.kill()
             raise
         finally:
-            watchdog.stop()
+            over.set()
     if watchdog.barked:
-        return f"not a word from the captured machine for {PATIENCE} s, the last was {_last_line(console)!r}"
+        return f"not a word from the captured machine in {PATIENCE} s of its work, the last was {_last_line(console)!r}"
     return f"QEMU failed: {_last_line(console)}; its whole console is {console}" if qemu.returncode else ""
-
-
-class Watchdog:
-    """Calls `act` if it hears nothing for PATIENCE seconds."""
-
-    def __init__(self, act: Callable[[], None]) -> None:
-        self._act = act
-        self.barked = False
-        self._timer = self._started()
-
-    def _started(self) -> threading.Timer:
-        timer = threading.Timer(PATIENCE, self._bark)
-        timer.start()
-        return timer
-
-    def _bark(self) -> None:
-        self.barked = True
-        self._act()
-
-    def heard(self) -> None:
-        self.stop()
-        self._timer = self._started()
-
-    def stop(self) -> None:
-        self._timer.cancel()
 
 
 def _last_line(console: Path) -> str:

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from kit import apart, edits, memslots, nested, new_rules, rights, roots
+from kit.by_seed import BySeed
 from kit.errors import KitError
 from kit.guest import FLAT, P32, P57, P64, PAE32, REAL, Guest, Mode, Paged
 from kit.random_guest import RandomGuest
@@ -14,6 +15,7 @@ from kit.random_l2 import RandomNested, RandomWithoutNpt
 from kit.run import Host
 from kit.svm import Hypervisor
 from kit.wild_guest import WildGuest
+from kit.wild_turns import WildTurns
 
 PAGED = (P32, PAE32, P64)
 SHADOW = {
@@ -28,7 +30,9 @@ APART = {"nowhere": apart.nowhere, "invlpg": apart.invlpg, "syncdirty": apart.sy
 NESTED = {
     "basic": nested.basic, "high": nested.high, "big": nested.big, "ncr3": nested.ncr3, "slots": nested.slots, "l2pg": nested.l2pg,
 }  # fmt: skip
+TAGS, TAGS_57 = {mode: mode.tag for mode in PAGED}, {P57: P57.tag}
 L1_TAGS = {P32: "n32", PAE32: "npae", P64: "n64"}
+WITHOUT_NPT_TAGS = {mode: f"s{L1_TAGS[mode]}" for mode in (P32, PAE32)}
 
 
 def _about(play: Callable[..., None]) -> str:
@@ -137,31 +141,21 @@ def new_kernel_rules() -> Iterator[Guest]:
         yield unpaged(FLAT, name, flat)
 
 
-def played(guest: type[RandomGuest], what: str, modes: Iterable[Mode]) -> Callable[[range], Iterator[Guest]]:
+def played(guest: Callable[[str, Mode, int], BySeed], what: str, tags: dict[Mode, str]) -> Callable[[range], Iterator[BySeed]]:
     """Guests of these modes, each with each of the seeds."""
-    return lambda seeds: (guest(f"{mode.tag}_{what}{seed}", mode, seed).play() for mode in modes for seed in seeds)
-
-
-def random_nested(seeds: range) -> Iterator[Guest]:
-    for mode in PAGED:
-        for seed in seeds:
-            yield RandomNested(f"{L1_TAGS[mode]}_random{seed}", mode, seed)
-
-
-def random_nestedsp(seeds: range) -> Iterator[Guest]:
-    for mode in (P32, PAE32):
-        for seed in seeds:
-            yield RandomWithoutNpt(f"s{L1_TAGS[mode]}_random{seed}", mode, seed)
+    return lambda seeds: (guest(f"{tag}_{what}{seed}", mode, seed).play() for mode, tag in tags.items() for seed in seeds)
 
 
 FIXED: dict[str, Callable[[], Iterator[Guest]]] = {
     "shadow": shadow, "extra": extra, "p57": p57, "nested": all_nested, "nestedsp": nestedsp, "two_roots": two,
     "beyond": beyond, "late": late, "apart": kernels_apart, "rules": new_kernel_rules,
 }  # fmt: skip
-BY_SEED: dict[str, Callable[[range], Iterator[Guest]]] = {
-    "random": played(RandomGuest, "random", PAGED), "random_la57": played(RandomGuest, "random", (P57,)),
-    "random_nested": random_nested, "random_nestedsp": random_nestedsp,
-    "wild": played(WildGuest, "wild", PAGED), "wild_la57": played(WildGuest, "wild", (P57,)),
+BY_SEED: dict[str, Callable[[range], Iterator[BySeed]]] = {
+    "random": played(RandomGuest, "random", TAGS), "random_la57": played(RandomGuest, "random", TAGS_57),
+    "random_nested": played(RandomNested, "random", L1_TAGS),
+    "random_nestedsp": played(RandomWithoutNpt, "random", WITHOUT_NPT_TAGS),
+    "wild": played(WildGuest, "wild", TAGS), "wild_la57": played(WildGuest, "wild", TAGS_57),
+    "wild_two": played(WildTurns, "wildtwo", TAGS),
 }  # fmt: skip
 
 
@@ -201,6 +195,7 @@ RUNS = {
     "random_nestedsp": Run("random_nestedsp", Host()),
     "wild": Run("wild", Host()),
     "wild_la57": Run("wild_la57", Host(la57=True)),
+    "wild_two": Run("wild_two", Host()),
 }
 """By the captures' folder, which has the name of the guests' folder or begins with it."""
 

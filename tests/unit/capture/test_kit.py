@@ -3,11 +3,12 @@
 
 import io
 import json
+import os
 import re
 import struct
+import subprocess
 import sys
 import tarfile
-import threading
 from pathlib import Path
 
 import msgspec
@@ -25,7 +26,7 @@ SOURCE = Path(__file__).resolve().parents[3] / "capture"
 sys.path.insert(0, str(SOURCE))
 
 import capture as driver  # noqa: E402
-from kit import initramfs  # noqa: E402
+from kit import initramfs, watchdog  # noqa: E402
 from kit import run as machine  # noqa: E402
 from kit.decode import decode  # noqa: E402
 from kit.errors import KitError  # noqa: E402
@@ -376,12 +377,53 @@ def test_a_kernel_without_a_probe_is_refused(machine_run):
         machine_run("PROBE MISSING p:kv/x y\n", tar_of("a.raw"))
 
 
-def test_a_machine_that_says_nothing_is_stopped(monkeypatch):
-    monkeypatch.setattr(machine, "PATIENCE", 0.05)
-    stopped = threading.Event()
-    dog = machine.Watchdog(stopped.set)
+class Machine:
+    """What a watchdog sees of a machine: from look to look it works for so long, and wants the CPU or not."""
+
+    def __init__(self):
+        self.seconds, self.runs = 0.0, True
+
+    def worked(self):
+        return self.seconds
+
+    def wants_cpu(self):
+        return self.runs
+
+
+def looks(dog, machine, seconds, runs, most=100_000):
+    """At which look it barks; None: it does not."""
+    for look in range(most):
+        machine.seconds, machine.runs = machine.seconds + seconds, runs
+        dog.look()
+        if dog.barked:
+            return look + 1
+    return None
+
+
+@pytest.mark.parametrize(("seconds", "runs", "barks_at"), [(1.0, True, 121), (0.25, True, 481), (0.0, False, 121), (0.0, True, None)])
+def test_patience_is_counted_in_work(seconds, runs, barks_at):
+    """A machine that works without a word, one that gets a quarter of a CPU, one that sleeps, and one that is not let."""
+    barks = []
+    machine = Machine()
+    dog = watchdog.Watchdog(machine, lambda: barks.append(1))
+    assert looks(dog, machine, 1.0, True, most=100) is None
     dog.heard()
-    assert stopped.wait(10) and dog.barked
+    assert looks(dog, machine, seconds, runs) == barks_at
+    dog.look()
+    assert len(barks) == (barks_at is not None)
+
+
+def test_work_and_sleep_of_a_process_are_told():
+    """As /proc tells them: this process works, a sleeping one does not, one that is over is no error."""
+    this = watchdog.Process(os.getpid())
+    assert this.wants_cpu() and this.worked() > 0
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as sleeper:
+        other = watchdog.Process(sleeper.pid)
+        while other.wants_cpu():  # it starts
+            pass
+        assert not other.wants_cpu()
+        sleeper.communicate()
+    assert not other.wants_cpu() and other.worked() == 0
 
 
 def test_a_cache_of_another_kernel_is_named(tmp_path, capsys):
