@@ -14,7 +14,7 @@ from shadowmmu.check.replayed import inputs
 from shadowmmu.check.special_roots import special_vm
 from shadowmmu.check.special_roots.rules import RULES
 from shadowmmu.cli.main import call
-from shadowmmu.hardware.cpu import Violation
+from shadowmmu.hardware.host_memory import Violation
 from shadowmmu.hardware.walk import USER
 from shadowmmu.trace import events as e
 

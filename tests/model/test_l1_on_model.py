@@ -23,7 +23,8 @@ from shadowmmu.check.fuzz.slots import DirectMap, Slots
 from shadowmmu.check.fuzz.stage import L2_UNPAGED
 from shadowmmu.check.oracle.oracle import Oracle
 from shadowmmu.engine.arena.spte import Spte
-from shadowmmu.hardware.cpu import Done, HostMemory, ModelCpu, Result
+from shadowmmu.hardware.cpu import Done, ModelCpu, Result
+from shadowmmu.hardware.host_memory import HostMemory
 from shadowmmu.hardware.walk import PRESENT, USER, WRITE
 
 LIVES = [(mode, host) for host in (4, 5) for mode in ("2-level", "pae", "4-level", "5-level") if host == 5 or mode != "5-level"]

@@ -16,7 +16,7 @@ from designs import every_design
 
 from shadowmmu import Vm
 from shadowmmu.check.audit import audit
-from shadowmmu.hardware.cpu import HostMemory
+from shadowmmu.hardware.host_memory import HostMemory
 from shadowmmu.hardware.second_level import Ept, SecondLevelFault
 from shadowmmu.hardware.walk import FETCH, GUEST_FINAL, GUEST_TABLE, PRESENT, RESERVED, USER, WRITE
 from shadowmmu.x86.control import Cr0, Cr4, Efer

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# cython: annotation_typing=False, boundscheck=True, wraparound=True, cdivision=False, nonecheck=True
 """A model CPU for one vCPU that runs on the engine's shadow tables.
 
 One access is the unit: enter the guest, translate through the TLB and the shadow tables in host memory, and either
@@ -9,51 +10,18 @@ The control registers under which the CPU runs a shadow-paged guest (KVM: CR0.PG
 forced on; SMEP, SMAP and PKE off while the guest has no paging; EFER.LME only in long mode) are in `real_paging`.
 """
 
-import ctypes
 from collections.abc import Callable, Sequence
 from enum import Enum
 from random import Random
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from shadowmmu.hardware import walk as hw
 from shadowmmu.hardware.controller import Controller
+from shadowmmu.hardware.host_memory import HostMemory, Violation
 from shadowmmu.hardware.tlb import Source, Tlb, source
 from shadowmmu.hardware.walk import Features, Paging, TrailEntry, Translation, paging, walk
 
 RETRY_LIMIT = 16  # exits one access may take; more is a violation of progress
-
-
-class Violation(AssertionError):
-    """The engine allowed, refused or changed what a bare CPU would not, or made no progress."""
-
-
-class HostMemory:
-    """Host physical memory, read and written in place. `regions`: (hpa, size, address in this process)."""
-
-    __slots__ = ("_regions",)
-
-    def __init__(self, regions: Sequence[tuple[int, int, int]]) -> None:
-        self._regions = []
-        for hpa, size, address in regions:
-            raw = memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
-            self._regions.append((hpa, hpa + size, {1: raw, 2: raw.cast("H"), 4: raw.cast("I"), 8: raw.cast("Q")}))
-
-    def place(self, hpa: int, size: int) -> tuple[Any, int]:
-        """Where the value of `size` bytes at `hpa` is: (view, index)."""
-        for start, end, views in self._regions:
-            if start <= hpa < end:
-                return views[size], (hpa - start) // size
-        raise Violation(f"the CPU was led to host memory at {hpa:#x}, where there is none")
-
-    def read(self, hpa: int, size: int) -> int:
-        """The `size` (1, 2, 4, 8) bytes at `hpa`, which is aligned to its size."""
-        view, index = self.place(hpa, size)
-        return int(view[index])
-
-    def write(self, hpa: int, size: int, value: int) -> None:
-        """Store `size` bytes at `hpa`, which is aligned to its size."""
-        view, index = self.place(hpa, size)
-        view[index] = value
 
 
 def real_paging(cr0: int, cr4: int, efer: int, features: Features) -> Paging:
@@ -170,11 +138,10 @@ class ModelCpu:
 
     def _sources(self, gva: int, page: Translation, trail: list[TrailEntry], whole: bool) -> list[Source]:
         """The entries that a translation was made of; of a whole walk of PAE tables the PDPTE too."""
-        place = self.memory.place
-        sources = [source(*place(used.pa, 8), used.pa, used.entry, page.rights) for used in trail]
+        sources = [source(used.pa, used.entry, page.rights) for used in trail]
         if whole and self.mode.levels == 3:
             at = self.root + (gva >> 27 & 0x18)
-            sources.insert(0, source(*place(at, 8), at, self.memory.read(at, 8), 0))
+            sources.insert(0, source(at, self.memory.read(at, 8), 0))
         return sources
 
     def access(self, gva: int, access: int, ac: bool, size: int, value: int | None = None) -> Result:

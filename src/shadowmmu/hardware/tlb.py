@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# cython: annotation_typing=False, boundscheck=True, wraparound=True, cdivision=False, nonecheck=True
 """TLB and paging-structure caches that keep everything the architecture lets them keep.
 
 Entries stay until an invalidation that the manuals require (SDM 4.10.4, APM 5.5), so a forgotten flush shows as a
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from random import Random
 from typing import NamedTuple
 
+from shadowmmu.hardware.host_memory import HostMemory
 from shadowmmu.hardware.walk import ADDRESS, ALL, GLOBAL, LARGE, PRESENT, WRITE, Paging, TrailEntry, Translation
 
 Pages = dict[int, Translation]
@@ -22,28 +24,20 @@ Tables = dict[int, tuple[int, int]]
 class Source(NamedTuple):
     """An entry that something cached was made of: where it lies, and what of it has to stay as long as that is cached."""
 
-    view: memoryview
-    number: int
     pa: int
     mask: int
     value: int
 
-    @property
-    def now(self) -> int:
-        return int(self.view[self.number])
 
-
-def source(view: memoryview, number: int, pa: int, entry: int, rights: int) -> Source:
+def source(pa: int, entry: int, rights: int) -> Source:
     """Of an entry through which `rights` were had: present, where it leads, and W if it was used. What may be executed, or
     is the user's, the guest takes away itself, and flushes itself (Linux changes such an entry in place: mmu_spte_update)."""
     mask = PRESENT | ADDRESS | LARGE | rights & WRITE
-    return Source(view, number, pa, mask, entry & mask)
+    return Source(pa, mask, entry & mask)
 
 
 class Tlb:
     """The caches of one logical processor."""
-
-    __slots__ = ("_global", "_pages", "_shifts", "_sources", "_tables", "random")
 
     def __init__(self, random: Random | None = None) -> None:
         self.random = random
@@ -51,7 +45,7 @@ class Tlb:
         self._tables: dict[int, Tables] = {}  # tag -> gva >> shift, shift -> (table below, rights)
         self._global: Pages = {}  # pages with G: of every tag (SDM 4.10.2.4)
         self._shifts: tuple[int, ...] = (12,)  # page sizes ever filled
-        self._sources: dict[tuple[str, int, int], Sequence[Source]] = {}  # what each was made of, when it was filled last
+        self.sources: dict[tuple[str, int, int], Sequence[Source]] = {}  # what each was made of, when it was filled last
 
     def page(self, tag: int, gva: int) -> Translation | None:
         """The cached translation of `gva`. Of several sizes, any may be used (SDM 4.10.2.3): the smallest here."""
@@ -91,20 +85,20 @@ class Tlb:
     def remember(self, tag: int, gva: int, mode: Paging, page: Translation, trail: list[TrailEntry], sources: Sequence[Source]) -> None:
         """What `fill` was given was made of `sources`: the entries of `trail`, perhaps after one above it."""
         kind = ("global", 0) if page.rights & GLOBAL else ("page", tag)
-        self._sources[(*kind, gva >> page.shift << 6 | page.shift)] = sources
+        self.sources[(*kind, gva >> page.shift << 6 | page.shift)] = sources
         above = len(sources) - len(trail)
         for number, used in enumerate(trail[:-1]):
             shift = mode.steps[used.step].shift
-            self._sources["table", tag, gva >> shift << 6 | shift] = sources[: above + number + 1]
+            self.sources["table", tag, gva >> shift << 6 | shift] = sources[: above + number + 1]
 
-    def changed(self, tag: int) -> Iterator[tuple[int, str, Source]]:
-        """What is cached, serves `tag`, and is more than its entries now allow: address, kind, the entry."""
+    def changed(self, tag: int, memory: HostMemory) -> Iterator[tuple[int, str, Source]]:
+        """What is cached, serves `tag`, and is more than its entries in `memory` now allow: address, kind, the entry."""
         caches = ("page", tag, self._pages.get(tag, {})), ("table", tag, self._tables.get(tag, {})), ("global", 0, self._global)
         for kind, of, cached in caches:
             for key in cached:
-                for made_of in self._sources.get((kind, of, key), ()):
-                    view, number, _, mask, value = made_of
-                    if (view[number] ^ value) & mask:
+                for made_of in self.sources.get((kind, of, key), ()):
+                    pa, mask, value = made_of
+                    if (memory.read(pa, 8) ^ value) & mask:
                         yield key >> 6 << (key & 63), kind, made_of
 
     def invlpg(self, tag: int, gva: int, mode: Paging) -> None:

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# cython: annotation_typing=False, boundscheck=True, wraparound=True, cdivision=False, nonecheck=True
 """A bare CPU's page walk, over any memory that is given as two functions.
 
 `walk` serves a guest's own tables in guest-physical memory (what a bare CPU would give the guest) and the shadow
@@ -27,7 +28,11 @@ ALL = WRITE | USER | EXEC
 
 NX = 1 << 63
 NO_LEAF = 1  # as `Step.reserved_large`; bit 0 is never reserved
+NOTHING = 1 << 30  # as a fault of `use_entry`: the entry is not present, which no bit of an error code says
 ADDRESS = 0x000FFFFFFFFFF000
+# What each entry is looked at with, as numbers of C (in the .pxd)
+_PRESENT, _RESERVED, _LARGE, _NO_LEAF, _NOTHING = PRESENT, RESERVED, LARGE, NO_LEAF, NOTHING
+_EXEC, _DIRTY, _NX, _ADDRESS, _KEY_SHIFT = EXEC, DIRTY, NX, ADDRESS, KEY_SHIFT
 CR0_WP, CR0_PG = 1 << 16, 1 << 31
 CR4_PSE, CR4_PAE, CR4_PGE, CR4_LA57, CR4_PCIDE = 0x10, 0x20, 0x80, 0x1000, 0x20000
 CR4_SMEP, CR4_SMAP, CR4_PKE = 1 << 20, 1 << 21, 1 << 22
@@ -76,14 +81,21 @@ class Translation(NamedTuple):
         return self.page | gva & (1 << self.shift) - 1
 
 
-class Step(NamedTuple):
-    """One level of a walk: where its index lies in the address, and its must-be-zero bits."""
+class Step:
+    """One level of a walk: where its index lies in the address, and its must-be-zero bits.
 
-    level: int
-    shift: int
-    mask: int  # of the index
-    reserved: int  # of an entry that leads to a table, or of a 4 KB leaf
-    reserved_large: int  # of a leaf above level 1; NO_LEAF: bit 7 makes none here
+    mask            of the index
+    reserved        of an entry that leads to a table, or of a 4 KB leaf
+    reserved_large  of a leaf above level 1; NO_LEAF: bit 7 makes none here
+    """
+
+    def __init__(self, level: int, shift: int, mask: int, reserved: int, reserved_large: int) -> None:
+        self.level, self.shift, self.mask = level, shift, mask
+        self.reserved, self.reserved_large = reserved, reserved_large
+
+    def without(self, high: int) -> "Step":
+        """The same level where the bits `high` are ignored."""
+        return Step(self.level, self.shift, self.mask, self.reserved & ~high, self.reserved_large & ~high)
 
 
 class TrailEntry(NamedTuple):
@@ -98,8 +110,6 @@ class TrailEntry(NamedTuple):
 
 class Paging:
     """What CR0, CR4, EFER and CPUID make of paging, compiled for the walk. Get one with `paging`."""
-
-    __slots__ = ("allowed", "entry_size", "fetch_code", "keys", "levels", "nx", "page_global", "pdpte_reserved", "pse36", "steps", "wp")
 
     def __init__(self, cr0: int, cr4: int, efer: int, features: Features = Features()) -> None:
         pae, long = bool(cr4 & CR4_PAE), bool(efer & EFER_LME)
@@ -170,29 +180,29 @@ def _steps(levels: int, nx: bool, pse: bool, features: Features) -> tuple[Step, 
     return (*upper[5 - levels :], pdpte, *low) if levels else ()
 
 
-def use_entry(mode: Paging, step: Step, entry: int, rights: int) -> tuple[int, int, bool] | int:
-    """What one entry leads to: (address, rights down to it, is a leaf), or the fault: 0 (not present) or PRESENT|RESERVED.
+def use_entry(mode: Paging, step: Step, entry: int, rights: int) -> tuple[int, int, int, bool]:
+    """What one entry leads to: (fault, address, rights down to it, is a leaf); a fault is 0, NOTHING or PRESENT|RESERVED.
 
     SDM 4.3 to 4.5 (formats), 4.6 (rights: a page is writable, or for users, if every entry says so, and no
     instruction may be fetched if any entry has NX).
     """
     if not entry & 1:
-        return 0
-    leaf = step.level == 1 or (entry & LARGE != 0 and step.reserved_large != NO_LEAF)
+        return _NOTHING, 0, 0, False
+    leaf = step.level == 1 or (entry & _LARGE != 0 and step.reserved_large != _NO_LEAF)
     if entry & (step.reserved_large if leaf and step.level > 1 else step.reserved):
-        return PRESENT | RESERVED
-    rights &= entry | EXEC
-    if entry & NX and mode.nx:
-        rights &= ~EXEC
+        return _PRESENT | _RESERVED, 0, 0, False
+    rights &= entry | _EXEC
+    if entry & _NX and mode.nx:
+        rights &= ~_EXEC
     if not leaf:
-        return entry & ADDRESS, rights, False
-    rights |= entry & (DIRTY | mode.page_global)
+        return 0, entry & _ADDRESS, rights, False
+    rights |= entry & (_DIRTY | mode.page_global)
     if mode.keys:
-        rights |= (entry >> 59 & 15) << KEY_SHIFT
-    page = entry & ADDRESS & -1 << step.shift
+        rights |= (entry >> 59 & 15) << _KEY_SHIFT
+    page = (entry & _ADDRESS) >> step.shift << step.shift
     if step.shift == 22:  # PSE-36: bits 13 and up name the physical bits from 32 (SDM table 4-4)
         page |= (entry & mode.pse36) << 19
-    return page, rights, True
+    return 0, page, rights, True
 
 
 def walk(
@@ -266,12 +276,11 @@ def _descend(
         step = steps[at]
         pa = table + (gva >> step.shift & step.mask) * size
         entry = read(pa, size) or 0
-        result = use_entry(mode, step, entry, rights)
+        fault, table, rights, leaf = use_entry(mode, step, entry, rights)
         if trail is not None:
-            trail.append(TrailEntry(at, pa, entry, *((0, 0) if isinstance(result, int) else result[:2])))
-        if isinstance(result, int):
-            return result
-        table, rights, leaf = result
+            trail.append(TrailEntry(at, pa, entry, table, rights))
+        if fault:
+            return fault & ~NOTHING
         used.append((pa, entry))
         at += 1
     return Translation(table, step.shift, rights)

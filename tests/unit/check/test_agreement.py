@@ -6,8 +6,9 @@ import pytest
 from shadowmmu import Vm
 from shadowmmu.check.oracle.agreement import Agreement
 from shadowmmu.check.oracle.oracle import Oracle
-from shadowmmu.check.oracle.translations import GuestMemory
-from shadowmmu.hardware.cpu import HostMemory, ModelCpu, Violation
+from shadowmmu.check.oracle.unguarded import GuestMemory
+from shadowmmu.hardware.cpu import ModelCpu
+from shadowmmu.hardware.host_memory import HostMemory, Violation
 from shadowmmu.hardware.tlb import Tlb
 from shadowmmu.hardware.walk import Features, TrailEntry
 
@@ -36,7 +37,7 @@ def running(write: bool = True) -> tuple[ModelCpu, HostMemory, list[TrailEntry]]
     cpu = ModelCpu(vm.vcpus[0], memory, Features(maxphyaddr=46), oracle.vcpus[0])
     Agreement(cpu, oracle.vcpus[0], lambda _: False)
     cpu.access(GVA, 2 if write else 0, False, 8, 1 if write else None)
-    path = [source for key, sources in cpu.tlb._sources.items() if key[0] == "page" for source in sources]
+    path = [source for key, sources in cpu.tlb.sources.items() if key[0] == "page" for source in sources]
     return cpu, memory, [TrailEntry(0, s.pa, memory.read(s.pa, 8), 0, 0) for s in path]
 
 

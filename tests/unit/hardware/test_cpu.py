@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from shadowmmu.hardware import walk as hw
-from shadowmmu.hardware.cpu import RETRY_LIMIT, Done, HostMemory, ModelCpu, Violation, real_paging
+from shadowmmu.hardware.cpu import RETRY_LIMIT, Done, ModelCpu, real_paging
+from shadowmmu.hardware.host_memory import HostMemory, Violation
 from shadowmmu.hardware.walk import FETCH, USER, WRITE, Features
 
 HIGH = 1 << 32

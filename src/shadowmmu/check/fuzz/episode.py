@@ -15,7 +15,7 @@ from shadowmmu.check.oracle.oracle import NotJudged
 from shadowmmu.engine.face.kernels import rules_of
 from shadowmmu.engine.face.types import HostFault, TripleFault
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
-from shadowmmu.hardware.cpu import Violation
+from shadowmmu.hardware.host_memory import Violation
 from shadowmmu.hardware.second_level import BeyondNestedTables
 from shadowmmu.hardware.walk import ADDRESS
 

@@ -11,7 +11,8 @@ from shadowmmu.check.fuzz.operations import (
     Op,
 )
 from shadowmmu.check.fuzz.stage import CR4_PCIDE, REGISTER
-from shadowmmu.hardware.cpu import Done, Violation
+from shadowmmu.hardware.cpu import Done
+from shadowmmu.hardware.host_memory import Violation
 from shadowmmu.hardware.two_dimensional import access_l2
 from shadowmmu.hardware.walk import CR0_PG, EFER_LMA, FETCH, USER, WRITE, paging
 

@@ -8,7 +8,7 @@ from shadowmmu.check.fuzz.operations import (
     Op,
 )
 from shadowmmu.check.fuzz.race import Race
-from shadowmmu.hardware.cpu import Violation
+from shadowmmu.hardware.host_memory import Violation
 
 
 class HostOperations(GuestOperations):

@@ -10,7 +10,7 @@ from shadowmmu.check.fuzz.slots import DirectMap
 from shadowmmu.check.fuzz.stage import CR0_BASE, CR4_PCIDE, REGISTER, Stage
 from shadowmmu.check.oracle.oracle import VirtualTlb
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
-from shadowmmu.hardware.cpu import Violation
+from shadowmmu.hardware.host_memory import Violation
 from shadowmmu.hardware.two_dimensional import L2
 from shadowmmu.hardware.walk import CR0_PG, EFER_LMA, EFER_LME, USER, WRITE, paging
 

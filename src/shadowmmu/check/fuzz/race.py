@@ -4,7 +4,7 @@
 from typing import Any
 
 from shadowmmu.check.oracle.oracle import VirtualTlb
-from shadowmmu.hardware.cpu import HostMemory
+from shadowmmu.hardware.host_memory import HostMemory
 
 MARKS = 0x60
 """A and D, which the walk may set in what was stored."""

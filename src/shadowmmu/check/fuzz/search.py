@@ -14,7 +14,7 @@ from shadowmmu.check.fuzz.episode import Guest
 from shadowmmu.check.fuzz.guest_author import GuestAuthor
 from shadowmmu.check.fuzz.operations import MODES, Kind, Op, Setup, describe
 from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
-from shadowmmu.hardware.cpu import Violation
+from shadowmmu.hardware.host_memory import Violation
 
 EPISODE = 3000  # operations of one VM
 

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# cython: annotation_typing=False, boundscheck=True, wraparound=True, cdivision=False, nonecheck=True
 """What backs guest memory during an episode: the memslots and the host's pages, as the fuzzer set them."""
 
 from typing import Any
 
 from shadowmmu.check.fuzz.operations import PAGE, SLOTS
 from shadowmmu.check.oracle.oracle import Oracle
-from shadowmmu.hardware.cpu import HostMemory, Violation
+from shadowmmu.hardware.host_memory import HostMemory, Violation
 
 MISSING = object()
+Slot = tuple[int, int, int, int]
+"""First page, pages, host page, flags."""
 
 
 class Slots:
@@ -15,7 +18,7 @@ class Slots:
 
     def __init__(self, vm: Any, memory: HostMemory) -> None:
         self.vm, self.read = vm, memory.read
-        self.slots: dict[int, tuple[int, int, int, int]] = {}  # slot -> first page, pages, host page, flags
+        self.slots: dict[int, Slot] = {}
         self.protected: set[int] = set()  # host pages that the host may not write
         self.absent: set[int] = set()  # host pages that were taken away and are not written yet
         self.zeroes = -1  # the frame of zeroes that absent pages share
@@ -31,12 +34,17 @@ class Slots:
             self.slots[slot] = first, pages, host, flags
         self._cache.clear()
 
+    def slot_of(self, gfn: int) -> Slot | None:
+        """The slot that `gfn` lies in."""
+        for slot in self.slots.values():
+            if slot[0] <= gfn < slot[0] + slot[1]:
+                return slot
+        return None
+
     def host_page(self, gfn: int) -> int | None:
         """The host page (of user memory) that a slot maps to `gfn`."""
-        for first, pages, host, _ in self.slots.values():
-            if first <= gfn < first + pages:
-                return host + gfn - first
-        return None
+        slot = self.slot_of(gfn)
+        return None if slot is None else slot[2] + gfn - slot[0]
 
     def forget(self) -> None:
         """The host has changed its own mapping."""
@@ -70,9 +78,8 @@ class Slots:
 
     def may_store(self, gpa: int) -> bool:
         """Neither the slot nor the host forbids a store."""
-        host = self.host_page(gpa >> 12)
-        slot = next((s for s in self.slots.values() if s[0] <= gpa >> 12 < s[0] + s[1]), None)
-        return slot is not None and not slot[3] & 1 and host not in self.protected
+        slot = self.slot_of(gpa >> 12)
+        return slot is not None and not slot[3] & 1 and self.host_page(gpa >> 12) not in self.protected
 
     def host(self, gpa: int) -> int | None:
         gfn = gpa >> 12
@@ -81,7 +88,10 @@ class Slots:
             page = self._page(gfn)
             if page is None or page[0] != self.zeroes:
                 self._cache[gfn] = page
-        return None if page is None else page[0] | gpa & 0xFFF
+        if page is None:
+            return None
+        frame: int = page[0]
+        return frame | gpa & 0xFFF
 
     def peek(self, gpa: int, size: int) -> int | None:
         """An aligned value in guest memory, without touching a page that the host has taken away: that is zeroes."""

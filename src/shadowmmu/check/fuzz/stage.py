@@ -23,7 +23,8 @@ from shadowmmu.check.fuzz.operations import (
 from shadowmmu.check.fuzz.slots import Slots, Untold
 from shadowmmu.check.oracle.agreement import Agreement
 from shadowmmu.check.oracle.oracle import Oracle
-from shadowmmu.hardware.cpu import HostMemory, ModelCpu
+from shadowmmu.hardware.cpu import ModelCpu
+from shadowmmu.hardware.host_memory import HostMemory
 from shadowmmu.hardware.walk import features_of
 
 CR0_BASE = 0x31  # PE, ET, NE

@@ -11,7 +11,8 @@ I12: when the guest has flushed, no table below the root that it enters with is 
 from collections.abc import Callable
 
 from shadowmmu.check.oracle.oracle import VirtualTlb
-from shadowmmu.hardware.cpu import ModelCpu, Violation
+from shadowmmu.hardware.cpu import ModelCpu
+from shadowmmu.hardware.host_memory import Violation
 
 
 class Agreement:
@@ -27,9 +28,9 @@ class Agreement:
             self.tlb.flushed = False
             if self.unsync_below(self.cpu.root):
                 raise Violation(f"{self.tlb.name}: I12: has flushed, and enters the guest with unsync tables below root {self.cpu.root:#x}")
-        for gva, kind, entry in self.cpu.tlb.changed(self.cpu.tag):
+        for gva, kind, entry in self.cpu.tlb.changed(self.cpu.tag, self.cpu.memory):
             what = "a table on the way to" if kind == "table" else "the translation of"
-            was, now = entry.value, entry.now & entry.mask
+            was, now = entry.value, self.cpu.memory.read(entry.pa, 8) & entry.mask
             raise Violation(
                 f"{self.tlb.name}: I11: enters the guest with {what} {gva:#x} in its TLB, made of entry {entry.pa:#x} when it was "
                 f"{was:#x}, which is {now:#x} now, and no flush was asked for"

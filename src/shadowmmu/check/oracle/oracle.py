@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# cython: annotation_typing=False, boundscheck=True, wraparound=True, cdivision=False, nonecheck=True
 """Virtual TLB oracle: what the guest's own tables have allowed since the guest last invalidated.
 
 Shadow paging emulates a TLB. For each vCPU, each PCID it has used and a set of watched addresses (`AddressSpace`) the
@@ -51,9 +52,10 @@ Known differences of Linux 6.1 from a bare CPU. They are allowed here, unless `s
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from shadowmmu.check.oracle.translations import AddressSpace, Child, GuestMemory, Node, Unguarded
+from shadowmmu.check.oracle.translations import AddressSpace, Child, Node
+from shadowmmu.check.oracle.unguarded import GuestMemory, Unguarded
 from shadowmmu.hardware import walk as hw
-from shadowmmu.hardware.cpu import Violation
+from shadowmmu.hardware.host_memory import Violation
 from shadowmmu.hardware.second_level import Npt, SecondLevelFault, walk_two_dimensions
 from shadowmmu.hardware.two_dimensional import L2
 from shadowmmu.hardware.walk import Features, Paging, Step, Translation, bits, paging, walk
@@ -248,10 +250,7 @@ class VirtualTlb:
             self.views.append((other, other.steps))
         else:  # bit 63 counts as NX, bits 52-62 as ignored
             other = paging(self.cr0, cr4, self.efer | hw.EFER_NXE, features)
-            high = ~bits(62, 52)
-            self.views = [
-                (other, tuple(s._replace(reserved=s.reserved & high, reserved_large=s.reserved_large & high) for s in other.steps))
-            ]
+            self.views = [(other, tuple(step.without(bits(62, 52)) for step in other.steps))]
 
     # --- the checks
 

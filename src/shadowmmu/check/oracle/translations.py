@@ -1,73 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The sets of translations that a bare CPU could hold with one PCID: what the virtual TLB of `oracle` is made of."""
+# cython: annotation_typing=False, boundscheck=True, wraparound=True, cdivision=False, nonecheck=True
+"""The sets of translations that a bare CPU could hold with one PCID: what the virtual TLB of `oracle` is made of.
+
+Compiled, as it is gone through at each flush and each store to a table; its types stand in the .pxd.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+from shadowmmu.check.oracle.unguarded import GuestMemory, Unguarded
 from shadowmmu.hardware import walk as hw
 from shadowmmu.hardware.walk import Paging, Step, Translation, use_entry
 
-
-class GuestMemory(Protocol):
-    """The VM's memslots as they are now: what backs an address, whether it may be written; aligned values there."""
-
-    def host(self, gpa: int) -> int | None: ...
-    def writable(self, gpa: int) -> bool: ...
-    def read(self, hpa: int, size: int) -> int: ...
-
-
 Node = tuple[int, int]  # (step of a walk, the address above what its tables index)
+_ACCESSED, _DIRTY, _ALL = hw.ACCESSED, hw.DIRTY, hw.ALL
 
 
-class Unguarded:
-    """Guest tables that Linux 6.1 may let the guest write unseen, and what their entries have been.
-
-    Where a gfn was used as MMIO a mark may remember that it was writable. When a memslot has come, the next access through
-    that mark maps the gfn writable without a look at what is shadowed: what its entries were stays in force.
-    """
-
-    def __init__(self) -> None:
-        self.mmio: set[int] = set()
-        """gfns that were used where there was no memory."""
-        self.gfns: set[int] = set()
-        """Those of them that have memory by now."""
-        self.values: dict[int, set[int]] = {}
-        """Host address of an entry in such a table -> all that it was seen to be."""
-        self.outside: dict[int, dict[int, set[int]]] = {4: {}, 8: {}}
-        """Bytes of an entry -> host address -> what it was before stores from outside the VM. The MMU was not told of these, so that
-        stays in force where it is shadowed, until the guest itself stores there."""
-
-    def memory_changed(self, memory: GuestMemory) -> None:
-        self.gfns |= {gfn for gfn in self.mmio if memory.host(gfn << 12) is not None}
-
-    def store_from_outside(self, hpa: int, size: int, read: Callable[[int, int], int]) -> None:
-        """Such a store is about to be made."""
-        for width, entries in self.outside.items():
-            for at in range(hpa & -width, hpa + size, width):
-                entries.setdefault(at, set()).add(read(at, width))
-
-    def stored(self, hpa: int, size: int) -> None:
-        """The guest has stored, or the MMU was told: what is shadowed is of now, or will be when the guest flushes."""
-        for width, entries in self.outside.items():
-            for at in range(hpa & -width, hpa + size, width) if entries else ():
-                entries.pop(at, None)
-
-    def before(self, hpa: int, width: int, entry: int) -> set[int]:
-        """What the entry at `hpa` may be in the shadow besides `entry`, which it is now."""
-        if hpa in self.values:
-            self.values[hpa].add(entry)
-        return (self.values.get(hpa, set()) | self.outside[width].get(hpa, set())) - {entry}
-
-
-class Child(NamedTuple):
+class Child:
     """The entry `at` of the tables of one node: below it lie the watched `pages`, and the node `key`."""
 
-    step: int
-    at: int
-    key: Node
-    pages: tuple[int, ...]
+    def __init__(self, step: int, at: int, key: Node, pages: tuple[int, ...]) -> None:
+        self.step, self.at, self.key, self.pages = step, at, key, pages
 
 
 class Walked(Protocol):
@@ -87,10 +42,8 @@ class Walked(Protocol):
 class AddressSpace:
     """The sets of one PCID. Global pages found here serve the other PCIDs too (SDM 4.10.2.4)."""
 
-    __slots__ = ("cr3", "depends", "mixed", "pages", "tables", "tlb")
-
     def __init__(self, tlb: Walked, watched: Iterable[int], cr3: int) -> None:
-        self.tlb, self.cr3 = tlb, cr3
+        self.tlb, self.memory, self.cr3 = tlb, tlb.memory, cr3
         self.mixed = False
         """It may hold translations of several CR3s: another was loaded with this PCID, keeping them."""
         self.pages: dict[int, set[Translation]] = {page: set() for page in watched}
@@ -99,7 +52,9 @@ class AddressSpace:
 
     def keep(self, wanted: Callable[..., bool]) -> None:
         """Drop the pages that are not `wanted` (watched page, translation), then look at all tables again."""
-        self.pages = {page: {t for t in members if wanted(page, t)} for page, members in self.pages.items()}
+        for page, members in self.pages.items():
+            if members:
+                self.pages[page] = {t for t in members if wanted(page, t)}
         self.rebuild()
 
     def rebuild(self) -> None:
@@ -120,44 +75,47 @@ class AddressSpace:
 
     def _visit(self, key: Node, table: int, rights: int) -> None:
         """The CPU can have reached `table` at this node with `rights`: so all its watched entries count."""
-        if (table, rights) in self.tables[key]:
+        reached, at = self.tables[key], (table, rights)
+        if at in reached:
             return
-        self.tables[key].add((table, rights))
-        tlb, memory, width = self.tlb, self.tlb.memory, self.tlb.mode.entry_size
-        start = memory.host(table)
+        reached.add(at)
+        tlb, width = self.tlb, self.tlb.mode.entry_size
+        start = self.memory.host(table)
         if start is None:
             return
-        below = rights if memory.writable(table) else rights | hw.ACCESSED
-        unguarded = table >> 12 in tlb.unguarded.gfns
+        first = start
+        below = rights if self.memory.writable(table) else rights | _ACCESSED
+        unguarded = tlb.unguarded
+        mmio = bool(unguarded.gfns) and table >> 12 in unguarded.gfns
         for child in tlb.shape[key]:
-            hpa = start + child.at * width
-            if unguarded:
-                tlb.unguarded.values.setdefault(hpa, set())
+            hpa = first + child.at * width
+            if mmio:
+                unguarded.values.setdefault(hpa, set())
             self.depends.setdefault(hpa, []).append((child, below))
-            self._use(child, hpa, below)
+            self._use(child, hpa, below, width)
 
-    def _use(self, child: Child, hpa: int, rights: int) -> None:
-        """Add what the entry at `hpa` leads to now. ACCESSED in `rights`: its table is in a read-only slot."""
-        entry = self.tlb.memory.read(hpa, self.tlb.mode.entry_size)
-        unguarded, width = self.tlb.unguarded, self.tlb.mode.entry_size
+    def _use(self, child: Child, hpa: int, rights: int, width: int) -> None:
+        """Add what the entry of `width` bytes at `hpa` leads to now. ACCESSED in `rights`: its table is in a read-only slot."""
+        entry = self.memory.read(hpa, width)
+        unguarded = self.tlb.unguarded
         self._follow(child, entry, rights)
-        if hpa in unguarded.values or hpa in unguarded.outside[width]:
+        if (unguarded.values and hpa in unguarded.values) or ((outside := unguarded.outside[width]) and hpa in outside):
             for value in unguarded.before(hpa, width, entry):
                 self._follow(child, value, rights)
 
     def _follow(self, child: Child, entry: int, rights: int) -> None:
         """Add what an entry of this value leads to."""
-        if rights & hw.ACCESSED:
-            entry |= hw.ACCESSED | hw.DIRTY
-        if not entry & hw.ACCESSED:
+        if rights & _ACCESSED:
+            entry |= _ACCESSED | _DIRTY
+        if not entry & _ACCESSED or not entry & 1:
             return
         for mode, steps in self.tlb.views:
-            result = use_entry(mode, steps[child.step], entry, rights & hw.ALL)
-            if isinstance(result, int):
+            step = steps[child.step]
+            fault, address, below, leaf = use_entry(mode, step, entry, rights & _ALL)
+            if fault:
                 continue
-            address, below, leaf = result
             if leaf:
-                found = Translation(address, steps[child.step].shift, below)
+                found = Translation(address, step.shift, below)
                 for page in child.pages:
                     self.pages[page].add(found)
             else:
@@ -172,5 +130,5 @@ class AddressSpace:
             if slot in self.depends:
                 count += 1
                 for child, rights in tuple(self.depends[slot]):
-                    self._use(child, slot, rights)
+                    self._use(child, slot, rights, width)
         return count

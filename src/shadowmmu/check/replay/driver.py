@@ -34,7 +34,7 @@ from shadowmmu.check.replayed.inputs import (
 )
 from shadowmmu.check.replayed.vmrun import compare_exit, leave, vmcb_state
 from shadowmmu.check.special_roots.special_vm import Parted
-from shadowmmu.hardware.cpu import Violation
+from shadowmmu.hardware.host_memory import Violation
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.x86.control import Cr0, Efer

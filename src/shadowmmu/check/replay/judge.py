@@ -19,7 +19,7 @@ from shadowmmu.check.audit import audit
 from shadowmmu.check.oracle.oracle import Oracle, VirtualTlb
 from shadowmmu.check.replayed.inputs import ControlRegister, DirtyLog, Fault, Inject, Input, Invlpg, Translate, WriteEmulated
 from shadowmmu.check.replayed.replayed_vm import ReplayedVm
-from shadowmmu.hardware.cpu import Violation
+from shadowmmu.hardware.host_memory import Violation
 from shadowmmu.hardware.path import path
 from shadowmmu.hardware.walk import FETCH, USER, WRITE, features_of
 from shadowmmu.x86.control import Cr4

@@ -443,7 +443,7 @@ class Vm:
 
     def bugs(self) -> list[str]:
         """Names of the kernel's WARNs and BUGs that were hit; empty in a correct engine."""
-        return [bug.name for bug in engine_state.Bug if self.kvm.bugs >> int(bug) & 1]
+        return [bug.name for bug in engine_state.Bug if self.kvm.bugs >> int(bug) & 1] if self.kvm.bugs else []
 
     # --- events
 

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# `oracle` is compiled; it needs no types.

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Guest tables that may be other than their shadow, though nobody has flushed: what the entries in them have been."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+
+class GuestMemory(Protocol):
+    """The VM's memslots as they are now: what backs an address, whether it may be written; aligned values there."""
+
+    def host(self, gpa: int) -> int | None: ...
+    def writable(self, gpa: int) -> bool: ...
+    def read(self, hpa: int, size: int) -> int: ...
+
+
+class Unguarded:
+    """Guest tables that Linux 6.1 may let the guest write unseen, and what their entries have been.
+
+    Where a gfn was used as MMIO a mark may remember that it was writable. When a memslot has come, the next access through
+    that mark maps the gfn writable without a look at what is shadowed: what its entries were stays in force.
+    """
+
+    def __init__(self) -> None:
+        self.mmio: set[int] = set()
+        """gfns that were used where there was no memory."""
+        self.gfns: set[int] = set()
+        """Those of them that have memory by now."""
+        self.values: dict[int, set[int]] = {}
+        """Host address of an entry in such a table -> all that it was seen to be."""
+        self.outside: dict[int, dict[int, set[int]]] = {4: {}, 8: {}}
+        """Bytes of an entry -> host address -> what it was before stores from outside the VM. The MMU was not told of these, so that
+        stays in force where it is shadowed, until the guest itself stores there."""
+
+    def memory_changed(self, memory: GuestMemory) -> None:
+        self.gfns |= {gfn for gfn in self.mmio if memory.host(gfn << 12) is not None}
+
+    def store_from_outside(self, hpa: int, size: int, read: Callable[[int, int], int]) -> None:
+        """Such a store is about to be made."""
+        for width, entries in self.outside.items():
+            for at in range(hpa & -width, hpa + size, width):
+                entries.setdefault(at, set()).add(read(at, width))
+
+    def stored(self, hpa: int, size: int) -> None:
+        """The guest has stored, or the MMU was told: what is shadowed is of now, or will be when the guest flushes."""
+        for width, entries in self.outside.items():
+            for at in range(hpa & -width, hpa + size, width) if entries else ():
+                entries.pop(at, None)
+
+    def before(self, hpa: int, width: int, entry: int) -> set[int]:
+        """What the entry at `hpa` may be in the shadow besides `entry`, which it is now."""
+        if hpa in self.values:
+            self.values[hpa].add(entry)
+        return (self.values.get(hpa, set()) | self.outside[width].get(hpa, set())) - {entry}
