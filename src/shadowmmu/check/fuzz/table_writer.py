@@ -79,8 +79,8 @@ class TableWriter:
         if self.guest.nested and chance < 0.6:
             self._add(Kind.L1_STORE, vcpu, gpa, size, entry)
             return
-        before = self._read(gpa - size, size)
-        if chance < 0.1 and gpa & 0xFFF and before is not None:  # with the entry before it, in one store
+        before = self._read(gpa - size, size) if gpa & 0xFFF else None
+        if chance < 0.1 and before is not None:  # with the entry before it, in one store
             self._add(Kind.POKE, vcpu, gpa - size, 2 * size, before | entry << 8 * size)
         elif chance < 0.2:  # in two pieces, one of them misaligned or short
             cut = self.random.randrange(1, size)
