@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 
 from shadowmmu.hardware import walk as hw
 from shadowmmu.hardware.controller import Controller
+from shadowmmu.hardware.held import Held
 from shadowmmu.hardware.host_memory import HostMemory, Violation
 from shadowmmu.hardware.tlb import Source, Tlb, source
 from shadowmmu.hardware.walk import Features, Paging, TrailEntry, Translation, paging, walk
@@ -85,6 +86,8 @@ class ModelCpu:
         self.tlb = Tlb(random)
         self.root = 0
         self.pdptes: tuple[int, ...] | None = None
+        self.held: Held | None = None
+        """What it may hold without having been asked, where somebody looks at that."""
         self.entered: Callable[[], None] | None = None
         """Called at each VM entry, when what was asked for has been flushed."""
 
@@ -103,8 +106,10 @@ class ModelCpu:
         self.tag = self.vcpu.cr3 & 0xFFF if self.vcpu.cr4 & hw.CR4_PCIDE and not self.npt_levels else 0
         if entry.flush_all:
             self.tlb.flush_all()
+            if self.held is not None:
+                self.held.flush()
         for gva in entry.flush_gvas:
-            self.tlb.invlpg(self.tag, gva, mode)
+            self.forget(gva)
         if mode.levels == 3 and not self.features.amd:
             self.pdptes = tuple(self.memory.read(entry.root + 8 * i, 8) for i in range(4))
             for pdpte in self.pdptes:
@@ -121,7 +126,7 @@ class ModelCpu:
         page = tlb.page(tag, gva)
         if page is not None:
             if not mode.permits(page.rights, access, ac):
-                tlb.invlpg(tag, gva, mode)  # a #PF from a stale entry is allowed, and drops it (SDM 4.10.4.3, 4.10.4.1)
+                self.forget(gva)  # a #PF from a stale entry is allowed, and drops it (SDM 4.10.4.3, 4.10.4.1)
                 return ~(mode.code(access) | hw.PRESENT)
             if not access & hw.WRITE or page.rights & hw.DIRTY:
                 return page.address(gva)
@@ -133,8 +138,14 @@ class ModelCpu:
             if self.entered is not None:
                 tlb.remember(tag, gva, mode, result, trail, self._sources(gva, result, trail, resume is None))
             return result.address(gva)
-        tlb.invlpg(tag, gva, mode)
+        self.forget(gva)
         return ~result
+
+    def forget(self, gva: int) -> None:
+        """A flush of one address that was asked for, or a #PF there (SDM 4.10.4.1)."""
+        self.tlb.invlpg(self.tag, gva, self.mode)
+        if self.held is not None:
+            self.held.drop(self.tag, gva)
 
     def _sources(self, gva: int, page: Translation, trail: list[TrailEntry], whole: bool) -> list[Source]:
         """The entries that a translation was made of; of a whole walk of PAE tables the PDPTE too."""

@@ -35,7 +35,7 @@ def running(write: bool = True) -> tuple[ModelCpu, HostMemory, list[TrailEntry]]
     memory = HostMemory(vm.host_regions())
     oracle = Oracle(Memory(vm, memory), (GVA,), 1, Features(maxphyaddr=40))
     cpu = ModelCpu(vm.vcpus[0], memory, Features(maxphyaddr=46), oracle.vcpus[0])
-    Agreement(cpu, oracle.vcpus[0], lambda _: False)
+    Agreement(cpu, oracle.vcpus[0], lambda _: False, (GVA,), {0: (GVA,)})
     cpu.access(GVA, 2 if write else 0, False, 8, 1 if write else None)
     path = [source for key, sources in cpu.tlb.sources.items() if key[0] == "page" for source in sources]
     return cpu, memory, [TrailEntry(0, s.pa, memory.read(s.pa, 8), 0, 0) for s in path]

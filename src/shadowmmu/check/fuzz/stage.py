@@ -100,7 +100,7 @@ class Stage:
         npt_levels = self.host_levels if self.nested else 0
         self.cpus = [ModelCpu(v, self.memory, host, self.oracle.vcpus[i], evict, npt_levels) for i, v in enumerate(self.vm.vcpus)]
         for i, cpu in enumerate(self.cpus):
-            Agreement(cpu, self.oracle.vcpus[i], self._unsync_below)
+            Agreement(cpu, self.oracle.vcpus[i], self._unsync_below, WATCHED, self.reach)
 
     def _unsync_below(self, root: int) -> bool:
         """As the shadow page marks it; a bare root is none."""

@@ -1,37 +1,69 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""I11: what a vCPU's TLB and paging-structure caches hold at VM entry, the shadow tables still allow.
+"""What is asked at each VM entry of a model CPU, when what the engine wanted flushed has been.
 
-A missing flush shows the moment the vCPU runs again, not when the guest happens to use the address. Tables may allow
-more than is cached; less of a right that is cached, another address, or nothing, was to be flushed. Entries of another
-PCID are looked at when it is loaded.
+I11: what the CPU may hold in its TLB and paging-structure caches, the shadow tables still allow. It may hold what it used
+(`hardware/tlb`), and whatever the tables allowed when it ran last (`hardware/held`): so a missing flush shows the moment
+the vCPU runs again, whoever changed the entry, and not when the guest happens to use the address. Tables may allow more
+than is held; less of a right, another address, or nothing, was to be flushed. What another PCID holds is looked at when it is loaded.
 
-I12: when the guest has flushed, no table below the root that it enters with is unsync: its shadow is of now.
+I12: what the shadow tables allow of the watched addresses, the guest has allowed. Looked at where a way through the tables is
+other than at the last entry, and of all addresses when the guest has flushed: then no table below the root is unsync, either.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from shadowmmu.check.oracle.oracle import VirtualTlb
 from shadowmmu.hardware.cpu import ModelCpu
+from shadowmmu.hardware.held import Held
 from shadowmmu.hardware.host_memory import Violation
+from shadowmmu.hardware.walk import FETCH, USER, WRITE
+
+KINDS = 0, WRITE, USER, USER | WRITE, FETCH, USER | FETCH
 
 
 class Agreement:
-    """Watches the TLB of one model CPU."""
+    """Watches one model CPU. `reach`: the addresses that a guest with so many levels of paging can name."""
 
-    def __init__(self, cpu: ModelCpu, tlb: VirtualTlb, unsync_below: Callable[[int], bool]) -> None:
+    def __init__(
+        self, cpu: ModelCpu, tlb: VirtualTlb, unsync_below: Callable[[int], bool], watched: Sequence[int], reach: Mapping[int, Sequence[int]]
+    ) -> None:
         self.cpu, self.tlb, self.unsync_below = cpu, tlb, unsync_below
+        self.held = cpu.held = Held(cpu.memory, tuple(watched))
+        self.reach = {levels: sum(1 << number for number, gva in enumerate(watched) if gva in some) for levels, some in reach.items()}
         cpu.entered = self.check
 
     def check(self) -> None:
-        """Raises a violation for the first thing cached that should have been flushed, or a table that should have been synced."""
-        if self.tlb.flushed:
-            self.tlb.flushed = False
-            if self.unsync_below(self.cpu.root):
-                raise Violation(f"{self.tlb.name}: I12: has flushed, and enters the guest with unsync tables below root {self.cpu.root:#x}")
+        """Raises a violation for the first thing held that should have been flushed, or allowed and should not be."""
+        flushed, self.tlb.flushed = self.tlb.flushed, False
+        if flushed and self.unsync_below(self.cpu.root):
+            raise Violation(f"{self.tlb.name}: I12: has flushed, and enters the guest with unsync tables below root {self.cpu.root:#x}")
+        self._check_used()
+        stale = self.held.stale(self.cpu.tag)
+        if stale is not None:
+            self._tell("what it may have walked ahead to", *stale)
+        nested = self.cpu.npt_levels != 0
+        news = self.held.look(self.cpu.tag, self.cpu.root, self.cpu.mode, self.reach[self.tlb.mode.levels], flushed)
+        if not nested or self.cpu.vcpu.guest_mode:
+            for gva, shift, page, rights in news:
+                self._check_allowed(gva, page | gva & (1 << shift) - 1, rights, KINDS[2:4] + KINDS[5:] if nested else KINDS)
+
+    def _check_used(self) -> None:
+        """I11 of what was used."""
         for gva, kind, entry in self.cpu.tlb.changed(self.cpu.tag, self.cpu.memory):
             what = "a table on the way to" if kind == "table" else "the translation of"
-            was, now = entry.value, self.cpu.memory.read(entry.pa, 8) & entry.mask
-            raise Violation(
-                f"{self.tlb.name}: I11: enters the guest with {what} {gva:#x} in its TLB, made of entry {entry.pa:#x} when it was "
-                f"{was:#x}, which is {now:#x} now, and no flush was asked for"
-            )
+            self._tell(what, gva, entry.pa, entry.value, self.cpu.memory.read(entry.pa, 8) & entry.mask)
+
+    def _tell(self, what: str, gva: int, pa: int, was: int, now: int) -> None:
+        raise Violation(
+            f"{self.tlb.name}: I11: enters the guest with {what} {gva:#x} in its TLB, made of entry {pa:#x} when it was "
+            f"{was:#x}, which is {now:#x} now, and no flush was asked for"
+        )
+
+    def _check_allowed(self, gva: int, hpa: int, rights: int, kinds: Sequence[int]) -> None:
+        """I12: each access that the shadow lets through, of a guest that has not set EFLAGS.AC, if that is enough."""
+        mode = self.cpu.mode
+        for access in kinds:
+            if mode.permits(rights, access, False):
+                self.tlb.completed(gva, access, False, hpa)
+            elif mode.permits(rights, access, True):
+                self.tlb.completed(gva, access, True, hpa)
