@@ -105,9 +105,7 @@ class ModelCpu:
         self.root = entry.root
         self.tag = self.vcpu.cr3 & 0xFFF if self.vcpu.cr4 & hw.CR4_PCIDE and not self.npt_levels else 0
         if entry.flush_all:
-            self.tlb.flush_all()
-            if self.held is not None:
-                self.held.flush()
+            self.flush()
         for gva in entry.flush_gvas:
             self.forget(gva)
         if mode.levels == 3 and not self.features.amd:
@@ -140,6 +138,12 @@ class ModelCpu:
             return result.address(gva)
         self.forget(gva)
         return ~result
+
+    def flush(self) -> None:
+        """Everything that it holds is gone."""
+        self.tlb.flush_all()
+        if self.held is not None:
+            self.held.flush()
 
     def forget(self, gva: int) -> None:
         """A flush of one address that was asked for, or a #PF there (SDM 4.10.4.1)."""

@@ -25,7 +25,12 @@ class Agreement:
     """Watches one model CPU. `reach`: the addresses that a guest with so many levels of paging can name."""
 
     def __init__(
-        self, cpu: ModelCpu, tlb: VirtualTlb, unsync_below: Callable[[int], bool], watched: Sequence[int], reach: Mapping[int, Sequence[int]]
+        self,
+        cpu: ModelCpu,
+        tlb: VirtualTlb,
+        unsync_below: Callable[[int], bool],
+        watched: Sequence[int],
+        reach: Mapping[int, Sequence[int]],
     ) -> None:
         self.cpu, self.tlb, self.unsync_below = cpu, tlb, unsync_below
         self.held = cpu.held = Held(cpu.memory, tuple(watched))
