@@ -10,6 +10,7 @@ from designs import every_design
 
 from shadowmmu import GuestTables, Outcome, Vm
 from shadowmmu.check.audit import audit
+from shadowmmu.engine.face.kernels import KERNELS
 from shadowmmu.x86.control import Cr0, Cr4, Efer
 from shadowmmu.x86.pferr import Pferr
 
@@ -196,6 +197,24 @@ def test_a_nested_fault_names_the_level_it_came_from() -> None:
     assert vcpu.exception is not None and vcpu.exception.nested and vcpu.exception.cr2 == 0x66000
     assert vcpu.gva_to_gpa(0x7000, 0) is None
     assert not vcpu.exception.nested and vcpu.exception.cr2 == 0x7000
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("smep", [0, int(Cr4.SMEP)])
+@pytest.mark.parametrize("nx", [0, int(Efer.NXE)])
+def test_a_nested_fault_tells_of_a_fetch_if_l1_has_nx_or_smep(kernel: str, smep: int, nx: int) -> None:
+    """Also where SMEP means nothing else for L1's nested tables, as in 7.3."""
+    vm = Vm(memory_mib=8, tdp=True, kernel=kernel)
+    vcpu = vm.vcpus[0]
+    map_page(vm, "4-level", 0x20000)
+    assert vcpu.set_sregs(cr0=ON, cr3=0, cr4=int(Cr4.PAE) | smep, efer=int(Efer.LME | Efer.LMA) | nx)
+    assert vcpu.nested_vmrun(cr3=0, ncr3=0x20000, **NONPAGING)
+    vcpu.enter()
+    assert vcpu.page_fault(0x5000, int(Pferr.FETCH | Pferr.USER)) == Outcome.FIXED, "of a user page, too"
+    assert vcpu.page_fault(0x6000, int(Pferr.FETCH | Pferr.USER)) == Outcome.INJECT
+    assert vcpu.exception is not None and vcpu.exception.nested
+    assert bool(vcpu.exception.error_code & Pferr.FETCH) == bool(smep or nx)
+    assert audit(vm) == []
 
 
 def test_ept_execute_only_and_its_faults() -> None:

@@ -42,6 +42,7 @@ cpdef enum Ext:                             # kvm_mmu_extended_role: what only t
     CR4_SMEP = 0x20
     CR4_LA57 = 0x40
     EFER_LMA = 0x80
+    HAS_PFERR_FETCH = 0x100
 
 
 cdef inline int role_level(role_t role) noexcept nogil:

@@ -37,5 +37,6 @@ class Ext(IntFlag):
     CR4_SMEP = 0x20
     CR4_LA57 = 0x40
     EFER_LMA = 0x80
+    HAS_PFERR_FETCH = 0x100
 
 def describe_role(role: int) -> str: ...

@@ -60,6 +60,8 @@ def calc_cpu_role(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, cr0: u64, cr4: u64, efer: u6
         role |= Role.HAS_4_BYTE_GPTE
     role |= cython.cast(role_t, paging_levels(cr0, cr4, efer))
     ext |= (Ext.CR4_SMEP if cr4 & Cr4.SMEP else 0) | (Ext.CR4_SMAP if cr4 & Cr4.SMAP else 0) | (Ext.CR4_PSE if cr4 & Cr4.PSE else 0)
+    if efer & Efer.NXE or cr4 & Cr4.SMEP:
+        ext |= Ext.HAS_PFERR_FETCH
     if efer & Efer.LMA:
         ext |= Ext.EFER_LMA | (Ext.CR4_PKE if cr4 & Cr4.PKE else 0) | (Ext.CR4_LA57 if cr4 & Cr4.LA57 else 0)
     mmu.cpu_role = role
@@ -240,12 +242,14 @@ def init_mmu(vcpu: KvmVcpuPtr) -> cython.void:
 def init_shadow_npt(vcpu: KvmVcpuPtr, cr4: u64, efer: u64) -> cython.void:
     """kvm_init_shadow_npt_mmu: roles for L1's NPT, read as L1's own registers say.
 
-    Of CR0 only PG counts, and there are no protection keys; levels are the host's. A 4-level NPT on a 5-level host
-    gets a level-5 page that shadows nothing: `passthrough`.
+    Of CR0 only PG counts, and there are no protection keys; levels are the host's. Where SMEP does not count, it still makes
+    faults tell of fetches. A 4-level NPT on a 5-level host gets a level-5 page that shadows nothing: `passthrough`.
     """
     mmu: KvmMmuPtr = cython.address(vcpu.guest_mmu)
     if vcpu.kvm.rules.npt_role_plain:
-        calc_cpu_role(vcpu, mmu, Cr0.PG | Cr0.WP, cr4 & ~cython.cast(u64, Cr4.PKE | Cr4.SMEP | Cr4.SMAP), efer)
+        calc_cpu_role(vcpu, mmu, Cr0.PG | Cr0.WP, cr4 & ~cython.cast(u64, Cr4.PKE | Cr4.SMAP), efer)
+        mmu.cpu_role &= ~cython.cast(role_t, Role.SMEP_ANDNOT_WP)
+        mmu.cpu_ext &= ~cython.cast(u32, Ext.CR4_SMEP)
     else:
         calc_cpu_role(vcpu, mmu, Cr0.PG, cr4 & ~cython.cast(u64, Cr4.PKE), efer)
     level: cython.int = vcpu.kvm.host_levels

@@ -12,7 +12,7 @@ Inline in the .pxd, since they run in every fault: `entry_size`, `gpte_present`,
 import cython
 from cython.cimports.libc.string import memcpy
 from cython.cimports.shadowmmu.engine.arena.events import Event, emit
-from cython.cimports.shadowmmu.engine.arena.role import Access, Ext, Role
+from cython.cimports.shadowmmu.engine.arena.role import Access, Ext
 from cython.cimports.shadowmmu.engine.arena.state import (
     PAGE_SHIFT,
     PAGE_SIZE,
@@ -107,7 +107,7 @@ def walk_fault(
 ) -> Walk:
     """Fill in the fault a CPU would raise; `rwx`: EPT rights found so far."""
     code |= access & (Pferr.WRITE | Pferr.USER)
-    if access & Pferr.FETCH and (mmu.cpu_role & Role.EFER_NX or mmu.cpu_ext & Ext.CR4_SMEP):
+    if access & Pferr.FETCH and mmu.cpu_ext & Ext.HAS_PFERR_FETCH:
         code |= Pferr.FETCH
     fault: GuestExceptionPtr = cython.address(walker.fault)
     fault.pending = True
