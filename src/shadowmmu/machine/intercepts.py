@@ -35,5 +35,7 @@ _CRS = _CR0 | _CR2 | _CR4 | _CR8
 NESTED_PAGING = Intercepts(_CRS, _CRS, 0, 0, MASK32, int(_FIRST), int(_SECOND))
 """The guest walks its own tables: CR3 and INVLPG are its own."""
 SHADOW_PAGING = NESTED_PAGING | Intercepts(_CR3, _CR3, 0, 0, 0, int(Intercept1.INVLPG), 0)
+TABLE_LOADS = Intercepts(0, 0, 0, 0, 0, int(Intercept1.IDTR_WRITE | Intercept1.GDTR_WRITE | Intercept1.LDTR_WRITE | Intercept1.TR_WRITE), 0)
+"""This CPU takes bases that are not canonical. Not for the bare platform, whose guests meet what KVM's do, fault by fault."""
 EXIT_ON_PAUSE = Intercepts(0, 0, 0, 0, 0, int(Intercept1.PAUSE), 0)
 """So that other vCPUs get their turn."""

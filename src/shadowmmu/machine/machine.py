@@ -21,7 +21,7 @@ from shadowmmu.machine.devices.text_screen import SCREEN, SCREEN_SIZE, screen_te
 from shadowmmu.machine.devices.uart import SERIAL, SerialPort, Uart
 from shadowmmu.machine.emulator.decode import UnemulatedInstruction
 from shadowmmu.machine.exits.ports import guard_port
-from shadowmmu.machine.intercepts import EXIT_ON_PAUSE, NESTED_PAGING, SHADOW_PAGING
+from shadowmmu.machine.intercepts import EXIT_ON_PAUSE, NESTED_PAGING, SHADOW_PAGING, TABLE_LOADS
 from shadowmmu.machine.last_seen import FaultWitness, LastSeen, place_of
 from shadowmmu.machine.loader import Guest, Loaded, load_image
 from shadowmmu.machine.loop.outside import is_runnable
@@ -156,6 +156,8 @@ class Machine:
         intercepts = NESTED_PAGING if self.vm.tdp else SHADOW_PAGING
         if guest.vcpus > 1:
             intercepts |= EXIT_ON_PAUSE
+        if guest.platform == "pc":
+            intercepts |= TABLE_LOADS
 
         def guard(state: State, port: int, size: int) -> ExitKind | None:
             return guard_port(processor, state, port, size)
@@ -170,7 +172,7 @@ class Machine:
         mmio = MmioBus(self._unclaimed)
         if self._pc is not None:
             self._pc.mmio(number, mmio)
-        memory = GuestMemory(vcpu, self._stored, self._unclaimed, mmio)
+        memory = GuestMemory(vcpu, self._stored, self._unclaimed, mmio, has_la57=cpuid.offers("la57"))
         processor = Processor(vcpu, cpu, cpuid, intercepts, memory, witness=witness, clock=self.clock, apic=apic, quick=quick)
         witness.processor = processor
         self._witnesses.append(witness)

@@ -157,6 +157,7 @@ class ExitKind(Enum):
     SOFTWARE_INTERRUPT = "software interrupt"  # INT n, INT3, INTO
     CR_READ = "CR read"  # number: register; so the next
     CR_WRITE = "CR write"
+    TABLE_LOAD = "table load"  # LGDT, LIDT, LLDT, LTR; number: exit code
     INVLPG = "INVLPG"
     CPUID = "CPUID"
     MSR = "MSR"  # number: 0 read, 1 write

@@ -72,6 +72,10 @@ class Intercept1(IntEnum):
     INIT = 1 << 3
     VINTR = 1 << 4
     CR0_SELECTIVE = 1 << 5  # writes that change more of CR0 than TS and MP
+    IDTR_WRITE = 1 << 10
+    GDTR_WRITE = 1 << 11
+    LDTR_WRITE = 1 << 12
+    TR_WRITE = 1 << 13
     RDTSC = 1 << 14
     RDPMC = 1 << 15
     IRET = 1 << 20
@@ -122,6 +126,10 @@ class SvmExit(IntEnum):
     INIT = 0x63
     VINTR = 0x64
     CR0_SELECTIVE = 0x65
+    IDTR_WRITE = 0x6A
+    GDTR_WRITE = 0x6B
+    LDTR_WRITE = 0x6C
+    TR_WRITE = 0x6D
     RDTSC = 0x6E
     RDPMC = 0x6F
     CPUID = 0x72

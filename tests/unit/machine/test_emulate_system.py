@@ -9,7 +9,7 @@ from flat_bench import CODE, DATA, SIZE, FlatVcpu, flat_state
 from shadowmmu.machine.emulator.decode import Fetcher, UnemulatedInstruction
 from shadowmmu.machine.emulator.emulate import Emulator
 from shadowmmu.machine.memory.linear_memory import GuestFault, GuestMemory
-from shadowmmu.machine.seam import Reg, Seg, State, Table
+from shadowmmu.machine.seam import MASK64, Reg, Seg, State, Table
 
 _GDT = DATA + 0x1000
 _DATA_0, _DATA_3, _CODE_64, _CODE_32, _TSS, _LDT, _ABSENT = 0x08, 0x13, 0x18, 0x20, 0x28, 0x38, 0x48
@@ -64,8 +64,8 @@ class Bench:
         self.state = flat_state(gpr, 2, long=long)
         self.state.system = self.state.system._replace(gdtr=Table(_GDT, 0x4F))
 
-    def step(self) -> State:
-        memory = GuestMemory(self.vcpu, lambda gpa, size: None)
+    def step(self, *, has_la57: bool = False) -> State:
+        memory = GuestMemory(self.vcpu, lambda gpa, size: None, has_la57=has_la57)
         return Emulator(memory, Fetcher(memory), self.cpu).step(self.state)
 
 
@@ -80,6 +80,29 @@ def test_ltr_marks_the_tss_busy_and_reads_its_whole_base() -> None:
     assert (tr.selector, tr.base, tr.limit) == (_TSS, 0xFFFF8000_00001234, 0x67)
     assert bench.ram[_GDT + _TSS + 5] == 0x8B
     with pytest.raises(GuestFault, match="#GP error code 0x28"):
+        bench.step()
+
+
+@pytest.mark.parametrize(("bits", "bad"), [(48, 1 << 48), (57, 1 << 60)])
+def test_bases_are_canonical_in_the_widest_mode_of_the_cpu(bits: int, bad: int) -> None:
+    good = -1 << (bits - 1) & MASK64
+    for code, register in (("0f0116", "gdtr"), ("0f011e", "idtr")):
+        step = Bench(code, struct.pack("<HQ", 0x77, good)).step
+        assert getattr(step(has_la57=bits == 57).system, register) == Table(good, 0x77)
+        with pytest.raises(GuestFault, match="#GP error code 0x0"):
+            Bench(code, struct.pack("<HQ", 0x77, bad)).step(has_la57=bits == 57)
+    bench = Bench("0f001e", word(_TSS))
+    struct.pack_into("<Q", bench.ram, _GDT + _TSS + 8, bad >> 32)
+    with pytest.raises(GuestFault, match="#GP error code 0x28"):
+        bench.step(has_la57=bits == 57)
+
+
+def test_a_table_of_16_bit_operands_has_a_short_base() -> None:
+    assert Bench("660f0116", struct.pack("<HI", 0x77, 0x12345678), long=False).step().system.gdtr == Table(0x345678, 0x77)
+    assert Bench("0f0116", struct.pack("<HI", 0x77, 0x12345678), long=False).step().system.gdtr == Table(0x12345678, 0x77)
+    bench = Bench("0f0116", bytes(10))
+    bench.state.system = bench.state.system._replace(cpl=3)
+    with pytest.raises(GuestFault, match="#GP"):
         bench.step()
 
 

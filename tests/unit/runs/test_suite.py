@@ -97,6 +97,13 @@ def test_images_are_run_and_told_apart(tree: Path) -> None:
     assert not report.as_expected, "one of them never ends"
 
 
+def test_a_hypervisor_on_nested_paging_has_no_way_around_the_engine(tree: Path) -> None:
+    config = tree / "x86" / "unittests.cfg"
+    config.write_text(config.read_text().replace("file = bad.flat", "file = bad.flat\nqemu_params = -cpu max,+svm"))
+    (found,) = run_suite(read_suite(tree), only=["bad"]).images
+    assert (found.outcome, found.elsewhere) == ("FAIL", [])
+
+
 def test_the_audit_sees_every_exit_of_an_image(tree: Path) -> None:
     (found,) = run_suite(read_suite(tree), audit="every", only=["good"]).images
     assert (found.outcome, found.count("PASS"), found.violations) == ("PASS", 2, [])
@@ -108,10 +115,11 @@ def test_options_of_an_entry_become_those_of_a_guest(tree: Path) -> None:
     assert [entry.seconds for entry in suite.entries[:2]] == [90, 30]
     parameters = ("-cpu", "max,+svm,-x2apic,vendor=GenuineIntel", "-m", "4g")
     guest = guest_of(suite, Entry(name="e", file="good.flat", parameters=parameters, vcpus=4))
-    assert (guest.vcpus, guest.memory_mib, guest.features, guest.without) == (4, 3072, ("npt", "svm"), ("x2apic",))
+    assert (guest.vcpus, guest.memory_mib, guest.features, guest.without) == (4, 3072, ("la57", "npt", "svm"), ("x2apic",))
     assert guest.vendor == "Intel"
     guest = guest_of(suite, Entry(name="e", file="good.flat", parameters=("-cpu", "max,+svm,-npt", "-m", "2048")))
-    assert (guest.memory_mib, guest.features) == (2048, ("svm",))
+    assert (guest.memory_mib, guest.features) == (2048, ("la57", "svm"))
+    assert guest_of(suite, Entry(name="e", file="good.flat", parameters=("-cpu", "qemu64,-x2apic"))).features == ()
     assert why_skipped(suite, Entry(name="e", file="good.flat", parameters=("-device", "intel-iommu"))) == "not offered: an IOMMU"
 
 

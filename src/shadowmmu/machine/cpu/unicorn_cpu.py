@@ -213,7 +213,7 @@ class UnicornCpu:
             dr6, dr7 = struct.unpack("<QQ", debug)
             old = self._system
             self._system = System(
-                tuple([_segment(fields, i) for i in range(6)]),
+                tuple([self._host.as_given(_segment(fields, i)) for i in range(6)]),
                 _segment(fields, 6),
                 _segment(fields, 7),
                 Table(fields[33], fields[34]),

@@ -10,6 +10,10 @@ HOOKED = 0x100
 _RSVD, _PRESENT = int(Pferr.RSVD), int(Pferr.PRESENT)
 _PLAIN_EXITS = {
     SvmExit.SOFTWARE_INTERRUPT: ExitKind.SOFTWARE_INTERRUPT,
+    SvmExit.IDTR_WRITE: ExitKind.TABLE_LOAD,
+    SvmExit.GDTR_WRITE: ExitKind.TABLE_LOAD,
+    SvmExit.LDTR_WRITE: ExitKind.TABLE_LOAD,
+    SvmExit.TR_WRITE: ExitKind.TABLE_LOAD,
     SvmExit.INVLPG: ExitKind.INVLPG,
     SvmExit.CPUID: ExitKind.CPUID,
     SvmExit.RDTSC: ExitKind.RDTSC,

@@ -20,9 +20,10 @@ from unicorn.unicorn_py3 import Uc, UcError
 from unicorn.unicorn_py3.unicorn import uclib
 
 from shadowmmu.machine.cpu.stop_request import StopRequest
-from shadowmmu.machine.seam import MASK32, Controls, CpuError, Intercepts, Reg, Segment, State, Table
+from shadowmmu.machine.seam import MASK32, Controls, CpuError, Intercepts, Reg, Seg, Segment, State, Table
+from shadowmmu.x86.control import Efer
 from shadowmmu.x86.msr import EFER, VM_HSAVE_PA
-from shadowmmu.x86.vmcb import Vmcb
+from shadowmmu.x86.vmcb import Attr, Vmcb
 
 PRIVATE_BASE = 0xE000_0000
 """Host physical address of the private region; the low zone of host memory must end below it."""
@@ -34,6 +35,7 @@ HOST_EFER, HOST_CR0, HOST_CR4 = 0x1D01, 0x80010001, 0x620  # SCE LME LMA NXE SVM
 _VMCB, _HSAVE, _STUB, _PML4, _PDPT, _IOPM, _MSRPM, _GDT, SCRATCH = 0x0, 0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0x8000, 0xA000, 0xB000
 _STUB_CODE = bytes.fromhex("0f01da 0f01d8")  # vmload rax; vmrun rax
 _STUB_INSTRUCTIONS = 2
+_LMA, _DPL_3 = int(Efer.LMA), int(Attr.DPL)
 _SEGMENT_CODE = bytes.fromhex("66b81000 8ed8 8ec0 8ed0 48cb")  # mov ax,16; mov ds,ax; mov es,ax; mov ss,ax; retfq
 _PDPT_ENTRIES = 512
 
@@ -69,6 +71,7 @@ class SvmHost:
         _look_for_room()
         self.uc: Any = Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_64, x86_const.UC_CPU_X86_EPYC_ROME)
         self._private = mmap.mmap(-1, PRIVATE_SIZE)
+        self._lifted: dict[Segment, Segment] = {}
         self._map(regions)
         self._build_private(max((hpa + size for hpa, size, _ in regions), default=0))
         put = struct.pack_into
@@ -132,6 +135,17 @@ class SvmHost:
     def _put_segment(self, at: int, segment: Segment) -> None:
         struct.pack_into("<HHIQ", self._private, _VMCB + at, *segment)
 
+    def _lift(self, at: int, segment: Segment) -> None:
+        """Load FS or GS with a DPL of 3: from one of an inner ring this engine takes the base when it returns to an outer ring, a
+        processor only the selector."""
+        lifted = segment._replace(attr=segment.attr | _DPL_3)
+        self._lifted[lifted] = segment
+        self._put_segment(at, lifted)
+
+    def as_given(self, segment: Segment) -> Segment:
+        """What a segment was before it was lifted."""
+        return self._lifted.get(segment, segment)
+
     def _put_table(self, at: int, table: Table) -> None:
         struct.pack_into("<HHIQ", self._private, _VMCB + at, 0, 0, table.limit, table.base)
 
@@ -147,6 +161,10 @@ class SvmHost:
         put("<Q", private, _VMCB + Vmcb.N_CR3, controls.ncr3)
         for at, segment in zip(_SEGMENT_FIELDS, system.segments, strict=True):
             self._put_segment(at, segment)
+        self._lifted.clear()
+        if controls.efer & _LMA:
+            self._lift(Vmcb.FS, system.segments[Seg.FS])
+            self._lift(Vmcb.GS, system.segments[Seg.GS])
         self._put_segment(Vmcb.LDTR, system.ldtr)
         self._put_segment(Vmcb.TR, system.tr)
         self._put_table(Vmcb.GDTR, system.gdtr)

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Handlers of LTR and LLDT."""
+"""Handlers of LGDT, LIDT, LTR and LLDT. Source: APM vol. 3 chapter 4; of bases, SDM vol. 3 section 3.3.7.1."""
 
-from iced_x86 import Mnemonic
+from iced_x86 import Code, Mnemonic
 
 from shadowmmu.machine.emulator.emulation import Emulation, handles
 from shadowmmu.machine.memory.descriptors import BUSY, LDT, SYSTEM_TYPE, TSS_16, TSS_32, NoDescriptor, mark, read_descriptor
 from shadowmmu.machine.memory.linear_memory import GuestFault
-from shadowmmu.machine.seam import Segment
+from shadowmmu.machine.seam import MASK64, Segment, Table
 from shadowmmu.x86.control import Cr0, Efer, Rflags
 from shadowmmu.x86.vectors import GP, NP, UD
 from shadowmmu.x86.vmcb import Attr
+
+_MASK24 = (1 << 24) - 1
+_SHORT = frozenset((Code.LGDT_M1632_16, Code.LIDT_M1632_16))
 
 
 def _selector(e: Emulation) -> int:
@@ -32,7 +35,30 @@ def _system_segment(e: Emulation, selector: int, kinds: tuple[int, ...]) -> tupl
         raise GuestFault(GP, selector & 0xFFFC)
     if not found.attr & Attr.PRESENT:
         raise GuestFault(NP, selector & 0xFFFC)
+    if e.memory.vcpu.efer & Efer.LMA and not e.memory.can_be_base(found.base):
+        raise GuestFault(GP, selector & 0xFFFC)
     return found, address
+
+
+def _table(e: Emulation) -> Table:
+    """Limit and base in memory; with 16-bit operands the base has 24 bits."""
+    if e.state.cpl:
+        raise GuestFault(GP)
+    raw = e.load(0)
+    table = Table(raw >> 16 & (_MASK24 if e.instruction.code in _SHORT else MASK64), raw & 0xFFFF)
+    if e.mode == 64 and not e.memory.can_be_base(table.base):
+        raise GuestFault(GP)
+    return table
+
+
+@handles(Mnemonic.LGDT)
+def _lgdt(e: Emulation) -> None:
+    e.state.system = e.state.system._replace(gdtr=_table(e))
+
+
+@handles(Mnemonic.LIDT)
+def _lidt(e: Emulation) -> None:
+    e.state.system = e.state.system._replace(idtr=_table(e))
 
 
 @handles(Mnemonic.LTR)

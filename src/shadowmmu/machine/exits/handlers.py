@@ -10,12 +10,13 @@ from shadowmmu.engine.face.types import Outcome
 from shadowmmu.machine.emulator.decode import Operands
 from shadowmmu.machine.exits.control_registers import read_control, write_control
 from shadowmmu.machine.exits.emulated_access import emulate
+from shadowmmu.machine.exits.exceptions import exception
 from shadowmmu.machine.exits.fault_cause import write_fault_cause
-from shadowmmu.machine.exits.hypercall import hypercall, mends_vmcall
+from shadowmmu.machine.exits.hypercall import hypercall
 from shadowmmu.machine.exits.task_switch import finish_task_switch
 from shadowmmu.machine.memory.guest_tables import GUEST_FINAL, reported_fault
 from shadowmmu.machine.memory.linear_memory import Event, GuestFault, NestedFault, NoMemory
-from shadowmmu.machine.seam import MASK32, Exit, ExitKind, Reg, Seg, Segment, State
+from shadowmmu.machine.seam import MASK32, Exit, ExitKind, Reg, Seg, Segment
 from shadowmmu.machine.svm.instructions import svm_instruction
 from shadowmmu.machine.svm.reflect import shut_down
 from shadowmmu.machine.svm.world_switch import recalc_intercepts, take_interrupt
@@ -24,16 +25,12 @@ from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.x86.control import Cr0, Cr4, Efer, Rflags
 from shadowmmu.x86.msr import CSTAR, LSTAR, SFMASK, TSC_AUX
 from shadowmmu.x86.pferr import Pferr
-from shadowmmu.x86.vectors import BP, DB, GP, OF, PF, UD
+from shadowmmu.x86.vectors import BP, GP, OF, PF, UD
 from shadowmmu.x86.vmcb import SvmExit
 
 _SMAP, _USER = int(Cr4.SMAP), int(Pferr.USER)
 _WRITE = int(Pferr.WRITE)
 _SOFTWARE_INTERRUPTS = frozenset((Code.INT_IMM8, Code.INT3, Code.INTO))
-_SVM_INSTRUCTIONS = frozenset(
-    (Mnemonic.VMRUN, Mnemonic.VMLOAD, Mnemonic.VMSAVE, Mnemonic.STGI, Mnemonic.CLGI, Mnemonic.SKINIT, Mnemonic.INVLPGA)
-)
-_ICEBP = 0xF1
 _OLD_COUNTERS = 4
 _CODE_64, _CODE_32, _DATA = 0xA9B, 0xC9B, 0xC93  # flat ring 0 segments, as SYSCALL loads them
 _FLAT = 0xFFFFFFFF
@@ -77,25 +74,6 @@ def _fault_cause(p: Processor, exit_: Exit) -> int:
     return write_fault_cause(p.vcpu, state, instruction, exit_.gva)
 
 
-def _exception(p: Processor, exit_: Exit) -> None:
-    """An exception of the guest's own: it goes to its IDT."""
-    state = p.capture()
-    if exit_.number == UD and p.apic is not None and mends_vmcall(p, state):
-        return
-    event = Event(exit_.number, exit_.error_code)
-    if exit_.number == GP and not p.vcpu.efer & Efer.SVME and _is_svm_instruction(p, state):
-        event = Event(UD)  # this CPU has AMD-V on, and so looks at the privilege level first
-    if exit_.number == UD and p.fetcher.peek(state) == _ICEBP:
-        event = Event(DB, next_rip=state.rip + 1)
-    p.queue(event, Origin.CPU)
-
-
-def _is_svm_instruction(p: Processor, state: State) -> bool:
-    with suppress(GuestFault, NestedFault, NoMemory):
-        return p.fetcher.decode(state).mnemonic in _SVM_INSTRUCTIONS
-    return False
-
-
 def _software_interrupt(p: Processor, _exit: Exit) -> None:
     state = p.capture()
     instruction = p.fetcher.decode(state, _SOFTWARE_INTERRUPTS)
@@ -112,6 +90,11 @@ def _invlpg(p: Processor, _exit: Exit) -> None:
     if p.memory.canonical(gva) or not p.vcpu.efer & Efer.LMA:
         p.vcpu.invlpg(gva)
     p.advance(state, instruction)
+
+
+def _table_load(p: Processor, _exit: Exit) -> None:
+    """LGDT, LIDT, LLDT or LTR."""
+    p.complete(p.emulator.step(p.capture()))
 
 
 def _cpuid(p: Processor, _exit: Exit) -> None:
@@ -181,6 +164,7 @@ def _hlt(p: Processor, _exit: Exit) -> None:
     p.halted, p.halted_at = True, p.cpu.state().rip
     if p.apic is not None:  # something may wake it
         p.advance(p.capture())
+        p.halted = p.pending is None  # its own single-step trap does
 
 
 def _pause(p: Processor, _exit: Exit) -> None:
@@ -228,11 +212,12 @@ Handler = Callable[[Processor, Exit], None]
 HANDLERS: dict[ExitKind, Handler] = {
     ExitKind.PAGE_FAULT: _page_fault,
     ExitKind.NESTED_PAGE_FAULT: _nested_page_fault,
-    ExitKind.EXCEPTION: _exception,
+    ExitKind.EXCEPTION: exception,
     ExitKind.SOFTWARE_INTERRUPT: _software_interrupt,
     ExitKind.CR_READ: read_control,
     ExitKind.CR_WRITE: write_control,
     ExitKind.INVLPG: _invlpg,
+    ExitKind.TABLE_LOAD: _table_load,
     ExitKind.CPUID: _cpuid,
     ExitKind.MSR: _msr,
     ExitKind.RDTSC: _rdtsc,

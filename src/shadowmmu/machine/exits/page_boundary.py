@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Faults that come too early: this CPU translates straight-line code ahead of itself, into the next page.
 
-If that page cannot be fetched the fault is raised before the instructions in front of it are done, with the RIP of the
-first of them. A real CPU raises it at the instruction that needs the page. So the CPU is run again, up to that one.
+If that page cannot be fetched, or is not canonical, the fault is raised before the instructions in front of it are done,
+with the RIP of the first of them. A real CPU raises it at the instruction that needs the page. So the CPU is run again, up
+to that one.
 """
 
 from contextlib import suppress
@@ -14,6 +15,7 @@ from shadowmmu.machine.memory.guest_tables import path_of, read_physical
 from shadowmmu.machine.memory.linear_memory import PAGE_SIZE, GuestFault, NestedFault, NoMemory
 from shadowmmu.machine.seam import Cpu, Exit, ExitKind, State
 from shadowmmu.x86.pferr import Pferr
+from shadowmmu.x86.vectors import GP
 
 _FETCH, _WRITE = int(Pferr.FETCH), int(Pferr.WRITE)
 _PART = 64
@@ -25,7 +27,7 @@ _SUSPECT = {ExitKind.PAGE_FAULT: _FETCH, ExitKind.NESTED_PAGE_FAULT: _FETCH | _W
 def run_exactly(cpu: Cpu, fetcher: Fetcher) -> Exit:
     """Run the guest until it exits, at the instruction that does."""
     exit_ = cpu.run()
-    if not exit_.error_code & _SUSPECT.get(exit_.kind, 0):
+    if not _may_be_early(exit_):
         return exit_
     vcpu = fetcher.memory.vcpu
     if vcpu.vm.tdp:
@@ -39,6 +41,13 @@ def run_exactly(cpu: Cpu, fetcher: Fetcher) -> Exit:
     return cpu.run() if arrived else exit_
 
 
+def _may_be_early(exit_: Exit) -> bool:
+    """It is a page fault of a fetch, or a #GP as an address that is not canonical raises it."""
+    if exit_.kind is ExitKind.EXCEPTION:
+        return exit_.number == GP and not exit_.error_code
+    return bool(exit_.error_code & _SUSPECT.get(exit_.kind, 0))
+
+
 def _linear(fetcher: Fetcher, state: State) -> int:
     base = 0 if bitness(state, fetcher.memory.vcpu.efer) == 64 else state.cs.base
     return base + state.rip & fetcher.memory.mask
@@ -49,6 +58,8 @@ def _is_of(fetcher: Fetcher, page: int, exit_: Exit) -> bool:
 
     A nested page fault tells a physical address: that of the page, or of an entry on the way to it (a walk is a write).
     """
+    if exit_.kind is ExitKind.EXCEPTION:
+        return not fetcher.memory.canonical(page)
     if exit_.kind is ExitKind.PAGE_FAULT:
         return bool(exit_.error_code & _FETCH) and exit_.gva & -PAGE_SIZE == page
     if exit_.error_code & _FETCH:

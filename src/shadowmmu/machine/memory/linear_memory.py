@@ -94,12 +94,19 @@ Span = tuple[tuple[int, int], ...]
 
 class GuestMemory:
     """`on_store(gpa, size)` is called after each store, for whoever keeps translated code; `mmio` is where no memory is, `unclaimed`
-    hears of what nothing answers."""
+    hears of what nothing answers. `has_la57`: the CPU offers 5-level paging."""
 
     def __init__(
-        self, vcpu: "Vcpu", on_store: Callable[[int, int], None], unclaimed: Unclaimed | None = None, mmio: MmioBus | None = None
+        self,
+        vcpu: "Vcpu",
+        on_store: Callable[[int, int], None],
+        unclaimed: Unclaimed | None = None,
+        mmio: MmioBus | None = None,
+        *,
+        has_la57: bool = False,
     ) -> None:
         self.vcpu = vcpu
+        self.has_la57 = has_la57
         self._on_store = on_store
         self.unclaimed = unclaimed or Unclaimed()
         self.mmio = mmio or MmioBus(self.unclaimed)
@@ -113,6 +120,11 @@ class GuestMemory:
         """A 64-bit address whose upper bits are all equal, as the paging mode demands."""
         bits = 57 if self.vcpu.cr4 & _LA57 else 48
         return gva >> (bits - 1) in (0, MASK64 >> (bits - 1))
+
+    def can_be_base(self, value: int) -> bool:
+        """A register may hold it as a linear address: canonical in the widest paging mode that the CPU has."""
+        bits = 57 if self.has_la57 else 48
+        return self.canonical(value) or value >> (bits - 1) in (0, MASK64 >> (bits - 1))
 
     def translate(self, gva: int, access: int) -> int:
         """Guest physical address of one byte, or the #PF that the access raises. Sets A and D as the CPU does."""

@@ -107,7 +107,7 @@ class Msrs:
 
     def write(self, index: int, value: int, state: State, tsc: int) -> None:
         """Changes `state` for what the CPU keeps."""
-        if index in _ADDRESSES and not self.memory.canonical(value):
+        if index in _ADDRESSES and not self.memory.can_be_base(value):
             raise GuestFault(GP)
         if index == EFER:
             if value & ~self._efer_offered() or not self.vcpu.set_efer(value):

@@ -25,6 +25,9 @@ _MEMORY_MIB = 128
 _MAX_VCPUS = 16
 _NAMES = {"gbpages": "1gb-pages", "pdpe1gb": "1gb-pages", "lm": "long-mode"}
 """QEMU's name of a feature -> this machine's, where they differ."""
+_AMD_V = frozenset(("svm", "npt"))
+_WHOLE_MODELS = ("max", "host")
+"""Of QEMU's CPU models those that have all there is."""
 _NEEDS = {"vmx": "VMX", "hyperv": "Hyper-V", "pmu": "a performance counter unit"}
 """Groups of entries, and what the machine would have to offer for them."""
 
@@ -120,18 +123,23 @@ def guest_of(suite: Suite, entry: Entry) -> Guest:
     )
 
 
+def _values(entry: Entry, flag: str) -> Iterator[str]:
+    """What follows an option of QEMU's, each time it stands there."""
+    return (value for word, value in zip(entry.parameters, entry.parameters[1:], strict=False) if word == flag)
+
+
 def _options(entry: Entry) -> Iterator[tuple[str, str]]:
     """What follows the model behind -cpu: (`+` or `-`, feature), and (name, value)."""
-    for flag, value in zip(entry.parameters, entry.parameters[1:], strict=False):
-        if flag == "-cpu":
-            for word in value.split(",")[1:]:
-                key, equals, rest = word.partition("=")
-                yield (key, rest) if equals else (word[0], word[1:])
+    for value in _values(entry, "-cpu"):
+        for word in value.split(",")[1:]:
+            key, equals, rest = word.partition("=")
+            yield (key, rest) if equals else (word[:1], word[1:])
 
 
 def _features(entry: Entry) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What is asked for, and what is not to be there. AMD-V brings nested paging with it, as in QEMU."""
-    asked, without = set[str](), set[str]()
+    whole = any(value.partition(",")[0] in _WHOLE_MODELS for value in _values(entry, "-cpu"))
+    asked, without = set(ON_REQUEST - _AMD_V) if whole else set[str](), set[str]()
     for sign, word in _options(entry):
         name = _NAMES.get(word, word)
         if name in FEATURES and sign in "+-":
@@ -142,8 +150,7 @@ def _features(entry: Entry) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _memory(entry: Entry) -> int:
-    for flag, value in zip(entry.parameters, entry.parameters[1:], strict=False):
-        if flag == "-m":
-            digits = int(re.sub(r"\D", "", value) or _MEMORY_MIB)
-            return min(digits << 10 if value[-1:].lower() == "g" else digits, PC_MEMORY_MIB)
+    for value in _values(entry, "-m"):
+        digits = int(re.sub(r"\D", "", value) or _MEMORY_MIB)
+        return min(digits << 10 if value[-1:].lower() == "g" else digits, PC_MEMORY_MIB)
     return _MEMORY_MIB
