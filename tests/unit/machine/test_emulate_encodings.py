@@ -31,7 +31,10 @@ _MAPS = (b"", b"\x0f", b"\x0f\x38")
 _AT_RSI = 6  # ModRM: [rsi]
 _NOT_AN_OPCODE = frozenset((0x0F, 0x26, 0x2E, 0x36, 0x3E, *range(0x40, 0x50), *range(0x64, 0x68), 0xF0, 0xF2, 0xF3))
 _NAMES = {getattr(Mnemonic, name): name for name in dir(Mnemonic) if name.isupper()}
-_ELSEWHERE = {Mnemonic.CALL, Mnemonic.JMP, Mnemonic.POP, Mnemonic.MOVSD, Mnemonic.CMPSD, Mnemonic.LTR, Mnemonic.LLDT}
+_ELSEWHERE = {
+    Mnemonic.CALL, Mnemonic.JMP, Mnemonic.POP, Mnemonic.MOVSD, Mnemonic.CMPSD,
+    Mnemonic.LTR, Mnemonic.LLDT, Mnemonic.LGDT, Mnemonic.LIDT,
+}  # fmt: skip
 """They have tests of their own: control transfers, POP, system segments, and string instructions with a name that SSE has too."""
 _BIT_TESTS = {Mnemonic.BT, Mnemonic.BTS, Mnemonic.BTR, Mnemonic.BTC}
 
