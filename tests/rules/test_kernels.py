@@ -63,6 +63,11 @@ WITHOUT = {
     "masks_root_gfn": "only a CPU with LAM has CR3 bits there, and QEMU's has none; a nested CR3 with such bits is refused at VMRUN",
     "lifts_no_ept": "a host of Intel's, of which QEMU's CPU has nothing",
     "moved_ept_bits": "the same",
+    "ad_bits_always": "the same",
+    "flushes_write_alone": "no event tells of a flush",
+    "vmrun_drops_lma": "no guest of the kit has an L2 with LMA and without LME",
+    "vmrun_reloads_pdptes": "nothing reads L2's PDPTEs between VMRUN and L2's first step",
+    "zaps_slot_alone": "a VMM has to ask for it, and the kit's does not",
     "unprotects_late": "the exit handlers': p64_invlpg, run again as code",
     "mmio_loads_walk": "the emulator's: pae_slots, run again as code",
 }

@@ -64,11 +64,11 @@ cdef inline bint ad_enabled(Kvm *kvm, spte_t spte) noexcept nogil:
 
 
 cdef inline u64 accessed_mask(Kvm *kvm, spte_t spte) noexcept nogil:
-    return kvm.masks.accessed if ad_enabled(kvm, spte) else 0
+    return kvm.masks.accessed if ad_enabled(kvm, spte) else kvm.masks.accessed_off
 
 
 cdef inline u64 dirty_mask(Kvm *kvm, spte_t spte) noexcept nogil:
-    return kvm.masks.dirty if ad_enabled(kvm, spte) else 0
+    return kvm.masks.dirty if ad_enabled(kvm, spte) else kvm.masks.dirty_off
 
 
 cdef spte_t restore_acc_track(Kvm *kvm, spte_t spte) noexcept nogil
@@ -102,4 +102,4 @@ cdef inline spte_t mark_for_access_track(Kvm *kvm, spte_t spte) noexcept nogil:
     if is_access_track(kvm, spte) or not kvm.masks.acc_track:
         return spte
     spte |= (spte & (Ept.READ | Ept.EXEC)) << kvm.masks.acc_track_shift
-    return spte & ~kvm.masks.acc_track
+    return spte & ~(kvm.masks.acc_track | kvm.masks.accessed_off)

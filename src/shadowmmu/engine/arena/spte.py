@@ -44,8 +44,11 @@ def set_masks(kvm: KvmPtr) -> cython.void:
     own_bits(kvm, m)
     if kvm.ept:
         m.user = Ept.READ
-        m.accessed = Ept.ACCESSED if kvm.ept_ad else 0
-        m.dirty = Ept.DIRTY if kvm.ept_ad else 0
+        always: cython.bint = kvm.rules.ad_bits_always
+        m.accessed = Ept.ACCESSED if kvm.ept_ad or always else 0
+        m.dirty = Ept.DIRTY if kvm.ept_ad or always else 0
+        m.accessed_off = Ept.ACCESSED if always else 0
+        m.dirty_off = Ept.DIRTY if always else 0
         m.nx = 0
         m.x = Ept.EXEC
         m.present = (0 if kvm.ept_exec_only else Ept.READ) | m.nonpresent  # which suppresses #VE

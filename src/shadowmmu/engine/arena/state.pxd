@@ -270,6 +270,11 @@ cdef struct Rules:                          # what kernels do otherwise than Lin
     u8 lifts_no_ept                         # with CR0.WP=0 nothing is made writable in L1's EPT
     u8 moved_ept_bits                       # KVM's own bits of an EPT entry lie elsewhere
     u8 mmio_loads_walk                      # a load from where the last fault found no memory walks the guest's tables again
+    u8 flushes_write_alone                  # a changed entry is flushed if it loses MMU-writable, not for A or D
+    u8 ad_bits_always                       # an EPT entry has A and D also where the hardware does not use them
+    u8 vmrun_drops_lma                      # L2's EFER.LMA without LME is none
+    u8 vmrun_reloads_pdptes                 # VMRUN with nested paging makes L2's PDPTEs to be read again
+    u8 zaps_slot_alone                      # a memslot that goes takes its own mappings and tables with it, not all
 ctypedef Rules *RulesPtr
 
 cdef struct SpteMasks:                      # the kernel's shadow_*_mask
@@ -279,6 +284,8 @@ cdef struct SpteMasks:                      # the kernel's shadow_*_mask
     u64 x
     u64 accessed
     u64 dirty
+    u64 accessed_off                        # the same in an EPT entry that says that the hardware does not use them
+    u64 dirty_off
     u64 host_writable
     u64 mmu_writable
     u64 acc_track

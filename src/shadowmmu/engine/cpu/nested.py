@@ -9,14 +9,14 @@ the switch asks the root itself (hazard H1).
 """
 
 import cython
-from cython.cimports.shadowmmu.engine.arena.state import Hpa, KvmVcpuPtr, NestedStatePtr, Request, u64
+from cython.cimports.shadowmmu.engine.arena.state import Hpa, KvmPtr, KvmVcpuPtr, NestedStatePtr, Request, u64
 from cython.cimports.shadowmmu.engine.arena.tlb import make_request
 from cython.cimports.shadowmmu.engine.cpu.legal import NestedPaging, is_illegal_gpa, is_valid_l2
 from cython.cimports.shadowmmu.engine.cpu.registers import reload_pdptrs
 from cython.cimports.shadowmmu.engine.cpu.requests import serve
 from cython.cimports.shadowmmu.engine.guest.mmu import init_mmu, init_shadow_ept, init_shadow_npt
 from cython.cimports.shadowmmu.engine.roots.roots import mmu_load, new_pgd
-from cython.cimports.shadowmmu.x86.control import Cr0, Cr4, paging_levels
+from cython.cimports.shadowmmu.x86.control import Cr0, Cr4, Efer, paging_levels
 
 
 @cython.cfunc
@@ -76,6 +76,7 @@ def nested_enter(
 
     A state that is illegal by itself is not taken: the registers stay L1's until `nested_exit`.
     """
+    kvm: KvmPtr = vcpu.kvm
     nested: NestedStatePtr = cython.address(vcpu.nested)
     nested.l1_cr0 = vcpu.cr0
     nested.l1_cr3 = vcpu.cr3
@@ -87,6 +88,10 @@ def nested_enter(
         return False
     nested.npt = paging != NestedPaging.NESTED_NONE
     nested.ncr3 = root
+    if kvm.rules.vmrun_drops_lma and not efer & Efer.LME:
+        efer &= ~cython.cast(u64, Efer.LMA)
+    if nested.npt and kvm.rules.vmrun_reloads_pdptes:
+        vcpu.pdptrs_available = False
     if nested.npt:
         use_nested_paging(vcpu, paging, exec_only, huge_level)
     transition_flush(vcpu)

@@ -66,6 +66,11 @@ def describe_kernel(rules: RulesPtr, told: frozenset) -> object:
     rules.nonpresent_bit_63 = "nonpresent_bit_63" in told
     rules.lifts_no_ept = "lifts_no_ept" in told
     rules.moved_ept_bits = "moved_ept_bits" in told
+    rules.flushes_write_alone = "flushes_write_alone" in told
+    rules.ad_bits_always = "ad_bits_always" in told
+    rules.vmrun_drops_lma = "vmrun_drops_lma" in told
+    rules.vmrun_reloads_pdptes = "vmrun_reloads_pdptes" in told
+    rules.zaps_slot_alone = "zaps_slot_alone" in told
     rules.mmio_loads_walk = "mmio_loads_walk" in told
     return None
 

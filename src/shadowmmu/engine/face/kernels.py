@@ -18,6 +18,7 @@ SINCE_6_12 = {
     "nx_keeps_marked": "a small table stops a huge page only if it was made for NX",
     "unprotects_late": "a fault while an event is delivered stops the shadowing of a table only if that is in the way of a write",
     "nonpresent_bit_63": "an entry with nothing in it is bit 63 alone, not 0",
+    "vmrun_drops_lma": "L2's EFER.LMA without LME is none",
 }
 SINCE_7_3 = {
     "sync_keeps_accessed": "an entry that a sync makes anew has A",
@@ -29,10 +30,15 @@ SINCE_7_3 = {
     "lifts_no_ept": "with CR0.WP=0 nothing is made writable in L1's EPT",
     "moved_ept_bits": "KVM's own bits of an EPT entry lie elsewhere",
     "mmio_loads_walk": "a load from where the last fault found no memory walks the guest's tables again",
+    "flushes_write_alone": "a changed entry is flushed if it loses MMU-writable, not for A or D",
+    "ad_bits_always": "an EPT entry has A and D also where the hardware does not use them",
+    "vmrun_reloads_pdptes": "VMRUN with nested paging makes L2's PDPTEs to be read again",
 }
-RULES = SINCE_6_12 | SINCE_7_3
+IF_ASKED = {"zaps_slot_alone": "a memslot that goes takes its own mappings and tables with it, not all"}
+"""What no kernel does unless the VMM asks for it."""
+RULES = SINCE_6_12 | SINCE_7_3 | IF_ASKED
 """What each says."""
-KERNELS = {"6.1": frozenset[str](), "6.12": frozenset(SINCE_6_12), "7.3": frozenset(RULES)}
+KERNELS = {"6.1": frozenset[str](), "6.12": frozenset(SINCE_6_12), "7.3": frozenset(SINCE_6_12 | SINCE_7_3)}
 """By series, oldest first. The first has no rule: it is what the engine does where none says otherwise."""
 DEFAULT_KERNEL = "7.3"
 

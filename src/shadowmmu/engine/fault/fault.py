@@ -175,12 +175,13 @@ def is_tracked_write(vcpu: KvmVcpuPtr, fault: PageFaultPtr) -> cython.bint:
 def is_self_change(vcpu: KvmVcpuPtr, fault: PageFaultPtr, walker: GuestWalkerPtr) -> cython.bint:
     """is_self_change_mapping: the access could write one of the tables that map it: a large page would be split again at once.
 
-    Also notes whether the very frame written is such a table (then retrying by unprotecting it would not help).
+    Also notes whether the very frame is such a table (then retrying by unprotecting it would not help); `fetch` does, too.
     """
+    if vcpu.kvm.rules.ignores_self_change:
+        return False
     writable: cython.bint = (walker.pte_access & Access.WRITE) != 0 or (not vcpu.mmu.cpu_role & Role.CR0_WP and not fault.user)
     if not writable:
         return False
-    lenient: cython.bint = vcpu.kvm.rules.ignores_self_change
     mask: gfn_t = ~(pages_per_hpage(walker.level) - 1)
     found: cython.bint = False
     level: cython.int
@@ -188,9 +189,9 @@ def is_self_change(vcpu: KvmVcpuPtr, fault: PageFaultPtr, walker: GuestWalkerPtr
         other: gfn_t = walker.gfn ^ walker.table_gfn[level - 1]
         if not other & mask:
             found = True
-        if not other and (not lenient or (fault.write and level < walker.max_level)):
+        if not other:
             vcpu.write_fault_to_shadow_pgtable = True
-    return found and not lenient
+    return found
 
 
 @cython.cfunc

@@ -72,8 +72,10 @@ def link_child(vcpu: KvmVcpuPtr, sptep: p_spte, sp: ShadowPagePtr) -> cython.voi
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def build_upper(vcpu: KvmVcpuPtr, walker: GuestWalkerPtr, it: ShadowWalkPtr) -> cython.bint:
+def build_upper(vcpu: KvmVcpuPtr, fault: PageFaultPtr, walker: GuestWalkerPtr, it: ShadowWalkPtr) -> cython.bint:
     """Descend to the level of the guest's leaf, linking a page for each guest table. False: retry.
+
+    A write to one of these tables is noted: the root's own, for which no page is made here, is not among them.
 
     Each guest entry is read again *after* the page for the table it is in has been write-protected - the top
     entry too, because below a special root the top table's page is made right here (H3). Levels above the guest's
@@ -96,6 +98,8 @@ def build_upper(vcpu: KvmVcpuPtr, walker: GuestWalkerPtr, it: ShadowWalkPtr) -> 
             return False
         if sp != cython.NULL:
             link_child(vcpu, it.sptep, sp)
+        if fault.write and gfn == fault.gfn and not above:
+            vcpu.write_fault_to_shadow_pgtable = True
         walk_next(it)
     return True
 
@@ -155,7 +159,7 @@ def fetch(vcpu: KvmVcpuPtr, fault: PageFaultPtr, walker: GuestWalkerPtr) -> cyth
     if not it.level and vcpu.mmu.root.hpa == dummy_root(vcpu.kvm):
         make_request(vcpu, Request.REQ_MMU_FREE_OBSOLETE_ROOTS)
         return PfRet.RET_PF_RETRY
-    if not build_upper(vcpu, walker, cython.address(it)):
+    if not build_upper(vcpu, fault, walker, cython.address(it)):
         return PfRet.RET_PF_RETRY
     request_spte(vcpu, fault)
     if not build_direct(vcpu, fault, cython.address(it), direct_access, True):

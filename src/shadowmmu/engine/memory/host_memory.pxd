@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-from shadowmmu.engine.arena.state cimport HvaFlag, Kvm, u64
+from shadowmmu.engine.arena.state cimport HvaFlag, Kvm, MemSlot, u64
 from shadowmmu.engine.memory.memslots cimport hva_entry
 
 cdef inline bint host_writable(u64 mapping) noexcept nogil:
@@ -7,6 +7,7 @@ cdef inline bint host_writable(u64 mapping) noexcept nogil:
     return (mapping & (HvaFlag.HVA_WRITABLE | HvaFlag.HVA_NO_WRITE_YET)) == HvaFlag.HVA_WRITABLE
 
 
+cdef bint unmap_in_slot(Kvm *kvm, MemSlot *slot, u64 start, u64 end) noexcept nogil
 cdef void unmap_hva_range(Kvm *kvm, u64 start, u64 end) noexcept nogil
 cdef void discard_hva_range(Kvm *kvm, u64 start, u64 end) noexcept nogil
 cdef bint back_by_level(Kvm *kvm, u64 start, u64 end, int level) noexcept nogil

@@ -31,9 +31,6 @@ from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_rmap, hva_en
 from cython.cimports.shadowmmu.engine.memory.rmap import zap_all_rmap_sptes
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def unmap_in_slot(kvm: KvmPtr, slot: MemSlotPtr, start: u64, end: u64) -> cython.bint:
     """Zap every mapping, of every size, of the part of the range that lies in the slot.
 

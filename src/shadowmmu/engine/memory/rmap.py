@@ -42,7 +42,7 @@ def spte_update(kvm: KvmPtr, sptep: p_spte, value: spte_t) -> cython.bint:
     """mmu_spte_update, mmu_spte_update_no_track: change a leaf in place; True if stale TLB entries would be more than the new value allows.
 
     The test is on MMU-writable, not on W: an entry may be read-only already while a TLB still holds the W that
-    the lockless fast path gave back.
+    the lockless fast path gave back. Linux 6.1 flushes for A and D, too; a dirty log that begins or is read flushes by itself.
     """
     old: spte_t = sptep[0]
     sptep[0] = value
@@ -50,6 +50,8 @@ def spte_update(kvm: KvmPtr, sptep: p_spte, value: spte_t) -> cython.bint:
         return False
     if spte_pfn(old) != spte_pfn(value):
         warn(kvm, Bug.BUG_PFN_CHANGED)
+    if kvm.rules.flushes_write_alone:
+        return (old & ~value & kvm.masks.mmu_writable) != 0
     flush: cython.bint = (old & kvm.masks.mmu_writable) != 0 and not is_writable(value)
     if is_accessed(kvm, old) and not is_accessed(kvm, value):
         flush = True

@@ -12,16 +12,19 @@ from cython.cimports.shadowmmu.engine.arena.state import (
     ADDRESS_SPACES,
     MAX_SLOTS,
     KvmPtr,
+    ListHead,
     ManualProtect,
     MemSlot,
     MemSlotPtr,
     SlotFlag,
     gfn_t,
+    list_init,
     u64,
 )
 from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
+from cython.cimports.shadowmmu.engine.memory.host_memory import unmap_in_slot
 from cython.cimports.shadowmmu.engine.memory.memslots import free_slot, install_slot, prepare_slot, release_slot, slot_by_id
-from cython.cimports.shadowmmu.engine.pages.zap import change_mmu_pages, zap_all_fast
+from cython.cimports.shadowmmu.engine.pages.zap import change_mmu_pages, prepare_zap_shadows, remote_flush_or_zap, zap_all_fast
 from cython.cimports.shadowmmu.engine.slots.dirty import slot_remove_write_access, zap_collapsible_sptes
 from cython.cimports.shadowmmu.engine.slots.split import try_split_huge_pages
 
@@ -65,11 +68,31 @@ def overlaps(kvm: KvmPtr, as_id: cython.int, id: cython.int, base_gfn: gfn_t, np
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def zap_memslot(kvm: KvmPtr, slot: MemSlotPtr) -> cython.void:
+    """kvm_mmu_zap_memslot: every mapping of the slot's memory goes, then every page that shadows a table in it.
+
+    Those are counted in the slot, so none may outlive it. Other pages stay, and so do roots that lie elsewhere.
+    """
+    invalid: ListHead
+    list_init(cython.address(invalid))
+    flush: cython.bint = unmap_in_slot(kvm, slot, slot.hva, slot.hva + slot.npages)
+    gfn: gfn_t
+    for gfn in range(slot.base_gfn, slot.base_gfn + slot.npages):
+        prepare_zap_shadows(kvm, gfn, cython.address(invalid))
+    remote_flush_or_zap(kvm, cython.address(invalid), flush)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def invalidate_slot(kvm: KvmPtr, slot: MemSlotPtr) -> cython.void:
     """kvm_mmu_invalidate_zap_pages_in_memslot: no new mapping of the slot is made from here on, and every old one goes."""
     slot.flags |= SlotFlag.SLOT_INVALID
     next_generation(kvm, slot.as_id)
-    zap_all_fast(kvm)
+    if kvm.rules.zaps_slot_alone:
+        zap_memslot(kvm, slot)
+    else:
+        zap_all_fast(kvm)
 
 
 @cython.cfunc

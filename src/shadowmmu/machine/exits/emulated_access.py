@@ -33,9 +33,12 @@ def _give_up(p: Processor, end: UnemulatedInstruction) -> None:
 
 
 def _let_cpu_do_it(p: Processor, rip: int, address: int) -> bool:
-    """KVM's way out (reexecute_instruction): stop shadowing the table that is written, so that the CPU can do the store itself."""
+    """KVM's way out (reexecute_instruction): stop shadowing the table that is written, so that the CPU can do the store itself.
+
+    Not if it is needed for the store: the next fault would shadow it again.
+    """
     vcpu = p.vcpu
-    if not p.lets_off(rip, address, _UNPROTECT_LIMIT):
+    if vcpu.writes_own_table or not p.lets_off(rip, address, _UNPROTECT_LIMIT):
         return False
     gpa = vcpu.translate_gpa(address, WRITE) if vcpu.vm.tdp else vcpu.gva_to_gpa(address, WRITE)
     if gpa is None or vcpu.read_emulated(gpa, 1) is None:
