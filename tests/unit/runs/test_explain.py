@@ -20,6 +20,7 @@ from shadowmmu.runs.explained.faults import NOTHING
 from shadowmmu.runs.explained.source import count_file, explain_file
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
+from shadowmmu.trace.ftrace.guess import said
 from shadowmmu.trace.ftrace.lines import NOBODY
 from shadowmmu.trace.ftrace.reader import Told
 
@@ -29,7 +30,7 @@ CAPTURES = sorted((CONFORMANCE / "captures").glob("*/*.capture"))[::9]
 
 
 def told(events: list[AnyEvent]) -> Explanation:
-    explainer = Explainer()
+    explainer = Explainer((6, 1))
     for number, event in enumerate(events, 1):
         explainer.told(Told(number, event.name, event, NOBODY, "role="))
     return explainer.explanation()
@@ -248,3 +249,20 @@ def test_each_way_is_told_event_by_event() -> None:
     for path in told.paths:
         assert path.steps and path.steps[0].number == path.first and all(step.told for step in path.steps)
     assert {"__direct_map", "kvm_mmu_hugepage_adjust"} <= {step.kernel for path in told.paths for step in path.steps}
+
+
+def test_functions_are_named_as_the_traced_kernel_does(tmp_path: Path) -> None:
+    """By what a capture is of, what the text shows, or what is said."""
+
+    def functions(told: Explanation) -> set[str]:
+        return {rule.kernel for rule in told.rules} | {step.kernel for path in told.paths for step in path.steps}
+
+    captures = CONFORMANCE / "captures"
+    for name, stores in (("shadow/p32_flood", "kvm_mmu_pte_write"), ("linux_7_3/p32_big", "kvm_mmu_track_write")):
+        found = functions(explain_file(captures / f"{name}.capture"))
+        assert found & {"kvm_mmu_pte_write", "kvm_mmu_track_write"} == {stores}
+    path = tmp_path / "trace"
+    page = "sp gen 0 gfn 19 l2 8-byte q0 wux nxe ad root 0 sync"
+    path.write_text(f"kvm_mmu_get_page: {page} new\nkvm_mmu_prepare_zap_page: {page}\nkvm_mmu_zap_all_fast: kvm-mmu-valid-gen 0\n")
+    assert "kvm_mmu_zap_all_fast" in functions(explain_file(path))
+    assert "kvm_mmu_invalidate_zap_all_pages" in functions(explain_file(path, said((5, 3))))

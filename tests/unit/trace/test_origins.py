@@ -19,7 +19,7 @@ from shadowmmu.trace import engine
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.origins import CASES
-from shadowmmu.trace.origins.later import RENAMED, function_on
+from shadowmmu.trace.origins.later import EARLIER, LATER, function_at, function_on
 from shadowmmu.trace.origins.origin import Case, always
 from shadowmmu.view.divergence_rules import draw_rules
 
@@ -92,12 +92,14 @@ def test_a_call_graph_that_links_everything_would_prove_nothing() -> None:
 
 def test_functions_have_the_name_of_their_kernel() -> None:
     named = {case.origin.kernel for case in CASES}
-    assert set[str]().union(*RENAMED.values()) <= named and RENAMED.keys() <= KERNELS.keys()
+    assert set[str]().union(*LATER.values(), *EARLIER.values()) <= named
+    assert list(LATER) == sorted(LATER) and list(EARLIER) == sorted(EARLIER, reverse=True)
     assert [function_on("FNAME(invlpg)", kernel) for kernel in KERNELS] == ["FNAME(invlpg)", *["__kvm_mmu_invalidate_addr"] * 2]
     assert [function_on("kvm_mmu_zap_collapsible_sptes", kernel) for kernel in ("6.12", "7.3")] == [
         "kvm_mmu_zap_collapsible_sptes", "kvm_mmu_recover_huge_pages",
     ]  # fmt: skip
     assert function_on("kvm_mmu_load", "7.3") == "kvm_mmu_load"
+    assert [function_at("kvm_mmu_get_child_sp", version) for version in ((5, 19), (6, 0))] == ["kvm_mmu_get_page", "kvm_mmu_get_child_sp"]
 
 
 def test_a_divergence_names_the_functions_of_its_kernel() -> None:

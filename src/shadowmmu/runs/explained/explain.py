@@ -26,6 +26,7 @@ from shadowmmu.trace.ftrace.access import access_of, access_of_ept
 from shadowmmu.trace.ftrace.reader import Broken, Told
 from shadowmmu.trace.layouts import describe
 from shadowmmu.trace.origins import ALWAYS, origin_of
+from shadowmmu.trace.origins.later import Version, function_at
 from shadowmmu.trace.origins.origin import WINDOW, Around, Origin
 from shadowmmu.trace.origins.tracepoints import origin_by_tracepoints
 from shadowmmu.trace.text import to_text
@@ -55,9 +56,10 @@ class _Cpu:
 
 
 class Explainer:
-    """Takes events one by one; `explanation` may be asked for at any time."""
+    """Takes events one by one; `explanation` may be asked for at any time. `version`: of the kernel by which functions are named."""
 
-    def __init__(self, nested_paging: bool = True) -> None:
+    def __init__(self, version: Version, nested_paging: bool = True) -> None:
+        self.version = version
         self.number = self.line = self.lost = self.gaps = self.unread = self.faults = self.anomaly_count = 0
         self.first_unread = ""
         self.names: Counter[str] = Counter()
@@ -177,7 +179,8 @@ class Explainer:
         seen = self.rules.get(id(origin))
         if seen is None:
             seen = self.rules[id(origin)] = Rule(
-                event=origin.event, situation=origin.situation, kernel=origin.kernel, rule=origin.rule, first=self.number
+                event=origin.event, situation=origin.situation, kernel=function_at(origin.kernel, self.version), rule=origin.rule,
+                first=self.number,
             )
         seen.count += 1
         return origin
@@ -243,7 +246,7 @@ class Explainer:
             seen.count += 1
         elif len(self.paths) < MOST_PATHS:
             steps = [
-                Step(number, to_text(event), origin.kernel)
+                Step(number, to_text(event), function_at(origin.kernel, self.version))
                 for number, event, origin in fault.steps[: MOST_STEPS if len(self.paths) < SHOWN else 0]
             ]
             self.paths[key] = Path(outcome=fault.outcome, path=fault.path, count=1, first=fault.number, steps=steps)

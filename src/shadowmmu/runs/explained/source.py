@@ -14,8 +14,10 @@ from pathlib import Path
 from shadowmmu.border.files import read_file
 from shadowmmu.border.limits import CAPTURE, KINDS
 from shadowmmu.border.stream import STDIN, XZ, Chunks, lines_of
+from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.find import find_all
 from shadowmmu.captures.load import SUFFIX, load
+from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.errors import BadInput
 from shadowmmu.look.data import Hex
 from shadowmmu.runs.explained.commonest import keep_commonest
@@ -23,12 +25,12 @@ from shadowmmu.runs.explained.explain import RARE, Explainer
 from shadowmmu.runs.explained.explanation import Explanation, Walked, WalkedEntry
 from shadowmmu.trace.binary import read_binary
 from shadowmmu.trace.events import AnyEvent
-from shadowmmu.trace.ftrace.guess import Kernel, guess, plugin_is_right
+from shadowmmu.trace.ftrace.guess import Kernel, Version, guess, plugin_is_right
 from shadowmmu.trace.ftrace.hierarchy import Hierarchies
 from shadowmmu.trace.ftrace.lines import NOBODY
 from shadowmmu.trace.ftrace.page_text import PLUGIN
 from shadowmmu.trace.ftrace.reader import LineReader, Told
-from shadowmmu.trace.layouts import Layout, layout_of
+from shadowmmu.trace.layouts import Layout, layout_of, version_of
 from shadowmmu.trace.text import HEADER, from_text
 
 TRACE_DAT = b"\x17\x08\x44tracing"
@@ -51,17 +53,17 @@ def explain_file(path: Path, kernel: Kernel | None = None, progress: Progress = 
     On Ctrl-C while standard input is read, what came so far is explained.
     """
     if path != STDIN and not os.path.exists(path):
-        return _of_capture(path)
+        return _of_named_capture(path)
     if path.suffix == SUFFIX:
-        return _of_events(load(path).events, f"capture {path}")
+        return _of_capture(load(path), f"capture {path}")
     chunks = Chunks(path)
     if chunks.head.startswith(TRACE_DAT):
         return _of_trace_dat(path, kernel)
     if chunks.head.startswith(HEADER.encode()):
-        return _of_our_text(chunks, progress)
+        return _of_our_text(chunks, kernel, progress)
     if chunks.packed == XZ and b"grammar" in chunks.head[:64]:
         data = read_file(path, CAPTURE, f"trace {path}", "write it anew with this version")
-        return _of_events(read_binary(data), f"trace {path}")
+        return _of_events(read_binary(data), f"trace {path}", _version(kernel))
     return _of_lines(chunks, chunks.name, kernel, progress)
 
 
@@ -86,7 +88,7 @@ def _of_lines(chunks: Chunks, name: str, kernel: Kernel | None, progress: Progre
     head = chunks.head[:HEAD].decode("utf-8", "replace")
     known = kernel or guess(head)
     reader = LineReader(known, not plugin_is_right(head, known))
-    explainer = Explainer()
+    explainer = Explainer(known.version)
     layout: Layout = layout_of(known.version)
 
     def lines() -> Iterator[str]:
@@ -131,17 +133,22 @@ def _walked(hierarchies: Hierarchies) -> list[Walked]:
     ]  # fmt: skip
 
 
-def _of_events(events: Iterable[AnyEvent], name: str, nested_paging: bool = True) -> Explanation:
+def _version(kernel: Kernel | None) -> Version:
+    """By which an engine's own trace, that does not tell its kernel, names functions."""
+    return version_of(DEFAULT_KERNEL) if kernel is None else kernel.version
+
+
+def _of_events(events: Iterable[AnyEvent], name: str, version: Version, nested_paging: bool = True) -> Explanation:
     """Of events that are read already: their roles are whole words."""
-    explainer = Explainer(nested_paging)
+    explainer = Explainer(version, nested_paging)
     for number, event in enumerate(events, 1):
         explainer.told(Told(number, event.name, event, NOBODY, "role="))
     told = explainer.explanation()
-    told.source, told.kernel, told.lines, told.form = name, "6.1, or this engine", told.events, "our own grammar"
+    told.source, told.kernel, told.lines, told.form = name, f"functions named as {version[0]}.{version[1]} does", told.events, "our own grammar"
     return told
 
 
-def _of_our_text(chunks: Chunks, progress: Progress) -> Explanation:
+def _of_our_text(chunks: Chunks, kernel: Kernel | None, progress: Progress) -> Explanation:
     def events() -> Iterator[AnyEvent]:
         lines = 0
         for some in lines_of(chunks):
@@ -149,10 +156,14 @@ def _of_our_text(chunks: Chunks, progress: Progress) -> Explanation:
             progress(lines, chunks.read, chunks.size)
             yield from filter(None, map(from_text, some))
 
-    return _of_events(events(), chunks.name)
+    return _of_events(events(), chunks.name, _version(kernel))
 
 
-def _of_capture(path: Path) -> Explanation:
+def _of_capture(capture: Capture, name: str) -> Explanation:
+    return _of_events(capture.events, name, version_of(capture.setup.series), capture.setup.npt)
+
+
+def _of_named_capture(path: Path) -> Explanation:
     """One of the captures that have a name."""
     try:
         found = find_all((str(path),), None)
@@ -160,8 +171,7 @@ def _of_capture(path: Path) -> Explanation:
         raise BadInput(
             f"{path}: there is neither such a file nor such a capture; name a trace, a capture, or - for standard input"
         ) from None
-    capture = found[0].load()
-    return _of_events(capture.events, f"capture {found[0].name}", capture.setup.npt)
+    return _of_capture(found[0].load(), f"capture {found[0].name}")
 
 
 def _of_trace_dat(path: Path, kernel: Kernel | None) -> Explanation:
