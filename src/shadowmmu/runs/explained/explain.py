@@ -179,7 +179,10 @@ class Explainer:
         seen = self.rules.get(id(origin))
         if seen is None:
             seen = self.rules[id(origin)] = Rule(
-                event=origin.event, situation=origin.situation, kernel=function_at(origin.kernel, self.version), rule=origin.rule,
+                event=origin.event,
+                situation=origin.situation,
+                kernel=function_at(origin.kernel, self.version),
+                rule=origin.rule,
                 first=self.number,
             )
         seen.count += 1

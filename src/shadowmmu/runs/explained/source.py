@@ -144,7 +144,8 @@ def _of_events(events: Iterable[AnyEvent], name: str, version: Version, nested_p
     for number, event in enumerate(events, 1):
         explainer.told(Told(number, event.name, event, NOBODY, "role="))
     told = explainer.explanation()
-    told.source, told.kernel, told.lines, told.form = name, f"functions named as {version[0]}.{version[1]} does", told.events, "our own grammar"
+    told.source, told.lines, told.form = name, told.events, "our own grammar"
+    told.kernel = f"functions named as {version[0]}.{version[1]} does"
     return told
 
 
