@@ -108,6 +108,26 @@ def shared(g: Paged) -> None:
     two.turn(second, "flags 3 0")
 
 
+def elsewhere(g: Paged) -> None:
+    """a vCPU on tables of its own writes to one of them until it is shadowed no longer: nothing below the other one's root goes"""
+    two = Two(g)
+    own = g.new_root(low=g.tables)
+    _map(g)
+    own.map(SECOND_GIGABYTE, frame(9))
+    _touch(two.first, g)
+    second = two.turn(two.first)
+    second.cr3(own.root)
+    _touch(second, g)
+    table = own.table(SECOND_GIGABYTE, 2)
+    for number in range(4):
+        second.write(table + (40 + number) * g.form.entry_size, 0, "to a table of level 2")
+    first = two.turn(second)
+    _touch(first, g)
+    second = two.turn(first)
+    _touch(second, g)
+    two.turn(second)
+
+
 def beyond(g: Hypervisor) -> None:
     """L2 reads beyond 4 GiB, where the nested tables of a 32-bit L1 do not reach; their low bits would find a page"""
     own, t = g.l2_tables(), g.nested
@@ -124,5 +144,6 @@ def beyond(g: Hypervisor) -> None:
 
 TWO: dict[str, Callable[[Paged], None]] = {
     "asleep1": asleep_once, "asleep2": asleep_twice, "asleep3": asleep_thrice, "shared": shared,
+    "elsewhere": elsewhere,
 }  # fmt: skip
 UNPAGED_TWO: dict[str, Callable[[Guest], None]] = {"asleep1": asleep_once, "asleep2": asleep_twice}

@@ -117,8 +117,10 @@ class Place:
         self.engine = Stream(self.ours)
         self.loading = False
         """The kernel is making a root."""
-        self.reloading = False
-        """The kernel has freed a root that this VM keeps."""
+        self.whole: list[bool] = []
+        """Of each root that a request of the kernel's frees, in that order: nothing below it was zapped."""
+        self.reloading = ""
+        """The kernel has freed a root that this VM keeps: by which letter; empty: it has not."""
         self.linked = False
         """This VM's fault has filled an entry of a special page."""
         self.syncing = False
@@ -138,7 +140,9 @@ class Place:
         self.recycling = False
         """Pages run out, and the two have others."""
         self.kernel_shuts_down = False
-        """It found no root to enter the guest with."""
+        """It found no root to enter the guest with, as a PDPTE names no memory."""
+        self.keeps_obsolete = False
+        """This VM has entered the guest with a root that it had to free."""
         self.kernel_has_root = True
         """Its MMU in use had one before the input."""
 
@@ -204,4 +208,6 @@ class Place:
         self.zapping = self.zapping or any(isinstance(event, e.PrepareZapPage) for event in (*theirs, *ours))
         for event in theirs:
             self.loading = isinstance(event, e.MmuLoad) or (self.loading and not isinstance(event, e.LoadPgd))
-            self.reloading = self.reloading and not isinstance(event, e.LoadPgd)
+            self.reloading = "" if isinstance(event, e.LoadPgd) else self.reloading
+            if isinstance(event, e.FreeRoots) and event.roots & 1:
+                del self.whole[:1]

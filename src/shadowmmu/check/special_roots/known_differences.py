@@ -38,7 +38,7 @@ KNOWN_DIFFERENCES = (
     KnownDifference(
         "e",
         "a root is freed as obsolete only if it is",
-        "a bare root has no generation of its own, so any request frees it; needs two vCPUs to show",
+        "a bare root has no generation of its own, so a request that is another's frees it: another vCPU's, or the other MMU's",
     ),
     KnownDifference(
         "f",

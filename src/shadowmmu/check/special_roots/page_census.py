@@ -35,7 +35,7 @@ def key_of(event: e.PageEvent) -> Key:
 
 
 class Census:
-    """The shadow pages of one VM, special ones left out."""
+    """The shadow pages of one VM; special ones, which shadow nothing, have no name."""
 
     def __init__(self) -> None:
         self.at: dict[int, Key] = {}
@@ -47,6 +47,8 @@ class Census:
         """Tables in use, those of zapped roots included: n_used_mmu_pages."""
         self.tables: dict[int, set[Key]] = {}
         """gfn of a guest table -> the pages that shadow it."""
+        self.special: set[int] = set()
+        """Tables of special pages."""
         self.births: dict[Key, int] = {}
         """Page -> the input upon which it was made."""
         self.unvisited: set[Key] = set()
@@ -70,6 +72,9 @@ class Census:
             self.unsync.discard(key_of(event))
         elif isinstance(event, e.SpecialAlloc):
             self.at.pop(event.spt, None)
+            self.special.add(event.spt)
+        elif isinstance(event, e.SpecialFree):
+            self.special.discard(event.spt)
 
     def _get(self, event: e.GetPage) -> None:
         key = key_of(event)

@@ -8,6 +8,7 @@ explains, or None. Each belongs to a letter of `known_differences.py`; what no r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeGuard
 
 from shadowmmu.check.replayed.cpu import ACCESSED_DIRTY
 from shadowmmu.check.replayed.inputs import Enter, Fault, Invlpg, Translate, WriteEmulated
@@ -65,10 +66,17 @@ def special_page(at: Place) -> Taken | None:
 # --- a: level-2 pages when they are touched
 
 
+def _level_2(s: AnyEvent | None) -> TypeGuard[e.GetPage]:
+    """A level-2 page is looked up, which no root of ours counts (b)."""
+    return isinstance(s, e.GetPage) and key_of(s).level == 2 and not s.root_count
+
+
 @rule("a")
 def touched(at: Place) -> Taken | None:
     """A fault looks up the level-2 page that it needs below a special page."""
-    if isinstance(at.s, e.GetPage) and key_of(at.s).level == 2 and isinstance(at.given, Fault) and at.is_under_special(at.s.spt):
+    if not _level_2(at.s) or not isinstance(at.given, Fault):
+        return None
+    if at.is_under_special(at.s.spt):
         at.linked = True
         at.ours.unvisited.discard(key_of(at.s))
         at.theirs.unvisited.add(key_of(at.s))
@@ -79,7 +87,7 @@ def touched(at: Place) -> Taken | None:
 @rule("a")
 def loaded_too(at: Place) -> Taken | None:
     """A root that is prefilled leads from its load on to a level-2 page that is there; the kernel makes those that are not."""
-    if not at.loading or not isinstance(at.s, e.GetPage) or at.s.created or key_of(at.s).level != 2:
+    if not at.loading or not _level_2(at.s) or at.s.created:
         return None
     if isinstance(at.k, e.GetPage) and not set(at.differing()) - {"root_count", "created"}:
         return BOTH
@@ -171,23 +179,26 @@ def pages_in_use(at: Place) -> Taken | None:
 @rule("d")
 def reloaded(at: Place) -> Taken | None:
     """The kernel frees its root at guest entry and loads another, as a page of it was zapped."""
-    if not isinstance(at.given, Enter):
+    return _reloads(at, "d")
+
+
+@rule("e")
+def reloaded_whole(at: Place) -> Taken | None:
+    """The same, though nothing below its root was zapped: another vCPU's was meant, or that of its other MMU."""
+    return _reloads(at, "e")
+
+
+def _reloads(at: Place, letter: str) -> Taken | None:
+    """What the kernel does about a root that it frees and this VM keeps. Previous roots may be freed by both."""
+    if not isinstance(at.given, Enter) or at.keeps_obsolete:
         return None
-    if at.reloading and isinstance(at.k, LOADS):
-        return THEIRS
-    if isinstance(at.k, e.FreeRoots) and not isinstance(at.s, e.FreeRoots):
-        at.reloading = True
-        return THEIRS
-    return None
-
-
-@rule("d")
-def reloaded_too(at: Place) -> Taken | None:
-    """The same where previous roots are freed by both."""
-    if isinstance(at.k, e.FreeRoots) and isinstance(at.s, e.FreeRoots) and at.k.roots & 1 and at.k.roots ^ at.s.roots == 1:
-        at.reloading = True
-        return BOTH
-    return None
+    if isinstance(at.k, e.FreeRoots):
+        both = isinstance(at.s, e.FreeRoots) and at.k.roots & 1 and at.k.roots ^ at.s.roots == 1
+        if (isinstance(at.s, e.FreeRoots) and not both) or letter != ("e" if at.whole[:1] == [True] else "d"):
+            return None
+        at.reloading = letter
+        return BOTH if both else THEIRS
+    return THEIRS if at.reloading == letter and isinstance(at.k, LOADS) else None
 
 
 # --- c: a PDPTE that names no memory
@@ -283,6 +294,8 @@ def met_other_tables(at: Place) -> Taken | None:
     if isinstance(at.s, WALKS) and not at.theirs_walk:
         return OURS
     taken = _next_fix(at)
+    if taken is not None and taken.special and isinstance(at.s, e.GetPage) and key_of(at.s).level == 2 and at.s.root_count:
+        return None
     if taken is not None:
         for event in (at.k if taken.kernel else None, at.s if taken.special else None):
             at.part(event)

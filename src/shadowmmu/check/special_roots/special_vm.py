@@ -38,6 +38,7 @@ from shadowmmu.check.special_roots.align import BOTH, PageMatcher, Parting, Plac
 from shadowmmu.check.special_roots.counter_lead import COUNTED, CounterLead
 from shadowmmu.check.special_roots.fault_path import BothPaths, is_unlinked, shadows, way
 from shadowmmu.check.special_roots.page_census import Census
+from shadowmmu.check.special_roots.roots_met import freed_on_request, keeps_obsolete, leads_nowhere, special_tables
 from shadowmmu.check.special_roots.rules import RULES
 from shadowmmu.check.special_roots.tables import PairedTables
 from shadowmmu.engine.roots.designs import find_design
@@ -63,6 +64,8 @@ class Look(NamedTuple):
     """If it is about an address."""
     shadowed: tuple[bool, bool] = (False, False)
     """If it is about a page: whether the kernel's VM and ours shadow it."""
+    whole: Sequence[bool] = ()
+    """At a guest entry: of each root of the kernel's that a request frees, whether nothing below it was zapped."""
 
 
 class Parted(Exception):
@@ -122,6 +125,8 @@ class SpecialVm:
         rooted = frozenset(mmu.name for mmu in self.kernel.vcpu.mmus if mmu.root is not None)
         if isinstance(given, Unprotect):
             return Look(rooted, None, (bool(self.theirs.tables.get(given.gfn)), bool(self.ours.tables.get(given.gfn))))
+        if isinstance(given, Enter):
+            return Look(rooted, whole=freed_on_request(self.kernel))
         if not isinstance(given, Fault | Invlpg):
             return Look(rooted)
         theirs, ours = way(self.kernel, self.theirs, given.address)[0], way(self.side, self.ours, given.address)[0]
@@ -170,11 +175,14 @@ class SpecialVm:
             self._store_natively(given, events)
             return
         at = Place(given, self.side, (self.theirs, self.ours), self.matcher, self.parting)
+        at.whole = list(look.whole)
         at.kernel_has_root = self.kernel.vcpu.mmu_name in look.rooted
         ours = self._give(given, at)
         for event in events:
             at.kernel.add(event, self._is_compared(event))
-        at.kernel_shuts_down = theirs.error is not None and ours.error is None and isinstance(given, Enter)
+        if isinstance(given, Enter):
+            at.kernel_shuts_down = theirs.error is not None and ours.error is None and leads_nowhere(self.side)
+            at.keeps_obsolete = keeps_obsolete(self.side)
         at.settle(look.paths)
         self._align(at)
         if at.parted and isinstance(given, Fault):
@@ -309,6 +317,8 @@ class SpecialVm:
         return 0
 
     def _compare_each_entry(self, tag: str) -> int:
+        if self.ours.special != special_tables(self.side):
+            raise Parted(f"dump {tag}: no rule explains special pages that no root is made of")
         tables = PairedTables((self.kernel, self.side), (self.theirs, self.ours), self.parting, self.matcher)
         for found in tables.differences():
             if not found.letter:
