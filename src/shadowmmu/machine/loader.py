@@ -20,6 +20,7 @@ from elftools.elf.elffile import ELFFile
 from shadowmmu.border.files import parsing, read_file
 from shadowmmu.border.limits import DESCRIPTION, IMAGE, SEGMENTS
 from shadowmmu.errors import BadInput
+from shadowmmu.machine.devices.memory_map import HIGH_MEMORY, LOW_MIB
 from shadowmmu.machine.seam import MASK32, Reg, Segment, State
 from shadowmmu.machine.vcpu.cpuid import FEATURES
 from shadowmmu.machine.vcpu.reset import real_mode, system_state
@@ -35,8 +36,7 @@ _INFO_SIZE, _PAGE = 116, 4096
 _MEMORY_FIELDS, _COMMAND_LINE, _MODULES, _MEMORY_MAP = 1 << 0, 1 << 2, 1 << 3, 1 << 6
 _CODE_32, _DATA_32 = 0xC9B, 0xC93
 _LOW_MEMORY_END, _PC_LOW_MEMORY_END, _HIGH_MEMORY = 0xA0000, 0x9FC00, 0x100000
-PC_MEMORY_MIB = 3072
-"""Devices are above."""
+MAX_MEMORY_MIB = 16384
 
 
 class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -48,7 +48,8 @@ class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     image: str
     """File name, relative to the TOML file."""
     format: Literal["multiboot", "flat"] = "multiboot"
-    memory_mib: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 32
+    memory_mib: Annotated[int, msgspec.Meta(ge=1, le=MAX_MEMORY_MIB)] = 32
+    """On the PC what is beyond 3 GiB lies above 4 GiB."""
     vcpus: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
     """On the bare platform they all start at the entry point, and CPUID tells them apart."""
     mode: Mode = "nonpaging"
@@ -85,6 +86,16 @@ class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     @property
     def path(self) -> Path:
         return Path(self.directory) / self.image
+
+    @property
+    def low_memory_mib(self) -> int:
+        """Memory from 0 on, in one piece."""
+        return min(self.memory_mib, LOW_MIB) if self.platform == "pc" else self.memory_mib
+
+    @property
+    def high_memory(self) -> tuple[int, int]:
+        """Where the rest begins, and its size."""
+        return HIGH_MEMORY, self.memory_mib - self.low_memory_mib << 20
 
 
 class Piece(NamedTuple):
@@ -125,8 +136,6 @@ def read_guest(path: Path | str) -> Guest:
         unknown = [name for name in getattr(guest, field) if name not in FEATURES]
         if unknown:
             raise BadInput(f"guest {path}: {field}: this machine has no {', '.join(unknown)}; it has {', '.join(FEATURES)}")
-    if guest.platform == "pc" and guest.memory_mib > PC_MEMORY_MIB:
-        raise BadInput(f"guest {path}: memory_mib: a PC's devices begin at {PC_MEMORY_MIB} MiB; have no more")
     return guest
 
 
@@ -141,7 +150,7 @@ def load_bytes(guest: Guest, image: bytes) -> Loaded:
         loaded = _flat(guest, image)
     else:
         loaded = _multiboot(guest, image)
-    end = guest.memory_mib << 20
+    end = guest.low_memory_mib << 20
     for piece in loaded.pieces:
         if piece.gpa < 0 or piece.gpa + piece.size > end:
             raise BadInput(
@@ -260,7 +269,7 @@ def _physical(segments: Sequence[Any], entry: int) -> int:
 
 def _modules(guest: Guest, end: int) -> list[tuple[Piece, str]]:
     """The modules, a page apart behind the image's `end`, with their command lines. All of them are no larger than what memory is left."""
-    found, memory = [], guest.memory_mib << 20
+    found, memory = [], guest.low_memory_mib << 20
     for words in guest.modules:
         path = Path(guest.directory) / words.partition(" ")[0]
         start = -(-end // _PAGE) * _PAGE
@@ -273,9 +282,9 @@ def _modules(guest: Guest, end: int) -> list[tuple[Piece, str]]:
 
 def _multiboot_info(guest: Guest, modules: Sequence[tuple[Piece, str]]) -> bytes:
     """The information structure, and behind it the memory map, the modules and the command lines."""
-    memory = guest.memory_mib << 20
+    memory = guest.low_memory_mib << 20
     low = _PC_LOW_MEMORY_END if guest.platform == "pc" else _LOW_MEMORY_END
-    ranges = [(0, min(memory, low)), (_HIGH_MEMORY, memory - _HIGH_MEMORY)]
+    ranges = [(0, min(memory, low)), (_HIGH_MEMORY, memory - _HIGH_MEMORY), guest.high_memory]
     entries = b"".join(struct.pack("<IQQI", 20, base, size, 1) for base, size in ranges if size > 0)
     info = bytearray(_INFO_SIZE)
     struct.pack_into("<III", info, 0, _MEMORY_FIELDS | _MEMORY_MAP, low >> 10, max(0, memory - _HIGH_MEMORY) >> 10)

@@ -32,11 +32,10 @@ from shadowmmu.machine.seam import Exit, ExitKind, State
 from shadowmmu.machine.svm.reflect import exit_name
 from shadowmmu.machine.symbols import Symbols
 from shadowmmu.machine.unclaimed import Unclaimed
-from shadowmmu.machine.vcpu.cpuid import Cpuid
+from shadowmmu.machine.vcpu.cpuid import Cpuid, cr4_not_for
 from shadowmmu.machine.vcpu.deliver import TaskSwitch
 from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.machine.vcpu.quick_faults import FOREVER, QuickFaults
-from shadowmmu.x86.control import Cr4
 
 MAX_EXITS = 2_000_000
 MAX_QUIET = 2_000_000_000
@@ -94,15 +93,19 @@ class Machine:
         self.guest = guest
         nested_paging = "npt" in guest.features
         self.vm = Vm(
-            memory_mib=guest.memory_mib,
+            memory_mib=guest.low_memory_mib,
+            user_mib=guest.memory_mib,
             vcpus=guest.vcpus,
             roots=roots,
             kernel=kernel,
             shadow_pages=shadow_pages,
             tdp=nested_paging,
             guest_vendor="vmx" if guest.vendor == "Intel" else "svm",
-            cr4_reserved=int(Cr4.LA57) if nested_paging else 0,  # the nested tables of this CPU have four levels
+            cr4_reserved=cr4_not_for(frozenset(guest.features)),
         )
+        high, size = guest.high_memory
+        if size:
+            self.vm.set_memslot(1, high, size, guest.low_memory_mib << 20)
         self.on_exit, self._on_look, self._audit = on_exit, on_look, audit
         self._unclaimed = Unclaimed()
         self._witnesses: list[FaultWitness] = []

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _PG, _LMA, _LME, _LA57 = int(Cr0.PG), int(Efer.LMA), int(Efer.LME), int(Cr4.LA57)
 _CR0_SET, _CR0_CLEAR = int(Cr0.PG | Cr0.WP), int(Cr0.CD | Cr0.NW)
 _CR4_SET, _EFER_SET = int(Cr4.PAE | Cr4.MCE), int(Efer.NXE | Efer.SVME)
-_MCE, _SVME = int(Cr4.MCE), int(Efer.SVME)
+_MCE, _PCIDE, _SVME = int(Cr4.MCE), int(Cr4.PCIDE), int(Efer.SVME)
 _PAGE_RIGHTS = int(Cr4.SMEP | Cr4.SMAP | Cr4.PKE)
 _NESTED_LEVELS = 4
 
@@ -39,10 +39,10 @@ def _on_nested_tables(vcpu: "Vcpu", root: int) -> Controls:
 
 def on_shadow_tables(vcpu: "Vcpu", root: int) -> Controls:
     """As KVM does: paging, WP, PAE and NXE always; caches never off; no SMEP or SMAP on a guest without paging, whose
-    shadow maps everything for users; long mode only once it is active."""
+    shadow maps everything for users; long mode only once it is active. PCIDs are the guest's alone: this CPU has none."""
     cr0, cr4, efer = vcpu.cr0, vcpu.cr4, vcpu.efer
     if not cr0 & _PG:
         cr4 &= ~_PAGE_RIGHTS
     if not efer & _LMA:
         efer &= ~_LME
-    return Controls((cr0 | _CR0_SET) & ~_CR0_CLEAR, root, cr4 | _CR4_SET, efer | _EFER_SET)
+    return Controls((cr0 | _CR0_SET) & ~_CR0_CLEAR, root, cr4 & ~_PCIDE | _CR4_SET, efer | _EFER_SET)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from shadowmmu.engine.face.types import GuestMemoryError
 from shadowmmu.errors import BadInput
 from shadowmmu.machine.loader import Guest, Piece, load_bytes, load_image, read_guest
+from shadowmmu.machine.machine import Machine
 from shadowmmu.machine.seam import Reg
 
 MAGIC = 0x1BADB002
@@ -214,11 +216,21 @@ def test_command_line_and_modules_on_the_pc(tmp_path: Path) -> None:
     assert all(start % 4096 == 0 for start, *_ in modules)
 
 
+def test_memory_that_devices_leave_no_room_for_is_above_4_gib() -> None:
+    described = guest(platform="pc", memory_mib=5120)
+    info = load_bytes(described, elf()).pieces[0].data
+    length, at = struct.unpack_from("<II", info, 44)
+    entries = [struct.unpack_from("<IQQI", info, at - 0x9500 + 24 * i)[1:3] for i in range(length // 24)]
+    assert entries == [(0, 0x9FC00), (1 << 20, (3072 << 20) - (1 << 20)), (1 << 32, 2048 << 20)]
+    machine = Machine(described, loaded=load_bytes(described, elf()))
+    assert [(slot.gpa, slot.size, slot.hva) for slot in machine.vm.memslots()] == [(0, 3072 << 20, 0), (1 << 32, 2 << 30, 3 << 30)]
+    machine.vm.write_guest(0x17FFFFFFF, b"x")
+    with pytest.raises(GuestMemoryError):
+        machine.vm.write_guest(0x180000000, b"x")
+
+
 def test_what_a_pc_cannot_have_is_refused(tmp_path: Path) -> None:
     toml = tmp_path / "guest.toml"
-    toml.write_text('name = "g"\nimage = "g"\nplatform = "pc"\nmemory_mib = 4096\n')
-    with pytest.raises(BadInput, match="devices begin at 3072 MiB"):
-        read_guest(toml)
     toml.write_text('name = "g"\nimage = "g"\nwithout = ["wings"]\n')
     with pytest.raises(BadInput, match="without: this machine has no wings"):
         read_guest(toml)

@@ -7,6 +7,7 @@ Its time begins at the same moment in each run and goes on with the machine's cl
 from datetime import UTC, datetime, timedelta
 
 from shadowmmu.machine.devices.clock import TICKS_PER_SECOND, Clock
+from shadowmmu.machine.devices.memory_map import LOW_MIB
 
 RTC = 0x70
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -24,8 +25,9 @@ class Rtc:
         self._ram = bytearray(128)
         self._ram[_STATUS_A], self._ram[_STATUS_B], self._ram[_STATUS_D] = _DIVIDER, _24_HOURS, _VALID
         extended = max(0, min(memory_mib << 10, 64 << 10) - 1024)
-        for at, value in ((0x15, 640), (0x17, extended), (0x30, extended), (0x34, max(0, memory_mib - 16) << 4)):
+        for at, value in ((0x15, 640), (0x17, extended), (0x30, extended), (0x34, max(0, min(memory_mib, LOW_MIB) - 16) << 4)):
             self._ram[at : at + 2] = min(value, 0xFFFF).to_bytes(2, "little")  # as firmware leaves it
+        self._ram[0x5B:0x5E] = (max(0, memory_mib - LOW_MIB) << 4).to_bytes(3, "little")
 
     def read(self, offset: int, size: int) -> int:
         if offset == 0:

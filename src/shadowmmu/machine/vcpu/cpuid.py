@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What CPUID tells the guest: an AMD EPYC (Rome) without what this machine has not: PCID, protection keys.
-A local APIC where there is one; AMD-V, nested paging and 5-level paging only if they are asked for.
+"""What CPUID tells the guest: an AMD EPYC (Rome) without what this machine has not, as protection keys.
+A local APIC where there is one; AMD-V, nested paging, 5-level paging and PCIDs only if they are asked for.
 
 Sources: APM vol. 3 appendix E; SDM vol. 2, CPUID.
 """
@@ -29,9 +29,9 @@ FEATURES = {
     "apic": (_BASIC, _EDX, 9), "sep": (_BASIC, _EDX, 11), "pge": (_BASIC, _EDX, 13), "cmov": (_BASIC, _EDX, 15), "pat": (_BASIC, _EDX, 16),
     "pse36": (_BASIC, _EDX, 17), "clflush": (_BASIC, _EDX, 19), "mmx": (_BASIC, _EDX, 23), "fxsr": (_BASIC, _EDX, 24),
     "sse": (_BASIC, _EDX, 25), "sse2": (_BASIC, _EDX, 26), "sse3": (_BASIC, _ECX, 0), "ssse3": (_BASIC, _ECX, 9),
-    "cx16": (_BASIC, _ECX, 13), "sse4.1": (_BASIC, _ECX, 19), "sse4.2": (_BASIC, _ECX, 20), "x2apic": (_BASIC, _ECX, 21),
-    "movbe": (_BASIC, _ECX, 22),
-    "popcnt": (_BASIC, _ECX, 23), "tsc-deadline": (_BASIC, _ECX, 24), "aes": (_BASIC, _ECX, 25), "hypervisor": (_BASIC, _ECX, 31),
+    "cx16": (_BASIC, _ECX, 13), "pcid": (_BASIC, _ECX, 17), "sse4.1": (_BASIC, _ECX, 19), "sse4.2": (_BASIC, _ECX, 20),
+    "x2apic": (_BASIC, _ECX, 21), "movbe": (_BASIC, _ECX, 22), "popcnt": (_BASIC, _ECX, 23), "tsc-deadline": (_BASIC, _ECX, 24),
+    "aes": (_BASIC, _ECX, 25), "hypervisor": (_BASIC, _ECX, 31),
     "fsgsbase": (_STRUCTURED, _EBX, 0), "bmi1": (_STRUCTURED, _EBX, 3), "smep": (_STRUCTURED, _EBX, 7),
     "bmi2": (_STRUCTURED, _EBX, 8), "adx": (_STRUCTURED, _EBX, 19), "smap": (_STRUCTURED, _EBX, 20),
     "clflushopt": (_STRUCTURED, _EBX, 23), "la57": (_STRUCTURED, _ECX, 16),
@@ -42,9 +42,9 @@ FEATURES = {
 }  # fmt: skip
 """Name -> (leaf, register, bit) of everything the machine can offer."""
 _EFER = {"nx": Efer.NXE, "long-mode": Efer.LME, "svm": Efer.SVME}
-_CR4 = {"smep": Cr4.SMEP, "smap": Cr4.SMAP, "fsgsbase": Cr4.FSGSBASE, "la57": Cr4.LA57}
+_CR4 = {"smep": Cr4.SMEP, "smap": Cr4.SMAP, "fsgsbase": Cr4.FSGSBASE, "la57": Cr4.LA57, "pcid": Cr4.PCIDE}
 """Name -> the bits of EFER, or of CR4, that a guest may set if it has the feature."""
-ON_REQUEST = frozenset(("la57", "svm", "npt"))
+ON_REQUEST = frozenset(("la57", "pcid", "svm", "npt"))
 """Offered only to a guest that asks for it."""
 OF_APIC = frozenset(("apic", "x2apic", "tsc-deadline"))
 """Offered where there is a local APIC."""
@@ -52,9 +52,9 @@ _APIC_BIT = 1 << 9
 
 CR4_OFFERED = int(
     Cr4.TSD | Cr4.DE | Cr4.PSE | Cr4.PAE | Cr4.MCE | Cr4.PGE | Cr4.PCE | Cr4.OSFXSR | Cr4.OSXMMEXCPT
-    | Cr4.LA57 | Cr4.FSGSBASE | Cr4.SMEP | Cr4.SMAP
+    | Cr4.LA57 | Cr4.FSGSBASE | Cr4.PCIDE | Cr4.SMEP | Cr4.SMAP
 )  # fmt: skip
-"""CR4 bits the guest may set: those CPUID offers, and LA57 always."""
+"""CR4 bits the guest may set, if its VM was not made without."""
 
 _ALSO_EXTENDED = frozenset(
     ("fpu", "de", "pse", "tsc", "msr", "pae", "mce", "cx8", "apic", "pge", "cmov", "pat", "pse36", "mmx", "fxsr")
@@ -65,6 +65,14 @@ SIGNATURE = 0x00830F10  # family 17h, model 31h, stepping 0
 _BRAND = b"AMD EPYC-Rome, shadow-paged".ljust(48, b"\0")
 _HYPERVISOR = Leaf(0x40000000, *(int.from_bytes(b"shadowmmu   "[i : i + 4], "little") for i in (0, 4, 8)))
 _LAST_BASIC = 0xD
+
+
+def cr4_not_for(features: frozenset[str]) -> int:
+    """CR4 bits that a VM whose guest asks for these features is made without: on nested tables the CPU walks four levels and knows no
+    PCIDs."""
+    if "npt" in features:
+        return int(Cr4.LA57 | Cr4.PCIDE)
+    return 0 if "pcid" in features else int(Cr4.PCIDE)
 
 
 def _offered(config: VmConfig, asked: frozenset[str], without: frozenset[str]) -> frozenset[str]:

@@ -17,7 +17,7 @@ import msgspec
 from shadowmmu.border.files import parsing, read_file
 from shadowmmu.border.limits import DESCRIPTION
 from shadowmmu.errors import BadInput
-from shadowmmu.machine.loader import PC_MEMORY_MIB, Guest
+from shadowmmu.machine.loader import MAX_MEMORY_MIB, Guest
 from shadowmmu.machine.vcpu.cpuid import FEATURES, ON_REQUEST
 
 _MEMORY_MIB = 128
@@ -152,5 +152,5 @@ def _features(entry: Entry) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _memory(entry: Entry) -> int:
     for value in _values(entry, "-m"):
         digits = int(re.sub(r"\D", "", value) or _MEMORY_MIB)
-        return min(digits << 10 if value[-1:].lower() == "g" else digits, PC_MEMORY_MIB)
+        return min(digits << 10 if value[-1:].lower() == "g" else digits, MAX_MEMORY_MIB)
     return _MEMORY_MIB
