@@ -24,6 +24,8 @@ XZ_MEMORY = 128 * MIB
 """What xz may take to unpack; its strongest preset needs half of that."""
 KIT_FILE = 16 * MIB
 """Any one file of the kit's, as it lies on the disk."""
+SUITE_LOG = 16 * MIB
+"""What an image of a suite printed elsewhere; the longest known has 300 KiB."""
 BUG = MIB
 """A bug's TOML file, or a diff."""
 OPERATIONS = 16 * MIB

@@ -15,6 +15,7 @@ from shadowmmu.cli.output import console, print_json
 from shadowmmu.cli.roots import Roots
 from shadowmmu.cli.suites import run_images
 from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
+from shadowmmu.machine.devices.clock import TICKS_PER_SECOND
 from shadowmmu.runs.event_log import EventLog
 from shadowmmu.runs.guest_run import Audit, GuestRun
 from shadowmmu.view.draw_report import draw_report
@@ -36,6 +37,7 @@ def run(
     suite: Path | None = None,
     only: Annotated[list[str], Parameter(consume_multiple=True)] | None = None,
     seconds: Seconds = None,
+    beside: Path | None = None,
     junit: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -64,22 +66,27 @@ def run(
     only
         Of a suite: the entries to run, by their names in x86/unittests.cfg.
     seconds
-        Of a suite: virtual seconds that an image may take; by default its own timeout.
+        Virtual seconds that the guest may take; of a suite, each image instead of its own timeout.
+    beside
+        Of a suite: directory of its own logs of another run, as on KVM; what became there of the tests that fail here is told beside.
     junit
         Of a suite: file for the report as JUnit XML.
     json
         Print the report as JSON, and not the guest's output as it comes.
     """
     if suite is not None:
-        return run_images(suite, only or [], roots=roots, kernel=kernel, audit=audit, seconds=seconds, junit=junit, json=json)
+        return run_images(
+            suite, only or [], roots=roots, kernel=kernel, audit=audit, seconds=seconds, beside=beside, junit=junit, json=json
+        )
     description = find_guest(guest)
     out = console()
     live = LiveRun(out)
+    ticks = None if seconds is None else int(seconds * TICKS_PER_SECOND)
     with ExitStack() as stack:
         log = None if trace is None else stack.enter_context(EventLog(trace))
         if json:
             machine = GuestRun(description, guest, roots=roots, kernel=kernel, audit=audit, log=log)
-            report = machine.run(max_exits)
+            report = machine.run(max_exits, max_ticks=ticks)
             print_json("shadowmmu.run/1", report)
             return int(not report.as_expected)
         machine = GuestRun(
@@ -87,6 +94,6 @@ def run(
         )
         out.print(f"{description.name}: {description.title} · {roots} roots", style="bold")
         with live:
-            report = machine.run(max_exits)
+            report = machine.run(max_exits, max_ticks=ticks)
     out.print(draw_report(report, live.seconds))
     return int(not report.as_expected)

@@ -16,12 +16,23 @@ from shadowmmu.view.draw_suite import draw_suite, image_line
 
 
 def run_images(
-    directory: Path, only: list[str], *, roots: str, kernel: str, audit: Audit, seconds: float | None, junit: Path | None, json: bool
+    directory: Path,
+    only: list[str],
+    *,
+    roots: str,
+    kernel: str,
+    audit: Audit,
+    seconds: float | None,
+    beside: Path | None,
+    junit: Path | None,
+    json: bool,
 ) -> int:
     """Run them and say how it went; the exit code."""
     suite, out = read_suite(directory), console()
     if junit is not None and not os.access(junit.parent, os.W_OK):
         raise BadInput(f"cannot write {junit}: its directory is not there or not yours; name a file in one you may write to")
+    if beside is not None and not beside.is_dir():
+        raise BadInput(f"{beside} is no directory; name one with the suite's logs, NAME.log, as its run_tests.sh leaves them")
     report = run_suite(
         suite,
         roots=roots,
@@ -29,6 +40,7 @@ def run_images(
         audit=audit,
         only=only,
         seconds=seconds,
+        beside=beside,
         on_image=(lambda image: None) if json else lambda image: out.print(image_line(image)),
     )
     if junit is not None:

@@ -45,8 +45,7 @@ def _reasons(report: SuiteReport) -> Iterator[Text]:
         yield Text(f"{plain(image.name)}: {plain(image.reason) or 'some of its tests failed'}")
         bad = [test for test in image.tests if test.failed]
         for test in bad[:_SHOWN]:
-            why = ": fails without shadow paging, too" if test.name in image.elsewhere else ""
-            yield Text(f"    {test.verdict} {plain(test.name)}{why}")
+            yield Text(f"    {test.verdict} {plain(': '.join((test.name, *image.known_of(test.name))))}")
         if len(bad) > _SHOWN:
             yield Text(f"    and {len(bad) - _SHOWN} more")
 

@@ -294,6 +294,14 @@ def test_serial_port_receives_with_an_interrupt() -> None:
     assert lines[-1] and port.read(Uart.IDENTIFICATION, 1) == 2 and port.read(Uart.IDENTIFICATION, 1) == 1
 
 
+def test_a_serial_port_in_a_loop_is_its_own_modem() -> None:
+    port = SerialPort(lambda character: None)
+    assert port.read(Uart.MODEM_STATUS, 1) == 0xB0
+    for control, status in ((0x1A, 0x90), (0x15, 0x60), (0x10, 0)):
+        port.write(Uart.MODEM, 1, control)
+        assert port.read(Uart.MODEM_STATUS, 1) == status
+
+
 def test_firmware_configuration_is_read_byte_by_byte() -> None:
     device = FwCfg(64 << 20, 3)
     device.write(0, 2, 5)

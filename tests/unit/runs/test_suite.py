@@ -97,6 +97,23 @@ def test_images_are_run_and_told_apart(tree: Path) -> None:
     assert not report.as_expected, "one of them never ends"
 
 
+def test_what_became_of_a_test_elsewhere_is_told_beside(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logs = tmp_path / "logs"
+    assert call(["run", "--suite", str(tree), "--only", "bad", "--beside", str(logs)]) == 2
+    assert "its run_tests.sh leaves them" in capsys.readouterr().err
+    logs.mkdir()
+    assert call(["run", "--suite", str(tree), "--only", "bad", "--beside", str(logs)]) == 0
+    assert "beside" not in capsys.readouterr().out, "there is no log of this image"
+    (logs / "bad.log").write_text("qemu ...\nPASS: \x1b[2J two\nFAIL: one\n")
+    report = run_suite(read_suite(tree), only=["bad"], beside=logs)
+    assert report.images[0].beside == {"\x1b[2J two": "PASS"}
+    assert b"too: PASS beside" in to_junit(report)
+    assert call(["run", "--suite", str(tree), "--only", "bad", "--beside", str(logs)]) == 0
+    assert "fails without shadow paging, too: PASS beside" in capsys.readouterr().out
+    (logs / "bad.log").write_text("")
+    assert run_suite(read_suite(tree), only=["bad"], beside=logs).images[0].beside == {"\x1b[2J two": None}
+
+
 def test_a_hypervisor_on_nested_paging_has_no_way_around_the_engine(tree: Path) -> None:
     config = tree / "x86" / "unittests.cfg"
     config.write_text(config.read_text().replace("file = bad.flat", "file = bad.flat\nqemu_params = -cpu max,+svm"))

@@ -10,6 +10,8 @@ _RECEIVED, _IDLE = 0x01, 0x60
 _WANTS_RECEIVED, _WANTS_SENT = 1 << 0, 1 << 1
 _NONE_PENDING, _SENT_PENDING, _RECEIVED_PENDING, _FIFO = 0x01, 0x02, 0x04, 0xC0
 _CONNECTED = 0xB0  # the modem's lines: carrier, ready, clear to send
+_LOOPED = {1 << 0: 1 << 5, 1 << 1: 1 << 4, 1 << 2: 1 << 6, 1 << 3: 1 << 7}
+"""In a loop: what is set in the modem's control register -> what its status has."""
 
 
 class Uart(IntEnum):
@@ -63,7 +65,13 @@ class SerialPort:
             return found | (_FIFO if self._fifo else 0)
         if offset == Uart.LINE_STATUS:
             return _IDLE | (_RECEIVED if self._waiting else 0)
-        return _CONNECTED if offset == Uart.MODEM_STATUS else self._registers[offset]
+        return self._modem_status() if offset == Uart.MODEM_STATUS else self._registers[offset]
+
+    def _modem_status(self) -> int:
+        control = self._registers[Uart.MODEM]
+        if not control & _LOOP:
+            return _CONNECTED
+        return sum(status for bit, status in _LOOPED.items() if control & bit)
 
     def _receive(self) -> int:
         character = self._waiting.pop(0) if self._waiting else 0

@@ -18,7 +18,11 @@ _MTRR_CAP, _MTRR_DEFAULT = 0xFE, 0x2FF
 _VARIABLE_MTRRS = 8
 _FIXED_MTRRS = (0x250, 0x258, 0x259, *range(0x268, 0x270))
 _OLD_COUNTERS = range(0xC0010000, 0xC0010008)
+_AMD_CONFIGURATION = (0xC001001F, 0xC001102A, 0xC0011022, 0xC0011023, 0xC001102C)
+"""NB_CFG, BU_CFG2, DC_CFG, TW_CFG, EX_CFG: zero, whatever is written."""
 _DEBUG_CONTROL, _DEBUG_CONTROL_KNOWN = 0x1D9, 0x3F
+_AMD_STATE = (0xC0010010, 0xC0010055, 0xC0010058, 0xC0010112, 0xC0010113)
+"""SYSCFG, INT_PENDING_MSG, MMIO_CONF_BASE, TSEG's address and mask."""
 _LAST_BRANCHES = range(0x1DB, 0x1DF)
 _CONTROL, _STATUS = 0, 1
 
@@ -27,11 +31,11 @@ def _initial() -> dict[int, int]:
     kept = dict.fromkeys((_MTRR_DEFAULT, *_FIXED_MTRRS, *range(0x200, 0x200 + 2 * _VARIABLE_MTRRS)), 0)
     kept |= dict.fromkeys(range(_BANKS, _BANKS + 4 * MCE_BANKS), 0)
     kept |= dict.fromkeys(range(_BANKS, _BANKS + 4 * MCE_BANKS, 4), MASK64)
-    kept |= dict.fromkeys(_OLD_COUNTERS, 0)
+    kept |= dict.fromkeys((*_OLD_COUNTERS, *_AMD_CONFIGURATION), 0)
     return kept | {_MISC_ENABLE: _MISC_ENABLE_RESET, _MCG_STATUS: 0, _MCG_CTL: MASK64, _DEBUG_CONTROL: 0}
 
 
-_READ_ONLY = {_MCG_CAP: _CAPABILITIES, _MTRR_CAP: 0x500 | _VARIABLE_MTRRS, **dict.fromkeys(_LAST_BRANCHES, 0)}
+_READ_ONLY = {_MCG_CAP: _CAPABILITIES, _MTRR_CAP: 0x500 | _VARIABLE_MTRRS, **dict.fromkeys((*_LAST_BRANCHES, *_AMD_STATE), 0)}
 
 
 class KeptMsrs:
@@ -50,8 +54,8 @@ class KeptMsrs:
         """Raises GuestFault for a value that is illegal there."""
         if index in _READ_ONLY or (index == _DEBUG_CONTROL and value & ~_DEBUG_CONTROL_KNOWN):
             raise GuestFault(GP)
-        if index in _OLD_COUNTERS:
-            return  # there are no counters behind them
+        if index in _OLD_COUNTERS or index in _AMD_CONFIGURATION:
+            return  # there is nothing behind them
         if _BANKS <= index < _BANKS + 4 * MCE_BANKS:
             _check_bank(index - _BANKS & 3, value)
         if index == _MISC_ENABLE:

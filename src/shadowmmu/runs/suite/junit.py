@@ -22,8 +22,7 @@ def to_junit(report: SuiteReport) -> bytes:
 
 
 def _suite(image: Image, roots: str) -> ElementTree.Element:
-    cases = [_case(image, test.name, test.verdict, "fails without shadow paging, too" if test.name in image.elsewhere else "")
-             for test in image.tests]  # fmt: skip
+    cases = [_case(image, test.name, test.verdict, ": ".join(image.known_of(test.name))) for test in image.tests]
     cases.append(_case(image, "the image itself", image.outcome, image.reason))
     element = ElementTree.Element(
         "testsuite",

@@ -32,6 +32,12 @@ def sub_tests(output: str) -> list[SubTest]:
     return [SubTest(_VERDICTS[match[1]], match[2] or "") for match in found if match is not None]
 
 
+def failed_beside(tests: list[SubTest], others: list[SubTest]) -> dict[str, Verdict | None]:
+    """Name of each sub-test that failed -> what became of it in another run; None: it is not there."""
+    there = {test.name: test.verdict for test in others}
+    return {test.name: there.get(test.name) for test in tests if test.failed}
+
+
 def same_failures(one: list[SubTest], other: list[SubTest]) -> list[str]:
     """Names of sub-tests that failed in both."""
     left = Counter(test.name for test in other if test.failed)

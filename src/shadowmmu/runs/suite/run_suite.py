@@ -9,17 +9,20 @@ own guests' paging is not tried again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from shadowmmu.border.files import read_file
+from shadowmmu.border.limits import SUITE_LOG
 from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.errors import BadInput
 from shadowmmu.machine.devices.clock import TICKS_PER_SECOND
 from shadowmmu.machine.result import Reason
 from shadowmmu.runs.guest_run import Audit, GuestRun, RunReport
 from shadowmmu.runs.suite.entries import Entry, Suite, guest_of, why_skipped
-from shadowmmu.runs.suite.output import SKIPPED, SubTest, same_failures, sub_tests
+from shadowmmu.runs.suite.output import SKIPPED, SubTest, Verdict, failed_beside, same_failures, sub_tests
 
 Outcome = Literal["PASS", "FAIL", "SKIP"]
 MAX_EXITS = 50_000_000
@@ -34,10 +37,17 @@ class Image(msgspec.Struct, kw_only=True):
     tests: list[SubTest] = []
     elsewhere: list[str] = []
     """Sub-tests that fail in the same way without shadow paging."""
+    beside: dict[str, Verdict | None] | None = None
+    """Sub-tests that failed -> their verdicts in another run, as on KVM; None: there is no log of such a run."""
     exits: int = 0
     milliseconds: float = 0.0
     """Of virtual time."""
     violations: list[str] = []
+
+    def known_of(self, name: str) -> list[str]:
+        """What is known of a sub-test that failed."""
+        known = ["fails without shadow paging, too"] if name in self.elsewhere else []
+        return known if self.beside is None else [*known, f"{self.beside.get(name) or 'not there'} beside"]
 
     def count(self, verdict: str) -> int:
         return sum(test.verdict == verdict for test in self.tests)
@@ -68,9 +78,14 @@ def run_suite(
     audit: Audit = "off",
     only: Iterable[str] = (),
     seconds: float | None = None,
+    beside: Path | None = None,
     on_image: Callable[[Image], None] = lambda image: None,
 ) -> SuiteReport:
-    """Run the entries named in `only`, or all. `seconds`: of virtual time for each, instead of the suite's own bound."""
+    """Run the entries named in `only`, or all.
+
+    seconds  of virtual time for each, instead of the suite's own bound
+    beside   directory of the suite's own logs of another run
+    """
     wanted = set(only)
     unknown = wanted - {entry.name for entry in suite.entries}
     if unknown:
@@ -79,9 +94,18 @@ def run_suite(
     for entry in suite.entries:
         if not wanted or entry.name in wanted:
             image = _ImageRun(suite, entry, roots, kernel, audit, seconds or entry.seconds).image()
+            if beside is not None:
+                image.beside = _beside(image, beside / f"{entry.name}.log")
             report.images.append(image)
             on_image(image)
     return report
+
+
+def _beside(image: Image, log: Path) -> dict[str, Verdict | None] | None:
+    if not log.exists():
+        return None
+    text = read_file(log, SUITE_LOG, f"log {log}", "name a directory of the suite's logs")
+    return failed_beside(image.tests, sub_tests(text.decode(errors="replace")))
 
 
 class _ImageRun:
