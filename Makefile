@@ -10,7 +10,7 @@ COMPILED += $(wildcard $(COMPILED:.pxd=.py))
 READY := $(VENV)/.built $(VENV)/.packages
 
 .PHONY: run test lint check count modules two-kernels kernel-sets museum fuzz-readers fuzz-face bench profile pgo unpgo soak sanitize coverage full guests \
-	package lock clean help
+	package lock clean help .FORCE
 
 run: $(READY)  ## set up, then run the PAE guest on special shadow pages
 	@$(BIN)/shadowmmu run
@@ -140,7 +140,11 @@ $(VENV)/.venv:
 	@$(PIP) setuptools cython
 	@touch $@
 
-$(VENV)/.built: $(VENV)/.venv setup.py $(COMPILED)
+# A file keeps its date when it is moved: what there is to compile is compared by name, too.
+$(VENV)/.modules: $(VENV)/.venv .FORCE
+	@echo "$(sort $(COMPILED))" | cmp -s - $@ || echo "$(sort $(COMPILED))" > $@
+
+$(VENV)/.built: $(VENV)/.venv $(VENV)/.modules setup.py $(COMPILED)
 	@echo "building the engine"
 	@$(BIN)/python setup.py -q build_ext --inplace || { echo "the build failed: mend the error above, and make goes on from there"; exit 2; }
 	@touch $@

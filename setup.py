@@ -28,6 +28,7 @@ FLAVOURS = {
     "sanitize": (SANITIZE, SANITIZE),
     "lines": (["-g"], []),
     "coverage": (["--coverage", "-O0"], ["--coverage"]),
+    "parts": (["-fsanitize-coverage=trace-pc", "-O0", "-g1"], []),
     "training": (["-fprofile-generate"], ["-fprofile-generate"]),
     "trained": (["-fprofile-use", "-fprofile-partial-training", "-Wno-missing-profile"], []),
 }
@@ -72,6 +73,8 @@ class Build(build_ext):
 
     def run(self) -> None:
         self.translate()
+        if self.inplace:
+            self.drop_orphans()
         self.done = itertools.count(1)
         super(build_ext, self).run()  # where they belong, also in place: setuptools would build elsewhere, always, and copy
         self.tell("done\n")
@@ -102,6 +105,12 @@ class Build(build_ext):
                 extension.extra_compile_args = [*FLAGS, *compiled]
             elif not self.inplace:
                 extension.extra_link_args = ["-s"]
+
+    def drop_orphans(self) -> None:
+        """What was built of modules that have gone or moved: Python would still import it."""
+        wanted = {Path(self.get_ext_fullpath(extension.name)).resolve() for extension in self.extensions}
+        for built in set(Path.cwd().joinpath(SRC).rglob("*.so")) - wanted:
+            built.unlink()
 
     def build_extension(self, extension: Extension) -> None:
         super().build_extension(extension)

@@ -27,6 +27,7 @@ from shadowmmu.look.data import Hex
 from shadowmmu.runs.compare import Comparison
 from shadowmmu.runs.compare_engines import EngineComparison
 from shadowmmu.runs.compare_kernels import KernelComparison
+from shadowmmu.runs.exercised.best import Exercised
 from shadowmmu.runs.explained.explanation import Explanation
 from shadowmmu.runs.fuzz_report import FuzzReport
 from shadowmmu.runs.guest_run import RunReport
@@ -47,6 +48,7 @@ FORMS: dict[str, type] = {
     "shadowmmu.bugs/1": BugsReport,
     "shadowmmu.replay/1": Replays,
     "shadowmmu.rerun/1": Reruns,
+    "shadowmmu.tests/1": Exercised,
     "shadowmmu.guests/1": Guests,
     "shadowmmu.captures/1": Captures,
 }

@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What coverage.py and gcov counted, by room: the last step of `make coverage`.
 
-gcov knows lines of the C that Cython made. Before the C of each line of source stands a comment that names it; the line is
-reached if any of its C is. So a line with no C of its own, a declaration, is none; and a line of a .pxd is reached if it is so in any
-of the modules that take it up.
+gcov knows lines of the C that Cython made. A line of source is reached if any of its C is. So a line with no C of its own, a
+declaration, is none; and a line of a .pxd is reached if it is so in any of the modules that take it up.
 
-Example: python tools/cover/report.py build/coverage
+Example: PYTHONPATH=tools python tools/cover/report.py build/coverage
 """
 
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -19,31 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from c_lines import origins
 from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[2]
-MARK = re.compile(r'^ *(?:\* |/\* )"(shadowmmu/[\w/]+\.(?:py|pxd))":(\d+)$')
-"""A comment that says which line the C behind it is made of."""
-END = re.compile(r"^  /\* function exit code \*/$|^}$")
-"""Behind it comes C that is no line's."""
-
 Lines = defaultdict[str, dict[int, bool]]
 """File -> line -> whether it was reached."""
-
-
-def origins(c: Path) -> list[tuple[str, int] | None]:
-    """The line of source behind each line of C."""
-    found: list[tuple[str, int] | None] = [None]
-    here: tuple[str, int] | None = None
-    for line in c.read_text().splitlines():
-        mark = MARK.match(line)
-        if mark:
-            here = mark[1], int(mark[2])
-        elif END.match(line):
-            here = None
-        found.append(here)
-    return found
 
 
 def counted(notes: Path) -> Iterator[dict[str, Any]]:

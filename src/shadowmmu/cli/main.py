@@ -31,6 +31,7 @@ VERBS = {
     "bugs": "Put known bugs into the engine, one by one, and let random operations find them.",
     "replay": "Replay captures of the real kernel's MMU, event by event.",
     "rerun": "Run the guests of captures on the machine, and compare with the real kernel.",
+    "tests": "Tell which guests, captures, known bugs and tests exercise a function of the engine.",
     "guests": "List the guests that have a name, with the roots that they are about.",
     "captures": "List captures of the real kernel's MMU.",
     "completion": "Print a script that teaches a shell to complete verbs and options.",

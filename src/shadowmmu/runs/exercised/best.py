@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What to run for files and functions of the engine, the best first.
+
+Best is what runs through most of them, since a fault hides in the part that is seldom taken; then what comes there soonest.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+import msgspec
+
+from shadowmmu.errors import BadInput
+from shadowmmu.runs.exercised.record import KINDS, REMEDY, Kind, Reached, Record, best_first
+from shadowmmu.runs.exercised.sources import ENGINE, PACKAGE, Function, functions, is_compiled, module_of
+
+
+class Exerciser(msgspec.Struct, kw_only=True):
+    """A guest, a capture, a known bug or a test.
+
+    functions   how many of the functions asked for it reaches, and `parts` how much of them it runs through
+    at          when it comes there first: the guest's exit, the capture's event, the operation of the bug's list; null where nothing
+                counts it, that is of tests, and of bugs without a list
+    """
+
+    kind: Kind
+    name: str
+    functions: int
+    parts: int
+    at: int | None
+    command: str
+
+
+class Exercised(msgspec.Struct, kw_only=True):
+    """The answer.
+
+    functions   those asked for, as `file:function`; `parts` how many parts, pieces of code between two jumps, they have
+    best        what reaches them, by kind, the best first
+    never       those that nothing recorded reaches
+    unknown     those that are newer than the record, and `gone` recorded ones that are no more
+    """
+
+    functions: list[str]
+    parts: int
+    best: list[Exerciser]
+    never: list[str]
+    unknown: list[str]
+    gone: list[str]
+
+
+def exercised(asked: Sequence[str], record: Record, most: int) -> Exercised:
+    """Of each kind the `most` best for all that is asked. Raises BadInput for what the engine has not."""
+    here = functions()
+    wanted = {function for one in asked for function in _meant(one, here)}
+    known = sorted(wanted & record.keys())
+    if not known:
+        raise BadInput(f"{', '.join(asked)[:200]}: newer than the record of what reaches which functions: {REMEDY}")
+    modules = {function.module for function in wanted}
+    return Exercised(
+        functions=[str(function) for function in known],
+        parts=sum(record[function].parts for function in known),
+        best=list(_best(known, record, most)),
+        never=[str(function) for function in known if not any(row.parts for row in record[function].rows)],
+        unknown=[str(function) for function in sorted(wanted - record.keys())],
+        gone=[str(function) for function in sorted(record.keys() - here) if function.module in modules],
+    )
+
+
+def _best(known: Iterable[Function], record: Record, most: int) -> Iterator[Exerciser]:
+    found: defaultdict[tuple[Kind, str], list[Reached]] = defaultdict(list)
+    for function in known:
+        for row in record[function].rows:
+            found[row.kind, row.name].append(row)
+    for kind in KINDS:
+        whole = [
+            Reached(kind, name, sum(row.parts for row in rows), min(row.at for row in rows))
+            for (its, name), rows in found.items()
+            if its == kind
+        ]
+        for one in best_first(whole)[:most]:
+            yield _exerciser(one, len(found[kind, one.name]))
+
+
+def _exerciser(one: Reached, reached: int) -> Exerciser:
+    at = one.at if one.parts and one.kind != "test" else None
+    return Exerciser(kind=one.kind, name=one.name, functions=reached, parts=one.parts, at=at, command=_command(one))
+
+
+def _command(one: Reached) -> str:
+    """What to type."""
+    guest, *options = one.name.split(" ")
+    return {
+        "guest": " ".join(["shadowmmu step", guest, "--at", str(max(one.at, 1)), *options]),
+        "capture": f"shadowmmu replay {one.name}",
+        "bug": f"shadowmmu fuzz --ops bugs/lists/{one.name}.ops" if one.parts else f"shadowmmu bugs {one.name} --hunts 1",
+        "test": f"python -m pytest {one.name}",
+    }[one.kind]
+
+
+# --- what is asked for
+
+
+def _meant(asked: str, here: frozenset[Function]) -> set[Function]:
+    """The functions of FILE, FILE:FUNCTION or FUNCTION."""
+    file, _, name = asked.rpartition(":")
+    if not file and Path(name).suffix in (".py", ".pxd"):
+        return _in_file(name, here)
+    among = _in_file(file, here) if file else here
+    found = {function for function in among if name in (function.name, function.name.rpartition(".")[2])}
+    if not found:
+        raise BadInput(f"{file or 'the engine'} has no function {name!r}{_near(name, among)}")
+    return found
+
+
+def _in_file(asked: str, here: frozenset[Function]) -> set[Function]:
+    parts = Path(asked).parts
+    ends = parts[parts.index("engine") :] if "engine" in parts else parts
+    files = [file for end in ("*.py", "*.pxd") for file in ENGINE.rglob(end) if file.parts[-len(ends) :] == ends]
+    if not files:
+        raise BadInput(f"{asked} is no file of the engine: name one below {ENGINE.relative_to(PACKAGE.parent)}/, with or without folders")
+    found = {function for file in files for function in here if function.module == module_of(file)}
+    if not found:
+        why = "has no functions" if any(map(is_compiled, files)) else "is not compiled, and what reaches it is not recorded"
+        raise BadInput(f"{asked} {why}: name another file")
+    return found
+
+
+def _near(name: str, among: Iterable[Function]) -> str:
+    close = get_close_matches(name, [function.name for function in among], 1)
+    return f": did you mean {close[0]}?" if close else ": grep for it in the engine's sources"
