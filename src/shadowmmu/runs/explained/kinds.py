@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What each kind of event means in a trace whose order is known: what begins and ends a fault, and what else is followed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shadowmmu.captures.markers import CREATES_VM
+from shadowmmu.engine.arena.role import Role
+from shadowmmu.runs.explained.followed import Cpu, Followed
+from shadowmmu.runs.explained.pages import Pages
+from shadowmmu.trace import events as e
+from shadowmmu.trace.events import AnyEvent
+
+OUR_FIRST = "exit 1:"
+"""What stands first in a trace of `shadowmmu run`."""
+
+# --- what begins and ends a fault
+
+
+def _page_fault(seen: Followed, cpu: Cpu, event: e.PageFault) -> None:
+    seen.begin_fault(cpu, int(event.fault_address), int(event.error_code), True)
+    if not cpu.probed:  # the rules know a fault by the MMU's entry point
+        cpu.before.append(e.MmuPageFault(addr=event.fault_address, err=event.error_code))
+
+
+def _mmu_page_fault(seen: Followed, cpu: Cpu, event: e.MmuPageFault) -> None:
+    cpu.probed = True
+    if cpu.fault is None or cpu.fault.address != event.addr or cpu.fault.entered:
+        seen.begin_fault(cpu, int(event.addr), int(event.err) & 0xFFFF_FFFF, True)
+    assert cpu.fault is not None
+    cpu.fault.entered = True
+
+
+def _walk(seen: Followed, cpu: Cpu, event: e.Walk) -> None:
+    fault = cpu.fault
+    if not cpu.probed and (fault is None or (not fault.told and (fault.sets or fault.refused >= 0 or fault.walked))):
+        seen.begin_fault(cpu, int(event.addr), -1, False)
+
+
+def _requested(seen: Followed, cpu: Cpu, event: e.SpteRequested) -> None:
+    """Nested paging without events of exits: a fault of a direct MMU is known by what it asks for."""
+    if cpu.probed:
+        return
+    if cpu.fault is None or (not cpu.fault.told and cpu.fault.requested):
+        seen.begin_fault(cpu, int(event.gfn) << 12, -1, False)
+
+
+def _fast(seen: Followed, cpu: Cpu, event: e.FastPageFault) -> None:
+    if cpu.fault is None or cpu.fault.fast or cpu.fault.requested or (not cpu.fault.told and cpu.fault.walked):
+        seen.begin_fault(cpu, int(event.cr2_or_gpa), int(event.error_code), False)
+
+
+def _entry(seen: Followed, cpu: Cpu, _: e.VmEntry) -> None:
+    seen.end_fault(cpu)
+
+
+STARTS: dict[type[Any], Any] = {
+    e.PageFault: _page_fault, e.MmuPageFault: _mmu_page_fault, e.Walk: _walk, e.SpteRequested: _requested, e.FastPageFault: _fast,
+    e.VmEntry: _entry, e.Exit: _entry,
+}  # fmt: skip
+
+# --- what is followed
+
+
+def _began(seen: Followed, vm: int, cpu: Cpu, event: e.Marker) -> None:
+    if event.text == CREATES_VM or event.text.startswith(OUR_FIRST):
+        seen.pages_of[vm] = Pages(seen.found)
+        seen.pages_of[vm].complete = True
+        cpu.order.begins()
+
+
+def _got(seen: Followed, vm: int, cpu: Cpu, event: e.GetPage) -> None:
+    seen.pages(vm).got(seen.number, event)
+    fault = cpu.fault
+    if fault is not None and fault.walked == 1 and cpu.walks.top and not event.role & int(Role.GUEST_MODE):
+        seen.answers(vm).page(seen.number, cpu.walks.top, event)
+
+
+def _unsync(seen: Followed, vm: int, cpu: Cpu, event: e.UnsyncPage) -> None:
+    seen.pages(vm).went_unsync(seen.number, event)
+
+
+def _sync(seen: Followed, vm: int, cpu: Cpu, event: e.SyncPage) -> None:
+    seen.pages(vm).was_synced(seen.number, event)
+    seen.syncs[cpu.root] += 1
+
+
+def _zap(seen: Followed, vm: int, cpu: Cpu, event: e.PrepareZapPage) -> None:
+    pages = seen.pages(vm)
+    pages.early = vm in seen.threads.early
+    pages.was_zapped(seen.number, event)
+
+
+def _zap_all(seen: Followed, vm: int, cpu: Cpu, event: e.ZapAllFast) -> None:
+    seen.pages(vm).zapped_all(seen.number)
+
+
+def _set(seen: Followed, vm: int, cpu: Cpu, event: e.SetSpte) -> None:
+    seen.pages(vm).leaf(seen.number, event)
+    seen.answers(vm).entry(seen.number, int(event.level), int(event.gfn))
+
+
+def _mark(seen: Followed, vm: int, cpu: Cpu, event: e.MarkMmioSpte) -> None:
+    seen.pages(vm).marked(event)
+
+
+def _tdp(seen: Followed, vm: int, cpu: Cpu, event: e.TdpMmuSpteChanged) -> None:
+    seen.answers(vm).changed(seen.number, event)
+
+
+def _to_l2(seen: Followed, vm: int, cpu: Cpu, event: AnyEvent) -> None:
+    cpu.in_l2 = isinstance(event, e.NestedVmenter)
+
+
+def _begin_walk(seen: Followed, vm: int, cpu: Cpu, event: e.Walk) -> None:
+    cpu.walks.begin(event)
+
+
+def _step(seen: Followed, vm: int, cpu: Cpu, event: e.PagingElement) -> None:
+    wrong = cpu.walks.step(event)
+    if wrong:
+        seen.found(seen.number, wrong)
+
+
+def _cr3(seen: Followed, vm: int, cpu: Cpu, event: e.Cr) -> None:
+    if event.rw and event.cr == 3:
+        cpu.root = f"CR3 {int(event.val):x}"
+
+
+def _new_pgd(seen: Followed, vm: int, cpu: Cpu, event: e.NewPgd) -> None:
+    cpu.root = f"root {int(event.pgd):x}"
+
+
+def _load_pgd(seen: Followed, vm: int, cpu: Cpu, event: e.LoadPgd) -> None:
+    cpu.root = f"root at {int(event.root):x}, level {event.level}"
+
+
+FOLLOWS: dict[type[Any], Any] = {
+    e.Marker: _began, e.GetPage: _got, e.UnsyncPage: _unsync, e.SyncPage: _sync, e.PrepareZapPage: _zap, e.ZapAllFast: _zap_all,
+    e.MarkMmioSpte: _mark, e.TdpMmuSpteChanged: _tdp, e.NestedVmenter: _to_l2, e.NestedVmexitInject: _to_l2,
+    e.SetSpte: _set, e.Walk: _begin_walk, e.PagingElement: _step, e.Cr: _cr3, e.NewPgd: _new_pgd, e.LoadPgd: _load_pgd,
+}  # fmt: skip
