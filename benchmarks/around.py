@@ -11,7 +11,7 @@ from rows import Row, Rows, timed
 
 from shadowmmu.captures.find import find_all
 from shadowmmu.check.fuzz import fuzz
-from shadowmmu.check.replay.driver import Replay
+from shadowmmu.check.replay.replay import Replay
 
 OPERATIONS = 6_000
 SETS = ("shadow", "nested", "p57")

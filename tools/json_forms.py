@@ -48,9 +48,9 @@ FORMS: dict[str, type] = {
     "shadowmmu.bugs/1": BugsReport,
     "shadowmmu.replay/1": Replays,
     "shadowmmu.rerun/1": Reruns,
-    "shadowmmu.tests/1": Exercised,
     "shadowmmu.guests/1": Guests,
     "shadowmmu.captures/1": Captures,
+    "shadowmmu.tests/1": Exercised,
 }
 EVENT = "event"
 """The field that every event has, and the word for any of them."""
@@ -108,26 +108,54 @@ def listed(page: str) -> dict[str, list[str]]:
 
 
 def broken_promises(before: dict[str, list[str]], now: dict[str, list[str]]) -> list[str]:
-    """What a version had and has no more. A field may get further words, as of another type that it can have."""
-    found = []
-    for form_name in before.keys() & now.keys():
-        fields = _fields(now[form_name])
-        for name, words in _fields(before[form_name]).items():
-            if not words <= fields.get(name, set()):
-                found.append(f"{name}: {' or '.join(sorted(words))}")
-    return found
+    """What a version had and has no more. A field may get further words, as of another type that it can have.
+
+    What an object is called is not printed, and no promise.
+    """
+    return [
+        promise
+        for name in sorted(before.keys() & now.keys())
+        for promise in _broken(name, _objects(before[name]), name, _objects(now[name]), frozenset())
+    ]
 
 
-def _fields(lines: list[str]) -> dict[str, set[str]]:
-    """Object and field -> the words of its type."""
-    fields, holder = {}, ""
+Objects = dict[str, dict[str, str]]
+"""Object -> field -> the words of its type."""
+
+
+def _objects(lines: list[str]) -> Objects:
+    objects: Objects = {}
+    fields: dict[str, str] = {}
     for line in lines:
         name, _, words = line.strip().partition(": ")
         if line.startswith(" "):
-            fields[f"{holder} {name}"] = set(words.split(" or "))
+            fields[name] = words
         else:
-            holder = name
-    return fields
+            fields = objects[name] = {}
+    return objects
+
+
+def _broken(name: str, before: Objects, new_name: str, now: Objects, seen: frozenset[str]) -> Iterator[str]:
+    """Of one object and those inside it."""
+    for field, words in before[name].items():
+        new_words = now[new_name].get(field, "")
+        if not _shape(words, before) <= _shape(new_words, now):
+            yield f"{name} {field}: {words}"
+            continue
+        inside = zip(_named(words, before), _named(new_words, now), strict=False)
+        for part, new_part in inside:
+            if part not in seen:
+                yield from _broken(part, before, new_part, now, seen | {part})
+
+
+def _named(words: str, objects: Objects) -> list[str]:
+    """The objects that a type has."""
+    return [word for word in re.findall(r"\w+", words) if word in objects]
+
+
+def _shape(words: str, objects: Objects) -> set[str]:
+    """A type's words, with no object's name."""
+    return set(re.sub(r"\w+", lambda word: "object" if word[0] in objects else word[0], words).split(" or "))
 
 
 def written(page: str) -> str:

@@ -19,8 +19,8 @@ from kit.run import Host
 from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.kit import read_capture
 from shadowmmu.captures.load import SUFFIX, save
-from shadowmmu.check.compare.result import Result
-from shadowmmu.check.replay.driver import Replay
+from shadowmmu.check.compare.result import ReplayResult
+from shadowmmu.check.replay.replay import Replay
 from shadowmmu.errors import BadInput
 
 SET = "hunt"
@@ -102,7 +102,7 @@ class Hunt:
         return next((row for row in looked if row.findings), None)
 
 
-def _verdict(result: Result) -> str:
+def _verdict(result: ReplayResult) -> str:
     if result.divergence:
         return result.divergence.what
     return ", ".join(result.bugs) or ("equal" if result.parted else "exact")

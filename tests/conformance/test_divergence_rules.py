@@ -15,7 +15,7 @@ from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.find import find
 from shadowmmu.captures.load import save
 from shadowmmu.check.compare.result import Divergence
-from shadowmmu.check.replay.driver import replay
+from shadowmmu.check.replay.replay import replay
 from shadowmmu.cli.main import call
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent

@@ -9,7 +9,7 @@ from poke import poke_host
 
 from shadowmmu import Outcome
 from shadowmmu.captures.find import Found, find
-from shadowmmu.check.replay.driver import Replay
+from shadowmmu.check.replay.replay import Replay
 from shadowmmu.check.replayed import inputs
 from shadowmmu.check.special_roots import special_vm
 from shadowmmu.check.special_roots.rules import RULES

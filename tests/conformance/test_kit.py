@@ -10,7 +10,7 @@ from kit_files import write_kit
 from shadowmmu.captures import kit, load
 from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.find import find
-from shadowmmu.check.replay.driver import replay
+from shadowmmu.check.replay.replay import replay
 from shadowmmu.errors import BadInput
 
 

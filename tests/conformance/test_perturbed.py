@@ -6,7 +6,7 @@ import pytest
 
 from shadowmmu.captures.capture import Capture, Dump, TableEntry
 from shadowmmu.captures.find import find
-from shadowmmu.check.replay.driver import replay
+from shadowmmu.check.replay.replay import replay
 from shadowmmu.trace import events as e
 
 BASIC, DIRTY, PERM = "shadow/p32_basic", "shadow/p64_dirty", "shadow/pae_perm"

@@ -13,8 +13,8 @@ from poke import poke_host
 
 from shadowmmu import TripleFault
 from shadowmmu.captures.find import find
-from shadowmmu.check.compare.result import Result
-from shadowmmu.check.replay.driver import Replay
+from shadowmmu.check.compare.result import ReplayResult
+from shadowmmu.check.replay.replay import Replay
 from shadowmmu.check.replayed import inputs
 from shadowmmu.check.replayed.replayed_vm import ReplayedVm
 from shadowmmu.trace import events as e
@@ -25,7 +25,7 @@ Patch = pytest.MonkeyPatch
 PDPTES = range(4)
 
 
-def run(name: str, roots: str) -> Result:
+def run(name: str, roots: str) -> ReplayResult:
     return Replay(find(name)[0].load(), roots).run()
 
 

@@ -6,15 +6,15 @@ from designs import every_design
 
 from shadowmmu.captures.find import find
 from shadowmmu.check.audit import audit
-from shadowmmu.check.compare.result import Result
-from shadowmmu.check.replay.driver import Replay, replay
+from shadowmmu.check.compare.result import ReplayResult
+from shadowmmu.check.replay.replay import Replay, replay
 from shadowmmu.trace.events import VmEntry
 from shadowmmu.trace.text import to_text
 
 CAPTURES = [pytest.param(found, id=found.name) for found in find(None)]
 
 
-def told(result: Result) -> str:
+def told(result: ReplayResult) -> str:
     found = result.divergence
     if found is None:
         return ", ".join(result.bugs)

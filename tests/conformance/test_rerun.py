@@ -16,13 +16,12 @@ from designs import every_design, special_designs
 
 from shadowmmu.captures.capture import Capture, Guest
 from shadowmmu.captures.find import find
-from shadowmmu.check.rerun import driver
 from shadowmmu.check.rerun.captured_cpu import ACCESSED_PDPTE, CLASSES, NESTED_ACCESSED, RESERVED_WITHOUT_P, CapturedCpu
-from shadowmmu.check.rerun.driver import Rerun, not_rerun, rerun
 from shadowmmu.check.rerun.kernel_stream import Stream
 from shadowmmu.check.rerun.memory import EmulatorMemory
 from shadowmmu.check.rerun.pdptes import Pdptes
-from shadowmmu.check.rerun.result import Result
+from shadowmmu.check.rerun.rerun import Rerun, not_rerun, rerun
+from shadowmmu.check.rerun.result import RerunResult
 from shadowmmu.check.rerun.script import Script
 from shadowmmu.check.rerun.vmm import PORTS
 from shadowmmu.check.rerun.watchdog import Watchdog
@@ -58,7 +57,7 @@ def length(stream: Stream) -> int:
     return count
 
 
-def told(result: Result) -> str:
+def told(result: RerunResult) -> str:
     found = result.divergence
     if found is None:
         return ", ".join(result.bugs)
@@ -292,7 +291,7 @@ def test_a_broken_machine(monkeypatch, name, place, attribute, broken):
 
 
 def test_a_guest_that_goes_on(monkeypatch):
-    monkeypatch.setattr(driver, "MOST_EXITS", 20)
+    monkeypatch.setattr("shadowmmu.check.rerun.rerun.MOST_EXITS", 20)
     found = rerun(load(BASIC)).divergence
     assert found is not None and found.what.startswith("the guest goes on after 21 exits")
 

@@ -11,8 +11,8 @@ from poke import poke_host
 from shadowmmu import ROOT_DESIGNS
 from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.find import find
-from shadowmmu.check.compare.result import Result
-from shadowmmu.check.replay.driver import Replay, replay
+from shadowmmu.check.compare.result import ReplayResult
+from shadowmmu.check.replay.replay import Replay, replay
 from shadowmmu.check.replayed import inputs
 from shadowmmu.check.special_roots import rules
 from shadowmmu.check.special_roots.align import BOTH, OURS, THEIRS, PageMatcher, Parting, Place, Taken
@@ -27,7 +27,7 @@ def load(name: str) -> Capture:
     return find(name)[0].load()
 
 
-def special(name: str, roots: str = "special") -> Result:
+def special(name: str, roots: str = "special") -> ReplayResult:
     return replay(load(name), roots)
 
 

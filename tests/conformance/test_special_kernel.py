@@ -9,8 +9,8 @@ from judged import judge
 
 from shadowmmu.captures.find import find
 from shadowmmu.check.audit import audit
-from shadowmmu.check.replay.driver import Replay, replay
-from shadowmmu.check.rerun.driver import rerun
+from shadowmmu.check.replay.replay import Replay, replay
+from shadowmmu.check.rerun.rerun import rerun
 from shadowmmu.cli.main import main
 from shadowmmu.errors import BadInput
 from shadowmmu.trace import events as e

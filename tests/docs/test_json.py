@@ -55,6 +55,8 @@ def test_a_promise_that_is_broken_is_named() -> None:
     more = {"shadowmmu.x/1": [*before["shadowmmu.x/1"], "    e: string"]}
     more["shadowmmu.x/1"][4] = '    c: "one" or "three" or "two"'
     assert json_forms.broken_promises(before, more) == []
+    renamed = {"shadowmmu.x/1": [line.replace("Part", "Piece") for line in before["shadowmmu.x/1"]]}
+    assert json_forms.broken_promises(before, renamed) == [], "what an object is called is not printed"
     for at, line in ((1, "    a: string"), (2, "    bb: [Part]"), (4, '    c: "one"'), (5, "    d: string")):
         fewer = [line if number == at else kept for number, kept in enumerate(before["shadowmmu.x/1"])]
         assert len(json_forms.broken_promises(before, {"shadowmmu.x/1": fewer})) == 1

@@ -10,7 +10,7 @@ from shadowmmu import ROOT_DESIGNS, Vm
 from shadowmmu.check.audit import audit
 from shadowmmu.machine.loader import read_guest
 from shadowmmu.machine.machine import Machine
-from shadowmmu.machine.result import Result
+from shadowmmu.machine.result import GuestResult
 
 GUESTS = Path(__file__).parents[2] / "guests"
 NAMES = sorted(path.stem for path in GUESTS.glob("l1-*.toml"))
@@ -25,7 +25,7 @@ def check(vm: Vm) -> None:
     assert audit(vm) == []
 
 
-def passed(machine: Machine) -> Result:
+def passed(machine: Machine) -> GuestResult:
     result = machine.run()
     assert result.passed, f"{result.reason}: {result.detail}\n{result.output}"
     assert "FAIL" not in result.output and "SKIP" not in result.output

@@ -12,7 +12,7 @@ from designs import every_design
 from shadowmmu.engine.face.types import EventRecord
 from shadowmmu.machine.loader import Guest, load_bytes
 from shadowmmu.machine.machine import Machine
-from shadowmmu.machine.result import Reason, Result
+from shadowmmu.machine.result import GuestResult, Reason
 from shadowmmu.machine.seam import Exit
 
 SOURCE = Path(__file__).with_name("pc.asm")
@@ -44,7 +44,7 @@ COUNTS = "65311\n"
 """Timer interrupts, those before the guest let the last one in, interrupts by the I/O APIC, between processors, NMIs."""
 
 
-def pc(roots: str = "special", code: bytes = CODE) -> tuple[Result, list[tuple[str, list[EventRecord]]], int]:
+def pc(roots: str = "special", code: bytes = CODE) -> tuple[GuestResult, list[tuple[str, list[EventRecord]]], int]:
     """The result, the engine's events at each exit, and the time at the end."""
     told: list[tuple[str, list[EventRecord]]] = []
 

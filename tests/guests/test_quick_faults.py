@@ -13,7 +13,7 @@ from designs import every_design
 from shadowmmu.engine.face.types import EventRecord
 from shadowmmu.machine.loader import Guest, load_bytes, read_guest
 from shadowmmu.machine.machine import Machine
-from shadowmmu.machine.result import Reason, Result
+from shadowmmu.machine.result import GuestResult, Reason
 from shadowmmu.machine.seam import CpuError, Exit
 
 GUESTS = Path(__file__).parents[2] / "guests"
@@ -25,7 +25,7 @@ GROUPS = 0x500 // 8  # without paging a fault maps eight pages
 
 
 class Run(NamedTuple):
-    result: Result
+    result: GuestResult
     expired: list[tuple[int, list[int]]]
     exits: int
     ticks: int

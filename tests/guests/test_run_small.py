@@ -11,7 +11,7 @@ import pytest
 
 from shadowmmu.machine.loader import Guest, load_bytes
 from shadowmmu.machine.machine import Machine
-from shadowmmu.machine.result import Reason, Result
+from shadowmmu.machine.result import GuestResult, Reason
 from shadowmmu.machine.seam import Exit
 
 ORIGIN = 0x4000
@@ -345,7 +345,7 @@ def machine(name: str, **options: object) -> Machine:
     return Machine(guest, loaded=load_bytes(guest, bytes.fromhex(program.code)), **options)
 
 
-def run(name: str) -> Result:
+def run(name: str) -> GuestResult:
     return machine(name).run(max_exits=5000, max_quiet=10_000_000)
 
 

@@ -9,7 +9,7 @@ from unicorn import unicorn_const as uc_const
 
 from shadowmmu.machine.loader import read_guest
 from shadowmmu.machine.machine import Machine
-from shadowmmu.machine.result import Reason, Result
+from shadowmmu.machine.result import GuestResult, Reason
 from shadowmmu.machine.seam import Exit
 
 GUESTS = Path(__file__).parents[2] / "guests"
@@ -36,7 +36,7 @@ class StoppedMachine(Machine):
             self._stop_cpus()
 
 
-def _comparable(result: Result) -> Result:
+def _comparable(result: GuestResult) -> GuestResult:
     return msgspec.structs.replace(result, host_memory=0)
 
 

@@ -10,7 +10,7 @@ from designs import every_design
 
 from shadowmmu.machine.loader import Guest, load_bytes
 from shadowmmu.machine.machine import Machine
-from shadowmmu.machine.result import Result
+from shadowmmu.machine.result import GuestResult
 
 SOURCE = Path(__file__).with_name("tasks.asm")
 CODE = bytes.fromhex(
@@ -29,7 +29,7 @@ CODE = bytes.fromhex(
 )
 
 
-def run(roots: str, features: tuple[str, ...] = ()) -> Result:
+def run(roots: str, features: tuple[str, ...] = ()) -> GuestResult:
     guest = Guest(
         name="tasks", image="tasks.asm", format="flat", memory_mib=4, load=0x4000, start="protected", mode="2-level", features=features
     )

@@ -14,7 +14,7 @@ from shadowmmu.check.audit import audit
 from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.machine.loader import Guest, Loaded, load_bytes
 from shadowmmu.machine.machine import Machine
-from shadowmmu.machine.result import Result
+from shadowmmu.machine.result import GuestResult
 from shadowmmu.machine.seam import Reg, Seg, Segment, State, Table
 from shadowmmu.x86.control import Cr0, Cr4, Efer
 from shadowmmu.x86.vmcb import Intercept1, Intercept2, SvmExit, Vmcb
@@ -186,7 +186,7 @@ class Bench:
         state.system = state.system._replace(cpl=0, gdtr=Table(0x1000, 0x17), idtr=Table(0x2000, 0xFFF))
         return state
 
-    def run(self, state: State | None = None, *, max_exits: int = 1000) -> Result:
+    def run(self, state: State | None = None, *, max_exits: int = 1000) -> GuestResult:
         """L1's VMRUN, to its HLT or another end."""
         self.processor.halted = False
         self.processor.cpu.set_state(state or self.l1_state())

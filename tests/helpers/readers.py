@@ -32,8 +32,8 @@ from kit_files import write_kit
 from shadowmmu.captures.find import find
 from shadowmmu.captures.validate import undoable
 from shadowmmu.check.bugs.bug import apply, read_bug
-from shadowmmu.check.replay.driver import Replay
-from shadowmmu.check.rerun.driver import Rerun, not_rerun
+from shadowmmu.check.replay.replay import Replay
+from shadowmmu.check.rerun.rerun import Rerun, not_rerun
 from shadowmmu.cli.fuzz import _again
 from shadowmmu.cli.main import VERBS, call
 from shadowmmu.errors import BadInput

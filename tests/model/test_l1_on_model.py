@@ -23,7 +23,7 @@ from shadowmmu.check.fuzz.slots import DirectMap, Slots
 from shadowmmu.check.fuzz.stage import L2_UNPAGED
 from shadowmmu.check.oracle.oracle import Oracle
 from shadowmmu.engine.arena.spte import Spte
-from shadowmmu.hardware.cpu import Done, ModelCpu, Result
+from shadowmmu.hardware.cpu import AccessResult, Done, ModelCpu
 from shadowmmu.hardware.host_memory import HostMemory
 from shadowmmu.hardware.walk import PRESENT, USER, WRITE
 
@@ -145,7 +145,7 @@ class Hypervisor:
 
     # --- in L2
 
-    def access(self, address: int, value: int | None = None, vcpu: int = 0) -> Result:
+    def access(self, address: int, value: int | None = None, vcpu: int = 0) -> AccessResult:
         """A load, or a store, of L2."""
         result = self.cpus[vcpu].access(address, USER if value is None else USER | WRITE, False, 8, value)
         self.checked()

@@ -11,8 +11,8 @@ from engine_source import ENGINE
 
 from shadowmmu import ROOT_DESIGNS, Vm
 from shadowmmu.captures.find import find
-from shadowmmu.check.replay.driver import Replay
-from shadowmmu.check.rerun.driver import Rerun
+from shadowmmu.check.replay.replay import Replay
+from shadowmmu.check.rerun.rerun import Rerun
 from shadowmmu.check.special_roots.known_differences import KNOWN_DIFFERENCES
 from shadowmmu.runs.compare import REASONS
 

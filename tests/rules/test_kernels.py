@@ -12,8 +12,8 @@ from engine_source import ENGINE
 
 from shadowmmu import Vm
 from shadowmmu.captures.find import find
-from shadowmmu.check.replay.driver import Replay
-from shadowmmu.check.rerun.driver import rerun
+from shadowmmu.check.replay.replay import Replay
+from shadowmmu.check.rerun.rerun import rerun
 from shadowmmu.engine.face.kernels import DEFAULT_KERNEL, KERNELS, RULES, kernel_of_release, rules_of
 from shadowmmu.errors import BadInput
 from shadowmmu.trace.forms import FORMS

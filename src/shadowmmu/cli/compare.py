@@ -16,7 +16,7 @@ from rich.text import Text
 from shadowmmu.border.plain import plain
 from shadowmmu.captures.find import Found, find
 from shadowmmu.captures.validate import undoable
-from shadowmmu.check.rerun.driver import not_rerun
+from shadowmmu.check.rerun.rerun import not_rerun
 from shadowmmu.cli.guests import find_guest, guest_files, guest_path
 from shadowmmu.cli.kernels import KernelName
 from shadowmmu.cli.output import console, print_json

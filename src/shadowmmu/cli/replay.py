@@ -13,8 +13,8 @@ from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.find import Found, find_all
 from shadowmmu.captures.load import SUFFIX, save
 from shadowmmu.captures.validate import undoable
-from shadowmmu.check.compare.result import Result
-from shadowmmu.check.replay.driver import Replay
+from shadowmmu.check.compare.result import ReplayResult
+from shadowmmu.check.replay.replay import Replay
 from shadowmmu.cli.chosen_captures import AsJson, Every, Kit, Verbose, Wanted, one_by_one
 from shadowmmu.cli.kernels import KernelName
 from shadowmmu.cli.output import console, print_json, print_text
@@ -27,7 +27,7 @@ from shadowmmu.view.draw_replay import draw_results
 
 
 class Replays(msgspec.Struct):
-    results: list[Result]
+    results: list[ReplayResult]
 
 
 def replay(
@@ -87,7 +87,7 @@ def replay(
 
 def _replay_all(
     found: list[Found], roots: Roots | None, captured_on: Roots | None, kernel: KernelName | None, judge: bool, quiet: bool
-) -> list[Result]:
+) -> list[ReplayResult]:
     results = []
     with one_by_one(found, quiet) as turns:
         for one in turns:
@@ -98,7 +98,7 @@ def _replay_all(
     return results
 
 
-def _replay(capture: Capture, roots: Roots | None, captured_on: Roots | None, judge: bool) -> Result:
+def _replay(capture: Capture, roots: Roots | None, captured_on: Roots | None, judge: bool) -> ReplayResult:
     """What no known difference explains on other roots than the captured kernel's is left to oracle and audit."""
     result = Replay(capture, roots, captured_on, judged=judge).run()
     if result.divergence is None or judge or result.roots == result.captured_on:

@@ -7,8 +7,8 @@ import msgspec
 
 from shadowmmu.captures.find import Found, find_all
 from shadowmmu.captures.validate import undoable
-from shadowmmu.check.rerun.driver import Rerun, not_rerun
-from shadowmmu.check.rerun.result import Result
+from shadowmmu.check.rerun.rerun import Rerun, not_rerun
+from shadowmmu.check.rerun.result import RerunResult
 from shadowmmu.cli.chosen_captures import AsJson, Every, Kit, Verbose, Wanted, one_by_one
 from shadowmmu.cli.output import console, print_json
 from shadowmmu.cli.roots import Roots
@@ -19,7 +19,7 @@ from shadowmmu.view.draw_rerun import draw_results
 class Reruns(msgspec.Struct):
     """`not_run`: captures that cannot be rerun here, and why."""
 
-    results: list[Result]
+    results: list[RerunResult]
     not_run: dict[str, str]
 
 
@@ -57,7 +57,7 @@ def rerun(
     return int(not all(result.ok for result in results))
 
 
-def _run_all(found: list[Found], roots: Roots | None, quiet: bool) -> tuple[list[Result], dict[str, str]]:
+def _run_all(found: list[Found], roots: Roots | None, quiet: bool) -> tuple[list[RerunResult], dict[str, str]]:
     """The results, and the captures that cannot be rerun with the reason of each."""
     results, left_out = [], {}
     with one_by_one(found, quiet) as turns:

@@ -49,7 +49,7 @@ class Done(Enum):
     L2_FAULT = "faulted in L2"  # by L2's own tables: a #PF without an exit
 
 
-class Result(NamedTuple):
+class AccessResult(NamedTuple):
     """The end of one access."""
 
     how: Done
@@ -159,12 +159,12 @@ class ModelCpu:
             sources.insert(0, source(at, self.memory.read(at, 8), 0))
         return sources
 
-    def access(self, gva: int, access: int, ac: bool, size: int, value: int | None = None) -> Result:
+    def access(self, gva: int, access: int, ac: bool, size: int, value: int | None = None) -> AccessResult:
         """Do one load, fetch or store of `size` bytes at `gva`, aligned, to its end."""
         exits: list[str] = []
         hpa = self.find(gva, access, ac, exits, hw.GUEST_FINAL if self.npt_levels else 0)
         if hpa == "INJECT":
-            return Result(Done.INJECTED, None, tuple(exits))
+            return AccessResult(Done.INJECTED, None, tuple(exits))
         if isinstance(hpa, str):
             return self.emulate(gva, access, ac, size, value, tuple(exits))
         return self.finish(hpa, size, value, exits)
@@ -189,15 +189,15 @@ class ModelCpu:
                 raise Violation(f"page_fault({gva:#x}, {~hpa:#x}) ended in {outcome}")
         raise Violation(f"no progress: access {access:#x} to {gva:#x} took {RETRY_LIMIT} exits: {' '.join(exits)}")
 
-    def finish(self, hpa: int, size: int, value: int | None, exits: Sequence[str]) -> Result:
+    def finish(self, hpa: int, size: int, value: int | None, exits: Sequence[str]) -> AccessResult:
         """The load, or the store of `value`, at the host address that was found."""
         if value is None:
-            return Result(Done.COMPLETED, self.memory.read(hpa, size), tuple(exits))
+            return AccessResult(Done.COMPLETED, self.memory.read(hpa, size), tuple(exits))
         self.memory.write(hpa, size, value)
         self.observer.stored(hpa, size)
-        return Result(Done.COMPLETED, None, tuple(exits))
+        return AccessResult(Done.COMPLETED, None, tuple(exits))
 
-    def emulate(self, gva: int, access: int, ac: bool, size: int, value: int | None, exits: tuple[str, ...] = ()) -> Result:
+    def emulate(self, gva: int, access: int, ac: bool, size: int, value: int | None, exits: tuple[str, ...] = ()) -> AccessResult:
         """The same access by the machine's emulator; within one page, of any size and alignment."""
         vcpu = self.vcpu
         vcpu.ac = ac
@@ -207,10 +207,10 @@ class ModelCpu:
         self.observer.after_walk("TRANSLATED", gpa, None if gpa is not None else vcpu.exception)
         if gpa is None:
             vcpu.inject()
-            return Result(Done.INJECTED, None, exits)
+            return AccessResult(Done.INJECTED, None, exits)
         if value is not None:
             if vcpu.write_emulated(gpa, value.to_bytes(size, "little")):
                 self.observer.emulated_store(gpa, size)
-            return Result(Done.EMULATED, None, exits)
+            return AccessResult(Done.EMULATED, None, exits)
         data = vcpu.read_emulated(gpa, size)
-        return Result(Done.EMULATED, None if data is None else int.from_bytes(data, "little"), exits)
+        return AccessResult(Done.EMULATED, None if data is None else int.from_bytes(data, "little"), exits)

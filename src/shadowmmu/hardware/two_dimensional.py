@@ -7,7 +7,7 @@ the page that they lead to. Nothing of L2's own translations is kept: each acces
 
 from typing import NamedTuple
 
-from shadowmmu.hardware.cpu import Done, ModelCpu, Result
+from shadowmmu.hardware.cpu import AccessResult, Done, ModelCpu
 from shadowmmu.hardware.second_level import BeyondNestedTables
 from shadowmmu.hardware.walk import FETCH, GUEST_FINAL, GUEST_TABLE, USER, WRITE, Paging, walk
 
@@ -26,7 +26,7 @@ class _Stopped(Exception):
         self.outcome = outcome
 
 
-def access_l2(cpu: ModelCpu, l2: L2, npt_levels: int, gva: int, access: int, ac: bool, size: int, value: int | None = None) -> Result:
+def access_l2(cpu: ModelCpu, l2: L2, npt_levels: int, gva: int, access: int, ac: bool, size: int, value: int | None = None) -> AccessResult:
     """Do one load, fetch or store of `size` bytes at L2's `gva`, aligned, to its end; `npt_levels`: of L1's nested tables."""
     exits: list[str] = []
 
@@ -49,10 +49,10 @@ def access_l2(cpu: ModelCpu, l2: L2, npt_levels: int, gva: int, access: int, ac:
     try:
         page = walk(l2.mode, read, l2.cr3, gva, access, ac, write=write)
         if isinstance(page, int):
-            return Result(Done.L2_FAULT, page, tuple(exits))
+            return AccessResult(Done.L2_FAULT, page, tuple(exits))
         hpa = find(page.address(gva), access & (WRITE | FETCH), GUEST_FINAL)
     except _Stopped as stop:
         if stop.outcome == "INJECT":
-            return Result(Done.INJECTED, None, tuple(exits))
+            return AccessResult(Done.INJECTED, None, tuple(exits))
         return cpu.emulate(gva, access, ac, size, value, tuple(exits))
     return cpu.finish(hpa, size, value, exits)

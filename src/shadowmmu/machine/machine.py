@@ -27,7 +27,7 @@ from shadowmmu.machine.loader import Guest, Loaded, load_image
 from shadowmmu.machine.loop.outside import is_runnable
 from shadowmmu.machine.loop.vcpu_loop import VcpuLoop
 from shadowmmu.machine.memory.linear_memory import PAGE_SIZE, GuestMemory
-from shadowmmu.machine.result import Reason, Result, resident_bytes
+from shadowmmu.machine.result import GuestResult, Reason, resident_bytes
 from shadowmmu.machine.seam import Exit, ExitKind, State
 from shadowmmu.machine.svm.reflect import exit_name
 from shadowmmu.machine.symbols import Symbols
@@ -232,7 +232,7 @@ class Machine:
 
     # --- running
 
-    def run(self, *, max_exits: int = MAX_EXITS, max_quiet: int = MAX_QUIET, max_ticks: int | None = None) -> Result:
+    def run(self, *, max_exits: int = MAX_EXITS, max_quiet: int = MAX_QUIET, max_ticks: int | None = None) -> GuestResult:
         """Run until the guest ends or a limit is reached.
 
         max_exits  total exits of this machine, counted from its start
@@ -385,7 +385,7 @@ class Machine:
             return []
         return screen_text(bytes(self.vm.read_guest(SCREEN, SCREEN_SIZE)))
 
-    def _result(self, reason: Reason, detail: str) -> Result:
+    def _result(self, reason: Reason, detail: str) -> GuestResult:
         exits: Counter[str] = Counter()
         outcomes: Counter[str] = Counter()
         injected: Counter[str] = Counter()
@@ -395,7 +395,7 @@ class Machine:
             outcomes.update({outcome.name.lower(): count for outcome, count in processor.outcomes.items()})
             injected.update(processor.injected)
             reflected.update({exit_name(code): count for code, count in processor.reflected.items()})
-        return Result(
+        return GuestResult(
             guest=self.guest.name,
             roots=self.vm.roots,
             reason=reason,

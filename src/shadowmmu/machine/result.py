@@ -30,7 +30,7 @@ class Reason(StrEnum):
     UNEMULATED = "unemulated instruction"
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class GuestResult(msgspec.Struct, frozen=True, kw_only=True):
     """One run of a guest."""
 
     guest: str

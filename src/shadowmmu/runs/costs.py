@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from shadowmmu.machine.result import Result
+from shadowmmu.machine.result import GuestResult
 from shadowmmu.runs.guest_run import RunReport
 
 
@@ -15,7 +15,7 @@ class Cost(msgspec.Struct, frozen=True):
     """`name` as it is told, the kernel's `function`, and the `rule`; `count`: from the result, or by a counter's or event's name."""
 
     name: str
-    count: str | Callable[[Result], int]
+    count: str | Callable[[GuestResult], int]
     function: str
     rule: str
 

@@ -19,7 +19,7 @@ from shadowmmu.look.picture import count_tables
 from shadowmmu.machine.last_seen import LastSeen
 from shadowmmu.machine.loader import Guest
 from shadowmmu.machine.machine import MAX_EXITS, Machine
-from shadowmmu.machine.result import Reason, Result
+from shadowmmu.machine.result import GuestResult, Reason
 from shadowmmu.machine.seam import CpuError, Exit
 from shadowmmu.runs.event_log import EventLog
 
@@ -47,7 +47,7 @@ class RunReport(msgspec.Struct, kw_only=True):
     guest: str
     roots: str
     exits: int
-    result: Result | None
+    result: GuestResult | None
     audit: Audit
     audits: int
     violations: list[str]
@@ -116,7 +116,7 @@ class GuestRun:
         self._until = until
         sees_each = self._hooks or self.auditor.when == "every" or until is not None
         self.machine.on_exit = self._after_exit if sees_each else None
-        result: Result | None = None
+        result: GuestResult | None = None
         violations: list[str] = []
         broke = ""
         try:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shadowmmu.border.plain import plain
-from shadowmmu.check.compare.result import Result, Row
+from shadowmmu.check.compare.result import ReplayResult, Row
 from shadowmmu.check.special_roots.known_differences import KNOWN_DIFFERENCES, KnownDifference
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.trace.events import AnyEvent
@@ -27,7 +27,7 @@ BESIDE_LETTERS = ("events", "dumps", "in dumps")
 """Those for which there is room beside the letters."""
 
 
-def draw_results(results: Sequence[Result], verbose: bool) -> RenderableType:
+def draw_results(results: Sequence[ReplayResult], verbose: bool) -> RenderableType:
     """The table, then each capture that diverged."""
     parts: list[RenderableType] = [_table(results, verbose), Text()]
     if _lettered(results):
@@ -48,7 +48,7 @@ def draw_results(results: Sequence[Result], verbose: bool) -> RenderableType:
     return Group(*parts)
 
 
-def _table(results: Sequence[Result], verbose: bool) -> Table:
+def _table(results: Sequence[ReplayResult], verbose: bool) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("capture" if verbose else "set", no_wrap=True)
     letters = [one.letter for one in _lettered(results)]
@@ -56,7 +56,7 @@ def _table(results: Sequence[Result], verbose: bool) -> Table:
     for head in (*heads, *letters):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    groups: dict[str, list[Result]] = {}
+    groups: dict[str, list[ReplayResult]] = {}
     for result in results:
         groups.setdefault(result.capture if verbose else result.capture.split("/")[0], []).append(result)
     for name, members in groups.items():
@@ -66,13 +66,13 @@ def _table(results: Sequence[Result], verbose: bool) -> Table:
     return table
 
 
-def _lettered(results: Sequence[Result]) -> list[KnownDifference]:
+def _lettered(results: Sequence[ReplayResult]) -> list[KnownDifference]:
     """The differences that the root design of these results may show."""
     others = {result.roots for result in results if result.roots != result.captured_on}
     return [one for one in KNOWN_DIFFERENCES if any(one.letter in ROOT_DESIGNS[roots].differences for roots in others)]
 
 
-def _letters(results: Sequence[Result]) -> Table:
+def _letters(results: Sequence[ReplayResult]) -> Table:
     """What is different on these roots, how often, and why."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for head in ("", f"different on {results[0].roots} roots", "count", "why"):
@@ -82,7 +82,7 @@ def _letters(results: Sequence[Result]) -> Table:
     return table
 
 
-def _mark(members: Sequence[Result]) -> Text:
+def _mark(members: Sequence[ReplayResult]) -> Text:
     good = sum(result.ok for result in members)
     equal = sum(bool(result.parted) for result in members)
     if good == len(members) and equal:
@@ -92,7 +92,7 @@ def _mark(members: Sequence[Result]) -> Text:
     return Text(f"{len(members) - good} of {len(members)} diverge", style="red")
 
 
-def _verdict(results: Sequence[Result]) -> Text:
+def _verdict(results: Sequence[ReplayResult]) -> Text:
     good = sum(result.ok for result in results)
     events = sum(result.events for result in results)
     style = "bold green" if good == len(results) else "bold red"
@@ -101,7 +101,7 @@ def _verdict(results: Sequence[Result]) -> Text:
     return Text(f"{mark} {good} of {len(results)} captures replay {exactly}, {events:,} events equal", style=style)
 
 
-def draw_divergence(result: Result) -> Iterator[RenderableType]:
+def draw_divergence(result: ReplayResult) -> Iterator[RenderableType]:
     """What differs, where, and how to look at the state before it."""
     yield Text(plain(result.capture), style="bold")
     if result.bugs:

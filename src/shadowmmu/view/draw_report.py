@@ -13,7 +13,7 @@ from rich.text import Text
 from shadowmmu.border.plain import plain
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.machine.last_seen import LastSeen, Place
-from shadowmmu.machine.result import Reason, Result
+from shadowmmu.machine.result import GuestResult, Reason
 from shadowmmu.runs.guest_run import RunReport
 
 SHOWN = 20
@@ -49,7 +49,7 @@ def _verdict(report: RunReport, seconds: float) -> Text:
     return Text.assemble((f"{mark} {plain(said)}", style), f" after {report.exits:,} exits in {seconds:.1f} s{rate}")
 
 
-def _tables(report: RunReport, result: Result) -> Iterable[RenderableType]:
+def _tables(report: RunReport, result: GuestResult) -> Iterable[RenderableType]:
     yield _figures("exits", result.exits)
     counters = report.counters
     faults = {

@@ -13,14 +13,14 @@ from rich.text import Text
 
 from shadowmmu.border.plain import plain
 from shadowmmu.check.rerun.captured_cpu import CLASSES
-from shadowmmu.check.rerun.result import Result
+from shadowmmu.check.rerun.result import RerunResult
 from shadowmmu.view.draw_replay import side_by_side
 
 FIGURES = ("exits", "events", "said", "dumps", "dump_entries", "counters")
 HEADS = ("exits", "events equal", "said", "dumps", "in dumps", "counters", "by class", "verdict")
 
 
-def draw_results(results: Sequence[Result], left_out: Mapping[str, str], verbose: bool) -> RenderableType:
+def draw_results(results: Sequence[RerunResult], left_out: Mapping[str, str], verbose: bool) -> RenderableType:
     """`left_out`: captures that were not run -> why."""
     parts: list[RenderableType] = [_table(results, verbose), Text(), *_classes(results), _verdict(results)]
     for why in sorted(set(left_out.values())):
@@ -33,13 +33,13 @@ def draw_results(results: Sequence[Result], left_out: Mapping[str, str], verbose
     return Group(*parts)
 
 
-def _table(results: Sequence[Result], verbose: bool) -> Table:
+def _table(results: Sequence[RerunResult], verbose: bool) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("capture" if verbose else "set", no_wrap=True)
     for head in HEADS[:-1]:
         table.add_column(head, justify="right")
     table.add_column(HEADS[-1], no_wrap=True)
-    groups: dict[str, list[Result]] = {}
+    groups: dict[str, list[RerunResult]] = {}
     for result in results:
         groups.setdefault(result.capture if verbose else result.capture.split("/")[0], []).append(result)
     for name, members in groups.items():
@@ -49,14 +49,14 @@ def _table(results: Sequence[Result], verbose: bool) -> Table:
     return table
 
 
-def _mark(members: Sequence[Result]) -> Text:
+def _mark(members: Sequence[RerunResult]) -> Text:
     good = sum(result.ok for result in members)
     if good == len(members):
         return Text("equal" if good == 1 else f"{good} equal", style="green")
     return Text(f"{len(members) - good} of {len(members)} diverge", style="red")
 
 
-def _classes(results: Sequence[Result]) -> Iterator[RenderableType]:
+def _classes(results: Sequence[RerunResult]) -> Iterator[RenderableType]:
     """How often the captured CPU's own manner was needed."""
     found: Counter[str] = Counter()
     for result in results:
@@ -73,7 +73,7 @@ def _classes(results: Sequence[Result]) -> Iterator[RenderableType]:
     yield Text()
 
 
-def _verdict(results: Sequence[Result]) -> Text:
+def _verdict(results: Sequence[RerunResult]) -> Text:
     good = sum(result.ok for result in results)
     events = sum(result.events for result in results)
     whole = good == len(results)
@@ -82,7 +82,7 @@ def _verdict(results: Sequence[Result]) -> Text:
     return Text(text, style="bold green" if whole else "bold red")
 
 
-def _divergence(result: Result) -> Iterator[RenderableType]:
+def _divergence(result: RerunResult) -> Iterator[RenderableType]:
     name = plain(quote(result.capture))
     yield Text(plain(result.capture), style="bold")
     if result.bugs:

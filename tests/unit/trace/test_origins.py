@@ -12,7 +12,7 @@ from engine_source import callees, functions, reaches
 
 from shadowmmu import EventRecord
 from shadowmmu.captures.find import find
-from shadowmmu.check.replay.driver import Replay
+from shadowmmu.check.replay.replay import Replay
 from shadowmmu.engine.arena.events import Event as Kind
 from shadowmmu.engine.face.kernels import KERNELS
 from shadowmmu.trace import engine

@@ -61,7 +61,7 @@ class Divergence(msgspec.Struct, frozen=True):
         return self.index if self.equal_until is None else self.equal_until
 
 
-class Result(msgspec.Struct):
+class ReplayResult(msgspec.Struct):
     """One capture's replay."""
 
     capture: str

@@ -10,7 +10,7 @@ from shadowmmu import Vcpu, Vm
 from shadowmmu.captures.capture import Capture, Op
 from shadowmmu.captures.programme import Programme
 from shadowmmu.check.compare.match import Matcher
-from shadowmmu.check.compare.result import Diverged, Divergence, Page, Result
+from shadowmmu.check.compare.result import Diverged, Divergence, Page, ReplayResult
 from shadowmmu.check.compare.streams import Streams
 from shadowmmu.check.replayed.cpu import ReplayedCpu
 from shadowmmu.check.replayed.inputs import Input, answer
@@ -32,7 +32,7 @@ class ReplayState:
         roots = roots or theirs
         if roots != theirs != KERNEL_ROOTS:
             raise BadInput(f"{capture.name} was captured on {theirs} roots and replays on these alone: leave out --roots {roots}")
-        self.result = Result(capture.name, roots, captured_on=theirs)
+        self.result = ReplayResult(capture.name, roots, captured_on=theirs)
         self.side = ReplayedVm(capture, theirs, Matcher())
         self.host, self.vm = self.side.host, self.side.vm
         self.streams = Streams(self.vm, self.side.matcher, self._on_foreign_tables, capture.setup.tdp_mmu, self.operation)

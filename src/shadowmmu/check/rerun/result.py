@@ -8,7 +8,7 @@ import msgspec
 from shadowmmu.check.compare.result import Divergence
 
 
-class Result(msgspec.Struct):
+class RerunResult(msgspec.Struct):
     """One capture's rerun."""
 
     capture: str

@@ -16,7 +16,7 @@ from shadowmmu.check.compare.result import Diverged, Divergence, Row, page_at
 from shadowmmu.check.replayed.replayed_vm import captured_roots
 from shadowmmu.check.rerun.captured_cpu import NESTED_ACCESSED
 from shadowmmu.check.rerun.kernel_stream import SHUTDOWN, Compared, Filter, Stream
-from shadowmmu.check.rerun.result import Result
+from shadowmmu.check.rerun.result import RerunResult
 from shadowmmu.check.rerun.vmm import Vmm
 from shadowmmu.check.rerun.watchdog import Watchdog
 from shadowmmu.machine.ctrl_c import CtrlC
@@ -54,7 +54,7 @@ class Rerun:
         self.capture = capture
         theirs = captured_roots(capture)
         roots = roots or theirs
-        self.result = Result(capture.name, roots)
+        self.result = RerunResult(capture.name, roots)
         self.matcher = Matcher()
         guest_view = roots != theirs
         self.stream = Stream(capture, guest_view)
@@ -72,7 +72,7 @@ class Rerun:
         self._rootless = False
         """The guest ended because no root could be made for it."""
 
-    def run(self) -> Result:
+    def run(self) -> RerunResult:
         """To the guest's end, or to the first divergence."""
         try:
             self._run()
@@ -248,6 +248,6 @@ def _pairs(kernel: list[AnyEvent], ours: list[AnyEvent]) -> list[tuple[AnyEvent 
     return list(zip(left, right, strict=True))
 
 
-def rerun(capture: Capture, roots: str | None = None) -> Result:
+def rerun(capture: Capture, roots: str | None = None) -> RerunResult:
     """Run one capture's guest on a fresh machine."""
     return Rerun(capture, roots).run()

@@ -17,7 +17,7 @@ from shadowmmu.captures.lookahead import efer_written, gets_gp, goes_to_l1, pgd_
 from shadowmmu.captures.markers import CREATES_VCPU, Mark, parse
 from shadowmmu.captures.validate import is_end
 from shadowmmu.check.compare.origin import with_origins
-from shadowmmu.check.compare.result import Diverged, Divergence, Result, page_at
+from shadowmmu.check.compare.result import Diverged, Divergence, ReplayResult, page_at
 from shadowmmu.check.replay.judge import Judge
 from shadowmmu.check.replay.observe import Observer
 from shadowmmu.check.replay.state import ReplayState
@@ -75,7 +75,7 @@ class Replay(ReplayState):
 
     # --- the loop
 
-    def run(self, until: int | None = None) -> Result:
+    def run(self, until: int | None = None) -> ReplayResult:
         """Replay to the end, to the first divergence, or until just before event `until`."""
         end = len(self.events) if until is None else min(until, len(self.events))
         try:
@@ -382,6 +382,6 @@ _HANDLERS: dict[type[AnyEvent], Callable[..., bool | None]] = {
 }
 
 
-def replay(capture: Capture, roots: str | None = None, captured_on: str | None = None) -> Result:
+def replay(capture: Capture, roots: str | None = None, captured_on: str | None = None) -> ReplayResult:
     """Replay one capture on a fresh VM."""
     return Replay(capture, roots, captured_on).run()
