@@ -12,11 +12,10 @@ from cyclopts import Parameter
 from shadowmmu.captures.capture import Capture, Setup
 from shadowmmu.captures.find import find_all
 from shadowmmu.cli.output import console, print_json
+from shadowmmu.look.picture import MODES
 from shadowmmu.look.root_chain import Paging, RootPicture, picture, shadow_paging
 from shadowmmu.view.draw_lists import draw_captures, draw_sets
 from shadowmmu.x86.control import paging_levels
-
-MODES = {0: "nonpaging", 2: "2-level", 3: "PAE", 4: "4-level", 5: "5-level"}
 
 
 class ListedCapture(msgspec.Struct, kw_only=True):

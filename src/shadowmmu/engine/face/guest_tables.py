@@ -64,7 +64,7 @@ class GuestTables:
         self.vm, self.format, self.root = vm, format, root
         self.store = store or vm.write_guest
         self._format = _FORMATS[format]
-        self._bits, self._size = (10, 4) if format == "2-level" else (9, 8)
+        self._bits, self._size = (10, 4) if self._format.levels == 2 else (9, 8)
         self._free = root + _PAGE
 
     @property
