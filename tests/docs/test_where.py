@@ -23,4 +23,4 @@ def test_the_answer_is_where_it_says(question: str, paths: str, functions: str) 
     assert places and all(place.exists() for place in places), question
     text = "".join(place.read_text() for place in places if place.is_file())
     for name in re.findall(r"`(\w+)`", functions):
-        assert re.search(rf"^(?:def|class) {name}\b", text, flags=re.M), f"{paths} has no {name}: {question}"
+        assert re.search(rf"^(?:(?:def|class) {name}\b|{name}(?:: .*)? = )", text, flags=re.M), f"{paths} has no {name}: {question}"
