@@ -27,7 +27,7 @@ import parts
 from parts import ROOT
 
 from shadowmmu.check.fuzz import Op
-from shadowmmu.runs.exercised.record import KINDS, RECORD, Kind, Reached, Record, Recorded, best_first, from_text, to_text
+from shadowmmu.runs.exercised.record import KINDS, RECORD, Kind, Reached, Record, Recorded, best_first, from_text, once_each, to_text
 from shadowmmu.runs.exercised.sources import Function, functions
 
 OF_FUNCTION: dict[Kind, int] = {"guest": 20, "capture": 3, "bug": 20, "test": 3}
@@ -206,13 +206,10 @@ def all_rows(kind: Kind, runs: Iterable[tuple[str, Met]]) -> dict[Function, list
 
 
 def kept(rows: Iterable[Reached], best_of_file: set[str], most: int) -> list[Reached]:
-    """The best of a function, each guest and capture once, without options unless these show more; and what is best for the file."""
-    ordered = best_first(rows)
-    first: dict[str, Reached] = {}
-    for row in sorted(ordered, key=lambda row: (-row.parts, " " in row.name)):
-        first.setdefault(row.name.partition(" ")[0], row)
-    best = {row.name for row in best_first(first.values())[:most]}
-    return [row for row in ordered if row.name in best | best_of_file]
+    """The best of a function, and what is best for the file."""
+    rows = best_first(rows)
+    best = {row.name for row in once_each(rows)[:most]} | best_of_file
+    return [row for row in rows if row.name in best]
 
 
 def bug_rows(met: dict[str, Met]) -> dict[Function, list[Reached]]:

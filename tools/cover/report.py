@@ -102,7 +102,7 @@ def main(place: Path) -> None:
     for side, counts in zip(sides, rooms, strict=True):
         reached, every = (sum(pair[i] for pair in counts.values()) for i in (0, 1))
         totals.append(f"{side} {share(reached, every)} of {every:,} lines")
-    print(f"TOTAL {', '.join(totals)}; what is missed is in {place / 'missed.txt'}")
+    print(f"TOTAL {', '.join(totals)}; what is missed is in {(place / 'missed.txt').relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

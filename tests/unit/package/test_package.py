@@ -53,7 +53,7 @@ def test_a_wheel_has_sources_and_data_and_nothing_that_was_made_on_the_way(insta
     assert (
         {".py", ".pxd", ".so", ".toml", ".img", ".capture"}
         <= kinds
-        <= {".py", ".pxd", ".pyi", ".typed", ".html", ".so", ".toml", ".img", ".capture"}
+        <= {".py", ".pxd", ".pyi", ".typed", ".txt", ".html", ".so", ".toml", ".img", ".capture"}
     )
     for pxd in (ROOT / "src").rglob("*.pxd"):
         assert installed.joinpath(pxd.relative_to(ROOT / "src")).exists()
@@ -73,6 +73,11 @@ def test_an_installed_package_finds_the_captures_that_it_has(installed: Path, ve
     lost = run(installed, verb, "edges")
     assert lost.returncode == 2
     assert "no capture is named edges" in lost.stderr
+
+
+def test_an_installed_package_knows_what_exercises_a_function(installed: Path) -> None:
+    done = run(installed, "tests", "fast_pgd_switch")
+    assert done.returncode == 0 and "shadowmmu step l1-no-npt" in done.stdout
 
 
 def test_a_source_archive_has_all_that_its_tests_need_and_nothing_built(archive: list[Path]) -> None:

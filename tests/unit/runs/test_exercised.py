@@ -128,6 +128,20 @@ def test_most_of_it_then_soonest(engine_of: Callable[..., None]) -> None:
     assert [one.name for one in exercised(["load"], record, 1).best] == ["sooner", "edits"]
 
 
+def test_a_guest_stands_there_once_with_options_where_these_show_more(engine_of: Callable[..., None]) -> None:
+    engine_of("load")
+    rows = [
+        row("guest", "pae --roots legacy", 5, 3),
+        row("guest", "pae", 5, 9),
+        row("guest", "l1", 2, 1),
+        row("guest", "l1 --roots legacy", 3, 7),
+    ]
+    best_rows = exercised(["load"], {Function("engine/roots/roots", "load"): Recorded(5, rows)}, 9).best
+    assert [(one.name, one.command) for one in best_rows] == [
+        ("pae", "shadowmmu step pae --at 9"), ("l1 --roots legacy", "shadowmmu step l1 --at 7 --roots legacy"),
+    ]  # fmt: skip
+
+
 def test_a_record_that_does_not_fit_is_told_with_the_remedy(
     engine_of: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

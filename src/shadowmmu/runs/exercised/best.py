@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from shadowmmu.errors import BadInput
-from shadowmmu.runs.exercised.record import KINDS, REMEDY, Kind, Reached, Record, best_first
+from shadowmmu.runs.exercised.record import KINDS, REMEDY, Kind, Reached, Record, once_each
 from shadowmmu.runs.exercised.sources import ENGINE, PACKAGE, Function, functions, is_compiled, module_of
 
 
@@ -80,7 +80,7 @@ def _best(known: Iterable[Function], record: Record, most: int) -> Iterator[Exer
             for (its, name), rows in found.items()
             if its == kind
         ]
-        for one in best_first(whole)[:most]:
+        for one in once_each(whole)[:most]:
             yield _exerciser(one, len(found[kind, one.name]))
 
 

@@ -59,6 +59,14 @@ def best_first(rows: Iterable[Reached]) -> list[Reached]:
     return sorted(rows, key=lambda row: (KINDS.index(row.kind), -row.parts, row.at, row.name))
 
 
+def once_each(rows: Iterable[Reached]) -> list[Reached]:
+    """Each guest, capture, bug and test once: without options, unless it runs through more with them. The best stands first."""
+    best: dict[tuple[Kind, str], Reached] = {}
+    for row in sorted(rows, key=lambda row: (-row.parts, " " in row.name, row.at)):
+        best.setdefault((row.kind, row.name.partition(" ")[0]), row)
+    return best_first(best.values())
+
+
 def to_text(record: Record) -> str:
     return HEAD + "".join(_block(function, record[function]) for function in sorted(record))
 
