@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import c_lines
 from cover import report
 
 C = """\
@@ -31,7 +32,8 @@ def test_a_line_of_c_belongs_to_the_comment_before_it(tmp_path: Path) -> None:
     found = report.origins(tmp_path / "f.c")
     fault, spte = ("shadowmmu/engine/fault/fault.py", 12), ("shadowmmu/engine/arena/spte.pxd", 3)
     assert found[1] is None and found[6:8] == [fault, fault]
-    assert found[8:12] == [None] * 4, "what leaves a function is no line's"
+    assert found[9:12] == [None] * 3, "what leaves a function is no line's"
+    assert c_lines.origins(tmp_path / "f.c", c_lines.END)[8:12] == [fault] * 4, "but the function's"
     assert found[15] == spte
 
 

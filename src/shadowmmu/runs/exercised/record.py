@@ -86,7 +86,7 @@ def from_text(text: str) -> Record:
     block = Recorded(0, [])
     try:
         for line in text.splitlines():
-            if line.startswith(" "):
+            if line.startswith(" ") and record:
                 block.rows.extend(_rows(line))
             elif not line.startswith("#"):
                 module, name, parts = line.split(" ")
