@@ -7,20 +7,18 @@ Source: Multiboot Specification 0.6.96.
 
 import struct
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from io import BytesIO
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
-from elftools.common.exceptions import ELFError
-from elftools.construct import ConstructError
-from elftools.elf.elffile import ELFFile
 
 from shadowmmu.border.files import parsing, read_file
-from shadowmmu.border.limits import DESCRIPTION, IMAGE, SEGMENTS
+from shadowmmu.border.limits import DESCRIPTION, IMAGE
 from shadowmmu.errors import BadInput
 from shadowmmu.machine.devices.memory_map import HIGH_MEMORY, LOW_MIB
+from shadowmmu.machine.elf_image import ELF_ERRORS, is_elf, read_elf
+from shadowmmu.machine.multiboot_info import INFO, multiboot_info
 from shadowmmu.machine.seam import MASK32, Reg, Segment, State
 from shadowmmu.machine.vcpu.cpuid import FEATURES
 from shadowmmu.machine.vcpu.reset import real_mode, system_state
@@ -30,12 +28,9 @@ Mode = Literal["nonpaging", "2-level", "pae", "4-level", "5-level", "mixed"]
 _MAGIC, _LOADER_MAGIC = 0x1BADB002, 0x2BADB002
 _SEARCH = 8192  # bytes of the file in which the header must lie
 _KLUDGE, _KNOWN_REQUIRED = 1 << 16, 0x10003
-_ELF = b"\x7fELF"
-_INFO = 0x9500  # where the multiboot information goes
-_INFO_SIZE, _PAGE = 116, 4096
-_MEMORY_FIELDS, _COMMAND_LINE, _MODULES, _MEMORY_MAP = 1 << 0, 1 << 2, 1 << 3, 1 << 6
+_PAGE = 4096
 _CODE_32, _DATA_32 = 0xC9B, 0xC93
-_LOW_MEMORY_END, _PC_LOW_MEMORY_END, _HIGH_MEMORY = 0xA0000, 0x9FC00, 0x100000
+_LOW_MEMORY_END, _PC_LOW_MEMORY_END, _UPPER_MEMORY = 0xA0000, 0x9FC00, 0x100000
 MAX_MEMORY_MIB = 16384
 
 
@@ -199,10 +194,20 @@ def _multiboot(guest: Guest, image: bytes) -> Loaded:
         pieces, entry = _address_fields(guest, image, at)
     else:
         pieces, entry = _elf(guest, image)
-    state, cr0 = _protected(entry, {Reg.RAX: _LOADER_MAGIC, Reg.RBX: _INFO})
+    state, cr0 = _protected(entry, {Reg.RAX: _LOADER_MAGIC, Reg.RBX: INFO})
     modules = _modules(guest, max(piece.gpa + piece.size for piece in pieces))
-    info = _multiboot_info(guest, modules)
-    return Loaded((Piece(_INFO, info, len(info)), *pieces, *(piece for piece, _ in modules)), state, cr0)
+    info = multiboot_info(_memory(guest), _command_line(guest), [(piece.gpa, piece.gpa + piece.size, words) for piece, words in modules])
+    return Loaded((Piece(INFO, info, len(info)), *pieces, *(piece for piece, _ in modules)), state, cr0)
+
+
+def _memory(guest: Guest) -> list[tuple[int, int]]:
+    """Where it is, and how much."""
+    memory, low = guest.low_memory_mib << 20, _PC_LOW_MEMORY_END if guest.platform == "pc" else _LOW_MEMORY_END
+    return [(0, min(memory, low)), (_UPPER_MEMORY, memory - _UPPER_MEMORY), guest.high_memory]
+
+
+def _command_line(guest: Guest) -> str | None:
+    return f"{guest.image} {guest.arguments}".strip() if guest.platform == "pc" else None
 
 
 def _find_header(guest: Guest, image: bytes) -> int:
@@ -231,40 +236,13 @@ def _address_fields(guest: Guest, image: bytes, at: int) -> tuple[tuple[Piece, .
 
 
 def _elf(guest: Guest, image: bytes) -> tuple[tuple[Piece, ...], int]:
-    if not image.startswith(_ELF):
+    if not is_elf(image):
         raise BadInput(f"image {guest.path} is no ELF file, and its multiboot header has no address fields; set flag bit 16")
-    with parsing(f"image {guest.path}", "build it again", (ELFError, ConstructError)):
-        elf = ELFFile(BytesIO(image))
-        if elf.get_machine_arch() not in ("x86", "x64"):
-            raise BadInput(f"image {guest.path} is ELF for {elf.get_machine_arch()}; build it for x86")
-        if elf.num_segments() > SEGMENTS:
-            raise ValueError(f"it has {elf.num_segments()} segments, no more than {SEGMENTS} are loaded")
-        segments = [segment for segment in elf.iter_segments() if segment["p_type"] == "PT_LOAD" and segment["p_memsz"]]
-        pieces = tuple(_segment(segment.header, segment.data()) for segment in segments)
-        entry = _physical(segments, int(elf["e_entry"]))
-        if entry > MASK32:
-            raise ValueError(f"it starts at {entry:#x}, which 32-bit code cannot reach")
-    if not pieces:
+    with parsing(f"image {guest.path}", "build it again", ELF_ERRORS):
+        segments, entry = read_elf(image)
+    if not segments:
         raise BadInput(f"image {guest.path} has nothing to load; link it with loadable segments")
-    return pieces, entry
-
-
-def _segment(header: Mapping[str, int], data: bytes) -> Piece:
-    """Raises ValueError for one that does not have what it promises."""
-    at, promised, size = header["p_paddr"], header["p_filesz"], header["p_memsz"]
-    if len(data) != promised:
-        raise ValueError(f"its segment at {at:#x} promises {promised:#x} bytes, the file has {len(data):#x}")
-    if promised > size:
-        raise ValueError(f"its segment at {at:#x} has {promised:#x} bytes for {size:#x} bytes of memory")
-    return Piece(at, data, size)
-
-
-def _physical(segments: Sequence[Any], entry: int) -> int:
-    """Where a boot loader jumps to: a kernel linked to run elsewhere than it is loaded tells a virtual address."""
-    for segment in segments:
-        if segment["p_vaddr"] <= entry < segment["p_vaddr"] + segment["p_memsz"]:
-            return entry - int(segment["p_vaddr"]) + int(segment["p_paddr"])
-    return entry
+    return tuple(Piece(*segment) for segment in segments), entry
 
 
 def _modules(guest: Guest, end: int) -> list[tuple[Piece, str]]:
@@ -278,30 +256,3 @@ def _modules(guest: Guest, end: int) -> list[tuple[Piece, str]]:
         end = start + max(len(data), 1)
         found.append((Piece(start, data, len(data)), words))
     return found
-
-
-def _multiboot_info(guest: Guest, modules: Sequence[tuple[Piece, str]]) -> bytes:
-    """The information structure, and behind it the memory map, the modules and the command lines."""
-    memory = guest.low_memory_mib << 20
-    low = _PC_LOW_MEMORY_END if guest.platform == "pc" else _LOW_MEMORY_END
-    ranges = [(0, min(memory, low)), (_HIGH_MEMORY, memory - _HIGH_MEMORY), guest.high_memory]
-    entries = b"".join(struct.pack("<IQQI", 20, base, size, 1) for base, size in ranges if size > 0)
-    info = bytearray(_INFO_SIZE)
-    struct.pack_into("<III", info, 0, _MEMORY_FIELDS | _MEMORY_MAP, low >> 10, max(0, memory - _HIGH_MEMORY) >> 10)
-    struct.pack_into("<II", info, 44, len(entries), _INFO + _INFO_SIZE)
-    info += entries
-    if guest.platform == "pc":
-        _put_command_lines(info, f"{guest.image} {guest.arguments}".strip(), modules)
-    return bytes(info)
-
-
-def _put_command_lines(info: bytearray, line: str, modules: Sequence[tuple[Piece, str]]) -> None:
-    lines = [text.encode() + b"\0" for text in (line, *(text for _, text in modules))]
-    table, at = len(info), len(info) + 16 * len(modules)
-    info += bytes(16 * len(modules))
-    struct.pack_into("<I", info, 0, struct.unpack_from("<I", info)[0] | _COMMAND_LINE | (_MODULES if modules else 0))
-    struct.pack_into("<III", info, 16, _INFO + at, len(modules), _INFO + table)
-    for number, (piece, _) in enumerate(modules):
-        where = _INFO + at + sum(map(len, lines[: number + 1]))
-        struct.pack_into("<IIII", info, table + 16 * number, piece.gpa, piece.gpa + len(piece.data), where, 0)
-    info += b"".join(lines)

@@ -156,7 +156,7 @@ def test_an_elf_entry_is_virtual() -> None:
         (header(1 << 16, 0x100000, 0x100000, 0x200000, 0, 0), "promises 1048576 bytes"),
         (header(1 << 16, 0xF0000000, 0xF0000000, 0, 0, 0xF0000000), "raise memory_mib"),
         (header(0), "is no ELF file"),
-        (elf(machine=40), "is ELF for ARM; build it for x86"),
+        (elf(machine=40), "it is ELF for ARM, not for x86"),
         (elf(segments=0), "has nothing to load"),
         (elf(segments=5000), "it has 5000 segments, no more than 256 are loaded"),
         (elf64(memsz=4), "its segment at 0x100000 has 0xd bytes for 0x4 bytes of memory; build it again"),

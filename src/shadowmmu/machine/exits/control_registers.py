@@ -105,7 +105,8 @@ def _written(p: Processor, e: Emulation) -> int:
 
 
 def _leaves_l2(p: Processor, mnemonic: int, value: int) -> bool:
-    """L1 intercepts writes of CR0 that change more than TS and MP; CLTS is none of them. APM vol. 2 section 15.9."""
+    """L1 intercepts writes of CR0 that change more than TS and MP, and LMSW whatever it writes; CLTS is none of them. APM vol. 2
+    section 15.9."""
     if p.nested is None or mnemonic == Mnemonic.CLTS or not p.nested.wants(SvmExit.CR0_SELECTIVE):
         return False
-    return bool((value ^ p.vcpu.cr0) & ~(Cr0.TS | Cr0.MP))
+    return mnemonic == Mnemonic.LMSW or bool((value ^ p.vcpu.cr0) & ~(Cr0.TS | Cr0.MP))
