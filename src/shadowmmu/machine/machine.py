@@ -3,7 +3,6 @@
 
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
 
 from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.engine.face.types import TripleFault
@@ -24,6 +23,7 @@ from shadowmmu.machine.exits.ports import guard_port
 from shadowmmu.machine.intercepts import EXIT_ON_PAUSE, NESTED_PAGING, SHADOW_PAGING, TABLE_LOADS
 from shadowmmu.machine.last_seen import FaultWitness, LastSeen, place_of
 from shadowmmu.machine.loader import Guest, Loaded, load_image
+from shadowmmu.machine.loop.allowance import Limits, Turn, allow, count_served
 from shadowmmu.machine.loop.outside import is_runnable
 from shadowmmu.machine.loop.vcpu_loop import VcpuLoop
 from shadowmmu.machine.memory.linear_memory import PAGE_SIZE, GuestMemory
@@ -36,29 +36,12 @@ from shadowmmu.machine.vcpu.cpuid import Cpuid, cr4_not_for
 from shadowmmu.machine.vcpu.deliver import TaskSwitch
 from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.machine.vcpu.quick_faults import FOREVER, QuickFaults
+from shadowmmu.machine.verdict import by_exit_code, by_halt
 
 MAX_EXITS = 2_000_000
 MAX_QUIET = 2_000_000_000
-_SLICE = 10_000_000  # instructions after which a CPU without an exit is stopped for a look around
 _TURN, _TURN_INSTRUCTIONS = 64, 20_000  # exits, and instructions, of one vCPU before the next has its turn
 _SLEEP = 10 * TICKS_PER_SECOND  # for so long timers may go off and wake nobody
-
-_QUICK = 5_000  # exits, after which one comes here though it could be served in the CPU's hook
-
-
-class Limits(NamedTuple):
-    """Of a run: see `Machine.run`."""
-
-    exits: int
-    quiet: int
-    ticks: int | None
-
-
-class Turn(NamedTuple):
-    """Of one vCPU, when there are others: it ends with this exit of the machine, or this instruction of its CPU."""
-
-    last_exit: int
-    last_instruction: int
 
 
 class Machine:
@@ -250,7 +233,7 @@ class Machine:
             loop = self._next_loop()
             if loop is None:
                 if self.clock.now - self._awake > _SLEEP or not self.clock.warp():
-                    return self._halted()
+                    return by_halt(self.guest, self.processors[0].halted_at, self.console.output)
                 ended = self._limit_reached(limits)
             else:
                 ended = self._take_turn(loop, limits, ctrl_c)
@@ -285,7 +268,9 @@ class Machine:
     def _step(self, loop: VcpuLoop, turn: Turn, limits: Limits, ctrl_c: CtrlC) -> tuple[Reason, str] | None:
         processor = loop.processor
         since = processor.cpu.executed
-        self._allow(processor, turn, limits)
+        self.clock.expire_due()
+        quick = self._may_be_quick(processor)
+        allow(processor, self.clock, turn, limits, exits=self.exits, quiet=self._quiet, quick=quick)
         try:
             exit_ = loop.step()
         except TripleFault as end:
@@ -293,41 +278,18 @@ class Machine:
         except (UnemulatedInstruction, TaskSwitch) as end:
             return Reason.UNEMULATED, str(end)
         finally:
-            served = self._count_quick(processor)
+            served = count_served(processor)
+            self.exits += served
         if processor.quick is not None and served:
             since, self._quiet = processor.quick.last, 0
         ctrl_c.check()
         self._quiet = self._quiet + processor.cpu.executed - since if exit_.kind is ExitKind.INTERRUPTED else 0
         return self._after(processor, exit_, limits)
 
-    def _allow(self, processor: Processor, turn: Turn, limits: Limits) -> None:
-        """How far the CPU may run by itself: to the end of its turn, the next timer, or a limit; and how many exits it may serve."""
-        executed, deadline = processor.cpu.executed, FOREVER
-        if self.clock.next_deadline is not None:
-            self.clock.expire_due()
-        ends = [tick for tick in (self.clock.next_deadline, limits.ticks) if tick is not None]
-        if ends:
-            deadline = executed + max(min(ends) - self.clock.now, 0)
-        unheard = min(_SLICE, max(limits.quiet - self._quiet, 1))
-        processor.cpu.stop_at(min(executed + unheard, turn.last_instruction, deadline))
-        quick = processor.quick
-        if quick is not None:
-            left = min(turn.last_exit - self.exits, limits.exits - self.exits, _QUICK) - 1 if self._may_be_quick(processor) else 0
-            quick.begin(max(left, 0), min(_SLICE, limits.quiet), turn.last_instruction, deadline, TICKS_PER_EXIT)
-
     def _may_be_quick(self, processor: Processor) -> bool:
         """Nobody is to see each exit, and there is nothing else to do at one than the MMU's part."""
         apic = processor.apic
         return self.on_exit is None and self._audit is None and processor.nested is None and (apic is None or not apic.attention)
-
-    def _count_quick(self, processor: Processor) -> int:
-        """Exits that were served in the CPU's hook; returns how many."""
-        if processor.quick is None:
-            return 0
-        fixed, spurious = processor.quick.end()
-        processor.count_quick(fixed, spurious)
-        self.exits += fixed + spurious
-        return fixed + spurious
 
     def _after(self, processor: Processor, exit_: Exit, limits: Limits) -> tuple[Reason, str] | None:
         """Count, call the hooks, and see whether that was the end."""
@@ -340,7 +302,7 @@ class Machine:
         if self._on_look is not None:
             self._on_look(self)
         if self._exit_device.code is not None:
-            return self._verdict(self._exit_device.code)
+            return by_exit_code(self.guest, self._exit_device.code, self.console.output)
         if self._was_reset:
             return Reason.RESET, f"near RIP {processor.cpu.state().rip:#x}"
         if processor.shutdown is not None:
@@ -355,20 +317,6 @@ class Machine:
         if limits.ticks is not None and self.clock.now >= limits.ticks:
             return Reason.TIME_LIMIT, f"{self.clock.now / TICKS_PER_SECOND:.3f} s of the guest's time"
         return None
-
-    def _verdict(self, code: int) -> tuple[Reason, str]:
-        if code != self.guest.exit_pass:
-            return Reason.FAILED, f"exit port: {code:#x}"
-        wrong = self._wrong_last_line()
-        return (Reason.FAILED, wrong) if wrong else (Reason.PASSED, "")
-
-    def _halted(self) -> tuple[Reason, str]:
-        wrong = self._wrong_last_line() if self.guest.end == "halt" else ""
-        return (Reason.FAILED, wrong) if wrong else (Reason.HALTED, f"HLT at RIP {self.processors[0].halted_at:#x}")
-
-    def _wrong_last_line(self) -> str:
-        last = self.console.output.rstrip().rpartition("\n")[2]
-        return f"last line is {last!r}, not {self.guest.expect!r}" if self.guest.expect and last != self.guest.expect else ""
 
     # --- the result
 

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How far a CPU may run by itself before the machine looks around, and how many exits it may serve in its hook."""
+
+from typing import NamedTuple
+
+from shadowmmu.machine.devices.clock import TICKS_PER_EXIT, Clock
+from shadowmmu.machine.vcpu.processor import Processor
+from shadowmmu.machine.vcpu.quick_faults import FOREVER
+
+_SLICE = 10_000_000
+"""Instructions after which a CPU without an exit is stopped."""
+_QUICK = 5_000
+"""Exits, after which one is not served in the CPU's hook though it could be."""
+
+
+class Limits(NamedTuple):
+    """Of a run: see `Machine.run`."""
+
+    exits: int
+    quiet: int
+    ticks: int | None
+
+
+class Turn(NamedTuple):
+    """Of one vCPU, when there are others: it ends with this exit of the machine, or this instruction of its CPU."""
+
+    last_exit: int
+    last_instruction: int
+
+
+def allow(p: Processor, clock: Clock, turn: Turn, limits: Limits, *, exits: int, quiet: int, quick: bool) -> None:
+    """To the end of its turn, the next timer, or a limit.
+
+    exits  of the machine so far
+    quiet  instructions since the last one
+    quick  whether it may serve any by itself
+    """
+    executed, deadline = p.cpu.executed, FOREVER
+    ends = [tick for tick in (clock.next_deadline, limits.ticks) if tick is not None]
+    if ends:
+        deadline = executed + max(min(ends) - clock.now, 0)
+    unheard = min(_SLICE, max(limits.quiet - quiet, 1))
+    p.cpu.stop_at(min(executed + unheard, turn.last_instruction, deadline))
+    if p.quick is not None:
+        left = min(turn.last_exit - exits, limits.exits - exits, _QUICK) - 1 if quick else 0
+        p.quick.begin(max(left, 0), min(_SLICE, limits.quiet), turn.last_instruction, deadline, TICKS_PER_EXIT)
+
+
+def count_served(p: Processor) -> int:
+    """Exits that were served in the CPU's hook; returns how many."""
+    if p.quick is None:
+        return 0
+    fixed, spurious = p.quick.end()
+    p.count_quick(fixed, spurious)
+    return fixed + spurious
