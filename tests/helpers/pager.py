@@ -178,7 +178,7 @@ class Pager:
         for vcpu in self.vcpus:
             vcpu.drop()
 
-    def arm_interleave(self, point: int, gpa: int, value: int, size: int) -> None:
+    def arm_interleave(self, point: int, gpa: int, value: int, size: int, event: int = 0) -> None:
         """A fault is served in one piece: nothing comes between."""
 
     def set_manual_dirty_log_protect(self, manual: bool = True, initially_set: bool = False) -> None:

@@ -19,7 +19,7 @@ from shadowmmu.hardware.host_memory import Violation
 from shadowmmu.hardware.second_level import BeyondNestedTables
 from shadowmmu.hardware.walk import ADDRESS
 
-_WALKS = Kind.ACCESS, Kind.EMULATED, Kind.RACE
+_WALKS = Kind.ACCESS, Kind.EMULATED, Kind.RACE, Kind.MEANWHILE
 """Operations that fault if the shadow is not there."""
 
 
@@ -48,6 +48,7 @@ class Guest(HostOperations):
             self._race,
             self._outside,
             self._host,
+            self._meanwhile,
         )
         for index in range(len(self.cpus)):
             self._start(index)
@@ -80,7 +81,7 @@ class Guest(HostOperations):
     def _mark_refused(self, op: Op) -> bool:
         """A walk has to set A or D in a page that the host protects: Linux gives the guest a #PF instead."""
         prediction = self.oracle.vcpus[op.vcpu].prediction
-        if prediction is None or op.kind not in (Kind.ACCESS, Kind.EMULATED):
+        if prediction is None or op.kind not in (Kind.ACCESS, Kind.EMULATED, Kind.MEANWHILE):
             return False
         pages = {hpa >> 12 for hpa, *_ in prediction.entries}
         gfns = (gfn for first, count, _, _ in self.slots.slots.values() for gfn in range(first, first + count))

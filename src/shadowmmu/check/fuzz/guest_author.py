@@ -64,6 +64,7 @@ class GuestAuthor(HostAuthor):
             self.vanished: 2.0,
             self.aliases: 0.4,
             self.host: 0.8,
+            self.meanwhile: 1.5,
         }
         if guest.nested:
             weights |= {self.l2_mode: 0.6, self.l2_tables: 6.0, self.l2_register: 2.0}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Invents what the host does in the middle of an episode: memslots, pages that move, rights taken, dirty logs."""
 
-from shadowmmu.check.fuzz.operations import FRAMES, MOVED, SLOTS, TABLE_FRAMES, TABLES, Kind
+from shadowmmu.check.fuzz.operations import FRAMES, MOVE_PAGE, MOVED, OBSOLETE, SLOTS, TABLE_FRAMES, TABLES, Kind
 from shadowmmu.check.fuzz.table_writer import ACCESSES, TableWriter
 from shadowmmu.hardware.walk import USER, WRITE
 
@@ -125,6 +125,18 @@ class HostAuthor(TableWriter):
         self._add(Kind.HOST, vcpu, which, number)
         if which == 1:
             self._add(Kind.CR3, vcpu, self.guest.oracle.vcpus[vcpu].cr3)
+
+    def meanwhile(self, vcpu: int) -> None:
+        """While a fault is served all pages become obsolete, or the page moves that is about to be mapped; then it is used again."""
+        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
+        gva = random.choice(self.recent)
+        trail = self._look(vcpu, gva) if tlb.mode.levels and gva in self.guest.reach[tlb.mode.levels] else []
+        gfn = trail[-1].address >> 12 if trail and trail[-1].address else gva >> 12
+        event, how = random.choice((OBSOLETE, MOVE_PAGE, MOVE_PAGE)), random.choice(ACCESSES)
+        self._add(Kind.HOST, vcpu, 2, gfn)  # or the access would not fault
+        self._add(Kind.MEANWHILE, vcpu, gva, how | event << 16, gfn, 0)
+        for v in (vcpu, 1 - vcpu):
+            self._add(Kind.ACCESS, v, gva, how, 8, 0)
 
     def zap_all(self, vcpu: int) -> None:
         """Once, or several times before a vCPU looks; the generation has one bit."""

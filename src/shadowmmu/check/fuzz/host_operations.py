@@ -3,11 +3,14 @@
 
 from shadowmmu.check.fuzz.guest_operations import GuestOperations
 from shadowmmu.check.fuzz.operations import (
+    MOVE_PAGE,
     PAGE,
+    TABLE_FRAMES,
+    TABLES,
     Kind,
     Op,
 )
-from shadowmmu.check.fuzz.race import Race
+from shadowmmu.check.fuzz.race import Elsewhere, Race
 from shadowmmu.hardware.host_memory import Violation
 
 
@@ -102,6 +105,42 @@ class HostOperations(GuestOperations):
             self.cpus[op.vcpu].observer = tlb
             self.vm.arm_interleave(0, 0, 0, 1)
         return f"won, {outcome}" if race.fired else "not reached"
+
+    def _meanwhile(self, op: Op) -> str:
+        """Between walk and lock all pages become obsolete, as when a memslot changes elsewhere, or the host moves a page."""
+        how, event = op.b & 0xFFF, op.b >> 16
+        cpu, tlb = self.cpus[op.vcpu], self.oracle.vcpus[op.vcpu]
+        host = self.slots.host_page(op.c)
+        if event == MOVE_PAGE and (host is None or tlb.l2 is not None or not self._may_move(op.c)):
+            return "not now"
+        cpu.enter()  # the root is loaded before a fault
+        before = self.slots.host(op.c * PAGE) or 0
+        self.vm.arm_interleave(1, op.c * PAGE, 0, 1, event)
+        cpu.observer = Elsewhere(tlb, lambda: self._see_moved(host, before))
+        try:
+            outcome = self._access(Op(Kind.ACCESS, op.vcpu, op.a, how, 1, op.d & 0xFF))
+        finally:
+            cpu.observer = tlb
+            self.vm.arm_interleave(0, 0, 0, 1)
+        return f"{'moved' if event == MOVE_PAGE else 'obsolete'}, {outcome}"
+
+    def _may_move(self, gfn: int) -> bool:
+        """No table, neither of a guest's nor one that something was stored to from outside: entries are known by host address."""
+        frame = (self.slots.host(gfn * PAGE) or 0) >> 12
+        spaces = [space for tlb in self.oracle.vcpus for space in tlb.spaces.values()]
+        used = {hpa >> 12 for space in spaces for hpa in space.depends} | {hpa >> 12 for hpa in self.oracle.unguarded.outside[4]}
+        return gfn > TABLES and gfn not in TABLE_FRAMES and frame not in used
+
+    def _see_moved(self, host: int | None, before: int) -> None:
+        """Guest memory is where the host has it now; what was written to the old frame is not in a log for the new one twice."""
+        now = self.vm.host_page(host * PAGE) if host is not None else None
+        if now is None or now == before:
+            return
+        self.slots.forget()
+        if before >> 12 in self.oracle.dirty:
+            self.oracle.dirty.discard(before >> 12)
+            self.oracle.dirty.add(now >> 12)
+        self.oracle.memory_changed()
 
     def _outside(self, op: Op) -> str:
         """Not into an NPT's PDPTEs: those are read again by each walk, and the oracle knows whole walks only (`_settle_pdptes`)."""

@@ -21,6 +21,7 @@ LARGE_FRAMES = (0, 512, 1024)  # where large pages lie: wholly backed, or partly
 TABLE_FRAMES = (512, 513, 1024)  # where a table is now and then: inside a large page, two of them at its first frame
 MOVED = 160  # where slot 1 is moved to, page
 GUEST, HOST = Features(maxphyaddr=40), Features(maxphyaddr=46)  # of AMD; another vendor changes `amd`
+OBSOLETE, MOVE_PAGE = 1, 2  # what may happen elsewhere during a fault: the engine's numbers
 USER_MIB = 6  # host memory behind all slots
 
 # Addresses that differ in every index of every mode, and pages beside each other
@@ -61,6 +62,7 @@ class Kind(IntEnum):
     OUTSIDE = 20  # a device or the host's user space stores to guest memory; the MMU is not told [gpa, size, value]
     HOST = 21  # 0: user space sets how many shadow pages there may be, 1: another task wants the CPU after so many synced pages,
     # 2: the host's tables of a guest page change, its frame does not [which, number]
+    MEANWHILE = 22  # an access; meanwhile all pages become obsolete, or the host moves a page [gva, access | event << 16, gfn, value]
 
 
 class Op(NamedTuple):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A store of another vCPU while a fault is served: seen where it happened, between the engine's walk and its result."""
+"""What happens elsewhere while a fault is served: seen where it happened, between the engine's walk and its result."""
 
+from collections.abc import Callable
 from typing import Any
 
 from shadowmmu.check.oracle.oracle import VirtualTlb
@@ -32,4 +33,18 @@ class Race:
             self.tlb.stored(self.hpa, self.size)
             others = tuple(e for e in self.tlb.prediction.entries if e[0] + e[1] <= self.hpa or e[0] >= self.hpa + self.size)
             self.tlb.prediction = self.tlb.prediction._replace(entries=others)
+        self.tlb.after_walk(outcome, gpa, exception)
+
+
+class Elsewhere:
+    """Observes for the oracle a vCPU in whose fault something happens elsewhere: `seen` is told, before the outcome is judged."""
+
+    def __init__(self, tlb: VirtualTlb, seen: Callable[[], None]) -> None:
+        self.tlb, self.seen = tlb, seen
+        self.completed, self.stored = tlb.completed, tlb.stored
+        self.emulated_store, self.before_walk = tlb.emulated_store, tlb.before_walk
+
+    def after_walk(self, outcome: str, gpa: int | None, exception: tuple[Any, ...] | None) -> None:
+        """The fault has been served, and whatever was let in has happened."""
+        self.seen()
         self.tlb.after_walk(outcome, gpa, exception)

@@ -34,6 +34,7 @@ WORDS = {
     Kind.L2_REGISTER: "its L2 loads register {a} with {b:#x}",
     Kind.RACE: "{how} at {a:#x}, while the other stores {d:#x} to {c:#x}",
     Kind.HOST: "the host: {a} (0 shadow pages, 1 pages synced until it wants the CPU, 2 its tables change of gfn), {b:#x}",
+    Kind.MEANWHILE: "{how} at {a:#x}, while (1 all pages become obsolete, 2 the host moves a page) {event} of gfn {c:#x}",
     Kind.OUTSIDE: "a device stores {c:#x}, {b} bytes, to guest-physical {a:#x}",
 }
 
@@ -42,7 +43,7 @@ def tell(op: Op) -> str:
     """An operation in words."""
     mode = "as user" if op.b & USER else "as supervisor"
     how = f"{mode} {'writes' if op.b & WRITE else 'fetches' if op.b & FETCH else 'reads'}{', AC set,' if op.b & AC else ''}"
-    return WORDS[Kind(op.kind)].format(how=how, a=op.a, b=op.b, c=op.c, d=op.d)
+    return WORDS[Kind(op.kind)].format(how=how, event=op.b >> 16, a=op.a, b=op.b, c=op.c, d=op.d)
 
 
 def write_story(setup: Setup, operations: list[Op], found: str = "") -> str:

@@ -344,8 +344,9 @@ cdef struct RootOps:                        # what a design does about roots wit
     void (*walk_start)(KvmVcpu *vcpu, u64 addr, int *level, spte_t **table) noexcept nogil
 ctypedef RootOps *RootOpsPtr
 
-cdef struct Interleave:                     # one guest store of another CPU, at a named point of the fault path
+cdef struct Interleave:                     # one thing that happens elsewhere, at a named point of the fault path
     int point
+    int event                               # InterleaveEvent
     int size
     gpa_t gpa
     u64 value

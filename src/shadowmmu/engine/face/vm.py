@@ -39,7 +39,7 @@ from cython.cimports.shadowmmu.engine.face.host_access import frame_memory, is_g
 from cython.cimports.shadowmmu.engine.face.seal import restore_state, save_state
 from cython.cimports.shadowmmu.engine.face.vcpu import make_vcpu
 from cython.cimports.shadowmmu.engine.face.views import entries_of, view_page, view_slot
-from cython.cimports.shadowmmu.engine.memory.guest_memory import InterleavePoint, guest_bytes, read_guest, write_guest
+from cython.cimports.shadowmmu.engine.memory.guest_memory import InterleaveEvent, InterleavePoint, guest_bytes, read_guest, write_guest
 from cython.cimports.shadowmmu.engine.memory.host_memory import (
     back_by_level,
     discard_hva_range,
@@ -369,16 +369,20 @@ class Vm:
         check_range("pages", pages, 0, _MAX_TABLE_PAGES)
         self.kvm.resched_after = pages
 
-    def arm_interleave(self, point: int, gpa: int, value: int, size: int) -> None:
+    def arm_interleave(self, point: int, gpa: int, value: int, size: int, event: int = 0) -> None:
         """Let another CPU store `value` at `gpa` when the next fault passes `point`, once; 0 disarms it.
 
         The points are those of `engine.memory.guest_memory.InterleavePoint`. The store has 1 to 8 bytes in one page; where
-        there is no memory by then it goes nowhere.
+        there is no memory by then it goes nowhere. `event`, an `InterleaveEvent`, lets something else happen instead, after the walk.
         """
         check_range("point", point, 0, InterleavePoint.BEFORE_GET_PAGE)
         check_range("size", size, 1, 8)
         check_within_page("gpa", gpa, size, 8)
+        check_range("event", event, 0, InterleaveEvent.MOVE_PAGE)
+        if event and point == InterleavePoint.BEFORE_GET_PAGE:
+            raise ValueError("event: only a store can come while the MMU is locked; give point 1")
         store: u64 = word("value", value)
+        self.kvm.interleave.event = event
         self.kvm.interleave.point = point
         self.kvm.interleave.gpa = gpa
         self.kvm.interleave.value = store

@@ -33,10 +33,11 @@ from cython.cimports.shadowmmu.engine.entries.mmio import cache_mmio_info, handl
 from cython.cimports.shadowmmu.engine.entries.shadow_walk import ShadowWalk, walk_init, walk_next, walk_okay
 from cython.cimports.shadowmmu.engine.fault.fast_fault import fast_page_fault
 from cython.cimports.shadowmmu.engine.fault.fetch import direct_map, fetch
+from cython.cimports.shadowmmu.engine.fault.interleave import interleave
 from cython.cimports.shadowmmu.engine.fault.invlpg import invalidate_gva
 from cython.cimports.shadowmmu.engine.guest.mmu import is_direct, root_level
 from cython.cimports.shadowmmu.engine.guest.walker import GuestWalker, GuestWalkerPtr, walk_addr
-from cython.cimports.shadowmmu.engine.memory.guest_memory import InterleavePoint, interleave
+from cython.cimports.shadowmmu.engine.memory.guest_memory import InterleavePoint
 from cython.cimports.shadowmmu.engine.memory.host_memory import fault_in_host_page, host_writable
 from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot, is_write_tracked
 from cython.cimports.shadowmmu.engine.pages.pages import clear_write_flooding
@@ -290,6 +291,7 @@ def direct_page_fault(vcpu: KvmVcpuPtr, fault: PageFaultPtr) -> cython.int:
     result = resolve_pfn(vcpu, fault, Access.ALL)
     if result != PfRet.RET_PF_CONTINUE:
         return result
+    interleave(vcpu.kvm, InterleavePoint.AFTER_WALK)
     result = may_build(vcpu, fault)
     if result != PfRet.RET_PF_CONTINUE:
         return result

@@ -29,9 +29,10 @@ from cython.cimports.shadowmmu.engine.entries.huge import disallowed_hugepage_ad
 from cython.cimports.shadowmmu.engine.entries.leaf import PageFaultPtr, set_spte
 from cython.cimports.shadowmmu.engine.entries.prefetch import direct_pte_prefetch, pte_prefetch
 from cython.cimports.shadowmmu.engine.entries.shadow_walk import ShadowWalk, ShadowWalkPtr, walk_init, walk_next, walk_okay
+from cython.cimports.shadowmmu.engine.fault.interleave import interleave
 from cython.cimports.shadowmmu.engine.guest.mmu import guest_level, root_level
 from cython.cimports.shadowmmu.engine.guest.walker import GuestWalkerPtr, gpte_changed
-from cython.cimports.shadowmmu.engine.memory.guest_memory import InterleavePoint, interleave
+from cython.cimports.shadowmmu.engine.memory.guest_memory import InterleavePoint
 from cython.cimports.shadowmmu.engine.pages.pages import account_huge_nx_page, clear_write_flooding, drop_parent_pte, link_shadow_page
 from cython.cimports.shadowmmu.engine.pages.zap import remote_flush_or_zap, zap_pte
 from cython.cimports.shadowmmu.engine.shadow.get_page import get_child_sp

@@ -25,13 +25,12 @@ cdef bint read_guest(Kvm *kvm, int as_id, gpa_t gpa, void *into, u64 size) noexc
 cdef bint write_guest(Kvm *kvm, int as_id, gpa_t gpa, void *data, u64 size) noexcept nogil
 
 
-cpdef enum InterleavePoint:                 # where a store of another CPU can be let in
+cpdef enum InterleavePoint:                 # where something else can be let in
     AFTER_WALK = 1                          # the guest walk is done, mmu_lock not yet taken
     BEFORE_GET_PAGE = 2                     # the top entry was checked, the page below it is not yet protected
 
 
-cdef inline void interleave(Kvm *kvm, int point) noexcept nogil:
-    """Let the store of another CPU happen here, once, if one was armed for this point."""
-    if unlikely(kvm.interleave.point == point):
-        kvm.interleave.point = 0
-        write_guest(kvm, 0, kvm.interleave.gpa, &kvm.interleave.value, kvm.interleave.size)
+cpdef enum InterleaveEvent:                 # what that is
+    STORE = 0                               # another CPU stores to guest memory, at either point
+    ZAP_ALL = 1                             # a memslot changes elsewhere: all pages become obsolete; after the walk
+    MOVE_PAGE = 2                           # the host gives a page another frame; after the walk

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Guest physical memory as the hypervisor itself reads and writes it.
 
-Inline in the .pxd, since they run in every fault: `guest_bytes`, `interleave`.
+Inline in the .pxd, since it runs in every fault: `guest_bytes`.
 """
 
 import cython

@@ -11,6 +11,7 @@ cdef bint unmap_in_slot(Kvm *kvm, MemSlot *slot, u64 start, u64 end) noexcept no
 cdef void unmap_hva_range(Kvm *kvm, u64 start, u64 end) noexcept nogil
 cdef void discard_hva_range(Kvm *kvm, u64 start, u64 end) noexcept nogil
 cdef bint back_by_level(Kvm *kvm, u64 start, u64 end, int level) noexcept nogil
+cdef void move_host_page(Kvm *kvm, u64 hva_page) noexcept nogil
 cdef void protect_hva_range(Kvm *kvm, u64 start, u64 end, bint writable) noexcept nogil
 
 

@@ -10,7 +10,7 @@ Inline in the .pxd, since they run in every fault: `host_writable`, `fault_in_ho
 """
 
 import cython
-from cython.cimports.libc.string import memset
+from cython.cimports.libc.string import memcpy, memset
 from cython.cimports.shadowmmu.engine.arena.state import (
     ADDRESS_SPACES,
     MAX_SLOTS,
@@ -227,12 +227,32 @@ def map_host_page(kvm: KvmPtr, hva_page: u64, write: cython.bint) -> u64:
 @cython.nogil
 @cython.exceptval(check=False)
 def drop_host_page(kvm: KvmPtr, hva_page: u64) -> cython.void:
-    """Unmap a user page; its frame is poisoned and becomes the last to be reused, so that stale sptes show."""
+    """Unmap a user page, and give its frame back."""
     entry: u64 = hva_entry(kvm, hva_page)
     set_hva_entry(kvm, hva_page, (entry & HvaFlag.HVA_WRITABLE) | 1 << HvaFlag.HVA_LEVEL_SHIFT)
     if not entry & HvaFlag.HVA_PRESENT or entry & HvaFlag.HVA_ZERO:
         return
-    memory: p_u8 = pfn_memory(kvm, entry >> PAGE_SHIFT)
+    free_frame(kvm, pfn_memory(kvm, entry >> PAGE_SHIFT))
+
+
+def move_host_page(kvm: KvmPtr, hva_page: u64) -> cython.void:
+    """Migration: a page of its own gets another frame, with what is in it. Without a spare frame nothing happens."""
+    entry: u64 = hva_entry(kvm, hva_page)
+    if not kvm.user_free_count or not entry & HvaFlag.HVA_PRESENT or entry & HvaFlag.HVA_ZERO:
+        return
+    unmap_hva_range(kvm, hva_page, hva_page + 1)
+    split_ends(kvm, hva_page, hva_page + 1)
+    content: p_u8 = pfn_memory(kvm, entry >> PAGE_SHIFT)
+    moved: u64 = give_frame(kvm, hva_page, hva_entry(kvm, hva_page))
+    memcpy(pfn_memory(kvm, moved >> PAGE_SHIFT), content, PAGE_SIZE)
+    free_frame(kvm, content)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def free_frame(kvm: KvmPtr, memory: p_u8) -> cython.void:
+    """A frame is poisoned and becomes the last to be reused, so that stale sptes show."""
     memset(memory, 0xDB, PAGE_SIZE)
     tail: u64 = (kvm.user_free_head + kvm.user_free_count) % kvm.user_frames
     kvm.user_free[tail] = (memory - kvm.frames) >> PAGE_SHIFT
