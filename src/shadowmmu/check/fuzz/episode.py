@@ -76,6 +76,7 @@ class Guest(HostOperations):
         except HostFault:
             if not self.slots.protected:
                 raise
+            self.oracle.memory_changed()  # the walk before it may have set A and D
             return "host fault"
 
     def _mark_refused(self, op: Op) -> bool:

@@ -46,16 +46,16 @@ class GuestAuthor(HostAuthor):
             self.emulated: 4.0,
             self.invlpg: 8.0,
             self.cr3: 4.0,
-            self.toggle: 3.0,
-            self.pcid: 0.4,
+            self.toggle: 4.0,
+            self.pcid: 0.6,
             self.dance: 1.5,
             self.shootdown: 4.0,
-            self.mode: 0.6,
-            self.slot: 0.9,
-            self.swap: 0.7,
-            self.protect: 0.4,
-            self.zap_all: 0.2,
-            self.dirty: 0.8,
+            self.mode: 0.8,
+            self.slot: 1.5,
+            self.swap: 1.0,
+            self.protect: 0.5,
+            self.zap_all: 0.5,
+            self.dirty: 2.0,
             self.build: 0.5,
             self.race: 6.0,
             self.replaced: 3.0,
@@ -69,8 +69,9 @@ class GuestAuthor(HostAuthor):
         if guest.nested:
             weights |= {self.l2_mode: 0.6, self.l2_tables: 6.0, self.l2_register: 2.0}
         if guest.amd and not guest.nested:
-            weights[self.vmrun] = 1.5
-        weights[random.choice(tuple(weights))] *= 4  # the mood of this episode
+            weights[self.vmrun] = 3.0
+        # Each episode has moods of its own: what it does often, and what hardly at all.
+        weights = {what: weight * (1 if what == self.access else random.choice((0.1, 0.5, 1, 1, 4))) for what, weight in weights.items()}
         self.choices, self.weights = tuple(weights), tuple(weights.values())
         self.mode(0)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Invents what the host does in the middle of an episode: memslots, pages that move, rights taken, dirty logs."""
 
-from shadowmmu.check.fuzz.operations import FRAMES, MOVE_PAGE, MOVED, OBSOLETE, SLOTS, TABLE_FRAMES, TABLES, Kind
+from shadowmmu.check.fuzz.operations import FRAMES, LARGE_FRAMES, MOVE_PAGE, MOVED, OBSOLETE, SLOTS, TABLE_FRAMES, TABLES, Kind
 from shadowmmu.check.fuzz.table_writer import ACCESSES, TableWriter
 from shadowmmu.hardware.walk import USER, WRITE
 
@@ -14,7 +14,7 @@ class HostAuthor(TableWriter):
         random = self.random
         slot = random.choice((0, 1, 1, 2))
         first, pages = SLOTS[slot]
-        flags = random.choice((0, 0, 0, 1, 1, 2, 2, 2))
+        flags = random.choice((0, 0, 0, 0, 1, 1, 2, 2))
         present = self.guest.slots.slots.get(slot)
         at = MOVED if slot == 1 and random.random() < 0.3 else first
         if present is not None and ((flags ^ present[3]) & 1 or random.random() < 0.4):
@@ -33,6 +33,8 @@ class HostAuthor(TableWriter):
     def swap(self, vcpu: int) -> None:
         """The host moves a page; the next accesses must find it."""
         page, pages = self._used_page(vcpu), self.random.choice((1, 1, 1, 4))
+        if page >= LARGE_FRAMES[1] and self.random.random() < 0.7:
+            return  # the large page would be none any more
         self._add(Kind.SWAP, vcpu, page, pages)
         self._touch(page, pages, 2)
 
@@ -59,8 +61,9 @@ class HostAuthor(TableWriter):
             self._touch(present[0], present[1], 3, self.random.choice((WRITE, USER | WRITE)))
             self._touch(present[0], present[1], 1)
         self._add(Kind.DIRTY, vcpu, slot)
-        if self.random.random() < 0.5:
+        if self.random.random() < 0.8:
             self._add(Kind.SLOT, vcpu, slot, present[0], present[1], 0)
+            self._touch(present[0], present[1], 3)
 
     def outside(self, vcpu: int) -> None:
         """A store from outside to an entry on the way of an address in use, then accesses that go that way; perhaps the guest's own."""

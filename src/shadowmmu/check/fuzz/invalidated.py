@@ -27,6 +27,8 @@ def stale_entry(vm: Any, vcpu: Any, gva: int) -> str:
 
 def _leaf(vm: Any, table: int, level: int, gva: int) -> tuple[Any, int]:
     """The page and the index at which the way of `gva` ends; no page where it ends in a bare table, or before a leaf."""
+    page = vm.shadow_page(table)
+    level = page.level if page is not None else level  # a root that is kept may be of another mode
     while True:
         page, index = vm.shadow_page(table), gva >> 12 + 9 * (level - 1) & (3 if level == 3 and not gva >> 32 else 511)
         entry = vm.read_host_u64(table + 8 * index)

@@ -16,13 +16,13 @@ AC = 1 << 8  # in the `access` of an operation: EFLAGS.AC is set
 TABLES = 22  # guest pages 1.. that hold tables; the first ROOTS are roots
 ROOTS = 6
 FRAMES = 96  # small guest pages, of the first two slots
-SLOTS = {0: (0, 64), 1: (64, 32), 2: (512, 640)}  # slot -> (first page, pages); host address = guest address
-LARGE_FRAMES = (0, 512, 1024)  # where large pages lie: wholly backed, or partly
+SLOTS = {0: (0, 64), 1: (64, 32), 2: (512, 1536)}  # slot -> (first page, pages); host address = guest address
+LARGE_FRAMES = (0, 512, 1024, 1536)  # where large pages lie: backed by small slots, or by one that holds them
 TABLE_FRAMES = (512, 513, 1024)  # where a table is now and then: inside a large page, two of them at its first frame
 MOVED = 160  # where slot 1 is moved to, page
 GUEST, HOST = Features(maxphyaddr=40), Features(maxphyaddr=46)  # of AMD; another vendor changes `amd`
 OBSOLETE, MOVE_PAGE = 1, 2  # what may happen elsewhere during a fault: the engine's numbers
-USER_MIB = 6  # host memory behind all slots
+USER_MIB = 8  # host memory behind all slots
 
 # Addresses that differ in every index of every mode, and pages beside each other
 LOW = (

@@ -16,7 +16,7 @@ from shadowmmu.check.fuzz.operations import MODES, Kind, Op, Setup, describe
 from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.hardware.host_memory import Violation
 
-EPISODE = 3000  # operations of one VM
+EPISODE = 1000  # operations of one VM: making it costs as much as five
 
 
 @dataclass

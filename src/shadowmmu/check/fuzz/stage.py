@@ -9,6 +9,7 @@ from shadowmmu.check.fuzz.operations import (
     FRAMES,
     GUEST,
     HOST,
+    LARGE_FRAMES,
     NPT,
     NPT_REACH,
     PAGE,
@@ -85,8 +86,9 @@ class Stage:
         if self.manual_log:
             self.vm.set_manual_dirty_log_protect(initially_set=random.random() < 0.5)
         self.features = features_of(self.vm.config)
-        if random.random() < 0.5:
-            self.vm.set_host_page_level(512 * PAGE, 512 * PAGE, 2)
+        for first in LARGE_FRAMES[1:]:
+            if random.random() < 0.6:
+                self.vm.set_host_page_level(first * PAGE, 512 * PAGE, 2)
 
     def _make_cpus(self, random: Random) -> None:
         """The CPUs that run on the tables of each vCPU, and the oracle that judges them."""
@@ -109,7 +111,7 @@ class Stage:
 
     def _fill_memory(self) -> None:
         """Data that differs everywhere; tables come later."""
-        self.slots.find_zeroes((SLOTS[2][0] + SLOTS[2][1] - 2) * PAGE)
+        self.slots.find_zeroes((FRAMES - 2) * PAGE)
         for page in range(TABLES + 1, FRAMES):
             self.vm.write_guest(page * PAGE, (page * 0x1001).to_bytes(4, "little") * 1024)
 

@@ -54,6 +54,7 @@ class TableWriter:
         self.guest = guest
         self.pending: list[Op] = []
         self.recent = [0] * 6  # pages accessed of late, by any vCPU
+        self.large = self.random.choice((0.05, 0.15, 0.15, 0.5))  # how often a directory's entry maps a large page
 
     def _write_entry(self, vcpu: int, gpa: int, entry: int, *, make_way: bool = False) -> None:
         """A store to a table: through an address that maps it, if one is known, else by an emulated instruction.
@@ -140,7 +141,7 @@ class TableWriter:
         random = self.random
         if levels == 3 and level == 3:  # PDPTE: rights are reserved bits there
             return self._home(levels, 2) << 12 | chance(0.95) | chance(0.01 * hostile) << 1
-        large = level in (2, 3) and chance(0.15 if level == 2 else 0.02)
+        large = level in (2, 3) and chance(self.large if level == 2 else 0.02)
         if large:
             frame = random.choice(LARGE_FRAMES) if level == 2 else 0
         elif level > 1:
