@@ -60,6 +60,7 @@ ARGUMENTS: dict[str, st.SearchStrategy[Any]] = {
     "hpa": HPA,
     "huge_level": SMALL,
     "bitmap": st.just(bytes(range(8))) | BYTES,
+    "event": SMALL,
     "first_page": st.sampled_from((0, 64)) | NUMBER,
     "initially_set": st.booleans(),
     "manual": st.booleans(),

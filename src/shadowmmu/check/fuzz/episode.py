@@ -49,6 +49,7 @@ class Guest(HostOperations):
             self._outside,
             self._host,
             self._meanwhile,
+            self._smm,
         )
         for index in range(len(self.cpus)):
             self._start(index)

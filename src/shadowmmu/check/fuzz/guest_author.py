@@ -68,6 +68,10 @@ class GuestAuthor(HostAuthor):
         }
         if guest.nested:
             weights |= {self.l2_mode: 0.6, self.l2_tables: 6.0, self.l2_register: 2.0}
+        if guest.smm:
+            weights[self.smm] = 4.0
+            if random.random() < 0.5:
+                self._add(Kind.SMM, 0, 1)
         if guest.amd and not guest.nested:
             weights[self.vmrun] = 3.0
         # Each episode has moods of its own: what it does often, and what hardly at all.
@@ -347,6 +351,12 @@ class GuestAuthor(HostAuthor):
             if pcid:
                 self._add(Kind.CR3, v, root & ~0xFFF)
                 self._add(Kind.CR4, v, cr4 | CR4_PCIDE)
+
+    def smm(self, vcpu: int) -> None:
+        """Into system-management mode for a while, or back."""
+        self._add(Kind.SMM, vcpu, not self.guest.vm.vcpus[vcpu].smm)
+        for v in (0, 1):
+            self._add(Kind.ACCESS, v, self.random.choice(self.recent), self.random.choice(ACCESSES), 8, 0)
 
     def vmrun(self, vcpu: int) -> None:
         """Into an L2 of another mode, or of the same, on a table that L1 uses too or on another; or back to L1."""

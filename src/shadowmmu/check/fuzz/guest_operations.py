@@ -98,6 +98,15 @@ class GuestOperations(L2Operations):
             raise Violation(f"vcpu {index}: after a write of {value:#x} to {name} the guest sees other registers than it wrote")
         return "accepted" if accepted else "refused"
 
+    def _smm(self, op: Op) -> str:
+        """All at once, and nothing shadowed is kept: Linux does not protect a table from what the other address space maps already."""
+        if not self.smm or any(self.l1):
+            return "not now"
+        self.vm.zap_all_fast()
+        for vcpu in self.vm.vcpus:
+            vcpu.smm = bool(op.a)
+        return "entered" if op.a else "left"
+
     def _mode(self, op: Op) -> str:
         cr0, cr3, cr4, efer = op[2:]
         name = next((mode for mode, levels in self.modes.items() if levels == paging(cr0, cr4, efer).levels), "nonpaging")

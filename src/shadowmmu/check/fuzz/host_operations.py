@@ -74,12 +74,15 @@ class HostOperations(GuestOperations):
         if op.a not in self.slots.slots or not self.slots.slots[op.a][3] & 2:
             return "not logging"
         first, pages, _, _ = self.slots.slots[op.a]
-        bitmap = int.from_bytes(self.vm.get_dirty_log(op.a), "little")
+        bitmap = 0  # one log for each address space
+        for space in self.slots.spaces:
+            bitmap |= int.from_bytes(self.vm.get_dirty_log(op.a, space), "little")
         for page in range(pages):
             if (self.slots.host((first + page) * PAGE) or 0) >> 12 in self.oracle.dirty and not bitmap >> page & 1:
                 raise Violation(f"dirty log of slot {op.a} misses gfn {first + page:#x}, which was written")
         if self.manual_log:
-            self.vm.clear_dirty_log(op.a, 0, pages, bitmap.to_bytes((pages + 63) // 64 * 8, "little"))
+            for space in self.slots.spaces:
+                self.vm.clear_dirty_log(op.a, 0, pages, bitmap.to_bytes((pages + 63) // 64 * 8, "little"), space)
         self._forget_dirty(op.a)
         return "some" if bitmap else "none"
 

@@ -111,7 +111,7 @@ class L2Operations(Stage):
     def _vmrun(self, op: Op) -> str:
         """L1 enters an L2 without nested paging: other registers, and nothing kept. An illegal CR3 comes back at once."""
         vcpu, tlb = self.vm.vcpus[op.vcpu], self.oracle.vcpus[op.vcpu]
-        if self.nested or not self.amd or self.l1[op.vcpu]:
+        if self.nested or not self.amd or self.l1[op.vcpu] or vcpu.smm:
             return "not now"
         self.l1[op.vcpu] = self._registers(op.vcpu)
         cr0, cr3, cr4, efer = op[2:]

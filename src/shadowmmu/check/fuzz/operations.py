@@ -63,6 +63,7 @@ class Kind(IntEnum):
     HOST = 21  # 0: user space sets how many shadow pages there may be, 1: another task wants the CPU after so many synced pages,
     # 2: the host's tables of a guest page change, its frame does not [which, number]
     MEANWHILE = 22  # an access; meanwhile all pages become obsolete, or the host moves a page [gva, access | event << 16, gfn, value]
+    SMM = 23  # all CPUs go into system-management mode, or leave it [into]
 
 
 class Op(NamedTuple):

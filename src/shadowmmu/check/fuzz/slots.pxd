@@ -4,6 +4,7 @@ from libc.stdint cimport uint64_t as u64
 
 cdef class Slots:
     cdef public object vm, read, zeroes
+    cdef public tuple spaces
     cdef public dict slots
     cdef public set protected, absent
     cdef dict _cache

@@ -16,8 +16,8 @@ Slot = tuple[int, int, int, int]
 class Slots:
     """The memslots as the fuzzer set them: the oracle's view of what backs guest memory."""
 
-    def __init__(self, vm: Any, memory: HostMemory) -> None:
-        self.vm, self.read = vm, memory.read
+    def __init__(self, vm: Any, memory: HostMemory, spaces: tuple[int, ...] = (0,)) -> None:
+        self.vm, self.read, self.spaces = vm, memory.read, spaces
         self.slots: dict[int, Slot] = {}
         self.protected: set[int] = set()  # host pages that the host may not write
         self.absent: set[int] = set()  # host pages that were taken away and are not written yet
@@ -25,10 +25,10 @@ class Slots:
         self._cache: dict[int, Any] = {}
 
     def set(self, slot: int, first: int, pages: int, flags: int) -> None:
-        """Make, change or (no pages) delete a slot, in the VM too."""
-        host = SLOTS[slot][0]
-        if pages or slot in self.slots:
-            self.vm.set_memslot(slot, first * PAGE, pages * PAGE, hva=host * PAGE, readonly=bool(flags & 1), log_dirty=bool(flags & 2))
+        """Make, change or (no pages) delete a slot, in all address spaces of the VM too."""
+        host, rights = SLOTS[slot][0], {"readonly": bool(flags & 1), "log_dirty": bool(flags & 2)}
+        for space in self.spaces if pages or slot in self.slots else ():
+            self.vm.set_memslot(slot, first * PAGE, pages * PAGE, hva=host * PAGE, address_space=space, **rights)
         self.slots.pop(slot, None)
         if pages:
             self.slots[slot] = first, pages, host, flags

@@ -64,6 +64,8 @@ class Stage:
         offered = [mode for mode in (npt if self.nested else plain) if mode != "npt-5-level" or self.host_levels == 5]
         self.modes = {mode: (PAGING | NPT)[mode] for mode in offered}
         self.reach = NPT_REACH if self.nested else REACH
+        self.smm = not self.nested and random.random() < 0.25
+        """There is system-management mode. Its memslots are the others': only what is made of them is apart."""
         self.amd = self.nested or random.random() < 0.7
 
     def _make_vm(self, random: Random, make_vm: Callable[..., Any]) -> None:
@@ -93,7 +95,7 @@ class Stage:
     def _make_cpus(self, random: Random) -> None:
         """The CPUs that run on the tables of each vCPU, and the oracle that judges them."""
         self.memory = HostMemory(self.vm.host_regions())
-        self.slots = Slots(self.vm, self.memory)
+        self.slots = Slots(self.vm, self.memory, (0, 1) if self.smm else (0,))
         for slot, (first, pages) in SLOTS.items():
             self.slots.set(slot, first, pages, 0)
         self.oracle = Oracle(self.slots, WATCHED, 2, self.features)

@@ -154,6 +154,12 @@ def set_efer(vcpu: KvmVcpuPtr, value: u64) -> cython.bint:
     return True
 
 
+def set_smm(vcpu: KvmVcpuPtr, smm: cython.bint) -> cython.void:
+    """kvm_smm_changed: the roles and the memslots of another address space, so all roots go at once."""
+    vcpu.smm = smm
+    reset_context(vcpu)
+
+
 def set_sregs(vcpu: KvmVcpuPtr, cr0: u64, cr3: u64, cr4: u64, efer: u64) -> cython.bint:
     """KVM_SET_SREGS: take all registers at once, and start over if one is another (or PAE). False: they cannot be together,
     or a PAE CR3 has bad PDPTEs."""

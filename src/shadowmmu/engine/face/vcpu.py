@@ -20,7 +20,7 @@ from cython.cimports.shadowmmu.engine.arena.state import (
 )
 from cython.cimports.shadowmmu.engine.cpu.legal import NestedPaging, is_valid_l2
 from cython.cimports.shadowmmu.engine.cpu.nested import nested_enter, nested_exit, nested_exit_at_entry
-from cython.cimports.shadowmmu.engine.cpu.registers import set_cr0, set_cr3, set_cr4, set_efer, set_sregs
+from cython.cimports.shadowmmu.engine.cpu.registers import set_cr0, set_cr3, set_cr4, set_efer, set_smm, set_sregs
 from cython.cimports.shadowmmu.engine.cpu.requests import prepare_entry
 from cython.cimports.shadowmmu.engine.entries.mmio import mmio_info_in_cache
 from cython.cimports.shadowmmu.engine.face.arguments import word
@@ -139,6 +139,17 @@ class Vcpu:
     @ac.setter
     def ac(self, value: bool):
         self.vcpu.ac = value
+
+    @property
+    def smm(self) -> bool:
+        """In system-management mode, where memory is what the memslots of address space 1 say. Its registers are set apart."""
+        return bool(self.vcpu.smm)
+
+    @smm.setter
+    def smm(self, value: bool):
+        self.must_run(1)
+        if bool(value) != bool(self.vcpu.smm):
+            set_smm(self.vcpu, bool(value))
 
     @property
     def pdptrs(self) -> tuple[int, int, int, int]:
