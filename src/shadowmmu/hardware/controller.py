@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 
@@ -17,6 +18,13 @@ class Entered(Protocol):
     def flush_all(self) -> bool: ...
     @property
     def flush_gvas(self) -> tuple[int, ...]: ...
+
+
+class Root(Protocol):
+    """One that is kept for later."""
+
+    @property
+    def hpa(self) -> int: ...
 
 
 class Named(Protocol):
@@ -41,6 +49,8 @@ class Controller(Protocol):
     def efer(self) -> int: ...
     @property
     def guest_mode(self) -> bool: ...
+    @property
+    def prev_roots(self) -> Sequence[Root]: ...
     @property
     def exception(self) -> tuple[object, ...] | None: ...
     def enter(self) -> Entered: ...

@@ -67,7 +67,7 @@ class GuestAuthor(HostAuthor):
             self.meanwhile: 1.5,
         }
         if guest.nested:
-            weights |= {self.l2_mode: 0.6, self.l2_tables: 6.0, self.l2_register: 2.0}
+            weights |= {self.l2_mode: 1.5, self.l2_tables: 6.0, self.l2_register: 2.0}
         if guest.smm:
             weights[self.smm] = 4.0
             if random.random() < 0.5:

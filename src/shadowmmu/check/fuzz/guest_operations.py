@@ -38,8 +38,15 @@ class GuestOperations(L2Operations):
         result = access_l2(self.cpus[op.vcpu], tlb.l2, tlb.mode.levels, *how) if tlb.l2 else self.cpus[op.vcpu].access(*how)
         if result.how == Done.INJECTED:
             self._after_fault(op.vcpu)
+        self._check_noted(op.vcpu, gva, access & 0xFF)
         what = _word(access) + (" of an entry" if access & WRITE and self.oracle.edits != edits else "")
         return f"{what} {result.how.value}{' after ' + ','.join(result.exits[-2:]) if result.exits else ''}"
+
+    def _check_noted(self, index: int, gva: int, access: int) -> None:
+        """I16: where the MMU remembers to have found no memory there is none."""
+        noted = self.vm.vcpus[index].mmio_gpa(gva, access)
+        if noted is not None and not self.nested and self.slots.host(noted) is not None:
+            raise Violation(f"vcpu {index}: I16: {gva:#x} is noted as MMIO at {noted:#x}, which is in a memslot")
 
     def _emulated(self, op: Op) -> str:
         access, size, value = op[3:]

@@ -7,7 +7,8 @@ the vCPU runs again, whoever changed the entry, and not when the guest happens t
 than is held; less of a right, another address, or nothing, was to be flushed. What another PCID holds is looked at when it is loaded.
 
 I12: what the shadow tables allow of the watched addresses, the guest has allowed. Looked at where a way through the tables is
-other than at the last entry, and of all addresses when the guest has flushed: then no table below the root is unsync, either.
+other than at the last entry, and of all addresses when the guest has flushed: then no table below the root is unsync, either,
+nor below the roots kept for later if it flushed what it holds with any PCID.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -40,8 +41,11 @@ class Agreement:
     def check(self) -> None:
         """Raises a violation for the first thing held that should have been flushed, or allowed and should not be."""
         flushed, self.tlb.flushed = self.tlb.flushed, False
-        if flushed and self.unsync_below(self.cpu.root):
-            raise Violation(f"{self.tlb.name}: I12: has flushed, and enters the guest with unsync tables below root {self.cpu.root:#x}")
+        every, self.tlb.flushed_all = self.tlb.flushed_all, False
+        kept = [root.hpa for root in self.cpu.vcpu.prev_roots] if every else []
+        for root in [self.cpu.root, *kept] if flushed else []:
+            if self.unsync_below(root):
+                raise Violation(f"{self.tlb.name}: I12: has flushed, and enters the guest with unsync tables below root {root:#x}")
         self._check_used()
         stale = self.held.stale(self.cpu.tag)
         if stale is not None:

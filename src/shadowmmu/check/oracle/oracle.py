@@ -150,6 +150,8 @@ class VirtualTlb:
         self.prediction: Prediction | None = None
         self.flushed = False
         """The guest has flushed since it was entered last: nothing that is shadowed may be stale."""
+        self.flushed_all = False
+        """It has flushed the other PCIDs' translations, too, by CR4: what was shadowed for those may not come back stale."""
         self._set_mode()
         self.space = AddressSpace(self, self.oracle.watched, 0)
         self.spaces = {0: self.space}
@@ -177,6 +179,7 @@ class VirtualTlb:
         self._set_mode()
         if was != now.levels or flips4 & hw.CR4_PGE or flips4 & ~cr4 & hw.CR4_PCIDE:
             self.spaces = {}
+        self.flushed_all = self.flushed_all or not (self.spaces or mov_cr3)
         self.flushed = self.flushed or not self.spaces or (mov_cr3 and not noflush)
         self.space = self.spaces[self._pcid] = self.spaces.get(self._pcid) or AddressSpace(self, self.oracle.watched, cr3)
         if mov_cr3:
