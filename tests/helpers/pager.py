@@ -114,7 +114,19 @@ class Pager:
         slot = self.slot(gpa)
         return None if slot is None else self.touch(slot.hva + gpa - slot.gpa) | gpa & (PAGE - 1)
 
-    def set_memslot(self, slot: int, gpa: int, size: int, hva: int | None = None, readonly: bool = False, log_dirty: bool = False) -> None:
+    def set_memslot(
+        self,
+        slot: int,
+        gpa: int,
+        size: int,
+        hva: int | None = None,
+        readonly: bool = False,
+        log_dirty: bool = False,
+        address_space: int = 0,
+    ) -> None:
+        """The other address space has the same slots: one set serves both."""
+        if address_space:
+            return
         self._slots.pop(slot, None)
         if size:
             self._slots[slot] = Slot(gpa, size, gpa if hva is None else hva, readonly, log_dirty, set())
@@ -144,7 +156,9 @@ class Pager:
     def write_guest(self, gpa: int, data: bytes) -> None:
         self.write_host(self.host(gpa) or 0, data)
 
-    def get_dirty_log(self, slot: int) -> bytes:
+    def get_dirty_log(self, slot: int, address_space: int = 0) -> bytes:
+        if address_space:
+            return bytes(1024)
         dirty = self._slots[slot].dirty
         bitmap = sum(1 << i for i in dirty).to_bytes(1024, "little")
         dirty.clear()
@@ -184,7 +198,7 @@ class Pager:
     def set_manual_dirty_log_protect(self, manual: bool = True, initially_set: bool = False) -> None:
         """Its log is cleared when it is read."""
 
-    def clear_dirty_log(self, slot: int, first_page: int, pages: int, bitmap: bytes) -> None:
+    def clear_dirty_log(self, slot: int, first_page: int, pages: int, bitmap: bytes, address_space: int = 0) -> None:
         """It is clear."""
 
     def set_shadow_pages(self, limit: int) -> None:
@@ -218,6 +232,8 @@ class PagerVcpu:
         self.cr0 = self.cr3 = self.cr4 = self.efer = 0
         self.ac = False
         self.mmus: tuple[Any, ...] = ()
+        self.prev_roots: tuple[Any, ...] = ()
+        self.smm = False
         self.exception: tuple[int, int, int] | None = None
         self._pdptes: tuple[int, ...] = (0, 0, 0, 0)
         self._stale = True
@@ -226,6 +242,9 @@ class PagerVcpu:
 
     def drop(self) -> None:
         self._stale = True
+
+    def mmio_gpa(self, gva: int, access: int) -> None:
+        """It remembers no MMIO."""
 
     def _mode(self) -> Paging:
         return paging(self.cr0, self.cr4, self.efer, self.vm.features)

@@ -18,6 +18,7 @@ cdef class Auditor:
     cdef int *held                          # for each header: how many root slots hold the page
     cdef u64 *descs                         # a bit for each rmap descriptor: a reverse list has it
     cdef u64 ndescs                         # and how many they are
+    cdef u64 leaves[4]                      # present leaves, by level
     cdef object find_live(self)
     cdef void say(self, object id, object text)
     cdef object page_name(self, ShadowPage *sp)

@@ -24,13 +24,20 @@ def validate_special_pages(auditor: Auditor) -> None:
     kvm: KvmPtr = auditor.kvm
     v: cython.int
     for v in range(kvm.nvcpus):
-        validate_chain(auditor, cython.address(kvm.vcpus[v].root_mmu), v)
-        validate_chain(auditor, cython.address(kvm.vcpus[v].guest_mmu), v)
+        validate_mmu(auditor, cython.address(kvm.vcpus[v].root_mmu), v)
+        validate_mmu(auditor, cython.address(kvm.vcpus[v].guest_mmu), v)
     i: u64
     for i in range(auditor.nlive):
         sp: ShadowPagePtr = auditor.live[i]
         if sp.special and not belongs(kvm, sp):
             auditor.say("I13", f"special {auditor.page_name(sp)} belongs to no root of its vCPU")
+
+
+@cython.cfunc
+def validate_mmu(auditor: Auditor, mmu: KvmMmuPtr, vcpu: cython.int) -> object:
+    """I13: what one MMU has of them."""
+    validate_chain(auditor, mmu, vcpu)
+    return validate_pae_root(auditor, mmu)
 
 
 @cython.cfunc
@@ -82,6 +89,17 @@ def validate_chain(auditor: Auditor, mmu: KvmMmuPtr, vcpu: cython.int) -> object
         validate_special(auditor, sp, vcpu, top)
         validate_reach(auditor, sp, top)
         sp = next_special(auditor.kvm, sp)
+    return None
+
+
+@cython.cfunc
+def validate_pae_root(auditor: Auditor, mmu: KvmMmuPtr) -> object:
+    """I13: the frame of pae_root points to the special page whose table it is now, and to no other (H7)."""
+    if mmu.pae_root == cython.NULL:
+        return None
+    sp: ShadowPagePtr = sptep_to_sp(auditor.kvm, mmu.pae_root)
+    if sp != cython.NULL and (not sp.live or sp.spt != mmu.pae_root):
+        auditor.say("I13", f"the frame of pae_root points to {auditor.page_name(sp) if sp.live else 'a freed page'}, whose table it is not")
     return None
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""I1 and I2, second halves, I9, I10, I11, I16 and I17: every entry of every live table."""
+"""I1 and I2, second halves, I7 of leaves, I9, I10, I11, I16 and I17: every entry of every live table."""
 
 import cython
 from cython.cimports.shadowmmu.engine.arena.role import Access, Role, child_role, role_access, role_level
@@ -26,14 +26,29 @@ from shadowmmu.engine.arena.role import describe_role
 
 
 def validate_tables(auditor: Auditor) -> None:
-    """I1, I2, I9, I10, I11, I16, I17: every entry in which there is something."""
+    """I1, I2, I9, I10, I11, I16, I17: every entry in which there is something. I7: how many leaves there are."""
+    kvm: KvmPtr = auditor.kvm
+    splits: u64 = 0
     i: u64
     for i in range(auditor.nlive):
         sp: ShadowPagePtr = auditor.live[i]
+        splits += sp.lpage_disallowed
         index: u64 = next_used(sp.spt, 0, ENTRIES, sp.nothing)
         while index < ENTRIES:
             validate_entry(auditor, sp, index)
             index = next_used(sp.spt, index + 1, ENTRIES, sp.nothing)
+    validate_count(auditor, "leaves of 4K", auditor.leaves[1], kvm.stat.pages_4k)
+    validate_count(auditor, "leaves of 2M", auditor.leaves[2], kvm.stat.pages_2m)
+    validate_count(auditor, "leaves of 1G", auditor.leaves[3], kvm.stat.pages_1g)
+    validate_count(auditor, "pages split for NX", splits, kvm.stat.nx_lpage_splits)
+
+
+@cython.cfunc
+def validate_count(auditor: Auditor, what: object, exist: u64, counted: u64) -> object:
+    """I7: one of the statistics that say what there is now."""
+    if exist != counted:
+        auditor.say("I7", f"{exist} {what} exist, {counted} are counted")
+    return None
 
 
 @cython.cfunc
@@ -57,6 +72,7 @@ def validate_leaf(auditor: Auditor, sp: ShadowPagePtr, index: cython.int) -> obj
     """I9: W only with MMU-writable, that only with host-writable; the frame of its gfn. I16: no MMIO mark."""
     kvm: KvmPtr = auditor.kvm
     spte: spte_t = sp.spt[index]
+    auditor.leaves[role_level(sp.role)] += 1
     if is_mmio_spte(kvm, spte) and not kvm.ept:
         auditor.say("I16", f"{auditor.entry_name(sp, index)} is an MMIO mark and present")
     if (is_writable(spte) and not spte & kvm.masks.mmu_writable) or (spte & kvm.masks.mmu_writable and not spte & kvm.masks.host_writable):

@@ -48,7 +48,7 @@ class GuestAuthor(HostAuthor):
             self.cr3: 4.0,
             self.toggle: 4.0,
             self.pcid: 0.6,
-            self.dance: 1.5,
+            self.dance: 4.0,
             self.shootdown: 4.0,
             self.mode: 0.8,
             self.slot: 1.5,

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What comes from elsewhere: memslots, the host's own mapping, dirty logs, another vCPU in the middle of a fault, devices."""
 
+from functools import reduce
+from operator import or_
+
 from shadowmmu.check.fuzz.guest_operations import GuestOperations
 from shadowmmu.check.fuzz.operations import (
     MOVE_PAGE,
@@ -70,19 +73,23 @@ class HostOperations(GuestOperations):
         first, pages, _, _ = self.slots.slots.get(slot, (0, 0, 0, 0))
         self.oracle.dirty -= {(self.slots.host(gfn * PAGE) or 0) >> 12 for gfn in range(first, first + pages)}
 
+    def _read_log(self, slot: int) -> int:
+        """A bit for each dirty page; each address space has a log."""
+        logs = (int.from_bytes(self.vm.get_dirty_log(slot, space), "little") for space in self.slots.spaces)
+        return reduce(or_, logs)
+
     def _dirty(self, op: Op) -> str:
         if op.a not in self.slots.slots or not self.slots.slots[op.a][3] & 2:
             return "not logging"
         first, pages, _, _ = self.slots.slots[op.a]
-        bitmap = 0  # one log for each address space
-        for space in self.slots.spaces:
-            bitmap |= int.from_bytes(self.vm.get_dirty_log(op.a, space), "little")
+        bitmap = self._read_log(op.a)
         for page in range(pages):
             if (self.slots.host((first + page) * PAGE) or 0) >> 12 in self.oracle.dirty and not bitmap >> page & 1:
                 raise Violation(f"dirty log of slot {op.a} misses gfn {first + page:#x}, which was written")
-        if self.manual_log:
-            for space in self.slots.spaces:
-                self.vm.clear_dirty_log(op.a, 0, pages, bitmap.to_bytes((pages + 63) // 64 * 8, "little"), space)
+        for space in self.slots.spaces if self.manual_log else ():
+            self.vm.clear_dirty_log(op.a, 0, pages, bitmap.to_bytes((pages + 63) // 64 * 8, "little"), space)
+        if again := self._read_log(op.a):
+            raise Violation(f"dirty log of slot {op.a} is not clear behind its reading: {again.bit_count()} pages are dirty")
         self._forget_dirty(op.a)
         return "some" if bitmap else "none"
 

@@ -15,8 +15,8 @@ MODES = tuple(LEVELS)
 AC = 1 << 8  # in the `access` of an operation: EFLAGS.AC is set
 TABLES = 22  # guest pages 1.. that hold tables; the first ROOTS are roots
 ROOTS = 6
-FRAMES = 96  # small guest pages, of the first two slots
-SLOTS = {0: (0, 64), 1: (64, 32), 2: (512, 1536)}  # slot -> (first page, pages); host address = guest address
+FRAMES = 93  # small guest pages, of the first two slots
+SLOTS = {0: (0, 64), 1: (64, 29), 2: (512, 1536)}  # slot -> (first page, pages); host address = guest address
 LARGE_FRAMES = (0, 512, 1024, 1536)  # where large pages lie: backed by small slots, or by one that holds them
 TABLE_FRAMES = (512, 513, 1024)  # where a table is now and then: inside a large page, two of them at its first frame
 MOVED = 160  # where slot 1 is moved to, page
