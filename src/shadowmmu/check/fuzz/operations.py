@@ -26,7 +26,8 @@ USER_MIB = 8  # host memory behind all slots
 
 # Addresses that differ in every index of every mode, and pages beside each other
 LOW = (
-    *(base + page for base in (0, 0x200000, 0x400000, 0x40000000, 0xC0000000, 0xFFE00000) for page in (0, 0x1000, 0x7000)),
+    *(base + page for base in (0, 0x200000, 0x40000000) for page in (0, 0x1000, 0x7000)),  # an aligned group of eight has three
+    *(base + page for base in (0x400000, 0xC0000000, 0xFFE00000) for page in (0, 0x1000, 0x155000)),
     0x1FF000,
 )
 LONG = (*(0x8000000000 + low for low in (0, 0x1000, 0x200000, 0x40000000)), *(0xFFFFFFFF80000000 + low for low in (0, 0x1000, 0x200000)))
