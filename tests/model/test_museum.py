@@ -13,14 +13,19 @@ from shadowmmu.check.bugs.copy import checkout
 from shadowmmu.check.bugs.hunt import hunt_bug
 from shadowmmu.check.fuzz import read_story, replay
 
-FOUND = [("cve-2021-38198", "I10"), ("cve-2026-53359", "I9"), ("flush-notifier", "I11"), ("h16-chain-ends-early", "crash")]
+FOUND = [
+    ("cve-2021-38198", {"I10"}),
+    ("cve-2026-53359", {"I9", "WARN"}),  # what is wrong of it shows in two ways, and either may come first
+    ("flush-notifier", {"I11"}),
+    ("h16-chain-ends-early", {"crash"}),
+]
 
 
-@pytest.mark.parametrize(("name", "rule"), FOUND)
-def test_a_bug_is_found_from_rules_alone(name: str, rule: str) -> None:
+@pytest.mark.parametrize(("name", "rules"), FOUND)
+def test_a_bug_is_found_from_rules_alone(name: str, rules: set[str]) -> None:
     verdict = hunt_bug(read_bug(checkout() / "bugs" / f"{name}.toml"), seconds=60, hunts=1, runs=0)
     assert verdict.killed, f"{name} is missed"
-    assert verdict.finds[0].rule == rule, verdict.finds[0].message
+    assert verdict.finds[0].rule in rules, verdict.finds[0].message
     assert verdict.finds[0].command.startswith("shadowmmu fuzz --seed")
 
 
