@@ -11,6 +11,14 @@ from shadowmmu.look.address import AddressPicture, follow_address
 
 _ENDS = {"completed", "emulated", "injected", "host", "triple"}
 """First words of how an access can end; what stands before them says what sort of access it was."""
+EXCUSED = (
+    "a PDPTE is left out",
+    "beyond the nested tables",
+    "host fault",
+    "no A or D, the host protects the table",
+    "no PDPTEs in L2",
+)
+"""How an operation ends that is not judged to its end, since Linux itself does otherwise than a bare CPU (docs/kernel-quirks.md)."""
 
 
 class Found(msgspec.Struct, kw_only=True):
@@ -26,13 +34,14 @@ class Found(msgspec.Struct, kw_only=True):
 
 
 class FuzzReport(msgspec.Struct, kw_only=True):
-    """`coverage`: sort of operation -> how it ended -> how often."""
+    """`coverage`: sort of operation -> how it ended -> how often. `excused`: how often the judges left something to Linux, and why."""
 
     operations: int
     episodes: int
     coverage: dict[str, dict[str, int]]
     counters: dict[str, int]
     failure: Found | None
+    excused: dict[str, int] = {}
 
 
 def fuzz_report(report: Report, smallest: Failure | None = None) -> FuzzReport:
@@ -49,6 +58,7 @@ def fuzz_report(report: Report, smallest: Failure | None = None) -> FuzzReport:
         coverage=_coverage(report.coverage),
         counters={name: count for name, count in sorted(report.counters.items()) if count},
         failure=found,
+        excused={why: count for why in EXCUSED if (count := sum(n for name, n in report.coverage.items() if name.endswith(f" {why}")))},
     )
 
 

@@ -25,6 +25,8 @@ def draw_fuzz(report: FuzzReport, seconds: float) -> RenderableType:
     parts: list[RenderableType] = [verdict]
     if report.coverage:
         parts += [Text(), _coverage(report.coverage), Text(), _work(report.counters)]
+    if report.excused:
+        parts.append(Text("not judged: " + ", ".join(f"{why} {count:,}" for why, count in report.excused.items()), style="dim"))
     if report.failure is not None:
         parts += [Text(), _failure(report.failure)]
     return Group(*parts)
