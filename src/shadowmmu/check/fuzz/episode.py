@@ -50,6 +50,7 @@ class Guest(HostOperations):
             self._host,
             self._meanwhile,
             self._smm,
+            self._beyond,
         )
         for index in range(len(self.cpus)):
             self._start(index)

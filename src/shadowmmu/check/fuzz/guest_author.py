@@ -67,7 +67,7 @@ class GuestAuthor(HostAuthor):
             self.meanwhile: 1.5,
         }
         if guest.nested:
-            weights |= {self.l2_mode: 1.5, self.l2_tables: 6.0, self.l2_register: 2.0}
+            weights |= {self.l2_mode: 1.5, self.l2_tables: 6.0, self.l2_register: 2.0, self.beyond: 0.8}
         if guest.smm:
             weights[self.smm] = 4.0
             if random.random() < 0.5:
@@ -380,6 +380,11 @@ class GuestAuthor(HostAuthor):
         self._add(Kind.INVLPG, vcpu, gva)
         self._add(Kind.RACE, vcpu, gva, random.choice(ACCESSES) | random.getrandbits(1) << 12 | size << 16, used.pa, entry)
         self._add(Kind.ACCESS, random.getrandbits(1), gva, random.choice(ACCESSES), 8, 0)
+
+    def beyond(self, vcpu: int) -> None:
+        """An address whose low 32 bits are in use."""
+        high = self.random.choice((1, 1, 4, 0x7F, 0x80)) << 32
+        self._add(Kind.BEYOND, vcpu, high | self.random.choice(self.recent) & 0xFFFFFFFF, self.random.choice(ACCESSES))
 
     def l2_mode(self, vcpu: int) -> None:
         """L1 gives L2 a paging mode, or takes it."""

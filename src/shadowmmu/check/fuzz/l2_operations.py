@@ -12,7 +12,7 @@ from shadowmmu.check.oracle.oracle import VirtualTlb
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.hardware.host_memory import Violation
 from shadowmmu.hardware.two_dimensional import L2
-from shadowmmu.hardware.walk import CR0_PG, EFER_LMA, EFER_LME, USER, WRITE, paging
+from shadowmmu.hardware.walk import CR0_PG, EFER_LMA, EFER_LME, FETCH, GUEST_FINAL, USER, WRITE, paging
 
 
 class L2Operations(Stage):
@@ -93,6 +93,19 @@ class L2Operations(Stage):
         self._see_l2(op.vcpu)
         self.oracle.memory_changed()  # PDPTEs of a PAE L2 may have been loaded: A and D on the way to them
         return "written"
+
+    def _beyond(self, op: Op) -> str:
+        """4 GiB and more below nested tables of 32-bit addresses: they do not map it, whatever its low bits find (H2)."""
+        if not self.nested or self.oracle.vcpus[op.vcpu].mode.levels > 3 or not op.a >> 32:
+            return "not now"
+        vcpu, access = self.vm.vcpus[op.vcpu], op.b & (WRITE | FETCH) | USER
+        self.cpus[op.vcpu].enter()
+        outcome = vcpu.page_fault(op.a, access | GUEST_FINAL).name
+        fault = vcpu.exception if outcome == "INJECT" else None
+        if fault is None or not fault.nested or fault.cr2 != op.a:
+            raise Violation(f"vcpu {op.vcpu}: L2 physical {op.a:#x} is {outcome} below nested tables that end at 4 GiB")
+        self._after_fault(op.vcpu)
+        return "injected"
 
     def _l1_store(self, op: Op) -> str:
         """L2 is left, L1 stores through its own direct mapping, as it edits its tables, and runs L2 again."""

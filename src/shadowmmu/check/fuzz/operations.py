@@ -65,6 +65,7 @@ class Kind(IntEnum):
     # 2: the host's tables of a guest page change, its frame does not [which, number]
     MEANWHILE = 22  # an access; meanwhile all pages become obsolete, or the host moves a page [gva, access | event << 16, gfn, value]
     SMM = 23  # all CPUs go into system-management mode, or leave it [into]
+    BEYOND = 24  # L2 reaches for an address that its L1's 2-level or PAE NPT cannot name [L2 physical address, access]
 
 
 class Op(NamedTuple):

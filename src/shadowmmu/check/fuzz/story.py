@@ -35,6 +35,7 @@ WORDS = {
     Kind.RACE: "{how} at {a:#x}, while the other stores {d:#x} to {c:#x}",
     Kind.HOST: "the host: {a} (0 shadow pages, 1 pages synced until it wants the CPU, 2 its tables change of gfn), {b:#x}",
     Kind.MEANWHILE: "{how} at {a:#x}, while (1 all pages become obsolete, 2 the host moves a page) {event} of gfn {c:#x}",
+    Kind.BEYOND: "{how} at L2 physical {a:#x}",
     Kind.SMM: "all CPUs are in system-management mode: {a}",
     Kind.OUTSIDE: "a device stores {c:#x}, {b} bytes, to guest-physical {a:#x}",
 }
