@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Episodes in a process of their own: a crash of the engine is a find like any other, with its seed and its operations."""
 
+import gc
 import mmap
 import signal
 import struct
@@ -61,6 +62,7 @@ def apart(work: Callable[[Callable[[Any], None]], None], told: Callable[[Any], N
 
 def _work(work: Callable[[Callable[[Any], None]], None], there: Connection, here: Connection) -> None:
     here.close()
+    gc.freeze()  # what is there before the first VM stays: no collection looks at it again
     work(there.send)
 
 
