@@ -74,21 +74,7 @@ class Machine:
         loaded: Loaded | None = None,
     ) -> None:
         self.guest = guest
-        nested_paging = "npt" in guest.features
-        self.vm = Vm(
-            memory_mib=guest.low_memory_mib,
-            user_mib=guest.memory_mib,
-            vcpus=guest.vcpus,
-            roots=roots,
-            kernel=kernel,
-            shadow_pages=shadow_pages,
-            tdp=nested_paging,
-            guest_vendor="vmx" if guest.vendor == "Intel" else "svm",
-            cr4_reserved=cr4_not_for(frozenset(guest.features)),
-        )
-        high, size = guest.high_memory
-        if size:
-            self.vm.set_memslot(1, high, size, guest.low_memory_mib << 20)
+        self.vm = _vm_of(guest, roots, kernel, shadow_pages)
         self.on_exit, self._on_look, self._audit = on_exit, on_look, audit
         self._unclaimed = Unclaimed()
         self._witnesses: list[FaultWitness] = []
@@ -360,3 +346,22 @@ class Machine:
             counters=self.vm.counters(),
             host_memory=resident_bytes(self.vm.host_regions()),
         )
+
+
+def _vm_of(guest: Guest, roots: str, kernel: str, shadow_pages: int) -> Vm:
+    """The engine's part, with all the memory of the guest."""
+    vm = Vm(
+        memory_mib=guest.low_memory_mib,
+        user_mib=guest.memory_mib,
+        vcpus=guest.vcpus,
+        roots=roots,
+        kernel=kernel,
+        shadow_pages=shadow_pages,
+        tdp="npt" in guest.features,
+        guest_vendor="vmx" if guest.vendor == "Intel" else "svm",
+        cr4_reserved=cr4_not_for(frozenset(guest.features)),
+    )
+    high, size = guest.high_memory
+    if size:
+        vm.set_memslot(1, high, size, guest.low_memory_mib << 20)
+    return vm
