@@ -30,7 +30,7 @@ def tests(
     Parameters
     ----------
     file
-        A file of the engine, FILE:FUNCTION, or a function's name.
+        A file of the engine, FILE:FUNCTION, a function's name, or a patch: a diff of src/, or a known bug's TOML.
     files
         More of them: what exercises all of these.
     most

@@ -15,6 +15,7 @@ from shadowmmu.cli.guests import guest_files
 from shadowmmu.cli.main import call
 from shadowmmu.errors import BadInput
 from shadowmmu.runs.exercised import best
+from shadowmmu.runs.exercised.asked import meant
 from shadowmmu.runs.exercised.best import exercised
 from shadowmmu.runs.exercised.record import RECORD, REMEDY, Reached, Record, Recorded, from_text, read_record, to_text
 from shadowmmu.runs.exercised.sources import PACKAGE, Function, functions, places
@@ -85,6 +86,34 @@ def test_a_file_is_found_by_any_path_of_it(asked: str, record: Record) -> None:
     assert exercised([f"{asked}:{SWITCH.name}"], record, 3) == exercised([SWITCH.name], record, 3)
 
 
+DIFF = """\
+--- a/src/shadowmmu/engine/{file}
++++ b/src/shadowmmu/engine/{file}
+@@ -{line},2 +{line},2 @@
+ what stood here
+-went
++came
+--- a/docs/rules.md
++++ b/docs/rules.md
+@@ -1,1 +1,1 @@
+-x
++y
+"""
+
+
+@pytest.mark.parametrize("change", ["-went\n", "+came\n", "-went\n+came\n"])
+@pytest.mark.parametrize("name", [SWITCH.name, "is_root_stale"])
+def test_a_diff_means_the_functions_that_it_changes(name: str, change: str, tmp_path: Path) -> None:
+    (place,) = [place for place in places() if place.function.name == name]
+    text = DIFF.format(file=place.file.partition("/")[2], line=place.first + 1).replace("-went\n+came\n", change)
+    (tmp_path / "mine.diff").write_text(text)
+    assert meant(str(tmp_path / "mine.diff"), functions()) == {place.function}
+
+
+def test_a_known_bug_means_what_it_edits() -> None:
+    assert meant(str(BUGS / "h1-tableless-by-mode.toml"), functions()) == {SWITCH}
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
@@ -94,6 +123,8 @@ def test_a_file_is_found_by_any_path_of_it(asked: str, record: Record) -> None:
         ("types.py", "is not compiled"),
         ("x\x1b[2Jy", "no function"),
         ("", "no function"),
+        ("/no/such.diff", "/no/such.diff"),
+        ("pyproject.toml", "pyproject.toml"),
     ],
 )
 def test_what_the_engine_has_not_is_one_line(asked: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,5 +3,6 @@
 
 * `sources`  the functions that the engine has
 * `record`   the record, record.txt, which `python tools/exercised.py` writes
+* `asked`    the functions that a file, a name or a patch means
 * `best`     which of what is recorded to run for files and functions, the best first
 """

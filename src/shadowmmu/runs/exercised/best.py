@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from difflib import get_close_matches
-from pathlib import Path
 
 import msgspec
 
 from shadowmmu.errors import BadInput
+from shadowmmu.runs.exercised.asked import meant
 from shadowmmu.runs.exercised.record import KINDS, REMEDY, Kind, Reached, Record, once_each
-from shadowmmu.runs.exercised.sources import ENGINE, PACKAGE, Function, functions, is_compiled, module_of
+from shadowmmu.runs.exercised.sources import Function, functions
 
 
 class Exerciser(msgspec.Struct, kw_only=True):
@@ -54,7 +53,7 @@ class Exercised(msgspec.Struct, kw_only=True):
 def exercised(asked: Sequence[str], record: Record, most: int) -> Exercised:
     """Of each kind the `most` best for all that is asked. Raises BadInput for what the engine has not."""
     here = functions()
-    wanted = {function for one in asked for function in _meant(one, here)}
+    wanted = {function for one in asked for function in meant(one, here)}
     known = sorted(wanted & record.keys())
     if not known:
         raise BadInput(f"{', '.join(asked)[:200]}: newer than the record of what reaches which functions: {REMEDY}")
@@ -98,36 +97,3 @@ def _command(one: Reached) -> str:
         "bug": f"shadowmmu fuzz --ops bugs/lists/{one.name}.ops" if one.parts else f"shadowmmu bugs {one.name} --hunts 1",
         "test": f"python -m pytest {one.name}",
     }[one.kind]
-
-
-# --- what is asked for
-
-
-def _meant(asked: str, here: frozenset[Function]) -> set[Function]:
-    """The functions of FILE, FILE:FUNCTION or FUNCTION."""
-    file, _, name = asked.rpartition(":")
-    if not file and Path(name).suffix in (".py", ".pxd"):
-        return _in_file(name, here)
-    among = _in_file(file, here) if file else here
-    found = {function for function in among if name in (function.name, function.name.rpartition(".")[2])}
-    if not found:
-        raise BadInput(f"{file or 'the engine'} has no function {name!r}{_near(name, among)}")
-    return found
-
-
-def _in_file(asked: str, here: frozenset[Function]) -> set[Function]:
-    parts = Path(asked).parts
-    ends = parts[parts.index("engine") :] if "engine" in parts else parts
-    files = [file for end in ("*.py", "*.pxd") for file in ENGINE.rglob(end) if file.parts[-len(ends) :] == ends]
-    if not files:
-        raise BadInput(f"{asked} is no file of the engine: name one below {ENGINE.relative_to(PACKAGE.parent)}/, with or without folders")
-    found = {function for file in files for function in here if function.module == module_of(file)}
-    if not found:
-        why = "has no functions" if any(map(is_compiled, files)) else "is not compiled, and what reaches it is not recorded"
-        raise BadInput(f"{asked} {why}: name another file")
-    return found
-
-
-def _near(name: str, among: Iterable[Function]) -> str:
-    close = get_close_matches(name, [function.name for function in among], 1)
-    return f": did you mean {close[0]}?" if close else ": grep for it in the engine's sources"
