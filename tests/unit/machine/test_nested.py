@@ -410,6 +410,20 @@ def test_a_virtual_interrupt_waits_until_l2_is_ready() -> None:
     assert bench.load(bench.field(Vmcb.RSP)) == L2_CODE + 6
 
 
+@pytest.mark.parametrize(("first", "length"), [("ffc3", 2), ("891f", 2)])
+def test_a_virtual_interrupt_waits_for_the_shadow_that_vmrun_loads(first: str, length: int) -> None:
+    """One instruction long, also if that faults on the way: inc ebx; mov [rdi], ebx."""
+    bench = Bench()
+    bench.gate(0x21, L2_CODE + 0x20)
+    bench.put(L2_CODE + 0x20, VMMCALL)
+    bench.set(Vmcb.RFLAGS, 0x202)
+    bench.set(Vmcb.V_INTR, interrupt())
+    bench.set(Vmcb.INTERRUPT_SHADOW, 1)
+    assert bench.l2(first + "90 f4") == SvmExit.VMMCALL
+    assert bench.load(bench.field(Vmcb.RSP)) == L2_CODE + length
+    assert bench.field(Vmcb.INTERRUPT_SHADOW) == 0
+
+
 def test_a_virtual_interrupt_that_l2_is_never_ready_for_stays_pending() -> None:
     bench = Bench()
     bench.set(Vmcb.V_INTR, interrupt())

@@ -94,6 +94,7 @@ class UnicornCpu:
         self._system: System | None = None
         self._changed_code: list[tuple[int, int]] = []
         self._unmapped = 0
+        self._loaded_shadow: tuple[int, int] | None = None
         self.running = False
         self._raised: BaseException | None = None  # by the interrupt hook, if the server has called it
         self._add_hooks()
@@ -198,8 +199,17 @@ class UnicornCpu:
         where, view = self._layout, self._host.context
         gpr = list(struct.unpack_from("<16Q", view, where.gpr))
         rip: int = struct.unpack_from("<Q", view, where.rip)[0]
-        shadow = bool(view[where.hflags] & _INTERRUPT_SHADOW)
-        return State(gpr, rip, self._uc.reg_read(x86_const.UC_X86_REG_EFLAGS), self._capture_system(), interrupt_shadow=shadow)
+        flags: int = self._uc.reg_read(x86_const.UC_X86_REG_EFLAGS)
+        return State(gpr, rip, flags, self._capture_system(), interrupt_shadow=self._in_shadow(rip))
+
+    def _in_shadow(self, rip: int) -> bool:
+        """Of an interrupt. This engine's VMRUN loads none, so one that it was to load is remembered until an instruction is done."""
+        if self._host.context[self._layout.hflags] & _INTERRUPT_SHADOW:
+            return True
+        if self._loaded_shadow is None:
+            return False
+        at, executed = self._loaded_shadow
+        return rip == at and self.executed - executed <= 1  # it may have begun, and faulted
 
     def _capture_system(self) -> System:
         where, view = self._layout, self._host.context
@@ -253,6 +263,8 @@ class UnicornCpu:
             self._uc.reg_write(x86_const.UC_X86_REG_EFLAGS, state.rflags)
         self._captured = state.copy()
         self._rip = state.rip
+        if not state.interrupt_shadow:
+            self._loaded_shadow = None
 
     def vector(self, number: int) -> int:
         """The 128 bits of an XMM register."""
@@ -340,6 +352,7 @@ class UnicornCpu:
             self._forget_code()
             host.write_vmcb(state, self._controls, self._intercepts)
             self._system, self._system_key = state.system, b""
+            self._loaded_shadow = (state.rip, self.executed) if state.interrupt_shadow else None
             return host.begin_at_stub()
         if self._changed_code:
             host.read_context()
@@ -382,6 +395,8 @@ class UnicornCpu:
         elif self._exit is None or self._exit.kind is ExitKind.SYSCALL:
             host.read_context()
         self._rip = struct.unpack_from("<Q", host.context, where.rip)[0]
+        if self._loaded_shadow is not None:
+            self._loaded_shadow = (self._rip, self.executed) if self._in_shadow(self._rip) else None
         if not self._take_cr3():
             self._pending = self.state()  # so that VMRUN loads the right one
             return Exit(ExitKind.TASK_SWITCH)
@@ -391,7 +406,7 @@ class UnicornCpu:
         """Between two instructions; why."""
         request = self._host.stop_request
         exit_ = _WINDOW if request.opened else _STOPPED
-        if exit_ is _WINDOW and self._host.context[self._layout.hflags] & _INTERRUPT_SHADOW:
+        if exit_ is _WINDOW and self._in_shadow(self._rip):
             request.skip_one()
             return _IN_SHADOW
         request.served()
