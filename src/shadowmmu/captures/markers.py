@@ -11,6 +11,7 @@ from shadowmmu.trace.events import Marker
 
 DECIMAL = frozenset({"seq", "vcpu", "op", "l2op", "hostcall", "len", "write", "id", "slot", "mode", "exit_reason"})
 CREATES_VM = "H create vm"
+CLOSED_VM = "H closed"
 CREATES_VCPU = "H create vcpu"
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from shadowmmu import EngineError
 from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.coherence import contradictions
-from shadowmmu.captures.markers import Mark, parse
+from shadowmmu.captures.markers import CLOSED_VM, Mark, parse
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.errors import BadInput
 from shadowmmu.trace import events as e
@@ -21,8 +21,8 @@ from shadowmmu.trace.text import to_text
 
 MOST_MEMORY = 1 << 32
 """Bytes of all memslots together; captured guests have a hundredth."""
-ENDS, CLOSED = ("H closing", "H WATCHDOG"), "H closed"
-"""Words of the VMM: it closes the VM, or has waited too long for the guest; and the VM is closed."""
+ENDS = ("H closing", "H WATCHDOG")
+"""Words of the VMM: it closes the VM, or has waited too long for the guest."""
 LONGEST_STORE = 16
 """Bytes."""
 NEEDED = {
@@ -83,9 +83,9 @@ def _end(events: Sequence[AnyEvent]) -> Iterator[str]:
     """The VMM closes its VM, or gives up a guest that does not end before that; then only what was there goes away."""
     end = next((number for number, event in enumerate(events) if is_end(event)), len(events))
     for number, event in enumerate(events[end:], end):
-        if not (isinstance(event, TEARDOWN) or is_end(event) or (isinstance(event, Marker) and event.text == CLOSED)):
+        if not (isinstance(event, TEARDOWN) or is_end(event) or (isinstance(event, Marker) and event.text == CLOSED_VM)):
             yield f"event {number}, {to_text(event)}, follows its end"
-        if isinstance(event, Marker) and event.text == CLOSED and number != len(events) - 1:
+        if isinstance(event, Marker) and event.text == CLOSED_VM and number != len(events) - 1:
             yield f"event {number + 1}, {to_text(events[number + 1])}, follows its end"
 
 

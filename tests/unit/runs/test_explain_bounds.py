@@ -66,7 +66,7 @@ def lines(kind: str, until: int) -> Iterator[str]:
 @pytest.mark.parametrize("kind", LINES)
 @pytest.mark.usefixtures("narrow")
 def test_what_is_remembered_does_not_grow_with_the_trace(kind: str) -> None:
-    explainer, reader = Explainer((6, 1)), LineReader(said((6, 1)), False)
+    explainer, reader = Explainer(said((6, 1))), LineReader(said((6, 1)), False)
     held = []
     tracemalloc.start()
     try:

@@ -19,9 +19,9 @@ from shadowmmu.runs.explained.table_tree import MOST_TREES, trees_of
 from shadowmmu.runs.explained.walks import Walks
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
+from shadowmmu.trace.ftrace.guess import Kernel
 from shadowmmu.trace.ftrace.reader import Broken, Told
 from shadowmmu.trace.layouts import describe
-from shadowmmu.trace.origins.later import Version
 
 WEIGHED = 1 << 12
 """After so many events it is looked how much is remembered."""
@@ -32,10 +32,10 @@ RARE = f"more than {KINDS:,} kinds of events, exits or roots are in it: the rare
 
 
 class Explainer(Followed):
-    """Takes events one by one; `explanation` may be asked for at any time. `version`: of the kernel by which functions are named."""
+    """Takes events one by one; `explanation` may be asked for at any time. `kernel`: whose it is, as far as that is known."""
 
-    def __init__(self, version: Version, nested_paging: bool = True) -> None:
-        super().__init__(version, nested_paging)
+    def __init__(self, kernel: Kernel, nested_paging: bool = True) -> None:
+        super().__init__(kernel, nested_paging)
         self.lost = self.gaps = self.unread = 0
         self.first_unread = ""
         self.names: Counter[str] = Counter()
@@ -61,7 +61,9 @@ class Explainer(Followed):
         self.line = told.line
         self.names[told.name] += count
         if told.name == "kvm_exit":
-            self.exits[_reason(told.text)] += count
+            reason = _reason(told.text)
+            self.exits[reason] += count
+            self.ept |= reason.startswith("EPT_")
         if told.event is None:
             self.unread += 1
             self.first_unread = self.first_unread or f"{told.name}: {told.text}"
@@ -112,7 +114,7 @@ class Explainer(Followed):
         vm, _ = self.place
         cpu = self.cpus.get(self.place)
         if cpu is None:
-            cpu = self.cpus[self.place] = Cpu()
+            cpu = self.cpus[self.place] = Cpu(self.requests_have_gfns)
         kind = type(event)
         if self.ordered:
             starts = STARTS.get(kind)
@@ -120,6 +122,7 @@ class Explainer(Followed):
                 starts(self, cpu, event)
             if cpu.fault is not None:
                 cpu.fault.take(event)
+            cpu.order.ept = self.ept
             missing = cpu.order.take(event)
             if missing:
                 self.found(self.number, missing)
@@ -179,6 +182,9 @@ class Explainer(Followed):
     def explanation(self) -> Explanation:
         for cpu in self.cpus.values():
             self.end_fault(cpu, cut=True)
+        for last in self.pages_of.values():
+            if self.ordered and last.seem_over:
+                last.end(self.number)
         notes = [*self.notes] if self.ordered else [UNORDERED, *self.notes]
         pages = list(self.pages_of.values())
         roles: Counter[int] = sum((one.roles for one in pages), Counter())

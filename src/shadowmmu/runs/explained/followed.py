@@ -15,8 +15,9 @@ from shadowmmu.runs.explained.vms import Threads
 from shadowmmu.runs.explained.walks import Walks
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.ftrace.access import access_of, access_of_ept
+from shadowmmu.trace.ftrace.guess import Kernel
 from shadowmmu.trace.origins import ALWAYS, origin_of
-from shadowmmu.trace.origins.later import Version, function_at
+from shadowmmu.trace.origins.later import function_at
 from shadowmmu.trace.origins.origin import WINDOW, Around, Origin
 from shadowmmu.trace.origins.tracepoints import origin_by_tracepoints
 from shadowmmu.trace.text import to_text
@@ -24,29 +25,34 @@ from shadowmmu.trace.text import to_text
 SHOWN = 10
 """Anomalies and faults that are kept, the first of them; the others are counted."""
 MOST_PATHS = 10_000
+GFNS_ARE_REQUESTED = (5, 16)
+"""The kernel since which kvm_mmu_spte_requested tells a gfn, and not the page of a linear address."""
 
 
 class Cpu:
     """What is under way on one vCPU."""
 
-    def __init__(self) -> None:
+    def __init__(self, requests_have_gfns: bool) -> None:
         self.before: deque[AnyEvent] = deque(maxlen=WINDOW)
         self.walks = Walks()
-        self.order = Order(self.walks)
+        self.order = Order(self.walks, requests_have_gfns)
         self.fault: Fault | None = None
-        self.probed = False
+        self.probed = self.sweeps = False
         self.root = "no root told"
         self.in_l2: bool | None = None
         self.faults = 0
 
 
 class Followed:
-    """What was met: faults, rules, contradictions, each VM's pages. `version`: of the kernel by which functions are named."""
+    """What was met: faults, rules, contradictions, each VM's pages. `kernel`: whose it is, as far as that is known."""
 
-    def __init__(self, version: Version, nested_paging: bool = True) -> None:
-        self.version, self.nested_paging = version, nested_paging
+    def __init__(self, kernel: Kernel, nested_paging: bool = True) -> None:
+        self.version, self.nested_paging = kernel.version, nested_paging
+        self.requests_have_gfns = kernel.since >= GFNS_ARE_REQUESTED
         self.number = self.line = self.faults = self.anomaly_count = 0
         self.exits: Counter[str] = Counter()
+        self.ept = False
+        """Exits of an EPT were told."""
         self.paths: dict[tuple[str, str], Path] = {}
         self.shown: list[FaultSeen] = []
         self.rules: dict[int, Rule] = {}

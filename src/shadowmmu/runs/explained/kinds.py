@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shadowmmu.captures.markers import CREATES_VM
+from shadowmmu.captures.markers import CLOSED_VM, CREATES_VM
 from shadowmmu.engine.arena.role import Role
 from shadowmmu.runs.explained.followed import Cpu, Followed
 from shadowmmu.runs.explained.pages import Pages
@@ -63,8 +63,10 @@ STARTS: dict[type[Any], Any] = {
 # --- what is followed
 
 
-def _began(seen: Followed, vm: int, cpu: Cpu, event: e.Marker) -> None:
-    if event.text == CREATES_VM or event.text.startswith(OUR_FIRST):
+def _marked(seen: Followed, vm: int, cpu: Cpu, event: e.Marker) -> None:
+    if event.text == CLOSED_VM and vm in seen.pages_of:
+        seen.pages_of[vm].end(seen.number)
+    elif event.text == CREATES_VM or event.text.startswith(OUR_FIRST):
         seen.pages_of[vm] = Pages(seen.found)
         seen.pages_of[vm].complete = True
         cpu.order.begins()
@@ -94,6 +96,15 @@ def _zap(seen: Followed, vm: int, cpu: Cpu, event: e.PrepareZapPage) -> None:
 
 def _zap_all(seen: Followed, vm: int, cpu: Cpu, event: e.ZapAllFast) -> None:
     seen.pages(vm).zapped_all(seen.number)
+    cpu.sweeps = True
+
+
+def _goes_on(seen: Followed, vm: int, cpu: Cpu, event: AnyEvent) -> None:
+    """The thread that made all pages obsolete is done with them; of several VMs it may have been another's thread."""
+    if cpu.sweeps:
+        cpu.sweeps = False
+        if len(seen.threads.vms) <= 1:
+            seen.pages(vm).sweep_is_over(seen.number)
 
 
 def _set(seen: Followed, vm: int, cpu: Cpu, event: e.SetSpte) -> None:
@@ -106,6 +117,7 @@ def _mark(seen: Followed, vm: int, cpu: Cpu, event: e.MarkMmioSpte) -> None:
 
 
 def _tdp(seen: Followed, vm: int, cpu: Cpu, event: e.TdpMmuSpteChanged) -> None:
+    seen.pages(vm).tdp = True
     seen.answers(vm).changed(seen.number, event)
 
 
@@ -137,7 +149,8 @@ def _load_pgd(seen: Followed, vm: int, cpu: Cpu, event: e.LoadPgd) -> None:
 
 
 FOLLOWS: dict[type[Any], Any] = {
-    e.Marker: _began, e.GetPage: _got, e.UnsyncPage: _unsync, e.SyncPage: _sync, e.PrepareZapPage: _zap, e.ZapAllFast: _zap_all,
+    e.Marker: _marked, e.GetPage: _got, e.UnsyncPage: _unsync, e.SyncPage: _sync, e.PrepareZapPage: _zap, e.ZapAllFast: _zap_all,
     e.MarkMmioSpte: _mark, e.TdpMmuSpteChanged: _tdp, e.NestedVmenter: _to_l2, e.NestedVmexitInject: _to_l2,
     e.SetSpte: _set, e.Walk: _begin_walk, e.PagingElement: _step, e.Cr: _cr3, e.NewPgd: _new_pgd, e.LoadPgd: _load_pgd,
+    e.VmEntry: _goes_on, e.Exit: _goes_on, e.MmuPageFault: _goes_on, e.PageFault: _goes_on,
 }  # fmt: skip

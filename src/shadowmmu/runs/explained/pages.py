@@ -72,6 +72,14 @@ class Pages:
         self.zaps = self.unsyncs = self.twice = 0
         self.swept = -1
         """The event that made all pages obsolete."""
+        self.gen: int | None = None
+        """The present generation, if a page has told it since all were made obsolete."""
+        self.sweeping = False
+        """They are being zapped since."""
+        self.tdp = False
+        """The TDP MMU has pages, too: of its roots the trace does not tell the end."""
+        self.last_zaps = self.last_let_go = 0
+        """Zaps since anything else became of a page, and how many of them let a page go that was zapped before."""
 
     def __len__(self) -> int:
         return len(self.there) + len(self.gone) + len(self.held) + len(self.made) + len(self.roles)
@@ -89,14 +97,18 @@ class Pages:
         self.gone.clear()
         self.held.clear()
         self.marks.clear()
+        self.gen, self.sweeping = None, False
 
     # --- events
 
     def got(self, number: int, event: e.GetPage) -> None:
         role = int(event.role) & ~INVALID
         key = (int(event.gfn), role)
+        self.last_zaps = self.last_let_go = 0
         self.roles[role] += 1
         self._check_role(number, event)
+        if not role & DIRECT:
+            self._check_generation(number, event)
         page = self.there.get(key)
         if event.created:
             keep_commonest(self.made, MOST_MADE)
@@ -109,7 +121,7 @@ class Pages:
             died = self.gone.get(key, 0)
             if died > 0:
                 self._say(number, f"page {_name(key)} is taken for existing, and event {died} zapped it")
-            elif self.complete and not role & DIRECT:
+            elif self.complete:
                 self._say(number, f"page {_name(key)} is taken for existing, and was never seen before")
             self._add(_before(number, event))
 
@@ -117,7 +129,7 @@ class Pages:
         page.alike += 1
         if not self.exact:
             self.twice += not key[1] & DIRECT
-        elif (self.zaps or self.complete) and not key[1] & DIRECT and page.gen == event.mmu_valid_gen and page.told > self.swept:
+        elif self._tells_all_of(key[1]) and (self.zaps or self.complete) and page.gen == event.mmu_valid_gen and page.told > self.swept:
             self._say(number, f"page {_name(key)} is made while it is still there, made by event {page.born}: its zap is missing")
         page.born, page.told, page.gen = number, number, int(event.mmu_valid_gen)
 
@@ -138,8 +150,10 @@ class Pages:
 
     def was_zapped(self, number: int, event: e.PrepareZapPage) -> None:
         self.zaps += 1
+        self.last_zaps += 1
         key = (int(event.gfn), int(event.role) & ~INVALID)
         if event.role & INVALID:
+            self.last_let_go += 1
             self._let_go(number, key)
             return
         self.held[key] += int(event.root_count) > 0
@@ -151,7 +165,7 @@ class Pages:
             self._drop(key)
             if page.unsync and not event.unsync and page.born and self.unsyncs:
                 self._say(number, f"page {_name(key)} is zapped as one in sync, and event after {page.born} made it unsync")
-        elif not event.role & DIRECT:
+        else:
             self._unknown_zap(number, key)
         if len(self.gone) >= MOST_GONE:
             self.gone.pop(next(iter(self.gone)))
@@ -174,7 +188,38 @@ class Pages:
 
     def zapped_all(self, number: int) -> None:
         """A new generation: pages of the old one stay until they are zapped, and count for nothing."""
-        self.swept = number
+        self.sweep_is_over(number)
+        self.swept, self.sweeping, self.gen = number, True, None
+
+    def sweep_is_over(self, number: int) -> None:
+        """Whoever zapped all does something else: no page of the old generation is left."""
+        if not self.sweeping:
+            return
+        self.sweeping = False
+        for page in [page for page in self.there.values() if page.told <= self.swept and self._tells_all_of(page.role)]:
+            self._say(number, f"all pages were zapped by event {self.swept}, and the zap of page {_name((page.gfn, page.role))} is missing")
+            self._drop((page.gfn, page.role))
+
+    def end(self, number: int) -> None:
+        """The VM is closed: every page was zapped, and let go if a root slot held it."""
+        if self.early:
+            return
+        for page in self.there.values():
+            if self._tells_all_of(page.role):
+                self._say(number, f"the VM is over, and the zap of page {_name((page.gfn, page.role))} is missing")
+        for key, count in self.held.items():
+            if count and self._tells_all_of(key[1]):
+                self._say(number, f"the VM is over, and page {_name(key)} was not let go")
+        self.forget()
+
+    @property
+    def seem_over(self) -> bool:
+        """The trace ends with zaps of so many pages, roots among them, that all went."""
+        return self.last_let_go > 0 and self.last_zaps > 2 and self.last_zaps >= len(self.there)
+
+    def _tells_all_of(self, role: int) -> bool:
+        """Each page of this role is told when it comes and when it goes."""
+        return not self.early and (not role & DIRECT or (self.complete and not self.tdp))
 
     def marked(self, event: e.MarkMmioSpte) -> None:
         if len(self.marks) >= MOST_MARKS:
@@ -186,6 +231,7 @@ class Pages:
 
         Linux does make one where a mark of MMIO with W stood: docs/kernel-quirks.md.
         """
+        self.last_zaps = self.last_let_go = 0
         mark = self.marks.get(int(event.gfn), 0)
         if not event.spte & WRITABLE or mark & WRITABLE or not self.by_region or not 1 <= event.level <= 3:
             return
@@ -237,6 +283,13 @@ class Pages:
         keys.discard(key)
         if not keys:
             del self.by_region[key[0] >> REGION]
+
+    def _check_generation(self, number: int, event: e.GetPage) -> None:
+        """A page that is taken is of the present generation, and only a zap of all pages begins another."""
+        gen = int(event.mmu_valid_gen)
+        if self.gen is not None and gen != self.gen and (self.complete or self.swept >= 0):
+            self._say(number, f"a page of generation {gen:x} behind those of {self.gen:x}: kvm_mmu_zap_all_fast is missing")
+        self.gen = gen
 
     def _check_role(self, number: int, event: e.GetPage) -> None:
         role = int(event.role)

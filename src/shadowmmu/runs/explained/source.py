@@ -25,7 +25,7 @@ from shadowmmu.runs.explained.explain import RARE, Explainer
 from shadowmmu.runs.explained.explanation import Explanation, Walked, WalkedEntry
 from shadowmmu.trace.binary import read_binary
 from shadowmmu.trace.events import AnyEvent
-from shadowmmu.trace.ftrace.guess import Kernel, Version, guess, plugin_is_right
+from shadowmmu.trace.ftrace.guess import Kernel, guess, plugin_is_right, said
 from shadowmmu.trace.ftrace.hierarchy import Hierarchies
 from shadowmmu.trace.ftrace.lines import NOBODY
 from shadowmmu.trace.ftrace.page_text import PLUGIN
@@ -63,7 +63,7 @@ def explain_file(path: Path, kernel: Kernel | None = None, progress: Progress = 
         return _of_our_text(chunks, kernel, progress)
     if chunks.packed == XZ and b"grammar" in chunks.head[:64]:
         data = read_file(path, CAPTURE, f"trace {path}", "write it anew with this version")
-        return _of_events(read_binary(data), f"trace {path}", _version(kernel))
+        return _of_events(read_binary(data), f"trace {path}", _engine(kernel))
     return _of_lines(chunks, chunks.name, kernel, progress)
 
 
@@ -88,7 +88,7 @@ def _of_lines(chunks: Chunks, name: str, kernel: Kernel | None, progress: Progre
     head = chunks.head[:HEAD].decode("utf-8", "replace")
     known = kernel or guess(head)
     reader = LineReader(known, not plugin_is_right(head, known))
-    explainer = Explainer(known.version)
+    explainer = Explainer(known)
     layout: Layout = layout_of(known.version)
 
     def lines() -> Iterator[str]:
@@ -133,19 +133,19 @@ def _walked(hierarchies: Hierarchies) -> list[Walked]:
     ]  # fmt: skip
 
 
-def _version(kernel: Kernel | None) -> Version:
-    """By which an engine's own trace, that does not tell its kernel, names functions."""
-    return version_of(DEFAULT_KERNEL) if kernel is None else kernel.version
+def _engine(kernel: Kernel | None) -> Kernel:
+    """Whose MMU the engine's own trace is of, which does not tell it."""
+    return said(version_of(DEFAULT_KERNEL)) if kernel is None else kernel
 
 
-def _of_events(events: Iterable[AnyEvent], name: str, version: Version, nested_paging: bool = True) -> Explanation:
+def _of_events(events: Iterable[AnyEvent], name: str, kernel: Kernel, nested_paging: bool = True) -> Explanation:
     """Of events that are read already: their roles are whole words."""
-    explainer = Explainer(version, nested_paging)
+    explainer = Explainer(kernel, nested_paging)
     for number, event in enumerate(events, 1):
         explainer.told(Told(number, event.name, event, NOBODY, "role="))
     told = explainer.explanation()
     told.source, told.lines, told.form = name, told.events, "our own grammar"
-    told.kernel = f"functions named as {version[0]}.{version[1]} does"
+    told.kernel = f"functions named as {kernel.version[0]}.{kernel.version[1]} does"
     return told
 
 
@@ -157,11 +157,11 @@ def _of_our_text(chunks: Chunks, kernel: Kernel | None, progress: Progress) -> E
             progress(lines, chunks.read, chunks.size)
             yield from filter(None, map(from_text, some))
 
-    return _of_events(events(), chunks.name, _version(kernel))
+    return _of_events(events(), chunks.name, _engine(kernel))
 
 
 def _of_capture(capture: Capture, name: str) -> Explanation:
-    return _of_events(capture.events, name, version_of(capture.setup.series), capture.setup.npt)
+    return _of_events(capture.events, name, said(version_of(capture.setup.series)), capture.setup.npt)
 
 
 def _of_named_capture(path: Path) -> Explanation:

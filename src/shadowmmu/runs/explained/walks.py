@@ -11,7 +11,7 @@ from collections import Counter, deque
 
 from shadowmmu.trace import events as e
 
-PRESENT, LARGE = 1, 0x80
+PRESENT, WRITE, USER, ACCESSED, DIRTY, LARGE = 1, 2, 4, 0x20, 0x40, 0x80
 FRAME = 0x000F_FFFF_FFFF_F000
 MOST_TABLES = 200_000
 """Tables, and links between them."""
@@ -19,13 +19,32 @@ MOST_NESTED = 8
 
 
 class _Walk:
-    """One walk: its address, the level of its first entry and of its last, and the table it has come to."""
+    """One walk: its address, the level of its first entry and of its last, and the table it has come to.
 
-    __slots__ = ("addr", "last", "leads_on", "table", "top")
+    access  what it is for, as an error code
+    owed    levels whose entry lacks A, and -1 if the last lacks D, in the order in which they are set
+    absent  the last entry is not present
+    refused no entry may be used so, whatever the mode
+    """
 
-    def __init__(self, addr: int) -> None:
-        self.addr, self.top, self.last, self.leads_on = addr, 0, 0, False
+    __slots__ = ("absent", "access", "addr", "last", "leads_on", "owed", "refused", "table", "top")
+
+    def __init__(self, addr: int, access: int) -> None:
+        self.addr, self.top, self.last, self.access = addr, 0, 0, access
+        self.leads_on = self.absent = self.refused = False
         self.table: tuple[int, int] | None = None
+        self.owed: list[int] = []
+
+    def settle(self) -> None:
+        """Nothing more is to come of it."""
+        self.leads_on = self.absent = self.refused = False
+        self.owed.clear()
+
+    def index_in_table(self, level: int) -> int:
+        """Where in its table the entry of this level lies, bytes: 2 levels have entries of 4 bytes."""
+        if self.top == 2:
+            return (self.addr >> 12 + 10 * (level - 1) & 1023) * 4
+        return (self.addr >> 12 + 9 * (level - 1) & 511) * 8
 
 
 class Walks:
@@ -64,7 +83,42 @@ class Walks:
         return newest.last if newest is not None and newest.leads_on else 0
 
     def begin(self, event: e.Walk) -> None:
-        self._under_way.append(_Walk(int(event.addr)))
+        self._under_way.append(_Walk(int(event.addr), int(event.pferr)))
+
+    def unfinished(self, bits_are_told: bool) -> str:
+        """What the walk begun last lacks, if something else follows it now. `bits_are_told`: that A or D is set is in the trace."""
+        walk = self._under_way[-1] if self._under_way else None
+        if walk is None or not walk.last:
+            return ""
+        lacks = ""
+        if walk.leads_on:
+            lacks = f"a walk of {walk.addr:x} ends at a table of level {walk.last} that leads on"
+        elif walk.absent:
+            lacks = f"a walk of {walk.addr:x} meets an entry of level {walk.last} that is not present, and no error is told"
+        elif walk.refused:
+            lacks = f"a walk of {walk.addr:x} meets an entry that does not allow the access, and no error is told"
+        elif walk.owed and bits_are_told:
+            bit = "D" if walk.owed[0] < 0 else f"A of level {walk.owed[0]}"
+            lacks = f"a walk of {walk.addr:x} is over, and {bit} was not set in the entry that lacks it"
+        walk.settle()
+        return lacks
+
+    def failed(self) -> None:
+        """The walk begun last ends in an error: nothing more is to come of it."""
+        if self._under_way:
+            self._under_way[-1].settle()
+
+    def bit_set(self, gpa: int, dirty: bool) -> str:
+        """What is wrong with A or D being set in the entry there, if anything is."""
+        walk = self._under_way[-1] if self._under_way else None
+        if walk is None or not walk.owed or walk.leads_on:
+            return ""
+        level = walk.owed.pop(0)
+        if dirty != (level < 0):
+            return f"a walk of {walk.addr:x} sets {'D' if dirty else 'A'} at {gpa:x}, and another entry is first"
+        if gpa & 0xFFF != walk.index_in_table(walk.last if dirty else level):
+            return f"a walk of {walk.addr:x} sets {'D' if dirty else 'A'} at {gpa:x}, where no entry of it lies"
+        return ""
 
     def end(self) -> None:
         """What comes next continues no walk."""
@@ -82,14 +136,28 @@ class Walks:
             return f"a walk of {newest.addr:x} reads an entry of level {level} behind one of level {newest.last}"
         while self._under_way[-1] is not walk:
             self._under_way.pop()
-        if level == walk.top:
+        if level == walk.top or not walk.top:
             walk.table = None
+            walk.settle()
         walk.top = walk.top or level
         walk.last = level
         walk.leads_on = level > 1 and bool(pte & PRESENT) and not (pte & LARGE and level < 4)
+        self._owe(walk, level, pte)
         if walk.leads_on:
             self._link(walk, (level - 1, (pte & FRAME) >> 12))
         return ""
+
+    def _owe(self, walk: _Walk, level: int, pte: int) -> None:
+        """What must follow its last entry. A PDPTE of PAE paging has neither A nor rights. Only a user's writes always need W."""
+        walk.absent = not pte & PRESENT
+        if level == walk.top == 3:
+            return
+        rights = walk.access & (USER | WRITE) if walk.access & USER else 0
+        walk.refused |= rights & ~pte != 0
+        if not pte & ACCESSED:
+            walk.owed.append(level)
+        if not walk.leads_on and walk.access & WRITE and not pte & DIRTY:
+            walk.owed.append(-1)
 
     def _link(self, walk: _Walk, table: tuple[int, int]) -> None:
         if len(self) < MOST_TABLES:
