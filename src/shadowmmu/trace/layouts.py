@@ -102,7 +102,7 @@ RET_PF = (
     ((5, 16), (-1, 3, 4)), ((5, 19), (-1, 4, 5)), ((6, 12), (3, 5, 6)),
 )  # fmt: skip
 """From a kernel on: the numbers of RET_PF_WRITE_PROTECTED, FIXED and SPURIOUS; the first has none."""
-RENAMED = {"kvm_mmu_invalidate_zap_all_pages": "kvm_mmu_zap_all_fast"}
+RENAMED = {"kvm_mmu_invalidate_zap_all_pages": "kvm_mmu_zap_all_fast", "kvm_nested_vmrun": "kvm_nested_vmenter"}
 """Events of older kernels that the grammar knows by the name of 6.1."""
 NEWEST_PLUGIN_RIGHT = (5, 17)
 """From here on libtraceevent's plugin prints what bit 4 says the wrong way round."""

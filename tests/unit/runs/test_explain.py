@@ -304,3 +304,10 @@ def test_functions_are_named_as_the_traced_kernel_does(tmp_path: Path) -> None:
     path.write_text(f"kvm_mmu_get_page: {page} new\nkvm_mmu_prepare_zap_page: {page}\nkvm_mmu_zap_all_fast: kvm-mmu-valid-gen 0\n")
     assert "kvm_mmu_zap_all_fast" in functions(explain_file(path))
     assert "kvm_mmu_invalidate_zap_all_pages" in functions(explain_file(path, said((5, 3))))
+
+
+def test_raw_reasons_of_exits_are_kinds() -> None:
+    told = explain_text(
+        "".join(f"kvm_exit: exit_reason=0x400 guest_rip={rip:#x} isa=0x2 info1=0x1 info2=0x2 vcpu_id=0x0\n" for rip in range(9))
+    )
+    assert told.exits == {"exit_reason 0x400": 9}

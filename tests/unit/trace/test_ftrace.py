@@ -102,6 +102,62 @@ def test_folded_quoted_and_counted_lines() -> None:
     assert told[0].event.created and told[0].front.cpu == 1 and told[1].front.count == 6123  # type: ignore[union-attr]
 
 
+FRONTS = {
+    " qemu-kvm-1234    [001] d..2 238476823746: {}": 238476823746.0,
+    "qemu-kvm-1234      3d..1   12us+: {}": 12e-6,
+    "[  123.456791] CPU 0/KV-1234      3d..1. 98765432us : {}": 98.765432,
+}
+
+
+@pytest.mark.parametrize("line", FRONTS)
+def test_clocks_without_a_point_and_the_dump_of_an_oops(line: str) -> None:
+    (told,) = read([line.format("kvm_entry: vcpu 1, rip 0xfff0")])
+    assert told.event == e.VmEntry(vcpu=1, rip=0xFFF0)
+    assert (told.front.pid, told.front.time) == (1234, FRONTS[line])
+
+
+def test_what_is_left_of_counted_lines() -> None:
+    """With the names of events alone, or without them."""
+    told = read([
+        "6123451 kvm_mmu_pagetable_walk", "      1 kvm_exit:", "  6,123,451      kvm:kvm_entry  ",
+        "     12 sp gen 0 gfn 1a l1 8-byte q0 wux nxe ad root 0 sync", "     77 reason EPT_VIOLATION rip 0xffffffff81063ec6 info 184 0",
+        "      3 addr 7f12000 pferr 2 W", "      4 gfn 41d pfn 10041d level 1", "      5 gfn 41d spte 10041d867 (rwxu) level 1",
+    ])  # fmt: skip
+    assert [one.front.count for one in told] == [6123451, 1, 6123451, 12, 77, 3, 4, 5]
+    assert [one.name for one in told] == [
+        "kvm_mmu_pagetable_walk", "kvm_exit", "kvm_entry", "kvm_mmu_get_page", "kvm_exit", "kvm_mmu_pagetable_walk",
+        "kvm_mmu_spte_requested", "kvm_mmu_set_spte",
+    ]  # fmt: skip
+    assert all(one.event is not None for one in told)
+
+
+def test_stack_traces_are_no_gap() -> None:
+    reader = LineReader(said((6, 1)), True)
+    front = " <...>-3312    [005] ...1.  2214.446183: "
+    lines = [
+        f"{front}<stack trace>",
+        " => kvm_zap_obsolete_pages",
+        f"{front}kernel_stack:  <stack trace >",
+        "=> kvm_set_memslot (ffffffffc0a1b2c3)",
+    ]
+    assert list(reader.read(lines)) == [] and reader.stack == 4 and not reader.prose
+
+
+def test_what_plugins_and_kernels_print_now_and_then() -> None:
+    told = read([
+        "kvm_exit: [FAILED TO PARSE] exit_reason=44 guest_rip=0xc01185ed",
+        "kvm_entry:             vcpu_id=0x1 rip=0xfff0",
+        "fast_page_fault: vcpu 0 gva 7f12000 error_code  sptep           (null) old 0x0 new 0 spurious 0 fixed 0",
+        "kvm_nested_vmrun: rip: 0x1 vmcb: 0x2000 nrip: 0x3000 int_ctl: 0x0 event_inj: 0x0 npt: on",
+        " qemu-kvm-1004  [001] ....  99.1: kvm_mmu_set_spte: gfn 41d spte=20", "10041d867 (rwxu) level 1 at 1020a8808",
+    ])  # fmt: skip
+    assert [one.event for one in told] == [
+        e.Exit(exit_reason=44, guest_rip=0xC01185ED, info1=0, info2=0), e.VmEntry(vcpu=1, rip=0xFFF0),
+        e.FastPageFault(cr2_or_gpa=0x7F12000, error_code=0, sptep=0, old_spte=0, new_spte=0, spurious=False, fixed=False),
+        e.NestedVmenter(rip=1, vmcb=0x2000, nested_rip=0x3000), e.SetSpte(gfn=0x41D, spte=0x10041D867, sptep=0x1020A8808, level=1),
+    ]  # fmt: skip
+
+
 def test_a_known_event_in_an_unknown_form_is_told_as_such() -> None:
     (told,) = read([" qemu-kvm-1 [000] .... 1.0: kvm_mmu_paging_element: other words"])
     assert told.event is None and told.text == "other words"

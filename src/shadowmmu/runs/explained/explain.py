@@ -210,4 +210,6 @@ MOST_THREADS = 100_000
 
 def _reason(text: str) -> str:
     words = text.partition("reason ")[2] or text
+    if "exit_reason=" in words:
+        return f"exit_reason {words.partition('exit_reason=')[2].split()[0]}"
     return " ".join(words.partition(" rip ")[0].split())[:40]

@@ -136,6 +136,9 @@ class Walks:
             return f"a walk of {newest.addr:x} reads an entry of level {level} behind one of level {newest.last}"
         while self._under_way[-1] is not walk:
             self._under_way.pop()
+        if level == 1 and not walk.top:
+            self.end()
+            return f"a walk of {walk.addr:x} begins at level 1, which no mode does"
         if level == walk.top or not walk.top:
             walk.table = None
             walk.settle()

@@ -132,7 +132,7 @@ TEXTS: dict[str, Reader] = {
     "check_mmio_spte": _reads(rf"spte {X} kvm_gen {X} spte-gen {X}", _hex(e.CheckMmioSpte, "spte", "kvm_gen", "spte_gen")),
     "fast_page_fault": _reads(
         rf"(?:vcpu \d+ )?gva {X} error_code ([A-Z|a-fx0-9]{{0,40}}) "
-        rf"sptep (?:0x)?([0-9a-f]{{1,16}}|\(null\)) old {X} new {X} spurious (\d) fixed (\d)",
+        rf"sptep\s+(?:0x)?([0-9a-f]{{1,16}}|\(null\)) old {X} new {X} spurious (\d) fixed (\d)",
         lambda gva, code, sptep, *rest: _fast(gva, code or "0", "0" if sptep == "(null)" else sptep, *rest),
     ),
     "kvm_mmu_zap_all_fast": _reads(rf"kvm-mmu-valid-gen {X}(?: used_pages {X})?", _hex(e.ZapAllFast, "mmu_valid_gen", "mmu_used_pages")),
@@ -146,7 +146,7 @@ TEXTS: dict[str, Reader] = {
     "kvm_emulate_insn": _reads(rf"{X}:{X}:\s*((?:[0-9a-f]{{2}} ?){{0,16}})\((\w+)\)( failed)?", _emulate),
     "kvm_cr": _reads(rf"cr_(read|write) {D} = {X}", _cr),
     "kvm_inj_exception": _reads(rf"(#\w+)(?: \({X}\))?", _exception),
-    "kvm_nested_vmenter": _reads(rf".*?rip: {X} \w+: {X} nested_rip: {X}", _hex(e.NestedVmenter, "rip", "vmcb", "nested_rip")),
+    "kvm_nested_vmenter": _reads(rf".*?rip: {X} \w+: {X} n(?:ested_)?rip: {X}", _hex(e.NestedVmenter, "rip", "vmcb", "nested_rip")),
     "kvm_nested_vmexit": _reads(
         rf"(?:vcpu \d+ reason .*? )?rip:? {X}", lambda rip: e.NestedVmexit(exit_reason=0, guest_rip=int(rip, 16))
     ),

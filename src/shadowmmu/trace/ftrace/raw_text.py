@@ -13,7 +13,8 @@ from shadowmmu.trace.kernel import CLASSES, physical
 from shadowmmu.trace.layouts import fixed_and_spurious, layout_of
 
 _FIELD = re.compile(r"\b(\w+)=(\(null\)|0x[0-9a-fA-F]{1,16}|-?\d{1,20}|[0-9a-f]{8,16})(?=[\s,]|$)")
-_OLDER = {"created": True, "unsync": False, "mmu_valid_gen": 0, "root_count": 0, "gen": 0, "mmu_used_pages": 0, "spt": 0}
+_OLDER = {"created": True, "unsync": False, "mmu_valid_gen": 0, "root_count": 0, "gen": 0, "mmu_used_pages": 0, "spt": 0,
+          "info1": 0, "info2": 0, "guest_rip": 0, "rip": 0}  # fmt: skip
 """Fields that a form lacks, or that an older kernel does not have."""
 
 

@@ -24,6 +24,8 @@ PAGES: dict[str, Any] = {
     "kvm_mmu_prepare_zap_page": e.PrepareZapPage,
 }  # fmt: skip
 MARKERS = ("tracing_mark_write", "print", "bprint")
+STACKS = ("kernel_stack", "user_stack")
+"""Events that trace-cmd makes of a stack trace."""
 MOST_JOINED = 4
 """Lines that one event is folded into."""
 _OURS = ("kvm", "kvmmmu")
@@ -92,7 +94,9 @@ class LineReader:
 
     def _told(self, front: Front, name: str, text: str) -> Told | None:
         """What the line tells; None: it is somebody's sentence that names an event."""
-        event = self.event(name, text)
+        if name in STACKS:
+            return None
+        event = Other(ev=name) if text == name else self.event(name, text)
         if event is None and front.time < 0 and name not in text and not _begins_like(name, text):
             return None
         return Told(self.lines, RENAMED.get(name, name), event, front, text)
@@ -100,6 +104,8 @@ class LineReader:
     def _is_whole(self, told: Told) -> bool:
         if told.event is None:
             return False
+        if told.front.count > 1:
+            return True
         return told.name != "kvm_mmu_get_page" or "new" in told.text or "existing" in told.text or "=" in told.text
 
     def _other_line(self, line: str) -> Iterator[Told | Broken]:
@@ -122,7 +128,7 @@ class LineReader:
         waiting = self._waiting
         assert waiting is not None
         self._joined += 1
-        waiting.text = f"{waiting.text} {line.strip()}"
+        waiting.text = f"{waiting.text.rstrip()} {line.strip()}"
         waiting.event = self.event(waiting.name, waiting.text) or waiting.event
         if self._is_whole(waiting):
             self._waiting = None
@@ -140,7 +146,7 @@ class LineReader:
             return self._page(name, text)
         reads = TEXTS.get(name)
         if reads is not None:
-            return reads(text) or read_fields(name, text, self.kernel.version)
+            return ("=" in text and read_fields(name, text, self.kernel.version)) or reads(text)
         if name in PROBES:
             return read_probe(name, text)
         if name in MARKERS:
