@@ -178,6 +178,55 @@ def test_raw_fields_by_version() -> None:
     assert spurious.spurious and not spurious.fixed and fixed.fixed and not fixed.spurious  # type: ignore[union-attr]
 
 
+TRACE_CMD = {
+    "kvm_mmu_pagetable_walk:  addr=801b pferr=10": e.Walk(addr=0x801B, pferr=0x10),
+    "kvm_mmu_paging_element:  pte=19027 level=2": e.PagingElement(pte=0x19027, level=2),
+    "kvm_mmu_set_spte:      gfn=18 spte=29bce67 sptep=e8430c0 level=1 r=1 x=1 u=1": e.SetSpte(
+        gfn=0x18, spte=0x29BCE67, sptep=0xE8430C0, level=1
+    ),
+    "kvm_mmu_get_page:      mmu_valid_gen=0 gfn=29 role=132882 root_count=0 unsync=0 created=1": e.GetPage(
+        gfn=29, role=132882, mmu_valid_gen=0, root_count=0, unsync=False, created=True
+    ),
+    "kvm_exit:              exit_reason=1024 guest_rip=0x8000 isa=2 info1=0x1 info2=0x0000000000019020 vcpu_id=0": e.Exit(
+        exit_reason=1024, guest_rip=0x8000, info1=1, info2=0x19020
+    ),
+    "kvm_emulate_insn:      rip=801b csbase=0 len=2 insn=ARRAY[0f, 30, b8, 01] flags=5 failed=0": e.EmulateInsn(
+        rip=0x801B, csbase=0, len=2, insn=b"\x0f\x30", flags=5, failed=0
+    ),
+    "kvm_emulate_insn:     0:801b: 0f 30": e.EmulateInsn(rip=0x801B, csbase=0, len=2, insn=b"\x0f\x30", flags=0, failed=0),
+    "kvm_inj_exception:    [FAILED TO PARSE] exception=14 has_error=1 error_code=0 reinjected=1": e.InjException(
+        exception=14, has_error=1, error_code=0, reinjected=1
+    ),
+    "kvm_inj_exception: #PF (0x0) [reinjected]": e.InjException(exception=14, has_error=1, error_code=0, reinjected=1),
+    "kvm_nested_vmexit:    <CANT FIND FIELD rip>vcpu 0 reason npf rip 0x200000 info1 0x1": e.NestedVmexit(
+        exit_reason=0, guest_rip=0x200000
+    ),
+    "mmu_page_fault_ret:   (ffffffffc02b9eb0 <- ffffffffc028e45b) ret=1": e.MmuPageFaultRet(ret=1),
+    "print:                 ip=0xffffffff811c36bd buf=H create vm": e.Marker(text="H create vm"),
+    "print:                0xffffffff811c36bd: H create vm": e.Marker(text="H create vm"),
+}
+"""As trace-cmd 3.1.6 prints a trace.dat of Linux 6.1: numbers as the `print fmt` has them, if it is understood."""
+
+
+@pytest.mark.parametrize("line", TRACE_CMD)
+def test_trace_cmd_of_a_trace_dat(line: str) -> None:
+    (told,) = read([f"           <...>-279   [000]     4.052720: {line}"])
+    assert told.event == TRACE_CMD[line]  # type: ignore[comparison-overlap]
+
+
+def test_a_page_without_a_name_is_an_event_of_no_page() -> None:
+    reader = LineReader(said((6, 1)), True)
+    lines = [
+        "cpus=1",
+        "kvm_mmu_prepare_zap_page: 1 q0 wux pae !nxe !wp root 0 sync",
+        "kvm_mmu_unsync_page:  1 q0 direct wux !pae nxe wp root 0 sync",
+    ]
+    assert [one.event for one in reader.read(lines) if isinstance(one, Told)] == [
+        e.Other(ev="kvm_mmu_prepare_zap_page"), e.Other(ev="kvm_mmu_unsync_page"),
+    ]  # fmt: skip
+    assert reader.unnamed == 2 and not reader.prose
+
+
 def test_walks_of_the_kernels_log() -> None:
     seen = Hierarchies()
     lines = (

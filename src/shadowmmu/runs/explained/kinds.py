@@ -135,6 +135,12 @@ def _step(seen: Followed, vm: int, cpu: Cpu, event: e.PagingElement) -> None:
         seen.found(seen.number, wrong)
 
 
+def _unnamed(seen: Followed, vm: int, cpu: Cpu, event: e.Other) -> None:
+    """Something became of a page, and the text does not say of which: nothing is known of pages any more."""
+    if event.ev in _OF_PAGES:
+        seen.pages(vm).forget()
+
+
 def _cr3(seen: Followed, vm: int, cpu: Cpu, event: e.Cr) -> None:
     if event.rw and event.cr == 3:
         cpu.root = f"CR3 {int(event.val):x}"
@@ -148,9 +154,10 @@ def _load_pgd(seen: Followed, vm: int, cpu: Cpu, event: e.LoadPgd) -> None:
     cpu.root = f"root at {int(event.root):x}, level {event.level}"
 
 
+_OF_PAGES = ("kvm_mmu_prepare_zap_page", "kvm_mmu_sync_page", "kvm_mmu_unsync_page")
 FOLLOWS: dict[type[Any], Any] = {
     e.Marker: _marked, e.GetPage: _got, e.UnsyncPage: _unsync, e.SyncPage: _sync, e.PrepareZapPage: _zap, e.ZapAllFast: _zap_all,
     e.MarkMmioSpte: _mark, e.TdpMmuSpteChanged: _tdp, e.NestedVmenter: _to_l2, e.NestedVmexitInject: _to_l2,
-    e.SetSpte: _set, e.Walk: _begin_walk, e.PagingElement: _step, e.Cr: _cr3, e.NewPgd: _new_pgd, e.LoadPgd: _load_pgd,
+    e.SetSpte: _set, e.Walk: _begin_walk, e.Other: _unnamed, e.PagingElement: _step, e.Cr: _cr3, e.NewPgd: _new_pgd, e.LoadPgd: _load_pgd,
     e.VmEntry: _goes_on, e.Exit: _goes_on, e.MmuPageFault: _goes_on, e.PageFault: _goes_on,
 }  # fmt: skip

@@ -116,8 +116,10 @@ def _of_lines(chunks: Chunks, name: str, kernel: Kernel | None, progress: Progre
 
 def _hidden(reader: LineReader) -> list[str]:
     """What the texts of pages do not show of a role."""
-    if not reader.forms:
+    if not reader.forms and not reader.unnamed:
         return []
+    if reader.unnamed:
+        return ["ad_disabled, guest_mode, passthrough, and which pages were zapped, synced or unsync: trace-cmd report -R has all of it"]
     if PLUGIN in reader.forms:
         return ["ad_disabled, guest_mode, passthrough: trace-cmd report -R has the whole word"]
     return [f"{HIDDEN}: trace-cmd report -R has the whole word"]

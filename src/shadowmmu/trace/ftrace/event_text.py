@@ -91,7 +91,7 @@ def _entry(vcpu: str | None, rip: str | None) -> Any:
     return e.VmEntry(vcpu=int(vcpu or "0"), rip=int(rip or "0", 16))
 
 
-def _emulate(csbase: str, rip: str, insn: str, _mode: str, failed: str | None) -> Any:
+def _emulate(csbase: str, rip: str, insn: str, _mode: str | None, failed: str | None) -> Any:
     return e.EmulateInsn(
         csbase=int(csbase, 16), rip=int(rip, 16), insn=bytes.fromhex(insn), len=len(insn.split()), flags=0, failed=int(failed is not None)
     )  # fmt: skip
@@ -111,10 +111,10 @@ def _cr(how: str, cr: str, val: str) -> Any:
     return e.Cr(rw=int(how == "write"), cr=int(cr), val=int(val, 16))
 
 
-def _exception(name: str, code: str | None) -> Any:
+def _exception(name: str, code: str | None, again: str | None) -> Any:
     number = _EXCEPTIONS.get(name, 255)
     return e.InjException(
-        exception=number, has_error=int(code is not None), error_code=int(code or "0", 16), reinjected=0
+        exception=number, has_error=int(code is not None), error_code=int(code or "0", 16), reinjected=int(again is not None)
     )  # fmt: skip
 
 
@@ -143,12 +143,12 @@ TEXTS: dict[str, Reader] = {
     "kvm_page_fault": _reads(rf"(?:vcpu {D} )?(?:rip {X} )?address {X} error_code {X}", _fault),
     "kvm_exit": _reads(rf"(?:vcpu {D} )?(?:reason )?(\S.*?) rip {X}(?: info1? {X}(?: info2 | ){X})?", _exit),
     "kvm_entry": _reads(rf"(?:vcpu {D})?(?:,? rip {X})?", _entry),
-    "kvm_emulate_insn": _reads(rf"{X}:{X}:\s*((?:[0-9a-f]{{2}} ?){{0,16}})\((\w+)\)( failed)?", _emulate),
+    "kvm_emulate_insn": _reads(rf"{X}:{X}:\s*((?:[0-9a-f]{{2}} ?){{0,16}})(?:\((\w+)\))?( failed)?", _emulate),
     "kvm_cr": _reads(rf"cr_(read|write) {D} = {X}", _cr),
-    "kvm_inj_exception": _reads(rf"(#\w+)(?: \({X}\))?", _exception),
+    "kvm_inj_exception": _reads(rf"(#\w+)(?: \({X}\))?( \[reinjected\])?", _exception),
     "kvm_nested_vmenter": _reads(rf".*?rip: {X} \w+: {X} n(?:ested_)?rip: {X}", _hex(e.NestedVmenter, "rip", "vmcb", "nested_rip")),
     "kvm_nested_vmexit": _reads(
-        rf"(?:vcpu \d+ reason .*? )?rip:? {X}", lambda rip: e.NestedVmexit(exit_reason=0, guest_rip=int(rip, 16))
+        rf"(?:.{{0,40}}?vcpu \d+ reason .*? )?rip:? {X}", lambda rip: e.NestedVmexit(exit_reason=0, guest_rip=int(rip, 16))
     ),
     "kvm_nested_vmexit_inject": _reads(
         r"(?:vcpu \d+ )?reason:? ", lambda: e.NestedVmexitInject(exit_code=0, exit_info1=0, exit_info2=0)

@@ -8,7 +8,8 @@
 5  sp gen 0 gfn 3a22e l1 8-byte q0 wux nxe ad root 0 sync                        5.1 to 5.16: bit 4 tells of 8 bytes
 6  the same                                                                      5.17 to 7.1: bit 4 tells of 4 bytes
 7  sp gen 0 gfn 3a22e l1 8-byte q0 rwux nxe ad root 0 sync                       rights with read, in that order
-plugin  new sp gfn 3a22e 1 q0 wux pae !nxe !wp root 0 sync                       trace-cmd report
+plugin  new sp gfn 3a22e 1 q0 wux pae !nxe !wp root 0 sync                       trace-cmd report, of kvm_mmu_get_page
+        1 q0 wux pae !nxe !wp root 0 sync                                        of the others
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ _PAGE = re.compile(
     r"([-rwux]{3,4})( invalid)?(?: (!?)pae)?(?: !?pge)?(?: (!?)nxe)?(?: (!?)wp)?( smep)?( smap)?( smm)?(?: (!?)ad)? "
     r"root (\d{1,10}) (sync|unsync)\b\s*(new|existing)?"
 )
+UNNAMED = re.compile(r"\s*\d{1,2} q\d(?: direct)? [-rwux]{3,4}\b.* root \d{1,10} (?:un)?sync\b")
+"""The plugin's words for a page that is zapped or synced: its role, and not which page it is."""
 _LETTERS = {"x": 1, "w": 2, "u": 4}
 PLUGIN = 8
 """The number of the plugin's form."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -13,8 +14,8 @@ from shadowmmu.trace.events import AnyEvent, Marker, Other
 from shadowmmu.trace.ftrace.event_text import PROBES, TEXTS, read_probe
 from shadowmmu.trace.ftrace.guess import Kernel
 from shadowmmu.trace.ftrace.hierarchy import Hierarchies
-from shadowmmu.trace.ftrace.lines import FRONT, LOST, STACK, Front, Unfold, split
-from shadowmmu.trace.ftrace.page_text import read_page
+from shadowmmu.trace.ftrace.lines import FRONT, HEADER, LOST, STACK, Front, Unfold, split
+from shadowmmu.trace.ftrace.page_text import UNNAMED, read_page
 from shadowmmu.trace.ftrace.raw_text import read_fields
 from shadowmmu.trace.kernel import CLASSES
 from shadowmmu.trace.layouts import RENAMED
@@ -23,6 +24,8 @@ PAGES: dict[str, Any] = {
     "kvm_mmu_get_page": e.GetPage, "kvm_mmu_sync_page": e.SyncPage, "kvm_mmu_unsync_page": e.UnsyncPage,
     "kvm_mmu_prepare_zap_page": e.PrepareZapPage,
 }  # fmt: skip
+MARK = re.compile(r"(?:ip=)?0x[0-9a-f]+(?:: | : | buf=)|ip=.*? : ")
+"""What stands before a mark: from where in the kernel it was written."""
 MARKERS = ("tracing_mark_write", "print", "bprint")
 STACKS = ("kernel_stack", "user_stack")
 """Events that trace-cmd makes of a stack trace."""
@@ -59,6 +62,8 @@ class LineReader:
         self.kernel, self.inverted = kernel, inverted
         self.lines = self.prose = self.stack = 0
         """`stack`: lines of call chains, and of walks in the kernel's log."""
+        self.unnamed = 0
+        """Events of a page that do not say of which."""
         self.forms: set[int] = set()
         """The forms of page texts that were met; see page_text."""
         self.hierarchies = Hierarchies()
@@ -117,9 +122,11 @@ class LineReader:
             yield Broken(self.lines, int(lost[1] or lost[2]))
         elif self._waiting is not None and line.strip() and self._joined < MOST_JOINED:
             yield from self._join(line)
-        elif FRONT.match(line) and not line.startswith("#"):
+        elif HEADER.match(line):
+            return
+        elif FRONT.match(line):
             self._front = line
-        elif line.strip() and not line.startswith("#"):
+        elif line.strip():
             self.prose += 1
             yield from self._give_up()
             yield Broken(self.lines, 0)
@@ -150,11 +157,14 @@ class LineReader:
         if name in PROBES:
             return read_probe(name, text)
         if name in MARKERS:
-            return Marker(text=text.partition(" : ")[2] if text.startswith("ip=") else text)
+            return Marker(text=MARK.sub("", text, count=1))
         return read_fields(name, text, self.kernel.version) if name in CLASSES and "=" in text else Other(ev=name)
 
     def _page(self, name: str, text: str) -> AnyEvent | None:
         page = read_page(text, self.inverted)
+        if page is None and UNNAMED.match(text):
+            self.unnamed += 1
+            return Other(ev=name)
         if page is None:
             return read_fields(name, text, self.kernel.version)
         self.forms.add(page.form)
