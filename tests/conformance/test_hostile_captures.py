@@ -35,9 +35,9 @@ def write(path: Path, content: dict) -> Path:
     return path
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object, verb: str = "replay") -> str:
     """The one line with which the verb refuses its input."""
-    assert call(["replay", *map(str, arguments)]) == 2
+    assert call([verb, *map(str, arguments)]) == 2
     out, err = capsys.readouterr()
     assert not out and err.startswith("shadowmmu: ") and err.count("\n") == 1
     return err
@@ -102,6 +102,8 @@ def write_files(folder: Path, content: bytes) -> list[Path]:
         (lambda c: c["events"].pop(at(c, "H create vm")), "creates no VM"),
         (lambda c: c["events"].pop(at(c, "H create vcpu")), "no vCPU"),
         (lambda c: c["events"].pop(at(c, "H set_sregs")), "does not set it up"),
+        (lambda c: c["guest"]["entry_state"].update(cr0=0x11), "and its guest starts with another CR0"),
+        (lambda c: c["guest"]["entry_state"].clear(), "and its guest starts with another CR0, CR3, CR4, EFER"),
         (lambda c: c["dumps"][0].update(seq=99_999), "a dump was taken at marker 99999, which its guest never wrote"),
         (lambda c: c["counters"][0].update(seq=99_999), "a set of counters was taken at marker 99999"),
         (lambda c: c["frames"].append([77, 0, 1, 1]), "its host frames of memslot 77 lie outside it"),
@@ -115,6 +117,35 @@ def test_a_changed_capture_is_refused_with_what_is_wrong(change, said, tmp_path,
     path = write(tmp_path / "one.capture", content)
     line = refused(capsys, path)
     assert said in line and str(path) in line
+
+
+@pytest.mark.parametrize("verb", ["replay", "rerun"])
+@pytest.mark.parametrize(
+    ("register", "illegal"),
+    [
+        ("cr0", lambda cr0: cr0 & ~1 | 1 << 31),  # PG without PE
+        ("cr0", lambda cr0: cr0 & ~(1 << 30) | 1 << 29),  # NW without CD
+        ("cr0", lambda cr0: cr0 | 1 << 40),
+        ("cr4", lambda cr4: cr4 | 1 << 63),
+        ("efer", lambda efer: efer | 1 << 10),  # LMA alone
+    ],
+)
+@pytest.mark.parametrize("again", [False, True])
+def test_registers_that_kvm_refuses_are_in_no_capture(verb, register, illegal, again, tmp_path, capsys):
+    """Neither as the guest starts nor later, from its VMM."""
+    content = packed()
+    first = at(content, "H set_sregs")
+    state = content["guest"]["entry_state"]
+    state = {**state, register: illegal(state[register])}
+    words = "H set_sregs mode=0 " + " ".join(f"{name}={state[name]:x}" for name in ("cr0", "cr3", "cr4", "efer"))
+    if again and verb == "replay":
+        content["events"].insert(first + 1, said(words))
+    else:
+        content["guest"]["entry_state"] = state
+        content["events"][first] = said(words)
+    path = write(tmp_path / "one.capture", content)
+    assert f"{register.upper()} {state[register]:#x}" in (line := refused(capsys, path, verb=verb))
+    assert "which no CPU has together; it was changed" in line
 
 
 def test_files_that_are_no_captures(tmp_path, capsys):

@@ -18,7 +18,7 @@ import random
 import shutil
 import struct
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from difflib import unified_diff
 from functools import cache
 from importlib import import_module
@@ -32,6 +32,7 @@ from kit_files import write_kit
 from shadowmmu.captures.find import find
 from shadowmmu.captures.validate import undoable
 from shadowmmu.check.bugs.bug import apply, read_bug
+from shadowmmu.check.bugs.copy import changed_functions
 from shadowmmu.check.replay.replay import Replay
 from shadowmmu.check.rerun.rerun import Rerun, not_rerun
 from shadowmmu.cli.fuzz import _again
@@ -40,6 +41,8 @@ from shadowmmu.errors import BadInput
 from shadowmmu.machine.loader import Guest, load_bytes, load_image, read_guest
 from shadowmmu.runs.explained.source import count_file, explain_file
 from shadowmmu.runs.suite.entries import read_suite
+from shadowmmu.runs.suite.junit import to_junit
+from shadowmmu.runs.suite.run_suite import run_suite
 from shadowmmu.trace.ftrace.format_files import kernel_of_formats
 from shadowmmu.trace.ftrace.guess import said
 from shadowmmu.trace.text import read_text, text_lines
@@ -399,6 +402,8 @@ def bug_file(choose: Choose) -> None:
         read = refuses_or_reads(lambda: read_bug(path))
         if read is not None and (not read.diff or choose.random() < 0.2):
             refuses_or_reads(lambda: apply(read, Path(folder)))
+        if choose.random() < 0.05:
+            refuses_or_reads(lambda: changed_functions(Path(folder)))
 
 
 def diff(choose: Choose) -> str:
@@ -473,14 +478,34 @@ def format_files(choose: Choose) -> None:
 
 
 def suite_tree(choose: Choose) -> None:
-    """A built tree of kvm-unit-tests."""
-    lines = ("[one]", "file = one.flat", "smp = 2", "arch = i386", "extra_params = -cpu max", "timeout = x", "two", "[one]", "groups =")
+    """A built tree of kvm-unit-tests, with images or what is none; those that can be run are, for a moment."""
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "x86").mkdir()
-        Path(folder, "config.mak").write_text(choose.choice(("ARCH=x86_64\n", "ARCH=i386\n", "ARCH=arm\n", "")))
-        text = "\n".join(choose.choices(lines, k=choose.randint(0, 8))).encode()
-        Path(folder, "x86", "unittests.cfg").write_bytes(flip(text, choose) if text else text)
-        refuses_or_reads(lambda: read_suite(Path(folder)))
+        place = Path(folder, "x86")
+        place.mkdir()
+        Path(folder, "config.mak").write_text(choose.choice(("ARCH=x86_64\n",) * 5 + ("ARCH=i386\n", "ARCH=arm\n", "")))
+        (place / "one.flat").write_bytes(choose.choice((an_elf(), fields(choose))))
+        (place / "none.flat").write_bytes(b"\xf4")
+        (place / "link.flat").symlink_to("/etc/passwd")
+        os.mkfifo(place / "pipe.flat")
+        text = "\n".join(suite_lines(choose)).encode("utf-8", "surrogateescape")
+        (place / "unittests.cfg").write_bytes(flip(text, choose) if text and choose.random() < 0.3 else text)
+        suite = refuses_or_reads(lambda: read_suite(Path(folder)))
+        if suite is not None:
+            to_junit(run_suite(suite, seconds=0.00001))
+
+
+def suite_lines(choose: Choose) -> Iterator[str]:
+    for number in range(choose.randint(0, 3)):
+        yield f"[{choose.choice(('one', 'DEFAULT', number, *TEXTS))}]"
+        yield f"file = {choose.choice(('one.flat', 'one.flat', 'one.flat', 'none.flat', 'pipe.flat', 'link.flat', '.', *TEXTS))}"
+        for _ in range(choose.randrange(3)):
+            option = choose.choice(("-cpu max,", "-cpu ,", "-m ", "")) + str(
+                choose.choice((*NUMBERS, *TEXTS, "+svm,,-x2apic,=", "4g", "+,-"))
+            )
+            yield f"{choose.choice(SUITE_FIELDS)} = {option}"
+
+
+SUITE_FIELDS = ("smp", "timeout", "arch", "groups", "check", "test_args", "qemu_params", "qemu_params", "extra_params", "other")
 
 
 def saved_operations(choose: Choose) -> None:

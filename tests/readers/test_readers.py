@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from readers import CHOICES, PROPERTIES, SOURCES
 
-EXAMPLES = {"capture file": 60, "kit folder": 60, "arguments": 120}
+EXAMPLES = {"capture file": 60, "kit folder": 60, "suite": 120, "arguments": 120}
 """Those that replay or run; of the others there are more."""
 
 
@@ -34,8 +34,8 @@ def test_a_reader_reads_or_refuses(reader: str) -> None:
 BORDER = ("read_file", "Chunks")
 OPENS = ("open", "read_bytes", "read_text")
 OWN = {
-    "cli/streams.py _sink", "runs/event_log.py start", "check/bugs/hunt.py judges_hash", "check/bugs/bug.py _apply_edit",
-    "check/bugs/copy.py _lines", "check/bugs/hunt.py _shorten", "trace/text.py read_text",
+    "cli/streams.py _sink", "runs/event_log.py EventLog.start", "check/bugs/hunt.py judges_hash", "check/bugs/bug.py _apply_edit",
+    "check/bugs/hunt.py _shorten", "trace/text.py read_text",
 }  # fmt: skip
 """What opens no input: output, and the engine's own sources."""
 ENOUGH = 60
@@ -46,10 +46,20 @@ def calls(names: tuple[str, ...]) -> Iterator[str]:
     for path in SOURCES.rglob("*.py"):
         if path.is_relative_to(SOURCES / "border"):
             continue
-        for function in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)):
+        for name, function in functions(ast.parse(path.read_text())):
             called = (node.func for node in ast.walk(function) if isinstance(node, ast.Call))
             if any(getattr(f, "id", getattr(f, "attr", "")) in names for f in called):
-                yield f"{path.relative_to(SOURCES)} {function.name}"
+                yield f"{path.relative_to(SOURCES)} {name}"
+
+
+def functions(tree: ast.AST, within: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
+    """All of them, by the names that their code has (`co_qualname`): a method of one class is not that of another."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef):
+            yield within + node.name, node
+            yield from functions(node, f"{within}{node.name}.<locals>.")
+        else:
+            yield from functions(node, f"{within}{node.name}." if isinstance(node, ast.ClassDef) else within)
 
 
 def test_every_reader_is_fuzzed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +80,7 @@ def noted(reads: Callable[..., object], path: str, left: set[str]) -> Callable[.
     """The same, and whoever calls it is taken out of `left`."""
 
     def called(*arguments: object) -> object:
-        left.discard(f"{path} {sys._getframe(1).f_code.co_name}")
+        left.discard(f"{path} {sys._getframe(1).f_code.co_qualname}")
         return reads(*arguments)
 
     return called

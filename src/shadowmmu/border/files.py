@@ -9,7 +9,8 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from errno import EACCES
 from io import BytesIO
 from pathlib import Path
 
@@ -38,17 +39,35 @@ def read_file(path: Path, most: int, what: str, remedy: str) -> bytes:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """The whole file or none of it."""
+    """The whole file or none of it; folders that are not there are made."""
+    check_place(path)
     part = path.with_name(f".{os.getpid()}.part")
-    try:
+    with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not path.is_file():
-            raise BadInput(f"cannot write {path}: it is no regular file; name another")
-        try:
-            part.write_bytes(data)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with open(part, "xb") as file:  # somebody else's of that name, or a link, is not written to
+            try:
+                file.write(data)
+                file.close()
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
+
+
+def check_place(path: Path) -> None:
+    """Raises BadInput where `write_file` could not write, for those who have hours of work before it."""
+    with _writing(path):
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise BadInput(f"cannot write {path}: it is no regular file; name another")
+        folder = next(place for place in path.absolute().parents if place.exists())
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(EACCES, os.strerror(EACCES))
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError) as error:
         raise BadInput(f"cannot write {path}: {getattr(error, 'strerror', None) or error}; name a place you may write to") from None
 

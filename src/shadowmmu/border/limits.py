@@ -32,6 +32,14 @@ OPERATIONS = 16 * MIB
 """A list of operations of the fuzz."""
 LINE = 8 * KIB
 """An event's line; the kernel's buffer for one is as large."""
+NAME = 256
+"""Characters of a symbol's name that are shown; the kernel's have at most 512, and most of them 30."""
+OUTPUT = 16 * MIB
+"""What a guest may print in one run; Linux prints 50 KiB as it starts."""
+SOURCE = 4 * MIB
+"""One file of another engine's sources; the largest here has 40 KiB."""
+TREE = 1 << 30
+"""All files of a checkout that is copied, built; this one has 42 MiB."""
 MESSAGE = 600
 """Characters of a line that tells of an error."""
 
@@ -56,6 +64,8 @@ PARTS = 4096
 """Of a captured guest's image."""
 SEGMENTS = 256
 """Of an ELF file; Linux has five."""
+SECTIONS = 65_536
+"""Of an ELF file that are looked through for its symbols."""
 SYMBOLS = 1_000_000
 """Of an ELF file; Linux has a fifth of it."""
 KINDS = 1_000
@@ -65,7 +75,7 @@ VMS, VCPUS = 256, 1_024
 REMEMBERED = 1_000_000
 """Of a long trace: pages, frames, tables and addresses that are remembered at once, of all VMs; some 300 MiB."""
 FILES = 100_000
-"""Names that are looked at to find the captures in a folder."""
+"""Names that are looked at to find the captures in a folder, or the sources of a checkout."""
 
 Events, Dumps, Entries = msgspec.Meta(max_length=EVENTS), msgspec.Meta(max_length=DUMPS), msgspec.Meta(max_length=ENTRIES)
 Frames, Steps, Parts = msgspec.Meta(max_length=FRAMES), msgspec.Meta(max_length=STEPS), msgspec.Meta(max_length=PARTS)

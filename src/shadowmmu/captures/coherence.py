@@ -66,7 +66,7 @@ class _Run:
             return self._slot(mark)
         if mark.action == "set_sregs" and not self.set_up:
             self.set_up = True
-            return self._memory()
+            return self._registers(mark) or self._memory()
         return f"and its VMM creates {self.vcpus} vCPUs" if mark.action == "on" and mark.fields.get("vcpu", 0) >= self.vcpus else ""
 
     def _says(self, mark: Mark) -> str:
@@ -92,6 +92,12 @@ class _Run:
         self.slots[slot] = gpa, size
         self.were.setdefault(slot, set()).add((gpa, size))
         return ""
+
+    def _registers(self, mark: Mark) -> str:
+        """Those that the first vCPU starts with are its guest's."""
+        state = self.guest.entry_state
+        other = [name for name in ("cr0", "cr3", "cr4", "efer") if state.get(name) != mark[name]]
+        return f"and its guest starts with another {', '.join(name.upper() for name in other)}" if other else ""
 
     def _memory(self) -> str:
         """When the guest is set up, its memory is there, and holds its image."""

@@ -12,7 +12,7 @@ from cyclopts import Parameter, validators
 from rich.table import Table
 from rich.text import Text
 
-from shadowmmu.border.files import write_file
+from shadowmmu.border.files import check_place, write_file
 from shadowmmu.check.bugs.bug import Bug
 from shadowmmu.check.bugs.copy import checkout, find_bug
 from shadowmmu.check.bugs.hunt import HUNTS, Verdict, hunt_bug, judges_hash
@@ -64,6 +64,8 @@ def bugs(
     if some:
         first = date.today().toordinal() * some
         chosen = [chosen[(first + number) % len(chosen)] for number in range(min(some, len(chosen)))]
+    if save is not None:
+        check_place(save / "ID.ops")
     verdicts, out = [], console()
     table = Table("bug", "found", "rule", "operations", "seconds", "list", box=None)
     for bug in chosen:

@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from shadowmmu.border.files import parsing, read_file, write_file
+from shadowmmu.border.files import check_place, parsing, read_file, write_file
 from shadowmmu.border.limits import OPERATIONS
 from shadowmmu.check.fuzz import MODES, Report, Setup, fuzz_apart, read_story, replay_apart, shrink_apart, write_story
 from shadowmmu.cli.kernels import KernelName
@@ -70,6 +70,8 @@ def fuzz(
         Print the report as JSON.
     """
     out, start = console(), time.monotonic()
+    if save is not None:
+        check_place(save)
     if ops is not None:
         report = _again(ops)
     else:

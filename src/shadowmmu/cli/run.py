@@ -22,7 +22,7 @@ from shadowmmu.view.draw_report import draw_report
 from shadowmmu.view.live import LiveRun
 
 Count = Annotated[int | None, Parameter(validator=validators.Number(gte=1))]
-Seconds = Annotated[float | None, Parameter(validator=validators.Number(gt=0))]
+Seconds = Annotated[float | None, Parameter(validator=validators.Number(gt=0, lte=1_000_000))]
 
 
 def run(

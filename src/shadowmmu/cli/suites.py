@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from shadowmmu.border.files import check_place, write_file
 from shadowmmu.cli.output import console, print_json
 from shadowmmu.errors import BadInput
 from shadowmmu.runs.guest_run import Audit
@@ -29,8 +29,8 @@ def run_images(
 ) -> int:
     """Run them and say how it went; the exit code."""
     suite, out = read_suite(directory), console()
-    if junit is not None and not os.access(junit.parent, os.W_OK):
-        raise BadInput(f"cannot write {junit}: its directory is not there or not yours; name a file in one you may write to")
+    if junit is not None:
+        check_place(junit)
     if beside is not None and not beside.is_dir():
         raise BadInput(f"{beside} is no directory; name one with the suite's logs, NAME.log, as its run_tests.sh leaves them")
     report = run_suite(
@@ -44,7 +44,7 @@ def run_images(
         on_image=(lambda image: None) if json else lambda image: out.print(image_line(image)),
     )
     if junit is not None:
-        junit.write_bytes(to_junit(report))
+        write_file(junit, to_junit(report))
     if json:
         print_json("shadowmmu.run.suite/1", report)
     else:

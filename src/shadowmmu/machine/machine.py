@@ -4,6 +4,7 @@
 from collections import Counter
 from collections.abc import Callable
 
+from shadowmmu.border.limits import OUTPUT
 from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.engine.face.types import TripleFault
 from shadowmmu.engine.face.vm import Vm
@@ -293,6 +294,8 @@ class Machine:
             return Reason.RESET, f"near RIP {processor.cpu.state().rip:#x}"
         if processor.shutdown is not None:
             return Reason.TRIPLE_FAULT, processor.shutdown
+        if self.console.full:
+            return Reason.FAILED, f"it prints without end, {OUTPUT:,} characters so far"
         if self._quiet >= limits.quiet:
             return Reason.SPINNING, f"{limits.quiet:,} instructions without an exit, near RIP {processor.cpu.state().rip:#x}"
         return self._limit_reached(limits)

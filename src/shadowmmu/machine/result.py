@@ -15,7 +15,7 @@ class Reason(StrEnum):
     PASSED = "passed"
     """The guest wrote what it should to the exit port, and its last line is the expected one."""
     FAILED = "failed"
-    """It wrote another value, or its last line is not the expected one."""
+    """It wrote another value, its last line is not the expected one, or it prints without end."""
     HALTED = "halted"
     """Every vCPU executed HLT, and nothing could wake it."""
     RESET = "reset"

@@ -4,6 +4,7 @@
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import suppress
 from io import BytesIO
 from itertools import islice
 from typing import NamedTuple
@@ -11,8 +12,11 @@ from typing import NamedTuple
 from elftools.common.exceptions import ELFError
 from elftools.construct import ConstructError
 from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import Section
 
-from shadowmmu.border.limits import SEGMENTS, SYMBOLS
+from shadowmmu.border.files import parsing
+from shadowmmu.border.limits import NAME, SECTIONS, SEGMENTS, SYMBOLS
+from shadowmmu.errors import BadInput
 
 _REACH = 1 << 16  # bytes behind a symbol without a size that may still be its
 _CODE = (0, 2)  # symbol types: none, as in assembly, and function
@@ -21,7 +25,8 @@ _CODE = (0, 2)  # symbol types: none, as in assembly, and function
 class _Symbol(NamedTuple):
     address: int
     size: int
-    name: bytes
+    name: int
+    """Where it stands among the names."""
 
 
 class Symbols:
@@ -32,19 +37,18 @@ class Symbols:
 
     def __init__(self, image: bytes) -> None:
         self._symbols: list[_Symbol] = []
+        self._names = b""
         self._loaded: list[tuple[int, int, int]] = []  # physical, virtual, bytes
-        try:
-            self._read(ELFFile(BytesIO(image)))
-        except (ELFError, ConstructError, struct.error, OverflowError, ValueError, UnicodeDecodeError):
-            self._symbols = []
+        with suppress(BadInput), parsing("its symbols", "none are shown", (ELFError, ConstructError, struct.error)):
+            self._read(ELFFile(BytesIO(image)), image)
         self._addresses = [symbol.address for symbol in self._symbols]
 
-    def _read(self, elf: ELFFile) -> None:
+    def _read(self, elf: ELFFile, image: bytes) -> None:
         self._loaded = [(s["p_paddr"], s["p_vaddr"], s["p_memsz"]) for s in islice(elf.iter_segments("PT_LOAD"), SEGMENTS)]
-        for section in elf.iter_sections():
+        for section in islice(elf.iter_sections(), SECTIONS):
             if section["sh_type"] == "SHT_SYMTAB":
-                names = elf.get_section(section["sh_link"]).data()
-                self._symbols = sorted(_entries(section.data(), elf.elfclass, names))
+                self._names = _content(image, elf.get_section(section["sh_link"]))
+                self._symbols = sorted(_entries(_content(image, section), elf.elfclass, self._names))
                 return
 
     def name(self, address: int) -> str:
@@ -63,8 +67,14 @@ class Symbols:
         offset = address - symbol.address
         if offset >= (symbol.size or _REACH):
             return ""
-        name = "".join(c if c.isprintable() else "?" for c in symbol.name.decode("ascii", "replace"))
+        text = self._names[symbol.name : symbol.name + NAME].partition(b"\0")[0].decode("ascii", "replace")
+        name = "".join(c if c.isprintable() else "?" for c in text)
         return name + (f"+{offset:#x}" if offset else "")
+
+
+def _content(image: bytes, section: Section) -> bytes:
+    """What the file has of it. The library would make as many zeroes, or unpack as much, as the section says."""
+    return image[section["sh_offset"] : section["sh_offset"] + section["sh_size"]]
 
 
 def _entries(table: bytes, elf_class: int, names: bytes) -> Iterator[_Symbol]:
@@ -73,6 +83,5 @@ def _entries(table: bytes, elf_class: int, names: bytes) -> Iterator[_Symbol]:
     table = table[: min(len(table) // layout.size, SYMBOLS) * layout.size]
     for fields in layout.iter_unpack(table):
         name, address, size, info, _, section = fields if elf_class == 32 else (fields[0], *fields[4:], fields[1], fields[2], fields[3])
-        end = names.find(b"\0", name)
-        if section and info & 15 in _CODE and name < end:
-            yield _Symbol(address, size, names[name:end])
+        if section and info & 15 in _CODE and name < len(names) and names[name]:
+            yield _Symbol(address, size, name)

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
 from shadowmmu.check.bugs.copy import changed_functions, copy_of, copy_with, find_bug
+from shadowmmu.check.bugs.signals import signals_raise
 from shadowmmu.runs.measured import LAST, Measured, Told
 
 PATIENCE, TIMES_LONGER = 60, 10
@@ -41,7 +42,10 @@ class OtherEngine:
             return self._broken(f"the engine crashed: signal {-done.returncode}")
         if done.returncode:
             return self._broken((done.stderr.decode(errors="replace").strip() or "no reason given").splitlines()[-1])
-        return msgspec.json.decode(done.stdout, type=Measured)
+        try:
+            return msgspec.json.decode(done.stdout, type=Measured)
+        except msgspec.MsgspecError as error:
+            return self._broken(f"its run prints something else than its figures: {error}")
 
     def events_of_exit(self, guest: Path, roots: str, kernel: str, number: int) -> list[Told]:
         """What its MMU told at one exit; nothing if it does not get there."""
@@ -49,12 +53,15 @@ class OtherEngine:
             done = self._run(PATIENCE, str(guest), roots, kernel, str(number), LAST)
         except subprocess.TimeoutExpired:
             return []
-        return [] if done.returncode else msgspec.json.decode(done.stdout, type=list[Told])
+        with suppress(msgspec.MsgspecError):
+            return [] if done.returncode else msgspec.json.decode(done.stdout, type=list[Told])
+        return []
 
     def _run(self, limit: float, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, "-m", "shadowmmu.runs.measured", *arguments]
         place = os.environ | {"PYTHONPATH": str(self.tree / "src")}
-        return subprocess.run(command, env=place, capture_output=True, timeout=limit, check=False)
+        with signals_raise():
+            return subprocess.run(command, env=place, capture_output=True, timeout=limit, check=False)
 
     def _broken(self, why: str) -> Measured:
         return Measured(verdict=why, broke=why)

@@ -4,12 +4,15 @@
 import gzip
 import lzma
 import os
+import resource
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from shadowmmu.border.files import gunzip, inside, parsing, read_file, unxz, write_file
+from shadowmmu.border.files import check_place, gunzip, inside, parsing, read_file, unxz, write_file
 from shadowmmu.errors import BadInput
 
 MIB = 1 << 20
@@ -85,17 +88,40 @@ def test_parts_are_inside_their_folder(tmp_path: Path) -> None:
             inside(folder, name)
 
 
-def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def no_larger_than(size: int) -> Iterator[None]:
+    """As on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     write_file(tmp_path / "new/one", b"first")
     assert not stat.S_IMODE((tmp_path / "new/one").stat().st_mode) & 0o111
-
-    def full(self: Path, data: bytes) -> int:
-        self.open("wb").write(data[:2])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(BadInput, match=r"cannot write .*one: No space left on device; name a place"):
+    with no_larger_than(2), pytest.raises(BadInput, match=r"cannot write .*one: File too large; name a place"):
         write_file(tmp_path / "new/one", b"second")
     assert (tmp_path / "new/one").read_bytes() == b"first" and len(list((tmp_path / "new").iterdir())) == 1
     with pytest.raises(BadInput, match="no regular file"):
         write_file(tmp_path, b"x")
+
+
+def test_a_link_that_lies_in_the_way_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"kept")
+    (tmp_path / f".{os.getpid()}.part").symlink_to("other")
+    with pytest.raises(BadInput, match=r"cannot write .*one: File exists"):
+        write_file(tmp_path / "one", b"x")
+    assert (tmp_path / "other").read_bytes() == b"kept"
+
+
+def test_a_place_is_looked_at_before_the_work(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_bytes(b"kept")
+    check_place(tmp_path / "file")
+    check_place(tmp_path / "not/yet/there")
+    wrong = {"pipe": "no regular file", ".": "no regular file", "file/x": "Not a directory", "file/x/y": "Not a directory"}
+    for path, said in (wrong | {"a" * 5000: "too long", "\0": "null byte"}).items():
+        with pytest.raises(BadInput, match=f"cannot write .*{said}"):
+            check_place(tmp_path / path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "pipe"]

@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The museum's bugs fit the engine as it is, and what does not fit is refused by name; a verdict is what the hunts make it."""
 
+import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
 from difflib import unified_diff
 from pathlib import Path
 
 import pytest
 
 from shadowmmu import ROOT_DESIGNS
+from shadowmmu.check.bugs import copy, hunt
 from shadowmmu.check.bugs.bug import Bug, Edit, apply, read_bug
 from shadowmmu.check.bugs.copy import checkout
 from shadowmmu.check.bugs.hunt import Hunt, Verdict, rule_of
@@ -60,7 +67,100 @@ def test_a_diff_from_elsewhere(tree: Path, tmp_path: Path) -> None:
     apply(read_bug(file), tree)
     assert (tree / path).read_text().startswith("# planted\n")
     with pytest.raises(BadInput, match="does not apply"):
-        apply(Bug(title="", breaks="", edit=[], id="twice", diff="--- a/none\n+++ b/none\n@@ -1 +1 @@\n-x\n+y\n"), tree)
+        apply(Bug(title="", breaks="", edit=[], id="twice", diff=f"--- a/{path}\n+++ b/{path}\n@@ -1 +1 @@\n-x\n+y\n"), tree)
+
+
+@pytest.mark.parametrize("path", ["setup.py", "docs/new.md", "src/other.py", "pyproject.toml", "src/shadowmmu_x/y.py", "tests/\tx"])
+def test_a_diff_changes_nothing_but_the_package(tree: Path, path: str) -> None:
+    ours = "src/shadowmmu/engine/new.py"
+    diff = "".join("".join(unified_diff([], ["x\n"], "/dev/null", f"b/{name}")) for name in (ours, path))
+    with pytest.raises(BadInput, match="give one that changes nothing but src/shadowmmu/" if "\t" not in path else "mine: the diff"):
+        apply(Bug(title="", breaks="", edit=[], id="mine", diff=diff), tree)
+    assert not (tree / path).exists() and not (tree / ours).exists()
+
+
+HOSTILE = {
+    "a pipe": os.mkfifo,
+    "a link to a device": lambda path: path.symlink_to("/dev/zero"),
+    "a link to all there is": lambda path: path.symlink_to("/"),
+    "a link to its folder": lambda path: path.symlink_to("."),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a folder": Path.mkdir,
+    "a socket": lambda path: socket.socket(socket.AF_UNIX).bind(str(path)),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+@pytest.mark.parametrize("built", [False, True])
+def test_what_is_no_source_stays_where_it_is(
+    what: str, built: bool, tree: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkout from elsewhere may hold anything; a build must not."""
+    clean, copied = tmp_path_factory.mktemp("clean"), tmp_path_factory.mktemp("copied")
+    for name in ("setup.py", "pyproject.toml", "README.md", "build/c/x.c"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text("")
+    shutil.copytree(tree, clean, dirs_exist_ok=True)
+    monkeypatch.setattr(copy, "checkout", lambda: clean)
+    monkeypatch.setattr(copy, "_build", lambda *_: None)
+    (tree / "src/shadowmmu/engine/entries/mmio.py").write_text("def mine(): pass\n")
+    for place in ("src", "src/shadowmmu", "src/shadowmmu/engine"):
+        monkeypatch.chdir(tree / place)  # the path of a socket is short
+        HOSTILE[what](Path("zz.py"))
+    if not built:
+        shutil.rmtree(tree / "build")
+    copy.copy_of(tree, copied)
+    assert (copied / "src/shadowmmu/engine/entries/mmio.py").read_text() == "def mine(): pass\n"
+    assert not any(path.is_file() or path.is_symlink() for path in copied.rglob("zz.py"))
+
+
+@pytest.mark.parametrize(("place", "size", "said"), [("src/shadowmmu/x.py", 1 << 34, "no more than"), ("build/c/x", 1 << 40, "more than")])
+def test_a_checkout_has_a_size(
+    place: str, size: int, said: str, tree: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copy, "TREE", 1 << 35)
+    clean, copied = tmp_path_factory.mktemp("clean"), tmp_path_factory.mktemp("copied")
+    shutil.copytree(tree, clean, dirs_exist_ok=True)
+    monkeypatch.setattr(copy, "checkout", lambda: clean)
+    for path in (clean, tree):
+        for name in ("setup.py", "pyproject.toml", "README.md", "build/c/x"):
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_text("")
+    if place.startswith("src"):
+        shutil.rmtree(tree / "build")
+    with (tree / place).open("wb") as file:
+        file.truncate(size)
+    with pytest.raises(BadInput, match=said):
+        copy.copy_of(tree, copied)
+
+
+@pytest.mark.parametrize("said", ["hello", "", '{"operations": 1}', '{"operations": "x", "failure": null}', "[" * 100_000])
+def test_a_copy_that_prints_no_report_cannot_be_hunted(said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(hunt, "copy_with", lambda *_: None)
+    monkeypatch.setattr(hunt, "_fuzz", lambda *_: said)
+    with pytest.raises(BadInput, match="prints something else than its report"):
+        hunt.hunt_bug(Bug(title="", breaks="", edit=[], id="mine"), 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_hunt_that_is_ended_takes_its_processes_along(number: int, tmp_path: Path) -> None:
+    """They are in a session of their own, where no terminal's signals come."""
+    (tmp_path / "src").mkdir()
+    script = (
+        "import sys; from pathlib import Path; from shadowmmu.check.bugs import hunt\n"
+        "sys.executable = sys.argv[1]; hunt._fuzz(Path(sys.argv[2]), [], 60)"
+    )
+    sleeper = tmp_path / "sleeper"
+    sleeper.write_text('#!/bin/sh\necho $$ > "$(dirname "$0")/new"; mv "$(dirname "$0")/new" "$(dirname "$0")/pid"; exec sleep 60\n')
+    sleeper.chmod(0o755)
+    with subprocess.Popen([sys.executable, "-c", script, sleeper, tmp_path]) as parent:
+        while not (tmp_path / "pid").exists():
+            assert parent.poll() is None
+            time.sleep(0.01)
+        parent.send_signal(number)
+        assert parent.wait() == 128 + number
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 WHOLE = 'title = "x"\nbreaks = ""\nedit = []\n'

@@ -87,9 +87,18 @@ def test_what_cannot_be_mapped_is_refused() -> None:
     tables.map(0x200000, 0x400000, level=2)
     for address, gpa, level, message in (
         (0x5001, 0, 1, "address 0x5001 and gpa 0x0 must be multiples of 0x1000"), (0x5000, 0x1000, 2, "multiples of 0x200000"),
-        (0, 0, 3, "level is 3; pae tables map memory at levels 1 to 2"), (0x205000, 0, 1, "0x205000 lies in a large page of level 2"),
+        (0, 0, 3, "level is 3; pae tables map memory at levels 1 to 2"),
+        (0, 0, -5, "level is -5"), (0, 0, 1 << 40, "level is 1099511627776"), (1 << 64, 0, 1, "address is 18446744073709551616"),
+        (-4096, 0, 1, "address is -4096"), (0, 1 << 52, 1, "gpa is 4503599627370496"),
+        (0x205000, 0, 1, "0x205000 lies in a large page of level 2"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             tables.map(address, gpa, level=level)
+    with pytest.raises(TypeError, match="address is 'x'; it must be an integer"):
+        tables.map("x", 0)
+    with pytest.raises(ValueError, match="gpa is 4294967296; it must lie between 0 and 4294967295"):
+        GuestTables(vm, "2-level", 0x1000).map(0, 1 << 32)
+    with pytest.raises(ValueError, match="level is 9"):
+        tables.entry_at(0, 9)
     with pytest.raises(ValueError, match="give `eptp`"):
         _ = GuestTables(vm, "ept", 0x1000).registers

@@ -18,6 +18,9 @@ from shadowmmu.machine.devices.rtc import Rtc
 from shadowmmu.machine.devices.text_screen import SCREEN_SIZE, DisplayController, screen_text
 from shadowmmu.machine.devices.typist import Typist
 from shadowmmu.machine.devices.uart import SerialPort, Uart
+from shadowmmu.machine.loader import Guest, load_bytes
+from shadowmmu.machine.machine import Machine
+from shadowmmu.machine.result import Reason
 
 _LOGICAL, _LEVEL, _MASKED = 1 << 11, 1 << 15, 1 << 16
 
@@ -55,6 +58,26 @@ def test_timers_go_off_in_order_and_time_warps_to_the_next() -> None:
     clock.advance(1000)
     clock.expire_due()
     assert heard == ["soon", "late"] and not clock.warp()
+
+
+# --- what the guest prints
+
+
+def test_a_guest_that_prints_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept of it is bounded, and its run ends."""
+    monkeypatch.setattr("shadowmmu.machine.devices.console.OUTPUT", 1000)
+    code = b"\xb0\x61\xe6\xe9\xeb\xfc"  # again: mov al, 'a'; out 0E9h, al; jmp again
+    machine = Machine(Guest(name="x", image="x", memory_mib=1), loaded=load_bytes(Guest(name="x", image="x", format="flat"), code))
+    result = machine.run()
+    assert (result.reason, len(result.output)) == (Reason.FAILED, 1000) and "it prints without end" in result.detail
+
+
+def test_a_port_in_loop_mode_holds_as_much_as_its_fifo() -> None:
+    port = SerialPort(lambda character: None)
+    port.write(Uart.MODEM, 1, 0x10)
+    for character in range(100):
+        port.write(Uart.DATA, 1, character)
+    assert [port.read(Uart.DATA, 1) for _ in range(17)] == [*range(16), 0]
 
 
 # --- local APIC
@@ -257,6 +280,9 @@ def test_keyboard_controller_answers_and_resets() -> None:
     assert keyboard.read(0, 1) == 0x41
     keyboard.write(0, 1, 0xFF)
     assert [keyboard.read(0, 1) for _ in range(2)] == [0xFA, 0xAA]
+    for port in (keyboard, keyboard.command) * 100:
+        port.write(0, 1, 0xAA)
+    assert [keyboard.read(0, 1) for _ in range(17)] == [0xFA, 0x55] * 8 + [0], "what nobody reads is not kept without end"
     keyboard.command.write(0, 1, 0xFE)
     assert resets == ["reset"]
 

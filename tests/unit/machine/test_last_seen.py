@@ -3,6 +3,7 @@
 
 import io
 import struct
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from shadowmmu.border.limits import NAME
 from shadowmmu.machine.last_seen import FAULTS
 from shadowmmu.machine.loader import Guest, load_bytes, read_guest
 from shadowmmu.machine.machine import Machine
@@ -55,6 +57,42 @@ def elf(*symbols: tuple[str, int, int], bits: int = 32) -> bytes:
     where = data + len(table) + len(names)
     start += struct.pack(shape, 2, machine, 1, 0xC0000000, header, where, 0, header, len(program), 1, section, 3, 2)
     return start + program + table + names + sections
+
+
+def with_section(image: bytes, number: int, **changed: int) -> bytes:
+    """A 64-bit image, fields of one of its section headers changed."""
+    names = ("name", "type", "flags", "addr", "offset", "size", "link", "info", "addralign", "entsize")
+    at = struct.unpack_from("<Q", image, 40)[0] + 64 * number
+    fields = dict(zip(names, struct.unpack_from("<IIQQQQIIQQ", image, at), strict=True)) | changed
+    return image[:at] + struct.pack("<IIQQQQIIQQ", *fields.values()) + image[at + 64 :]
+
+
+NOTHING_IN_FILE, PACKED = 8, 1 << 11  # SHT_NOBITS, SHF_COMPRESSED
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"type": NOTHING_IN_FILE, "size": 1 << 40}, {"size": 1 << 40}, {"size": (1 << 64) - 1}, {"flags": PACKED, "size": 1 << 40},
+        {"flags": PACKED}, {"link": 1}, {"link": 7}, {"link": (1 << 32) - 1}, {"entsize": 0}, {"offset": (1 << 64) - 1},
+        {"type": 2}, {"type": 6}, {"type": 11}, {"name": (1 << 32) - 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_sections_that_promise_what_is_not_there(number: int, changed: dict[str, int]) -> None:
+    """No more is made of them than the file has, and nothing is raised."""
+    tracemalloc.start()
+    try:
+        Symbols(with_section(elf(("main", 0xC0000100, 0x20), bits=64), number, **changed)).name(0xC0000105)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_names_that_do_not_end_are_cut() -> None:
+    long = "a" * 1_000_000
+    assert Symbols(elf((long, 0xC0000100, 0x20))).name(0xC0000101) == "a" * NAME + "+0x1"
 
 
 @pytest.mark.parametrize("bits", [32, 64])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 from xml.etree import ElementTree
@@ -12,6 +13,7 @@ import pytest
 
 from shadowmmu.cli.main import call
 from shadowmmu.errors import BadInput
+from shadowmmu.machine.loader import MAX_MEMORY_MIB
 from shadowmmu.runs.suite.entries import Entry, guest_of, read_suite, why_skipped
 from shadowmmu.runs.suite.junit import to_junit
 from shadowmmu.runs.suite.output import SubTest, same_failures, sub_tests
@@ -160,6 +162,11 @@ def test_lines_that_are_verdicts() -> None:
         ("x86/unittests.cfg", "no section\n", "mend that line"),
         ("x86/unittests.cfg", "[a]\nfile = a\nsmp = many\n", "mend that line"),
         ("x86/unittests.cfg", "[a]\nfile = a\ntest_args = 'open\n", "mend that line"),
+        ("x86/unittests.cfg", "[a]\nfile = a\nsmp = -5\n", "a has -5 vCPUs; mend that line"),
+        ("x86/unittests.cfg", "[a]\nfile = ../../../etc/passwd\n", "lies outside its folder"),
+        ("x86/unittests.cfg", "[a]\nfile = /dev/zero\n", "lies outside its folder"),
+        ("x86/unittests.cfg", "[a]\nsmp = 1\n", "no section of it names a file"),
+        ("x86/unittests.cfg", "", "no section of it names a file"),
     ],
 )
 def test_what_is_no_suite_is_refused(tree: Path, file: str, text: str, said: str) -> None:
@@ -168,6 +175,37 @@ def test_what_is_no_suite_is_refused(tree: Path, file: str, text: str, said: str
         read_suite(tree)
     with pytest.raises(BadInput, match="name a tree of kvm-unit-tests"):
         read_suite(tree / "x86")
+
+
+@pytest.mark.parametrize(
+    ("field", "has"),
+    [
+        (f"qemu_params = -m {'9' * 5000}", {"memory_mib": MAX_MEMORY_MIB}),
+        ("qemu_params = -m 0", {"memory_mib": 128}),
+        ("qemu_params = -m", {"memory_mib": 128}),
+        ("qemu_params = -cpu qemu64,,+,-,=,+svm,", {"features": ("npt", "svm")}),
+        ("smp = 99", {"vcpus": 16}),
+    ],
+)
+def test_numbers_and_words_that_are_none_are_passed_over(tree: Path, field: str, has: dict[str, object]) -> None:
+    (tree / "x86" / "unittests.cfg").write_text(f"[a]\nfile = good.flat\n{field}\n")
+    suite = read_suite(tree)
+    guest = guest_of(suite, suite.entries[0])
+    assert {name: getattr(guest, name) for name in has} == has
+
+
+@pytest.mark.parametrize(("timeout", "seconds"), [("0", 90), ("", 90), ("x", 90), ("9" * 5000, 999_999_999)])
+def test_every_entry_has_a_bound(tree: Path, timeout: str, seconds: int) -> None:
+    (tree / "x86" / "unittests.cfg").write_text(f"[a]\nfile = good.flat\ntimeout = {timeout}\n")
+    assert read_suite(tree).entries[0].seconds == seconds
+
+
+def test_an_image_that_cannot_be_loaded_fails_and_the_next_is_run(tree: Path) -> None:
+    (tree / "x86" / "good.flat").write_bytes(b"nothing")
+    os.mkfifo(tree / "x86" / "unbuilt.flat")
+    found = {image.name: image for image in run_suite(read_suite(tree), only=["good", "skipped", "unbuilt"]).images}
+    assert {name: image.outcome for name, image in found.items()} == {"good": "FAIL", "skipped": "SKIP", "unbuilt": "FAIL"}
+    assert "no multiboot header" in found["good"].reason and "no regular file" in found["unbuilt"].reason
 
 
 def test_an_unknown_entry_is_refused(tree: Path) -> None:
@@ -195,4 +233,6 @@ def test_the_verb(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert call([*options, "--only", "spins", "--seconds", "0.01", "--json"]) == 1
     printed = json.loads(capsys.readouterr().out)
     assert (printed["schema"], printed["images"][0]["outcome"]) == ("shadowmmu.run.suite/1", "FAIL")
-    assert call([*options[:-1], "/nowhere/out.xml"]) == 2
+    for place in (tree / "config.mak" / "out.xml", "/dev/null"):
+        assert call([*options[:-1], str(place)]) == 2
+    assert call([*options, "--seconds", "inf"]) == 2

@@ -22,6 +22,8 @@ from shadowmmu.check.fuzz import MODES
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.errors import BadInput
 
+SOURCES = "src/shadowmmu/"
+"""What a diff may change: how the copy is built is not its business."""
 REMEDY = "a bug is a .toml file as in bugs/, or a unified diff of src/"
 
 
@@ -69,14 +71,23 @@ def apply(bug: Bug, tree: Path) -> None:
     if bug.diff:
         if shutil.which("git") is None:
             raise BadInput(f"{bug.id}: there is no git to apply the diff with: apt install git")
-        alone = os.environ | {"GIT_CEILING_DIRECTORIES": str(tree.parent)}  # or git takes paths from the top of a repository around it
-        done = subprocess.run(
-            ["git", "apply", "-p1", "-"], cwd=tree, env=alone, input=bug.diff, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise BadInput(f"{bug.id}: the diff does not apply: {' '.join(done.stderr.split())}")
+        for line in _git_apply(bug, tree, "--numstat", "-z").split("\0"):
+            path = line.rpartition("\t")[2]
+            if path and not path.startswith(SOURCES):
+                raise BadInput(f"{bug.id}: the diff changes {path}: give one that changes nothing but {SOURCES}")
+        _git_apply(bug, tree)
     for edit in bug.edit:
         _apply_edit(bug.id, edit, tree)
+
+
+def _git_apply(bug: Bug, tree: Path, *options: str) -> str:
+    alone = os.environ | {"GIT_CEILING_DIRECTORIES": str(tree.parent)}  # or git takes paths from the top of a repository around it
+    done = subprocess.run(
+        ["git", "apply", "-p1", *options, "-"], cwd=tree, env=alone, input=bug.diff.encode(), capture_output=True, check=False
+    )
+    if done.returncode:
+        raise BadInput(f"{bug.id}: the diff does not apply: {' '.join(done.stderr.decode(errors='replace').split())}")
+    return done.stdout.decode(errors="replace")
 
 
 def _apply_edit(name: str, edit: Edit, tree: Path) -> None:

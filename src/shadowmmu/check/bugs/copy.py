@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
 from difflib import SequenceMatcher
+from itertools import chain
 from pathlib import Path
 
 import shadowmmu
+from shadowmmu.border.files import read_file
+from shadowmmu.border.limits import FILES, SOURCE, TREE
 from shadowmmu.check.bugs.bug import Bug, apply, read_bug
+from shadowmmu.check.bugs.signals import signals_raise
 from shadowmmu.errors import BadInput
 
 _FUNCTION = re.compile(r"(?:@\w|)(?:cdef inline .*?\b|def |class )(\w+)\s*[(:]")
@@ -49,7 +55,7 @@ def copy_of(path: Path, into: Path) -> None:
         raise BadInput(
             f"{path} is no checkout of shadowmmu: it has no src/shadowmmu/engine; name the folder with your patch, or a diff of src/"
         )
-    if (path / "build" / "c").exists() and (path / "setup.py").exists():
+    if (path / "build" / "c").is_dir() and (path / "setup.py").is_file():
         _copy(path, into)
     else:
         _copy(checkout(), into)
@@ -71,10 +77,27 @@ def changed_functions(tree: Path) -> list[str]:
 
 
 def _copy(root: Path, into: Path) -> None:
-    for name in ("setup.py", "pyproject.toml", "README.md"):
-        shutil.copy2(root / name, into)
-    shutil.copytree(root / "src", into / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    shutil.copytree(root / "build" / "c", into / "build" / "c")
+    """What a build needs. Raises BadInput for more than a checkout has."""
+    left = TREE
+    needed = [Path("setup.py"), Path("pyproject.toml"), Path("README.md")]
+    for path in chain(needed, *(_regular(root, part) for part in ("src", "build/c"))):
+        left -= (root / path).stat().st_size
+        if left < 0:
+            raise BadInput(f"{root}: its src/ and build/c/ have more than {TREE:,} bytes; name a checkout of shadowmmu")
+        (into / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(root / path, into / path)
+
+
+def _regular(root: Path, part: str) -> Iterator[Path]:
+    """The regular files below a folder, relative to `root`. A pipe may never end, and a link may lead anywhere: these are no sources."""
+    looked_at = 0
+    for place, folders, names in os.walk(root / part):
+        folders[:] = [name for name in folders if name != "__pycache__" and not name.endswith(".egg-info")]
+        looked_at += len(folders) + len(names)
+        if looked_at > FILES:
+            raise BadInput(f"{root / part} has more than {FILES:,} files; name a checkout of shadowmmu")
+        paths = (Path(place, name) for name in names)
+        yield from (path.relative_to(root) for path in paths if stat.S_ISREG(path.lstat().st_mode))
 
 
 def _take_over(theirs: Path, ours: Path) -> None:
@@ -88,11 +111,13 @@ def _take_over(theirs: Path, ours: Path) -> None:
 
 
 def _sources(place: Path) -> set[Path]:
-    return {path.relative_to(place) for end in ("py", "pxd") for path in place.rglob(f"shadowmmu/**/*.{end}")}
+    return {path for path in _regular(place, "shadowmmu") if path.suffix in (".py", ".pxd")}
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(errors="replace").splitlines() if path.exists() else []
+    if not path.exists():
+        return []
+    return read_file(path, SOURCE, str(path), "name a checkout of shadowmmu, or a diff of src/").decode(errors="replace").splitlines()
 
 
 def _changed(before: list[str], after: list[str]) -> Iterator[str]:
@@ -105,9 +130,8 @@ def _changed(before: list[str], after: list[str]) -> Iterator[str]:
 
 def _build(tree: Path, name: str) -> None:
     """What changed; the copy has what was built of the rest."""
-    built = subprocess.run(
-        [sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=tree, capture_output=True, text=True, check=False
-    )
+    with signals_raise():
+        built = subprocess.run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=tree, capture_output=True, check=False)
     if built.returncode:
-        said = built.stderr.strip().splitlines()
+        said = built.stderr.decode(errors="replace").strip().splitlines()
         raise BadInput(f"{name}: does not compile: {said[-1] if said else 'no reason given'}")

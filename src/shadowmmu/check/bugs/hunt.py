@@ -8,7 +8,6 @@ five hunts must find it. A crash or a hang of the copy is a find: the clean engi
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import signal
@@ -22,6 +21,7 @@ import msgspec
 
 from shadowmmu.check.bugs.bug import Bug
 from shadowmmu.check.bugs.copy import checkout, copy_with
+from shadowmmu.check.bugs.signals import signals_raise
 from shadowmmu.check.fuzz import MODES
 from shadowmmu.errors import BadInput
 
@@ -51,6 +51,18 @@ class Hunt(msgspec.Struct):
     smallest: list[str] = []
     story: str = ""
     shown: str = ""
+
+
+class _Found(msgspec.Struct):
+    message: str
+    reproduce: str
+
+
+class _Report(msgspec.Struct):
+    """What a hunt takes of the copy's report, `shadowmmu fuzz --json`."""
+
+    operations: int
+    failure: _Found | None
 
 
 class Verdict(msgspec.Struct):
@@ -108,14 +120,21 @@ def _hunt(bug: Bug, place: Path, number: int, seconds: int, runs: int) -> Hunt:
     if said is None:
         hunt.rule, hunt.message = "hang", "an operation does not end"
         return hunt
-    report = json.loads(said)
-    hunt.operations = report["operations"]
-    if report["failure"] is not None:
-        hunt.message, hunt.command = report["failure"]["message"], report["failure"]["reproduce"]
+    report = _report(said)
+    hunt.operations = report.operations
+    if report.failure is not None:
+        hunt.message, hunt.command = report.failure.message, report.failure.reproduce
         hunt.rule = rule_of(hunt.message)
         if runs:
             _shorten(hunt, place, found, runs)
     return hunt
+
+
+def _report(said: str) -> _Report:
+    try:
+        return msgspec.json.decode(said, type=_Report)
+    except msgspec.MsgspecError as error:
+        raise BadInput(f"the copy of the engine prints something else than its report: {error}") from None
 
 
 def _shorten(hunt: Hunt, place: Path, found: Path, runs: int) -> None:
@@ -130,17 +149,25 @@ def _fuzz(place: Path, arguments: list[str], patience: float) -> str | None:
     """What `shadowmmu fuzz` of the copy says; None if it does not end. Raises BadInput for what it says instead."""
     alone = os.environ | {"PYTHONPATH": str(place / "src"), "COLUMNS": "140", "NO_COLOR": "1"}
     command = [sys.executable, "-m", "shadowmmu", "fuzz", *arguments]
-    child = subprocess.Popen(
-        command, cwd=place, env=alone, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        said, trouble = child.communicate(timeout=patience)
-    except BaseException as end:  # Ctrl-C does not reach it there
-        os.killpg(child.pid, signal.SIGKILL)  # and the process that does the operations
-        child.communicate()
-        if isinstance(end, subprocess.TimeoutExpired):
-            return None
-        raise
+    with signals_raise():
+        child = subprocess.Popen(
+            command,
+            cwd=place,
+            env=alone,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+        try:
+            said, trouble = child.communicate(timeout=patience)
+        except BaseException as end:  # Ctrl-C does not reach it there
+            os.killpg(child.pid, signal.SIGKILL)  # and the process that does the operations
+            child.communicate()
+            if isinstance(end, subprocess.TimeoutExpired):
+                return None
+            raise
     if child.returncode not in (0, 1):
         raise BadInput(f"the copy of the engine does not run: {trouble.strip().splitlines()[-1] if trouble.strip() else child.returncode}")
     return said

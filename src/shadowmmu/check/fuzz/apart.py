@@ -63,7 +63,8 @@ def apart(work: Callable[[Callable[[Any], None]], None], told: Callable[[Any], N
 def _work(work: Callable[[Callable[[Any], None]], None], there: Connection, here: Connection) -> None:
     here.close()
     gc.freeze()  # what is there before the first VM stays: no collection looks at it again
-    work(there.send)
+    with suppress(BrokenPipeError):  # whoever asked has been ended
+        work(there.send)
 
 
 def fuzz_apart(setup: Setup, operations: int, on_progress: Callable[[Report], None] | None = None, seconds: float | None = None) -> Report:

@@ -345,7 +345,7 @@ class Replay(ReplayState):
             if not self.result.entries:
                 self.give(lambda side: side.host.load_image())
                 self.host.seed_frames()
-            self.give(lambda side: side.vcpu.set_sregs(mark["cr0"], mark["cr3"], mark["cr4"], mark["efer"]))
+            self.give(lambda side: side.host.set_sregs(side.vcpu, mark.fields))
         elif mark.action == "run" and not self.result.entries:
             self.streams.clear()
         elif mark.action == "get_dirty_log":

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
-from shadowmmu import MemslotError, Vm
+from shadowmmu import MemslotError, Vcpu, Vm
 from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.markers import Mark, parse
 from shadowmmu.check.compare.match import Matcher
@@ -91,6 +91,15 @@ class ReplayedHost:
     def load_image(self) -> None:
         for gpa, data in self.capture.image:
             self.vm.write_guest(gpa, data)
+
+    @staticmethod
+    def set_sregs(vcpu: Vcpu, registers: Mapping[str, int]) -> None:
+        """KVM_SET_SREGS. Raises ValueError for registers that KVM refuses: the VMM gives up at that, and there is nothing to capture."""
+        told = {name: registers[name] for name in ("cr0", "cr3", "cr4", "efer")}
+        vcpu.set_sregs(**told)
+        if told != {name: getattr(vcpu, name) for name in told}:  # taken they are also if a PDPTE is bad
+            words = ", ".join(f"{name.upper()} {value:#x}" for name, value in told.items())
+            raise ValueError(f"its VMM sets {words}, which no CPU has together")
 
     def act(self, mark: Mark) -> None:
         """Do what the VMM did."""

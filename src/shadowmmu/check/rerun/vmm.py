@@ -59,7 +59,7 @@ class Vmm:
         self.host.load_image()
         self.host.seed_frames()
         state, vcpu = self.capture.guest.entry_state, self.vm.vcpus[0]
-        vcpu.set_sregs(state["cr0"], state["cr3"], state["cr4"], state["efer"])
+        self.host.set_sregs(vcpu, state)
         self.vcpu = CapturedVcpu(vcpu, self, self._stored, self._host_stored, self._mmio, self.tell, self._take_return)
         self.cpu = self.vcpu.cpu
         self.cpu.set_state(starting_state(state))
@@ -119,7 +119,7 @@ class Vmm:
         if self._registers is None:
             return
         mark, self._registers = self._registers, None
-        self.vm.vcpus[0].set_sregs(mark["cr0"], mark["cr3"], mark["cr4"], mark["efer"])
+        self.host.set_sregs(self.vm.vcpus[0], mark.fields)
         self.cpu.set_state(starting_state(mark.fields))
 
     def _do(self, command: str) -> None:

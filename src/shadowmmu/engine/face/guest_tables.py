@@ -4,6 +4,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from shadowmmu.engine.face.arguments import check_range
 from shadowmmu.engine.face.vm import Vm
 from shadowmmu.x86.control import Cr0, Cr4, Efer
 from shadowmmu.x86.ept import Ept, Eptp
@@ -59,6 +60,7 @@ class GuestTables:
     def __init__(self, vm: Vm, format: str, root: int, *, store: Callable[[int, bytes], object] | None = None) -> None:
         if format not in _FORMATS:
             raise ValueError(f"format is {format!r}; choose one of {', '.join(map(repr, _FORMATS))}")
+        check_range("root", root, 0, int(Pte.ADDR) | 0xFFF)
         if root % _PAGE:
             raise ValueError(f"root is {root:#x}; it must be the start of a page")
         self.vm, self.format, self.root = vm, format, root
@@ -84,9 +86,11 @@ class GuestTables:
 
         `flags` are the entry's other bits (`x86.pte.Pte`, `x86.ept.Ept`): by default all rights, A and D clear.
         """
-        size = 1 << self._shift(level)
         if not 1 <= level <= self._format.large:
             raise ValueError(f"level is {level}; {self.format} tables map memory at levels 1 to {self._format.large}")
+        size = 1 << self._shift(level)
+        check_range("address", address, 0, (1 << 64) - 1)
+        check_range("gpa", gpa, 0, int(Pte.ADDR) | 0xFFF if self._size == 8 else (1 << 32) - 1)
         if address % size or gpa % size:
             raise ValueError(f"address {address:#x} and gpa {gpa:#x} must be multiples of {size:#x}, the page of level {level}")
         at = self._entry_at(address, level, make=True)
@@ -96,6 +100,8 @@ class GuestTables:
 
     def entry_at(self, address: int, level: int = 1) -> int | None:
         """Where the entry of `level` for `address` lies, guest physical; None: a table on the way is missing."""
+        check_range("address", address, 0, (1 << 64) - 1)
+        check_range("level", level, 1, self._format.levels)
         return self._entry_at(address, level, make=False)
 
     def _shift(self, level: int) -> int:

@@ -12,6 +12,8 @@ _PULSE_RESET = 0xFE
 _RESET_KEYBOARD, _IDENTIFY = 0xFF, 0xF2
 _TAKES_A_BYTE = frozenset((_WRITE_MODE, _WRITE_OUTPUT, 0xD2, 0xD3, 0xD4))
 _A20_AND_RUNNING = 0x03
+_BUFFER = 16
+"""Codes that a keyboard keeps until they are read."""
 
 
 class KeyboardController:
@@ -35,8 +37,11 @@ class KeyboardController:
         elif command == _WRITE_OUTPUT and not value & 1:
             self._reset()
         elif command is None:
-            self._answers.append(_ACKNOWLEDGE)
-            self._answers.extend({_RESET_KEYBOARD: (_KEYBOARD_PASSED,), _IDENTIFY: _IDENTITY}.get(value & 0xFF, ()))
+            self._answer(_ACKNOWLEDGE, *{_RESET_KEYBOARD: (_KEYBOARD_PASSED,), _IDENTIFY: _IDENTITY}.get(value & 0xFF, ()))
+
+    def _answer(self, *codes: int) -> None:
+        """What the buffer has no room for is lost."""
+        self._answers.extend(codes[: _BUFFER - len(self._answers)])
 
     def status(self) -> int:
         return _SYSTEM | _UNLOCKED | (_OUTPUT_FULL if self._answers else 0)
@@ -51,7 +56,7 @@ class KeyboardController:
             _READ_OUTPUT: _A20_AND_RUNNING,
         }
         if command in answer:
-            self._answers.append(answer[command])
+            self._answer(answer[command])
         elif command == _PULSE_RESET:
             self._reset()
         self._waits_for = command if command in _TAKES_A_BYTE else None

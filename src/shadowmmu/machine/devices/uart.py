@@ -9,6 +9,7 @@ _DIVISOR_LATCH, _LOOP = 0x80, 0x10
 _RECEIVED, _IDLE = 0x01, 0x60
 _WANTS_RECEIVED, _WANTS_SENT = 1 << 0, 1 << 1
 _NONE_PENDING, _SENT_PENDING, _RECEIVED_PENDING, _FIFO = 0x01, 0x02, 0x04, 0xC0
+_FIFO_SIZE = 16
 _CONNECTED = 0xB0  # the modem's lines: carrier, ready, clear to send
 _LOOPED = {1 << 0: 1 << 5, 1 << 1: 1 << 4, 1 << 2: 1 << 6, 1 << 3: 1 << 7}
 """In a loop: what is set in the modem's control register -> what its status has."""
@@ -95,7 +96,7 @@ class SerialPort:
 
     def _transmit(self, character: int) -> None:
         if self._registers[Uart.MODEM] & _LOOP:
-            self._waiting.append(character)
+            self._waiting += bytes([character])[: _FIFO_SIZE - len(self._waiting)]  # overrun: it is lost
         else:
             self._send(character)
         self._sent = True

@@ -7,6 +7,7 @@ The tree is the user's; nothing of it is part of this project. Source of the for
 from __future__ import annotations
 
 import configparser
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from shadowmmu.border.files import parsing, read_file
+from shadowmmu.border.files import inside, parsing, read_file
 from shadowmmu.border.limits import DESCRIPTION
 from shadowmmu.errors import BadInput
 from shadowmmu.machine.loader import MAX_MEMORY_MIB, Guest
@@ -23,6 +24,8 @@ from shadowmmu.machine.vcpu.cpuid import FEATURES, ON_REQUEST
 _MEMORY_MIB = 128
 """QEMU's default."""
 _MAX_VCPUS = 16
+_SECONDS = 90
+"""The suite's own bound, also where an entry says 0, which is none."""
 _NAMES = {"gbpages": "1gb-pages", "pdpe1gb": "1gb-pages", "lm": "long-mode"}
 """QEMU's name of a feature -> this machine's, where they differ."""
 _AMD_V = frozenset(("svm", "npt"))
@@ -45,7 +48,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     arch: str = ""
     check: str = ""
     """Files of the host's that must have a certain content; always parameters of KVM's modules."""
-    seconds: int = 90
+    seconds: int = _SECONDS
 
 
 class Suite(msgspec.Struct, frozen=True):
@@ -67,23 +70,34 @@ def read_suite(directory: Path) -> Suite:
     parser = configparser.ConfigParser(interpolation=None, strict=False, comment_prefixes=("#",))
     with parsing(f"suite {directory}: x86/unittests.cfg", "mend that line", (configparser.Error,)):
         parser.read_string(text)
-        entries = [_entry(name, dict(parser[name])) for name in parser.sections() if "file" in parser[name]]
+        entries = [_entry(directory, name, dict(parser[name])) for name in parser.sections() if "file" in parser[name]]
+        if not entries:
+            raise ValueError("no section of it names a file")
     return Suite(directory, found[1], entries)
 
 
-def _entry(name: str, fields: dict[str, str]) -> Entry:
-    """Raises ValueError for numbers that are none, and quotes that do not end."""
+def _entry(directory: Path, name: str, fields: dict[str, str]) -> Entry:
+    """Raises ValueError for numbers that are none, quotes that do not end, and images elsewhere."""
+    inside(directory, str(Path("x86", fields["file"])))
+    vcpus = int(fields.get("smp", "1"))
+    if vcpus < 1:
+        raise ValueError(f"{name} has {vcpus} vCPUs")
     return Entry(
         name=name,
         file=fields["file"],
-        vcpus=min(int(fields.get("smp", "1")), _MAX_VCPUS),
+        vcpus=min(vcpus, _MAX_VCPUS),
         arguments=" ".join(shlex.split(fields.get("test_args", ""))),
         parameters=tuple(shlex.split(fields.get("qemu_params", fields.get("extra_params", "")))),
         groups=tuple(fields.get("groups", "").split()),
         arch=fields.get("arch", ""),
         check=fields.get("check", ""),
-        seconds=int(re.sub(r"\D", "", fields.get("timeout", "")) or 90),
+        seconds=_digits(fields.get("timeout", "")) or _SECONDS,
     )
+
+
+def _digits(text: str) -> int:
+    """The number in it, as far as any use goes; 0: there is none."""
+    return int(re.sub(r"\D", "", text)[:9] or 0)
 
 
 def why_skipped(suite: Suite, entry: Entry) -> str:
@@ -99,7 +113,7 @@ def why_skipped(suite: Suite, entry: Entry) -> str:
         return f"not offered: {entry.check}"
     if any("iommu" in word for word in entry.parameters):
         return "not offered: an IOMMU"
-    if not (suite.directory / "x86" / entry.file).exists():
+    if not os.path.exists(suite.directory / "x86" / entry.file):  # which is False, too, for what can be no path at all
         return f"{entry.file} was not built"
     return ""
 
@@ -151,6 +165,6 @@ def _features(entry: Entry) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _memory(entry: Entry) -> int:
     for value in _values(entry, "-m"):
-        digits = int(re.sub(r"\D", "", value) or _MEMORY_MIB)
-        return min(digits << 10 if value[-1:].lower() == "g" else digits, MAX_MEMORY_MIB)
+        digits = _digits(value)
+        return min(digits << 10 if value[-1:].lower() == "g" else digits, MAX_MEMORY_MIB) or _MEMORY_MIB
     return _MEMORY_MIB

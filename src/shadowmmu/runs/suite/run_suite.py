@@ -117,6 +117,12 @@ class _ImageRun:
         skipped = why_skipped(self._suite, self._entry)
         if skipped:
             return Image(name=self._entry.name, outcome="SKIP", reason=skipped)
+        try:
+            return self._image()
+        except BadInput as error:  # one that cannot be loaded; those behind it can
+            return Image(name=self._entry.name, outcome="FAIL", reason=str(error))
+
+    def _image(self) -> Image:
         report, output, ticks = self._run(direct=False)
         tests = sub_tests(output)
         outcome, reason = _verdict(report)
