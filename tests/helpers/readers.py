@@ -491,7 +491,8 @@ def suite_tree(choose: Choose) -> None:
         (place / "unittests.cfg").write_bytes(flip(text, choose) if text and choose.random() < 0.3 else text)
         suite = refuses_or_reads(lambda: read_suite(Path(folder)))
         if suite is not None:
-            to_junit(run_suite(suite, seconds=0.00001))
+            (place / "one.log").write_bytes(flip(b"PASS: a\nFAIL: b\n", choose))
+            to_junit(run_suite(suite, seconds=0.00001, beside=choose.choice((None, place))))
 
 
 def suite_lines(choose: Choose) -> Iterator[str]:
