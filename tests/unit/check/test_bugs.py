@@ -147,13 +147,14 @@ def test_a_hunt_that_is_ended_takes_its_processes_along(number: int, tmp_path: P
     """They are in a session of their own, where no terminal's signals come."""
     (tmp_path / "src").mkdir()
     script = (
-        "import sys; from pathlib import Path; from shadowmmu.check.bugs import hunt\n"
+        "import signal, sys; from pathlib import Path; from shadowmmu.check.bugs import hunt\n"
+        "signal.signal(int(sys.argv[3]), signal.SIG_DFL)\n"  # which nohup takes away
         "sys.executable = sys.argv[1]; hunt._fuzz(Path(sys.argv[2]), [], 60)"
     )
     sleeper = tmp_path / "sleeper"
     sleeper.write_text('#!/bin/sh\necho $$ > "$(dirname "$0")/new"; mv "$(dirname "$0")/new" "$(dirname "$0")/pid"; exec sleep 60\n')
     sleeper.chmod(0o755)
-    with subprocess.Popen([sys.executable, "-c", script, sleeper, tmp_path]) as parent:
+    with subprocess.Popen([sys.executable, "-c", script, sleeper, tmp_path, str(int(number))]) as parent:
         while not (tmp_path / "pid").exists():
             assert parent.poll() is None
             time.sleep(0.01)
