@@ -11,7 +11,7 @@ from iced_x86 import Code
 from shadowmmu.engine.face.types import GuestMemoryError
 from shadowmmu.machine.memory.guest_tables import reported_fault
 from shadowmmu.machine.memory.linear_memory import WRITE, GuestFault, NestedFault
-from shadowmmu.machine.seam import MASK32, Exit, Reg, Seg, State
+from shadowmmu.machine.seam import MASK32, Exit, Reg, Seg, Segment, State
 from shadowmmu.machine.svm.world_switch import vmexit, vmrun
 from shadowmmu.machine.vcpu import vmcb
 from shadowmmu.machine.vcpu.processor import Processor
@@ -81,12 +81,17 @@ def _vmrun(p: Processor, state: State) -> None:
 
 
 def _vmload(p: Processor, state: State) -> None:
+    """Bases become canonical. APM vol. 2 section 15.5.2."""
     hidden = vmcb.read_hidden(read_page(p, _vmcb_address(p, state, 0)))
-    state.set_segments({Seg.FS: hidden.fs, Seg.GS: hidden.gs})
+
+    def loaded(segment: Segment) -> Segment:
+        return segment._replace(base=p.memory.as_base(segment.base))
+
+    state.set_segments({Seg.FS: loaded(hidden.fs), Seg.GS: loaded(hidden.gs)})
     state.system = state.system._replace(
-        ldtr=hidden.ldtr,
-        tr=hidden.tr,
-        kernel_gs_base=hidden.kernel_gs_base,
+        ldtr=loaded(hidden.ldtr),
+        tr=loaded(hidden.tr),
+        kernel_gs_base=p.memory.as_base(hidden.kernel_gs_base),
         star=hidden.star,
         sysenter_cs=hidden.sysenter_cs & MASK32,
         sysenter_esp=hidden.sysenter_esp,

@@ -69,14 +69,24 @@ def vmrun(p: Processor, host: State, gpa: int, page: bytes) -> None:
 
 
 def _load_mmu(p: Processor, control: Control, save: Save) -> bool:
-    """The MMU's part: False if L2's CR3 or PDPTEs are illegal; then L1 is back."""
+    """The MMU's part: False if L2's CR3 or PDPTEs are illegal, or KVM could not read L1's MSR permission map; then L1 is back."""
     active = save.efer & Efer.LME and save.cr0 & Cr0.PG
     efer = save.efer & ~Efer.LMA | (Efer.LMA if active else 0)
     ncr3 = control.ncr3 if control.nested_paging else None
-    if p.vcpu.nested_vmrun(save.cr0 | Cr0.ET, save.cr3, save.cr4, efer, ncr3):
+    if p.vcpu.nested_vmrun(save.cr0 | Cr0.ET, save.cr3, save.cr4, efer, ncr3) and _has_msr_map(p, control):
         return True
     p.vcpu.nested_vmexit()
     return False
+
+
+def _has_msr_map(p: Processor, control: Control) -> bool:
+    """Its first page, where the registers are that KVM lets L2 have."""
+    if not control.intercepts.first & Intercept1.MSR:
+        return True
+    try:
+        return bool(p.vcpu.vm.read_guest(control.msrpm_base, 1))
+    except GuestMemoryError:
+        return False
 
 
 def _load_l2(p: Processor, nested: NestedState, save: Save) -> None:
