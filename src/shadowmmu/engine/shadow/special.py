@@ -19,7 +19,7 @@ modes change before roots are freed (hazard H1).
 """
 
 import cython
-from cython.cimports.libc.string import memset
+from cython.cimports.libc.string import memcpy
 from cython.cimports.shadowmmu.engine.arena.events import Event, emit
 from cython.cimports.shadowmmu.engine.arena.role import role_level
 from cython.cimports.shadowmmu.engine.arena.spte import is_present
@@ -46,14 +46,10 @@ from cython.cimports.shadowmmu.engine.pages.zap import zap_pte
 @cython.nogil
 @cython.exceptval(check=False)
 def use_pae_root(kvm: KvmPtr, mmu: KvmMmuPtr, sp: ShadowPagePtr) -> cython.void:
-    """Put a level-3 root's table where a 32-bit CR3 reaches it, zeroed: freed entries must not come back (H5).
-
-    A PDPTE with nothing in it is 0 on every kernel.
-    """
+    """Put a level-3 root's table where a 32-bit CR3 reaches it, emptied: freed entries must not come back (H5)."""
     kvm.frame_private[frame_index(kvm, sp.spt)] = cython.NULL
     sp.spt = mmu.pae_root
-    sp.nothing = 0
-    memset(sp.spt, 0, PAGE_SIZE)
+    memcpy(sp.spt, kvm.empty_table, PAGE_SIZE)
     kvm.frame_private[frame_index(kvm, sp.spt)] = sp
 
 
@@ -85,7 +81,7 @@ def free_special_page(kvm: KvmPtr, sp: ShadowPagePtr) -> cython.void:
     """Unlink every child, then give the page back at once; pae_root stays, but no longer points to us (H7).
 
     A level-3 page has 4 entries, one above it has 1, as `shadow_walk` and `walker` bound the index; the audit holds the
-    others to be 0 (I13): children keep a pointer to each entry that is not unlinked (H2). No invalid list is handed on,
+    others to hold nothing (I13): children keep a pointer to each entry that is not unlinked (H2). No invalid list is handed on,
     so no child is zapped with its parent (R15).
     """
     i: cython.int
