@@ -9,7 +9,7 @@ COMPILED := $(shell find src -name '*.pxd')
 COMPILED += $(wildcard $(COMPILED:.pxd=.py))
 READY := $(VENV)/.built $(VENV)/.packages
 
-.PHONY: run test lint check count modules two-kernels kernel-sets museum fuzz-readers fuzz-face bench profile pgo unpgo soak sanitize coverage full guests \
+.PHONY: run test lint check count modules two-kernels kernel-sets special-sets museum fuzz-readers fuzz-face bench profile pgo unpgo soak sanitize coverage full guests \
 	package lock clean help .FORCE
 
 run: $(READY)  ## set up, then run the PAE guest on special shadow pages
@@ -51,6 +51,16 @@ kernel-sets: $(READY)  ## capture all sets on Linux KERNEL=6.1, 6.12 or 7.3, and
 	done
 	@$(BIN)/shadowmmu replay --kit build/capture/$(KERNEL)
 	@$(BIN)/shadowmmu replay --kit build/capture/$(KERNEL) --roots special
+
+OTHER_SETS := late apart beyond beyond_la57 wild wild_la57 wild_two
+SPECIAL_SETS := $(SETS) $(RANDOM_SETS) $(RULE_SETS) $(OTHER_SETS)
+
+special-sets: modules  ## capture all sets on KERNEL=6.1, 6.12 or 7.3 with special roots and replay them, oracle and audit looking on
+	@$(BIN)/python capture/capture.py build --kernel $(KERNEL)
+	@for set in $(SPECIAL_SETS); do \
+	  $(BIN)/python capture/capture.py run $$set --edit special --kernel $(KERNEL); test $$? -lt 2 || exit 2; \
+	done
+	@$(BIN)/shadowmmu replay --judge --kit build/capture/$(KERNEL) $(addsuffix _special,$(SPECIAL_SETS))
 
 fuzz-readers: $(READY) $(VENV)/.tests  ## broken files, captures and command lines, for SECONDS=60 or as long as you say
 	@$(BIN)/python tools/fuzz_readers.py --seconds $(or $(SECONDS),60)

@@ -58,7 +58,7 @@ def run(work: Path, guests: list[Path], host: Host, raw: Path, report: Report, s
     What guests left is kept, whatever becomes of those behind them. `report` gets each line of the console. `system`: files that
     take the place of the system's own.
     """
-    initrd, console, disk = work / "initrd.run", raw / "console.txt", work / "disk"
+    initrd, console, disk = raw / "initrd.gz", raw / "console.txt", raw / "disk"
     shutil.rmtree(raw, ignore_errors=True)
     raw.mkdir(parents=True)
     _add_guests(work, guests, system, initrd)

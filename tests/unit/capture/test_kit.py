@@ -345,7 +345,8 @@ def machine_run(tmp_path, monkeypatch):
     (tmp_path / "initrd.gz").write_bytes(b"")
 
     def run(console, *left):
-        def boot(_work, _host, memory, _initrd, disk, log, _report):
+        def boot(_work, _host, memory, initrd, disk, log, _report):
+            assert initrd.parent == disk.parent == tmp_path / "raw"  # of its own, as two sets may run at once
             assert memory.arguments == "hugepagesz=1G hugepages=1 huge=64" and memory.mib == 16 + 128 + 1024
             log.write_text(console)
             disk.write_bytes(b"".join(left))
