@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import pytest
-from guest_tables import ADDR
+from guest_tables import ADDR, READ, pae_guest, touch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shadowmmu import EngineError, GuestMemoryError, Vm
+from shadowmmu import EngineError, GuestMemoryError, Outcome, Vm
 from shadowmmu.check.audit import audit
+from shadowmmu.x86.pte import Pte
 
 PAGE, MIB2 = 1 << 12, 1 << 21
+ACCESSED = int(Pte.ACCESSED)
 PAGES = st.integers(0, 2047)
 OPERATIONS = st.one_of(
-    st.tuples(st.sampled_from(("unmap_hva", "invalidate_hva", "write_protect_hva", "allow")), PAGES, st.integers(1, 600)),
+    st.tuples(st.sampled_from(("unmap_hva", "invalidate_hva", "write_protect_hva", "allow", "age_hva")), PAGES, st.integers(1, 600)),
     st.tuples(st.just("level 2"), st.integers(0, 3), st.integers(1, 2)),
     st.tuples(st.just("level 1"), PAGES, st.integers(1, 300)),
     st.tuples(st.just("touch"), PAGES, st.booleans()),
@@ -91,3 +93,18 @@ def test_a_change_of_no_page_leaves_a_huge_page_whole(change: str) -> None:
     vm.vcpus[0].enter()
     vm.vcpus[0].page_fault(0x3000, 2)
     assert len(vm.rmap(0, 2)) == 1
+
+
+def test_what_is_in_use_is_told_once_and_mapped_anew_when_it_is_used() -> None:
+    """kvm_age_gfn clears A without a flush; a fault that comes after it has something to mend, and maps pages about it, too."""
+    vm = pae_guest()
+    assert touch(vm, 0x3000, READ) is Outcome.FIXED
+    (sptep,) = vm.rmap(0x103000, 1)
+    entry = vm.read_host_u64(sptep)
+    assert entry & ACCESSED and vm.age_hva(0x103000, PAGE)
+    assert vm.read_host_u64(sptep) == entry & ~ACCESSED
+    assert not vm.age_hva(0x103000, PAGE) and not vm.vcpus[0].enter().flush_all
+    assert touch(vm, 0x3000, READ) is Outcome.FIXED
+    assert vm.read_host_u64(sptep) == entry
+    assert touch(vm, 0x3000, READ) is Outcome.SPURIOUS
+    assert audit(vm) == []

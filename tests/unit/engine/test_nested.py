@@ -217,6 +217,25 @@ def test_a_nested_fault_tells_of_a_fetch_if_l1_has_nx_or_smep(kernel: str, smep:
     assert audit(vm) == []
 
 
+def test_ept_without_a_bits_takes_the_rights_of_what_was_in_use() -> None:
+    """What the host looks at (kvm_age_gfn) is then access-tracked, and gets its rights back by the next access."""
+    vm = Vm(memory_mib=8, tdp=True, vendor="vmx")
+    vcpu = vm.vcpus[0]
+    map_page(vm, "4-level", 0x20000)
+    put(vm, 0x23000 + 5 * 8, 0x200000 | 7 | 6 << 3)
+    assert vcpu.set_sregs(cr3=0, **LONG)
+    assert vcpu.nested_vmentry(cr0=1, cr3=0, cr4=0, efer=0, eptp=0x20000 | 6 | 3 << 3)
+    vcpu.enter()
+    assert vcpu.page_fault(0x5000, int(Pferr.WRITE)) == Outcome.FIXED
+    (sptep,) = vm.rmap(0x200000, 1)
+    entry = vm.read_host_u64(sptep)
+    assert entry & 7 == 7 and vm.age_hva(0x200000, 0x1000)
+    assert not vm.read_host_u64(sptep) & 7 and not vm.age_hva(0x200000, 0x1000)
+    assert vcpu.page_fault(0x5000, int(Pferr.WRITE)) == Outcome.FIXED
+    assert vm.read_host_u64(sptep) == entry
+    assert audit(vm) == []
+
+
 def test_ept_execute_only_and_its_faults() -> None:
     """Shadow EPT: a page that may only be fetched from, and the exit qualification of what is refused."""
     vm = Vm(memory_mib=8, tdp=True, vendor="vmx")

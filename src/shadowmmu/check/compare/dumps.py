@@ -18,6 +18,7 @@ from shadowmmu.x86.pte import Pte
 
 P, LARGE, PRESENT = int(Pte.PRESENT), int(Pte.PAGE_SIZE), int(Spte.MMU_PRESENT)
 AGED = "kvm_age_hva"
+"""The MMU notifier's event where the host looks which of its pages are in use, as DAMON and the reclaim of memory do."""
 NOTHING = 0, int(Spte.NONPRESENT_BIT_63)
 """Entries in which there is nothing, on one kernel or another."""
 _SOFT = 0xFFF0_0000_0000_0000

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from shadowmmu.captures.capture import Dump
 from shadowmmu.captures.markers import Mark, parse
 from shadowmmu.check.compare.counters import compare_counters
-from shadowmmu.check.compare.dumps import DumpComparison, cleared_by_host
+from shadowmmu.check.compare.dumps import DumpComparison
 from shadowmmu.check.compare.result import page_at
 from shadowmmu.check.replay.state import ReplayState
 from shadowmmu.check.replayed.cpu import ACCESSED_DIRTY
@@ -29,7 +29,6 @@ class Observer:
         """Those still to come, by the guest's marker that they were taken at."""
         self.last_dump = next((dump for dump in capture.dumps if dump.tag == FINAL), None)
         self.counters = {counters.tag: counters.values for counters in capture.counters}
-        self.cleared = cleared_by_host(capture)
         self.expects_value = False
         """The value that the guest tells next was loaded from memory by the present operation."""
         self.emulated = False
@@ -127,7 +126,7 @@ class Observer:
             return
         if dump.level != cpu.level:
             raise replay.diverge(f"dump {dump.tag}: the kernel's root has level {dump.level}, ours {cpu.level}")
-        comparison = DumpComparison(replay.vm, replay.side.matcher, dump, cleared=self.cleared)
+        comparison = DumpComparison(replay.vm, replay.side.matcher, dump)
         found = comparison.run(cpu.root)
         if found:
             raise replay.diverge(f"dump {dump.tag}: {found.text}", page_at(replay.vm, found.table))

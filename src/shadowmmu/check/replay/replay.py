@@ -16,6 +16,7 @@ from shadowmmu.captures.instructions import control_register_written, immediate_
 from shadowmmu.captures.lookahead import efer_written, gets_gp, goes_to_l1, pgd_loaded, rest_of_exit, synced_before_reschedule
 from shadowmmu.captures.markers import CREATES_VCPU, Mark, parse
 from shadowmmu.captures.validate import is_end
+from shadowmmu.check.compare.dumps import AGED
 from shadowmmu.check.compare.origin import with_origins
 from shadowmmu.check.compare.result import Diverged, Divergence, ReplayResult, page_at
 from shadowmmu.check.replay.judge import Judge
@@ -133,6 +134,12 @@ class Replay(ReplayState):
         efer = efer_written(self.events, self.at)
         if efer is not None:
             self.refused = not self.give(lambda side: side.vcpu.set_efer(efer & ~LMA | side.vcpu.efer & LMA))
+
+    def on_other(self, event: e.Other) -> None:
+        if event.ev == AGED:
+            start, end = int(event.fields["start"]), int(event.fields["end"])
+            self.give(lambda side: side.host.age(start, end))
+        self.streams.expect(self.at, event)
 
     def on_entry(self, event: e.VmEntry) -> None:
         try:
@@ -379,6 +386,7 @@ _HANDLERS: dict[type[AnyEvent], Callable[..., bool | None]] = {
     e.NestedVmexitInject: Replay.on_vmexit,
     e.NestedVmenterFailed: Replay.on_switch_failed,
     e.Marker: Replay.on_marker,
+    e.Other: Replay.on_other,
 }
 
 

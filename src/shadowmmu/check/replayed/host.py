@@ -41,6 +41,8 @@ class ReplayedHost:
         )
         self.live: dict[int, tuple[int, int, int]] = {}
         """Slot -> gpa, size, offset in user memory."""
+        self.hvas: dict[int, int] = {}
+        """Slot -> where its memory was in the captured VMM."""
         self.readonly: set[int] = set()
         """Slots that the guest may not write."""
         self.protected: set[int] = set()
@@ -117,7 +119,16 @@ class ReplayedHost:
         hva = self.regions[slot, size]
         self.vm.set_memslot(slot, gpa, size, hva, log_dirty=bool(flags & 1), readonly=bool(flags & 2))
         self.live[slot] = gpa, size, hva
+        self.hvas[slot] = mark.fields.get("hva", 0)
         (self.readonly.add if flags & 2 else self.readonly.discard)(slot)
+
+    def age(self, start: int, end: int) -> None:
+        """The captured host looked whether these bytes of the VMM's memory are in use."""
+        for slot, (_, size, offset) in self.live.items():
+            base = self.hvas[slot]
+            first, last = max(start, base), min(end, base + size)
+            if first < last:
+                self.vm.age_hva(offset + first - base, last - first)
 
     def _madvise_dontneed(self, mark: Mark) -> None:
         hva, size = self.hva(mark["gpa"]), mark["size"]

@@ -41,6 +41,7 @@ from cython.cimports.shadowmmu.engine.face.vcpu import make_vcpu
 from cython.cimports.shadowmmu.engine.face.views import entries_of, view_page, view_slot
 from cython.cimports.shadowmmu.engine.memory.guest_memory import InterleaveEvent, InterleavePoint, guest_bytes, read_guest, write_guest
 from cython.cimports.shadowmmu.engine.memory.host_memory import (
+    age_hva_range,
     back_by_level,
     discard_hva_range,
     host_writable,
@@ -301,6 +302,11 @@ class Vm:
         """The host's own tables for the range change, its pages do not (a VMA is split, say): translations are found anew."""
         self.check_hva(hva, size)
         unmap_hva_range(self.kvm, hva >> 12, (hva + size) >> 12)
+
+    def age_hva(self, hva: int, size: int) -> bool:
+        """The host looks which of the pages are in use, and forgets it (mmu_notifier_clear_young): whether one was since the last time."""
+        self.check_hva(hva, size)
+        return age_hva_range(self.kvm, hva >> 12, (hva + size) >> 12)
 
     def write_protect_hva(self, hva: int, size: int, writable: bool = False) -> None:
         """The host changes its right to write the pages (mprotect)."""

@@ -28,40 +28,59 @@ from cython.cimports.shadowmmu.engine.arena.state import (
 )
 from cython.cimports.shadowmmu.engine.arena.tlb import flush_remote_tlbs
 from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_rmap, hva_entry, set_hva_entry
-from cython.cimports.shadowmmu.engine.memory.rmap import zap_all_rmap_sptes
+from cython.cimports.shadowmmu.engine.memory.rmap import age_rmap, zap_all_rmap_sptes
 
 
-def unmap_in_slot(kvm: KvmPtr, slot: MemSlotPtr, start: u64, end: u64) -> cython.bint:
-    """Zap every mapping, of every size, of the part of the range that lies in the slot.
-
-    In the kernel: kvm_zap_rmap, kvm_handle_gfn_range, kvm_unmap_gfn_range.
-    """
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def for_each_rmap(kvm: KvmPtr, slot: MemSlotPtr, start: u64, end: u64, act: rmap_handler_t) -> cython.bint:
+    """kvm_handle_gfn_range: the mappings, of every size, of the part of the range that lies in the slot; True if `act` says so once."""
     first: u64 = start if start > slot.hva else slot.hva
     last: u64 = end if end < slot.hva + slot.npages else slot.hva + slot.npages
-    any_zapped: cython.bint = False
+    any_done: cython.bint = False
     page: u64
     level: cython.int
     for page in range(first, last):
         gfn: gfn_t = slot.base_gfn + page - slot.hva
         for level in range(1, 4):
-            if zap_all_rmap_sptes(kvm, gfn_to_rmap(slot, gfn, level)):
-                any_zapped = True
-    return any_zapped
+            if act(kvm, gfn_to_rmap(slot, gfn, level)):
+                any_done = True
+    return any_done
 
 
-def unmap_hva_range(kvm: KvmPtr, start: u64, end: u64) -> cython.void:
-    """invalidate_range_start and _end in one: faults that looked the page up before must retry (mmu_invalidate_seq)."""
-    flush: cython.bint = False
+def unmap_in_slot(kvm: KvmPtr, slot: MemSlotPtr, start: u64, end: u64) -> cython.bint:
+    """kvm_unmap_gfn_range, kvm_zap_rmap: zap the mappings of a part of a slot; True if there was one."""
+    return for_each_rmap(kvm, slot, start, end, zap_all_rmap_sptes)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def handle_hva_range(kvm: KvmPtr, start: u64, end: u64, act: rmap_handler_t) -> cython.bint:
+    """kvm_handle_hva_range: the same of every slot that the range is in."""
+    any_done: cython.bint = False
     as_id: cython.int
     i: cython.int
     for as_id in range(ADDRESS_SPACES):
         for i in range(MAX_SLOTS):
             slot: MemSlotPtr = cython.address(kvm.slots[as_id][i])
-            if slot.npages and start < slot.hva + slot.npages and slot.hva < end and unmap_in_slot(kvm, slot, start, end):
-                flush = True
+            if slot.npages and start < slot.hva + slot.npages and slot.hva < end and for_each_rmap(kvm, slot, start, end, act):
+                any_done = True
+    return any_done
+
+
+def unmap_hva_range(kvm: KvmPtr, start: u64, end: u64) -> cython.void:
+    """invalidate_range_start and _end in one: faults that looked the page up before must retry (mmu_invalidate_seq)."""
+    flush: cython.bint = handle_hva_range(kvm, start, end, zap_all_rmap_sptes)
     kvm.mmu_invalidate_seq += 1
     if flush:
         flush_remote_tlbs(kvm)
+
+
+def age_hva_range(kvm: KvmPtr, start: u64, end: u64) -> cython.bint:
+    """kvm_mmu_notifier_clear_young, kvm_age_gfn: the host looks which of its pages are in use; True if one was."""
+    return handle_hva_range(kvm, start, end, age_rmap)
 
 
 def discard_hva_range(kvm: KvmPtr, start: u64, end: u64) -> cython.void:

@@ -9,6 +9,7 @@ cdef void drop_spte(Kvm *kvm, spte_t *sptep) noexcept nogil
 cdef void rmap_add(Kvm *kvm, MemSlot *slot, spte_t *sptep, gfn_t gfn, int access) noexcept nogil
 cdef bint spte_write_protect(Kvm *kvm, spte_t *sptep, bint pt_protect) noexcept nogil
 cdef bint rmap_write_protect(Kvm *kvm, u64 *head, bint pt_protect) noexcept nogil
+cdef bint age_rmap(Kvm *kvm, u64 *head) noexcept nogil
 cdef bint zap_all_rmap_sptes(Kvm *kvm, u64 *head) noexcept nogil
 cdef bint slot_write_protect_gfn(Kvm *kvm, MemSlot *slot, gfn_t gfn, int min_level) noexcept nogil
 

@@ -9,7 +9,7 @@ Inline in the .pxd, since they run in every fault: `sp_gfn_of`, `set_translation
 
 import cython
 from cython.cimports.shadowmmu.engine.arena.role import Access, role_access, role_level
-from cython.cimports.shadowmmu.engine.arena.spte import is_accessed, is_dirty, is_present, is_writable, spte_pfn
+from cython.cimports.shadowmmu.engine.arena.spte import is_accessed, is_dirty, is_present, is_writable, mark_for_access_track, spte_pfn
 from cython.cimports.shadowmmu.engine.arena.state import (
     RMAP_RECYCLE_THRESHOLD,
     Bug,
@@ -117,6 +117,19 @@ def rmap_write_protect(kvm: KvmPtr, head: p_u64, pt_protect: cython.bint) -> cyt
             flush = True
         sptep = pte_list_next(cython.address(it))
     return flush
+
+
+def age_rmap(kvm: KvmPtr, head: p_u64) -> cython.bint:
+    """kvm_age_rmap, mmu_spte_age: forget that the mappings in a list were accessed; True if one was. No TLB is flushed for it."""
+    young: cython.bint = False
+    it: PteListIter
+    sptep: p_spte = pte_list_first(head[0], cython.address(it))
+    while sptep != cython.NULL:
+        if is_accessed(kvm, sptep[0]):
+            sptep[0] = mark_for_access_track(kvm, sptep[0])
+            young = True
+        sptep = pte_list_next(cython.address(it))
+    return young
 
 
 def slot_write_protect_gfn(kvm: KvmPtr, slot: MemSlotPtr, gfn: gfn_t, min_level: cython.int) -> cython.bint:
