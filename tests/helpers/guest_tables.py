@@ -73,4 +73,6 @@ def page_of(vm: Vm, gfn: int, level: int) -> ShadowPageView:
 
 
 def entries(vm: Vm, page: ShadowPageView) -> tuple[int, ...]:
-    return struct.unpack("<512Q", vm.read_host(page.hpa, 4096))
+    """Its 512 entries; 0 where nothing is, whatever the kernel writes there."""
+    nothing = vm.nothing_in(page.hpa)
+    return tuple(0 if entry == nothing else entry for entry in struct.unpack("<512Q", vm.read_host(page.hpa, 4096)))

@@ -32,7 +32,7 @@ def load_anew(vm: Vm) -> ShadowPageView:
 def linked(vm: Vm, root: ShadowPageView) -> dict[int, int]:
     """Index -> gfn of the page below."""
     pages = {page.hpa: page.gfn for page in vm.shadow_pages()}
-    return {index: pages[entry & ADDR] for index, entry in enumerate(entries(vm, root)) if entry != vm.nothing_in(root.hpa)}
+    return {index: pages[entry & ADDR] for index, entry in enumerate(entries(vm, root)) if entry}
 
 
 @pytest.mark.parametrize("name", list(GUESTS))
