@@ -88,6 +88,8 @@ class World:
                 setattr(target, call.name, arguments[0])
             except AttributeError:
                 return
+        if found is False and call.name in ("nested_vmrun", "nested_vmentry"):
+            target.nested_vmexit()  # as these ask: till then registers are L1's, and what changes them leaves the MMU half in L2
         if call.name == "save":
             self.states.append(found)
         self.look(found)
