@@ -377,7 +377,10 @@ class GuestAuthor(HostAuthor):
         entry = self._entry(tlb.mode.levels, tlb.mode.steps[used.step].level, hostile=0.3)
         if random.random() < 0.3:
             entry = used.entry ^ random.choice((1, 2, 4))
-        self._add(Kind.INVLPG, vcpu, gva)
+        if random.random() < 0.5:
+            self._add(Kind.ZAP_ALL, vcpu)  # no table is protected yet, so that the store need not wait
+        else:
+            self._add(Kind.INVLPG, vcpu, gva)
         self._add(Kind.RACE, vcpu, gva, random.choice(ACCESSES) | random.getrandbits(1) << 12 | size << 16, used.pa, entry)
         self._add(Kind.ACCESS, random.getrandbits(1), gva, random.choice(ACCESSES), 8, 0)
 
