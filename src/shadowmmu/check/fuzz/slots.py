@@ -126,6 +126,7 @@ class DirectMap:
 
     def __init__(self, slots: Slots, oracle: Oracle) -> None:
         self.slots, self.oracle = slots, oracle
+        self.gpa = 0
 
     def completed(self, gva: int, access: int, ac: bool, hpa: int) -> None:
         if self.slots.host(gva) != hpa or not self.slots.writable(gva):
@@ -141,7 +142,10 @@ class DirectMap:
 
     def before_walk(self, gva: int, access: int, ac: bool, emulated: bool = False) -> None:
         """No tables of L1's are walked."""
+        self.gpa = gva
 
     def after_walk(self, outcome: str, gpa: int | None, exception: tuple[Any, ...] | None) -> None:
         if exception is not None:
             raise Violation(f"L1 gets {exception} for a physical address")
+        if outcome == "EMULATE" and self.slots.host(self.gpa) is None:
+            self.oracle.unguarded.mmio.add(self.gpa >> 12)
