@@ -253,17 +253,19 @@ class GuestAuthor(HostAuthor):
         self._add(Kind.ACCESS, 1 - vcpu, gva, user, 8, 0)
 
     def dance(self, vcpu: int) -> None:
-        """With PCIDs: change an entry, go to another PCID and back keeping translations, some invalidation on the way."""
+        """Change an entry, go to other tables and back, with PCIDs keeping translations; some invalidation on the way."""
         random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
-        gva = random.choice(self.recent)
-        trail = self._look(vcpu, gva) if tlb.cr4 & CR4_PCIDE and gva in self.guest.reach[tlb.mode.levels] else []
-        if not trail or not trail[-1].address:
+        gva, pcids = random.choice(self.recent), bool(tlb.cr4 & CR4_PCIDE)
+        trail = self._look(vcpu, gva) if tlb.mode.levels > 3 and gva in self.guest.reach[tlb.mode.levels] else []
+        if not trail or not trail[-1].address or self.guest.nested:
             return
-        keep, here = 1 << 63, tlb.cr3
-        there = self._root() & ~0xFFF | random.choice((here & 0xFFF, random.randrange(3)))
+        keep, here = pcids << 63, tlb.cr3
         self._add(Kind.ACCESS, vcpu, gva, 0, 8, 0)
         self._change_leaf(vcpu, trail[-1])
-        self._add(Kind.CR3, vcpu, there | keep)
+        there = here
+        for _ in range(random.choice((1, 1, 2, 3))):  # so many roots are kept
+            there = self._root() & ~0xFFF | (random.choice((here & 0xFFF, random.randrange(3))) if pcids else 0)
+            self._add(Kind.CR3, vcpu, there | keep)
         self._add(Kind.ACCESS, vcpu, self._gva(tlb.mode.levels), random.choice(ACCESSES), 8, 0)
         fate = random.randrange(4)
         if fate == 0:
