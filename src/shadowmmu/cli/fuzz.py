@@ -24,7 +24,7 @@ from shadowmmu.view.draw_fuzz import draw_fuzz
 
 def fuzz(
     *,
-    seed: int = 0,
+    seed: Annotated[int, Parameter(validator=validators.Number(gte=0, lt=1 << 64))] = 0,
     operations: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 30_000,
     roots: Roots = "special",
     kernel: KernelName = DEFAULT_KERNEL,

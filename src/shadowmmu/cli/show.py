@@ -104,7 +104,9 @@ def show(
     if diff is not None:
         return _diff(found, guest, roots, diff, json)
     run = GuestRun(found, guest, roots=roots)
-    number = None if at is None else int(at) if at.isdecimal() and int(at) else exit_of(found, guest, roots, [Moment(at)])[0]
+    number = (
+        None if at is None else int(at) if at.isdecimal() and len(at) < 12 and int(at) else exit_of(found, guest, roots, [Moment(at)])[0]
+    )
     report = _run_to(run, number, l2)
     vm = run.machine.vm
     shown = Shown(exit=report.exits, broke=report.broke)

@@ -162,6 +162,23 @@ def test_little_memory_is_one_line(kilobytes: int) -> None:
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
 
 
+OPTIONS = {
+    "seed": ["fuzz", "--operations", "5", "--seed"],
+    "operations": ["fuzz", "--seconds", "1", "--operations"],
+    "exits": ["run", "nonpaging", "--audit", "off", "--max-exits"],
+    "exit": ["show", "nonpaging", "--at"],
+    "address": ["show", "nonpaging", "--at", "3", "--address"],
+    "event": ["replay", "shadow/p32_basic", "--at"],
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("number", ["-1", str(1 << 64), "1" + "0" * 30, "9" * 5000])
+def test_a_number_that_is_too_large_or_small_is_one_line(option: str, number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code = call([*OPTIONS[option], number])
+    assert code in (0, 2) and capsys.readouterr().err.count("\n") == (code == 2)
+
+
 # --- Ctrl-C
 
 

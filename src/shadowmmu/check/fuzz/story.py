@@ -88,7 +88,7 @@ def _setup(head: dict[str, str]) -> Setup:
     if head.keys() != known:
         raise ValueError(f"before its operations it must have a line each of {', '.join(sorted(known))}, and no other")
     modes = tuple(head["modes"].split())
-    if not head["seed"].isdecimal() or len(head["seed"]) > 20:
+    if not head["seed"].isdecimal() or len(head["seed"]) > 20 or int(head["seed"]) >= 1 << 64:
         raise ValueError(f"its seed is {head['seed'][:40]!r}, not a number")
     for what, value, allowed in (("roots", head["roots"], ROOT_DESIGNS), ("kernel", head["kernel"], KERNELS)):
         if value not in allowed:
