@@ -40,7 +40,7 @@ class Moment:
 
     def _parse(self, text: str) -> None:
         """Raises BadInput."""
-        if text.isdecimal() and int(text) > 0 and len(text) < 12:
+        if text.isdecimal() and len(text) < 12 and int(text) > 0:
             self.nth = int(text)
             return
         found = _PHRASE.fullmatch(" ".join(text.split()))
