@@ -68,9 +68,8 @@ class Unfold:
     def line(self, line: str) -> str | None:
         """The line as it was sent; None: it goes on in the next one."""
         line = line.rstrip("\r\n\0 \t")
-        if line[:2] in ("> ", ">>", ">", "| ") or (line[:1] in " |>" and (found := _QUOTE.match(line))):
-            found = _QUOTE.match(line)
-            line = line[found.end() :] if found and not line.startswith("=>") else line
+        if line.lstrip()[:1] in (">", "|") and (found := _QUOTE.match(line)):
+            line = line[found.end() :]
         if "=3D" in line or line.endswith(("=20", "=")):
             self.quoted_printable = True
             if line.endswith("=") and not line.endswith("=="):

@@ -23,4 +23,8 @@ ALWAYS = {kind: cases[0].origin for kind, cases in _BY_KIND.items() if cases[0].
 
 def origin_of(around: Around) -> Origin:
     """The row of the event in the middle."""
-    return next(case.origin for case in _BY_KIND[type(around.event)] if case.applies(around))
+    cases = _BY_KIND[type(around.event)]
+    for case in cases:
+        if case.applies(around):
+            return case.origin
+    return cases[-1].origin

@@ -64,11 +64,18 @@ class Around:
 
     def cause(self, *passed: type[AnyEvent]) -> AnyEvent | None:
         """The nearest event before that is none of these kinds."""
-        return next((event for event in self.back() if not isinstance(event, passed)), None)
+        skipped = UNRELATED + passed
+        for event in reversed(self.before):
+            if not isinstance(event, skipped):
+                return event
+        return None
 
     def last(self, *kinds: type[AnyEvent]) -> AnyEvent | None:
         """The nearest event before that is of one of these kinds."""
-        return next((event for event in self.back() if isinstance(event, kinds)), None)
+        for event in reversed(self.before):
+            if isinstance(event, kinds) and not isinstance(event, UNRELATED):
+                return event
+        return None
 
 
 class Case(msgspec.Struct, frozen=True):
