@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 from iced_x86 import Mnemonic
 
@@ -36,8 +36,21 @@ _NO_CODE = -1
 """Of an exit that is not told by its code."""
 
 
+class Listener(Protocol):
+    """Takes events of the vCPU loop, in order with those of the MMU."""
+
+    def tell(self, event: AnyEvent) -> None: ...
+
+    def tell_injection(self, event: e.InjException) -> None: ...
+
+    def exited(self) -> None: ...
+
+    def take_return(self) -> AnyEvent | None:
+        """Take the return of a fault back."""
+
+
 class KvmWitness(Witness):
-    """`tell` takes events in order with those of the MMU; `take_return` takes the return of a fault back.
+    """Of one vCPU.
 
     memory   as KVM's emulator sees it
     fetcher  of the instructions at exits: it reads what the CPU has fetched, or through `memory` where KVM emulates
@@ -50,11 +63,10 @@ class KvmWitness(Witness):
         memory: EmulatorMemory,
         fetcher: Fetcher,
         pdptes: Pdptes,
-        tell: Callable[[AnyEvent], None],
-        take_return: Callable[[], AnyEvent | None],
+        listener: Listener,
     ) -> None:
         self._vcpu, self._cpu, self._memory, self._fetcher, self._pdptes = vcpu, cpu, memory, fetcher, pdptes
-        self._tell, self._take_return = tell, take_return
+        self._listener, self._tell = listener, listener.tell
         self._skipper = Fetcher(memory)
         self._returned: AnyEvent | None = None
         self.entered_on: tuple[int | None, int] = None, 0
@@ -66,6 +78,7 @@ class KvmWitness(Witness):
     # --- exits
 
     def exited(self, exit_: Exit) -> None:
+        self._listener.exited()
         self._pdptes.hide()
         code = _exit_code(exit_)
         if code in TOLD_EXITS and not self._changes_nothing(exit_):
@@ -93,12 +106,12 @@ class KvmWitness(Witness):
         return not (value ^ cr0) & ~int(Cr0.TS | Cr0.MP)
 
     def emulates(self, address: int) -> None:
-        self._take_return()  # the emulator's own, which has none here
+        self._listener.take_return()  # the emulator's own, which has none here
         direct = self._vcpu.vm.tdp and self._vcpu.mmu_name == "root"
         self._memory.begin_emulation(address if direct else None)
 
     def leaves_l2(self, code: int, info_1: int, info_2: int) -> None:
-        self._returned = self._take_return() if code == SvmExit.NESTED_PAGE_FAULT else None
+        self._returned = self._listener.take_return() if code == SvmExit.NESTED_PAGE_FAULT else None
         self._tell(e.NestedVmexitInject(exit_code=Word(code), exit_info1=Word(info_1), exit_info2=Word(info_2)))
 
     def left_l2(self) -> None:
@@ -115,6 +128,7 @@ class KvmWitness(Witness):
             self._tell_injection(pending.event, again=False)
 
     def delivery_faults(self, gva: int, code: int) -> None:
+        self._listener.exited()
         self._tell(e.PageFault(guest_rip=self._rip(), fault_address=Word(gva), error_code=Word(code)))
 
     def delivers_again(self, pending: Pending) -> None:
@@ -127,7 +141,8 @@ class KvmWitness(Witness):
         if event.is_exception:
             has = event.pushes_error_code
             code = event.error_code if has else 0
-            self._tell(e.InjException(exception=Word(event.vector), has_error=Word(has), error_code=Word(code), reinjected=Word(again)))
+            told = e.InjException(exception=Word(event.vector), has_error=Word(has), error_code=Word(code), reinjected=Word(again))
+            (self._tell if again else self._listener.tell_injection)(told)
 
 
 def _exit_code(exit_: Exit) -> int:

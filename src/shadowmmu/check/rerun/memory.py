@@ -4,15 +4,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from shadowmmu import Vcpu
 from shadowmmu.check.rerun.pdptes import Pdptes
 from shadowmmu.hardware.second_level import SecondLevelFault
 from shadowmmu.machine.memory.cpu_walk import tables_of
-from shadowmmu.machine.memory.linear_memory import FETCH, PAGE_SIZE, READ, SYSTEM, USER, GuestMemory, NoMemory, Span
+from shadowmmu.machine.memory.linear_memory import (
+    FETCH,
+    PAGE_SIZE,
+    READ,
+    SYSTEM,
+    USER,
+    WRITE,
+    GuestFault,
+    GuestMemory,
+    NoMemory,
+    Span,
+)
+from shadowmmu.x86.vectors import PF
 
 MMIO_BYTE = b"\x5a"
 """What the captures' VMM answers to a load from memory that is not there."""
+
+
+NOT_YET = -1
+"""The guest physical address of a part that has not been walked for."""
+
+
+class Unwalked(NamedTuple):
+    """An access of which KVM walks for a page only when it stores there."""
+
+    first: int
+    """The first of its parts."""
+    gva: int
+    access: int
 
 
 class EmulatorMemory(GuestMemory):
@@ -30,18 +56,52 @@ class EmulatorMemory(GuestMemory):
         self._fault_gpa: int | None = None
         self._mmio: set[int] = set()
         """Pages that KVM took for MMIO, memory or not, when an operand was last found there."""
+        self._unwalked: dict[Span, Unwalked] = {}
+        """What KVM walks for when it stores, by what has been located."""
 
     def begin_emulation(self, gpa: int | None) -> None:
         """`gpa`: where the access that is emulated leads, if a nested page fault told."""
         self._fault_gpa = gpa
+        self._unwalked.clear()
 
     def locate(self, gva: int, size: int, access: int) -> Span:
-        """KVM looks whether the address found is the last that was MMIO (vcpu_is_mmio_gpa); not for a load of tables or code."""
+        """KVM looks whether the address found is the last that was MMIO (vcpu_is_mmio_gpa); not for a load of tables or code.
+
+        A store across two pages walks for the second when the first has been written (emulator_read_write)."""
+        room = PAGE_SIZE - gva % PAGE_SIZE
+        if size > room and access & WRITE and not access & SYSTEM:
+            span = (*self._locate(gva, room, access), (NOT_YET, size - room))
+            self._unwalked[span] = Unwalked(1, gva, access)
+            return span
+        return self._locate(gva, size, access)
+
+    def locate_change(self, gva: int, size: int, access: int) -> Span:
+        """KVM walks twice: as a load, and when it writes back. A load that faults tells of a write."""
+        try:
+            span = self._locate(gva, size, access)
+        except GuestFault as fault:
+            raise GuestFault(PF, fault.event.error_code | WRITE, fault.event.cr2) from None
+        self._unwalked[span] = Unwalked(0, gva, access | WRITE)
+        return span
+
+    def _locate(self, gva: int, size: int, access: int) -> Span:
         span = super().locate(gva, size, access)
         operand = not access & (SYSTEM | FETCH)
         for gpa, _ in span:
             (self._mmio.add if operand and self.vcpu.is_mmio_gpa(gpa) else self._mmio.discard)(gpa // PAGE_SIZE)
         return span
+
+    def store(self, span: Span, value: int) -> None:
+        unwalked = self._unwalked.pop(span, None)
+        if unwalked is None:
+            super().store(span, value)
+            return
+        gva = unwalked.gva
+        for part, (gpa, size) in enumerate(span):
+            if part >= unwalked.first:
+                ((gpa, _),) = self._locate(gva, size, unwalked.access)
+            super().store(((gpa, size),), value & (1 << 8 * size) - 1)
+            gva, value = gva + size, value >> 8 * size
 
     def load_memory(self, gpa: int, size: int) -> bytes | None:
         return None if gpa // PAGE_SIZE in self._mmio else super().load_memory(gpa, size)

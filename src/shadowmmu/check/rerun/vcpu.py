@@ -8,7 +8,7 @@ from functools import partial
 
 from shadowmmu import Vcpu
 from shadowmmu.check.rerun.captured_cpu import ACCESSED_PDPTE, CapturedCpu
-from shadowmmu.check.rerun.kvm_witness import KvmWitness
+from shadowmmu.check.rerun.kvm_witness import KvmWitness, Listener
 from shadowmmu.check.rerun.memory import EmulatorMemory, FetchedCode
 from shadowmmu.check.rerun.pdptes import Pdptes
 from shadowmmu.machine.emulator.decode import Fetcher
@@ -20,7 +20,6 @@ from shadowmmu.machine.loop.vcpu_loop import VcpuLoop
 from shadowmmu.machine.seam import ExitKind, Ports, State
 from shadowmmu.machine.vcpu.cpuid import Cpuid
 from shadowmmu.machine.vcpu.processor import Processor
-from shadowmmu.trace.events import AnyEvent
 
 FEATURES = frozenset(("la57", "svm", "npt"))
 """What the captured guests' CPUID offers beside the usual; CR4 follows the capture's set-up."""
@@ -32,19 +31,17 @@ class CapturedVcpu:
     ports                    by which the guest talks
     on_store, on_host_store  hear of stores that the CPU does not do itself
     on_mmio                  user space's: (gpa, size, is a write)
-    tell                     takes events of the vCPU loop, in order with those of the MMU
-    take_return              takes the return of a fault back
+    listener                 takes events of the vCPU loop, in order with those of the MMU
     """
 
     def __init__(
         self,
         vcpu: Vcpu,
         ports: Ports,
+        listener: Listener,
         on_store: Callable[[int, int], None],
         on_host_store: Callable[[int, int], None],
         on_mmio: Callable[[int, int, bool], None],
-        tell: Callable[[AnyEvent], None],
-        take_return: Callable[[], AnyEvent | None],
     ) -> None:
         intercepts = NESTED_PAGING if vcpu.vm.tdp else SHADOW_PAGING
         self.cpu = CapturedCpu(vcpu.vm.host_regions(), ports, self._guard, intercepts)
@@ -52,7 +49,7 @@ class CapturedVcpu:
         self.memory = EmulatorMemory(vcpu, on_store, on_mmio, self.pdptes)
         self.fetched = FetchedCode(vcpu)
         self.fetcher = Fetcher(self.fetched)
-        self.witness = KvmWitness(vcpu, self.cpu, self.memory, self.fetcher, self.pdptes, tell, take_return)
+        self.witness = KvmWitness(vcpu, self.cpu, self.memory, self.fetcher, self.pdptes, listener)
         cpuid = Cpuid(0, vcpu.vm.config, FEATURES)
         self.processor = Processor(vcpu, self.cpu, cpuid, intercepts, self.memory, self.fetcher, self.witness)
         write = partial(write_control, writers={register: self._on_marked(write) for register, write in WRITERS.items()})

@@ -47,6 +47,8 @@ class Vmm:
         self.script = Script(capture.guest)
         self._on_marker, self._on_stats = on_marker, on_stats
         self._events: list[AnyEvent] = []
+        self._exit_at = 0
+        """Which of them was the first behind the last exit."""
         self._seq = 0
         self._registers: Mark | None = None
         """Registers that user space has set while the CPU stood behind its OUT."""
@@ -60,7 +62,7 @@ class Vmm:
         self.host.seed_frames()
         state, vcpu = self.capture.guest.entry_state, self.vm.vcpus[0]
         self.host.set_sregs(vcpu, state)
-        self.vcpu = CapturedVcpu(vcpu, self, self._stored, self._host_stored, self._mmio, self.tell, self._take_return)
+        self.vcpu = CapturedVcpu(vcpu, self, self, self._stored, self._host_stored, self._mmio)
         self.cpu = self.vcpu.cpu
         self.cpu.set_state(starting_state(state))
         self.vm.start_trace(1 << 16)
@@ -79,7 +81,18 @@ class Vmm:
         self._pull()
         self._events.append(event)
 
-    def _take_return(self) -> AnyEvent | None:
+    def tell_injection(self, event: e.InjException) -> None:
+        """KVM injects when it has served requests, and before it loads a root (vcpu_enter_guest)."""
+        self._pull()
+        loads = [at for at, told in enumerate(self._events) if at >= self._exit_at and isinstance(told, e.MmuLoad)]
+        self._events.insert(loads[-1] if loads else len(self._events), event)
+
+    def exited(self) -> None:
+        """What the MMU does from here on it does upon this exit."""
+        self._pull()
+        self._exit_at = len(self._events)
+
+    def take_return(self) -> AnyEvent | None:
         """The return of the fault that the MMU has just handled, as KVM has more to do before it returns."""
         self._pull()
         if self._events and isinstance(self._events[-1], e.MmuPageFaultRet):
@@ -89,7 +102,7 @@ class Vmm:
     def take(self) -> list[AnyEvent]:
         """Everything since the last call."""
         self._pull()
-        events, self._events = self._events, []
+        events, self._events, self._exit_at = self._events, [], 0
         return events
 
     def _mark(self, text: str) -> None:

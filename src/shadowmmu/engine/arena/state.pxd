@@ -258,7 +258,7 @@ cdef struct Rules:                          # what kernels do otherwise than Lin
     u8 sregs_flush                          # KVM_SET_SREGS that resets the MMU flushes the guest's TLB
     u8 wide_error_code                      # bits 32 and 33 of an error code reach the fault path
     u8 ignores_self_change                  # a large page over its own tables is limited by what is shadowed alone
-    u8 retries_zapped                       # L1's write to a shadowed table is tried again only if something was zapped
+    u8 retries_zapped                       # an access to a shadowed table is tried again only if something was zapped
     u8 nx_marks_nonpaging                   # pages below nonpaging roots count as split for NX, too
     u8 nx_keeps_marked                      # a small table stops a huge page only if it was made for NX
     u8 smep_in_role                         # CR4.SMEP makes pages of its own whatever CR0.WP is
@@ -266,6 +266,7 @@ cdef struct Rules:                          # what kernels do otherwise than Lin
     u8 dirties_writable                     # D comes with W also if the old leaf was writable
     u8 zaps_written_child                   # an emulated write zaps a nested child that it leaves without parents
     u8 short_mmio_gen                       # a mark's generation has 18 bits, not 19
+    u8 unprotects_late                      # a fault in a delivery stops shadowing only what is in the way of a write
     u8 nonpresent_bit_63                    # an entry with nothing in it is bit 63 alone, not 0
     u8 lifts_no_ept                         # with CR0.WP=0 nothing is made writable in L1's EPT
     u8 moved_ept_bits                       # KVM's own bits of an EPT entry lie elsewhere
@@ -308,6 +309,13 @@ cdef struct NestedState:                    # what L1 gave VMRUN, and what #VMEX
     u64 l1_cr0, l1_cr3, l1_cr4, l1_efer
 ctypedef NestedState *NestedStatePtr
 
+cdef struct Retry:                          # an instruction that is emulated because of a fault: fault/retry.py
+    u64 rip, addr                           # which, and the address that faulted
+    u64 last_rip, last_addr                 # the last that was tried again instead: last_retry_eip, last_retry_addr
+    u8 user                                 # at privilege level 3
+    u8 allowed                              # it may be tried again
+    u8 met_table                            # the last fault was a write to a table that is shadowed
+
 cdef struct KvmVcpu:
     Kvm *kvm
     int id
@@ -325,6 +333,7 @@ cdef struct KvmVcpu:
     GuestException exception
     NestedState nested
     int write_fault_to_shadow_pgtable
+    Retry retry
     u64 mmio_gva, mmio_gfn, mmio_gen
     u32 mmio_access
     int flush_hw_all                        # what the hardware must drop before the next entry

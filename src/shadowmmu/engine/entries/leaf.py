@@ -87,6 +87,7 @@ def set_spte(
             flush = True
         emit(kvm, vcpu.id, Event.KVM_MMU_SET_SPTE, gfn, made, host_pa(kvm, sptep), level)
     if wrprot and not prefetch and fault.write:
+        vcpu.retry.met_table = True
         result = PfRet.RET_PF_EMULATE
     if flush:
         flush_remote_tlbs(kvm)

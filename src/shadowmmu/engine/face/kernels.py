@@ -13,7 +13,7 @@ SINCE_6_12 = {
     "sregs_flush": "KVM_SET_SREGS that resets the MMU flushes the guest's TLB, too",
     "wide_error_code": "bits 32 and 33 of a nested fault's error code reach the fault path",
     "ignores_self_change": "a large page over its own tables is limited by what is shadowed alone",
-    "retries_zapped": "L1's write to a shadowed table, by its page walk, is tried again only if something was zapped",
+    "retries_zapped": "a write to a shadowed table is tried again, in place of its emulation, only if something was zapped",
     "nx_marks_nonpaging": "pages made for NX below nonpaging roots are counted",
     "nx_keeps_marked": "a small table stops a huge page only if it was made for NX",
     "unprotects_late": "a fault while an event is delivered stops the shadowing of a table only if that is in the way of a write",

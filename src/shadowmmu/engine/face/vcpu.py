@@ -29,6 +29,7 @@ from cython.cimports.shadowmmu.engine.face.outside import raise_fault, raise_no_
 from cython.cimports.shadowmmu.engine.face.views import kept_roots, view_mmu
 from cython.cimports.shadowmmu.engine.fault.fault import inject_page_fault, mmu_page_fault
 from cython.cimports.shadowmmu.engine.fault.invlpg import kvm_invlpg
+from cython.cimports.shadowmmu.engine.fault.retry import begin_emulation, retry_failed, retry_instruction, unprotect_in_delivery
 from cython.cimports.shadowmmu.engine.guest.mmu import create_mmus, guest_level, init_mmu, root_level
 from cython.cimports.shadowmmu.engine.guest.walker import gva_to_gpa, permission_fault, translate_gpa
 from cython.cimports.shadowmmu.engine.memory.guest_memory import read_guest
@@ -214,11 +215,6 @@ class Vcpu:
             return None
         return PageFaultException(14, e.error_code, e.address, bool(e.nested_page_fault), e.exit_qualification)
 
-    @property
-    def writes_own_table(self) -> bool:
-        """The last fault was a write to a table on the way to the written address (the kernel: EMULTYPE_WRITE_PF_TO_SP)."""
-        return bool(self.vcpu.write_fault_to_shadow_pgtable)
-
     def invlpg(self, gva: int) -> None:
         """The guest executed INVLPG."""
         kvm_invlpg(self.vcpu, word("gva", gva))
@@ -341,6 +337,24 @@ class Vcpu:
     def is_mmio_gpa(self, gpa: int) -> bool:
         """The last fault found no memory at this page (vcpu_match_mmio_gpa): KVM's emulator does not look for any."""
         return bool(mmio_info_in_cache(self.vcpu, word("gpa", gpa), True))
+
+    def begin_emulation(self, rip: int, address: int, user: bool) -> None:
+        """The fault on `address`, linear or with nested paging physical, is to be emulated, by the instruction at `rip`."""
+        begin_emulation(self.vcpu, word("rip", rip), word("address", address), user)
+
+    def retry_instruction(self, writes_tables: bool) -> bool:
+        """True: the guest does that instruction again, as what stood in its way is shadowed no longer. Asked before it is emulated;
+        `writes_tables`: guests write their tables by it (x86_page_table_writing_insn)."""
+        return retry_instruction(self.vcpu, writes_tables)
+
+    def retry_failed(self) -> bool:
+        """The same where it cannot be fetched, or not be emulated."""
+        return retry_failed(self.vcpu)
+
+    def unprotect_in_delivery(self, gva: int, user: bool, faulted: bool) -> bool:
+        """A fault on `gva` while an event is delivered, before it is served and, if it is to be emulated, once more behind (`faulted`).
+        True: a table stood in its way that is shadowed no longer, and the delivery is tried again."""
+        return unprotect_in_delivery(self.vcpu, word("gva", gva), user, faulted)
 
     def inject(self) -> None:
         """The fault that `gva_to_gpa` reported goes to the guest: drop the shadow of that address first."""

@@ -164,7 +164,8 @@ def is_tracked_write(vcpu: KvmVcpuPtr, fault: PageFaultPtr) -> cython.bint:
     """page_fault_handle_page_track: a write to a mapped page that holds an upper-level table cannot be let through."""
     if fault.rsvd or not fault.present or not fault.write:
         return False
-    return is_write_tracked(vcpu.kvm, fault.gfn)
+    vcpu.retry.met_table = is_write_tracked(vcpu.kvm, fault.gfn)
+    return vcpu.retry.met_table
 
 
 # --- faults of MMUs that shadow guest tables
@@ -337,9 +338,7 @@ def unprotect_nested_write(vcpu: KvmVcpuPtr, gfn: gfn_t) -> cython.int:
     if not kvm.rules.retries_zapped:
         unprotect_page(kvm, gfn)
         return PfRet.RET_PF_RETRY
-    slot: MemSlotPtr = gfn_to_memslot(kvm, vcpu.smm, gfn)
-    readonly: cython.bint = slot == cython.NULL or (slot.flags & SlotFlag.SLOT_READONLY) != 0
-    if (readonly and not is_write_tracked(kvm, gfn)) or not unprotect_page(kvm, gfn):
+    if not vcpu.retry.met_table or not unprotect_page(kvm, gfn):
         return PfRet.RET_PF_EMULATE
     vcpu.stat.pf_emulate -= 1  # counted by what came of it
     return PfRet.RET_PF_RETRY
@@ -368,6 +367,7 @@ def mmu_page_fault(vcpu: KvmVcpuPtr, addr: gva_t, error_code: u64) -> cython.int
     emit(vcpu.kvm, vcpu.id, Event.MMU_PAGE_FAULT, addr, error_code)
     if vcpu.mmu.root.hpa == Hpa.INVALID_PAGE:
         return PfRet.RET_PF_RETRY
+    vcpu.retry.met_table = False
     result: cython.int = classify(vcpu, addr, error_code)
     emit(vcpu.kvm, vcpu.id, Event.MMU_PAGE_FAULT_RET, result if result < 0 else 1)
     return result

@@ -7,7 +7,7 @@ from iced_x86 import Mnemonic, OpKind
 
 from shadowmmu.machine.emulator import alu
 from shadowmmu.machine.emulator.emulation import Emulation, handles
-from shadowmmu.machine.memory.linear_memory import READ, WRITE
+from shadowmmu.machine.memory.linear_memory import READ
 
 _BIT_CHANGES: dict[int, Callable[[int, int], int] | None] = {
     Mnemonic.BT: None,
@@ -26,7 +26,7 @@ def _bit_test(e: Emulation) -> None:
     if e.instruction.op_kind(1) == OpKind.REGISTER:
         offset = (alu.signed(position, bits) >> (bits.bit_length() - 1)) * size
     bit = position % bits
-    span = e.locate(0, WRITE if change else READ, offset=offset)
+    span = e.locate_change(0, offset) if change else e.locate(0, READ, offset=offset)
     old = e.memory.load(span)
     if change:
         e.memory.store(span, change(old, 1 << bit))

@@ -3,7 +3,19 @@
 
 from collections.abc import Container
 
-from iced_x86 import Code, CodeSize, Decoder, DecoderError, Instruction, MemorySizeExt, OpKind, Register, RegisterExt, UsedMemory
+from iced_x86 import (
+    Code,
+    CodeSize,
+    Decoder,
+    DecoderError,
+    Instruction,
+    MemorySizeExt,
+    Mnemonic,
+    OpKind,
+    Register,
+    RegisterExt,
+    UsedMemory,
+)
 
 from shadowmmu.machine.memory.linear_memory import PAGE_SIZE, GuestFault, GuestMemory, NoMemory
 from shadowmmu.machine.seam import MASK32, MASK64, Reg, Seg, State
@@ -61,6 +73,16 @@ def bitness(state: State, efer: int) -> int:
     if efer & _LMA and state.cs.long:
         return 64
     return 32 if state.cs.big else 16
+
+
+_TABLE_WRITERS = frozenset(
+    (Mnemonic.MOV, Mnemonic.XCHG, Mnemonic.OR, Mnemonic.AND, Mnemonic.BTS, Mnemonic.BTC, Mnemonic.CMPXCHG, Mnemonic.CMPXCHG8B)
+)
+
+
+def writes_tables(instruction: Instruction) -> bool:
+    """Whether KVM takes it for one by which guests write page tables (x86_page_table_writing_insn): MOVS, ADD and PUSH are none."""
+    return instruction.mnemonic in _TABLE_WRITERS
 
 
 class Fetcher:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Emulation of the instructions that may touch shadowed guest tables or memory that is not there."""
 
+from iced_x86 import Instruction
+
 from shadowmmu.machine.emulator import bit_ops, descriptor_ops, integer_ops, multiply_ops, stack_ops, string_ops, vector_ops
 from shadowmmu.machine.emulator.decode import Fetcher, UnemulatedInstruction
 from shadowmmu.machine.emulator.emulation import HANDLERS, Emulation, NotEmulated
@@ -19,12 +21,11 @@ class Emulator:
         self.fetcher = fetcher
         self.cpu = cpu
 
-    def step(self, state: State) -> State:
-        """The state after the instruction at RIP, or after some iterations of a repeated one.
+    def step(self, state: State, instruction: Instruction) -> State:
+        """The state after this instruction, which is at RIP, or after some iterations of a repeated one.
 
         Raises GuestFault, with `state` as it was, or UnemulatedInstruction.
         """
-        instruction = self.fetcher.decode(state)
         emulation = Emulation(instruction, state.copy(), self.memory, self.cpu)
         handler = HANDLERS.get(instruction.mnemonic)
         emulation.state.rip = instruction.next_ip & (MASK64 if emulation.mode == 64 else MASK32)

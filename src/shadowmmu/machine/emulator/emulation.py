@@ -11,7 +11,7 @@ from iced_x86 import Instruction
 
 from shadowmmu.machine.emulator import alu
 from shadowmmu.machine.emulator.decode import Operands
-from shadowmmu.machine.memory.linear_memory import READ, USER, WRITE, GuestMemory, Span
+from shadowmmu.machine.memory.linear_memory import READ, USER, GuestMemory, Span
 from shadowmmu.machine.seam import Cpu, State
 
 
@@ -29,6 +29,10 @@ class Emulation(Operands):
     def locate(self, index: int, access: int, size: int = 0, offset: int = 0) -> Span:
         return self.memory.locate(self.linear(index, offset), size or self.size(index), access | self.user)
 
+    def locate_change(self, index: int, offset: int = 0) -> Span:
+        """What is read, changed and written back."""
+        return self.memory.locate_change(self.linear(index, offset), self.size(index), self.user)
+
     def load(self, index: int) -> int:
         """An operand to be read: register, immediate or memory."""
         return self.memory.load(self.locate(index, READ)) if self.is_memory(index) else self.value(index) & alu.mask(8 * self.size(index))
@@ -39,7 +43,7 @@ class Emulation(Operands):
     def update(self, index: int, operation: Callable[[int, int], tuple[int, int]]) -> None:
         """Read, change and write back an operand: `operation` maps (value, flags) to (result, flags)."""
         if self.is_memory(index):
-            span = self.locate(index, WRITE)
+            span = self.locate_change(index)
             result, flags = operation(self.memory.load(span), self.state.rflags)
             self.memory.store(span, result)
         else:

@@ -76,7 +76,7 @@ def _setcc(e: Emulation) -> None:
 def _xchg(e: Emulation) -> None:
     memory = 0 if e.is_memory(0) else 1
     other = 1 - memory
-    span = e.locate(memory, WRITE)
+    span = e.locate_change(memory)
     old = e.memory.load(span)
     e.memory.store(span, e.value(other))
     e.set_register(other, old)
@@ -135,7 +135,7 @@ def _xadd(e: Emulation) -> None:
 def _cmpxchg(e: Emulation) -> None:
     size = e.size(0)
     wanted, new = e.state.gpr[Reg.RAX] & alu.mask(8 * size), e.value(1)
-    span = e.locate(0, WRITE)
+    span = e.locate_change(0)
     old = e.memory.load(span)
     e.memory.store(span, new if old == wanted else old)  # the write is done either way
     e.set_flags(alu.sub(wanted, old, 8 * size, e.state.rflags)[1])
@@ -150,7 +150,7 @@ def _cmpxchg_wide(e: Emulation) -> None:
     if size == 8 and e.linear(0) % 16:
         raise GuestFault(GP)
     half = alu.mask(bits)
-    span = e.locate(0, WRITE)
+    span = e.locate_change(0)
     old = e.memory.load(span)
     equal = old == (gpr[Reg.RDX] & half) << bits | gpr[Reg.RAX] & half
     e.memory.store(span, (gpr[Reg.RCX] & half) << bits | gpr[Reg.RBX] & half if equal else old)

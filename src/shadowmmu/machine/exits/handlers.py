@@ -94,7 +94,8 @@ def _invlpg(p: Processor, _exit: Exit) -> None:
 
 def _table_load(p: Processor, _exit: Exit) -> None:
     """LGDT, LIDT, LLDT or LTR."""
-    p.complete(p.emulator.step(p.capture()))
+    state = p.capture()
+    p.complete(p.emulator.step(state, p.emulator.fetcher.decode(state)))
 
 
 def _cpuid(p: Processor, _exit: Exit) -> None:

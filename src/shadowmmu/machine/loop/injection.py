@@ -3,12 +3,11 @@
 
 from collections.abc import Callable
 
-from shadowmmu.engine.face.kernels import rules_of
 from shadowmmu.engine.face.types import Outcome
 from shadowmmu.machine.exits.task_switch import switch_by_gate
 from shadowmmu.machine.loop.entry import enter
 from shadowmmu.machine.memory.cpu_memory import CpuMemory
-from shadowmmu.machine.memory.linear_memory import READ, SYSTEM, USER, WRITE, Event, GuestFault, NestedFault
+from shadowmmu.machine.memory.linear_memory import SYSTEM, Event, GuestFault, NestedFault
 from shadowmmu.machine.seam import ExitKind, State
 from shadowmmu.machine.svm.reflect import leave_by, shut_down, takes_event
 from shadowmmu.machine.vcpu.deliver import TaskGate, TaskSwitch, TripleFaultDelivery, deliver, second_event
@@ -18,7 +17,6 @@ from shadowmmu.x86.control import Cr0
 from shadowmmu.x86.vectors import PF
 
 _PG = int(Cr0.PG)
-_UNMAPPED_GFN = (1 << 52) - 1
 """The gfn of an address that leads nowhere, as KVM has it."""
 
 
@@ -120,29 +118,16 @@ class Injection:
         """Of the shadow tables."""
         vcpu, code = self._p.vcpu, self._error_code(code)
         self._p.witness.delivery_faults(gva, code)
-        late = "unprotects_late" in rules_of(vcpu.vm.config.kernel)
-        if not late:
-            self._unprotect(gva, READ)
+        user = self._p.cpu.state().cpl == 3
+        vcpu.unprotect_in_delivery(gva, user, False)
         lifts_smap = vcpu.ac
         vcpu.ac = lifts_smap and not access & SYSTEM
         outcome: Outcome = vcpu.page_fault(gva, code)
         vcpu.ac = lifts_smap
-        if late and outcome is Outcome.EMULATE and self._unprotect(gva, WRITE):
+        if outcome is Outcome.EMULATE and vcpu.unprotect_in_delivery(gva, user, True):
             outcome = Outcome.RETRY
         self._p.count_fault(ExitKind.PAGE_FAULT, outcome)
         return outcome
-
-    def _unprotect(self, gva: int, access: int) -> bool:
-        """KVM stops shadowing a table there, so that nothing need be emulated; whether there was one.
-
-        Linux 6.1 does so before anything else (kvm_mmu_unprotect_page_virt), later kernels only if the table was in the
-        way of a write (kvm_mmu_write_protect_fault).
-        """
-        vcpu = self._p.vcpu
-        if not vcpu.cr0 & _PG:
-            return False  # the root is direct
-        gpa = vcpu.gva_to_gpa(gva, access | USER if self._p.cpu.state().cpl == 3 else access)
-        return bool(vcpu.vm.unprotect_page(_UNMAPPED_GFN if gpa is None else gpa >> 12))
 
     def nested_page_fault(self, gpa: int, code: int) -> Outcome:
         """Of the nested tables."""

@@ -151,6 +151,10 @@ class GuestMemory:
             return ((first, size),)
         return ((first, room), (self.translate((gva + room) & self.mask, access), size - room))
 
+    def locate_change(self, gva: int, size: int, access: int) -> Span:
+        """The same for what is read, changed and written back: it must allow both."""
+        return self.locate(gva, size, access | WRITE)
+
     def load(self, span: Span) -> int:
         data = b""
         for gpa, size in span:

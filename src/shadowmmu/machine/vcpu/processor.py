@@ -90,7 +90,6 @@ class Processor:
         self.reflected: Counter[int] = Counter()
         self.injected: Counter[str] = Counter()
         self.emulated = self.unprotected = 0
-        self._let_off = (0, 0, 0)  # RIP, address, times in a row
 
     @property
     def tsc(self) -> int:
@@ -173,13 +172,6 @@ class Processor:
             state.system = state.system._replace(dr6=state.system.dr6 | _DR6_SINGLE_STEP)
             self.queue(Event(DB))
         self.cpu.set_state(state)
-
-    def lets_off(self, rip: int, address: int, limit: int) -> bool:
-        """An instruction may be tried again without being emulated, up to `limit` times in a row."""
-        last_rip, last_address, times = self._let_off
-        times = times + 1 if (last_rip, last_address) == (rip, address) else 1
-        self._let_off = (rip, address, times)
-        return times <= limit
 
     # --- events
 
