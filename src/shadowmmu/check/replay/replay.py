@@ -23,6 +23,7 @@ from shadowmmu.check.replay.judge import Judge
 from shadowmmu.check.replay.observe import Observer
 from shadowmmu.check.replay.state import ReplayState
 from shadowmmu.check.replayed.inputs import (
+    INIT_CR0,
     ControlRegister,
     Enter,
     Fault,
@@ -45,8 +46,6 @@ from shadowmmu.x86.vmcb import SvmExit
 LMA = int(Efer.LMA)
 IN_64_BIT_CODE = 1 << 3
 """kvm_emulate_insn's flag: the code segment is a 64-bit one."""
-INIT_CR0 = int(Cr0.CD | Cr0.NW | Cr0.ET)
-"""After INIT, as which KVM resets the vCPU upon a shutdown of the CPU (APM vol. 2 section 14.1)."""
 SHUTDOWN = 8
 """KVM_EXIT_SHUTDOWN: the guest is over, and its last root is gone."""
 

@@ -14,6 +14,8 @@ from shadowmmu.check.replayed.replayed_vm import ReplayedVm
 from shadowmmu.x86.control import Cr0
 from shadowmmu.x86.pferr import Pferr
 
+INIT_CR0 = int(Cr0.CD | Cr0.NW | Cr0.ET)
+"""After INIT, as which KVM resets the vCPU upon a shutdown of the CPU (APM vol. 2 section 14.1)."""
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 

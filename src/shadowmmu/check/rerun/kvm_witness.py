@@ -8,6 +8,7 @@ from typing import Protocol
 from iced_x86 import Mnemonic
 
 from shadowmmu import Vcpu
+from shadowmmu.check.replayed.inputs import INIT_CR0
 from shadowmmu.check.rerun.captured_cpu import CapturedCpu
 from shadowmmu.check.rerun.memory import EmulatorMemory
 from shadowmmu.check.rerun.pdptes import Pdptes
@@ -109,6 +110,13 @@ class KvmWitness(Witness):
         self._listener.take_return()  # the emulator's own, which has none here
         direct = self._vcpu.vm.tdp and self._vcpu.mmu_name == "root"
         self._memory.begin_emulation(address if direct else None)
+
+    def shuts_down(self, at_entry: bool) -> None:
+        """What KVM finds itself it finds once requests are served. Upon a shutdown of the CPU it resets the vCPU, and is done."""
+        if at_entry:
+            self._vcpu.enter()
+        else:
+            self._vcpu.set_sregs(INIT_CR0, 0, 0, 0)
 
     def leaves_l2(self, code: int, info_1: int, info_2: int) -> None:
         self._returned = self._listener.take_return() if code == SvmExit.NESTED_PAGE_FAULT else None

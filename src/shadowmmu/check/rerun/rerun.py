@@ -105,8 +105,6 @@ class Rerun:
         vcpu = self.vmm.vcpu
         try:
             vcpu.step()
-            if vcpu.processor.shutdown:
-                vcpu.processor.vcpu.enter()
         except TripleFault:
             self._rootless = True
             return False

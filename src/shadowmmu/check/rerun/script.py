@@ -24,7 +24,7 @@ class Script:
     def __init__(self, guest: Guest) -> None:
         self.guest = guest
         self.slots = {slot.id: slot for slot in guest.memslots}
-        self._calls = iter(guest.host_script)
+        self._calls = list(guest.host_script)
 
     def set_up(self) -> Iterator[Mark]:
         """The memslots the guest starts with."""
@@ -34,7 +34,12 @@ class Script:
     def call(self) -> list[str]:
         """The commands of the guest's next call. The VMM takes them in order, whatever number the guest tells: an L2 may have died
         before it called."""
-        return next(self._calls, [])
+        return self._calls.pop(0) if self._calls else []
+
+    @property
+    def is_over(self) -> bool:
+        """The VMM runs the guest as often as it has parts of the script, even behind the guest's end."""
+        return not self._calls
 
     def mark(self, command: str) -> Mark:
         """What a command other than STATS does. Numbers are hexadecimal, but for slots, lengths and page limits; `state` says itself."""

@@ -25,6 +25,11 @@ FEATURES = frozenset(("la57", "svm", "npt"))
 """What the captured guests' CPUID offers beside the usual; CR4 follows the capture's set-up."""
 
 
+def _write_cr4(p: Processor, value: int, _in_64_bit_code: bool) -> bool:
+    """The captured guest's CPUID says what it may set, of which the engine knows: more than this machine offers."""
+    return bool(p.vcpu.set_cr4(value))
+
+
 class CapturedVcpu:
     """A `processor` whose parts are those of a rerun.
 
@@ -52,7 +57,8 @@ class CapturedVcpu:
         self.witness = KvmWitness(vcpu, self.cpu, self.memory, self.fetcher, self.pdptes, listener)
         cpuid = Cpuid(0, vcpu.vm.config, FEATURES)
         self.processor = Processor(vcpu, self.cpu, cpuid, intercepts, self.memory, self.fetcher, self.witness)
-        write = partial(write_control, writers={register: self._on_marked(write) for register, write in WRITERS.items()})
+        writers = WRITERS | {4: _write_cr4}
+        write = partial(write_control, writers={register: self._on_marked(write) for register, write in writers.items()})
         self._loop = VcpuLoop(self.processor, on_store, on_host_store, HANDLERS | {ExitKind.CR_WRITE: write}, self.cpu.error_code)
 
     def step(self) -> None:

@@ -120,15 +120,24 @@ class Vmm:
         """OUT: user space has its turn before the next instruction."""
         self._mark(PORTS.get(port, f"port={port:x} val={{:x}}").format(value))
         if port == HOST_CALL:
-            self.ended = value == END
-            for command in self.script.call():
-                self._do(command)
+            self._call(value == END)
         self.cpu.stop()
+
+    def _call(self, end: bool) -> None:
+        """The VMM does the next part of its script."""
+        self.ended = end and self.script.is_over
+        for command in self.script.call():
+            self._do(command)
 
     def after_exit(self) -> None:
         """An exit has been handled, and the CPU still stands there: take the events with its RIP, and load registers
         (KVM_SET_SREGS, KVM_SET_REGS) if user space had that done meanwhile."""
         self._pull()
+        processor = self.vcpu.processor
+        if processor.halted:
+            processor.halted = False
+            processor.advance(processor.capture())
+            self._call(end=True)
         if self._registers is None:
             return
         mark, self._registers = self._registers, None

@@ -206,7 +206,7 @@ def _svm(p: Processor, exit_: Exit) -> None:
 
 
 def _shutdown(p: Processor, _exit: Exit) -> None:
-    shut_down(p, "the CPU shut down")
+    shut_down(p, "the CPU shut down", at_entry=False)
 
 
 Handler = Callable[[Processor, Exit], None]

@@ -26,6 +26,9 @@ class Witness:
     def delivers_again(self, pending: Pending) -> None:
         """The guest is entered with the same event again, once that is mended."""
 
+    def shuts_down(self, at_entry: bool) -> None:
+        """The guest can go on no longer: the CPU has found it, or KVM on the way into the guest."""
+
     def leaves_l2(self, code: int, info_1: int, info_2: int) -> None:
         """A #VMEXIT to L1 begins."""
 
