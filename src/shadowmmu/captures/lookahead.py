@@ -57,3 +57,9 @@ def synced_before_reschedule(events: Sequence[AnyEvent], at: int) -> int:
         elif isinstance(event, e.MmuPageFaultRet):
             return synced
     return 0
+
+
+def rescheduled_faults(events: Sequence[AnyEvent]) -> dict[int, int]:
+    """Of the faults of a capture, counted from 1, those in which another task wanted the CPU: behind how many synced pages."""
+    faults = (at for at, event in enumerate(events) if isinstance(event, e.MmuPageFault))
+    return {number: synced for number, at in enumerate(faults, 1) if (synced := synced_before_reschedule(events, at))}

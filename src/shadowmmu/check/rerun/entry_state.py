@@ -5,7 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from shadowmmu.captures.capture import Capture
+from shadowmmu.captures.markers import parse
 from shadowmmu.machine.seam import MASK32, Reg, Seg, Segment, State, System, Table
+from shadowmmu.trace.events import Marker
 from shadowmmu.x86.control import Rflags
 
 REAL, PROTECTED, LONG = 16, 32, 64
@@ -19,6 +22,18 @@ _LDT = Segment(0, 0x82, 0xFFFF, 0)
 _RESET_TSS = Segment(0, 0x8B, 0xFFFF, 0)
 _RESET_TABLE = Table(0, 0xFFFF)
 _DR6, _DR7 = 0xFFFF0FF0, 0x400
+
+
+def entry_states(capture: Capture) -> list[Mapping[str, int]]:
+    """What each vCPU begins with, as far as it is told: the guest's description has the first one's, the VMM's marks those of others."""
+    marks = [parse(event) for event in capture.events[: _first_run(capture)] if isinstance(event, Marker)]
+    told = [mark.fields for mark in marks if mark.action == "set_sregs"]
+    first = capture.guest.entry_state
+    return [first, *(first | fields for fields in told[1 : capture.vcpus] if "rip" in fields)]
+
+
+def _first_run(capture: Capture) -> int:
+    return next((at for at, event in enumerate(capture.events) if isinstance(event, Marker) and event.text == "H run"), 0)
 
 
 def starting_state(wanted: Mapping[str, int]) -> State:

@@ -46,6 +46,9 @@ class Listener(Protocol):
 
     def exited(self) -> None: ...
 
+    def faults(self) -> None:
+        """A page fault is about to be served."""
+
     def take_return(self) -> AnyEvent | None:
         """Take the return of a fault back."""
 
@@ -80,6 +83,8 @@ class KvmWitness(Witness):
 
     def exited(self, exit_: Exit) -> None:
         self._listener.exited()
+        if exit_.kind in (ExitKind.PAGE_FAULT, ExitKind.NESTED_PAGE_FAULT):
+            self._listener.faults()
         self._pdptes.hide()
         code = _exit_code(exit_)
         if code in TOLD_EXITS and not self._changes_nothing(exit_):
@@ -88,7 +93,7 @@ class KvmWitness(Witness):
             if exit_.kind in _EMULATED:
                 self._fetcher.memory = self._memory
         elif exit_.kind is ExitKind.PAGE_FAULT and not self._vcpu.vm.tdp:
-            self.delivery_faults(exit_.gva, exit_.error_code)
+            self._tell_fault(exit_.gva, exit_.error_code)
 
     def _rip(self) -> Word:
         return Word(self._cpu.state().rip)
@@ -137,6 +142,10 @@ class KvmWitness(Witness):
 
     def delivery_faults(self, gva: int, code: int) -> None:
         self._listener.exited()
+        self._listener.faults()
+        self._tell_fault(gva, code)
+
+    def _tell_fault(self, gva: int, code: int) -> None:
         self._tell(e.PageFault(guest_rip=self._rip(), fault_address=Word(gva), error_code=Word(code)))
 
     def delivers_again(self, pending: Pending) -> None:

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from shadowmmu import EngineError, TripleFault
 from shadowmmu.captures.capture import Capture, Dump
-from shadowmmu.captures.lookahead import synced_before_reschedule
 from shadowmmu.captures.markers import parse
 from shadowmmu.captures.programme import in_words
 from shadowmmu.check.compare.counters import compare_counters
@@ -15,6 +16,7 @@ from shadowmmu.check.compare.match import Matcher
 from shadowmmu.check.compare.result import Diverged, Divergence, Row, page_at
 from shadowmmu.check.replayed.replayed_vm import captured_roots
 from shadowmmu.check.rerun.captured_cpu import NESTED_ACCESSED
+from shadowmmu.check.rerun.entry_state import entry_states
 from shadowmmu.check.rerun.kernel_stream import SHUTDOWN, Compared, Filter, Stream
 from shadowmmu.check.rerun.result import RerunResult
 from shadowmmu.check.rerun.vmm import Vmm
@@ -23,7 +25,7 @@ from shadowmmu.machine.ctrl_c import CtrlC
 from shadowmmu.machine.emulator.decode import UnemulatedInstruction
 from shadowmmu.machine.seam import CpuError
 from shadowmmu.machine.vcpu.deliver import TaskSwitch
-from shadowmmu.trace.events import AnyEvent, Marker, MmuPageFault
+from shadowmmu.trace.events import AnyEvent, Marker
 
 BEFORE, AFTER = 6, 4
 """Places shown about a divergence."""
@@ -39,10 +41,8 @@ def not_rerun(capture: Capture) -> str:
     """Why a capture's guest cannot be run on this machine; empty: it can."""
     if capture.setup.npt and capture.setup.host_levels > NESTED_LEVELS:
         return f"its host walks {capture.setup.host_levels} levels of nested page tables, this CPU {NESTED_LEVELS}"
-    if capture.vcpus > 1:
-        return f"its {capture.vcpus} vCPUs take turns as their VMM says, those of this machine do not"
-    if any(isinstance(ev, MmuPageFault) and synced_before_reschedule(capture.events, at) for at, ev in enumerate(capture.events)):
-        return "another task took the captured CPU in the middle of a fault: its host's timing"
+    if len(entry_states(capture)) < capture.vcpus:
+        return "its VMM, an older kit's, does not tell where its other vCPUs begin"
     return ""
 
 
@@ -81,12 +81,14 @@ class Rerun:
             self.result.divergence = stop.divergence
         except _CANNOT_GO_ON as error:
             self.result.divergence = self.diverge(f"the machine cannot go on: {error}").divergence
-        self.result.explained = dict(self.vmm.cpu.adapted)
+        self.result.explained = dict(sum((vcpu.cpu.adapted for vcpu in self.vmm.vcpus), Counter()))
         self.result.bugs = self.vmm.vm.bugs()
         return self.result
 
     def _run(self) -> None:
-        stop = self.vmm.cpu.stop
+        def stop() -> None:
+            self.vmm.cpu.stop()
+
         with Watchdog(stop, lambda: self.result.exits) as watchdog, CtrlC(stop) as ctrl_c:
             while not self.vmm.ended and self._diverged is None:
                 if not self._step():
@@ -202,7 +204,7 @@ class Rerun:
     def _compare_tables(self, dump: Dump) -> None:
         """The tables that the CPU runs on, A and D included: it has set them itself. On other roots what each address maps to."""
         root, level = self.vmm.vcpu.witness.entered_on
-        if self.capture.setup.tdp_mmu and not self.vmm.vm.vcpus[0].guest_mode:
+        if self.capture.setup.tdp_mmu and not self.vmm.vcpu.processor.vcpu.guest_mode:
             return  # the TDP MMU's
         if not dump.root or root is None or (self.stream.guest_view and self.stream.recycled):
             return

@@ -63,6 +63,8 @@ class Script:
                 return _mark("poke", gpa=int(arguments[0], 16), len=int(arguments[1]), val=int(arguments[2], 16))
             if word == "slot":
                 return self._new_slot(int(arguments[0]), [int(text, 16) for text in arguments[1:4]], arguments[4])
+            if word == "on":
+                return _mark("on", vcpu=int(arguments[0]))
             if word == "state":
                 return _mark("set_sregs", **{name: int(text, 0) for name, text in (pair.split("=") for pair in arguments)})
         except (IndexError, ValueError, KeyError, TypeError) as error:

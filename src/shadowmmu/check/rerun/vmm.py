@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from shadowmmu import Vm
 from shadowmmu.captures.capture import Capture
+from shadowmmu.captures.lookahead import rescheduled_faults
 from shadowmmu.captures.markers import Mark
 from shadowmmu.check.compare.match import Matcher
 from shadowmmu.check.replayed.host import ReplayedHost
-from shadowmmu.check.rerun.entry_state import starting_state
+from shadowmmu.check.rerun.captured_cpu import CapturedCpu
+from shadowmmu.check.rerun.entry_state import entry_states, starting_state
 from shadowmmu.check.rerun.script import END, STATS, Script
 from shadowmmu.check.rerun.vcpu import CapturedVcpu
 from shadowmmu.trace import events as e
@@ -47,11 +49,15 @@ class Vmm:
         self.script = Script(capture.guest)
         self._on_marker, self._on_stats = on_marker, on_stats
         self._events: list[AnyEvent] = []
+        self._faults = 0
+        self._rescheduled = rescheduled_faults(capture.events)
         self._exit_at = 0
         """Which of them was the first behind the last exit."""
         self._seq = 0
         self._registers: Mark | None = None
         """Registers that user space has set while the CPU stood behind its OUT."""
+        self._turn_to = 0
+        """Which vCPU runs next."""
         self.ended = False
         self._set_up()
 
@@ -60,12 +66,21 @@ class Vmm:
             self.host.act(mark)
         self.host.load_image()
         self.host.seed_frames()
-        state, vcpu = self.capture.guest.entry_state, self.vm.vcpus[0]
-        self.host.set_sregs(vcpu, state)
-        self.vcpu = CapturedVcpu(vcpu, self, self, self._stored, self._host_stored, self._mmio)
-        self.cpu = self.vcpu.cpu
-        self.cpu.set_state(starting_state(state))
+        self.vcpus = [CapturedVcpu(vcpu, self, self, self._stored, self._host_stored, self._mmio) for vcpu in self.vm.vcpus]
+        for vcpu, state in zip(self.vcpus, entry_states(self.capture), strict=True):
+            self._load(vcpu, state)
+        self.vcpu = self.vcpus[0]
         self.vm.start_trace(1 << 16)
+
+    @property
+    def cpu(self) -> CapturedCpu:
+        """Of the vCPU that runs: they take turns, as the script says."""
+        return self.vcpu.cpu
+
+    def _load(self, vcpu: CapturedVcpu, state: Mapping[str, int]) -> None:
+        """KVM_SET_SREGS, KVM_SET_REGS."""
+        self.host.set_sregs(vcpu.processor.vcpu, state)
+        vcpu.cpu.set_state(starting_state(state))
 
     # --- events
 
@@ -91,6 +106,11 @@ class Vmm:
         """What the MMU does from here on it does upon this exit."""
         self._pull()
         self._exit_at = len(self._events)
+
+    def faults(self) -> None:
+        """Where another task took the captured CPU in the midst of a fault, the host's timing, it is taken here."""
+        self._faults += 1
+        self.vm.reschedule(self._rescheduled.get(self._faults, 0))
 
     def take_return(self) -> AnyEvent | None:
         """The return of the fault that the MMU has just handled, as KVM has more to do before it returns."""
@@ -118,10 +138,11 @@ class Vmm:
 
     def write(self, port: int, size: int, value: int) -> None:
         """OUT: user space has its turn before the next instruction."""
+        caller = self.cpu
         self._mark(PORTS.get(port, f"port={port:x} val={{:x}}").format(value))
         if port == HOST_CALL:
             self._call(value == END)
-        self.cpu.stop()
+        caller.stop()
 
     def _call(self, end: bool) -> None:
         """The VMM does the next part of its script."""
@@ -138,11 +159,10 @@ class Vmm:
             processor.halted = False
             processor.advance(processor.capture())
             self._call(end=True)
-        if self._registers is None:
-            return
-        mark, self._registers = self._registers, None
-        self.host.set_sregs(self.vm.vcpus[0], mark.fields)
-        self.cpu.set_state(starting_state(mark.fields))
+        if self._registers is not None:
+            mark, self._registers = self._registers, None
+            self._load(self.vcpu, mark.fields)
+        self.vcpu = self.vcpus[self._turn_to]
 
     def _do(self, command: str) -> None:
         if command.startswith(STATS):
@@ -155,9 +175,13 @@ class Vmm:
         if mark.action == "set_sregs":
             self._registers = mark
             return
+        if mark.action == "on":
+            self._turn_to = mark["vcpu"]
+            return
         self.host.act(mark)
         if mark.action in ("madvise_dontneed", "poke"):
-            self.cpu.all_code_changed()
+            for vcpu in self.vcpus:
+                vcpu.cpu.all_code_changed()
 
     def _dirty_log(self, slot: int) -> None:
         base = self.script.slots[slot].gpa >> 12
@@ -177,4 +201,5 @@ class Vmm:
             self._host_stored(hpa, size)
 
     def _host_stored(self, hpa: int, size: int) -> None:
-        self.cpu.code_changed(hpa, size)
+        for vcpu in self.vcpus:
+            vcpu.cpu.code_changed(hpa, size)

@@ -97,8 +97,7 @@ def shut_down(p: Processor, reason: str, *, at_entry: bool = True) -> None:
     if p.nested is not None and p.nested.wants(SvmExit.SHUTDOWN):
         vmexit(p, SvmExit.SHUTDOWN, at_entry=at_entry)
     else:
-        p.shutdown = reason
-        p.witness.shuts_down(at_entry)
+        p.stop(reason, at_entry=at_entry)
 
 
 def _for_l1(p: Processor, nested: NestedState, exit_: Exit) -> Reflected | None:

@@ -135,10 +135,11 @@ def vmexit(p: Processor, code: int, info_1: int = 0, info_2: int = 0, interrupte
     _write_exit(p, nested, code, info_1, info_2, event, state)
     p.nested = None
     _load_l1(p, nested)
-    if not p.vcpu.nested_vmexit(at_entry=at_entry):
-        p.shutdown = f"the CR3 of L1, {nested.cr3:#x}, has become illegal while L2 ran"
+    legal = p.vcpu.nested_vmexit(at_entry=at_entry)
     _resume_l1(p, nested, state.gpr, state)
     p.witness.left_l2()
+    if not legal:
+        p.stop(f"the CR3 of L1, {nested.cr3:#x}, has become illegal while L2 ran", at_entry=True)
 
 
 def _write_exit(p: Processor, nested: NestedState, code: int, info_1: int, info_2: int, event: int, state: State | None) -> None:

@@ -173,6 +173,11 @@ class Processor:
             self.queue(Event(DB))
         self.cpu.set_state(state)
 
+    def stop(self, reason: str, *, at_entry: bool) -> None:
+        """It can go on no longer: found by the CPU, or by KVM on the way into the guest."""
+        self.shutdown = reason
+        self.witness.shuts_down(at_entry)
+
     # --- events
 
     def queue(self, event: Event, origin: Origin = Origin.KVM) -> None:
