@@ -27,6 +27,7 @@ from shadowmmu.check.rerun.vmm import PORTS
 from shadowmmu.check.rerun.watchdog import Watchdog
 from shadowmmu.cli.main import call
 from shadowmmu.errors import BadInput
+from shadowmmu.machine.exits import emulated_access
 from shadowmmu.machine.loop import vcpu_loop
 from shadowmmu.machine.loop.injection import Injection
 from shadowmmu.machine.memory.linear_memory import GuestMemory
@@ -277,7 +278,8 @@ def plain_run(cpu, _fetcher):
         (MMIO, CapturedCpu, "error_code", lambda _cpu, code: code),
         (MMIO, EmulatorMemory, "translate", GuestMemory.translate),
         ("late/p64_late", EmulatorMemory, "locate", GuestMemory.locate),
-        (PERM, Injection, "_unprotect", lambda _injection, _gva, _access: None),
+        ("edges/p32_stores1", emulated_access, "writes_tables", lambda _instruction: True),
+        ("edges/pae_stores0", EmulatorMemory, "locate_change", GuestMemory.locate_change),
         ("shadow/p64_smep", Processor, "look_from", lambda processor, _state: setattr(processor.vcpu, "ac", True)),
         ("random_modes/p32_modes1", vcpu_loop, "run_exactly", plain_run),
         ("random/p32_rnd0", Injection, "reenter", lambda injection: injection._enter()),

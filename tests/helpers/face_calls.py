@@ -42,6 +42,11 @@ FLIPS = st.lists(st.tuples(st.integers(0, 1 << 24), st.integers(1, 255)), max_si
 STATE = st.tuples(st.just("state"), st.integers(0, 4), st.integers(0, 1), FLIPS).map(lambda given: Symbol(*given))
 ARGUMENTS: dict[str, st.SearchStrategy[Any]] = {
     "access": CODE,
+    "address": GVA,
+    "rip": GVA,
+    "user": st.booleans(),
+    "faulted": st.booleans(),
+    "writes_tables": st.booleans(),
     "address_space": st.integers(0, 2),
     "at_entry": st.booleans(),
     "capacity": st.sampled_from((0, 1, 64)) | NUMBER,

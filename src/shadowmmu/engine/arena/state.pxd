@@ -258,7 +258,8 @@ cdef struct Rules:                          # what kernels do otherwise than Lin
     u8 sregs_flush                          # KVM_SET_SREGS that resets the MMU flushes the guest's TLB
     u8 wide_error_code                      # bits 32 and 33 of an error code reach the fault path
     u8 ignores_self_change                  # a large page over its own tables is limited by what is shadowed alone
-    u8 retries_zapped                       # an access to a shadowed table is tried again only if something was zapped
+    u8 retries_zapped                       # L1's write to a shadowed table is tried again only if something was zapped
+    u8 retries_tables                       # an instruction is done again, not emulated, only if a table was in its way
     u8 nx_marks_nonpaging                   # pages below nonpaging roots count as split for NX, too
     u8 nx_keeps_marked                      # a small table stops a huge page only if it was made for NX
     u8 smep_in_role                         # CR4.SMEP makes pages of its own whatever CR0.WP is

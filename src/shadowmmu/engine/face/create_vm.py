@@ -56,6 +56,7 @@ def describe_kernel(rules: RulesPtr, told: frozenset) -> object:
     rules.wide_error_code = "wide_error_code" in told
     rules.ignores_self_change = "ignores_self_change" in told
     rules.retries_zapped = "retries_zapped" in told
+    rules.retries_tables = "retries_tables" in told
     rules.unprotects_late = "unprotects_late" in told
     rules.nx_marks_nonpaging = "nx_marks_nonpaging" in told
     rules.nx_keeps_marked = "nx_keeps_marked" in told

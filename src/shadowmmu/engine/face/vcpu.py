@@ -215,6 +215,11 @@ class Vcpu:
             return None
         return PageFaultException(14, e.error_code, e.address, bool(e.nested_page_fault), e.exit_qualification)
 
+    @property
+    def writes_own_table(self) -> bool:
+        """The last fault was a write to a table on the way to the written address (the kernel: EMULTYPE_WRITE_PF_TO_SP)."""
+        return bool(self.vcpu.write_fault_to_shadow_pgtable)
+
     def invlpg(self, gva: int) -> None:
         """The guest executed INVLPG."""
         kvm_invlpg(self.vcpu, word("gva", gva))

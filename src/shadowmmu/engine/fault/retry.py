@@ -30,6 +30,15 @@ from cython.cimports.shadowmmu.x86.pferr import Pferr
 @cython.inline
 @cython.nogil
 @cython.exceptval(check=False)
+def looks_first(vcpu: KvmVcpuPtr) -> cython.bint:
+    """Only a table in the way is a reason, and whether one is gone is seen before the guest goes on."""
+    return vcpu.kvm.rules.retries_tables
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
 def was_let_off(vcpu: KvmVcpuPtr) -> cython.bint:
     """The same instruction was, for the same address, the last time: once more would be without end."""
     return vcpu.retry.last_rip == vcpu.retry.rip and vcpu.retry.last_addr == vcpu.retry.addr
@@ -49,7 +58,7 @@ def begin_emulation(vcpu: KvmVcpuPtr, rip: u64, addr: gva_t, user: cython.bint) 
     vcpu.retry.rip = rip
     vcpu.retry.addr = addr
     vcpu.retry.user = user
-    if not vcpu.kvm.rules.retries_zapped:
+    if not looks_first(vcpu):
         vcpu.retry.allowed = not vcpu.nested.guest_mode and not mmio_info_in_cache(vcpu, addr, is_direct(vcpu.mmu))
         return
     vcpu.retry.allowed = False
@@ -85,7 +94,7 @@ def unprotect_and_retry(vcpu: KvmVcpuPtr, always: cython.bint) -> cython.bint:
 
 def retry_instruction(vcpu: KvmVcpuPtr, writes_tables: cython.bint) -> cython.bint:
     """Before an instruction is emulated; `writes_tables`: it is one by which guests write them (x86_page_table_writing_insn)."""
-    if vcpu.kvm.rules.retries_zapped:
+    if looks_first(vcpu):
         return vcpu.retry.allowed and not writes_tables and unprotect_and_retry(vcpu, False)
     again: cython.bint = was_let_off(vcpu)
     note_let_off(vcpu, 0, 0)
@@ -101,7 +110,7 @@ def retry_failed(vcpu: KvmVcpuPtr) -> cython.bint:
     again; 6.1 sees that when it has unprotected it. A store that the guest's own tables do not allow is done again, to fault."""
     if not vcpu.retry.allowed:
         return False
-    if vcpu.kvm.rules.retries_zapped:
+    if looks_first(vcpu):
         if not vcpu.write_fault_to_shadow_pgtable:
             unprotect_and_retry(vcpu, True)
         return not vcpu.write_fault_to_shadow_pgtable

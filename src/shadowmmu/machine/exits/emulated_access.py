@@ -23,7 +23,7 @@ def emulate(p: Processor, address: int) -> None:
         instruction = _fetched(p, state)
         after = None if instruction is None else p.emulator.step(state, instruction)
     except UnemulatedInstruction as end:
-        if not _let_off(p, p.vcpu.retry_failed()):
+        if not _let_off(p):
             _give_up(p, end)
         return
     except NoMemory as end:
@@ -37,13 +37,15 @@ def _fetched(p: Processor, state: State) -> Instruction | None:
     try:
         instruction = p.emulator.fetcher.decode(state)
     except GuestFault:
-        if _let_off(p, p.vcpu.retry_failed()):
+        if _let_off(p):
             return None
         raise
-    return None if _let_off(p, p.vcpu.retry_instruction(writes_tables(instruction))) else instruction
+    return None if p.vcpu.retry_instruction(writes_tables(instruction)) else instruction
 
 
-def _let_off(p: Processor, again: bool) -> bool:
+def _let_off(p: Processor) -> bool:
+    """What cannot be fetched or emulated."""
+    again: bool = p.vcpu.retry_failed()
     p.unprotected += again
     return again
 
