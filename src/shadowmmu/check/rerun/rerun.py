@@ -20,7 +20,6 @@ from shadowmmu.check.rerun.entry_state import entry_states
 from shadowmmu.check.rerun.kernel_stream import SHUTDOWN, Compared, Filter, Stream
 from shadowmmu.check.rerun.result import RerunResult
 from shadowmmu.check.rerun.vmm import Vmm
-from shadowmmu.check.rerun.watchdog import Watchdog
 from shadowmmu.machine.ctrl_c import CtrlC
 from shadowmmu.machine.emulator.decode import UnemulatedInstruction
 from shadowmmu.machine.seam import CpuError
@@ -30,6 +29,8 @@ from shadowmmu.trace.events import AnyEvent, Marker
 BEFORE, AFTER = 6, 4
 """Places shown about a divergence."""
 MOST_EXITS = 100_000
+PATIENCE = 1_000_000
+"""Instructions without an exit; a captured guest does some thousands."""
 NESTED_LEVELS = 4
 """Levels of nested page tables that the CPU can walk."""
 _CANNOT_GO_ON = (EngineError, UnemulatedInstruction, CpuError, TaskSwitch)
@@ -86,10 +87,7 @@ class Rerun:
         return self.result
 
     def _run(self) -> None:
-        def stop() -> None:
-            self.vmm.cpu.stop()
-
-        with Watchdog(stop, lambda: self.result.exits) as watchdog, CtrlC(stop) as ctrl_c:
+        with CtrlC(self._stop) as ctrl_c:
             while not self.vmm.ended and self._diverged is None:
                 if not self._step():
                     self.vmm.tell(Marker(text=f"{SHUTDOWN} rip={self.vmm.cpu.state().rip:x}"))
@@ -97,16 +95,23 @@ class Rerun:
                 ctrl_c.check()
                 self.vmm.after_exit()
                 self.result.exits += 1
-                if watchdog.barked or self.result.exits > MOST_EXITS:
+                if self.result.exits > MOST_EXITS:
                     raise self.diverge(f"the guest goes on after {self.result.exits} exits, where the kernel's has ended")
         if self._diverged is not None:
             raise self._diverged
 
+    def _stop(self) -> None:
+        self.vmm.cpu.stop()
+
     def _step(self) -> bool:
         """One exit of the guest; False: it has shut down, or the kernel finds no root for it."""
         vcpu = self.vmm.vcpu
+        before = vcpu.cpu.executed
+        vcpu.cpu.stop_at(before + PATIENCE)
         try:
             vcpu.step()
+            if vcpu.cpu.executed - before >= PATIENCE:
+                raise self.diverge(f"the guest has done {PATIENCE} instructions without an exit, where the kernel's has ended")
         except TripleFault:
             self._rootless = True
             return False
