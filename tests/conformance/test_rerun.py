@@ -297,7 +297,7 @@ def test_a_guest_that_goes_on(monkeypatch):
 
 def test_a_guest_that_does_not_exit_is_stopped_by_what_it_has_done(monkeypatch):
     """Its second operation is a jump to itself. No clock is asked."""
-    monkeypatch.setattr(driver, "PATIENCE", 10_000)
+    monkeypatch.setattr("shadowmmu.check.rerun.rerun.PATIENCE", 10_000)
     capture = load(BASIC)
     at = capture.guest.ops[1].rip
     image = [(gpa, bytearray(data)) for gpa, data in capture.image]
