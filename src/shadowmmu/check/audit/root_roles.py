@@ -135,14 +135,15 @@ def host_role(kvm: KvmPtr) -> role_t:
 def is_half_way(vcpu: KvmVcpuPtr) -> cython.bint:
     """A switch between L1 and L2 has failed: the MMU is still that of the one that ran, until L1 gets its #VMEXIT or is shut down.
 
-    VMRUN refused L2 and left L1's registers; or a CR3 was illegal, and nothing has been entered since.
+    VMRUN refused L2 and left L1's registers, as far as they concern the MMU; or a CR3 was illegal, and nothing has been entered since.
     """
     nested: NestedStatePtr = cython.address(vcpu.nested)
     if (vcpu.mmu.root_role & Role.GUEST_MODE != 0) == nested.guest_mode:
         return False
     if vcpu.requests & Request.REQ_MMU_SYNC:
         return True
-    return vcpu.cr0 == nested.l1_cr0 and vcpu.cr3 == nested.l1_cr3 and vcpu.cr4 == nested.l1_cr4 and vcpu.efer == nested.l1_efer
+    same_efer: cython.bint = not (vcpu.efer ^ nested.l1_efer) & (Efer.LME | Efer.LMA | Efer.NXE)
+    return same_efer and vcpu.cr0 == nested.l1_cr0 and vcpu.cr3 == nested.l1_cr3 and vcpu.cr4 == nested.l1_cr4
 
 
 @cython.cfunc
