@@ -25,6 +25,7 @@ from kit.decode import decode as decode_run
 from kit.errors import KitError
 from kit.hunt import SET as HUNT
 from kit.hunt import Hunt
+from kit.image import image_of
 from kit.kernel import modules as kernel_modules
 from kit.kernel import packages as kernel_packages
 from kit.kernel.modules import EditName
@@ -165,6 +166,44 @@ def guests(
         for guest in made:
             guest.save(folder)
         print(f"{name}: {len(made)} guests, {sum(len(guest.ops) for guest in made)} operations, in {folder}")
+
+
+@app.command
+def image(
+    name: Annotated[str, Parameter(show_default=False)],
+    *,
+    load: Annotated[tuple[str, ...], Parameter(consume_multiple=False)] = (),
+    state: Annotated[tuple[str, ...], Parameter(consume_multiple=False)] = (),
+    slot: Annotated[tuple[str, ...], Parameter(consume_multiple=False)] = (),
+    kernel: str = DEFAULT,
+    work: Path = WORK,
+) -> None:
+    """Make a guest of your own image: what it stores without an exit is found by stepping it, and told in the trace.
+
+    It ends with HLT. `run` it by its name.
+
+    Example: python capture/capture.py image mine --load 8000=programme.bin --load 1000=tables.bin --state rip=8000 --state cr3=1000
+
+    Parameters
+    ----------
+    name
+        The guest's name, and its set's.
+    load
+        GPA=FILE: what is in memory at first; may be given again. Numbers are hexadecimal.
+    state
+        REGISTER=VALUE, of mode (16, 32 or 64), cr0, cr3, cr4, efer, rip, rsp, gdt, idt and tss; may be given again.
+    slot
+        ID=GPA+SIZE or ID=GPA+SIZE:BACKING: its memory; 2 MiB from 0 if none is given. All of it is looked at after each step.
+    kernel
+        For captures of which kernel: 6.1, 6.12 or 7.3.
+    work
+        Where all of this is kept.
+    """
+    made = image_of(name, load, state, slot)
+    folder = _place(work, kernel) / "guests" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    made.save(folder)
+    print(f"{name}: {sum(len(data) for _, data in made.memory.runs())} bytes, in {folder}")
 
 
 @app.command

@@ -20,6 +20,7 @@
 
 #define PRESENT 1
 #define ABSENT (1ull << 63)		/* an entry with nothing in it, since Linux 6.9 */
+#define WRITABLE 2
 #define LARGE 0x80
 #define FRAME 0x000ffffffffff000ull
 #define PAGEMAP_PFN ((1ull << 55) - 1)	/* Documentation/admin-guide/mm/pagemap.rst */
@@ -120,6 +121,51 @@ void dump_tables(const char *tag)
 		dump_table(root, level, level);
 }
 
+static uint64_t entries_of(uint64_t table, int level, int top, uint64_t *entries)
+{
+	int count = level == 3 && top == 3 ? 4 : 512;
+
+	return read_physical(table & (count == 4 ? ~31ull : FRAME), entries, count * sizeof entries[0]) ? count : 0;
+}
+
+/* Below one table, whose first entry is that of `va`. */
+static void writable_below(uint64_t table, int level, int top, uint64_t va, void (*found)(uint64_t va, uint64_t frame))
+{
+	uint64_t entries[512], reach = 1ull << (12 + 9 * (level - 1));
+	uint64_t count = entries_of(table, level, top, entries);
+
+	for (uint64_t i = 0; i < count; i++, va += reach) {
+		if (!(entries[i] & PRESENT) || (entries[i] == ABSENT))
+			continue;
+		if (level > 1 && !(entries[i] & LARGE))
+			writable_below(entries[i] & FRAME, level - 1, top, va, found);
+		else if (entries[i] & WRITABLE)
+			for (uint64_t offset = 0; offset < reach; offset += PAGE)
+				found(va + offset, ((entries[i] & FRAME) + offset) / PAGE);
+	}
+}
+
+void each_writable(void (*found)(uint64_t va, uint64_t frame))
+{
+	uint64_t root;
+	int level;
+
+	if (latest_root(&root, &level))
+		writable_below(root, level, level, 0, found);
+}
+
+uint64_t frame_of(const void *address)
+{
+	static int pagemap = -1;
+	uint64_t entry = 0;
+
+	if (pagemap < 0)
+		pagemap = open("/proc/self/pagemap", O_RDONLY);
+	if (pagemap < 0 || pread(pagemap, &entry, sizeof entry, (uint64_t)address / PAGE * sizeof entry) != sizeof entry)
+		die("/proc/self/pagemap");
+	return entry & PAGEMAP_PFN;
+}
+
 /* One counter of debugfs, if it is a plain number and not zero. */
 static void write_counter(const char *folder, const char *prefix, const char *name)
 {
@@ -173,21 +219,11 @@ void write_counters(const char *tag)
 /* For each guest page its host frame: "gfn pfn slot", frame 0 for a page that the host has not given yet. */
 void write_frames(void)
 {
-	int fd = open("/proc/self/pagemap", O_RDONLY);
-
-	if (fd < 0)
-		die("/proc/self/pagemap");
 	for (int id = 0; id < MAX_SLOTS; id++) {
 		if (!slots[id].live)
 			continue;
-		for (uint64_t offset = 0; offset < slots[id].size; offset += PAGE) {
-			uint64_t entry = 0, at = ((uint64_t)slots[id].hva + offset) / PAGE * sizeof entry;
-
-			if (pread(fd, &entry, sizeof entry, at) != sizeof entry)
-				die("/proc/self/pagemap");
+		for (uint64_t offset = 0; offset < slots[id].size; offset += PAGE)
 			fprintf(frames, "%llx %llx %d\n", (unsigned long long)((slots[id].gpa + offset) / PAGE),
-				(unsigned long long)(entry & PAGEMAP_PFN), id);
-		}
+				(unsigned long long)frame_of(slots[id].hva + offset), id);
 	}
-	close(fd);
 }

@@ -362,11 +362,32 @@ static void unexpected_exit(void)
 	       kvm_run->exit_reason, regs.rip, sregs.cr0, sregs.cr2, sregs.cr3, sregs.cr4, sregs.efer);
 }
 
+/* Have the guest leave after its next instruction. An exception's handler is stepped from its first exit on: delivery clears TF. */
+static void step(void)
+{
+	struct kvm_guest_debug debug = { .control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP };
+
+	if (ioctl(vcpu_fd, KVM_SET_GUEST_DEBUG, &debug))
+		die("KVM_SET_GUEST_DEBUG");
+}
+
+static void look_at_stores(void)
+{
+	struct kvm_sregs sregs;
+
+	if (ioctl(vcpu_fd, KVM_GET_SREGS, &sregs))
+		die("KVM_GET_SREGS");
+	steps_look(sregs.ss.dpl);
+}
+
 /* Run until the guest calls the host or halts. True if the script may go on. */
 static int run_guest(void)
 {
 	mark("H run");
+	steps_begin();
 	for (;;) {
+		if (stepping)
+			step();
 		if (look_now && gets_nowhere()) {
 			mark("H WATCHDOG");
 			printf("RUNNER FAIL %s: not a word from it for %d ticks\n", guest_name, PATIENCE);
@@ -376,6 +397,14 @@ static int run_guest(void)
 			if (errno != EINTR && errno != EAGAIN)
 				die("KVM_RUN");
 			continue;
+		}
+		if (stepping)
+			look_at_stores();
+		if (kvm_run->exit_reason == KVM_EXIT_DEBUG && stepping)
+			continue;
+		if (kvm_run->exit_reason == KVM_EXIT_HLT && stepping) {
+			mark("H hlt");
+			return 1;
 		}
 		if (kvm_run->exit_reason == KVM_EXIT_IO && kvm_run->io.direction == KVM_EXIT_IO_OUT) {
 			uint32_t value = 0;
@@ -396,7 +425,7 @@ static int run_guest(void)
 
 static const struct { const char *word; void (*act)(char *arguments); } commands[] = {
 	{ "vm", do_vm }, { "nofeature", do_nofeature }, { "physbits", do_physbits }, { "vendor", do_vendor }, { "vcpu", do_vcpu }, { "on", do_on },
-	{ "slot", do_slot }, { "load", do_load }, { "state", do_state },
+	{ "slot", do_slot }, { "find", do_find }, { "load", do_load }, { "state", do_state },
 	{ "dumpeach", do_dumpeach }, { "stats", do_stats }, { "flags", do_flags }, { "move", do_move }, { "delslot", do_delslot },
 	{ "readd", do_readd }, { "poke", do_poke }, { "madvise", do_madvise }, { "mprotect", do_mprotect },
 	{ "dirtylog", do_dirtylog }, { "manual", do_manual }, { "clearlog", do_clearlog }, { "nrpages", do_nrpages },

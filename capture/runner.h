@@ -46,7 +46,15 @@ int trace_stop(void);		/* and save it: NAME.trace.txt and NAME.raw; 0: events we
 void mark(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int latest_root(uint64_t *root, int *level);
 
+/* steps.c: plain stores of the guest, found by single steps */
+extern int stepping;
+void do_find(char *arguments);
+void steps_begin(void);
+void steps_look(int privilege);
+
 /* observe.c: what the kernel holds at this moment */
+uint64_t frame_of(const void *address);		/* 0: the host has given it none yet */
+void each_writable(void (*found)(uint64_t va, uint64_t frame));	/* each page that the guest may write now, by the tables it runs on */
 void observe_open(void);
 void dump_tables(const char *tag);
 void write_counters(const char *tag);

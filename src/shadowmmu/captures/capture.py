@@ -147,6 +147,11 @@ class Capture(msgspec.Struct, frozen=True):
     """Runs of (slot, gfn, host frame, pages): where guest memory lay at the end."""
 
     @property
+    def markers(self) -> list[Marker]:
+        """What guest and VMM say."""
+        return [event for event in self.events if isinstance(event, Marker)]
+
+    @property
     def vcpus(self) -> int:
         return sum(isinstance(event, Marker) and event.text == CREATES_VCPU for event in self.events)
 

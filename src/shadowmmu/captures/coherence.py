@@ -70,10 +70,10 @@ class _Run:
         return f"and its VMM creates {self.vcpus} vCPUs" if mark.action == "on" and mark.fields.get("vcpu", 0) >= self.vcpus else ""
 
     def _says(self, mark: Mark) -> str:
-        """The guest names a step of its own programme, or of its VMM's script."""
+        """The guest names a step of its own programme, if its author has told it, or of its VMM's script."""
         calls = len(self.guest.host_script)
         for name, known in (("op", mark.fields.get("op") in self.ops), ("l2op", mark.fields.get("l2op") in self.l2_ops)):
-            if mark.action == name and not known:
+            if mark.action == name and not known and self.ops:
                 return "is no step of its guest"
         if mark.action == "hostcall" and mark["hostcall"] >= calls and mark["hostcall"] != END_OF_SCRIPT:
             return f"and its VMM's script has {calls} calls"

@@ -9,7 +9,7 @@ import msgspec
 
 from shadowmmu.trace.events import Marker
 
-DECIMAL = frozenset({"seq", "vcpu", "op", "l2op", "hostcall", "len", "write", "id", "slot", "mode", "exit_reason"})
+DECIMAL = frozenset({"seq", "vcpu", "op", "l2op", "hostcall", "len", "write", "id", "slot", "mode", "exit_reason", "cpl"})
 CREATES_VM = "H create vm"
 CLOSED_VM = "H closed"
 CREATES_VCPU = "H create vcpu"

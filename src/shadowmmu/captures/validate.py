@@ -33,6 +33,7 @@ NEEDED = {
     "set_sregs": ("cr0", "cr3", "cr4", "efer"),
     "get_dirty_log": ("slot",),
     "dirty": ("gfn",),
+    "stored": ("va", "len", "cpl", "val"),
 }
 """What the VMM's lines tell."""
 

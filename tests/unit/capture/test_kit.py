@@ -333,6 +333,39 @@ def test_guests_made_otherwise_are_a_set_of_their_own(tmp_path):
     assert [slot.backing for slot in read_guest(folder, "p32_flood2")[0].memslots] == ["thp", "huge", "anon", "slot:0+100000"]
 
 
+def test_an_image_is_a_guest_whose_stores_are_found(tmp_path):
+    (tmp_path / "code.bin").write_bytes(b"\xf4" * 5000)
+    words = ["--load", f"8000={tmp_path / 'code.bin'}", "--state", "mode=32", "--state", "rip=8000", "--slot", "0=0+10000:thp"]
+    assert driver.main(["image", "mine", *words, "--work", str(tmp_path)]) == 0
+    folder = tmp_path / "6.1" / "guests" / "mine"
+    lines = (folder / "mine.kvs").read_text().splitlines()
+    assert lines[:3] == ["vm", "slot 0 0 0 10000 thp", "load 8000 mine.8000.bin"]
+    assert lines[3] == "vcpu" and "mode=0x20" in lines[4] and "rip=0x8000" in lines[4]
+    assert lines[5:] == ["dumpeach 1", "find", "stats before", "run"]
+    read, image = read_guest(folder, "mine")
+    assert read.ops == [] and read.entry_state["rip"] == 0x8000 and image == [(0x8000, (b"\xf4" * 5000).ljust(8192, b"\0"))]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "mine: nothing to run; give --load GPA=FILE"),
+        (["--load", "x=y"], "'x=y' loads nothing: give GPA=FILE"),
+        (["--load", "8000=nosuch"], "nosuch: No such file or directory"),
+        (["--load", "8000={file}", "--state", "ax=1"], "'ax=1' is no register: give one of mode, cr0"),
+        (["--load", "8000={file}", "--state", "mode=8"], "no CPU begins in mode 8"),
+        (["--load", "8000={file}", "--slot", "0:1"], "'0:1' is no memslot: give ID=GPA+SIZE"),
+        (["--load", "ff0000={file}"], "no slot holds the 3 bytes at ff0000"),
+    ],
+)
+def test_an_image_that_makes_no_sense_is_refused(words, says, tmp_path, capsys):
+    (tmp_path / "file").write_bytes(b"abc")
+    told = [word.format(file=tmp_path / "file") for word in words]
+    assert driver.main(["image", "mine", *told, "--work", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert says in err and err.count("\n") == 1
+
+
 # --- what a run leaves
 
 

@@ -253,3 +253,15 @@ def test_ept_execute_only_and_its_faults() -> None:
     assert vcpu.page_fault(0x6000, int(Pferr.WRITE)) == Outcome.INJECT
     assert vcpu.exception.error_code & Pferr.RSVD
     assert audit(vm) == []
+
+
+@every_design
+def test_sce_behind_a_refused_vmrun_is_nothing_to_the_mmu(roots: str) -> None:
+    """L1's root stays until its #VMEXIT, and the audit knows."""
+    vm = Vm(memory_mib=4, roots=roots)
+    vcpu = vm.vcpus[0]
+    vcpu.enter()
+    assert vcpu.page_fault(0, 0) is Outcome.FIXED
+    assert not vcpu.nested_vmrun(0x10, 0, 0, 0, 0x1000)
+    assert audit(vm) == []
+    assert vcpu.set_efer(1) and audit(vm) == []

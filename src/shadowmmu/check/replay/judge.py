@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from shadowmmu import Outcome
 from shadowmmu.captures.capture import Capture
-from shadowmmu.captures.markers import Mark
+from shadowmmu.captures.markers import Mark, parse
 from shadowmmu.check.audit import audit
 from shadowmmu.check.oracle.oracle import Oracle, VirtualTlb
 from shadowmmu.check.replayed.inputs import ControlRegister, DirtyLog, Fault, Inject, Input, Invlpg, Translate, WriteEmulated
@@ -93,6 +93,7 @@ class Judge:
         self.side = side
         self.memory = CapturedMemory(side)
         watched = {op.va & -PAGE for op in (*capture.guest.ops, *capture.guest.l2_ops) if op.va}
+        watched |= {mark["va"] & -PAGE for mark in map(parse, capture.markers) if mark.action == "stored"}
         self.oracle = Oracle(self.memory, watched, len(side.vm.vcpus), features_of(side.vm.config))
         self.judges = not capture.setup.npt
         """Whether the oracle does; the audit always."""

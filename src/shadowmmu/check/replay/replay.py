@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from shadowmmu import EngineError, Outcome, TripleFault
-from shadowmmu.captures.capture import Capture
+from shadowmmu.captures.capture import Capture, Op
 from shadowmmu.captures.instructions import control_register_written, immediate_loaded
 from shadowmmu.captures.lookahead import efer_written, gets_gp, goes_to_l1, pgd_loaded, rest_of_exit, synced_before_reschedule
 from shadowmmu.captures.markers import CREATES_VCPU, Mark, parse
@@ -346,8 +346,15 @@ class Replay(ReplayState):
         self.created += mark.action != "on"
         self.select(mark["vcpu"] if mark.action == "on" else self.created - 1)
 
+    def _stored(self, mark: Mark) -> None:
+        """A plain store that the VMM has found, of a guest without a list of them."""
+        self.streams.compare(self.at)
+        self.store(Op(0, "wr", cpl=mark["cpl"], va=mark["va"], val=mark["val"], size=mark["len"]))
+
     def _host_does(self, mark: Mark) -> None:
-        if mark.action == "set_sregs":
+        if mark.action == "stored":
+            self._stored(mark)
+        elif mark.action == "set_sregs":
             if not self.result.entries:
                 self.give(lambda side: side.host.load_image())
                 self.host.seed_frames()
