@@ -21,7 +21,11 @@ class Emulator:
         self.fetcher = fetcher
         self.cpu = cpu
 
-    def step(self, state: State, instruction: Instruction) -> State:
+    def step(self, state: State) -> State:
+        """The state after the instruction at RIP, which is fetched first; else as `do`."""
+        return self.do(state, self.fetcher.decode(state))
+
+    def do(self, state: State, instruction: Instruction) -> State:
         """The state after this instruction, which is at RIP, or after some iterations of a repeated one.
 
         Raises GuestFault, with `state` as it was, or UnemulatedInstruction.

@@ -21,7 +21,7 @@ def emulate(p: Processor, address: int) -> None:
     p.emulated += 1
     try:
         instruction = _fetched(p, state)
-        after = None if instruction is None else p.emulator.step(state, instruction)
+        after = None if instruction is None else p.emulator.do(state, instruction)
     except UnemulatedInstruction as end:
         if not _let_off(p):
             _give_up(p, end)

@@ -94,8 +94,7 @@ def _invlpg(p: Processor, _exit: Exit) -> None:
 
 def _table_load(p: Processor, _exit: Exit) -> None:
     """LGDT, LIDT, LLDT or LTR."""
-    state = p.capture()
-    p.complete(p.emulator.step(state, p.emulator.fetcher.decode(state)))
+    p.complete(p.emulator.step(p.capture()))
 
 
 def _cpuid(p: Processor, _exit: Exit) -> None:
