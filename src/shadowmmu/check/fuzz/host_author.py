@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Invents what the host does in the middle of an episode: memslots, pages that move, rights taken, dirty logs."""
 
-from shadowmmu.check.fuzz.operations import FRAMES, LARGE_FRAMES, MOVE_PAGE, MOVED, OBSOLETE, SLOTS, TABLE_FRAMES, TABLES, Kind
+from shadowmmu.check.fuzz.operations import FRAMES, LARGE_FRAMES, MOVE_PAGE, MOVED, OBSOLETE, SLOTS, TABLE_FRAMES, TABLES, Kind, Op
 from shadowmmu.check.fuzz.table_writer import ACCESSES, TableWriter
 from shadowmmu.hardware.walk import USER, WRITE
 
@@ -17,12 +17,16 @@ class HostAuthor(TableWriter):
         flags = random.choice((0, 0, 0, 0, 1, 1, 2, 2))
         present = self.guest.slots.slots.get(slot)
         at = MOVED if slot == 1 and random.random() < 0.3 else first
+        used: list[Op] = []
         if present is not None and ((flags ^ present[3]) & 1 or random.random() < 0.4):
             self._add(Kind.SLOT, vcpu, slot, present[0], 0, 0)
+            before = len(self.pending)
             self._touch(present[0], present[1], random.randrange(4))
+            used = self.pending[before:]
             if slot and random.random() < 0.3:
                 return
         self._add(Kind.SLOT, vcpu, slot, at, pages, flags)
+        self.pending += reversed(used)  # what was found to be no memory is looked for again
         self._touch(present[0] if present else at, pages, random.randrange(4))
         if flags & 1:
             self._touch(at, pages, 4, WRITE)
