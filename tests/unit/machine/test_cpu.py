@@ -10,6 +10,9 @@ from cpu_bench import CODE, CONTROLS, DATA, HIGH, PAE_CONTROLS, REAL_CONTROLS, T
 from shadowmmu.engine.face.config import VmConfig
 from shadowmmu.machine.cpu.unicorn_cpu import UnicornCpu
 from shadowmmu.machine.cpu.unicorn_layout import layout
+from shadowmmu.machine.devices.apic_bus import ApicBus
+from shadowmmu.machine.devices.clock import Clock
+from shadowmmu.machine.devices.local_apic import LocalApic
 from shadowmmu.machine.seam import Controls, CpuError, ExitKind, Reg, Seg, Segment
 from shadowmmu.machine.vcpu.cpuid import FEATURES, OF_APIC, ON_REQUEST, Cpuid
 
@@ -218,6 +221,13 @@ def test_cpuid_offers_what_it_says() -> None:
     assert not leaves.read(7, 0).ecx >> 3 & 1, "no protection keys"
     assert leaves.read(0x80000008, 0).eax == 48 << 8 | 40
     assert leaves.read(0x12345, 0) == (0, 0, 0, 0)
+
+
+def test_cpuid_tells_an_apic_its_number_and_the_others() -> None:
+    clock, bus = Clock(), ApicBus()
+    leaves = Cpuid(2, VmConfig(vcpus=3), apic=LocalApic(2, clock, bus))
+    assert [leaves.read(0xB, subleaf) for subleaf in range(3)] == [(0, 1, 0x100, 2), (2, 3, 0x201, 2), (0, 0, 2, 2)]
+    assert not Cpuid(2, VmConfig(vcpus=3)).has(0xB, 0)
 
 
 def test_cpuid_is_of_the_cpu_that_the_vm_is_made_with() -> None:

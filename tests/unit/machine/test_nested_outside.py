@@ -5,6 +5,7 @@ import pytest
 from nested_bench import L2_CODE, VMMCALL, Bench
 
 from shadowmmu.machine.devices.local_apic import LocalApic
+from shadowmmu.machine.loop.outside import take_from_outside
 from shadowmmu.machine.seam import State
 from shadowmmu.x86.vmcb import Intercept1, SvmExit, VIntr, Vmcb
 
@@ -86,3 +87,10 @@ def test_an_nmi_comes_to_l2_once_until_its_iret() -> None:
     made.run(state)
     assert made.field(Vmcb.EXIT_CODE) == SvmExit.VMMCALL
     assert made.processor.cpu.state().gpr[3] == 2 and not apic.nmis
+
+
+def test_nmis_that_come_while_one_is_handled_are_one() -> None:
+    made, apic = bench()
+    made.processor.nmi_masked, apic.nmis = True, 2
+    take_from_outside(made.processor)
+    assert apic.nmis == 1 and made.processor.pending is None

@@ -52,6 +52,8 @@ def take_from_outside(p: Processor) -> None:
 def _take_event(p: Processor, apic: LocalApic) -> bool:
     """An NMI comes first. True: an interrupt is left, until the guest has interrupts on."""
     state = p.cpu.state()
+    if p.nmi_masked:
+        apic.nmis = min(apic.nmis, 1)  # beside the one that is being handled
     if apic.nmis:
         if not _blocks_nmi(p, state):
             _take_nmi(p, apic)

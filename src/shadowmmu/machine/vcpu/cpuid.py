@@ -65,6 +65,7 @@ SIGNATURE = 0x00830F10  # family 17h, model 31h, stepping 0
 _BRAND = b"AMD EPYC-Rome, shadow-paged".ljust(48, b"\0")
 _HYPERVISOR = Leaf(0x40000000, *(int.from_bytes(b"shadowmmu   "[i : i + 4], "little") for i in (0, 4, 8)))
 _LAST_BASIC = 0xD
+_TOPOLOGY, _THREAD, _CORE = 0xB, 1 << 8, 2 << 8
 
 
 def cr4_not_for(features: frozenset[str]) -> int:
@@ -101,7 +102,7 @@ class Cpuid:
         without: frozenset[str] = frozenset(),
         apic: LocalApic | None = None,
     ) -> None:
-        self._apic = apic
+        self._apic, self._number, self._vcpus = apic, number, config.vcpus
         without |= OF_APIC if apic is None else frozenset()
         vcpus, vendor = config.vcpus, _AMD if config.amd else _INTEL
         self._offered = offered = _offered(config, asked, without)
@@ -141,6 +142,8 @@ class Cpuid:
 
     def read(self, leaf: int, subleaf: int) -> Leaf:
         """EAX, EBX, ECX, EDX; zeroes for a leaf that is not there."""
+        if leaf == _TOPOLOGY and self._apic is not None:
+            return self._topology(subleaf)
         if not self.has(leaf, subleaf):
             return Leaf(0, 0, 0, 0)
         found = self._leaves[leaf]
@@ -148,5 +151,13 @@ class Cpuid:
             found = found._replace(edx=found.edx & ~_APIC_BIT)
         return found
 
+    def _topology(self, subleaf: int) -> Leaf:
+        """One thread a core, all cores in one package; EDX is the x2APIC's number, whatever is asked for."""
+        shift = (self._vcpus - 1).bit_length()
+        level = {0: Leaf(0, 1, _THREAD, 0), 1: Leaf(shift, self._vcpus, _CORE, 0)}.get(subleaf, Leaf(0, 0, 0, 0))
+        return level._replace(ecx=level.ecx | subleaf & 0xFF, edx=self._number)
+
     def has(self, leaf: int, subleaf: int) -> bool:
+        if leaf == _TOPOLOGY:
+            return self._apic is not None
         return leaf in self._leaves and not (leaf == _STRUCTURED and subleaf)
