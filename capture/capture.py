@@ -213,6 +213,7 @@ def run(
     like: str = "shadow",
     edit: EditName | None = None,
     kvm: Annotated[tuple[str, ...], Parameter(consume_multiple=False)] = (),
+    patience: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
     kernel: str = DEFAULT,
     work: Path = WORK,
 ) -> int:
@@ -232,6 +233,9 @@ def run(
         Run on the modules that `modules --edit` has built of this kernel; the captures are the set SET_EDIT.
     kvm
         A parameter of the module kvm, as mmio_caching=0 or nx_huge_pages=force; may be given again.
+    patience
+        Give a guest up that says nothing for so many timer ticks of the kernel, 250 a second: few for one that is known to
+        loop for ever, so that its events are not lost. 0: as many as are right for all others.
     kernel
         6.1, 6.12 or 7.3, fetched and built before.
     work
@@ -240,7 +244,7 @@ def run(
     place = _place(work, kernel)
     own = name not in RUNS and (place / "guests" / name).is_dir()
     chosen = Run(name, run_of(like).host) if own else run_of(name)
-    chosen = chosen._replace(host=chosen.host._replace(parameters=chosen.host.parameters + kvm))
+    chosen = chosen._replace(host=chosen.host._replace(parameters=chosen.host.parameters + kvm, patience=patience))
     if not (place / "guests" / chosen.guests).is_dir():
         guests(chosen.guests, kernel=kernel, work=work)
     scripts = _scripts(place / "guests" / chosen.guests, chosen.only, wanted)

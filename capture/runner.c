@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <unistd.h>
 #include <linux/kvm.h>
 
@@ -36,6 +37,7 @@ int vm_fd = -1, seq, vcpu_count, vcpu_now;
 
 static int kvm_fd = -1, vcpu_fd = -1, dump_each_op;
 static volatile sig_atomic_t look_now;
+static int patience = PATIENCE;
 static struct kvm_run *kvm_run;
 static struct { int fd; struct kvm_run *run; } vcpus[MAX_VCPUS];	/* vcpu_fd and kvm_run are those of vcpu_now */
 static char output_folder[256];
@@ -61,7 +63,13 @@ static void on_alarm(int signal)
 {
 	(void)signal;
 	look_now = 1;
-	alarm(LOOK);
+}
+
+static void look_every(int milliseconds)
+{
+	struct timeval interval = { .tv_sec = milliseconds / 1000, .tv_usec = milliseconds % 1000 * 1000 };
+
+	setitimer(ITIMER_REAL, &(struct itimerval){ .it_interval = interval, .it_value = interval }, NULL);
 }
 
 /* Timer interrupts that this kernel has taken: when the host lets its machine wait there are none. */
@@ -94,10 +102,17 @@ static int gets_nowhere(void)
 		since = now;
 		printf("AT %s, %d markers\n", guest_name, seq);
 	}
-	return now - since > PATIENCE;
+	return now - since > (unsigned long)patience;
 }
 
 /* --- VM and vCPU --------------------------------------------------------------------------------------------- */
+
+/* patience TICKS: before the ring is full of what a guest does that is known never to end */
+static void do_patience(char *arguments)
+{
+	patience = atoi(arguments);
+	look_every(20);
+}
 
 /* vm */
 static void do_vm(char *arguments)
@@ -390,7 +405,7 @@ static int run_guest(void)
 			step();
 		if (look_now && gets_nowhere()) {
 			mark("H WATCHDOG");
-			printf("RUNNER FAIL %s: not a word from it for %d ticks\n", guest_name, PATIENCE);
+			printf("RUNNER FAIL %s: not a word from it for %d ticks\n", guest_name, patience);
 			return 0;
 		}
 		if (ioctl(vcpu_fd, KVM_RUN, 0) < 0) {
@@ -424,7 +439,7 @@ static int run_guest(void)
 /* --- the script ---------------------------------------------------------------------------------------------- */
 
 static const struct { const char *word; void (*act)(char *arguments); } commands[] = {
-	{ "vm", do_vm }, { "nofeature", do_nofeature }, { "physbits", do_physbits }, { "vendor", do_vendor }, { "vcpu", do_vcpu }, { "on", do_on },
+	{ "patience", do_patience }, { "vm", do_vm }, { "nofeature", do_nofeature }, { "physbits", do_physbits }, { "vendor", do_vendor }, { "vcpu", do_vcpu }, { "on", do_on },
 	{ "slot", do_slot }, { "find", do_find }, { "load", do_load }, { "state", do_state },
 	{ "dumpeach", do_dumpeach }, { "stats", do_stats }, { "flags", do_flags }, { "move", do_move }, { "delslot", do_delslot },
 	{ "readd", do_readd }, { "poke", do_poke }, { "madvise", do_madvise }, { "mprotect", do_mprotect },
@@ -488,7 +503,7 @@ int main(int argc, char **argv)
 	if (!script)
 		die(argv[1]);
 	sigaction(SIGALRM, &(struct sigaction){ .sa_handler = on_alarm }, NULL);
-	alarm(LOOK);
+	look_every(LOOK * 1000);
 	observe_open();
 	trace_start();
 	kvm_fd = open("/dev/kvm", O_RDWR);

@@ -40,6 +40,8 @@ class Host(NamedTuple):
     """Five levels in the captured kernel's own tables, so in its nested page tables too."""
     parameters: tuple[str, ...] = ()
     """More parameters of the module kvm, NAME=VALUE."""
+    patience: int = 0
+    """Ticks without a word after which the runner gives a guest up; 0: as many as it thinks right."""
 
     @property
     def cpu(self) -> str:
@@ -61,7 +63,7 @@ def run(work: Path, guests: list[Path], host: Host, raw: Path, report: Report, s
     initrd, console, disk = raw / "initrd.gz", raw / "console.txt", raw / "disk"
     shutil.rmtree(raw, ignore_errors=True)
     raw.mkdir(parents=True)
-    _add_guests(work, guests, system, initrd)
+    _add_guests(work, guests, host.patience, system, initrd)
     with disk.open("wb") as file:
         file.truncate(DISK_BYTES)
     try:
@@ -108,12 +110,15 @@ def _named(name: str, failures: list[str]) -> bool:
     return any(failure.startswith(f"{name}:") for failure in failures)
 
 
-def _add_guests(work: Path, guests: list[Path], system: dict[str, bytes], initrd: Path) -> None:
+def _add_guests(work: Path, guests: list[Path], patience: int, system: dict[str, bytes], initrd: Path) -> None:
     built = work / "initrd.gz"
     if not built.is_file():
         raise KitError(f"no {built}: run capture.py build")
     files = [file for script in guests for file in sorted(script.parent.glob(script.stem + ".*"))]
-    write_archive(initrd, {f"guests/{file.name}": file.read_bytes() for file in files} | system)
+    contents = {f"guests/{file.name}": file.read_bytes() for file in files}
+    if patience:
+        contents |= {f"guests/{script.name}": f"patience {patience}\n".encode() + script.read_bytes() for script in guests}
+    write_archive(initrd, contents | system)
     initrd.write_bytes(built.read_bytes() + initrd.read_bytes())
 
 
