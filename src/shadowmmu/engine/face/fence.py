@@ -57,6 +57,7 @@ def open_pools(kvm: KvmPtr) -> cython.void:
     kasan_unpoison(kvm.frame_private, frames * 8)
     kasan_unpoison(kvm.hva_map, kvm.nhva * 8)
     kasan_unpoison(kvm.user_free, kvm.user_frames * 4)
+    kasan_unpoison(kvm.empty_table, PAGE_SIZE)
     kasan_unpoison(kvm.frames, frames * PAGE_SIZE)
 
 
