@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Self
 
-from kit.guest import Guest
+from kit.guest import Guest, Mode
 
 
 class BySeed(Guest):
@@ -27,9 +27,9 @@ class BySeed(Guest):
         """Whatever comes next."""
 
     @abstractmethod
-    def anew(self, name: str) -> BySeed:
-        """The same guest with another name, and no programme yet."""
+    def __init__(self, name: str, mode: Mode, seed: int) -> None:
+        """It has no programme yet."""
 
-    def again(self, name: str, steps: int) -> BySeed:
+    def again(self, name: str, steps: int) -> Self:
         """The same guest with another name, and so many steps."""
-        return self.anew(name).play(steps)
+        return type(self)(name, self.mode, self.seed).play(steps)

@@ -90,9 +90,6 @@ class RandomGuest(Paged, BySeed):
         for va, gpa in ((LOST, LOST_MEMORY), (LOGGED, LOGGED_MEMORY), (MMIO, MMIO_ADDRESS)):
             root.map_range(va, gpa, 4)
 
-    def anew(self, name: str) -> BySeed:
-        return type(self)(name, self.mode, self.seed)
-
     def steps(self) -> tuple[Step, ...]:
         """What it may do."""
         return (

@@ -73,9 +73,6 @@ class RandomNested(Hypervisor, BySeed):
         root.set(page(ABSENT), 1, 0)
         root.map(page(READ_ONLY), frame(READ_ONLY), P | U)
 
-    def anew(self, name: str) -> BySeed:
-        return type(self)(name, self.mode, self.seed)
-
     def step(self) -> None:
         for _ in range(self.random.randrange(4)):
             self._l1_step()
@@ -159,9 +156,6 @@ class RandomWithoutNpt(Hypervisor, BySeed):
         self.random = random.Random(f"no npt {mode.tag} {seed}")
         super().__init__(name, mode, f"random operations of an L2 without NPT, seed {seed}", nested_paging=False, l2_paging=True)
         self.own = self.l2_tables()
-
-    def anew(self, name: str) -> BySeed:
-        return type(self)(name, self.mode, self.seed)
 
     def step(self) -> None:
         for _ in range(self.random.randrange(4)):

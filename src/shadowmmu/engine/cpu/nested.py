@@ -90,9 +90,8 @@ def nested_enter(
     nested.ncr3 = root
     if kvm.rules.vmrun_drops_lma and not efer & Efer.LME:
         efer &= ~cython.cast(u64, Efer.LMA)
-    if nested.npt and kvm.rules.vmrun_reloads_pdptes:
-        vcpu.pdptrs_available = False
     if nested.npt:
+        vcpu.pdptrs_available = vcpu.pdptrs_available and not kvm.rules.vmrun_reloads_pdptes
         use_nested_paging(vcpu, paging, exec_only, huge_level)
     transition_flush(vcpu)
     vcpu.efer = efer

@@ -143,7 +143,7 @@ class Vcpu:
 
     @property
     def smm(self) -> bool:
-        """In system-management mode, where memory is what the memslots of address space 1 say. Its registers are set apart."""
+        """In system-management mode: memory is what the memslots of address space 1 say. Registers stay; the caller sets those of SMM."""
         return bool(self.vcpu.smm)
 
     @smm.setter
