@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Self
 
 from kit.guest import Guest, Mode
 
 
 class BySeed(Guest):
-    """A random guest: the same each time from the same seed, and, cut shorter, its own beginning."""
+    """A random guest: the same each time from the same seed, and, cut shorter, its own beginning.
+
+    It is made of a name, a mode and its seed, and has no programme yet.
+    """
 
     seed: int
     length: int
@@ -26,10 +30,7 @@ class BySeed(Guest):
     def step(self) -> None:
         """Whatever comes next."""
 
-    @abstractmethod
-    def __init__(self, name: str, mode: Mode, seed: int) -> None:
-        """It has no programme yet."""
-
     def again(self, name: str, steps: int) -> Self:
         """The same guest with another name, and so many steps."""
-        return type(self)(name, self.mode, self.seed).play(steps)
+        make: Callable[[str, Mode, int], Self] = type(self)
+        return make(name, self.mode, self.seed).play(steps)
