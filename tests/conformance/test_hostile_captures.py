@@ -48,6 +48,11 @@ def at(content: dict, words: str) -> int:
     return next(number for number, event in enumerate(content["events"]) if event.get("text", "").startswith(words))
 
 
+def aged(**fields: int | str) -> dict[str, object]:
+    """The host looks whether pages are in use."""
+    return {"event": "other", "ev": "kvm_age_hva", "fields": fields}
+
+
 def said(words: str) -> dict:
     return {"event": "print", "text": words}
 
@@ -93,6 +98,10 @@ def write_files(folder: Path, content: bytes) -> list[Path]:
         (lambda c: c["guest"]["memslots"][0].update(size=4096), "or others of these numbers"),
         (lambda c: c["guest"]["ops"].append(c["guest"]["ops"][0]), "two operations of its guest have one number"),
         (lambda c: c["guest"]["ops"].pop(0), "is no step of its guest"),
+        (lambda c: c["guest"].update(ops=[]), "is no step of its guest"),
+        (lambda c: c["events"].insert(100, aged(start=5, end=9)), "event 100, kvm_age_hva start=5 end=9, names no pages of its VMM's"),
+        (lambda c: c["events"].insert(100, aged(start=4096, end=0)), "names no pages of its VMM's"),
+        (lambda c: c["events"].insert(100, aged(start="x")), "names no pages of its VMM's"),
         (lambda c: c["guest"].update(host_script=[]), "its VMM's script has 0 calls"),
         (lambda c: c["events"][100].update(vcpu=7), "event 100 is of vCPU 7, and its VMM creates 1"),
         (lambda c: c["events"].insert(100, said("H on vcpu=1")), "its VMM creates 1 vCPUs"),

@@ -8,8 +8,8 @@ import pytest
 from judged import judge
 
 from shadowmmu.captures.find import find
+from shadowmmu.captures.validate import AGED
 from shadowmmu.check.audit import audit
-from shadowmmu.check.compare.dumps import AGED
 from shadowmmu.check.replay.replay import Replay, replay
 from shadowmmu.check.rerun.rerun import rerun
 from shadowmmu.cli.main import main

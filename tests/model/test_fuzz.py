@@ -68,4 +68,4 @@ def test_l2_with_tables_of_its_own(roots: str) -> None:
     for outcome in ("l2_mode 2-level", "l2_mode 3-level", "l2_mode 4-level", "l2_register written"):
         assert report.coverage[outcome], outcome
     for part in ("faulted in L2", "race won"):
-        assert sum(times for outcome, times in report.coverage.items() if part in outcome) > 2, part
+        assert sum(times for outcome, times in report.coverage.items() if part in outcome) > 5, part

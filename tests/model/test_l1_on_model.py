@@ -9,11 +9,11 @@ takes pages and memslots away. After each operation the whole MMU is audited, th
 of L2, and what L2 and L1 read is compared with what was stored. The chain of the root is that of the table.
 """
 
-import struct
 from collections.abc import Callable
 
 import pytest
 from designs import every_design
+from guest_tables import entries
 from root_table import MODES, ROWS, chain
 
 from shadowmmu import Vm
@@ -22,7 +22,6 @@ from shadowmmu.check.fuzz.operations import GUEST, HOST, PAGE, SLOTS, USER_MIB, 
 from shadowmmu.check.fuzz.slots import DirectMap, Slots
 from shadowmmu.check.fuzz.stage import L2_UNPAGED
 from shadowmmu.check.oracle.oracle import Oracle
-from shadowmmu.engine.arena.spte import Spte
 from shadowmmu.hardware.cpu import AccessResult, Done, ModelCpu
 from shadowmmu.hardware.host_memory import HostMemory
 from shadowmmu.hardware.walk import PRESENT, USER, WRITE
@@ -343,7 +342,7 @@ def delete_memslots(l1: Hypervisor, times: int) -> None:
     for page in specials:
         now = l1.vm.shadow_page(page.hpa)
         assert now is not None and now.obsolete == (times == 1)
-        assert page.level > 3 or not any(entry & Spte.MMU_PRESENT for (entry,) in struct.iter_unpack("<Q", l1.vm.read_host(page.hpa, PAGE)))
+        assert page.level > 3 or not any(entries(l1.vm, page))
     assert l1.reads(FIRST) == DATA
     assert l1.vm.counters()["special_freed"] - freed == (len(specials) if times == 1 else 0)
     lost = l1.access(THIRD)

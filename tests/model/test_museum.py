@@ -17,6 +17,8 @@ FOUND = [
     ("cve-2021-38198", {"I10"}),
     ("cve-2026-53359", {"I9", "WARN"}),  # what is wrong of it shows in two ways, and either may come first
     ("flush-notifier", {"I11"}),
+    ("flush-unsync-leaf", {"I11"}),
+    ("h5-pae-root-not-cleared", {"I2"}),
     ("h16-chain-ends-early", {"crash"}),
 ]
 

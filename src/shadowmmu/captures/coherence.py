@@ -18,6 +18,8 @@ SPACE = 16
 """Shift from a memslot's number to its address space, in which it overlaps no other."""
 END_OF_SCRIPT = 0xFFFF
 """A guest's last call of its VMM."""
+FOUND = ("stored", "hlt")
+"""What a VMM tells only of a guest that it steps."""
 BEFORE = 0
 """What dumps and counters have for the number of a marker before the guest runs."""
 
@@ -54,6 +56,8 @@ class _Run:
         self.set_up = False
         self.ops = {op.i for op in self.guest.ops}
         self.l2_ops = {op.i for op in self.guest.l2_ops}
+        self.stepped = any(parse(marker).action in FOUND for marker in capture.markers)
+        """Nobody has told its programme: the VMM has found what it stores."""
 
     def marker(self, mark: Mark) -> str:
         """What is wrong with it, or nothing."""
@@ -70,10 +74,10 @@ class _Run:
         return f"and its VMM creates {self.vcpus} vCPUs" if mark.action == "on" and mark.fields.get("vcpu", 0) >= self.vcpus else ""
 
     def _says(self, mark: Mark) -> str:
-        """The guest names a step of its own programme, if its author has told it, or of its VMM's script."""
+        """The guest names a step of its own programme, unless that was never told, or of its VMM's script."""
         calls = len(self.guest.host_script)
         for name, known in (("op", mark.fields.get("op") in self.ops), ("l2op", mark.fields.get("l2op") in self.l2_ops)):
-            if mark.action == name and not known and self.ops:
+            if mark.action == name and not known and (self.ops or not self.stepped):
                 return "is no step of its guest"
         if mark.action == "hostcall" and mark["hostcall"] >= calls and mark["hostcall"] != END_OF_SCRIPT:
             return f"and its VMM's script has {calls} calls"

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from shadowmmu import EngineError
 from shadowmmu.captures.capture import Capture
-from shadowmmu.captures.coherence import contradictions
+from shadowmmu.captures.coherence import PAGE, contradictions
 from shadowmmu.captures.markers import CLOSED_VM, Mark, parse
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.errors import BadInput
@@ -23,6 +23,9 @@ MOST_MEMORY = 1 << 32
 """Bytes of all memslots together; captured guests have a hundredth."""
 ENDS = ("H closing", "H WATCHDOG")
 """Words of the VMM: it closes the VM, or has waited too long for the guest."""
+UNMAPPED, AGED = "kvm_unmap_hva_range", "kvm_age_hva"
+"""The MMU notifier's events: the translations of a part of the VMM's memory are gone; the host looks whether it is in use, as DAMON and
+the reclaim of memory do."""
 LONGEST_STORE = 16
 """Bytes."""
 NEEDED = {
@@ -62,6 +65,8 @@ def _wrongs(capture: Capture) -> Iterator[str]:
     yield from _guest(capture)
     memory, regions = 0, set()
     for number, event in enumerate(capture.events):
+        if isinstance(event, e.Other) and event.ev in (UNMAPPED, AGED) and not _is_range(event):
+            yield f"event {number}, {to_text(event)}, names no pages of its VMM's"
         if not isinstance(event, Marker):
             continue
         mark = parse(event)
@@ -78,6 +83,11 @@ def _wrongs(capture: Capture) -> Iterator[str]:
     if sum(run[3] for run in capture.frames) > MOST_MEMORY >> 12 or any(field < 0 for run in capture.frames for field in run):
         yield f"its host frames are negative, or hold more than {MOST_MEMORY:#x} bytes"
     yield from contradictions(capture, any(map(is_end, capture.events)))
+
+
+def _is_range(event: e.Other) -> bool:
+    start, end = event.fields.get("start"), event.fields.get("end")
+    return isinstance(start, int) and isinstance(end, int) and 0 <= start < end < 1 << 64 and not (start | end) % PAGE
 
 
 def _end(events: Sequence[AnyEvent]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from shadowmmu import Vm
 from shadowmmu.captures.capture import Capture, Dump
+from shadowmmu.captures.validate import AGED
 from shadowmmu.check.compare.ignore import CPU_BITS, LAZY_BITS, MARK_BITS, PAE_ROOT_BITS
 from shadowmmu.check.compare.match import Matcher
 from shadowmmu.engine.arena.spte import Spte
@@ -17,8 +18,6 @@ from shadowmmu.trace.fields import FRAME_BITS
 from shadowmmu.x86.pte import Pte
 
 P, LARGE, PRESENT = int(Pte.PRESENT), int(Pte.PAGE_SIZE), int(Spte.MMU_PRESENT)
-AGED = "kvm_age_hva"
-"""The MMU notifier's event where the host looks which of its pages are in use, as DAMON and the reclaim of memory do."""
 NOTHING = 0, int(Spte.NONPRESENT_BIT_63)
 """Entries in which there is nothing, on one kernel or another."""
 _SOFT = 0xFFF0_0000_0000_0000

@@ -15,8 +15,7 @@ from shadowmmu.captures.capture import Capture, Op
 from shadowmmu.captures.instructions import control_register_written, immediate_loaded
 from shadowmmu.captures.lookahead import efer_written, gets_gp, goes_to_l1, pgd_loaded, rest_of_exit, synced_before_reschedule
 from shadowmmu.captures.markers import CREATES_VCPU, Mark, parse
-from shadowmmu.captures.validate import is_end
-from shadowmmu.check.compare.dumps import AGED
+from shadowmmu.captures.validate import AGED, is_end
 from shadowmmu.check.compare.origin import with_origins
 from shadowmmu.check.compare.result import Diverged, Divergence, ReplayResult, page_at
 from shadowmmu.check.replay.judge import Judge

@@ -9,14 +9,13 @@ from contextlib import suppress
 from shadowmmu import MemslotError, Vcpu, Vm
 from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.markers import Mark, parse
+from shadowmmu.captures.validate import UNMAPPED
 from shadowmmu.check.compare.match import Matcher
 from shadowmmu.check.replayed.user_memory import UserMemory
 from shadowmmu.trace.events import AnyEvent, Marker, Other
 
 SHADOW_TABLES = 2000
 """Room for the most shadow pages that can exist; the limit itself follows the memory size, as in the kernel."""
-NOTIFIER = "kvm_unmap_hva_range"
-"""The MMU notifier's event: bytes of host user memory whose translations are gone."""
 FEWEST_PAGES = 64
 """KVM_MIN_ALLOC_MMU_PAGES: the kernel refuses KVM_SET_NR_MMU_PAGES below, and nothing changes."""
 
@@ -194,7 +193,7 @@ def wider_ranges(events: Sequence[AnyEvent]) -> Iterator[list[tuple[int, int]] |
                 yield _relative(protected, ranges)
             mark = parse(event)
             protected, ranges = (mark["size"] if mark.action == "mprotect" else None), []
-        elif isinstance(event, Other) and event.ev == NOTIFIER:
+        elif isinstance(event, Other) and event.ev == UNMAPPED:
             ranges.append((int(event.fields["start"]), int(event.fields["end"])))
 
 
