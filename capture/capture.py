@@ -21,6 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from kit import fetch as packages
 from kit import initramfs
 from kit import run as machine
+from kit.anew import anew as guests_anew
+from kit.anew import host_in
 from kit.decode import decode as decode_run
 from kit.errors import KitError
 from kit.hunt import SET as HUNT
@@ -32,6 +34,8 @@ from kit.kernel.modules import EditName
 from kit.kernels import kernel_of
 from kit.record import Looked, Record, summary, told
 from kit.sets import BY_SEED, FIXED, RUNS, Run, guests_of, run_of
+
+from shadowmmu.errors import BadInput
 
 HERE = Path(__file__).resolve().parent
 WORK = HERE.parent / "build" / "capture"
@@ -207,10 +211,37 @@ def image(
 
 
 @app.command
+def anew(*captures: str, called: str | None = None, kernel: str = DEFAULT, work: Path = WORK) -> None:
+    """Write the guests of captures that there are, the packaged ones or your own, to capture them anew: `run` the set SET_anew.
+
+    It gets the host that they were captured on; `run --kernel` another kernel than theirs.
+
+    Example: python capture/capture.py anew edges && python capture/capture.py run edges_anew
+
+    Parameters
+    ----------
+    captures
+        Sets, set/guest, patterns, or paths; all of one host.
+    called
+        The set's name, if not that of the first one's with _anew.
+    kernel
+        To be captured of which kernel: 6.1, 6.12 or 7.3. The guests are the same.
+    work
+        Where all of this is kept.
+    """
+    made = guests_anew(captures)
+    name = called or made.name
+    folder = _place(work, kernel) / "guests" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    made.save(folder)
+    print(f"{name}: {len(made.guests)} guests, {sum(len(guest.ops) for guest in made.guests)} operations, in {folder}")
+
+
+@app.command
 def run(
     name: Annotated[str, Parameter(name="set", show_default=False)],
     *wanted: Annotated[str, Parameter(name="guests")],
-    like: str = "shadow",
+    like: str | None = None,
     edit: EditName | None = None,
     kvm: Annotated[tuple[str, ...], Parameter(consume_multiple=False)] = (),
     patience: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
@@ -228,7 +259,7 @@ def run(
     wanted
         Some of its guests; all, if none is named.
     like
-        For guests of your own: they get the host of this set.
+        For guests of your own: they get the host of this set; if none is named that of `shadow`, those of `anew` their own.
     edit
         Run on the modules that `modules --edit` has built of this kernel; the captures are the set SET_EDIT.
     kvm
@@ -243,7 +274,7 @@ def run(
     """
     place = _place(work, kernel)
     own = name not in RUNS and (place / "guests" / name).is_dir()
-    chosen = Run(name, run_of(like).host) if own else run_of(name)
+    chosen = Run(name, run_of(like).host if like else host_in(place / "guests" / name)) if own else run_of(name)
     chosen = chosen._replace(host=chosen.host._replace(parameters=chosen.host.parameters + kvm, patience=patience))
     if not (place / "guests" / chosen.guests).is_dir():
         guests(chosen.guests, kernel=kernel, work=work)
@@ -386,7 +417,7 @@ def main(tokens: list[str]) -> int:
         return int(app(tokens, print_error=False, exit_on_error=False) or 0)
     except CycloptsError as error:
         return complain(f"{error} Try: python capture/capture.py --help")
-    except KitError as error:
+    except (KitError, BadInput) as error:
         return complain(str(error))
     except OSError as error:
         return complain(f"{error.filename or 'a file'}: {error.strerror or error}; give another folder by --work")

@@ -36,6 +36,7 @@ char guest_name[64], guest_folder[256];
 int vm_fd = -1, seq, vcpu_count, vcpu_now;
 
 static int kvm_fd = -1, vcpu_fd = -1, dump_each_op;
+static int lost;			/* the guest has taken an exception that it does not handle */
 static volatile sig_atomic_t look_now;
 static int patience = PATIENCE;
 static struct kvm_run *kvm_run;
@@ -350,6 +351,7 @@ static int guest_out(int port, uint32_t value)
 	case PORT_BAD:
 		mark("G seq=%d BAD=%x", seq, value);
 		printf("RUNNER FAIL %s: the guest took exception %u, which it does not handle\n", guest_name, value & 0xff);
+		lost = 1;
 		break;
 	default: mark("G seq=%d port=%x val=%x", seq, port, value);
 	}
@@ -362,6 +364,13 @@ static void mmio(void)
 	if (!kvm_run->mmio.is_write)
 		memset(kvm_run->mmio.data, MMIO_BYTE, sizeof kvm_run->mmio.data);
 	mark("G seq=%d mmio gpa=%llx len=%u write=%u", seq, kvm_run->mmio.phys_addr, kvm_run->mmio.len, kvm_run->mmio.is_write);
+}
+
+/* A guest that has gone astray reads a port. */
+static void port_in(void)
+{
+	mark("H io in port=%x", kvm_run->io.port);
+	memset((uint8_t *)kvm_run + kvm_run->io.data_offset, 0, kvm_run->io.size * kvm_run->io.count);
 }
 
 /* An exit that no guest should make: say where it was. */
@@ -395,7 +404,7 @@ static void look_at_stores(void)
 	steps_look(sregs.ss.dpl);
 }
 
-/* Run until the guest calls the host or halts. True if the script may go on. */
+/* Run until the guest calls the host or halts, which is a call without a number. True if the script may go on. */
 static int run_guest(void)
 {
 	mark("H run");
@@ -417,7 +426,7 @@ static int run_guest(void)
 			look_at_stores();
 		if (kvm_run->exit_reason == KVM_EXIT_DEBUG && stepping)
 			continue;
-		if (kvm_run->exit_reason == KVM_EXIT_HLT && stepping) {
+		if (kvm_run->exit_reason == KVM_EXIT_HLT && !lost) {
 			mark("H hlt");
 			return 1;
 		}
@@ -427,6 +436,8 @@ static int run_guest(void)
 			memcpy(&value, (uint8_t *)kvm_run + kvm_run->io.data_offset, kvm_run->io.size);
 			if (guest_out(kvm_run->io.port, value))
 				return 1;
+		} else if (kvm_run->exit_reason == KVM_EXIT_IO) {
+			port_in();
 		} else if (kvm_run->exit_reason == KVM_EXIT_MMIO) {
 			mmio();
 		} else {

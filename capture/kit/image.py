@@ -20,6 +20,7 @@ class Image(Guest):
     def __init__(self, name: str, parts: dict[int, bytes], state: dict[str, int], slots: list[Slot]) -> None:
         super().__init__(name, REAL, "an image of one's own")
         self.slots = slots
+        self.stepped = True
         self._state = state
         self._bits = state["mode"]
         for gpa, data in parts.items():
@@ -36,11 +37,6 @@ class Image(Guest):
 
     def end(self) -> None:
         """It has its own."""
-
-    def _runner_script(self, image: list[dict[str, Any]]) -> list[str]:
-        lines = super()._runner_script(image)
-        lines.insert(lines.index("stats before"), "find")
-        return lines
 
 
 def image_of(name: str, loads: tuple[str, ...], states: tuple[str, ...], slots: tuple[str, ...]) -> Image:

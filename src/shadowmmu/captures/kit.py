@@ -14,6 +14,7 @@ import msgspec
 
 from shadowmmu.border import limits
 from shadowmmu.border.files import gunzip, inside, parsing, read_file
+from shadowmmu.captures import cpuid
 from shadowmmu.captures.capture import Capture, Counters, Dump, Guest, Op, Setup, Slot, TableEntry
 from shadowmmu.captures.load import checked
 from shadowmmu.errors import BadInput
@@ -25,21 +26,6 @@ EVENTS = ".jsonl.gz"
 ABSENT = 1 << 63
 """An entry with nothing in it, since Linux 6.9: as good as 0, which dumps leave out."""
 REMEDY = "copy the kit's output anew"
-_Feature = tuple[int, str, int]
-"""A feature in CPUID: leaf, register, bit (APM vol. 3 appendix D)."""
-_CR4: tuple[tuple[_Feature, int], ...] = (
-    ((0x1, "ecx", 17), 17), ((0x1, "ecx", 26), 18), ((0x1, "ecx", 5), 13), ((0x7, "ebx", 0), 16), ((0x7, "ebx", 7), 20),
-    ((0x7, "ebx", 20), 21), ((0x7, "ecx", 2), 11), ((0x7, "ecx", 3), 22), ((0x7, "ecx", 16), 12),
-)  # fmt: skip
-"""Feature -> the number of the CR4 bit that it offers."""
-_EFER: tuple[tuple[_Feature, int], ...] = (
-    ((0x80000001, "edx", 29), 0x500), ((0x80000001, "edx", 20), 0x800), ((0x80000001, "ecx", 2), 0x1000), ((0x80000001, "edx", 25), 0x4000),
-)  # fmt: skip
-"""Feature -> the EFER bits that it offers: long mode LME and LMA, NX NXE, SVM SVME, FXSR_OPT FFXSR."""
-_PAGES_1G: _Feature = (0x80000001, "edx", 26)
-_GENUINE_INTEL = 0x756E6547
-"""EBX of CPUID leaf 0."""
-_ALWAYS_RESERVED = 0xFFFF_FFFF_FF00_0000 | 1 << 15 | 1 << 19
 
 
 def read_capture(set_dir: Path, name: str) -> Capture:
@@ -135,27 +121,26 @@ def _setup(set_dir: Path, name: str) -> Setup:
         host_maxphyaddr = int(physical[1]) if physical else 46
     own = f"{name}.cpuid.txt"
     with _reading(set_dir / own) if (set_dir / own).exists() else _reading(set_dir / "_guest_cpuid.txt") as data:
-        leaves = _cpuid(data.decode())  # older captures have it once for a whole set
+        leaves = cpuid.read(data.decode())  # older captures have it once for a whole set
     with _host(set_dir, "uname") as text:
         kernel = text.strip()
-    missing = sum(1 << cr4_bit for feature, cr4_bit in _CR4 if not _offers(leaves, feature))
     vendor = "vmx" if "GenuineIntel" in cpu else "svm"
-    guest_vendor = "vmx" if leaves.get(0, {}).get("ebx") == _GENUINE_INTEL else "svm"
+    guest_vendor = cpuid.vendor(leaves)
     npt = parameters.get("npt", parameters.get("ept", "N")) in "Y1"
     tdp_mmu = npt and parameters.get("tdp_mmu", "N") in "Y1"
     return Setup(
         npt=npt,
         tdp_mmu=tdp_mmu,
         host_levels=5 if re.search(r"\bla57\b", cpu) else 4,
-        maxphyaddr=leaves.get(0x80000008, {}).get("eax", 36) & 0xFF,
+        maxphyaddr=cpuid.address_bits(leaves),
         host_maxphyaddr=host_maxphyaddr,
-        cr4_reserved=_ALWAYS_RESERVED | missing,
+        cr4_reserved=cpuid.cr4_reserved(leaves),
         nx_huge_pages=parameters.get("nx_huge_pages", "N") in "Y1",
         kernel=kernel,
         eager_page_split=tdp_mmu and parameters.get("eager_page_split", "N") in "Y1",
         mmio_caching=parameters.get("mmio_caching", "Y") in "Y1",
-        pages_1g=_offers(leaves, _PAGES_1G),
-        efer_reserved=sum(bits for feature, bits in _EFER if not _offers(leaves, feature)),
+        pages_1g=cpuid.offers(leaves, cpuid.PAGES_1G),
+        efer_reserved=cpuid.efer_reserved(leaves),
         vendor=vendor,
         guest_vendor="host" if guest_vendor == vendor else guest_vendor,
         roots=_roots(set_dir),
@@ -168,22 +153,6 @@ def _roots(set_dir: Path) -> str:
         return ""
     with _host(set_dir, "roots") as text:
         return text.strip()
-
-
-def _offers(leaves: dict[int, dict[str, int]], feature: _Feature) -> bool:
-    leaf, register, bit = feature
-    return bool(leaves.get(leaf, {}).get(register, 0) >> bit & 1)
-
-
-def _cpuid(text: str) -> dict[int, dict[str, int]]:
-    """Leaf -> registers, of sub-leaf 0."""
-    leaves: dict[int, dict[str, int]] = {}
-    for line in text.splitlines():
-        words = line.split()
-        leaf, _, sub = words[0].partition(".")
-        if sub == "0":
-            leaves[int(leaf, 16)] = dict(zip(("eax", "ebx", "ecx", "edx"), (int(w, 16) for w in words[1:5]), strict=True))
-    return leaves
 
 
 _ENTRY = re.compile(r" *L(\d) ([0-9a-f]+)\[([0-9a-f]+)\] = ([0-9a-f]+)")

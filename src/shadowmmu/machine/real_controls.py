@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from shadowmmu.machine.seam import Controls, CpuError
 from shadowmmu.x86.control import Cr0, Cr4, Efer
+from shadowmmu.x86.pte import Pte
 
 if TYPE_CHECKING:
     from shadowmmu import Entry, Vcpu
@@ -16,20 +17,29 @@ _CR4_SET, _EFER_SET = int(Cr4.PAE | Cr4.MCE), int(Efer.NXE | Efer.SVME)
 _MCE, _PCIDE, _SVME = int(Cr4.MCE), int(Cr4.PCIDE), int(Efer.SVME)
 _PAGE_RIGHTS = int(Cr4.SMEP | Cr4.SMAP | Cr4.PKE)
 _NESTED_LEVELS = 4
+_P, _A, _FRAME = int(Pte.PRESENT), int(Pte.ACCESSED), 0x000F_FFFF_FFFF_F000
 
 
 def real_controls(vcpu: "Vcpu", entry: "Entry") -> Controls:
     """What the hardware runs with on the tables of `entry`, shadow tables or nested ones."""
     if vcpu.vm.tdp:
-        if entry.level != _NESTED_LEVELS:
-            raise CpuError(
-                f"the engine gives nested tables of {entry.level} levels, this CPU walks {_NESTED_LEVELS}; make the VM with host_levels=4"
-            )
-        return _on_nested_tables(vcpu, entry.root)
+        return _on_nested_tables(vcpu, entry.root if entry.level == _NESTED_LEVELS else _below_five(vcpu, entry))
     level = 3 if not vcpu.efer & _LMA else 5 if vcpu.cr4 & _LA57 else 4
     if entry.level != level:
         raise CpuError(f"the engine gives a root of level {entry.level} where the hardware walks {level}; report this as a bug")
     return on_shadow_tables(vcpu, entry.root)
+
+
+def _below_five(vcpu: "Vcpu", entry: "Entry") -> int:
+    """This CPU walks four levels of nested tables. Its addresses have not more bits, so of a fifth only the first entry can be used,
+    and the step through it is taken here. An entry that leads nowhere has an empty table behind it: itself, whose others are unused.
+    """
+    first = vcpu.vm.read_host_u64(entry.root)
+    if not first & _P:
+        return entry.root
+    if not first & _A:
+        vcpu.vm.write_host(entry.root, (first | _A).to_bytes(8, "little"))
+    return int(first & _FRAME)
 
 
 def _on_nested_tables(vcpu: "Vcpu", root: int) -> Controls:

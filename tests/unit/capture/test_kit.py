@@ -28,6 +28,7 @@ sys.path.insert(0, str(SOURCE))
 import capture as driver  # noqa: E402
 from kit import initramfs, watchdog  # noqa: E402
 from kit import run as machine  # noqa: E402
+from kit.anew import anew, host_in  # noqa: E402
 from kit.decode import decode  # noqa: E402
 from kit.errors import KitError  # noqa: E402
 from kit.kernels import KERNELS, kernel_of_release  # noqa: E402
@@ -86,14 +87,18 @@ def test_operations_lie_where_the_list_says(guest_set):
                 assert instruction.code != Code.INVALID and DONE_BY[kind] in (None, instruction.mnemonic), (guest.name, op)
 
 
+def known_words():
+    """The runner's."""
+    commands = set((SOURCE / "runner.c").read_text().split('{ "')[1:])
+    return {command.split('"')[0] for command in commands} | {"run"}
+
+
 def test_scripts_name_what_the_runner_knows(guest_set):
     """Every word of every script is a command of runner.c, and every file it loads is there."""
     _, folder, guests = guest_set
-    commands = set((SOURCE / "runner.c").read_text().split('{ "')[1:])
-    known = {command.split('"')[0] for command in commands} | {"run"}
     for guest in guests:
         lines = [line.split() for line in (folder / f"{guest.name}.kvs").read_text().splitlines()]
-        assert {words[0] for words in lines} <= known
+        assert {words[0] for words in lines} <= known_words()
         assert all((folder / words[2]).is_file() for words in lines if words[0] == "load")
         assert [words[0] for words in lines].count("run") == len(guest.script) + 1
 
@@ -121,6 +126,43 @@ def test_guests_are_those_of_the_captures(name, tmp_path):
 
 def without_note(op):
     return msgspec.structs.replace(op, note=None)
+
+
+HOSTS = {
+    "edges_nx": "npt=0 kvm=tdp_mmu=1 kvm=nx_huge_pages=force", "split_off": "npt=1 kvm=tdp_mmu=1 kvm=eager_page_split=0",
+    "no_1g": "npt=0 kvm=tdp_mmu=1", "intel": "npt=0 kvm=tdp_mmu=1", "wild": "npt=0 kvm=tdp_mmu=1", "two_roots": "npt=0 kvm=tdp_mmu=1",
+    "image": "npt=0 kvm=tdp_mmu=1", "no_mmio_caching": "npt=0 kvm=tdp_mmu=1 kvm=mmio_caching=0", "edges_nested_tdp0": "npt=1 kvm=tdp_mmu=0",
+}  # fmt: skip
+LACKING = {"no_1g": "nofeature 80000001 edx 26", "intel": "vendor GenuineIntel", "wild": "physbits 36"}
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_guests_of_captures_are_made_anew(name, tmp_path):
+    """To the byte, for the host that they were captured on, with what their CPU lacked, and in words that the runner knows."""
+    made = anew((name,))
+    made.save(tmp_path)
+    assert made.name == f"{name}_anew" and host_in(tmp_path) == made.host and made.host.arguments == HOSTS[name]
+    for found in shipped.find(name):
+        original = found.load()
+        read, image = read_guest(tmp_path, found.guest)
+        assert image == original.image and read.ops == original.guest.ops and read.l2_ops == original.guest.l2_ops
+        assert (read.entry_state, read.memslots) == (original.guest.entry_state, original.guest.memslots)
+        lines = (tmp_path / f"{found.guest}.kvs").read_text().splitlines()
+        assert lines.count("run") == len(original.guest.host_script) + 1 and lines.count("vcpu") == original.vcpus
+        assert LACKING.get(name, "physbits 40") in lines and ("find" in lines) == (name == "image")
+        assert known_words() >= {line.split()[0] for line in lines}
+
+
+def test_captures_of_two_hosts_are_not_made_anew_together(tmp_path, capsys):
+    assert driver.main(["anew", "no_1g", "edges_nx", "--work", str(tmp_path)]) == 2
+    assert "are of two hosts: name those of one set" in capsys.readouterr().err
+    assert driver.main(["anew", "--work", str(tmp_path)]) == 2
+    assert "no captures are named" in capsys.readouterr().err
+    assert driver.main(["anew", "no_1g", "no_1g", "--work", str(tmp_path)]) == 2
+    assert "more than one of the captures has a guest p64_nogb0" in capsys.readouterr().err
+    assert driver.main(["anew", "no_such", "--work", str(tmp_path)]) == 2
+    assert "no capture is named no_such" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_example_of_the_readme_makes_a_guest(tmp_path, monkeypatch):

@@ -7,13 +7,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from shadowmmu import Vm
-from shadowmmu.captures.capture import Capture, Dump
-from shadowmmu.captures.validate import AGED
+from shadowmmu.captures.capture import Dump
 from shadowmmu.check.compare.ignore import CPU_BITS, LAZY_BITS, MARK_BITS, PAE_ROOT_BITS
 from shadowmmu.check.compare.match import Matcher
 from shadowmmu.engine.arena.spte import Spte
 from shadowmmu.hardware.path import path
-from shadowmmu.trace.events import Other
 from shadowmmu.trace.fields import FRAME_BITS
 from shadowmmu.x86.pte import Pte
 
@@ -34,15 +32,14 @@ class DumpComparison:
     """One dump against the tables below one root.
 
     `cpu_bits`: those that the captured CPU set on its own, and ours did not: they are taken over. One that we have and the
-    kernel has not is a difference, but for those that it `cleared` on its host's behalf.
+    kernel has not is a difference.
     """
 
-    def __init__(self, vm: Vm, matcher: Matcher, dump: Dump, cpu_bits: int = CPU_BITS, cleared: int = 0) -> None:
+    def __init__(self, vm: Vm, matcher: Matcher, dump: Dump, cpu_bits: int = CPU_BITS) -> None:
         self.vm = vm
         self.matcher = matcher
         self.dump = dump
         self.cpu_bits = cpu_bits
-        self.cleared = cleared
         self.theirs: dict[int, dict[int, int]] = {}
         for entry in dump.entries:
             self.theirs.setdefault(entry.table & FRAME_BITS, {})[entry.index] = entry.value
@@ -82,19 +79,13 @@ class DumpComparison:
             if not is_link(engine, level) or (kernel ^ engine) & ~FRAME_BITS & ~ignore:
                 return Difference(f"{where} is {kernel:x} in the kernel, {engine:x} here", table)
             return self._table(kernel, engine, level - 1)
-        lost = engine & self.cpu_bits & ~self.cleared & ~kernel if kernel & PRESENT else 0
-        if lost or not self.matcher.leaf(kernel, engine, self.cpu_bits | self.cleared):
+        lost = engine & self.cpu_bits & ~kernel if kernel & PRESENT else 0
+        if lost or not self.matcher.leaf(kernel, engine, self.cpu_bits):
             return Difference(f"{where} is {kernel:x} in the kernel, {engine:x} here", table)
         if kernel & PRESENT and kernel & self.cpu_bits & ~engine:
             self.taken_over += 1
             self.vm.write_host(table + 8 * index, (engine | kernel & self.cpu_bits).to_bytes(8, "little"))
         return None
-
-
-def cleared_by_host(capture: Capture) -> int:
-    """A, if the captured host looked which of its pages are in use (kvm_age_hva): that clears it, at whatever time."""
-    aged = any(isinstance(event, Other) and event.ev == AGED for event in capture.events)
-    return int(Pte.ACCESSED) if aged else 0
 
 
 def is_link(entry: int, level: int) -> bool:

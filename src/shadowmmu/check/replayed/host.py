@@ -40,8 +40,9 @@ class ReplayedHost:
         )
         self.live: dict[int, tuple[int, int, int]] = {}
         """Slot -> gpa, size, offset in user memory."""
-        self.hvas: dict[int, int] = {}
-        """Slot -> where its memory was in the captured VMM."""
+        slots = (mark for mark in map(parse, capture.markers) if mark.action == "slot" and "hva" in mark)
+        self.hvas = {(mark["id"], mark["size"]): mark["hva"] for mark in slots}
+        """(slot, size) -> where its memory was in the captured VMM, as far as it is told."""
         self.readonly: set[int] = set()
         """Slots that the guest may not write."""
         self.protected: set[int] = set()
@@ -118,13 +119,12 @@ class ReplayedHost:
         hva = self.regions[slot, size]
         self.vm.set_memslot(slot, gpa, size, hva, log_dirty=bool(flags & 1), readonly=bool(flags & 2))
         self.live[slot] = gpa, size, hva
-        self.hvas[slot] = mark.fields.get("hva", 0)
         (self.readonly.add if flags & 2 else self.readonly.discard)(slot)
 
     def age(self, start: int, end: int) -> None:
         """The captured host looked whether these bytes of the VMM's memory are in use."""
         for slot, (_, size, offset) in self.live.items():
-            base = self.hvas[slot]
+            base = self.hvas.get((slot, size), 0)
             first, last = max(start, base), min(end, base + size)
             if first < last:
                 self.vm.age_hva(offset + first - base, last - first)

@@ -33,6 +33,7 @@ TOLD_EXITS = frozenset(
 _CR_EXITS = {ExitKind.CR_READ: SvmExit.CR_READ, ExitKind.CR_WRITE: SvmExit.CR_WRITE}
 _EMULATED = frozenset((ExitKind.CR_READ, ExitKind.CR_WRITE, ExitKind.INVLPG))
 """Exits whose instruction KVM leaves to its emulator, unless they are this machine's own."""
+INIT_RIP = 0xFFF0
 _NO_CODE = -1
 """Of an exit that is not told by its code."""
 
@@ -122,6 +123,9 @@ class KvmWitness(Witness):
             self._vcpu.enter()
         else:
             self._vcpu.set_sregs(INIT_CR0, 0, 0, 0)
+            state = self._cpu.state().copy()
+            state.rip = INIT_RIP
+            self._cpu.set_state(state)
 
     def leaves_l2(self, code: int, info_1: int, info_2: int) -> None:
         self._returned = self._listener.take_return() if code == SvmExit.NESTED_PAGE_FAULT else None

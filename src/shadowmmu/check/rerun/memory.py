@@ -13,7 +13,6 @@ from shadowmmu.machine.memory.cpu_walk import tables_of
 from shadowmmu.machine.memory.linear_memory import (
     FETCH,
     PAGE_SIZE,
-    READ,
     SYSTEM,
     USER,
     WRITE,
@@ -144,7 +143,7 @@ class FetchedCode(GuestMemory):
 
     def fetch(self, gva: int, size: int, user: bool) -> bytes:
         try:
-            place = self._tables.walk(gva, USER if user else READ)
+            place = self._tables.walk(gva, FETCH | USER if user else FETCH)
         except SecondLevelFault:
             place = -1
         if place < 0:

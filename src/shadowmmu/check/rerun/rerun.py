@@ -10,7 +10,7 @@ from shadowmmu.captures.capture import Capture, Dump
 from shadowmmu.captures.markers import parse
 from shadowmmu.captures.programme import in_words
 from shadowmmu.check.compare.counters import compare_counters
-from shadowmmu.check.compare.dumps import Difference, DumpComparison, LeafComparison, cleared_by_host
+from shadowmmu.check.compare.dumps import Difference, DumpComparison, LeafComparison
 from shadowmmu.check.compare.ignore import CPU_BITS
 from shadowmmu.check.compare.match import Matcher
 from shadowmmu.check.compare.result import Diverged, Divergence, Row, page_at
@@ -31,8 +31,6 @@ BEFORE, AFTER = 6, 4
 MOST_EXITS = 100_000
 PATIENCE = 1_000_000
 """Instructions without an exit; a captured guest does some thousands."""
-NESTED_LEVELS = 4
-"""Levels of nested page tables that the CPU can walk."""
 _CANNOT_GO_ON = (EngineError, UnemulatedInstruction, CpuError, TaskSwitch)
 FINAL = "final"
 """Name of the dump and the counters taken when the guest has ended."""
@@ -40,8 +38,6 @@ FINAL = "final"
 
 def not_rerun(capture: Capture) -> str:
     """Why a capture's guest cannot be run on this machine; empty: it can."""
-    if capture.setup.npt and capture.setup.host_levels > NESTED_LEVELS:
-        return f"its host walks {capture.setup.host_levels} levels of nested page tables, this CPU {NESTED_LEVELS}"
     if len(entry_states(capture)) < capture.vcpus:
         return "its VMM, an older kit's, does not tell where its other vCPUs begin"
     return ""
@@ -68,7 +64,6 @@ class Rerun:
         self._ops = {op.i: op for op in capture.guest.ops}
         self._dumps = {dump.seq: dump for dump in capture.dumps if dump.tag != FINAL}
         self._counters = {counters.tag: counters.values for counters in capture.counters}
-        self._cleared = cleared_by_host(capture)
         self._diverged: Diverged | None = None
         self._rootless = False
         """The guest ended because no root could be made for it."""
@@ -108,6 +103,7 @@ class Rerun:
         vcpu = self.vmm.vcpu
         before = vcpu.cpu.executed
         vcpu.cpu.stop_at(before + PATIENCE)
+        self.vmm.before_entry()
         try:
             vcpu.step()
             if vcpu.cpu.executed - before >= PATIENCE:
@@ -229,7 +225,7 @@ class Rerun:
 
     def _compare_entries(self, dump: Dump, root: int) -> tuple[int, Difference | None]:
         """Of nested tables what the captured CPU marked is taken over: ours does not set A in their last level."""
-        comparison = DumpComparison(self.vmm.vm, self.matcher, dump, CPU_BITS if self.vmm.vm.tdp else 0, self._cleared)
+        comparison = DumpComparison(self.vmm.vm, self.matcher, dump, CPU_BITS if self.vmm.vm.tdp else 0)
         found = comparison.run(root)
         if comparison.taken_over:
             self.vmm.cpu.adapted[NESTED_ACCESSED] += comparison.taken_over

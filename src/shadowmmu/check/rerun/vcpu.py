@@ -59,7 +59,7 @@ class CapturedVcpu:
         self.processor = Processor(vcpu, self.cpu, cpuid, intercepts, self.memory, self.fetcher, self.witness)
         writers = WRITERS | {4: _write_cr4}
         write = partial(write_control, writers={register: self._on_marked(write) for register, write in writers.items()})
-        self._loop = VcpuLoop(self.processor, on_store, on_host_store, HANDLERS | {ExitKind.CR_WRITE: write}, self.cpu.error_code)
+        self._loop = VcpuLoop(self.processor, on_store, on_host_store, HANDLERS | {ExitKind.CR_WRITE: write}, self.cpu)
 
     def step(self) -> None:
         """One exit of the guest."""

@@ -11,6 +11,7 @@ from shadowmmu.captures.lookahead import rescheduled_faults
 from shadowmmu.captures.markers import Mark
 from shadowmmu.check.compare.match import Matcher
 from shadowmmu.check.replayed.host import ReplayedHost
+from shadowmmu.check.rerun.ageing import Ageing
 from shadowmmu.check.rerun.captured_cpu import CapturedCpu
 from shadowmmu.check.rerun.entry_state import entry_states, starting_state
 from shadowmmu.check.rerun.script import END, STATS, Script
@@ -53,6 +54,7 @@ class Vmm:
         self._rescheduled = rescheduled_faults(capture.events)
         self._exit_at = 0
         """Which of them was the first behind the last exit."""
+        self._ageing = Ageing(capture.events, self.host.age)
         self._seq = 0
         self._registers: Mark | None = None
         """Registers that user space has set while the CPU stood behind its OUT."""
@@ -109,6 +111,7 @@ class Vmm:
 
     def faults(self) -> None:
         """Where another task took the captured CPU in the midst of a fault, the host's timing, it is taken here."""
+        self._ageing.passes(self._seq, self._faults)
         self._faults += 1
         self.vm.reschedule(self._rescheduled.get(self._faults, 0))
 
@@ -126,6 +129,7 @@ class Vmm:
         return events
 
     def _mark(self, text: str) -> None:
+        self._ageing.passes(self._seq, self._faults)
         self._seq += 1
         self.tell(Marker(text=f"G seq={self._seq} {text}"))
         self._on_marker(self.take())
@@ -149,6 +153,10 @@ class Vmm:
         self.ended = end and self.script.is_over
         for command in self.script.call():
             self._do(command)
+
+    def before_entry(self) -> None:
+        """The captured host looks at its pages while the guest stands where it is now, or where it will be stopped for that."""
+        self.cpu.pause_at = self._ageing.enters(self._seq, self._faults, self.cpu.state().rip)
 
     def after_exit(self) -> None:
         """An exit has been handled, and the CPU still stands there: take the events with its RIP, and load registers

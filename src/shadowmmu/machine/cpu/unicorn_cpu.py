@@ -348,7 +348,7 @@ class UnicornCpu:
         if self._pending is not None:
             state, self._pending = self._pending, None
             host.read_context()
-            host.restore_host(where.head_end, where.gpr, state.gpr)
+            host.restore_host(where.head_end, where.efer, where.gpr, state.gpr)
             self._forget_code()
             host.write_vmcb(state, self._controls, self._intercepts)
             self._system, self._system_key = state.system, b""
@@ -357,7 +357,7 @@ class UnicornCpu:
         if self._changed_code:
             host.read_context()
             guest = bytes(host.context)
-            host.restore_host(where.head_end, where.gpr, [0] * 16)
+            host.restore_host(where.head_end, where.efer, where.gpr, [0] * 16)
             self._forget_code()
             host.context[:] = guest
             host.write_context()

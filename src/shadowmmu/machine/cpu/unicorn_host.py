@@ -210,12 +210,13 @@ class SvmHost:
     def write_context(self) -> None:
         self.uc.context_restore(self._context)
 
-    def restore_host(self, head_end: int, gpr_at: int, gpr: list[int]) -> None:
+    def restore_host(self, head_end: int, efer_at: int, gpr_at: int, gpr: list[int]) -> None:
         """Host mode again, ready to VMRUN, with the guest's general, FPU and debug registers.
 
-        The context must have been read; general registers lie at `gpr_at` in it, its head ends at `head_end`.
+        The context must have been read; EFER lies at `efer_at` in it, general registers at `gpr_at`, its head ends at `head_end`.
         """
         self.context[:head_end] = self._host_context[:head_end]
+        struct.pack_into("<Q", self.context, efer_at, HOST_EFER)
         struct.pack_into("<16Q", self.context, gpr_at, *gpr)
         struct.pack_into("<Q", self.context, gpr_at, PRIVATE_BASE + _VMCB)  # in RAX, for the stub
         self.write_context()

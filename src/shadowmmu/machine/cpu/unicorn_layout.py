@@ -21,6 +21,8 @@ _SEGMENTS = 10  # six segment registers, LDTR, TR, GDTR, IDTR
 _EXIT_GP = 0x14D
 _HFLAGS_SEEN = 0x30C003  # guest mode, SVME, 64-bit code, long mode, CPL 3
 _BAD_SELECTOR = 0xA5D3  # `mov ds, ax` with it raises #GP(0xa5d0)
+_TELLING_EFER = 0x7A5F_3333 << 32
+"""Bits that no processor has; this engine's VMRUN loads them all the same."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Layout:
     kernel_gs_base: int
     error_code: int
     """u32: EXITINFO1 of the last exit."""
+    efer: int
+    """Behind the head: VMRUN takes the NX of nested tables from the one it finds."""
 
 
 def _telling_state(code: int) -> State:
@@ -111,7 +115,7 @@ def layout() -> Layout:
     host = SvmHost([])
     code = host.write_scratch(bytes.fromhex("8ed8"))  # mov ds, ax
     state = _telling_state(code)
-    controls = Controls(HOST_CR0, host.identity_root, HOST_CR4, HOST_EFER)
+    controls = Controls(HOST_CR0, host.identity_root, HOST_CR4, HOST_EFER | _TELLING_EFER)
     exits: list[int] = []
 
     def on_exit(_uc: object, number: int, _data: object) -> None:
@@ -139,4 +143,5 @@ def layout() -> Layout:
         dr6=search.once("DR6", struct.pack("<QQ", state.system.dr6, state.system.dr7)),
         kernel_gs_base=search.once("KERNEL_GS_BASE", struct.pack("<Q", state.system.kernel_gs_base)),
         error_code=search.once("the error code", struct.pack("<I", _BAD_SELECTOR & ~3)),
+        efer=search.once("EFER", struct.pack("<Q", controls.efer)),
     )

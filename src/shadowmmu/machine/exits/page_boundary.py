@@ -26,19 +26,24 @@ _SUSPECT = {ExitKind.PAGE_FAULT: _FETCH, ExitKind.NESTED_PAGE_FAULT: _FETCH | _W
 
 def run_exactly(cpu: Cpu, fetcher: Fetcher) -> Exit:
     """Run the guest until it exits, at the instruction that does."""
-    exit_ = cpu.run()
-    if not _may_be_early(exit_):
-        return exit_
+    exit_, rip = cpu.run(), None
+    while _may_be_early(exit_) and (state := cpu.state()).rip != rip:
+        rip, stop = state.rip, _stop_of(cpu, fetcher, state, exit_)
+        if stop is None:
+            break
+        exit_ = cpu.run(stop)  # or to where it changes its own code, from which on this CPU translates anew, and ahead
+        cpu.all_code_changed()  # what is translated ends there
+        if exit_.kind is ExitKind.HLT and _linear(fetcher, cpu.state()) == stop:
+            exit_ = cpu.run()
+    return exit_
+
+
+def _stop_of(cpu: Cpu, fetcher: Fetcher, state: State, exit_: Exit) -> int | None:
+    """How far the guest gets before the fetch that has faulted; None: it is there."""
     vcpu = fetcher.memory.vcpu
     if vcpu.vm.tdp:
         vcpu.cr3 = cpu.cr3
-    stop = _instruction_in_need(fetcher, cpu.state(), exit_)
-    if stop is None:
-        return exit_
-    exit_ = cpu.run(stop)
-    cpu.all_code_changed()  # what is translated ends there
-    arrived = exit_.kind is ExitKind.HLT and _linear(fetcher, cpu.state()) == stop
-    return cpu.run() if arrived else exit_
+    return _instruction_in_need(fetcher, state, exit_)
 
 
 def _may_be_early(exit_: Exit) -> bool:

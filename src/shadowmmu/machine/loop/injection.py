@@ -24,11 +24,22 @@ class _LeftL2(Exception):
     """The engine could make no root for L2, and L1 took over."""
 
 
+class Rules:
+    """What a CPU makes of faults that a delivery meets: as the manuals have it."""
+
+    def error_code(self, code: int) -> int:
+        """Of a page fault."""
+        return code
+
+    def second_event(self, first: Pending, second: Pending) -> Event:
+        """What `second` becomes. Raises TripleFaultDelivery."""
+        return second_event(first.event, second.event)
+
+
 class Injection:
     """Delivers the events of one vCPU.
 
     on_store, on_host_store  hear of stores, by guest physical and host physical address
-    error_code               what this CPU makes of a page fault's error code
     """
 
     def __init__(
@@ -36,11 +47,11 @@ class Injection:
         p: Processor,
         on_store: Callable[[int, int], None],
         on_host_store: Callable[[int, int], None],
-        error_code: Callable[[int], int],
+        rules: Rules,
     ) -> None:
         self._p = p
         self._memory = CpuMemory(p.vcpu, on_store, on_host_store, self, p.translations, p.memory.mmio)
-        self._error_code = error_code
+        self._rules = rules
         self._now: Pending
 
     def deliver_pending(self) -> None:
@@ -104,7 +115,7 @@ class Injection:
         if fault.event.cr2 is not None:
             p.vcpu.cr2 = fault.event.cr2
         try:
-            merged = Pending(second_event(first.event, fault.event), origin)
+            merged = Pending(self._rules.second_event(first, second), origin)
         except TripleFaultDelivery as end:
             shut_down(p, str(end), at_entry=origin is Origin.KVM)
             return None
@@ -116,7 +127,7 @@ class Injection:
 
     def page_fault(self, gva: int, access: int, code: int) -> Outcome:
         """Of the shadow tables."""
-        vcpu, code = self._p.vcpu, self._error_code(code)
+        vcpu, code = self._p.vcpu, self._rules.error_code(code)
         self._p.witness.delivery_faults(gva, code)
         user = self._p.cpu.state().cpl == 3
         vcpu.unprotect_in_delivery(gva, user, False)

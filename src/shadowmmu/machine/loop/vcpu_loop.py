@@ -7,7 +7,7 @@ from shadowmmu.machine.emulator.decode import StaleCode
 from shadowmmu.machine.exits.handlers import HANDLERS, Handler
 from shadowmmu.machine.exits.page_boundary import run_exactly
 from shadowmmu.machine.loop.entry import enter
-from shadowmmu.machine.loop.injection import Injection
+from shadowmmu.machine.loop.injection import Injection, Rules
 from shadowmmu.machine.loop.outside import take_from_outside
 from shadowmmu.machine.memory.linear_memory import GuestFault, NestedFault
 from shadowmmu.machine.seam import Exit, ExitKind
@@ -21,7 +21,7 @@ class VcpuLoop:
 
     on_store, on_host_store  hear of stores that the CPU does not do itself, by guest physical and host physical address
     handlers                 of the exits
-    error_code               what this CPU makes of the error code of a page fault that a delivery meets
+    rules                    what this CPU makes of faults that a delivery meets
     """
 
     def __init__(
@@ -30,10 +30,10 @@ class VcpuLoop:
         on_store: Callable[[int, int], None],
         on_host_store: Callable[[int, int], None],
         handlers: Mapping[ExitKind, Handler] = HANDLERS,
-        error_code: Callable[[int], int] = int,
+        rules: Rules | None = None,
     ) -> None:
         self.processor = processor
-        self._injection = Injection(processor, on_store, on_host_store, error_code)
+        self._injection = Injection(processor, on_store, on_host_store, rules or Rules())
         self._handlers = handlers
 
     def step(self) -> Exit:

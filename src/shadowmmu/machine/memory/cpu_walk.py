@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The CPU's own walk for an address through the tables it runs on. A and D are set on the way, as it sets them.
 
-Accesses are data; all but a CPL 3 stack's are a supervisor's. Each walk gives the host physical address, or the
-complement (~) of a #PF's error code.
+Each walk gives the host physical address, or the complement (~) of a #PF's error code.
 """
 
 from typing import TYPE_CHECKING
@@ -10,15 +9,16 @@ from typing import TYPE_CHECKING
 from shadowmmu.hardware.second_level import Npt, walk_two_dimensions
 from shadowmmu.hardware.walk import Features, Paging, paging, walk
 from shadowmmu.machine.memory.guest_tables import paging_of
-from shadowmmu.machine.memory.linear_memory import SYSTEM, USER, WRITE
+from shadowmmu.machine.memory.linear_memory import FETCH, SYSTEM, USER, WRITE
 from shadowmmu.machine.real_controls import on_shadow_tables
 from shadowmmu.x86.control import Cr0, Cr4, Efer
 
 if TYPE_CHECKING:
     from shadowmmu import Vcpu
 
-_LONG_MODE = int(Cr0.PG), int(Cr4.PAE), int(Efer.LME | Efer.NXE)
-"""The paging of nested tables with four levels."""
+_LONG_MODE = {levels: (int(Cr0.PG), int(cr4), int(Efer.LME | Efer.NXE)) for levels, cr4 in ((4, Cr4.PAE), (5, Cr4.PAE | Cr4.LA57))}
+"""The paging of nested tables, by their levels: the host's own."""
+_KINDS = WRITE | USER | FETCH
 
 
 class ShadowTables:
@@ -33,7 +33,7 @@ class ShadowTables:
     def walk(self, gva: int, access: int) -> int:
         """The #PF, if any, is an exit."""
         vcpu = self._vcpu
-        root, code = vcpu.root, access & (WRITE | USER)
+        root, code = vcpu.root, access & _KINDS
         if root is None:
             return ~code
         found = walk(self._paging(), self._read, root, gva, code, _lifts_smap(vcpu, access), write=self._write)
@@ -61,14 +61,14 @@ class NestedTables:
 
     def __init__(self, vcpu: "Vcpu") -> None:
         self._vcpu = vcpu
-        self._mode = paging(*_LONG_MODE, Features(maxphyaddr=vcpu.vm.host_maxphyaddr))
+        self._mode = paging(*_LONG_MODE[vcpu.vm.host_levels], Features(maxphyaddr=vcpu.vm.host_maxphyaddr))
 
     def walk(self, gva: int, access: int) -> int:
         """The #PF, if any, is the guest's own; raises SecondLevelFault where the nested tables end the walk."""
         vcpu, root = self._vcpu, self._vcpu.root
         assert root is not None
         nested = Npt(self._mode, self._read, self._write, root)
-        found = walk_two_dimensions(paging_of(vcpu), nested, vcpu.cr3, gva, access & (WRITE | USER), _lifts_smap(vcpu, access))
+        found = walk_two_dimensions(paging_of(vcpu), nested, vcpu.cr3, gva, access & _KINDS, _lifts_smap(vcpu, access))
         return ~found if isinstance(found, int) else found[1]
 
     def _read(self, hpa: int, size: int) -> int:
