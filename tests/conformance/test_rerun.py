@@ -14,6 +14,7 @@ from designs import every_design, special_designs
 
 from shadowmmu.captures.capture import Capture, Guest
 from shadowmmu.captures.find import find
+from shadowmmu.captures.load import save
 from shadowmmu.captures.validate import AGED
 from shadowmmu.check.rerun.captured_cpu import ACCESSED_PDPTE, CLASSES, NESTED_ACCESSED, PLAIN_SECOND, RESERVED_WITHOUT_P, CapturedCpu
 from shadowmmu.check.rerun.kernel_stream import Stream
@@ -122,12 +123,16 @@ def test_the_document_tells_each_class():
     assert set(CLASSES) <= {row.strip() for row in rows}
 
 
-def test_what_is_not_told_is_not_run():
-    capture = load("two_roots/p32_shared")
+def untold(capture: Capture) -> Capture:
+    """As an older kit's VMM left it: where the second vCPU begins nothing tells."""
     told = [event.text if isinstance(event, Marker) else "" for event in capture.events]
     _, second = (at for at, text in enumerate(told) if text.startswith("H set_sregs"))
-    assert not_rerun(changed(capture, second, text=told[second].split(" rip=")[0])).startswith("its VMM, an older kit's")
-    assert not not_rerun(capture)
+    return changed(capture, second, text=told[second].split(" rip=")[0])
+
+
+def test_what_is_not_told_is_not_run():
+    capture = load("two_roots/p32_shared")
+    assert not_rerun(untold(capture)).startswith("its VMM, an older kit's") and not not_rerun(capture)
 
 
 def test_what_the_host_ages_it_ages_here():
@@ -390,8 +395,9 @@ def test_the_verb_shows_a_divergence(capsys, monkeypatch):
     assert "again: shadowmmu rerun shadow/p32_mmio --roots legacy" in out
 
 
-def test_the_verb_refuses_what_it_cannot_run(capsys):
-    assert call(["rerun", "nested_la57/n32_basic"]) == 2
+def test_the_verb_refuses_what_it_cannot_run(tmp_path, capsys):
+    save(untold(load("two_roots/p32_shared")), tmp_path / "p32_shared.capture")
+    assert call(["rerun", str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("shadowmmu: nested_la57/n32_basic cannot be rerun: its host walks 5 levels")
-    assert "shadowmmu replay nested_la57/n32_basic" in said
+    assert said.startswith("shadowmmu: ") and "p32_shared cannot be rerun: its VMM, an older kit's, does not tell where" in said
+    assert "shadowmmu replay" in said
