@@ -19,7 +19,7 @@ from cyclopts import App, CycloptsError, Parameter, validators
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from kit import fetch as packages
-from kit import initramfs
+from kit import initramfs, tools
 from kit import run as machine
 from kit.anew import anew as guests_anew
 from kit.anew import host_in
@@ -289,6 +289,43 @@ def run(
     decode(captured, kernel=kernel, work=work)
     for failure in failures:
         print(f"not to its end, captured up to there: {failure}", file=sys.stderr)
+    return int(bool(failures))
+
+
+@app.command
+def texts(
+    name: Annotated[str, Parameter(name="set", show_default=False)],
+    *wanted: Annotated[str, Parameter(name="guests")],
+    kernel: str = DEFAULT,
+    work: Path = WORK,
+) -> int:
+    """Boot the kernel and run guests under this machine's trace-cmd and perf there: what these print of them.
+
+    Example: python capture/capture.py texts shadow p32_slots
+
+    Parameters
+    ----------
+    name
+        The set: it says which guests, and what host they get.
+    wanted
+        Some of its guests; all, if none is named.
+    kernel
+        6.1, 6.12 or 7.3, fetched and built before.
+    work
+        Where all of this is kept.
+    """
+    place, chosen, target = _place(work, kernel), run_of(name), _place(work, kernel) / "texts" / name
+    if not (place / "guests" / chosen.guests).is_dir():
+        guests(chosen.guests, kernel=kernel, work=work)
+    scripts = _scripts(place / "guests" / chosen.guests, chosen.only, wanted)
+    raw = place / "raw" / f"{name}_tools"
+    failures = machine.run(place, scripts, chosen.host, raw, _progress(len(scripts)), tools.tools(HERE))
+    target.mkdir(parents=True, exist_ok=True)
+    for script in scripts:
+        for kind in tools.PRINTED:
+            (raw / f"{script.stem}.{kind}").replace(target / f"{script.stem}.{kind}")
+    shutil.rmtree(raw)
+    print(f"{name}: what {len(scripts)} guests left with each tool, in {target}")
     return int(bool(failures))
 
 

@@ -72,15 +72,15 @@ def test_a_checkout_with_a_patch(sources: Path, capsys: pytest.CaptureFixture[st
     ],
 )
 def test_an_engine_that_does_not_come_back(code: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shadowmmu.runs.other_engine.PATIENCE", 1)
+    monkeypatch.setattr("shadowmmu.runs.own_process.PATIENCE", 1)
     runs = tmp_path / "src" / "shadowmmu" / "runs"
     runs.mkdir(parents=True)
     for package in (runs.parent, runs):
         (package / "__init__.py").touch()
-    (runs / "measured.py").write_text(code)
+    (runs / "own_process.py").write_text(code)
     engine = OtherEngine("mine", tmp_path)
     assert said in engine.measure(Path("pae"), "special", "6.1", 10, 0).broke
-    assert engine.events_of_exit(Path("pae"), "special", "6.1", 1) == []
+    assert engine.events_of(Path("pae"), "special", "6.1", 1) == []
 
 
 def test_what_is_no_engine_is_refused(tmp_path: Path, sources: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,15 +10,15 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from shadowmmu.border.files import check_place, parsing, read_file, write_file
-from shadowmmu.border.limits import OPERATIONS
-from shadowmmu.check.fuzz import MODES, Report, Setup, fuzz_apart, read_story, replay_apart, shrink_apart, write_story
+from shadowmmu.border.files import check_place, write_file
+from shadowmmu.check.fuzz import MODES, Report, Setup, fuzz_apart, replay_apart, shrink_apart, write_story
 from shadowmmu.cli.kernels import KernelName
 from shadowmmu.cli.output import console, print_json
 from shadowmmu.cli.roots import Roots
 from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.errors import BadInput
 from shadowmmu.runs.fuzz_report import fuzz_report
+from shadowmmu.runs.operations_run import read_list
 from shadowmmu.view.draw_fuzz import draw_fuzz
 
 
@@ -97,10 +97,7 @@ def _modes(modes: str) -> tuple[str, ...]:
 
 def _again(path: Path) -> Report:
     """The operations of a file, once."""
-    remedy = "give a file that `shadowmmu fuzz --save` wrote"
-    text = read_file(path, OPERATIONS, str(path), remedy).decode(errors="replace")
-    with parsing(str(path), remedy):
-        setup, operations = read_story(text)
+    setup, operations = read_list(path)
     failure = replay_apart(setup, operations)
     return Report(len(failure.operations) if failure else len(operations), 1, failure=failure)
 

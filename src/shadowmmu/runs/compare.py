@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One guest on several root designs: what must be equal, what differs, and why it does. Data only."""
+"""One guest, or list of operations, on several root designs: what must be equal, what differs, and why it does. Data only."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from itertools import zip_longest
 
 import msgspec
 
-from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.machine.loader import Guest
 from shadowmmu.runs.guest_run import RunReport
-from shadowmmu.runs.measured import FAULT_EXITS, Watch, guest_sees, output_of, verdict_of
+from shadowmmu.runs.measured import FAULT_EXITS, Measured, Watch, guest_sees, output_of, verdict_of
 
 _FAULTS = (
     "page fault exits", "nested page fault exits", "pf_taken", "pf_fixed", "pf_spurious", "kvm_mmu_pagetable_walk",
@@ -89,41 +86,69 @@ class Comparison(msgspec.Struct, kw_only=True):
         return len(set(self.verdicts.values())) == 1 and not (self.broke or self.divergences or self.first_line)
 
 
-def compare_designs(guest: Guest, named: str, designs: Sequence[str] = tuple(ROOT_DESIGNS), kernel: str = DEFAULT_KERNEL) -> Comparison:
-    """Run the guest on each of the designs."""
-    watches = {design: Watch() for design in designs}
-    reports = {design: watch.run(guest, named, design, kernel) for design, watch in watches.items()}
-    seen = figures_of({design: guest_sees(report) for design, report in reports.items()})
-    work = figures_of({design: _work(report, watches[design].events) for design, report in reports.items()})
-    sorts = sorted(set[str]().union(*(watch.chains for watch in watches.values())))
+class DesignRun(msgspec.Struct, kw_only=True):
+    """One run on one design. `sees`: what the guest can tell; `work`: what the MMU did; `again`: the command, if it broke off."""
+
+    verdict: str
+    sees: dict[str, int]
+    work: dict[str, int]
+    output: list[str] = []
+    chains: dict[str, str] = {}
+    again: str = ""
+
+
+def compare_designs(name: str, runs: dict[str, DesignRun]) -> Comparison:
+    """What was run on each of the designs."""
+    whole = all(run.sees for run in runs.values())
+    seen = figures_of({design: run.sees for design, run in runs.items()}) if whole else []
+    work = figures_of({design: run.work for design, run in runs.items()}) if whole else []
+    sorts = sorted(set[str]().union(*(run.chains for run in runs.values())))
     differs = [figure for figure in work if not figure.equal]
     for figure in differs:
         figure.why = _reason(figure)
     return Comparison(
-        guest=guest.name,
-        broke=[report.reproduce for report in reports.values() if report.broke],
-        verdicts={design: verdict_of(report) for design, report in reports.items()},
-        chains=[Chain(whose=whose, tops={design: watch.chains.get(whose, "") for design, watch in watches.items()}) for whose in sorts],
+        guest=name,
+        broke=[run.again for run in runs.values() if run.again],
+        verdicts={design: run.verdict for design, run in runs.items()},
+        chains=[Chain(whose=whose, tops={design: run.chains.get(whose, "") for design, run in runs.items()}) for whose in sorts],
         guest_sees=[figure for figure in seen if figure.equal],
         divergences=[figure for figure in seen if not figure.equal],
-        first_line=first_difference({design: output_of(report) for design, report in reports.items()}),
+        first_line=first_difference({design: run.output for design, run in runs.items()}),
         equal=[figure for figure in work if figure.equal],
         differs=differs,
     )
 
 
-def _work(report: RunReport, events: Counter[str]) -> dict[str, int]:
-    """What the MMU did for it."""
+def run_guest(guest: Guest, named: str, design: str, kernel: str) -> DesignRun:
+    watch = Watch()
+    report = watch.run(guest, named, design, kernel)
+    return DesignRun(
+        verdict=verdict_of(report), sees=guest_sees(report), output=output_of(report), chains=watch.chains,
+        work=_exits(report) | _work(report.counters, watch.events, report.tables), again=report.reproduce if report.broke else "",
+    )  # fmt: skip
+
+
+def run_list(told: Measured) -> DesignRun:
+    """Of a list of operations."""
+    return DesignRun(
+        verdict=told.verdict, sees=told.guest_sees, chains=told.chains, work=_work(told.counters, told.events, told.tables),
+        again=told.reproduce if told.broke or told.violation else "",
+    )  # fmt: skip
+
+
+def _exits(report: RunReport) -> dict[str, int]:
     result = report.result
-    work: dict[str, int] = {}
-    if result is not None:
-        work = {f"{kind} exits": result.exits[kind] for kind in FAULT_EXITS if kind in result.exits}
-        work["instructions emulated"] = result.emulated
-        work["host memory touched"] = result.host_memory
-    work.update({name: count for name, count in report.counters.items() if name not in _SAID_TWICE})
+    if result is None:
+        return {}
+    work = {f"{kind} exits": result.exits[kind] for kind in FAULT_EXITS if kind in result.exits}
+    return work | {"instructions emulated": result.emulated, "host memory touched": result.host_memory}
+
+
+def _work(counters: dict[str, int], events: dict[str, int], tables: dict[str, int]) -> dict[str, int]:
+    """What the MMU did for it."""
+    work = {name: count for name, count in counters.items() if name not in _SAID_TWICE}
     work.update({name: count for name, count in sorted(events.items()) if name not in _SAID_TWICE and name not in work})
-    work.update({f"shadow pages {name}": count for name, count in report.tables.items() if "special" not in name})
-    return work
+    return work | {f"shadow pages {name}": count for name, count in tables.items() if "special" not in name}
 
 
 def figures_of(counted: dict[str, dict[str, int]]) -> list[Figure]:

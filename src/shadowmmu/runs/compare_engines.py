@@ -1,23 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One guest on this engine and on another: what the guest can tell, where the two part, what it costs, and by which rules. Data only."""
+"""One guest, or list of operations, on this engine and on another: what the guest can tell, where they part, what it costs, by which rules.
+
+Data only.
+"""
 
 from __future__ import annotations
 
 import time
 from math import log2
-from pathlib import Path
 
 import msgspec
 
-from shadowmmu.machine.loader import Guest
 from shadowmmu.runs.compare import Figure, figures_of, first_difference
 from shadowmmu.runs.costs import BY_NAME, ORDER
-from shadowmmu.runs.measured import Measured, RuleCount, Told, events_of_exit, measure
+from shadowmmu.runs.measured import Measured, RuleCount, Told
 from shadowmmu.runs.other_engine import OtherEngine
 from shadowmmu.runs.parting import Parting, first_parting, first_visible
+from shadowmmu.runs.subject import FileSubject
 
 HERE = "here"
 """What the engine is called that the other one is compared with."""
+MORE_STEPS = 2
+"""How many times as many exits the other may take as this one."""
 MUCH = 0.5
 """A change by more than the root of two, either way."""
 
@@ -59,24 +63,24 @@ class EngineComparison(msgspec.Struct, kw_only=True):
         return len(set(self.verdicts.values())) == 1 and not (self.violations or self.divergences or self.first_line or self.visible)
 
 
-def compare_engines(guest: Guest, path: Path, named: str, other: OtherEngine, roots: str, kernel: str) -> EngineComparison:
-    """Run the guest, of the file `path`, on both."""
+def compare_engines(subject: FileSubject, other: OtherEngine, roots: str, kernel: str) -> EngineComparison:
+    """Run it on both."""
     start = time.monotonic()
-    ours = measure(guest, named, roots, kernel)
-    theirs = other.measure(path, roots, kernel, len(ours.steps), time.monotonic() - start)
+    ours = subject.measure(roots, kernel, audits=True)
+    theirs = other.measure(subject.path, roots, kernel, MORE_STEPS * len(ours.steps) + 1000, time.monotonic() - start)
     runs = {HERE: ours, other.name: theirs}
 
     def events_of(name: str, number: int) -> list[Told]:
-        return events_of_exit(guest, named, roots, kernel, number) if name == HERE else other.events_of_exit(path, roots, kernel, number)
+        return subject.events_of(roots, kernel, number) if name == HERE else other.events_of(subject.path, roots, kernel, number)
 
-    seen = figures_of({name: run.guest_sees for name, run in runs.items()}) if theirs.guest_sees else []
-    work = _costs(runs) if theirs.costs else []
+    seen = figures_of({name: run.guest_sees for name, run in runs.items()}) if all(run.guest_sees for run in runs.values()) else []
+    work = _costs(runs) if all(run.costs for run in runs.values()) else []
     return EngineComparison(
-        guest=guest.name,
+        guest=subject.name,
         engine=other.name,
         changed=other.changed,
         verdicts={name: run.verdict for name, run in runs.items()},
-        violations={name: f"after exit {run.violated}: {run.violation}" for name, run in runs.items() if run.violation},
+        violations={name: f"after {run.unit} {run.violated}: {run.violation}" for name, run in runs.items() if run.violation},
         guest_sees=[figure for figure in seen if figure.equal],
         divergences=[figure for figure in seen if not figure.equal],
         first_line=first_difference({name: run.output for name, run in runs.items()}) if theirs.output else None,

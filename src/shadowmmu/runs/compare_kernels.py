@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One guest on two kernels: what the newer one does otherwise, rule by rule. Data only.
+"""One guest, or list of operations, on two kernels: what the newer one does otherwise, rule by rule. Data only.
 
 A rule's part is what becomes of the newer kernel's run without it.
 """
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from functools import partial
 
 import msgspec
 
 from shadowmmu.engine.face.kernels import KERNELS, RULES, rules_of
 from shadowmmu.runs.compare import Figure, figures_of, first_difference
-from shadowmmu.runs.measured import Measured, Told
+from shadowmmu.runs.measured import Measured
 from shadowmmu.runs.parting import Parting, first_parting, first_visible
+from shadowmmu.runs.subject import Subject
 
 WITHOUT, WITH = "without", "with"
 
@@ -52,21 +53,13 @@ class KernelComparison(msgspec.Struct, kw_only=True):
         return len(set(self.verdicts.values())) == 1 and not (self.divergences or self.first_line or self.visible)
 
 
-class Subject(NamedTuple):
-    """What is run: `measure` on a kernel, and `events_of` one step there."""
-
-    name: str
-    measure: Callable[[str], Measured]
-    events_of: Callable[[str, int], list[Told]]
-
-
-def compare_kernels(subject: Subject, kernels: tuple[str, str], on_rule: Callable[[str], None]) -> KernelComparison:
+def compare_kernels(subject: Subject, roots: str, kernels: tuple[str, str], on_rule: Callable[[str], None]) -> KernelComparison:
     """Run it on both, and for each rule once more; `on_rule` hears which."""
     older, newer = sorted(kernels, key=list(KERNELS).index)
-    runs = {kernel: subject.measure(kernel) for kernel in (older, newer)}
+    runs = {kernel: subject.measure(roots, kernel, audits=False) for kernel in (older, newer)}
     seen = figures_of({kernel: run.guest_sees for kernel, run in runs.items()})
-    parting = first_parting(runs, subject.events_of)
-    rules = [] if parting is None else sorted(_effects(subject, runs[newer], older, newer, on_rule), key=_order)
+    parting = first_parting(runs, partial(subject.events_of, roots))
+    rules = [] if parting is None else sorted(_effects(subject, roots, runs[newer], older, newer, on_rule), key=_order)
     return KernelComparison(
         guest=subject.name,
         kernels=[older, newer],
@@ -85,19 +78,21 @@ def _order(effect: RuleEffect) -> tuple[bool, int]:
     return effect.visible is None, effect.first.exit
 
 
-def _effects(subject: Subject, newer_run: Measured, older: str, newer: str, on_rule: Callable[[str], None]) -> Iterator[RuleEffect]:
+def _effects(
+    subject: Subject, roots: str, newer_run: Measured, older: str, newer: str, on_rule: Callable[[str], None]
+) -> Iterator[RuleEffect]:
     apart = rules_of(newer) - rules_of(older)
     for rule in (rule for rule in RULES if rule in apart):
         on_rule(rule)
-        effect = _effect(subject, newer_run, newer, rule)
+        effect = _effect(subject, roots, newer_run, newer, rule)
         if effect is not None:
             yield effect
 
 
-def _effect(subject: Subject, newer_run: Measured, newer: str, rule: str) -> RuleEffect | None:
+def _effect(subject: Subject, roots: str, newer_run: Measured, newer: str, rule: str) -> RuleEffect | None:
     names = {WITHOUT: f"{newer}-{rule}", WITH: newer}
-    runs = {WITHOUT: subject.measure(names[WITHOUT]), WITH: newer_run}
-    first = first_parting(runs, lambda name, number: subject.events_of(names[name], number))
+    runs = {WITHOUT: subject.measure(roots, names[WITHOUT], audits=False), WITH: newer_run}
+    first = first_parting(runs, lambda name, number: subject.events_of(roots, names[name], number))
     if first is None:
         return None
     return RuleEffect(

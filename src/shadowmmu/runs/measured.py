@@ -1,22 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One run of a guest as figures: what the guest could see, what it cost, and how often each rule of the MMU was at work.
-
-`python -m shadowmmu.runs.measured GUEST ROOTS KERNEL EXITS [last | FILE]` prints a run of so many exits as JSON, or the events of the last
-of them; all of its events go to the file: a process of its own for an engine that may crash or never end.
-"""
+"""One run of a guest as figures: what the guest could see, what it cost, and how often each rule of the MMU was at work."""
 
 from __future__ import annotations
 
-import sys
 from collections import Counter, deque
-from pathlib import Path
 
 import msgspec
 
 from shadowmmu import Vm
 from shadowmmu.check.audit import audit
 from shadowmmu.look.chain import top_chain, whose_root
-from shadowmmu.machine.loader import Guest, read_guest
+from shadowmmu.machine.loader import Guest
 from shadowmmu.machine.machine import Machine
 from shadowmmu.machine.result import Reason
 from shadowmmu.machine.seam import Exit, ExitKind
@@ -32,7 +26,6 @@ from shadowmmu.trace.text import to_text
 
 FAULT_EXITS = (ExitKind.PAGE_FAULT.value, ExitKind.NESTED_PAGE_FAULT.value)
 """Exits of the host's own: how many there are is no business of the guest's."""
-LAST = "last"
 _KINDS = {kind: number for number, kind in enumerate(ExitKind)}
 
 
@@ -49,7 +42,7 @@ class RuleCount(msgspec.Struct, kw_only=True):
 
 
 class Step(msgspec.Struct, array_like=True):
-    """One exit: its number, kind, and a digest of it; `events`: a digest of what the MMU told."""
+    """One exit, or operation of a list: its number, kind, and a digest of it; `events`: a digest of what the MMU told."""
 
     exit: int
     kind: str
@@ -65,9 +58,11 @@ class Told(msgspec.Struct):
 
 
 class Measured(msgspec.Struct, kw_only=True):
-    """One run. `violation`: the first that the audit found, and `violated` the exit; `broke`: what the CPU or engine could not do."""
+    """One run. `violation`: the first that was found, and `violated` the step; `broke`: what the CPU or engine could not do.
+    `unit`: what its steps are."""
 
     verdict: str
+    unit: str = "exit"
     broke: str = ""
     violation: str = ""
     violated: int = 0
@@ -75,6 +70,8 @@ class Measured(msgspec.Struct, kw_only=True):
     output: list[str] = []
     guest_sees: dict[str, int] = {}
     costs: dict[str, int] = {}
+    counters: dict[str, int] = {}
+    tables: dict[str, int] = {}
     events: dict[str, int] = {}
     rules: list[RuleCount] = []
     chains: dict[str, str] = {}
@@ -95,7 +92,7 @@ class Watch:
 
     def on_exit(self, machine: Machine, exit_: Exit) -> None:
         events = [from_record(record) for record in machine.vm.records()]
-        self.events.update(map(_event_name, events))
+        self.events.update(map(event_name, events))
         self.told(machine, exit_, events)
         for vcpu in machine.vm.vcpus:
             if exit_.kind.value in FAULT_EXITS and vcpu.root is not None:
@@ -186,7 +183,7 @@ def _rule(origin: Origin, number: int) -> RuleCount:
     )  # fmt: skip
 
 
-def _event_name(event: AnyEvent) -> str:
+def event_name(event: AnyEvent) -> str:
     """The kernel's name; of pages asked for, with their level."""
     return f"{event.name} l{int(event.role) & 0xF}" if isinstance(event, GetPage) else event.name
 
@@ -232,21 +229,3 @@ def guest_sees(report: RunReport) -> dict[str, int]:
     seen.update({f"exits of L2 to L1: {name}": count for name, count in sorted(result.reflected.items())})
     seen.update({f"delivered: {name}": count for name, count in sorted(result.injected.items())})
     return seen
-
-
-def main(path: str, roots: str, kernel: str, exits: str, trace: str = "") -> None:
-    guest, number = read_guest(path), int(exits)
-    told: Measured | list[Told]
-    if trace == LAST:
-        told = events_of_exit(guest, path, roots, kernel, number)
-    elif trace:
-        with EventLog(Path(trace)) as log:
-            log.start()
-            told = measure(guest, path, roots, kernel, number, log=log)
-    else:
-        told = measure(guest, path, roots, kernel, number)
-    sys.stdout.buffer.write(msgspec.json.encode(told))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

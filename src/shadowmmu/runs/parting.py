@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where two runs of one guest part: at which exit, by which event, and where the guest can tell first."""
+"""Where two runs of one guest, or list of operations, part: at which exit, by which event, and where the guest can tell first."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from shadowmmu.runs.measured import FAULT_EXITS, Measured, Step, Told
 
 
 class Parting(msgspec.Struct, kw_only=True):
-    """The first exit that is not the same: its number and kind, the last event that both told, and the first of each that the
-    other has not. `only_events`: the exit itself is the same."""
+    """The first exit, or operation, that is not the same: its number and kind, the last event that both told, and the first of each
+    that the other has not. `only_events`: the exit itself is the same."""
 
     exit: int
     kinds: dict[str, str]
@@ -45,7 +45,8 @@ def first_parting(runs: dict[str, Measured], events_of: Callable[[str, int], lis
 
 
 def _part(runs: dict[str, Measured], steps: tuple[Step, ...]) -> Parting:
-    return Parting(exit=steps[0].exit, kinds={name: f"{step.kind}, exit {step.exit}" for name, step in zip(runs, steps, strict=True)})
+    told = zip(runs.items(), steps, strict=True)
+    return Parting(exit=steps[0].exit, kinds={name: f"{step.kind}, {run.unit} {step.exit}" for (name, run), step in told})
 
 
 def _same(here: Told, there: Told) -> bool:

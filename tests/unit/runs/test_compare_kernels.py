@@ -3,22 +3,19 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 
 from shadowmmu.captures.find import find
 from shadowmmu.cli.main import call
 from shadowmmu.engine.face.kernels import RULES
-from shadowmmu.runs.captured_run import CapturedRun, events_of_step
-from shadowmmu.runs.compare_kernels import KernelComparison, Subject, compare_kernels
+from shadowmmu.runs.compare_kernels import KernelComparison, compare_kernels
+from shadowmmu.runs.subject import CapturedSubject
 
 
 def compared(name: str, *kernels: str) -> KernelComparison:
-    capture = find(name)[0].load()
-    subject = Subject(name, lambda kernel: CapturedRun(capture, kernel).run(), partial(events_of_step, capture))
+    subject = CapturedSubject(name, find(name)[0].load())
     older, newer = kernels
-    return compare_kernels(subject, (older, newer), lambda _rule: None)
+    return compare_kernels(subject, subject.roots, (older, newer), lambda _rule: None)
 
 
 def test_a_root_outside_memory_is_what_the_guest_can_tell() -> None:

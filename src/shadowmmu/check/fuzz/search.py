@@ -68,10 +68,10 @@ class Diary(Protocol):
     def write(self, op: Op) -> None: ...
 
 
-class _Episode:
+class Episode:
     """One guest, its audit, and what has been done so far."""
 
-    def __init__(self, setup: Setup, report: Report, make_vm: Callable[..., Any] | None, diary: Diary | None) -> None:
+    def __init__(self, setup: Setup, report: Report, make_vm: Callable[..., Any] | None = None, diary: Diary | None = None) -> None:
         self.setup, self.report, self.diary = setup, report, diary
         if diary is not None:
             diary.begin(setup.seed)
@@ -122,7 +122,7 @@ def fuzz(
     report, end = Report(), None if seconds is None else time.monotonic() + seconds
     while report.operations < operations and report.ok and not _is_over(end):
         setup = Setup(seed + report.episodes, roots, tuple(modes), audit_every, kernel)
-        episode = _Episode(setup, report, make_vm, diary)
+        episode = Episode(setup, report, make_vm, diary)
         author = GuestAuthor(setup, episode.guest)
         for _ in range(min(EPISODE, operations - report.operations)):
             op = author.next()
@@ -144,7 +144,7 @@ def _is_over(end: float | None) -> bool:
 def replay(setup: Setup, ops: Iterable[Op], make_vm: Callable[..., Any] | None = None, diary: Diary | None = None) -> Failure | None:
     """Do recorded operations on a new VM: the failure, if there is one."""
     report = Report()
-    episode = _Episode(setup, report, make_vm, diary)
+    episode = Episode(setup, report, make_vm, diary)
     for op in ops:
         if episode.step(op) is None:
             break
