@@ -35,6 +35,7 @@ from kit.kernels import KERNELS, kernel_of_release  # noqa: E402
 from kit.normal import Normaliser  # noqa: E402
 from kit.ringbuffer import role  # noqa: E402
 from kit.sets import BY_SEED, FIXED, RUNS, guests_of  # noqa: E402
+from kit.tools import TOOLS, tools  # noqa: E402
 
 SPECIAL = SOURCE.parent / "tests/conformance/special_kernel"
 SEEDS = range(2)
@@ -517,3 +518,17 @@ def test_a_guest_says_what_its_cpu_lacks_and_which_vcpus_there_are(tmp_path):
     start = lines.index("nofeature 80000001 edx 26")
     assert [line.split()[0] for line in lines[start : start + 7]] == ["nofeature", "vendor", "vcpu", "state", "vcpu", "state", "on"]
     assert "rip=0xb00000" in lines[start + 5] and lines[start + 6] == "on 0"
+
+
+def test_tools_of_this_machine_are_taken_with_their_libraries(tmp_path, monkeypatch):
+    """Any programs of these names will do; all that the loader looks for comes along, by the paths it looks at."""
+    for name in TOOLS:
+        (tmp_path / name).symlink_to("/bin/ls")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    taken = tools(SOURCE)
+    assert {"bin/perf", "bin/trace-cmd", "tools", "lib64/ld-linux-x86-64.so.2"} <= taken.keys()
+    assert taken["bin/perf"] == Path("/bin/ls").read_bytes() and any(name.endswith("/libc.so.6") for name in taken)
+    (tmp_path / "perf").unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(KitError, match="no perf: apt install linux-perf"):
+        tools(SOURCE)

@@ -287,3 +287,18 @@ def test_accesses_in_words() -> None:
     assert access_of(0x2_0000_0006) == "write, not present, in the guest's own table walk"
     assert access_of(0x15) == "fetch by user code, present"
     assert access_of_ept(0x1A) == "write, the entry allows rw-" and access_of_ept(0x181) == "read, not present"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        " => kvm_mmu_get_page", "runner-1 [000] 1.0: kernel_stack: <stack trace >", "      7f0c48feb main+0x3b (/usr/bin/qemu)",
+        "\tffffffffc0266905 __traceiter_kvm_apicv_inhibit_changed+0x35 ([kernel.kallsyms])", "\t           1f20 do_vm+0x0 (/runner)",
+        "\t4d565f4554414552 [unknown] ([unknown])", "\t 5f3a std::map<int, long>::at(int const&)+0x1 (/usr/lib/libx.so (deleted))",
+    ],
+)  # fmt: skip
+def test_lines_of_call_chains_are_no_gap(line: str) -> None:
+    fault = " q 283 [000] 12.347614:  kvm:kvm_page_fault: vcpu 0 rip 0x1 address 0x8000 error_code 0x10"
+    reader = LineReader(said((6, 1)), inverted=True)
+    assert [type(told) for told in reader.read([fault, line, fault])] == [Told, Told]
+    assert reader.prose == 0

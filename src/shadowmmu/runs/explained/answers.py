@@ -162,7 +162,7 @@ def _why(again: _Again, told: bool) -> str:
         return "Neither a walk nor an entry follows: the fault was handled before the MMU, or its events were not traced."
     if again.same:
         return f"The same entry is set again {again.same:,} times: something takes it away between, or the CPU does not see it."
-    return f"It ends each time as: {again.outcome}."
+    return f"It ends each time as: {again.outcome}." if again.outcome else "Each time the trace has a gap, or ends, before the fault does."
 
 
 def _most(found: dict[Any, Any], count: Callable[[Any], int], most: int) -> dict[Any, Any]:

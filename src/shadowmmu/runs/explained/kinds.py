@@ -33,8 +33,13 @@ def _mmu_page_fault(seen: Followed, cpu: Cpu, event: e.MmuPageFault) -> None:
 
 
 def _walk(seen: Followed, cpu: Cpu, event: e.Walk) -> None:
+    """Where faults are told themselves, a walk outside of one is the emulator's."""
     fault = cpu.fault
-    if not cpu.probed and (fault is None or (not fault.told and (fault.sets or fault.refused >= 0 or fault.walked))):
+    if (
+        not cpu.probed
+        and not cpu.order.tells_faults
+        and (fault is None or (not fault.told and (fault.sets or fault.refused >= 0 or fault.walked)))
+    ):
         seen.begin_fault(cpu, int(event.addr), -1, False)
 
 

@@ -76,6 +76,11 @@ class Order:
     def has(self, kind: type[AnyEvent]) -> bool:
         return kind in self.seen
 
+    @property
+    def tells_faults(self) -> bool:
+        """Each fault has an event of its own, behind its exit."""
+        return self.whole and e.PageFault in self.seen
+
 
 def _exit(order: Order, _: e.Exit) -> str:
     missing = order.inside is False and order.has(e.VmEntry)

@@ -37,7 +37,8 @@ BARE_PAGE = re.compile(r"\s*((?:(?:new|existing) )?sp (?:gen [0-9a-f]+ )?gfn [0-
 """A page's text without its event."""
 FRONT = re.compile(r".*\[\d{2,4}\]\s*(?:\S{4,6}\s*)?(?:\d+\.\d+:)?\s*$")
 """The front of a line that a mail has folded before the event."""
-STACK = re.compile(r"\s*(?:=>\s|(?:.*:\s+)?<(?:user )?stack trace ?>|[0-9a-f]{8,16} \S+ \(\S+\)\s*$)")
+STACK = re.compile(r"\s*(?:=>\s|(?:.*:\s+)?<(?:user )?stack trace ?>|[0-9a-f]{8,16} \S+ \(\S+\)$)|\s+[0-9a-f]{1,16} \S.* \(.+\)$")
+"""A call chain of tracefs, of trace-cmd, of perf script, whose addresses of programs are short."""
 HEADER = re.compile(r"#|cpus=\d+$")
 """What tools put above a trace."""
 LOST = re.compile(r"(?:LOST (\d{1,18}) EVENTS?|(\d{1,18}) EVENTS? DROPPED)", re.IGNORECASE)
