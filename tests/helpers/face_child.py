@@ -23,6 +23,8 @@ SECONDS = 20
 """CPU time that one sequence may take."""
 ADDRESS_SPACE = 8 << 30
 MEMORY_IN_USE = 0x8000
+AFTER_RESET = 0x60000010
+"""CR0 of a CPU that has been reset."""
 
 
 class Symbol(NamedTuple):
@@ -88,11 +90,20 @@ class World:
                 setattr(target, call.name, arguments[0])
             except AttributeError:
                 return
-        if found is False and call.name in ("nested_vmrun", "nested_vmentry"):
-            target.nested_vmexit()  # as these ask: till then registers are L1's, and what changes them leaves the MMU half in L2
+        if found is False:
+            self.after_refusal(target, call.name)
         if call.name == "save":
             self.states.append(found)
         self.look(found)
+
+    def after_refusal(self, target: Any, name: str) -> None:
+        """As the face asks, since the MMU is half in L2: an L2 that was refused is left, a vCPU whose L1 has shut down is reset."""
+        if name in ("nested_vmrun", "nested_vmentry"):
+            back_in_l1 = target.nested_vmexit()
+        else:
+            back_in_l1 = name != "nested_vmexit"
+        if not back_in_l1:
+            target.set_sregs(AFTER_RESET, 0, 0, 0)
 
     def look(self, found: Any) -> None:
         """Read what a view has to say."""

@@ -108,6 +108,19 @@ def test_an_l2_cannot_be_entered_from_an_l2() -> None:
     assert vcpu.guest_mode and vcpu.nested_vmexit() and not vcpu.guest_mode
 
 
+def test_an_l1_that_has_shut_down_is_reset() -> None:
+    """Its PDPTEs were taken from it while L2 ran, so that its CR3 has become illegal."""
+    vm = Vm(memory_mib=4, tdp=True)
+    vcpu = vm.vcpus[0]
+    assert vcpu.set_sregs(0x80010031, 0x1000, 0x20, 0) and vcpu.nested_vmrun(0x11, 0, 0, 0)
+    vcpu.enter()
+    vm.write_guest(0x1000, b"\x67" * 32)
+    assert not vcpu.nested_vmexit()
+    assert vcpu.set_sregs(0x60000010, 0, 0, 0)
+    vcpu.enter()
+    assert not audit(vm)
+
+
 def test_long_mode_is_not_set_with_a_cr3_beyond_the_guest_s_addresses() -> None:
     """kvm_is_valid_sregs: the check of a MOV to CR3, before anything is taken."""
     vcpu = machine().vcpus[0]

@@ -259,6 +259,8 @@ class Vcpu:
     def nested_vmexit(self, *, at_entry: bool = False) -> bool:
         """Back to L1 with the registers it had at entry; False: its CR3 has become illegal, L1 shuts down.
 
+        A vCPU that has shut down keeps the MMU of its L2: reset it (`set_sregs`) before it enters again.
+
         `at_entry`: L2 was being entered (an exception that L1 takes was to be delivered), so requests have been served.
         """
         self.must_run(2)
