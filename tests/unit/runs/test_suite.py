@@ -13,7 +13,8 @@ import pytest
 
 from shadowmmu.cli.main import call
 from shadowmmu.errors import BadInput
-from shadowmmu.machine.loader import MAX_MEMORY_MIB
+from shadowmmu.machine.loader import MAX_MEMORY_MIB, Guest
+from shadowmmu.runs.guest_run import GuestRun
 from shadowmmu.runs.suite.entries import Entry, guest_of, read_suite, why_skipped
 from shadowmmu.runs.suite.junit import to_junit
 from shadowmmu.runs.suite.output import SubTest, same_failures, sub_tests
@@ -206,6 +207,20 @@ def test_an_image_that_cannot_be_loaded_fails_and_the_next_is_run(tree: Path) ->
     found = {image.name: image for image in run_suite(read_suite(tree), only=["good", "skipped", "unbuilt"]).images}
     assert {name: image.outcome for name, image in found.items()} == {"good": "FAIL", "skipped": "SKIP", "unbuilt": "FAIL"}
     assert "no multiboot header" in found["good"].reason and "no regular file" in found["unbuilt"].reason
+
+
+def test_an_image_without_room_fails_and_the_next_is_run(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def machine(guest: Guest, *arguments: object, **options: object) -> GuestRun:
+        if guest.memory_mib > 1000:
+            raise MemoryError(f"no memory for an arena of a VM with {guest.memory_mib} MiB; ask for less memory_mib")
+        return GuestRun(guest, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("shadowmmu.runs.suite.run_suite.GuestRun", machine)
+    entries = tree / "x86" / "unittests.cfg"
+    entries.write_text(f"{entries.read_text()}\n[large]\nfile = good.flat\nextra_params = -m 3072\n[last]\nfile = good.flat\n")
+    found = {image.name: image for image in run_suite(read_suite(tree), only=["large", "last"]).images}
+    assert found["large"].outcome == "FAIL" and "no memory for an arena of a VM with 3072 MiB" in found["large"].reason
+    assert found["last"].outcome == "PASS"
 
 
 def test_an_unknown_entry_is_refused(tree: Path) -> None:

@@ -8,6 +8,7 @@ own guests' paging is not tried again.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -99,6 +100,7 @@ def run_suite(
                 image.beside = _beside(image, beside / f"{entry.name}.log")
             report.images.append(image)
             on_image(image)
+            gc.collect()  # machines hold circles; the next one may want as much memory again
     return report
 
 
@@ -120,8 +122,8 @@ class _ImageRun:
             return Image(name=self._entry.name, outcome="SKIP", reason=skipped)
         try:
             return self._image()
-        except BadInput as error:  # one that cannot be loaded; those behind it can
-            return Image(name=self._entry.name, outcome="FAIL", reason=str(error))
+        except (BadInput, MemoryError) as error:  # one that cannot be loaded, or has no room here; those behind it can
+            return Image(name=self._entry.name, outcome="FAIL", reason=str(error) or "there is not enough memory for it")
 
     def _image(self) -> Image:
         report, output, ticks = self._run(direct=False)
