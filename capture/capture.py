@@ -24,6 +24,7 @@ from kit import run as machine
 from kit.anew import anew as guests_anew
 from kit.anew import host_in
 from kit.decode import decode as decode_run
+from kit.draws import host_for
 from kit.errors import KitError
 from kit.hunt import SET as HUNT
 from kit.hunt import Hunt
@@ -336,6 +337,7 @@ def hunt(
     first: Annotated[int | None, Parameter(validator=validators.Number(gte=0), show_default=False)] = None,
     seeds: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 4,
     minutes: Annotated[float, Parameter(validator=validators.Number(gte=0))] = 60,
+    draw: Annotated[bool, Parameter(negative="")] = False,
     kvm: Annotated[tuple[str, ...], Parameter(consume_multiple=False)] = (),
     kernel: str = DEFAULT,
     work: Path = WORK,
@@ -357,6 +359,10 @@ def hunt(
         How many seeds a boot; of each mode.
     minutes
         No boot begins after so many.
+    draw
+        Each boot is of a host that is drawn, by its first seed: physical address bits from 36 to 52, mmio_caching=0,
+        nx_huge_pages=force, eager_page_split=0. The CPU of each guest is drawn, too: of another vendor, without 1 GiB pages, SMEP and
+        SMAP, with fewer address bits.
     kvm
         A parameter of the module kvm, as mmio_caching=0 or nx_huge_pages=force; may be given again.
     kernel
@@ -369,10 +375,11 @@ def hunt(
         raise KitError(f"{name} is no set of random guests: give one of {', '.join(hunted)}")
     of = RUNS[name]
     host = of.host._replace(parameters=of.host.parameters + kvm)
-    chosen = Hunt(_place(work, kernel), name, host, lambda line: print(line, flush=True))
+    chosen = Hunt(_place(work, kernel), name, host, lambda line: print(line, flush=True), draw)
     seed = chosen.record.next_seed(name) if first is None else first
     start, looked = time.monotonic(), list[Looked]()
     while not looked or time.monotonic() - start < 60 * minutes:
+        chosen.host = host_for(host, seed) if draw else host
         looked += chosen.go_on(BY_SEED[of.guests](range(seed, seed + seeds)))
         seed += seeds
         print(f"{name}: up to seed {seed - 1}, {summary(looked)}", flush=True)

@@ -24,6 +24,8 @@ from shadowmmu.check.rerun.script import STATS, Script
 
 HOST = "host.json"
 """Beside the guests: the host that they are for."""
+QEMU_ADDRESS_BITS = 40
+"""Of the CPU that QEMU emulates, if it is not told otherwise."""
 FINAL, STORED = "final", "H stored "
 
 
@@ -84,7 +86,8 @@ def host_of(setup: Setup) -> Host:
     parameters = [] if setup.mmio_caching else ["mmio_caching=0"]
     parameters += ["nx_huge_pages=force"] if setup.nx_huge_pages else []
     parameters += ["eager_page_split=0"] if setup.tdp_mmu and not setup.eager_page_split else []
-    return Host(setup.npt, setup.tdp_mmu or not setup.npt, setup.host_levels == 5, tuple(parameters))
+    bits = 0 if setup.host_maxphyaddr == QEMU_ADDRESS_BITS else setup.host_maxphyaddr
+    return Host(setup.npt, setup.tdp_mmu or not setup.npt, setup.host_levels == 5, bits, tuple(parameters))
 
 
 class Anew(NamedTuple):

@@ -13,7 +13,7 @@ from pathlib import Path
 from kit import run as machine
 from kit.by_seed import BySeed
 from kit.decode import decode
-from kit.guest import Guest
+from kit.draws import take_from_cpu
 from kit.record import Looked, Record
 from kit.run import Host
 from shadowmmu.captures.capture import Capture
@@ -31,10 +31,10 @@ Say = Callable[[str], None]
 
 
 class Hunt:
-    """Of one set, on one host, in one folder."""
+    """Of one set, on one host at a time, in one folder. `draws`: each guest's CPU lacks something of its own."""
 
-    def __init__(self, place: Path, name: str, host: Host, say: Say) -> None:
-        self.place, self.name, self.host, self.say = place, name, host, say
+    def __init__(self, place: Path, name: str, host: Host, say: Say, draws: bool = False) -> None:
+        self.place, self.name, self.host, self.say, self.draws = place, name, host, say, draws
         self.record = Record(place / SET)
 
     def go_on(self, guests: Iterable[BySeed]) -> list[Looked]:
@@ -56,12 +56,14 @@ class Hunt:
         captured, failures = self._capture(made)
         return [self._look(guest, captured, failures) for guest in made]
 
-    def _capture(self, guests: Iterable[Guest]) -> tuple[Path, dict[str, str]]:
+    def _capture(self, guests: Iterable[BySeed]) -> tuple[Path, dict[str, str]]:
         """Where the captures are; why guests did not get to their end, by name."""
         folder, raw, captured = (self.place / kind / SET for kind in ("guests", "raw", "captures"))
         for old in (folder, captured):
             shutil.rmtree(old, ignore_errors=True)
         for guest in guests:
+            if self.draws:
+                take_from_cpu(guest)
             guest.save(folder)
         scripts = [folder / f"{guest.name}.kvs" for guest in guests]
         failures = machine.run(self.place, scripts, self.host, raw, lambda _line: None, {})

@@ -38,6 +38,8 @@ class Host(NamedTuple):
     tdp_mmu: bool = True
     la57: bool = False
     """Five levels in the captured kernel's own tables, so in its nested page tables too."""
+    address_bits: int = 0
+    """Of its physical addresses; 0: as QEMU has it."""
     parameters: tuple[str, ...] = ()
     """More parameters of the module kvm, NAME=VALUE."""
     patience: int = 0
@@ -46,7 +48,8 @@ class Host(NamedTuple):
     @property
     def cpu(self) -> str:
         """Value of QEMU's -cpu."""
-        return f"max,la57={'on' if self.la57 else 'off'},+svm" + (",+npt" if self.npt else "")
+        bits = f",phys-bits={self.address_bits}" if self.address_bits else ""
+        return f"max,la57={'on' if self.la57 else 'off'},+svm" + (",+npt" if self.npt else "") + bits
 
     @property
     def arguments(self) -> str:

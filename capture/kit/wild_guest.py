@@ -47,6 +47,7 @@ class WildGuest(RandomGuest):
             *super().steps(),
             (8, self._use_pool), (8, self._edit_pool), (5, self._write_table_elsewhere), (3, self._table_in_a_slot), (4, self._shared),
             (2, self._marks), (3, self._poke), (1, self._limit), (2, self._clear_log),
+            *(((4, self._giant),) if self.form.levels > 3 else ()),
         )  # fmt: skip
 
     def _address(self) -> int:
@@ -98,6 +99,16 @@ class WildGuest(RandomGuest):
         value = self._pool_entry() if inside else frame(self.random.randrange(16)) | self.random.choice((ALL, P | U, P | W))
         self._store_entry(through | entry % PAGE, value & ~(NX | PS), "through another address")
         self.read(va)
+
+    def _giant(self) -> None:
+        """A 1 GiB page over all of the guest's memory, its tables too, in place of the tables of an address; or these again."""
+        root = self.random.choice(self.roots)
+        tables = root.get(HIGH, 3)
+        self.edit_flush(root, HIGH, 3, self.random.choice((tables, ALL | PS, ALL | PS, ALL | PS | A | D, P | U | PS, ALL | PS | NX)))
+        for _ in range(self.random.randrange(1, 4)):
+            self.read(HIGH + frame(self.random.randrange(16)), "through the 1 GiB page, or a table's")
+        if self.random.random() < 0.5:
+            self.write(HIGH + frame(self.random.randrange(16)) + 4, self._value())
 
     # --- what the VMM does with it
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from shadowmmu.trace import events as e
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "capture"))
 
 import capture as driver
-from kit.guest import P64, PAE32
+from kit.draws import ADDRESS_BITS, CPUS, PARAMETERS, host_for, take_from_cpu
+from kit.guest import P32, P64, PAE32
 from kit.hunt import Hunt
 from kit.random_l2 import RandomNested
 from kit.record import Looked, Record, told
@@ -84,6 +86,45 @@ def test_a_guest_is_cut_to_its_shortest_beginning(tmp_path, monkeypatch, kind, m
 def test_only_random_sets_are_hunted(tmp_path, capsys):
     assert driver.main(["hunt", "shadow", "--work", str(tmp_path)]) == 2
     assert "shadow is no set of random guests: give one of random," in capsys.readouterr().err
+
+
+# --- what is drawn
+
+
+def test_hosts_and_guests_cpus_are_drawn():
+    """By their seeds, the same each time; over some seeds all that there is, and each to the guest's script and QEMU's arguments."""
+    hosts = [host_for(Host(), seed) for seed in range(1000, 1100)]
+    assert hosts == [host_for(Host(), seed) for seed in range(1000, 1100)]
+    assert {host.address_bits for host in hosts} == set(ADDRESS_BITS) and {host.parameters for host in hosts} == set(PARAMETERS)
+    assert all((f"phys-bits={host.address_bits}" in host.cpu) == bool(host.address_bits) for host in hosts)
+    guests = [RandomNested(f"n32_{seed}", P32, seed) for seed in range(60)]
+    for guest in guests:
+        take_from_cpu(guest)
+    assert {tuple(guest.cpu) for guest in guests} == set(CPUS)
+
+
+def test_a_hunt_draws_a_host_for_each_boot_and_a_cpu_for_each_guest(tmp_path, monkeypatch, capsys):
+    booted = []
+
+    def run(_place, scripts, host, raw, _report, _system):
+        booted.append((host, [re.findall(r"^(?:nofeature|vendor|physbits) .*", script.read_text(), re.M) for script in scripts]))
+        raw.mkdir(parents=True, exist_ok=True)
+        return [f"{script.stem}: not a word" for script in scripts]
+
+    monkeypatch.setattr("kit.run.run", run)
+    monkeypatch.setattr("kit.hunt.decode", lambda _raw, _captured: {})
+    for draw in ((), ("--draw",)):
+        for first in (1000, 1001, 1003, 1006):
+            assert (
+                driver.main(["hunt", "random", "--first", str(first), "--minutes", "0", "--seeds", "3", *draw, "--work", str(tmp_path)])
+                == 0
+            )
+    capsys.readouterr()
+    assert {host for host, _ in booted[:4]} == {Host()} and [host for host, _ in booted[4:]] == [
+        host_for(Host(), s) for s in (1000, 1001, 1003, 1006)
+    ]
+    assert not any(lacking for _, guests in booted[:4] for lacking in guests)
+    assert any(lacking for _, guests in booted[4:] for lacking in guests)
 
 
 # --- in pieces
