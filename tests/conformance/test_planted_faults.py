@@ -124,6 +124,15 @@ def makes_one_too_many(patch: Patch) -> None:
     special_tells(patch, lambda side, events: [event for event in change(side, events) if event is not None])
 
 
+def knows_mmio_for_ever(patch: Patch) -> None:
+    """It does not look whether a mark is in force."""
+
+    def change(_side: ReplayedVm, events: list[AnyEvent]) -> list[AnyEvent]:
+        return [event for event in events if not isinstance(event, e.CheckMmioSpte | e.HandleMmioPageFault)]
+
+    special_tells(patch, change)
+
+
 class Planted(NamedTuple):
     """A fault, where the letter that is about it is seen without it, and what is told of it."""
 
@@ -138,13 +147,14 @@ PLANTED = (
     Planted("b", "shadow/p32_cr3", counts_a_root, "no rule explains that kvm_mmu_get_page differs in"),
     Planted("c", "edges/p32_shutcr3", goes_on_after_a_shutdown, "Enter() ends in "),
     Planted("d", "extra/pae_flood2", keeps_a_zapped_page, "no host memory at"),
+    Planted("d", "shadow/pae_mmio", knows_mmio_for_ever, "no rule explains that the kernel does check_mmio_spte"),
     Planted("e", "two_roots/pae_asleep1", keeps_an_obsolete_root, "no rule explains that the kernel does free_roots"),
     Planted("f", "shadow/pae_cr3", makes_one_too_many, "no rule explains special pages that no root is made of"),
 )
 
 
 @special_designs
-@pytest.mark.parametrize("planted", PLANTED, ids=[planted.letter for planted in PLANTED])
+@pytest.mark.parametrize("planted", PLANTED, ids=[f"{planted.letter}-{planted.plant.__name__}" for planted in PLANTED])
 def test_a_planted_fault_is_not_excused(planted: Planted, roots: str, monkeypatch: Patch) -> None:
     assert run(planted.capture, roots).ok
     planted.plant(monkeypatch)

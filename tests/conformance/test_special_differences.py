@@ -54,6 +54,13 @@ def test_a_root_that_is_freed_though_nothing_below_it_was_zapped_is_letter_e(roo
 
 
 @special_designs
+def test_mmio_that_is_known_still_as_no_root_was_loaded_is_letter_d(roots: str) -> None:
+    """The kernel forgets it with the root that it loads anew, and looks at the mark again."""
+    result = Replay(load("random/pae_random1005"), roots, judged=True).run()
+    assert result.ok and not result.parted and result.differences["d"] == 6
+
+
+@special_designs
 @pytest.mark.parametrize("name", ["shadow/p64_basic", "p57/p64_basic", "nested/n64_basic"])
 def test_roots_with_a_guest_table_have_no_difference(name: str, roots: str) -> None:
     """A 4-level guest, also as L1, has no special page: the designs do the same."""
@@ -164,6 +171,7 @@ def explained(at: Place) -> set[str]:
 
 
 FAULT, ENTER, STORE = inputs.Fault(0x5000, 2), inputs.Enter(), inputs.WriteEmulated(0x18000, bytes(4))
+MMIO, IN_FORCE = inputs.Fault(0x5000, 8), e.CheckMmioSpte(spte=0x80000D00000C7, kvm_gen=6, spte_gen=6)
 SET = e.SetSpte(gfn=0x50, spte=0x10050E67, level=1, sptep=0x2028)
 
 
@@ -183,6 +191,7 @@ SET = e.SetSpte(gfn=0x50, spte=0x10050E67, level=1, sptep=0x2028)
         (ENTER, [], [e.SyncPage(**L1_PAGE)]),
         (ENTER, [], [e.LoadPgd(root=0x1000, level=3)]),
         (ENTER, [], [e.FreeRoots(roots=1)]),
+        (MMIO, [IN_FORCE], []),  # no root was loaded anew
         (STORE, [e.PrepareZapPage(**L2_PAGE)], []),  # both have it
         (STORE, [], [e.PrepareZapPage(**L2_PAGE)]),
         (STORE, [e.PteWrite(gpa=0x18000, bytes=4, val=0)], []),
@@ -196,6 +205,13 @@ def test_the_same_is_explained_where_there_is_a_reason() -> None:
     at = place(ENTER, [e.GetPage(**L2_PAGE, created=False)], [])
     at.loading = True
     assert explained(at) == {"loaded"}
+    at = place(MMIO, [IN_FORCE], [])
+    at.parting.forgotten = "e"
+    assert explained(at) == {"known_mmio_of_a_whole_root"}
+    for given, mark in ((FAULT, IN_FORCE), (MMIO, msgspec.structs.replace(IN_FORCE, spte_gen=4))):
+        at = place(given, [mark], [])
+        at.parting.forgotten = "d"
+        assert explained(at) == set()
     at = place(STORE, [], [e.PrepareZapPage(**L2_PAGE)])
     at.ours.unvisited.add(next(iter(at.ours.valid)))
     assert explained(at) == {"zapped"}

@@ -35,6 +35,8 @@ class Parting:
         self.entries: set[tuple[Key, int]] = set()
         self.suspects: set[tuple[Key, int]] = set()
         """Entries that one of the two alone has set in the present input; whether they differ is seen when it is over."""
+        self.forgotten = ""
+        """The kernel has loaded a root anew, by this letter, and forgotten with it what it knew of MMIO; ours has not since."""
 
     def part(self, event: AnyEvent | None, theirs: Census, ours: Census) -> None:
         """One VM did this, and the other did not, or otherwise."""

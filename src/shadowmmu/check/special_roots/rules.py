@@ -17,6 +17,7 @@ from shadowmmu.check.special_roots.fault_path import tables
 from shadowmmu.check.special_roots.page_census import GUEST_MODE, INVALID, Census, key_of
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
+from shadowmmu.x86.pferr import Pferr
 
 Rule = Callable[[Place], Taken | None]
 RULES: list[tuple[str, Rule]] = []
@@ -42,6 +43,8 @@ FIXES = (
     e.MmuPageFaultRet,
 )
 """What a fault does to the tables, and how it ends."""
+MARKS = (e.MarkMmioSpte, e.CheckMmioSpte, e.HandleMmioPageFault)
+RSVD = int(Pferr.RSVD)
 
 
 def rule(letter: str) -> Callable[[Rule], Rule]:
@@ -196,9 +199,31 @@ def _reloads(at: Place, letter: str) -> Taken | None:
         both = isinstance(at.s, e.FreeRoots) and at.k.roots & 1 and at.k.roots ^ at.s.roots == 1
         if (isinstance(at.s, e.FreeRoots) and not both) or letter != ("e" if at.whole[:1] == [True] else "d"):
             return None
-        at.reloading = letter
+        at.reloading = at.parting.forgotten = letter
         return BOTH if both else THEIRS
     return THEIRS if at.reloading == letter and isinstance(at.k, LOADS) else None
+
+
+@rule("d")
+def known_mmio(at: Place) -> Taken | None:
+    """What KVM knows of MMIO it forgets when it loads a root; ours is loaded still, and it need not look at the mark."""
+    return _looks_again(at, "d")
+
+
+@rule("e")
+def known_mmio_of_a_whole_root(at: Place) -> Taken | None:
+    """The same, where nothing below that root was zapped."""
+    return _looks_again(at, "e")
+
+
+def _looks_again(at: Place, letter: str) -> Taken | None:
+    """The kernel alone looks at a mark that is in force. That ours then emulates, too, its answer says."""
+    if at.parting.forgotten != letter or not isinstance(at.given, Fault) or not at.given.code & RSVD:
+        return None
+    if any(isinstance(event, MARKS) for event in at.engine.ahead):
+        return None
+    in_force = isinstance(at.k, e.HandleMmioPageFault) or (isinstance(at.k, e.CheckMmioSpte) and at.k.kvm_gen == at.k.spte_gen)
+    return THEIRS if in_force else None
 
 
 # --- c: a PDPTE that names no memory

@@ -222,6 +222,8 @@ class SpecialVm:
             self.lead.count_fault(0 if at.unlinked else given.code, ours.value, events, -1)
         for event in events:
             at.engine.add(event, self._is_compared(event))
+            if isinstance(event, e.MmuLoad):
+                self.parting.forgotten = ""
 
     def _take_quietly(self, outcome: Outcome | None) -> None:
         """What the kernel had no cause for: a fault with this outcome, or an emulated store."""
