@@ -10,11 +10,10 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from shadowmmu.border.files import check_place, write_file
-from shadowmmu.check.fuzz import MODES, Report, Setup, fuzz_apart, replay_apart, shrink_apart, write_story
-from shadowmmu.cli.kernels import KernelName
+from shadowmmu.border.files import check_place, parsing, write_file
+from shadowmmu.check.fuzz import MODES, Report, Setup, check_kernel, fuzz_apart, replay_apart, shrink_apart, write_story
 from shadowmmu.cli.output import console, print_json
-from shadowmmu.cli.roots import Roots
+from shadowmmu.cli.roots import AnyRoots
 from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.errors import BadInput
 from shadowmmu.runs.fuzz_report import fuzz_report
@@ -26,8 +25,8 @@ def fuzz(
     *,
     seed: Annotated[int, Parameter(validator=validators.Number(gte=0, lt=1 << 64))] = 0,
     operations: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 30_000,
-    roots: Roots = "special",
-    kernel: KernelName = DEFAULT_KERNEL,
+    roots: AnyRoots = "special",
+    kernel: str = DEFAULT_KERNEL,
     modes: str = ",".join(MODES),
     audit_every: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 1,
     seconds: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
@@ -51,9 +50,10 @@ def fuzz(
     operations
         How many operations to do.
     roots
-        How roots without a guest table are made: a root design, see docs/special-pages.md.
+        How roots without a guest table are made: a root design, see docs/special-pages.md; any: now this, now that.
     kernel
-        Whose shadow MMU it is: a series of Linux, see docs/kernels.md.
+        Whose shadow MMU it is: a series of Linux, see docs/kernels.md, with +RULE or -RULE behind it for a rule changed; any: now
+        this, now that.
     modes
         Paging modes of the guests, separated by commas.
     audit_every
@@ -72,6 +72,8 @@ def fuzz(
     out, start = console(), time.monotonic()
     if save is not None:
         check_place(save)
+    with parsing("--kernel", "see docs/kernels.md"):
+        check_kernel(kernel)
     if ops is not None:
         report = _again(ops)
     else:

@@ -33,6 +33,7 @@ ctypedef Way *WayPtr
 
 cdef class Ways:
     cdef Way ways[MOST]
+    cdef u64 root
 
 cdef class Held:
     cdef HostMemory memory

@@ -17,7 +17,7 @@ from cython.cimports.shadowmmu.hardware.walk import Paging, Step, use_entry
 @cython.final
 @cython.cclass
 class Ways:
-    """Of each watched address its way, as the CPU could go it with one tag."""
+    """Of each watched address its way from `root`, as the CPU could go it with one tag."""
 
 
 @cython.final
@@ -65,6 +65,11 @@ class Held:
                     return way.gva, way.used[k].pa, way.used[k].value & way.used[k].mask, now & way.used[k].mask
         return None
 
+    def root(self, tag: int) -> int:
+        """Where the ways that are held with `tag` begin; 0: nothing is held."""
+        ways: Ways = self.tags.get(tag)
+        return 0 if ways is None else ways.root
+
     def look(self, tag: int, root: u64, mode: Paging, reach: u64, every: cython.bint) -> list:
         """Note the ways from `root` of those watched addresses whose bit is set in `reach`.
 
@@ -75,6 +80,7 @@ class Held:
         if ways is None:
             ways = Ways()
             self.tags[tag] = ways
+        ways.root = root
         i: cython.int
         new: Way
         for i in range(self.count):

@@ -38,7 +38,7 @@ def test_every_bug_of_the_museum_fits_the_engine(tree: Path) -> None:
     clean = {path: path.read_text() for path in tree.rglob("*.p*") if path.suffix in (".py", ".pxd")}
     for path in MUSEUM:
         bug = read_bug(path)
-        assert bug.id == path.stem and bug.title and bug.breaks and bug.roots in ROOT_DESIGNS
+        assert bug.id == path.stem and bug.title and bug.breaks and bug.roots in ("", *ROOT_DESIGNS)
         apply(bug, tree)
         changed = {name for name, text in clean.items() if name.read_text() != text}
         assert changed, bug.id

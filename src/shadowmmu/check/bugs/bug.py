@@ -36,14 +36,18 @@ class Edit(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Bug(msgspec.Struct, forbid_unknown_fields=True):
-    """`breaks`: what goes wrong, and for a host. `known`: the commit, CVE or hazard. `roots`: the design it shows in."""
+    """`breaks`: what goes wrong, and for a host. `known`: the commit, CVE or hazard. `roots`: the design it shows in alone.
+
+    unseen  why no rule can see it, whatever a guest does
+    """
 
     title: str
     breaks: str
     edit: list[Edit]
     known: str = ""
     rule: str = ""
-    roots: str = "special"
+    roots: str = ""
+    unseen: str = ""
     modes: list[str] = []
     id: str = ""
     diff: str = ""
@@ -58,7 +62,7 @@ def read_bug(path: Path) -> Bug:
         return Bug(title=path.stem, breaks="", edit=[], id=path.stem, diff=text)
     with parsing(str(path), REMEDY):
         bug = msgspec.convert(tomllib.loads(text), Bug)
-    if bug.roots not in ROOT_DESIGNS:
+    if bug.roots and bug.roots not in ROOT_DESIGNS:
         raise BadInput(f"{path}: there are no {bug.roots!r} roots: give one of {', '.join(ROOT_DESIGNS)}")
     if unknown := [mode for mode in bug.modes if mode not in MODES]:
         raise BadInput(f"{path}: there is no mode {unknown[0]!r}: give any of {', '.join(MODES)}")

@@ -22,7 +22,7 @@ import msgspec
 from shadowmmu.check.bugs.bug import Bug
 from shadowmmu.check.bugs.copy import checkout, copy_with
 from shadowmmu.check.bugs.signals import signals_raise
-from shadowmmu.check.fuzz import MODES
+from shadowmmu.check.fuzz import ANY, MODES
 from shadowmmu.errors import BadInput
 
 HUNTS, ENOUGH = 5, 4
@@ -30,8 +30,6 @@ OPERATIONS = 1_000_000_000
 """More than a hunt's seconds allow."""
 GRACE = 60
 """Seconds after which an operation that goes on for so long does not end at all."""
-KERNEL = "6.1"
-"""Whose rules the hunts have: the oldest's, on whose paths are all of the bugs. Later kernels never map ahead at INVLPG."""
 
 
 class Hunt(msgspec.Struct):
@@ -113,7 +111,7 @@ def hunt_bug(bug: Bug, seconds: int, hunts: int = HUNTS, runs: int = 200) -> Ver
 def _hunt(bug: Bug, place: Path, number: int, seconds: int, runs: int) -> Hunt:
     hunt = Hunt(int.from_bytes(hashlib.sha256(f"{bug.id} {number}".encode()).digest()[:4], "little"))
     found, start = place / "found.ops", time.monotonic()
-    where = ["--seed", str(hunt.seed), "--kernel", KERNEL, "--roots", bug.roots, "--modes", ",".join(bug.modes or MODES)]
+    where = ["--seed", str(hunt.seed), "--kernel", ANY, "--roots", bug.roots or ANY, "--modes", ",".join(bug.modes or MODES)]
     long = ["--operations", str(OPERATIONS), "--seconds", str(seconds)]
     said = _fuzz(place, [*where, *long, "--json", "--shrink", "0", "--save", str(found)], seconds + GRACE)
     hunt.seconds = round(time.monotonic() - start, 1)

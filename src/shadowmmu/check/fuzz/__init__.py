@@ -12,7 +12,9 @@ are shared between levels, roots and modes, and few shadow pages, and is a pure 
 * `invalidated` what INVLPG should have renewed
 * `race`      a store of the other vCPU while a fault is served
 * `table_writer` looks at the guest's tables and writes entries
+* `situations` sets stages on which much can go wrong
 * `guest_author` invents operations with it, so that they hit something; `host_author` those of user space and the host
+* `variety`   whose shadow MMU it is, where a run is of any
 * `search`    `fuzz`, `replay`, `shrink`
 * `story`     a list of operations as a text file
 * `apart`     all of that in a process of its own, whose crash is a find
@@ -22,8 +24,10 @@ from shadowmmu.check.fuzz.apart import fuzz_apart, replay_apart, shrink_apart
 from shadowmmu.check.fuzz.operations import MODES, NPT, PAGING, Kind, Op, Setup, describe
 from shadowmmu.check.fuzz.search import EPISODE, Failure, Report, fuzz, perform, replay, shrink
 from shadowmmu.check.fuzz.story import read_story, tell, write_story
+from shadowmmu.check.fuzz.variety import ANY, check_kernel
 
 __all__ = [
+    "ANY",
     "EPISODE",
     "MODES",
     "NPT",
@@ -33,6 +37,7 @@ __all__ = [
     "Op",
     "Report",
     "Setup",
+    "check_kernel",
     "describe",
     "fuzz",
     "fuzz_apart",

@@ -14,6 +14,7 @@ from typing import Any
 from shadowmmu.check.fuzz.operations import Op, Setup
 from shadowmmu.check.fuzz.search import Failure, Report, fuzz, replay, shrink
 from shadowmmu.check.fuzz.story import OPERATIONS
+from shadowmmu.check.fuzz.variety import settle
 
 WIDTH = 16  # of one field of an operation: a store may have as many bytes
 OPERATION = WIDTH * len(Op._fields)
@@ -88,7 +89,7 @@ def fuzz_apart(setup: Setup, operations: int, on_progress: Callable[[Report], No
     if crash:
         seed, ops = diary.read()
         last.operations += len(ops)
-        last.failure = _crash(setup._replace(seed=seed), ops, crash)
+        last.failure = _crash(settle(setup._replace(seed=seed)), ops, crash)
     return last
 
 

@@ -2,9 +2,7 @@
 """Invents the operations of an episode: mostly what a guest does, sometimes what only a hostile one would."""
 
 from shadowmmu.check.fuzz.episode import Guest
-from shadowmmu.check.fuzz.host_author import HostAuthor
 from shadowmmu.check.fuzz.operations import (
-    FRAMES,
     LOW,
     PAGE,
     TABLES,
@@ -12,6 +10,7 @@ from shadowmmu.check.fuzz.operations import (
     Op,
     Setup,
 )
+from shadowmmu.check.fuzz.situations import Situations
 from shadowmmu.check.fuzz.stage import CR0_BASE
 from shadowmmu.check.fuzz.table_writer import ACCESSES, CR4_PCIDE, NORMAL
 from shadowmmu.hardware.walk import (
@@ -32,12 +31,14 @@ from shadowmmu.hardware.walk import (
 PATIENCE = 16  # guest faults in a row (nearly) after which the tables are rebuilt
 
 
-class GuestAuthor(HostAuthor):
+class GuestAuthor(Situations):
     """Writes an episode."""
 
     def __init__(self, setup: Setup, guest: Guest) -> None:
         super().__init__(setup, guest)
         random = self.random
+        self.last_l2: tuple[int, int, int, int] | None = None
+        """Registers that L1 has run one without nested paging with."""
         self.faults = [0, 0]  # for each vCPU: guest faults less successes of late
         weights = {
             self.access: 60.0,
@@ -47,7 +48,7 @@ class GuestAuthor(HostAuthor):
             self.invlpg: 8.0,
             self.cr3: 4.0,
             self.toggle: 4.0,
-            self.pcid: 0.6,
+            self.pcid: 1.5,
             self.dance: 4.0,
             self.shootdown: 4.0,
             self.mode: 0.8,
@@ -65,6 +66,10 @@ class GuestAuthor(HostAuthor):
             self.aliases: 0.4,
             self.host: 0.8,
             self.meanwhile: 1.5,
+            self.redirected: 2.0,
+            self.interrupted: 0.5,
+            self.logged: 0.7,
+            self.zeroed: 0.3,
         }
         if guest.nested:
             weights |= {self.l2_mode: 1.5, self.l2_tables: 6.0, self.l2_register: 2.0, self.beyond: 0.8}
@@ -127,8 +132,6 @@ class GuestAuthor(HostAuthor):
             self._add(Kind.INVLPG, vcpu, gva)
         self.pending.append(op)
 
-    # --- addresses and entries
-
     # --- kinds of operations; each appends to `pending`
 
     def access(self, vcpu: int) -> None:
@@ -177,8 +180,7 @@ class GuestAuthor(HostAuthor):
     def edit(self, vcpu: int) -> None:
         """Change an entry on the path of an address in use, invalidate (mostly), and look again."""
         random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
-        gva, size = random.choice(self.recent), tlb.mode.entry_size
-        trail = self._look(vcpu, gva) if tlb.mode.levels and gva in self.guest.reach[tlb.mode.levels] else []
+        (gva, trail), size = self._in_use(vcpu), tlb.mode.entry_size
         if not trail:
             return
         used = trail[-1] if random.random() < 0.7 else random.choice(trail)
@@ -195,87 +197,6 @@ class GuestAuthor(HostAuthor):
         elif fate < 0.75:
             self._add(Kind.CR3, vcpu, tlb.cr3)
         self._add(Kind.ACCESS, vcpu if random.random() < 0.7 else 1 - vcpu, gva, random.choice(ACCESSES), 8, random.getrandbits(64))
-
-    def shootdown(self, vcpu: int) -> None:
-        """One vCPU holds a translation, the other changes it, perhaps invalidates for itself; the host takes the page."""
-        shared = self._shared_leaf(vcpu)
-        if shared is None:
-            return
-        gva, leaf = shared
-        how = self.random.choice((0, WRITE, USER, USER | WRITE))
-        self._add(Kind.ACCESS, 1 - vcpu, gva, how, 8, 0)
-        self._add(Kind.ACCESS, vcpu, gva, how, 8, 0)
-        self._change_leaf(1 - vcpu, leaf)
-        fate = self.random.random()
-        if fate < 0.5:
-            self._add(Kind.INVLPG, 1 - vcpu, gva)
-        elif fate < 0.75:
-            self._add(Kind.CR3, 1 - vcpu, self.guest.oracle.vcpus[1 - vcpu].cr3)
-        if fate > 0.75 or self.random.random() < 0.5:
-            self._add(Kind.ACCESS, 1 - vcpu, gva, self.random.choice(ACCESSES), 8, 0)
-        if self.random.random() < 0.7:
-            self._add(Kind.SWAP, vcpu, leaf.address >> 12, 1)
-        self._add(Kind.ACCESS, vcpu, gva, how, 8, 0)
-
-    def replaced(self, vcpu: int) -> None:
-        """Both read through a clean leaf; one points it elsewhere and writes there; the first page goes; the other reads again."""
-        shared = self._shared_leaf(vcpu)
-        if shared is None:
-            return
-        gva, leaf = shared
-        user, size = self.random.choice((0, USER)), self.guest.oracle.vcpus[vcpu].mode.entry_size
-        self._add(Kind.POKE, vcpu, leaf.pa, size, (leaf.entry | 0x27) & ~0x40)
-        for v in (vcpu, 1 - vcpu):
-            self._add(Kind.INVLPG, v, gva)
-            self._add(Kind.ACCESS, v, gva, user, 8, 0)
-        entry = self._entry(self._levels(vcpu), 1, hostile=0) | 0x27
-        self._write_entry(1 - vcpu, leaf.pa, entry, make_way=True)
-        self._add(Kind.ACCESS, 1 - vcpu, gva, user | WRITE, 8, 0)
-        self._add(Kind.SWAP, vcpu, leaf.address >> 12, 1)
-        self._add(Kind.ACCESS, vcpu, gva, user, 8, 0)
-
-    def vanished(self, vcpu: int) -> None:
-        """A page is read through a clean leaf, which then names no memory or another page; it is written before anybody invalidates."""
-        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
-        gva, size = random.choice(self.recent), tlb.mode.entry_size
-        trail = self._look(vcpu, gva) if tlb.mode.levels and gva in self.guest.reach[tlb.mode.levels] else []
-        if not trail or tlb.mode.steps[trail[-1].step].level > 1:
-            return
-        user, at = random.choice((0, USER)), trail[-1].pa
-        self._add(Kind.POKE, vcpu, at, size, random.randrange(FRAMES) << 12 | 0x27)
-        self._add(Kind.ACCESS, vcpu, gva, user, 8, 0)
-        frame = random.choice((FRAMES + 3, FRAMES + 3, 0x80000, random.randrange(FRAMES)))
-        if random.random() < 0.5:
-            self._add(Kind.OUTSIDE, vcpu, at, size, frame << 12 | 0x67)
-        else:
-            self._write_entry(vcpu, at, frame << 12 | 0x67, make_way=True)
-        self._add(Kind.ACCESS, vcpu, gva, user | WRITE, 8, 0)
-        self._add(Kind.ACCESS, 1 - vcpu, gva, user, 8, 0)
-
-    def dance(self, vcpu: int) -> None:
-        """Change an entry, go to other tables and back, with PCIDs keeping translations; some invalidation on the way."""
-        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
-        gva, pcids = random.choice(self.recent), bool(tlb.cr4 & CR4_PCIDE)
-        trail = self._look(vcpu, gva) if tlb.mode.levels > 3 and gva in self.guest.reach[tlb.mode.levels] else []
-        if not trail or not trail[-1].address or self.guest.nested:
-            return
-        keep, here = pcids << 63, tlb.cr3
-        self._add(Kind.ACCESS, vcpu, gva, 0, 8, 0)
-        self._change_leaf(vcpu, trail[-1])
-        there = here
-        for _ in range(random.choice((1, 1, 2, 3))):  # so many roots are kept
-            there = self._root() & ~0xFFF | (random.choice((here & 0xFFF, random.randrange(3))) if pcids else 0)
-            self._add(Kind.CR3, vcpu, there | keep)
-        self._add(Kind.ACCESS, vcpu, self._gva(tlb.mode.levels), random.choice(ACCESSES), 8, 0)
-        fate = random.randrange(4)
-        if fate == 0:
-            self._add(Kind.INVLPG, vcpu, gva)
-        elif fate == 1:
-            self._add(Kind.CR4, vcpu, tlb.cr4 ^ CR4_PGE)
-        elif fate == 2:
-            self._add(Kind.CR3, vcpu, there & ~0xFFF | here & 0xFFF)
-        self._add(Kind.CR3, vcpu, here | keep)
-        self._add(Kind.ACCESS, vcpu, gva, random.choice(ACCESSES), 8, 0)
 
     def build(self, vcpu: int) -> None:
         """Make whole paths to some watched addresses, by emulated stores to guest-physical addresses, and load CR3."""
@@ -310,6 +231,7 @@ class GuestAuthor(HostAuthor):
             if not tlb.cr4 & CR4_PCIDE:
                 self._add(Kind.CR3, vcpu, tlb.cr3 & ~0xFFF)
             self._add(Kind.CR4, vcpu, tlb.cr4 ^ CR4_PCIDE)
+            self._add(Kind.ACCESS, vcpu, self.random.choice(self.recent), self.random.choice(ACCESSES), 8, 0)
 
     def toggle(self, vcpu: int) -> None:
         """One control bit that changes how entries are read or rights are judged."""
@@ -361,12 +283,17 @@ class GuestAuthor(HostAuthor):
             self._add(Kind.ACCESS, v, self.random.choice(self.recent), self.random.choice(ACCESSES), 8, 0)
 
     def vmrun(self, vcpu: int) -> None:
-        """Into an L2 of another mode, or of the same, on a table that L1 uses too or on another; or back to L1."""
+        """Into an L2 of another mode, or of the same, on a table that L1 uses too or on another, or into the last one again; or back
+        to L1. L1 or L2 then uses an address that the other may have used."""
         if self.guest.l1[vcpu]:
             self._add(Kind.VMEXIT, vcpu)
         else:
-            cr0, root, cr4, efer = self._other_mode(vcpu)
-            self._add(Kind.VMRUN, vcpu, cr0, self.guest.oracle.vcpus[vcpu].cr3 & ~0xFFF if self.random.random() < 0.3 else root, cr4, efer)
+            if self.last_l2 is None or self.random.random() < 0.5:
+                cr0, root, cr4, efer = self._other_mode(vcpu)
+                own = self.guest.oracle.vcpus[vcpu].cr3 & ~0xFFF
+                self.last_l2 = cr0, own if self.random.random() < 0.3 else root, cr4, efer
+            self._add(Kind.VMRUN, vcpu, *self.last_l2)
+        self._add(Kind.ACCESS, vcpu, self.random.choice(self.recent), self.random.choice(ACCESSES), 8, 0)
 
     def race(self, vcpu: int) -> None:
         """The other vCPU stores into an entry on the way of an access while its fault is served."""

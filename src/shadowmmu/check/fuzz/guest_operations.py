@@ -103,7 +103,16 @@ class GuestOperations(L2Operations):
         tlb.load(cr0, cr3, cr4, efer, mov_cr3=name == "CR3", accepted=accepted)
         if (vcpu.cr0, vcpu.cr3, vcpu.cr4, vcpu.efer & ~EFER_LMA) != (tlb.cr0, tlb.cr3, tlb.cr4, tlb.efer):
             raise Violation(f"vcpu {index}: after a write of {value:#x} to {name} the guest sees other registers than it wrote")
+        if name == "CR3" and accepted and cr4 & CR4_PCIDE and not value >> 63:
+            self._check_kept(index, cr3 & 0xFFF)
         return "accepted" if accepted else "refused"
+
+    def _check_kept(self, index: int, pcid: int) -> None:
+        """I12 of roots that are kept: when the guest has flushed a PCID, none comes back with what was not synced."""
+        for root in self.vm.vcpus[index].prev_roots:
+            if root.pgd & 0xFFF == pcid and self._unsync_below(root.hpa):
+                what = f"PCID {pcid:#x} was flushed, and its root {root.hpa:#x} is kept with unsync tables below"
+                raise Violation(f"vcpu {index}: I12: {what}")
 
     def _smm(self, op: Op) -> str:
         """All at once, and nothing shadowed is kept: Linux does not protect a table from what the other address space maps already."""

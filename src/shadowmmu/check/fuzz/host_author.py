@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Invents what the host does in the middle of an episode: memslots, pages that move, rights taken, dirty logs."""
 
-from shadowmmu.check.fuzz.operations import FRAMES, LARGE_FRAMES, MOVE_PAGE, MOVED, OBSOLETE, SLOTS, TABLE_FRAMES, TABLES, Kind, Op
+from shadowmmu.check.fuzz.operations import ALIAS, ALIASED, FRAMES, LARGE_FRAMES, MOVE_PAGE, MOVED, OBSOLETE, SLOTS, TABLES, Kind, Op
 from shadowmmu.check.fuzz.table_writer import ACCESSES, TableWriter
 from shadowmmu.hardware.walk import USER, WRITE
 
@@ -12,8 +12,8 @@ class HostAuthor(TableWriter):
     def slot(self, vcpu: int) -> None:
         """Delete and make again, move, or change the flags of a slot; tables are not away or read-only for long."""
         random = self.random
-        slot = random.choice((0, 1, 1, 2))
-        first, pages = SLOTS[slot]
+        slot = random.choice((0, 1, 1, 2) + (ALIAS,) * self.guest.alias)
+        first, pages = ALIASED if slot == ALIAS else SLOTS[slot]
         flags = random.choice((0, 0, 0, 0, 1, 1, 2, 2))
         present = self.guest.slots.slots.get(slot)
         at = MOVED if slot == 1 and random.random() < 0.3 else first
@@ -54,7 +54,7 @@ class HostAuthor(TableWriter):
 
     def dirty(self, vcpu: int) -> None:
         """Read a dirty log, write, and read it again; turn logging on where it is off."""
-        slot = self.random.choice(tuple(SLOTS))
+        slot = self.random.choice((*SLOTS, *(ALIAS,) * self.guest.alias))
         present = self.guest.slots.slots.get(slot)
         if present is None or present[3] & 1:
             return
@@ -72,8 +72,7 @@ class HostAuthor(TableWriter):
     def outside(self, vcpu: int) -> None:
         """A store from outside to an entry on the way of an address in use, then accesses that go that way; perhaps the guest's own."""
         random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
-        gva, size = random.choice(self.recent), tlb.mode.entry_size
-        trail = self._look(vcpu, gva) if tlb.mode.levels and gva in self.guest.reach[tlb.mode.levels] else []
+        (gva, trail), size = self._in_use(vcpu), tlb.mode.entry_size
         if not trail:
             return
         used = random.choice(trail)
@@ -86,27 +85,6 @@ class HostAuthor(TableWriter):
             self._write_entry(vcpu, used.pa, random.choice((entry, used.entry)))
             self._add(Kind.INVLPG, vcpu, gva)
             self._add(Kind.ACCESS, vcpu, gva, random.choice(ACCESSES), 8, 0)
-
-    def changeling(self, vcpu: int) -> None:
-        """A directory's entry maps a large page, then leads to a table in it, at its first frame or beside, then perhaps the page again."""
-        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
-        gva, size = random.choice(self.recent), tlb.mode.entry_size
-        trail = self._look(vcpu, gva) if tlb.mode.levels and gva in self.guest.reach[tlb.mode.levels] else []
-        at = next((used.pa for used in trail if tlb.mode.steps[used.step].level == 2), None)
-        if at is None:
-            return
-        table, rights = random.choice(TABLE_FRAMES), 0x61 | random.choice((2, 4, 6, 6, 6))
-        page = (table & -512) << 12 | rights | 0x80
-        beside = [g for g in self.guest.reach[tlb.mode.levels] if g >> 21 == gva >> 21]
-        self._add(
-            Kind.POKE, vcpu, table << 12 | (gva >> 12 & (1023 if size == 4 else 511)) * size, size, random.randrange(FRAMES) << 12 | 0x67
-        )
-        for entry in (page, table << 12 | rights, page):
-            self._add(random.choice((Kind.POKE, Kind.OUTSIDE, Kind.OUTSIDE)), vcpu, at, size, entry)
-            for _ in range(random.randrange(1, 3)):
-                self._add(Kind.ACCESS, vcpu, random.choice(beside), random.choice(ACCESSES), 8, 0)
-            if random.random() < 0.4:
-                self._add(Kind.INVLPG, vcpu, gva)
 
     def aliases(self, vcpu: int) -> None:
         """One frame mapped by whole blocks of entries, which are mapped ahead of faults, then taken, moved, or a table."""
@@ -125,19 +103,20 @@ class HostAuthor(TableWriter):
         self._touch(frame, 1, 3)
 
     def host(self, vcpu: int) -> None:
-        """Fewer shadow pages for a while; a task that wants the CPU in the middle of a sync; the host's tables change."""
+        """Fewer shadow pages for a while; a task that wants the CPU in the middle of a sync; the host's tables change, or are
+        looked at; a table is no longer shadowed."""
         random = self.random
-        which = random.randrange(3)
-        number = random.choice((64, 64, 72, 80)) if which == 0 else random.randrange(4) if which == 1 else self._used_page(vcpu)
+        which = random.randrange(5)
+        pages = {0: random.choice((64, 64, 72, 80)), 1: random.randrange(4), 4: random.randint(1, TABLES)}
+        number = pages[which] if which in pages else self._used_page(vcpu)
         self._add(Kind.HOST, vcpu, which, number)
         if which == 1:
             self._add(Kind.CR3, vcpu, self.guest.oracle.vcpus[vcpu].cr3)
 
     def meanwhile(self, vcpu: int) -> None:
         """While a fault is served all pages become obsolete, or the page moves that is about to be mapped; then it is used again."""
-        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
-        gva = random.choice(self.recent)
-        trail = self._look(vcpu, gva) if tlb.mode.levels and gva in self.guest.reach[tlb.mode.levels] else []
+        random = self.random
+        gva, trail = self._in_use(vcpu)
         gfn = trail[-1].address >> 12 if trail and trail[-1].address else gva >> 12
         event, how = random.choice((OBSOLETE, MOVE_PAGE, MOVE_PAGE)), random.choice(ACCESSES)
         self._add(Kind.HOST, vcpu, 2, gfn)  # or the access would not fault

@@ -16,6 +16,9 @@ from shadowmmu.check.fuzz.operations import (
 from shadowmmu.check.fuzz.race import Elsewhere, Race
 from shadowmmu.hardware.host_memory import Violation
 
+SHADOWS_NOTHING = 0x40080
+"""Of a role: a direct page, or one that a shorter NPT's root hangs below."""
+
 
 class HostOperations(GuestOperations):
     """The operations of all others."""
@@ -71,7 +74,13 @@ class HostOperations(GuestOperations):
     def _forget_dirty(self, slot: int) -> None:
         """A new log begins."""
         first, pages, _, _ = self.slots.slots.get(slot, (0, 0, 0, 0))
+        self.oracle.written -= set(range(first, first + pages))
         self.oracle.dirty -= {(self.slots.host(gfn * PAGE) or 0) >> 12 for gfn in range(first, first + pages)}
+
+    def _is_dirty(self, gfn: int) -> bool:
+        """It was written: as far as it is known by which gfn, if the frame has several."""
+        frame = (self.slots.host(gfn * PAGE) or 0) >> 12
+        return gfn in self.oracle.written if frame in self.oracle.aliased else frame in self.oracle.dirty
 
     def _read_log(self, slot: int) -> int:
         """A bit for each dirty page; each address space has a log."""
@@ -84,7 +93,7 @@ class HostOperations(GuestOperations):
         first, pages, _, _ = self.slots.slots[op.a]
         bitmap = self._read_log(op.a)
         for page in range(pages):
-            if (self.slots.host((first + page) * PAGE) or 0) >> 12 in self.oracle.dirty and not bitmap >> page & 1:
+            if not bitmap >> page & 1 and self._is_dirty(first + page):
                 raise Violation(f"dirty log of slot {op.a} misses gfn {first + page:#x}, which was written")
         for space in self.slots.spaces if self.manual_log else ():
             self.vm.clear_dirty_log(op.a, 0, pages, bitmap.to_bytes((pages + 63) // 64 * 8, "little"), space)
@@ -138,8 +147,9 @@ class HostOperations(GuestOperations):
         """No table, neither of a guest's nor one that something was stored to from outside: entries are known by host address."""
         frame = (self.slots.host(gfn * PAGE) or 0) >> 12
         spaces = [space for tlb in self.oracle.vcpus for space in tlb.spaces.values()]
-        used = {hpa >> 12 for space in spaces for hpa in space.depends} | {hpa >> 12 for hpa in self.oracle.unguarded.outside[4]}
-        return gfn > TABLES and gfn not in TABLE_FRAMES and frame not in used
+        if gfn <= TABLES or gfn in TABLE_FRAMES or any(hpa >> 12 == frame for hpa in self.oracle.unguarded.outside[4]):
+            return False
+        return not any(hpa >> 12 == frame for space in spaces for hpa in space.depends)
 
     def _see_moved(self, host: int | None, before: int) -> None:
         """Guest memory is where the host has it now; what was written to the old frame is not in a log for the new one twice."""
@@ -170,8 +180,20 @@ class HostOperations(GuestOperations):
         if op.a == 1:
             self.vm.reschedule(op.b)
             return "wants the CPU"
+        if op.a == 4:
+            return self._unprotect(op.b)
         host = self.slots.host_page(op.b)
         if host is None:
             return "nothing"
-        self.vm.invalidate_hva(host * PAGE, PAGE)
-        return "changes its tables"
+        if op.a == 2:
+            self.vm.invalidate_hva(host * PAGE, PAGE)
+            return "changes its tables"
+        self.vm.age_hva(host * PAGE, PAGE)
+        return "looks what is in use"
+
+    def _unprotect(self, gfn: int) -> str:
+        if not self.vm.unprotect_page(gfn):
+            return "finds it shadowed nowhere"
+        if any(page.gfn == gfn and not (page.special or page.role & SHADOWS_NOTHING or page.obsolete) for page in self.vm.shadow_pages()):
+            raise Violation(f"I8: gfn {gfn:#x} is no longer to be shadowed, and still is")
+        return "stops shadowing"

@@ -17,6 +17,8 @@ TABLES = 22  # guest pages 1.. that hold tables; the first ROOTS are roots
 ROOTS = 6
 FRAMES = 93  # small guest pages, of the first two slots
 SLOTS = {0: (0, 64), 1: (64, 29), 2: (512, 1536)}  # slot -> (first page, pages); host address = guest address
+ALIAS, ALIASED = 3, (200, 29)  # a slot that now and then maps the host memory of slot 1, too; never tables
+HOST_PAGES = {slot: first for slot, (first, _) in SLOTS.items()} | {ALIAS: SLOTS[1][0]}
 LARGE_FRAMES = (0, 512, 1024, 1536)  # where large pages lie: backed by small slots, or by one that holds them
 TABLE_FRAMES = (512, 513, 1024)  # where a table is now and then: inside a large page, two of them at its first frame
 MOVED = 160  # where slot 1 is moved to, page
@@ -62,7 +64,8 @@ class Kind(IntEnum):
     RACE = 19  # an access; while its fault is served the other vCPU stores [gva, access | point << 12 | size << 16, gpa, value]
     OUTSIDE = 20  # a device or the host's user space stores to guest memory; the MMU is not told [gpa, size, value]
     HOST = 21  # 0: user space sets how many shadow pages there may be, 1: another task wants the CPU after so many synced pages,
-    # 2: the host's tables of a guest page change, its frame does not [which, number]
+    # 2: the host's tables of a guest page change, its frame does not, 3: it looks whether a guest page is in use,
+    # 4: a guest page is no longer shadowed [which, number]
     MEANWHILE = 22  # an access; meanwhile all pages become obsolete, or the host moves a page [gva, access | event << 16, gfn, value]
     SMM = 23  # all CPUs go into system-management mode, or leave it [into]
     BEYOND = 24  # L2 reaches for an address that its L1's 2-level or PAE NPT cannot name [L2 physical address, access]

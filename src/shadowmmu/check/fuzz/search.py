@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from shadowmmu.check.fuzz.episode import Guest
 from shadowmmu.check.fuzz.guest_author import GuestAuthor
 from shadowmmu.check.fuzz.operations import MODES, Kind, Op, Setup, describe
+from shadowmmu.check.fuzz.variety import settle
 from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.hardware.host_memory import Violation
 
@@ -121,7 +122,7 @@ def fuzz(
     """
     report, end = Report(), None if seconds is None else time.monotonic() + seconds
     while report.operations < operations and report.ok and not _is_over(end):
-        setup = Setup(seed + report.episodes, roots, tuple(modes), audit_every, kernel)
+        setup = settle(Setup(seed + report.episodes, roots, tuple(modes), audit_every, kernel))
         episode = Episode(setup, report, make_vm, diary)
         author = GuestAuthor(setup, episode.guest)
         for _ in range(min(EPISODE, operations - report.operations)):

@@ -4,7 +4,7 @@
 
 from typing import Any
 
-from shadowmmu.check.fuzz.operations import PAGE, SLOTS
+from shadowmmu.check.fuzz.operations import ALIAS, ALIASED, HOST_PAGES, PAGE
 from shadowmmu.check.oracle.oracle import Oracle
 from shadowmmu.hardware.host_memory import HostMemory, Violation
 
@@ -26,7 +26,7 @@ class Slots:
 
     def set(self, slot: int, first: int, pages: int, flags: int) -> None:
         """Make, change or (no pages) delete a slot, in all address spaces of the VM too."""
-        host, rights = SLOTS[slot][0], {"readonly": bool(flags & 1), "log_dirty": bool(flags & 2)}
+        host, rights = HOST_PAGES[slot], {"readonly": bool(flags & 1), "log_dirty": bool(flags & 2)}
         for space in self.spaces if pages or slot in self.slots else ():
             self.vm.set_memslot(slot, first * PAGE, pages * PAGE, hva=host * PAGE, address_space=space, **rights)
         self.slots.pop(slot, None)
@@ -119,6 +119,20 @@ class Untold:
             return False
         unguarded, hpa = self.oracle.unguarded, self.slots.host(gpa)
         return gpa >> 12 in unguarded.gfns or hpa in unguarded.outside[4] or hpa in unguarded.outside[8]
+
+
+class Aliased:
+    """For the oracle: frames that two memslots map now and then, so that a store there is known by its gfn alone."""
+
+    def __init__(self, slots: Slots) -> None:
+        self.slots = slots
+
+    def __contains__(self, frame: object) -> bool:
+        return frame in self._frames()
+
+    def _frames(self) -> set[int]:
+        found = (self.slots.vm.host_page((HOST_PAGES[ALIAS] + page) * PAGE) for page in range(ALIASED[1]))
+        return {hpa >> 12 for hpa in found if hpa is not None}
 
 
 class DirectMap:

@@ -6,6 +6,8 @@ from random import Random
 from typing import Any
 
 from shadowmmu.check.fuzz.operations import (
+    ALIAS,
+    ALIASED,
     FRAMES,
     GUEST,
     HOST,
@@ -21,7 +23,7 @@ from shadowmmu.check.fuzz.operations import (
     WATCHED,
     Setup,
 )
-from shadowmmu.check.fuzz.slots import Slots, Untold
+from shadowmmu.check.fuzz.slots import Aliased, Slots, Untold
 from shadowmmu.check.oracle.agreement import Agreement
 from shadowmmu.check.oracle.oracle import Oracle
 from shadowmmu.hardware.cpu import ModelCpu
@@ -96,9 +98,13 @@ class Stage:
         """The CPUs that run on the tables of each vCPU, and the oracle that judges them."""
         self.memory = HostMemory(self.vm.host_regions())
         self.slots = Slots(self.vm, self.memory, (0, 1) if self.smm else (0,))
-        for slot, (first, pages) in SLOTS.items():
+        self.alias = not self.smm and Random(f"aliases {self.setup.seed}").random() < 0.25
+        """Two slots map the same host memory."""
+        for slot, (first, pages) in (SLOTS | ({ALIAS: ALIASED} if self.alias else {})).items():
             self.slots.set(slot, first, pages, 0)
         self.oracle = Oracle(self.slots, WATCHED, 2, self.features)
+        if self.alias:
+            self.oracle.aliased = Aliased(self.slots)
         evict = random.choice((None, random))
         host = HOST._replace(amd=self.amd)
         npt_levels = self.host_levels if self.nested else 0

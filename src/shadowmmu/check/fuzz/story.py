@@ -4,7 +4,7 @@
 import re
 
 from shadowmmu.check.fuzz.operations import AC, MODES, Kind, Op, Setup
-from shadowmmu.engine.face.kernels import KERNELS
+from shadowmmu.engine.face.kernels import rules_of
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.hardware.walk import FETCH, USER, WRITE
 
@@ -33,7 +33,8 @@ WORDS = {
     Kind.L2_MODE: "gives its L2 CR0 {a:#x}, CR3 {b:#x}, CR4 {c:#x}, EFER {d:#x}",
     Kind.L2_REGISTER: "its L2 loads register {a} with {b:#x}",
     Kind.RACE: "{how} at {a:#x}, while the other stores {d:#x} to {c:#x}",
-    Kind.HOST: "the host: {a} (0 shadow pages, 1 pages synced until it wants the CPU, 2 its tables change of gfn), {b:#x}",
+    Kind.HOST: "the host: {a} (0 shadow pages, 1 pages synced until it wants the CPU, 2 its tables change of gfn, "
+    "3 it looks whether gfn is in use, 4 it stops shadowing gfn), {b:#x}",
     Kind.MEANWHILE: "{how} at {a:#x}, while (1 all pages become obsolete, 2 the host moves a page) {event} of gfn {c:#x}",
     Kind.BEYOND: "{how} at L2 physical {a:#x}",
     Kind.SMM: "all CPUs are in system-management mode: {a}",
@@ -90,9 +91,9 @@ def _setup(head: dict[str, str]) -> Setup:
     modes = tuple(head["modes"].split())
     if not head["seed"].isdecimal() or len(head["seed"]) > 20 or int(head["seed"]) >= 1 << 64:
         raise ValueError(f"its seed is {head['seed'][:40]!r}, not a number")
-    for what, value, allowed in (("roots", head["roots"], ROOT_DESIGNS), ("kernel", head["kernel"], KERNELS)):
-        if value not in allowed:
-            raise ValueError(f"there are no {what} {value[:40]!r}: {', '.join(allowed)}")
+    if head["roots"] not in ROOT_DESIGNS:
+        raise ValueError(f"there are no roots {head['roots'][:40]!r}: {', '.join(ROOT_DESIGNS)}")
+    rules_of(head["kernel"])
     if not modes or not set(modes) <= set(MODES):
         raise ValueError(f"its modes must be some of {' '.join(MODES)}")
     return Setup(int(head["seed"]), head["roots"], modes, 1, head["kernel"])

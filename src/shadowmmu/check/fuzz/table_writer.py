@@ -6,6 +6,7 @@ from random import Random
 from shadowmmu.check.fuzz.episode import Guest
 from shadowmmu.check.fuzz.operations import (
     AC,
+    ALIASED,
     FRAMES,
     GUEST,
     LARGE_FRAMES,
@@ -62,7 +63,8 @@ class TableWriter:
         `make_way`: where no address maps it, one is made to.
         """
         mode = self.guest.oracle.vcpus[vcpu].mode
-        tried = self.random.sample(self.guest.reach[mode.levels], 8)
+        known = self.guest.reach[mode.levels]
+        tried = self.random.sample(known, len(known) if make_way else 8)
         through = next((g for g in tried if self._maps_table(vcpu, g, WRITE) == gpa >> 12), None)
         if through is None and make_way:
             leaves = ((g, trail[-1]) for g in tried if (trail := self._look(vcpu, g)) and trail[-1].step == len(mode.steps) - 1)
@@ -109,6 +111,15 @@ class TableWriter:
         walk(tlb.mode, self._read, tlb.cr3, gva, pdptes=tlb.pdptes, trail=trail)
         return trail
 
+    def _in_use(self, vcpu: int) -> tuple[int, list[TrailEntry]]:
+        """An address accessed of late, and the entries of its walk; none without paging, or where the mode cannot name it."""
+        gva, levels = self.random.choice(self.recent), self._levels(vcpu)
+        return gva, self._look(vcpu, gva) if levels and gva in self.guest.reach[levels] else []
+
+    def _level(self, vcpu: int, used: TrailEntry) -> int:
+        """The level of the table that the entry is in."""
+        return self.guest.oracle.vcpus[vcpu].mode.steps[used.step].level
+
     def _maps_table(self, vcpu: int, gva: int, access: int = 0) -> int:
         """The table page that a small page at `gva` maps now for `access`, or 0."""
         tlb = self.guest.oracle.vcpus[vcpu]
@@ -148,6 +159,8 @@ class TableWriter:
             frame = self._home(levels, level - 1)
         else:
             frame = random.randrange(FRAMES) if chance(0.6) else random.randint(1, TABLES)
+            if self.guest.alias and chance(0.2):
+                frame = sum(ALIASED) - 1 - random.randrange(ALIASED[1])
         if chance(0.03 * hostile):
             frame = random.choice((FRAMES + 3, MOVED + 2, 0x80000, 0xFFFFF))
         chances = ((0x1, 0.94), (0x2, 0.8), (0x4, 0.8), (0x20, 0.7), (0x40, 0.5), (0x100, 0.1))
@@ -182,12 +195,17 @@ class TableWriter:
 
     def _path(self, vcpu: int, cr3: int, gva: int, levels: int) -> None:
         """Entries from `cr3` down to a small page at `gva`."""
-        table, size = cr3 & ~0xFFF, 4 if levels == 2 else 8
+        table = cr3 & ~0xFFF
         if levels == 3:
             pdpte = self._home(3, 2) << 12 | 1
             self._add(Kind.POKE, vcpu, (cr3 & ~31) + (gva >> 30 & 3) * 8, 8, pdpte)
             table = pdpte & ~0xFFF
-        for step in steps_of(levels):
+        self._lay(vcpu, table, gva, levels, levels)
+
+    def _lay(self, vcpu: int, table: int, gva: int, levels: int, top: int) -> None:
+        """Entries from `table`, which is one of level `top`, down to a small page at `gva`."""
+        size = 4 if levels == 2 else 8
+        for step in (step for step in steps_of(levels) if step.level <= top):
             entry = self._entry(levels, step.level, hostile=0) & 0xFFFFF07F | 0x21
             if step.level > 1 and not 1 <= entry >> 12 <= TABLES and entry >> 12 not in TABLE_FRAMES:
                 entry = entry & 0xFFF | self._home(levels, step.level - 1) << 12
@@ -205,11 +223,11 @@ class TableWriter:
                 return gva, mine[-1]
         return None
 
-    def _change_leaf(self, vcpu: int, leaf: TrailEntry) -> None:
-        """Point a leaf elsewhere, or take rights away."""
+    def _change_leaf(self, vcpu: int, leaf: TrailEntry, way: float = 0.8) -> None:
+        """Point a leaf elsewhere, or take rights away; `way`: how often its table is mapped for that, where it is not."""
         levels = self._levels(vcpu)
         entry = self._entry(levels, 1, hostile=0) | 0x21 if self.random.random() < 0.6 else leaf.entry & ~self.random.choice((1, 2, 4))
-        self._write_entry(vcpu, leaf.pa, entry, make_way=self.random.random() < 0.8)
+        self._write_entry(vcpu, leaf.pa, entry, make_way=self.random.random() < way)
 
     def _used_page(self, vcpu: int) -> int:
         """A guest page, mostly one that the vCPU has mapped."""

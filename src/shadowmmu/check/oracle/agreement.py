@@ -5,6 +5,7 @@ I11: what the CPU may hold in its TLB and paging-structure caches, the shadow ta
 (`hardware/tlb`), and whatever the tables allowed when it ran last (`hardware/held`): so a missing flush shows the moment
 the vCPU runs again, whoever changed the entry, and not when the guest happens to use the address. Tables may allow more
 than is held; less of a right, another address, or nothing, was to be flushed. What another PCID holds is looked at when it is loaded.
+The tables may be others altogether only if the guest has loaded them and kept its translations itself.
 
 I12: what the shadow tables allow of the watched addresses, the guest has allowed. Looked at where a way through the tables is
 other than at the last entry, and of all addresses when the guest has flushed: then no table below the root is unsync, either,
@@ -45,7 +46,10 @@ class Agreement:
         kept = [root.hpa for root in self.cpu.vcpu.prev_roots] if every else []
         for root in [self.cpu.root, *kept] if flushed else []:
             if self.unsync_below(root):
-                raise Violation(f"{self.tlb.name}: I12: has flushed, and enters the guest with unsync tables below root {root:#x}")
+                self._raise(f"I12: has flushed, and enters the guest with unsync tables below root {root:#x}")
+        before = self.held.root(self.cpu.tag)
+        if before not in (0, self.cpu.root) and not self.tlb.space.mixed:
+            self._raise(f"I11: enters the guest on root {self.cpu.root:#x} with what the TLB holds of root {before:#x}")
         self._check_used()
         stale = self.held.stale(self.cpu.tag)
         if stale is not None:
@@ -63,10 +67,13 @@ class Agreement:
             self._tell(what, gva, entry.pa, entry.value, self.cpu.memory.read(entry.pa, 8) & entry.mask)
 
     def _tell(self, what: str, gva: int, pa: int, was: int, now: int) -> None:
-        raise Violation(
-            f"{self.tlb.name}: I11: enters the guest with {what} {gva:#x} in its TLB, made of entry {pa:#x} when it was "
+        self._raise(
+            f"I11: enters the guest with {what} {gva:#x} in its TLB, made of entry {pa:#x} when it was "
             f"{was:#x}, which is {now:#x} now, and no flush was asked for"
         )
+
+    def _raise(self, what: str) -> None:
+        raise Violation(f"{self.tlb.name}: {what}")
 
     def _check_allowed(self, gva: int, hpa: int, rights: int, kinds: Sequence[int]) -> None:
         """I12: each access that the shadow lets through, of a guest that has not set EFLAGS.AC, if that is enough."""

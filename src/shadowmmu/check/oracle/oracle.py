@@ -49,7 +49,7 @@ Known differences of Linux 6.1 from a bare CPU. They are allowed here, unless `s
   may still be used as the other setting reads it: bit 63, bits 52-62, and bit 7 of a 4-byte PDE.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any, NamedTuple
 
 from shadowmmu.check.oracle.translations import AddressSpace, Child, Node
@@ -89,6 +89,8 @@ class Oracle:
         self.watched = tuple(sorted({gva >> 12 for gva in watched}))
         self.edits = 0  # stores that hit an entry of a watched address, for coverage
         self.dirty: set[int] = set()  # host pages written since the owner last took them out
+        self.aliased: Container[int] = ()  # those that several gfns have; of these,
+        self.written: set[int] = set()  # by which gfn they were, where only one can have been used
         self.unguarded = Unguarded()
         self._shapes: dict[int, dict[Node, tuple[Child, ...]]] = {}
         self.vcpus = tuple(VirtualTlb(self, f"vcpu {i}") for i in range(vcpus))
@@ -148,6 +150,8 @@ class VirtualTlb:
         """The L2 that runs on nested tables, if it has paging of its own."""
         self._pdptes: tuple[int, ...] = (0, 0, 0, 0)
         self.prediction: Prediction | None = None
+        self.stores: set[int] | None = None
+        """Of the access that completed last, a write to a page that several gfns have: those by which it can have gone."""
         self.flushed = False
         """The guest has flushed since it was entered last: nothing that is shadowed may be stale."""
         self.flushed_all = False
@@ -263,22 +267,30 @@ class VirtualTlb:
             return  # L2's tables led to an address that is not watched
         pages = self.possible(gva)
         kernel_pages = not self.mode.wp and not self.oracle.strict
+        self.stores = set() if access & hw.WRITE and hpa >> 12 in self.oracle.aliased else None
         for page in pages:
             gpa, rights = page.address(gva), page.rights
             lifted = ac or (kernel_pages and not rights & hw.WRITE)
             clean = access & hw.WRITE and not (rights & hw.DIRTY and self.memory.writable(gpa))
             if self.memory.host(gpa) == hpa and self.mode.permits(rights, access, lifted) and not clean:
-                return
+                if self.stores is None:
+                    return
+                self.stores.add(gpa >> 12)
+        if self.stores:
+            return
         what = f"{self.name}: {_access(access)} of {gva:#x} went to host {hpa:#x}"
         raise Violation(f"{what}; the guest allowed only {self._describe_all(pages, gva)}")
 
     def stored(self, hpa: int, size: int) -> None:
         self.oracle.stored(hpa, size)
+        if self.stores is not None and len(self.stores) == 1:
+            self.oracle.written |= self.stores
 
     def emulated_store(self, gpa: int, size: int) -> None:
         hpa = self.memory.host(gpa)
         if hpa is not None:
             self.oracle.stored(hpa, size)
+            self.oracle.written.add(gpa >> 12)
 
     def before_walk(self, gva: int, access: int, ac: bool, emulated: bool = False) -> None:
         """Walk the present tables as a bare CPU would, on a copy of the entries it would mark; L2's too for its emulator."""

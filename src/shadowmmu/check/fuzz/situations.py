@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Situations: a few operations each that set a stage on which much can go wrong, whatever it is that does.
+
+Each begins with an address in use and the entries on its way, changes something there that the MMU has to follow, and looks
+at once, before others change more.
+"""
+
+from shadowmmu.check.fuzz.host_author import HostAuthor
+from shadowmmu.check.fuzz.operations import (
+    FRAMES,
+    LARGE_FRAMES,
+    PAGE,
+    SLOTS,
+    TABLE_FRAMES,
+    Kind,
+)
+from shadowmmu.check.fuzz.table_writer import ACCESSES, CR4_PCIDE
+from shadowmmu.hardware.walk import CR4_PGE, USER, WRITE
+
+
+class Situations(HostAuthor):
+    """Writes them."""
+
+    def shootdown(self, vcpu: int) -> None:
+        """One vCPU holds a translation, the other changes it, perhaps invalidates for itself; the host takes the page."""
+        shared = self._shared_leaf(vcpu)
+        if shared is None:
+            return
+        gva, leaf = shared
+        how = self.random.choice((0, WRITE, USER, USER | WRITE))
+        self._add(Kind.ACCESS, 1 - vcpu, gva, how, 8, 0)
+        self._add(Kind.ACCESS, vcpu, gva, how, 8, 0)
+        self._change_leaf(1 - vcpu, leaf)
+        fate = self.random.random()
+        if fate < 0.5:
+            self._add(Kind.INVLPG, 1 - vcpu, gva)
+        elif fate < 0.75:
+            self._add(Kind.CR3, 1 - vcpu, self.guest.oracle.vcpus[1 - vcpu].cr3)
+        if fate > 0.75 or self.random.random() < 0.5:
+            self._add(Kind.ACCESS, 1 - vcpu, gva, self.random.choice(ACCESSES), 8, 0)
+        if self.random.random() < 0.7:
+            self._add(Kind.SWAP, vcpu, leaf.address >> 12, 1)
+        self._add(Kind.ACCESS, vcpu, gva, how, 8, 0)
+
+    def replaced(self, vcpu: int) -> None:
+        """Both read through a clean leaf; one points it elsewhere and writes there; the first page goes; the other reads again."""
+        shared = self._shared_leaf(vcpu)
+        if shared is None:
+            return
+        gva, leaf = shared
+        user, size = self.random.choice((0, USER)), self.guest.oracle.vcpus[vcpu].mode.entry_size
+        self._add(Kind.POKE, vcpu, leaf.pa, size, (leaf.entry | 0x27) & ~0x40)
+        for v in (vcpu, 1 - vcpu):
+            self._add(Kind.INVLPG, v, gva)
+            self._add(Kind.ACCESS, v, gva, user, 8, 0)
+        entry = self._entry(self._levels(vcpu), 1, hostile=0) | 0x27
+        self._write_entry(1 - vcpu, leaf.pa, entry, make_way=True)
+        self._add(Kind.ACCESS, 1 - vcpu, gva, user | WRITE, 8, 0)
+        self._add(Kind.SWAP, vcpu, leaf.address >> 12, 1)
+        self._add(Kind.ACCESS, vcpu, gva, user, 8, 0)
+
+    def vanished(self, vcpu: int) -> None:
+        """A page is read through a clean leaf, which then names no memory or another page; it is written before anybody invalidates."""
+        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
+        (gva, trail), size = self._in_use(vcpu), tlb.mode.entry_size
+        if not trail or tlb.mode.steps[trail[-1].step].level > 1:
+            return
+        user, at = random.choice((0, USER)), trail[-1].pa
+        self._add(Kind.POKE, vcpu, at, size, random.randrange(FRAMES) << 12 | 0x27)
+        self._add(Kind.ACCESS, vcpu, gva, user, 8, 0)
+        frame = random.choice((FRAMES + 3, FRAMES + 3, 0x80000, random.randrange(FRAMES)))
+        if random.random() < 0.5:
+            self._add(Kind.OUTSIDE, vcpu, at, size, frame << 12 | 0x67)
+        else:
+            self._write_entry(vcpu, at, frame << 12 | 0x67, make_way=True)
+        self._add(Kind.ACCESS, vcpu, gva, user | WRITE, 8, 0)
+        self._add(Kind.ACCESS, 1 - vcpu, gva, user, 8, 0)
+
+    def dance(self, vcpu: int) -> None:
+        """Change an entry, go to other tables and back, with PCIDs keeping translations; some invalidation on the way."""
+        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
+        (gva, trail), pcids = self._in_use(vcpu), bool(tlb.cr4 & CR4_PCIDE)
+        if not trail or tlb.mode.levels < 4 or not trail[-1].address or self.guest.nested:
+            return
+        keep, here = pcids << 63, tlb.cr3
+        self._add(Kind.ACCESS, vcpu, gva, 0, 8, 0)
+        self._change_leaf(vcpu, trail[-1], way=1)
+        there = here
+        for _ in range(random.choice((1, 1, 2, 3))):  # so many roots are kept
+            there = self._root() & ~0xFFF | (random.choice((here & 0xFFF, random.randrange(3))) if pcids else 0)
+            self._add(Kind.CR3, vcpu, there | keep)
+        self._add(Kind.ACCESS, vcpu, self._gva(tlb.mode.levels), random.choice(ACCESSES), 8, 0)
+        fate = random.randrange(4)
+        if fate == 0:
+            self._add(Kind.INVLPG, vcpu, gva)
+        elif fate == 1:
+            self._add(Kind.CR4, vcpu, tlb.cr4 ^ CR4_PGE)
+        elif fate == 2:
+            self._add(Kind.CR3, vcpu, there & ~0xFFF | here & 0xFFF)
+        self._add(Kind.CR3, vcpu, here | keep)
+        self._add(Kind.ACCESS, vcpu, gva, random.choice(ACCESSES), 8, 0)
+
+    def changeling(self, vcpu: int) -> None:
+        """A directory's entry maps a large page, then leads to a table in it, at its first frame or beside, then perhaps the page again."""
+        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
+        (gva, trail), size = self._in_use(vcpu), tlb.mode.entry_size
+        at = next((used.pa for used in trail if tlb.mode.steps[used.step].level == 2), None)
+        if at is None:
+            return
+        table, rights = random.choice(TABLE_FRAMES), 0x61 | random.choice((2, 4, 6, 6, 6))
+        page = (table & -512) << 12 | rights | 0x80
+        beside = [g for g in self.guest.reach[tlb.mode.levels] if g >> 21 == gva >> 21]
+        self._add(
+            Kind.POKE, vcpu, table << 12 | (gva >> 12 & (1023 if size == 4 else 511)) * size, size, random.randrange(FRAMES) << 12 | 0x67
+        )
+        for entry in (page, table << 12 | rights, page):
+            self._add(random.choice((Kind.POKE, Kind.OUTSIDE, Kind.OUTSIDE)), vcpu, at, size, entry)
+            for _ in range(random.randrange(1, 3)):
+                self._add(Kind.ACCESS, vcpu, random.choice(beside), random.choice(ACCESSES), 8, 0)
+            if random.random() < 0.4:
+                self._add(Kind.INVLPG, vcpu, gva)
+
+    def redirected(self, vcpu: int) -> None:
+        """An entry above a leaf, a PDPTE too, leads to other tables, perhaps with other rights; what lies below it is used at once,
+        nobody having flushed; perhaps it leads back."""
+        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
+        (gva, trail), levels = self._in_use(vcpu), tlb.mode.levels
+        uppers = [(used.pa, used.entry, self._level(vcpu, used)) for used in trail if self._level(vcpu, used) > 1]
+        if levels == 3 and trail:
+            at = (tlb.cr3 & 0xFFFFFFE0) + (gva >> 27 & 0x18)
+            uppers.append((at, self._read(at, 8) or 0, 3))
+        if not uppers:
+            return
+        at, was, level = random.choice(uppers)
+        size, below = tlb.mode.entry_size if level < 3 or levels > 3 else 8, self._home(levels, level - 1) << 12
+        shift = 22 if levels == 2 else 12 + 9 * (level - 1)
+        near = [g for g in self.guest.reach[levels] if g >> shift == gva >> shift]
+        for g in (gva, random.choice(near)):
+            self._lay(vcpu, below, g, levels, level - 1)
+        rights = 1 if levels == 3 and level == 3 else 0x21 | random.choice((2, 4, 6, 6, 6))
+        for v in (vcpu, 1 - vcpu):
+            self._add(Kind.ACCESS, v, gva, random.choice(ACCESSES), 8, 0)
+        for entry in random.choice(((below | rights,), (below | rights,), (below | rights, was))):
+            self._add(Kind.POKE, vcpu, at, size, entry)
+            if levels == 3 and level == 3 and not self.guest.nested:
+                self._add(Kind.CR3, vcpu, tlb.cr3)
+            for v in (vcpu, 1 - vcpu, vcpu):
+                self._add(Kind.ACCESS, v, random.choice((gva, *near)), random.choice(ACCESSES), 8, 0)
+
+    def interrupted(self, vcpu: int) -> None:
+        """Leaves of several tables change through mappings of them; then the guest flushes, while another task wants the CPU."""
+        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
+        if not tlb.mode.levels:
+            return
+        changed = []
+        for gva in random.sample(self.guest.reach[tlb.mode.levels], 6):
+            trail = self._look(vcpu, gva)
+            if trail and self._level(vcpu, trail[-1]) == 1 and trail[-1].address:
+                self._add(Kind.ACCESS, vcpu, gva, random.choice(ACCESSES), 8, 0)
+                self._change_leaf(vcpu, trail[-1])
+                changed.append(gva)
+        self._add(Kind.HOST, vcpu, 1, random.randint(1, 2))
+        self._add(Kind.CR3, vcpu, tlb.cr3)
+        for gva in changed:
+            self._add(Kind.ACCESS, random.getrandbits(1), gva, random.choice(ACCESSES), 8, 0)
+
+    def logged(self, vcpu: int) -> None:
+        """A large page is used, logged page by page, and large again, as both vCPUs hold what was."""
+        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
+        gva, trail = self._in_use(vcpu)
+        at = next((used.pa for used in trail if self._level(vcpu, used) == 2), None)
+        frame = random.choice(LARGE_FRAMES[1:])
+        slot = self.guest.slots.slots.get(2)
+        if (tlb.mode.levels and at is None) or (slot is not None and slot[3] & 1):
+            return
+        if at is not None:
+            self._add(Kind.POKE, vcpu, at, tlb.mode.entry_size, frame << 12 | 0xE0 | random.choice((3, 5, 7, 7, 7)))
+        beside = [g for g in self.guest.reach[tlb.mode.levels] if g >> 21 == (gva if at is not None else 0x200000) >> 21]
+        for flags in random.choice(((0, 2, 0), (2, 0), (0, 2))):
+            self._add(Kind.SLOT, vcpu, 2, *SLOTS[2], flags)
+            for v in (vcpu, 1 - vcpu):
+                for g in random.sample(beside, min(2, len(beside))):
+                    self._add(Kind.ACCESS, v, g, random.choice(ACCESSES), 8, 0)
+            if flags and random.random() < 0.7:
+                self._add(Kind.DIRTY, vcpu, 2)
+                self._add(Kind.ACCESS, random.getrandbits(1), random.choice(beside), WRITE | random.choice((0, USER)), 8, 0)
+                self._add(Kind.DIRTY, vcpu, 2)
+
+    def zeroed(self, vcpu: int) -> None:
+        """The host takes a page of zeroes away; both read it, so that it is shared zeroes; one writes; the other looks."""
+        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
+        shared = self._shared_leaf(vcpu)
+        frame = random.choice((LARGE_FRAMES[1] + 9, FRAMES - 2, FRAMES - 1))
+        gva = frame << 12
+        if shared is not None:
+            gva, leaf = shared
+            self._add(Kind.POKE, vcpu, leaf.pa, tlb.mode.entry_size, frame << 12 | 0x67)
+        elif tlb.mode.levels:
+            return
+        for at in range(0, PAGE, 8) if self._read(frame << 12, 8) else ():
+            self._add(Kind.POKE, vcpu, frame << 12 | at, 8, 0)
+        self._add(Kind.SWAP, vcpu, frame, 1)
+        for v, how in ((vcpu, 0), (1 - vcpu, random.choice((0, USER))), (vcpu, WRITE), (1 - vcpu, 0), (1 - vcpu, WRITE)):
+            self._add(Kind.ACCESS, v, gva, how, 8, random.getrandbits(64))
