@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from shadowmmu import HostFault, TripleFault
+from shadowmmu.check.fuzz.illegal import is_refused
 from shadowmmu.engine.face.config import VmConfig
 from shadowmmu.hardware import walk as hw
 from shadowmmu.hardware.walk import USER, WRITE, Paging, Translation, paging, walk
@@ -210,6 +211,14 @@ class Pager:
     def invalidate_hva(self, hva: int, size: int) -> None:
         """It drops all translations at each flush, and none before."""
 
+    def age_hva(self, hva: int, size: int) -> bool:
+        """It keeps no marks."""
+        return False
+
+    def unprotect_page(self, gfn: int) -> bool:
+        """It shadows no table."""
+        return False
+
     def shadow_page(self, hpa: int) -> None:
         """It has tables of its own."""
 
@@ -266,18 +275,23 @@ class PagerVcpu:
             self.drop()
         return True
 
+    def _takes(self, number: int, value: int) -> bool:
+        """No #GP, but for a PDPTE."""
+        return not is_refused(number, value, (self.cr0, self.cr3, self.cr4, self.efer & ~EFER_LMA), 40)
+
     def set_cr0(self, value: int) -> bool:
-        return self._load(value, self.cr3, self.cr4, self.efer, pdptes=bool((value ^ self.cr0) & 0xE0000000))
+        return self._takes(0, value) and self._load(value, self.cr3, self.cr4, self.efer, pdptes=bool((value ^ self.cr0) & 0xE0000000))
 
     def set_cr3(self, value: int) -> bool:
         value &= ~(1 << 63)  # bit 63 would let it keep translations; it never does
-        return self._load(self.cr0, value, self.cr4, self.efer, pdptes=True, keep=self.vm.fault == "cr3 keeps tables")
+        keep = self.vm.fault == "cr3 keeps tables"
+        return self._takes(1, value) and self._load(self.cr0, value, self.cr4, self.efer, pdptes=True, keep=keep)
 
     def set_cr4(self, value: int) -> bool:
-        return self._load(self.cr0, self.cr3, value, self.efer, pdptes=bool((value ^ self.cr4) & 0x1000B0))
+        return self._takes(2, value) and self._load(self.cr0, self.cr3, value, self.efer, pdptes=bool((value ^ self.cr4) & 0x1000B0))
 
     def set_efer(self, value: int) -> bool:
-        return self._load(self.cr0, self.cr3, self.cr4, value, pdptes=False)
+        return self._takes(3, value) and self._load(self.cr0, self.cr3, self.cr4, value, pdptes=False)
 
     def nested_vmrun(self, cr0: int, cr3: int, cr4: int, efer: int) -> bool:
         self._l1 = self.cr0, self.cr3, self.cr4, self.efer
@@ -384,6 +398,12 @@ class PagerVcpu:
         if page is None:
             return None
         return page.address(gva) ^ (PAGE if self.vm.fault == "emulator off by one page" else 0)
+
+    def begin_emulation(self, rip: int, address: int, user: bool) -> None:
+        """Whatever it is, it is emulated."""
+
+    def retry_instruction(self, writes_tables: bool) -> bool:
+        return False
 
     def inject(self) -> None:
         pass

@@ -12,10 +12,12 @@ from cyclopts import Parameter, validators
 from rich.table import Table
 from rich.text import Text
 
-from shadowmmu.border.files import check_place, write_file
+from shadowmmu.border.files import check_place, parsing, read_file, write_file
+from shadowmmu.border.limits import OPERATIONS
 from shadowmmu.check.bugs.bug import Bug
 from shadowmmu.check.bugs.copy import checkout, find_bug
 from shadowmmu.check.bugs.hunt import HUNTS, Verdict, hunt_bug, judges_hash
+from shadowmmu.check.bugs.table import with_rows
 from shadowmmu.cli.output import console, print_json
 from shadowmmu.errors import BadInput
 
@@ -34,12 +36,13 @@ def bugs(
     some: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
     show: Annotated[bool, Parameter(negative="")] = False,
     save: Path | None = None,
+    write: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Put known bugs into a copy of the engine, one at a time, and let random operations find them.
 
     Nothing of a bug is known to the hunt: it begins with seeds that come from the bug's name. Exit code 1 if one is missed, 2 if one
-    cannot be put in.
+    cannot be put in. One of which its file says why it cannot be seen is listed with the reason.
 
     Example: shadowmmu bugs cve-2026-46113 mine.diff
 
@@ -57,22 +60,28 @@ def bugs(
         Print of each bug found what its shortest list says on the engine with the bug: the operations, and the way of the address.
     save
         Write the shortest list of each bug found into this folder, as ID.ops.
+    write
+        Put what came of it into the table of this file, which is docs/bugs.md or like it.
     json
         Print the report as JSON.
     """
-    chosen = [find_bug(name) for name in names or sorted(path.stem for path in (checkout() / "bugs").glob("*.toml"))]
+    chosen = [find_bug(name) for name in names or sorted(_museum())]
     if some:
         first = date.today().toordinal() * some
         chosen = [chosen[(first + number) % len(chosen)] for number in range(min(some, len(chosen)))]
     if save is not None:
         check_place(save / "ID.ops")
-    verdicts, out = [], console()
+    page = None if write is None else _page(write)
+    verdicts, out = list[Verdict](), console()
     table = Table("bug", "found", "rule", "operations", "seconds", "list", box=None)
     for bug in chosen:
         verdicts.append(verdict := _hunt(bug, seconds, hunts))
         _row(table, verdict)
         if save is not None and verdict.finds and verdict.finds[0].story:
             write_file(save / f"{verdict.id}.ops", verdict.finds[0].story.encode())
+        if write is not None and page is not None:  # each at once: it may be hours to the last
+            page = with_rows(page, [verdict], _museum() | {verdict.id})
+            write_file(write, page.encode())
     if json:
         print_json("shadowmmu.bugs/1", BugsReport(judges=judges_hash(), bugs=verdicts))
     else:
@@ -82,11 +91,25 @@ def bugs(
                 out.print(Text(f"{verdict.id}: {verdict.finds[0].message}"))
                 if show:
                     out.print(Text(verdict.finds[0].shown))
-        out.print(f"judges {judges_hash()}: {sum(v.killed for v in verdicts)} of {len(verdicts)} found")
+        hunted = [verdict for verdict in verdicts if not verdict.unseen]
+        out.print(f"judges {judges_hash()}: {sum(v.killed for v in hunted)} of {len(hunted)} found")
     unfit = [verdict.reason for verdict in verdicts if verdict.reason]
     if unfit:
         raise BadInput(f"{len(unfit)} of {len(verdicts)} cannot be put in, the first is {unfit[0]}")
-    return int(not all(verdict.killed for verdict in verdicts))
+    return int(not all(verdict.killed or verdict.unseen for verdict in verdicts))
+
+
+def _museum() -> set[str]:
+    return {path.stem for path in (checkout() / "bugs").glob("*.toml")}
+
+
+def _page(path: Path) -> str:
+    """The file with the table. Raises BadInput for what has none."""
+    remedy = "name docs/bugs.md, or a file with such a table"
+    text = read_file(path, OPERATIONS, str(path), remedy).decode(errors="replace")
+    with parsing(str(path), remedy):
+        with_rows(text, [], set())
+    return text
 
 
 def _hunt(bug: Bug, seconds: int, hunts: int) -> Verdict:
@@ -102,7 +125,7 @@ def _row(table: Table, verdict: Verdict) -> None:
     shortest = min((len(hunt.smallest) for hunt in finds if hunt.smallest), default=0)
     table.add_row(
         Text(verdict.id),
-        Text(verdict.reason) if verdict.reason else f"{len(finds)} of {len(verdict.hunts)}",
+        Text(verdict.reason or verdict.unseen) if verdict.reason or verdict.unseen else f"{len(finds)} of {len(verdict.hunts)}",
         ", ".join(sorted({hunt.rule for hunt in finds})) or "-",
         f"{middle.operations:,}" if middle else "-",
         f"{middle.seconds:.1f}" if middle else "-",

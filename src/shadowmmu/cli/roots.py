@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 
 if TYPE_CHECKING:
-    Roots = AnyRoots = str
+    Roots = str
+    AnyRoots = str
 else:
     Roots = Literal[tuple(ROOT_DESIGNS)]
     AnyRoots = Literal[(*ROOT_DESIGNS, "any")]

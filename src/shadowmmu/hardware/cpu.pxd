@@ -5,7 +5,7 @@ from shadowmmu.hardware.tlb cimport Tlb
 from shadowmmu.hardware.walk cimport Paging
 
 cdef class ModelCpu:
-    cdef public object vcpu, features, observer, root, tag, pdptes, entered
+    cdef public object vcpu, features, observer, root, tag, pdptes, entered, instruction
     cdef public HostMemory memory
     cdef public int npt_levels
     cdef public Tlb tlb

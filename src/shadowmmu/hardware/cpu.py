@@ -22,6 +22,7 @@ from shadowmmu.hardware.host_memory import HostMemory, Violation
 from shadowmmu.hardware.tlb import Source, Tlb, source
 from shadowmmu.hardware.walk import Features, Paging, TrailEntry, Translation, paging, walk
 
+IMPLICIT = 1 << 48  # in the access of a translation for the emulator: KVM's PFERR_IMPLICIT_ACCESS
 RETRY_LIMIT = 16  # exits one access may take; more is a violation of progress
 
 
@@ -35,9 +36,10 @@ def real_paging(cr0: int, cr4: int, efer: int, features: Features) -> Paging:
 
 
 def nested_paging(levels: int, features: Features) -> Paging:
-    """The nested tables of a host with that many levels; every access to them is a user's (APM 15.25.5)."""
+    """The nested tables of a host with that many levels, 3 on a 32-bit one; every access to them is a user's (APM 15.25.5)."""
     la57 = hw.CR4_LA57 if levels == 5 else 0
-    return paging(hw.CR0_PG | hw.CR0_WP, hw.CR4_PAE | la57, hw.EFER_LME | hw.EFER_LMA | hw.EFER_NXE, features)
+    long = hw.EFER_LME | hw.EFER_LMA if levels > 3 else 0
+    return paging(hw.CR0_PG | hw.CR0_WP, hw.CR4_PAE | la57, long | hw.EFER_NXE, features)
 
 
 class Done(Enum):
@@ -83,6 +85,8 @@ class ModelCpu:
         self.vcpu, self.memory, self.features, self.observer = vcpu, memory, features, observer
         self.npt_levels = npt_levels
         """Levels of the host's nested tables, below guests without paging: addresses are guest physical. 0: shadow paging."""
+        self.instruction: tuple[int, bool] | None = None
+        """Where the one stands that is executed, and whether it is of those that write tables; None: it is emulated if need be."""
         self.tlb = Tlb(random)
         self.root = 0
         self.pdptes: tuple[int, ...] | None = None
@@ -159,10 +163,10 @@ class ModelCpu:
             sources.insert(0, source(at, self.memory.read(at, 8), 0))
         return sources
 
-    def access(self, gva: int, access: int, ac: bool, size: int, value: int | None = None) -> AccessResult:
-        """Do one load, fetch or store of `size` bytes at `gva`, aligned, to its end."""
+    def access(self, gva: int, access: int, ac: bool, size: int, value: int | None = None, where: int = hw.GUEST_FINAL) -> AccessResult:
+        """Do one load, fetch or store of `size` bytes at `gva`, aligned, to its end. `where` it is of, as nested faults tell."""
         exits: list[str] = []
-        hpa = self.find(gva, access, ac, exits, hw.GUEST_FINAL if self.npt_levels else 0)
+        hpa = self.find(gva, access, ac, exits, where if self.npt_levels else 0)
         if hpa == "INJECT":
             return AccessResult(Done.INJECTED, None, tuple(exits))
         if isinstance(hpa, str):
@@ -183,11 +187,21 @@ class ModelCpu:
             outcome = vcpu.page_fault(gva, ~hpa | where).name
             exits.append(outcome)
             self.observer.after_walk(outcome, None, vcpu.exception if outcome == "INJECT" else None)
+            if outcome == "EMULATE" and self._is_done_again(gva, access):
+                continue
             if outcome in ("INJECT", "EMULATE"):
                 return outcome
             if outcome not in ("RETRY", "FIXED", "SPURIOUS"):
                 raise Violation(f"page_fault({gva:#x}, {~hpa:#x}) ended in {outcome}")
         raise Violation(f"no progress: access {access:#x} to {gva:#x} took {RETRY_LIMIT} exits: {' '.join(exits)}")
+
+    def _is_done_again(self, gva: int, access: int) -> bool:
+        """What is to be emulated may be tried again instead, if a table was in the way that is shadowed no more."""
+        if self.instruction is None:
+            return False
+        rip, writes_tables = self.instruction
+        self.vcpu.begin_emulation(rip, gva, bool(access & hw.USER))
+        return self.vcpu.retry_instruction(writes_tables)
 
     def finish(self, hpa: int, size: int, value: int | None, exits: Sequence[str]) -> AccessResult:
         """The load, or the store of `value`, at the host address that was found."""
@@ -197,13 +211,16 @@ class ModelCpu:
         self.observer.stored(hpa, size)
         return AccessResult(Done.COMPLETED, None, tuple(exits))
 
-    def emulate(self, gva: int, access: int, ac: bool, size: int, value: int | None, exits: tuple[str, ...] = ()) -> AccessResult:
-        """The same access by the machine's emulator; within one page, of any size and alignment."""
+    def emulate(
+        self, gva: int, access: int, ac: bool, size: int, value: int | None, exits: tuple[str, ...] = (), implicit: bool = False
+    ) -> AccessResult:
+        """The same access by the machine's emulator; within one page, of any size and alignment. `implicit`: it is the CPU's own, to a
+        descriptor table or a TSS, which EFLAGS.AC does not let through SMAP (SDM 4.6.1)."""
         vcpu = self.vcpu
         vcpu.ac = ac
-        self.observer.before_walk(gva, access, ac, True)
+        self.observer.before_walk(gva, access, ac and not implicit, True)
         # The host's own nested tables are the identity. L1's, when L2 runs, are walked by the engine.
-        gpa = gva if self.npt_levels and not vcpu.guest_mode else vcpu.gva_to_gpa(gva, access)
+        gpa = gva if self.npt_levels and not vcpu.guest_mode else vcpu.gva_to_gpa(gva, access | implicit * IMPLICIT)
         self.observer.after_walk("TRANSLATED", gpa, None if gpa is not None else vcpu.exception)
         if gpa is None:
             vcpu.inject()

@@ -77,6 +77,21 @@ def test_i11_a_flush_that_was_asked_for() -> None:
     cpu.enter()
 
 
+def test_i11_another_root_without_a_flush() -> None:
+    """What is held is of the first; the guest may keep it itself, by a load of CR3 that says so."""
+    cpu, _, _ = running()
+    cpu.enter()
+    first, cpu.root = cpu.root, cpu.root + 0x1000
+    with pytest.raises(Violation, match=r"I11: enters the guest on root .* with what the TLB holds of root"):
+        cpu.entered()  # type: ignore[misc]
+    cpu.root = first
+    cpu.entered()  # type: ignore[misc]
+    cpu.observer.space.mixed = True  # type: ignore[attr-defined]
+    assert cpu.held is not None and cpu.held.root(cpu.tag) == first
+    cpu.held.flush()
+    assert cpu.held.root(cpu.tag) == 0
+
+
 def test_i12_a_guest_that_has_flushed_and_tables_that_are_not_in_sync() -> None:
     cpu, _, _ = running()
     tlb = cpu.observer.oracle.vcpus[0]  # type: ignore[attr-defined]

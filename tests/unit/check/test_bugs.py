@@ -18,6 +18,7 @@ from shadowmmu.check.bugs import copy, hunt
 from shadowmmu.check.bugs.bug import Bug, Edit, apply, read_bug
 from shadowmmu.check.bugs.copy import checkout
 from shadowmmu.check.bugs.hunt import Hunt, Verdict, rule_of
+from shadowmmu.check.bugs.table import HEAD, with_rows
 from shadowmmu.cli.main import call
 from shadowmmu.errors import BadInput
 
@@ -198,6 +199,23 @@ def test_four_of_five_hunts_must_find_it() -> None:
     verdict.hunts[1].rule = ""
     assert not verdict.killed
     assert not Verdict("x", "", reason="does not fit").killed
+
+
+def test_one_that_cannot_be_seen_is_not_hunted() -> None:
+    verdict = hunt.hunt_bug(Bug(title="", breaks="", edit=[], id="mine", unseen="nothing comes of it"), 1)
+    assert verdict.unseen and not verdict.hunts and not verdict.killed
+    assert any(read_bug(path).unseen for path in MUSEUM)
+
+
+def test_hunts_are_put_into_the_table() -> None:
+    page = f"# x\n\n0 bugs: \n\n{HEAD}| gone | 1 of 1 | I1 | 5 |\n| old | 1 of 1 | I2 | 1,000 |\n| two | 0 of 1 | - | 9 |\n\nbehind\n"
+    found = Verdict("two", "", [Hunt(1, "I9", 30), Hunt(2, "I8", 10), Hunt(3)])
+    text = with_rows(page, [found, Verdict("never", "", unseen="why")], {"old", "two", "never", "new"})
+    table = "| never | cannot be seen | - | - |\n| old | 1 of 1 | I2 | 1,000 |\n| two | 2 of 3 | I8, I9 | 20 |\n"
+    summary = "4 bugs: 2 found, half of them within 510 operations; 0 missed; 1 cannot be seen; 1 not hunted yet."
+    assert text == f"# x\n\n{summary}\n\n{HEAD}{table}\nbehind\n"
+    with pytest.raises(ValueError, match="no table"):
+        with_rows("# x\n", [], set())
 
 
 def test_the_rule_is_read_from_the_message() -> None:

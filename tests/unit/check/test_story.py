@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from shadowmmu.check.fuzz import MODES, Kind, Op, Report, Setup, fuzz, fuzz_apart, perform, read_story, replay, tell, write_story
 from shadowmmu.check.fuzz.apart import Diary, apart
+from shadowmmu.check.fuzz.variety import ANY, settle
 from shadowmmu.cli.main import call
+from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 
 NUMBERS = st.integers(0, (1 << 128) - 1)
 OPS = st.builds(Op, st.sampled_from([int(kind) for kind in Kind]), st.integers(0, 1), NUMBERS, NUMBERS, NUMBERS, NUMBERS)
@@ -23,6 +25,14 @@ def test_what_is_written_is_read(ops: list[Op], seed: int, modes: list[str], fou
     setup = Setup(seed, "legacy", tuple(modes), 1, "6.12")
     assert read_story(write_story(setup, ops, found)) == (setup, ops)
     assert all(tell(op) for op in ops)
+
+
+def test_any_is_what_the_seed_says() -> None:
+    drawn = {(one.roots, one.kernel) for seed in range(200) if (one := settle(Setup(seed, ANY, kernel=ANY)))}
+    assert {roots for roots, _ in drawn} == set(ROOT_DESIGNS) and len({kernel for _, kernel in drawn}) == 4
+    assert settle(Setup(7, "legacy", kernel="6.12")) == Setup(7, "legacy", kernel="6.12")
+    report = fuzz(seed=4, operations=1_200, roots=ANY, kernel=ANY, audit_every=0)
+    assert report.ok and report.episodes == 2
 
 
 STORY = write_story(Setup(1), [Op(Kind.INVLPG, 0, 0x1000)])

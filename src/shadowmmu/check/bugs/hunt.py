@@ -64,12 +64,13 @@ class _Report(msgspec.Struct):
 
 
 class Verdict(msgspec.Struct):
-    """What came of a bug. `reason`: why it could not be put in."""
+    """What came of a bug. `reason`: why it could not be put in; `unseen`: why it cannot be found, and so is not hunted."""
 
     id: str
     title: str
     hunts: list[Hunt] = []
     reason: str = ""
+    unseen: str = ""
 
     @property
     def finds(self) -> list[Hunt]:
@@ -100,6 +101,8 @@ def rule_of(message: str) -> str:
 
 def hunt_bug(bug: Bug, seconds: int, hunts: int = HUNTS, runs: int = 200) -> Verdict:
     """Build a copy with the bug and hunt it; raises BadInput if it cannot be put in."""
+    if bug.unseen:
+        return Verdict(bug.id, bug.title, unseen=bug.unseen)
     with tempfile.TemporaryDirectory(prefix="shadowmmu-bug-") as place:
         copy_with(bug, Path(place))
         verdict = Verdict(bug.id, bug.title)

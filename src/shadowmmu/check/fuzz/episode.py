@@ -51,6 +51,7 @@ class Guest(HostOperations):
             self._meanwhile,
             self._smm,
             self._beyond,
+            self._illegal,
         )
         for index in range(len(self.cpus)):
             self._start(index)

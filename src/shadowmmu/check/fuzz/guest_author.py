@@ -2,10 +2,15 @@
 """Invents the operations of an episode: mostly what a guest does, sometimes what only a hostile one would."""
 
 from shadowmmu.check.fuzz.episode import Guest
+from shadowmmu.check.fuzz.illegal import invent
 from shadowmmu.check.fuzz.operations import (
+    DONE_AGAIN,
+    GUEST,
+    IMPLICIT,
     LOW,
     PAGE,
     TABLES,
+    WRITES_TABLES,
     Kind,
     Op,
     Setup,
@@ -65,6 +70,7 @@ class GuestAuthor(Situations):
             self.vanished: 2.0,
             self.aliases: 0.4,
             self.host: 0.8,
+            self.illegal: 0.8,
             self.meanwhile: 1.5,
             self.redirected: 2.0,
             self.interrupted: 0.5,
@@ -143,6 +149,7 @@ class GuestAuthor(Situations):
         self.recent[self.random.randrange(len(self.recent))] = gva
         if how & WRITE and self._levels(vcpu) and self._maps_table(vcpu, gva):
             how &= ~WRITE
+        how |= self.random.choice((0,) * 14 + (DONE_AGAIN, DONE_AGAIN | WRITES_TABLES))
         self._add(Kind.ACCESS, vcpu, gva + self.random.randrange(PAGE // size) * size, how, size, self.random.getrandbits(8 * size))
 
     def table_store(self, vcpu: int) -> None:
@@ -171,6 +178,7 @@ class GuestAuthor(Situations):
             at = min(at + random.choice((0, 0, 1, 2, 3)), (at | 0xFFF) + 1 - size)
             self._add(Kind.EMULATED, vcpu, at, how, size, value & (1 << 8 * size) - 1)
         else:
+            how |= random.choice((0, 0, 0, DONE_AGAIN))
             self._add(Kind.ACCESS, vcpu, at, how, size, value & (1 << 8 * size) - 1)
         if paged and random.random() < 0.4:
             self._add(Kind.INVLPG, vcpu, self._gva(paged))
@@ -211,7 +219,8 @@ class GuestAuthor(Situations):
         """An instruction that the machine emulates, of any size and alignment."""
         size = self.random.choice((1, 2, 3, 4, 5, 8, 8, 16))
         gva = self._gva(self._levels(vcpu)) + self.random.randrange(PAGE - size + 1)
-        self._add(Kind.EMULATED, vcpu, gva, self._how(), size, self.random.getrandbits(8 * min(size, 7)))
+        how = self._how() | (IMPLICIT if self.random.random() < 0.2 else 0)
+        self._add(Kind.EMULATED, vcpu, gva, how, size, self.random.getrandbits(8 * min(size, 7)))
 
     def invlpg(self, vcpu: int) -> None:
         gva = self.random.choice(self.recent) if self.random.random() < 0.6 else self._gva(self._levels(vcpu))
@@ -313,6 +322,10 @@ class GuestAuthor(Situations):
         self._add(Kind.RACE, vcpu, gva, random.choice(ACCESSES) | random.getrandbits(1) << 12 | size << 16, used.pa, entry)
         self._add(Kind.ACCESS, random.getrandbits(1), gva, random.choice(ACCESSES), 8, 0)
 
+    def illegal(self, vcpu: int) -> None:
+        """A register write that is refused."""
+        self._add(Kind.ILLEGAL, vcpu, *invent(self.random, self.guest.registers(vcpu), GUEST.maxphyaddr))
+
     def beyond(self, vcpu: int) -> None:
         """An address whose low 32 bits are in use."""
         high = self.random.choice((1, 1, 4, 0x7F, 0x80)) << 32
@@ -322,6 +335,8 @@ class GuestAuthor(Situations):
         """L1 gives L2 a paging mode, or takes it."""
         random = self.random
         levels = random.choice((0, 2, 3, 4, 4, 5 if 5 in self.guest.modes.values() else 4))
+        if self.guest.host_levels == 3:
+            levels = min(levels, 3)
         cr4 = NORMAL[levels] | sum(bit for bit in (CR4_PGE, CR4_SMEP, CR4_SMAP) if random.random() < 0.3)
         efer = (EFER_NXE if random.random() < 0.7 else 0) | (EFER_LME if levels > 3 else 0)
         cr0 = CR0_BASE | (CR0_WP if random.random() < 0.7 else 0) | (CR0_PG if levels else 0)

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a guest does: accesses, stores by its emulator, INVLPG, control registers."""
 
+from shadowmmu.check.fuzz.illegal import is_refused
 from shadowmmu.check.fuzz.invalidated import stale_entry
 from shadowmmu.check.fuzz.l2_operations import L2Operations
 from shadowmmu.check.fuzz.operations import (
     AC,
+    DONE_AGAIN,
+    GUEST,
+    IMPLICIT,
     LOW,
     REACH,
+    WRITES_TABLES,
     Kind,
     Op,
 )
@@ -34,6 +39,7 @@ class GuestOperations(L2Operations):
         self._reload_pdptes(op.vcpu)
         gva = self._address(op)
         edits, tlb = self.oracle.edits, self.oracle.vcpus[op.vcpu]
+        self.cpus[op.vcpu].instruction = (gva >> 12 & 3, bool(access & WRITES_TABLES)) if access & DONE_AGAIN else None
         how = gva, access & 0xFF, bool(access & AC), size, value if access & WRITE else None
         result = access_l2(self.cpus[op.vcpu], tlb.l2, tlb.mode.levels, *how) if tlb.l2 else self.cpus[op.vcpu].access(*how)
         if result.how == Done.INJECTED:
@@ -50,11 +56,12 @@ class GuestOperations(L2Operations):
 
     def _emulated(self, op: Op) -> str:
         access, size, value = op[3:]
-        access = self._as_seen(op.vcpu, access)
+        implicit = bool(access & IMPLICIT)
+        access = self._as_seen(op.vcpu, access & ~USER if implicit else access)
         self._reload_pdptes(op.vcpu)
-        gva = self._address(op)
+        gva, stored = self._address(op), value if access & WRITE else None
         self.cpus[op.vcpu].enter()
-        result = self.cpus[op.vcpu].emulate(gva, access & 0xFF, bool(access & AC), size, value if access & WRITE else None)
+        result = self.cpus[op.vcpu].emulate(gva, access & 0xFF, bool(access & AC), size, stored, implicit=implicit)
         if result.how == Done.INJECTED:
             self._after_fault(op.vcpu)
         return f"{_word(access)} {result.how.value}"
@@ -73,7 +80,7 @@ class GuestOperations(L2Operations):
     def _invlpg(self, op: Op) -> str:
         gva = self._address(op)
         if self.nested:  # L1 flushes on VMRUN
-            self._run_l2(op.vcpu, *self._registers(op.vcpu))
+            self._run_l2(op.vcpu, *self.registers(op.vcpu))
             return "flushed"
         self.vm.vcpus[op.vcpu].invlpg(gva)
         self.oracle.vcpus[op.vcpu].invlpg(gva)
@@ -88,7 +95,7 @@ class GuestOperations(L2Operations):
     def _write(self, index: int, name: str, value: int) -> str:
         """Write a control register and tell the oracle."""
         vcpu, tlb = self.vm.vcpus[index], self.oracle.vcpus[index]
-        registers = list(self._registers(index))
+        registers = list(self.registers(index))
         registers[REGISTER[name]] = value
         if self.nested:
             self._run_l2(index, *registers)
@@ -96,7 +103,7 @@ class GuestOperations(L2Operations):
         if name == "CR3" and not tlb.cr4 & CR4_PCIDE:
             value &= ~(1 << 63)
             registers[1] = value
-        accepted = bool(getattr(vcpu, "set_" + name.lower())(value))
+        accepted, flips = bool(getattr(vcpu, "set_" + name.lower())(value)), tlb.cr4 ^ registers[2]
         cr0, cr3, cr4, efer = registers
         if not accepted and paging(cr0, cr4, efer, self.features).levels != 3:
             raise Violation(f"vcpu {index}: write of {value:#x} to {name} refused")
@@ -104,15 +111,32 @@ class GuestOperations(L2Operations):
         if (vcpu.cr0, vcpu.cr3, vcpu.cr4, vcpu.efer & ~EFER_LMA) != (tlb.cr0, tlb.cr3, tlb.cr4, tlb.efer):
             raise Violation(f"vcpu {index}: after a write of {value:#x} to {name} the guest sees other registers than it wrote")
         if name == "CR3" and accepted and cr4 & CR4_PCIDE and not value >> 63:
-            self._check_kept(index, cr3 & 0xFFF)
+            self._check_kept(index, f"PCID {cr3 & 0xFFF:#x} was flushed", cr3 & 0xFFF)
+        if name == "CR4" and accepted and flips & cr4 & CR4_PCIDE:
+            self._check_kept(index, "PCIDs are on, before each load of CR3 flushed")
         return "accepted" if accepted else "refused"
 
-    def _check_kept(self, index: int, pcid: int) -> None:
-        """I12 of roots that are kept: when the guest has flushed a PCID, none comes back with what was not synced."""
+    def _illegal(self, op: Op) -> str:
+        """#GP, and nothing has changed."""
+        vcpu, number, value = self.vm.vcpus[op.vcpu], op.a & 3, op.b
+        if self.nested:
+            return self._illegal_ncr3(op.vcpu, value)
+        before = vcpu.cr0, vcpu.cr3, vcpu.cr4, vcpu.efer
+        now = (*before[:3], before[3] & ~EFER_LMA)
+        if not is_refused(number, value, now, GUEST.maxphyaddr):
+            return "not now"
+        wrote = f"vcpu {op.vcpu}: a write of {value:#x} to register {number} with cr0 {now[0]:#x} cr4 {now[2]:#x}"
+        if getattr(vcpu, ("set_cr0", "set_cr3", "set_cr4", "set_efer")[number])(value):
+            raise Violation(f"{wrote} was accepted")
+        if (vcpu.cr0, vcpu.cr3, vcpu.cr4, vcpu.efer) != before:
+            raise Violation(f"{wrote} was refused, and changed registers")
+        return "refused"
+
+    def _check_kept(self, index: int, why: str, pcid: int | None = None) -> None:
+        """I12 of roots that are kept: when the guest has flushed (a PCID), none comes back with what was not synced."""
         for root in self.vm.vcpus[index].prev_roots:
-            if root.pgd & 0xFFF == pcid and self._unsync_below(root.hpa):
-                what = f"PCID {pcid:#x} was flushed, and its root {root.hpa:#x} is kept with unsync tables below"
-                raise Violation(f"vcpu {index}: I12: {what}")
+            if pcid in (None, root.pgd & 0xFFF) and self._unsync_below(root.hpa):
+                raise Violation(f"vcpu {index}: I12: {why}, and root {root.hpa:#x} is kept with unsync tables below")
 
     def _smm(self, op: Op) -> str:
         """All at once, and nothing shadowed is kept: Linux does not protect a table from what the other address space maps already."""

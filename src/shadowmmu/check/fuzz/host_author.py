@@ -26,6 +26,8 @@ class HostAuthor(TableWriter):
             if slot and random.random() < 0.3:
                 return
         self._add(Kind.SLOT, vcpu, slot, at, pages, flags)
+        if used and not self._levels(vcpu):
+            self._add(Kind.ACCESS, vcpu, (FRAMES + 3) << 12, 0, 8, 0)  # where there is none, still
         self.pending += reversed(used)  # what was found to be no memory is looked for again
         self._touch(present[0] if present else at, pages, random.randrange(4))
         if flags & 1:

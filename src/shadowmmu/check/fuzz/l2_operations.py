@@ -12,7 +12,7 @@ from shadowmmu.check.oracle.oracle import VirtualTlb
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.hardware.host_memory import Violation
 from shadowmmu.hardware.two_dimensional import L2
-from shadowmmu.hardware.walk import CR0_PG, EFER_LMA, EFER_LME, FETCH, GUEST_FINAL, USER, WRITE, paging
+from shadowmmu.hardware.walk import CR0_PG, EFER_LMA, EFER_LME, FETCH, GUEST_FINAL, GUEST_TABLE, USER, WRITE, bits, paging
 
 
 class L2Operations(Stage):
@@ -29,14 +29,14 @@ class L2Operations(Stage):
     def _reload_pdptes(self, index: int) -> None:
         """Bare roots take the PDPTEs of a PAE L1's nested tables at VMRUN; of a later change Linux knows nothing (H4)."""
         if self.nested and ROOT_DESIGNS[self.setup.roots].bare and self.oracle.vcpus[index].pdptes != self.pdptes[index]:
-            self._run_l2(index, *self._registers(index))
+            self._run_l2(index, *self.registers(index))
 
     def _settle_pdptes(self) -> None:
         """L1 runs VMRUN before the next store if it has changed PDPTEs: with the old ones cached, tables would be found by a
         way that is no more, with entries that are new; the oracle knows whole walks only."""
         for index, tlb in enumerate(self.oracle.vcpus):
             if self.nested and tlb.pdptes != self.pdptes[index]:
-                self._run_l2(index, *self._registers(index))
+                self._run_l2(index, *self.registers(index))
 
     def _as_seen(self, index: int, access: int) -> int:
         """Nested tables are walked for a user's access, whatever an L2 without paging does (APM 15.25.5)."""
@@ -45,7 +45,7 @@ class L2Operations(Stage):
     def _after_fault(self, index: int) -> None:
         """A fault of nested tables is a #VMEXIT: L1 sees it, and runs L2 again."""
         if self.nested:
-            self._run_l2(index, *self._registers(index))
+            self._run_l2(index, *self.registers(index))
 
     def _run_l2(self, index: int, cr0: int, ncr3: int, cr4: int, efer: int) -> None:
         """L1 takes these registers, whose paging mode its nested tables have, and runs L2 on the tables at `ncr3`."""
@@ -62,6 +62,17 @@ class L2Operations(Stage):
         self._see_l2(index)
         self.pdptes[index] = self.oracle.vcpus[index].pdptes
 
+    def _illegal_ncr3(self, index: int, ncr3: int) -> str:
+        """VMRUN with nested tables where the guest's CPU has no address: #VMEXIT, invalid state; L1 runs L2 again as it was."""
+        if not ncr3 & bits(51, self.vm.maxphyaddr):
+            return "not now"
+        vcpu = self.vm.vcpus[index]
+        vcpu.nested_vmexit()
+        if vcpu.nested_vmrun(*self._with_lma(self.l2[index]), ncr3=ncr3 & bits(51, 12)):
+            raise Violation(f"vcpu {index}: VMRUN with nested tables at {ncr3:#x} was accepted")
+        self._run_l2(index, *self.registers(index))
+        return "refused"
+
     def _with_lma(self, registers: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
         cr0, cr3, cr4, efer = registers
         return cr0, cr3, cr4, efer | (EFER_LMA if efer & EFER_LME and cr0 & CR0_PG else 0)
@@ -75,7 +86,7 @@ class L2Operations(Stage):
         if not self.nested:
             return "not now"
         self.l2[op.vcpu] = op[2:]
-        self._run_l2(op.vcpu, *self._registers(op.vcpu))
+        self._run_l2(op.vcpu, *self.registers(op.vcpu))
         return "unpaged" if self.oracle.vcpus[op.vcpu].l2 is None else f"{paging(op.a, op.c, op.d, self.features).levels}-level"
 
     def _l2_register(self, op: Op) -> str:
@@ -112,11 +123,12 @@ class L2Operations(Stage):
         if not self.nested:
             return "not now"
         gpa, size, value = op[2:5]
-        registers = self._registers(op.vcpu)
+        registers = self.registers(op.vcpu)
         cpu, tlb = self.cpus[op.vcpu], self.oracle.vcpus[op.vcpu]
         self.vm.vcpus[op.vcpu].nested_vmexit()
         cpu.observer = DirectMap(self.slots, self.oracle)
-        result = cpu.access(gpa & -size, WRITE | USER, False, size, value)
+        cpu.instruction = None
+        result = cpu.access(gpa & -size, WRITE | USER, False, size, value, GUEST_TABLE if op.d else GUEST_FINAL)
         cpu.observer = tlb
         self._run_l2(op.vcpu, *registers)
         return result.how.value
@@ -126,7 +138,7 @@ class L2Operations(Stage):
         vcpu, tlb = self.vm.vcpus[op.vcpu], self.oracle.vcpus[op.vcpu]
         if self.nested or not self.amd or self.l1[op.vcpu] or vcpu.smm:
             return "not now"
-        self.l1[op.vcpu] = self._registers(op.vcpu)
+        self.l1[op.vcpu] = self.registers(op.vcpu)
         cr0, cr3, cr4, efer = op[2:]
         accepted = vcpu.nested_vmrun(cr0, cr3, cr4, efer | (EFER_LMA if efer & EFER_LME and cr0 & CR0_PG else 0))
         self._switch(tlb, (cr0, cr3, cr4, efer), accepted)

@@ -13,6 +13,8 @@ NPT = {"npt-2-level": 2, "npt-pae": 3, "npt-4-level": 4, "npt-5-level": 5}  # mo
 LEVELS = PAGING | NPT
 MODES = tuple(LEVELS)
 AC = 1 << 8  # in the `access` of an operation: EFLAGS.AC is set
+DONE_AGAIN, WRITES_TABLES = 1 << 10, 1 << 11  # in that of a CPU's: what would be emulated may be done again; one that writes tables
+IMPLICIT = 1 << 9  # in that of an emulated one: the CPU itself accesses, as a supervisor
 TABLES = 22  # guest pages 1.. that hold tables; the first ROOTS are roots
 ROOTS = 6
 FRAMES = 93  # small guest pages, of the first two slots
@@ -58,7 +60,7 @@ class Kind(IntEnum):
     DIRTY = 13  # get_dirty_log, compared with what was written [slot]
     VMRUN = 14  # L1 enters an L2 without nested paging [cr0, cr3, cr4, efer]
     VMEXIT = 15  # back to L1
-    L1_STORE = 16  # L1 leaves L2, stores through its own mapping, and runs L2 again [gpa, size, value]
+    L1_STORE = 16  # L1 leaves L2, stores through its own mapping, or its page walk does, and runs L2 again [gpa, size, value, walk]
     L2_MODE = 17  # L1 runs L2 with these registers, on its nested tables [cr0, cr3, cr4, efer]
     L2_REGISTER = 18  # L2 writes CR0, CR3 (no exit), CR4 or EFER [number from 0, value]
     RACE = 19  # an access; while its fault is served the other vCPU stores [gva, access | point << 12 | size << 16, gpa, value]
@@ -68,6 +70,7 @@ class Kind(IntEnum):
     # 4: a guest page is no longer shadowed [which, number]
     MEANWHILE = 22  # an access; meanwhile all pages become obsolete, or the host moves a page [gva, access | event << 16, gfn, value]
     SMM = 23  # all CPUs go into system-management mode, or leave it [into]
+    ILLEGAL = 25  # a register write that a CPU refuses; L2's nCR3 if L1 has nested tables [number from 0, value]
     BEYOND = 24  # L2 reaches for an address that its L1's 2-level or PAE NPT cannot name [L2 physical address, access]
 
 

@@ -89,7 +89,7 @@ class Situations(HostAuthor):
         for _ in range(random.choice((1, 1, 2, 3))):  # so many roots are kept
             there = self._root() & ~0xFFF | (random.choice((here & 0xFFF, random.randrange(3))) if pcids else 0)
             self._add(Kind.CR3, vcpu, there | keep)
-        self._add(Kind.ACCESS, vcpu, self._gva(tlb.mode.levels), random.choice(ACCESSES), 8, 0)
+            self._add(Kind.ACCESS, vcpu, self._gva(tlb.mode.levels), random.choice(ACCESSES), 8, 0)
         fate = random.randrange(4)
         if fate == 0:
             self._add(Kind.INVLPG, vcpu, gva)
@@ -156,8 +156,9 @@ class Situations(HostAuthor):
         for gva in random.sample(self.guest.reach[tlb.mode.levels], 6):
             trail = self._look(vcpu, gva)
             if trail and self._level(vcpu, trail[-1]) == 1 and trail[-1].address:
-                self._add(Kind.ACCESS, vcpu, gva, random.choice(ACCESSES), 8, 0)
-                self._change_leaf(vcpu, trail[-1])
+                for v in (0, 1):
+                    self._add(Kind.ACCESS, v, gva, random.choice(ACCESSES), 8, 0)
+                self._change_leaf(vcpu, trail[-1], way=1)
                 changed.append(gva)
         self._add(Kind.HOST, vcpu, 1, random.randint(1, 2))
         self._add(Kind.CR3, vcpu, tlb.cr3)

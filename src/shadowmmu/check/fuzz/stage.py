@@ -12,6 +12,7 @@ from shadowmmu.check.fuzz.operations import (
     GUEST,
     HOST,
     LARGE_FRAMES,
+    LEVELS,
     NPT,
     NPT_REACH,
     PAGE,
@@ -63,8 +64,11 @@ class Stage:
         self.nested = bool(npt) and (not plain or random.random() < 0.4)
         """A host with NPT; both vCPUs run an L2, and only nested tables are shadowed. L1 edits them by emulated stores."""
         self.host_levels = random.choice((4, 5)) if self.nested and npt != ["npt-5-level"] else 5 if self.nested else 4
-        offered = [mode for mode in (npt if self.nested else plain) if mode != "npt-5-level" or self.host_levels == 5]
-        self.modes = {mode: (PAGING | NPT)[mode] for mode in offered}
+        small = bool({"npt-2-level", "npt-pae"} & set(npt)) and Random(f"32-bit host {self.setup.seed}").random() < 0.2
+        if self.nested and small:
+            self.host_levels = 3
+        offered = [mode for mode in (npt if self.nested else plain) if not self.nested or LEVELS[mode] <= self.host_levels]
+        self.modes = {mode: LEVELS[mode] for mode in offered}
         self.reach = NPT_REACH if self.nested else REACH
         self.smm = not self.nested and random.random() < 0.25
         """There is system-management mode. Its memslots are the others': only what is made of them is apart."""
@@ -123,6 +127,7 @@ class Stage:
         for page in range(TABLES + 1, FRAMES):
             self.vm.write_guest(page * PAGE, (page * 0x1001).to_bytes(4, "little") * 1024)
 
-    def _registers(self, index: int) -> tuple[int, int, int, int]:
+    def registers(self, index: int) -> tuple[int, int, int, int]:
+        """CR0, CR3, CR4, EFER; of a vCPU that runs on nested tables L1's, with nCR3."""
         tlb = self.oracle.vcpus[index]
         return tlb.cr0, tlb.cr3, tlb.cr4, tlb.efer

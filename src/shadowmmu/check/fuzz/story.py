@@ -3,7 +3,7 @@
 
 import re
 
-from shadowmmu.check.fuzz.operations import AC, MODES, Kind, Op, Setup
+from shadowmmu.check.fuzz.operations import AC, IMPLICIT, MODES, Kind, Op, Setup
 from shadowmmu.engine.face.kernels import rules_of
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.hardware.walk import FETCH, USER, WRITE
@@ -29,7 +29,7 @@ WORDS = {
     Kind.DIRTY: "the dirty log of memslot {a} is read",
     Kind.VMRUN: "runs an L2 with CR0 {a:#x}, CR3 {b:#x}, CR4 {c:#x}, EFER {d:#x}",
     Kind.VMEXIT: "leaves its L2",
-    Kind.L1_STORE: "L1 stores {c:#x}, {b} bytes, to {a:#x}",
+    Kind.L1_STORE: "L1 stores {c:#x}, {b} bytes, to {a:#x} (by its page walk: {d})",
     Kind.L2_MODE: "gives its L2 CR0 {a:#x}, CR3 {b:#x}, CR4 {c:#x}, EFER {d:#x}",
     Kind.L2_REGISTER: "its L2 loads register {a} with {b:#x}",
     Kind.RACE: "{how} at {a:#x}, while the other stores {d:#x} to {c:#x}",
@@ -37,6 +37,7 @@ WORDS = {
     "3 it looks whether gfn is in use, 4 it stops shadowing gfn), {b:#x}",
     Kind.MEANWHILE: "{how} at {a:#x}, while (1 all pages become obsolete, 2 the host moves a page) {event} of gfn {c:#x}",
     Kind.BEYOND: "{how} at L2 physical {a:#x}",
+    Kind.ILLEGAL: "loads register {a} with {b:#x}, which no CPU takes",
     Kind.SMM: "all CPUs are in system-management mode: {a}",
     Kind.OUTSIDE: "a device stores {c:#x}, {b} bytes, to guest-physical {a:#x}",
 }
@@ -46,6 +47,7 @@ def tell(op: Op) -> str:
     """An operation in words."""
     mode = "as user" if op.b & USER else "as supervisor"
     how = f"{mode} {'writes' if op.b & WRITE else 'fetches' if op.b & FETCH else 'reads'}{', AC set,' if op.b & AC else ''}"
+    how += ", as the CPU itself," if op.kind == Kind.EMULATED and op.b & IMPLICIT else ""
     return WORDS[Kind(op.kind)].format(how=how, event=op.b >> 16, a=op.a, b=op.b, c=op.c, d=op.d)
 
 

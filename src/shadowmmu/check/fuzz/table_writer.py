@@ -80,7 +80,7 @@ class TableWriter:
             return
         size, chance = mode.entry_size, self.random.random()
         if self.guest.nested and chance < 0.6:
-            self._add(Kind.L1_STORE, vcpu, gpa, size, entry)
+            self._add(Kind.L1_STORE, vcpu, gpa, size, entry, self.random.random() < 0.2)
             return
         before = self._read(gpa - size, size) if gpa & 0xFFF else None
         if chance < 0.1 and before is not None:  # with the entry before it, in one store

@@ -10,7 +10,7 @@ from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 ANY = "any"
 OLDEST, NEWEST = next(iter(KERNELS)), list(KERNELS)[-1]
 KINDS = (*KERNELS, f"{NEWEST}+zaps_slot_alone")
-OFTEN = 6
+OFTEN = 4
 """How much oftener than each other the first design is drawn, and the oldest kernel: none has more paths through sync and INVLPG."""
 
 
