@@ -196,6 +196,16 @@ static void do_vendor(char *arguments)
 	}
 }
 
+/* noquirks BITS: KVM_X86_QUIRK_* that this VM goes without */
+static void do_noquirks(char *arguments)
+{
+	struct kvm_enable_cap cap = { .cap = KVM_CAP_DISABLE_QUIRKS2, .args = { strtoull(arguments, NULL, 16) } };
+
+	mark("H noquirks bits=%llx", cap.args[0]);
+	if (ioctl(vm_fd, KVM_ENABLE_CAP, &cap))
+		die("KVM_CAP_DISABLE_QUIRKS2");
+}
+
 /* vcpu: one more, which `state` then sets up */
 static void do_vcpu(char *arguments)
 {
@@ -239,6 +249,25 @@ static void do_nrpages(char *arguments)
 {
 	mark("H set_nr_mmu_pages%s", arguments);
 	ioctl(vm_fd, KVM_SET_NR_MMU_PAGES, strtoul(arguments, NULL, 0));
+}
+
+/* window: the next run ends where KVM would take an interrupt from this VMM. With interrupts off that is behind VMRUN, before L2
+ * has taken its first step, as KVM then says that it is busy. */
+static void do_window(char *arguments)
+{
+	(void)arguments;
+	kvm_run->request_interrupt_window = 1;
+}
+
+/* translate VA: as the vCPU would translate it now */
+static void do_translate(char *arguments)
+{
+	struct kvm_translation translation = { .linear_address = strtoull(arguments, NULL, 16) };
+
+	mark("H translate va=%llx", translation.linear_address);
+	if (ioctl(vcpu_fd, KVM_TRANSLATE, &translation))
+		die("KVM_TRANSLATE");
+	mark("H translated gpa=%llx valid=%d", translation.physical_address, translation.valid);
 }
 
 /* dumpeach 0|1: dump the shadow tables before each operation of the guest */
@@ -426,6 +455,11 @@ static int run_guest(void)
 			look_at_stores();
 		if (kvm_run->exit_reason == KVM_EXIT_DEBUG && stepping)
 			continue;
+		if (kvm_run->exit_reason == KVM_EXIT_IRQ_WINDOW_OPEN) {
+			kvm_run->request_interrupt_window = 0;
+			mark("H window");
+			return 1;
+		}
 		if (kvm_run->exit_reason == KVM_EXIT_HLT && !lost) {
 			mark("H hlt");
 			return 1;
@@ -450,7 +484,8 @@ static int run_guest(void)
 /* --- the script ---------------------------------------------------------------------------------------------- */
 
 static const struct { const char *word; void (*act)(char *arguments); } commands[] = {
-	{ "patience", do_patience }, { "vm", do_vm }, { "nofeature", do_nofeature }, { "physbits", do_physbits }, { "vendor", do_vendor }, { "vcpu", do_vcpu }, { "on", do_on },
+	{ "patience", do_patience }, { "vm", do_vm }, { "nofeature", do_nofeature }, { "physbits", do_physbits }, { "vendor", do_vendor },
+	{ "noquirks", do_noquirks }, { "vcpu", do_vcpu }, { "on", do_on }, { "window", do_window }, { "translate", do_translate },
 	{ "slot", do_slot }, { "find", do_find }, { "load", do_load }, { "state", do_state },
 	{ "dumpeach", do_dumpeach }, { "stats", do_stats }, { "flags", do_flags }, { "move", do_move }, { "delslot", do_delslot },
 	{ "readd", do_readd }, { "poke", do_poke }, { "madvise", do_madvise }, { "mprotect", do_mprotect },

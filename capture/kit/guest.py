@@ -94,7 +94,7 @@ class Guest(Programme):
         self.other_vcpus: list[dict[str, int]] = []
         """Registers that more vCPUs begin with, as `entry_state`; `host("on 1")` lets one of them run."""
         self.cpu: list[str] = []
-        """What its CPU has not, in the runner's words: `nofeature`, `physbits`, `vendor`."""
+        """What its CPU or its VM has not, in the runner's words: `nofeature`, `physbits`, `vendor`, `noquirks`."""
         self.dump_each_op = True
         self.stepped = False
         """Its plain stores are found, as there is no list of them."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kit.bits import ALL, A, D, P, U
-from kit.guest import P64, Guest, Paged
-from kit.layout import HIGH, HUGE_MEMORY, LOST, LOST_MEMORY, MMIO, MMIO_ADDRESS, PAGE, frame, page
+from kit.bits import ALL, CR4_PAE, EFER_LMA, EFER_SVME, A, D, P, U
+from kit.guest import P64, PAE32, Guest, Paged
+from kit.layout import HIGH, HUGE_MEMORY, L2_DATA, L2_TABLES, LOST, LOST_MEMORY, MMIO, MMIO_ADDRESS, PAGE, frame, page
 from kit.rights import RET
-from kit.svm import After, Hypervisor, Vmcb
+from kit.svm import L2_TABLE_PAGES, After, Hypervisor, Vmcb
+from kit.tables import PAE
 
 CHANGES = 40
 """Each is two changes of a memslot, and each of these adds 2 to the generation: beyond the 7 bits that a mark holds low."""
+SLOT_ZAP_ALL = 1 << 7
+"""KVM_X86_QUIRK_SLOT_ZAP_ALL, since 6.12: a memslot that goes takes all mappings with it."""
 NCR3_BIT_52 = 1 << 20
 """In the upper half of the nested CR3, above all address bits."""
 
@@ -94,9 +97,74 @@ def lone_child(g: Hypervisor) -> None:
     g.vmrun(After.NPF)
 
 
+def seldom(g: Paged) -> None:
+    """ADD, by which tables are seldom written: to a shadowed table, and to read-only memory, where no table is in the way"""
+    t = g.tables
+    table = t.table(HIGH, 2)
+    t.map(HIGH, frame(0))
+    t.map_range(LOST, LOST_MEMORY, 2)
+    g.read(HIGH, "its tables are shadowed")
+    g.host("delslot 2", "readd 2 2", note="read-only")
+    g.read(HIGH)
+    for number in range(2):
+        g.add(table + (t.form.entries - 1 - number) * t.form.entry_size, ALL, "to its table of level 2, an empty entry")
+    for number in (0, 0, 1):
+        g.add(LOST + number * PAGE, 1, "goes to the VMM, as MMIO")
+
+
+def slot_alone(g: Paged) -> None:
+    """a memslot goes, or moves, with its own mappings and the shadow of a table in it: all else stays as it is"""
+    t = g.tables
+    t.map_range(LOST, LOST_MEMORY, 4)
+    t.set(HIGH, 2, LOST_MEMORY + 8 * PAGE | ALL)
+    t.fill(LOST_MEMORY + 8 * PAGE, frame(0), 4)
+
+    def touch() -> None:
+        for va in (page(0), LOST, LOST + PAGE, HIGH, HIGH + PAGE):
+            g.read(va)
+        g.write(page(1), 1)
+
+    g.cpu = [f"noquirks {SLOT_ZAP_ALL:x}"]
+    touch()
+    g.host("delslot 2")
+    touch()
+    g.host("readd 2 0")
+    touch()
+    g.write(LOST + 2 * PAGE, 2)
+    g.host(f"move 2 {LOST_MEMORY + (1 << 20):x}")
+    touch()
+    g.host(f"move 2 {LOST_MEMORY:x}", "flags 2 1")
+    touch()
+    g.host("dirtylog 2", "delslot 2")
+    g.read(page(2))
+    g.read(LOST)
+
+
+def _translated_before_it_runs(g: Hypervisor) -> None:
+    """An L2 with PAE tables, two of whose addresses the host translates between VMRUN and its first step."""
+    own = g.l2_tables(PAE)
+    g.nested.map_range(L2_TABLES, L2_TABLES, L2_TABLE_PAGES)
+    g.set_vmcb(Vmcb.CR4, CR4_PAE)
+    g.l2.read(L2_DATA)
+    g.stop_in_l2(f"translate {L2_DATA:x}", f"translate {own.root:x}")
+
+
+def l2_pdptes(g: Hypervisor) -> None:
+    """an address of a PAE L2 is translated before it runs: by L1's PDPTEs, or by its own?"""
+    _translated_before_it_runs(g)
+
+
+def no_long_mode(g: Hypervisor) -> None:
+    """L2's EFER has LMA and not LME: are its PAE tables of three levels, or of four?"""
+    g.set_vmcb(Vmcb.EFER, EFER_SVME | EFER_LMA, "EFER.LMA without LME")
+    _translated_before_it_runs(g)
+
+
 PAGED: dict[str, Callable[[Paged], None]] = {
-    "syncaccessed": sync_accessed, "marks": marks, "rotable": read_only_table,
+    "syncaccessed": sync_accessed, "marks": marks, "rotable": read_only_table, "slotalone": slot_alone,
 }  # fmt: skip
-ONE_MODE = (("owntables", P64, own_tables),)
+ONE_MODE = (("owntables", P64, own_tables), ("seldom", PAE32, seldom), ("seldom", P64, seldom))
 UNPAGED: dict[str, Callable[[Guest], None]] = {"execute": execute}
-NESTED: dict[str, Callable[[Hypervisor], None]] = {"highncr3": high_ncr3, "child": lone_child}
+NESTED: dict[str, Callable[[Hypervisor], None]] = {
+    "highncr3": high_ncr3, "child": lone_child, "pdptes": l2_pdptes, "lma": no_long_mode,
+}  # fmt: skip

@@ -67,6 +67,12 @@ class Programme:
         with self.resuming():
             op["rip"] = self.code.store(va, value, size)
 
+    def add(self, va: int, value: int, note: str = "") -> None:
+        """Add to a word that holds 0, by an instruction of which KVM thinks that it seldom writes tables."""
+        op = self.begin("wr", note, va=va, val=value, size=4)
+        with self.resuming():
+            op["rip"] = self.code.add_fixed(va, value)
+
     def call(self, va: int, note: str = "") -> None:
         """Execute what is at `va`: a RET, or a fault; the stack is as before in both cases."""
         op = self.begin("call", note, va=va)

@@ -30,6 +30,8 @@ APART = {"nowhere": apart.nowhere, "invlpg": apart.invlpg, "syncdirty": apart.sy
 NESTED = {
     "basic": nested.basic, "high": nested.high, "big": nested.big, "ncr3": nested.ncr3, "slots": nested.slots, "l2pg": nested.l2pg,
 }  # fmt: skip
+L2_PAGED = frozenset({"l2pg", "pdptes", "lma"})
+"""Scenarios whose L2 has tables of its own."""
 TAGS, TAGS_57 = {mode: mode.tag for mode in PAGED}, {P57: P57.tag}
 L1_TAGS = {P32: "n32", PAE32: "npae", P64: "n64"}
 WITHOUT_NPT_TAGS = {mode: f"s{L1_TAGS[mode]}" for mode in (P32, PAE32)}
@@ -76,7 +78,7 @@ def p57() -> Iterator[Guest]:
 
 def hypervisor(mode: Mode, name: str, play: Callable[[Hypervisor], None]) -> Hypervisor:
     """An L1 with nested paging: n32_, npae_, n64_NAME."""
-    guest = Hypervisor(f"{L1_TAGS[mode]}_{name}", mode, _about(play), l2_paging=name == "l2pg")
+    guest = Hypervisor(f"{L1_TAGS[mode]}_{name}", mode, _about(play), l2_paging=name in L2_PAGED)
     play(guest)
     return guest
 
@@ -183,8 +185,10 @@ RUNS = {
     "beyond": Run("beyond", NPT),
     "beyond_la57": Run("beyond", NPT_LA57),
     "apart": Run("apart", Host()),
-    "rules": Run("rules", Host(), r"^(p32|pae|p64|np32)_(?!rotable)"),
-    "rules_nested": Run("rules", NPT, r"^(n32|npae|n64)_"),
+    "rules": Run("rules", Host(), r"^(p32|pae|p64|np32)_(?!rotable|slotalone)"),
+    "rules_slot": Run("rules", Host(), "_slotalone$"),
+    "rules_nested": Run("rules", NPT, r"^(n32|npae|n64)_(?!pdptes|lma)"),
+    "rules_window": Run("rules", NPT, "_(pdptes|lma)$"),
     "rules_tdp0": Run("rules", NPT_LEGACY, "_rotable$"),
     "rules_nx": Run("rules", Host(parameters=("nx_huge_pages=force",)), "^np32_"),
     "random": Run("random", Host()),

@@ -17,7 +17,7 @@ from kit.handlers import TASK, TSS_LIMIT
 from kit.layout import DATA, DATA_MAPPED, DATA_MEMORY, L2_CODE, L2_DATA, L2_TABLES, PAGE, TSS
 from kit.ports import Port
 from kit.programme import Programme
-from kit.tables import TWO_LEVEL, PageTables
+from kit.tables import TWO_LEVEL, Format, PageTables
 
 L2_CODE_PAGES, L2_TABLE_PAGES = 4, 8
 DR6, DR7 = 0xFFFF_0FF0, 0x400
@@ -80,8 +80,8 @@ class Hypervisor(Paged):
         self.nested_roots.append(tables)
         return tables
 
-    def l2_tables(self) -> PageTables:
-        """L2's own two-level tables: code and tables at their addresses, and the data pages at L2_DATA."""
+    def l2_tables(self, form: Format = TWO_LEVEL) -> PageTables:
+        """L2's own tables: code and tables at their addresses, and the data pages at L2_DATA."""
         free = iter(range(L2_TABLES, L2_TABLES + L2_TABLE_PAGES * PAGE, PAGE))
 
         def allocate() -> int:
@@ -89,7 +89,7 @@ class Hypervisor(Paged):
             self.memory.touch(at)
             return at
 
-        tables = PageTables(self.memory, allocate, TWO_LEVEL)
+        tables = PageTables(self.memory, allocate, form)
         tables.map_range(L2_CODE, L2_CODE, L2_CODE_PAGES)
         tables.map_range(L2_DATA, DATA if self.nested_roots else DATA_MEMORY, DATA_MAPPED)
         tables.map_range(L2_TABLES, L2_TABLES, L2_TABLE_PAGES, P | W)
@@ -157,6 +157,12 @@ class Hypervisor(Paged):
         if after is After.VMMCALL:
             self.l2.vmmcall()
         self.vmrun(after, note)
+
+    def stop_in_l2(self, *commands: str, note: str = "") -> None:
+        """VMRUN, behind which the host does these commands before L2 takes its first step. L2 then runs up to its vmmcall."""
+        self.host("window", note=note)
+        self.run_l2()
+        self.script.append(list(commands))
 
     def invlpga(self, va: int, note: str = "") -> None:
         op = self.begin("invlpga", note, va=va, asid=ASID)

@@ -16,7 +16,9 @@ from shadowmmu.engine.face.kernels import kernel_of_release
 from shadowmmu.errors import BadInput
 from shadowmmu.trace.events import AnyEvent, Marker
 
-_NOT_OF_A_VM = ("npt", "tdp_mmu", "kernel", "changed", "roots")
+_NOT_OF_A_VM = ("npt", "tdp_mmu", "kernel", "changed", "quirks_off", "roots")
+QUIRKS = {1 << 7: "zaps_slot_alone"}
+"""KVM_X86_QUIRK_*: the rule that holds without it. The others are none of the MMU's."""
 
 
 class Setup(msgspec.Struct, frozen=True):
@@ -47,6 +49,8 @@ class Setup(msgspec.Struct, frozen=True):
     """Of the guest's: "svm" or "vmx"; "host": as the host's."""
     changed: str = ""
     """Rules that are tried otherwise than the kernel has them: +RULE or -RULE each."""
+    quirks_off: int = 0
+    """KVM_X86_QUIRK_* that the VMM has turned off."""
     roots: str = ""
     """The kernel's design of roots, by the engine's name; empty: the capture does not say."""
 
@@ -63,7 +67,8 @@ class Setup(msgspec.Struct, frozen=True):
     def cpu_and_host(self) -> dict[str, Any]:
         """The same as arguments of a VM: the guest's CPU and the host."""
         told = {field: getattr(self, field) for field in self.__struct_fields__ if field not in _NOT_OF_A_VM}
-        return told | {"tdp": self.npt, "kernel": self.series + self.changed}
+        asked = "".join(f"+{rule}" for quirk, rule in QUIRKS.items() if self.quirks_off & quirk)
+        return told | {"tdp": self.npt, "kernel": self.series + asked + self.changed}
 
 
 class Slot(msgspec.Struct, frozen=True):

@@ -17,8 +17,9 @@ from shadowmmu.border.files import gunzip, inside, parsing, read_file
 from shadowmmu.captures import cpuid
 from shadowmmu.captures.capture import Capture, Counters, Dump, Guest, Op, Setup, Slot, TableEntry
 from shadowmmu.captures.load import checked
+from shadowmmu.captures.markers import TURNS_QUIRKS_OFF, parse
 from shadowmmu.errors import BadInput
-from shadowmmu.trace.events import GRAMMAR_VERSION
+from shadowmmu.trace.events import GRAMMAR_VERSION, AnyEvent, Marker
 from shadowmmu.trace.forms import FORMS
 from shadowmmu.trace.kernel import from_kernel
 
@@ -48,6 +49,7 @@ def read_capture(set_dir: Path, name: str) -> Capture:
     form = FORMS[setup.series]
     with _reading(set_dir / (name + EVENTS)) as data:
         events = [from_kernel(json.loads(line), form) for line in _lines(gunzip(data), limits.EVENTS)]
+    setup = msgspec.structs.replace(setup, quirks_off=_quirks_off(events))
     with parsing(f"{set_dir / name} is not as the kit writes it", REMEDY):
         return checked(Capture(GRAMMAR_VERSION, set_dir.name, setup, guest, image, events, dumps, counters, frames))
 
@@ -153,6 +155,11 @@ def _roots(set_dir: Path) -> str:
         return ""
     with _host(set_dir, "roots") as text:
         return text.strip()
+
+
+def _quirks_off(events: Sequence[AnyEvent]) -> int:
+    marks = (parse(event) for event in events if isinstance(event, Marker))
+    return next((mark.fields.get("bits", 0) for mark in marks if mark.action == TURNS_QUIRKS_OFF), 0)
 
 
 _ENTRY = re.compile(r" *L(\d) ([0-9a-f]+)\[([0-9a-f]+)\] = ([0-9a-f]+)")

@@ -12,6 +12,7 @@ from shadowmmu.trace.events import Marker
 DECIMAL = frozenset({"seq", "vcpu", "op", "l2op", "hostcall", "len", "write", "id", "slot", "mode", "exit_reason", "cpl"})
 CREATES_VM = "H create vm"
 CLOSED_VM = "H closed"
+TURNS_QUIRKS_OFF = "noquirks"
 CREATES_VCPU = "H create vcpu"
 
 

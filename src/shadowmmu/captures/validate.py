@@ -29,6 +29,7 @@ the reclaim of memory do."""
 LONGEST_STORE = 16
 """Bytes."""
 NEEDED = {
+    "noquirks": ("bits",),
     "slot": ("id", "gpa", "size", "flags"),
     "madvise_dontneed": ("gpa", "size"),
     "mprotect": ("gpa", "size", "w"),

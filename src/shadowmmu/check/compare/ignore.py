@@ -66,9 +66,9 @@ COUNTERS = (
     "pf_taken", "pf_fixed", "pf_emulate", "pf_spurious", "pf_fast", "pf_guest",
     "pf_mmio_spte_created", "invlpg", "mmu_cache_miss", "mmu_shadow_zapped", "mmu_pte_write",
     "mmu_pde_zapped", "mmu_flooded", "mmu_recycled", "mmu_unsync", "pages_4k", "pages_2m",
-    "pages_1g", "nx_lpage_splits",
+    "pages_1g", "nx_lpage_splits", "remote_tlb_flush_requests",
 )  # fmt: skip
-"""The counters that are compared; the others count flushes, exits, interrupts and time."""
+"""The counters that are compared; the others count what the host's CPU does, exits, interrupts and time."""
 
 CPU_BITS = 0x60
 """Accessed and dirty: in shadow entries the CPU sets them on its own, so a dump may have more of them."""
@@ -76,7 +76,7 @@ PAE_ROOT_BITS = 0x20
 """QEMU's TCG sets bit 5 in the PDPTEs of a PAE root, which no real CPU does."""
 TDP_COUNTERS = frozenset({
     "pf_taken", "pf_fixed", "pf_spurious", "pf_fast", "pf_emulate", "pf_mmio_spte_created", "pages_4k", "pages_2m",
-    "pages_1g", "nx_lpage_splits", "mmu_cache_miss", "mmu_shadow_zapped", "mmu_recycled",
+    "pages_1g", "nx_lpage_splits", "mmu_cache_miss", "mmu_shadow_zapped", "mmu_recycled", "remote_tlb_flush_requests",
 })  # fmt: skip
 """Counters that also count the TDP MMU's work, where there is one."""
 

@@ -40,6 +40,8 @@ def not_rerun(capture: Capture) -> str:
     """Why a capture's guest cannot be run on this machine; empty: it can."""
     if len(entry_states(capture)) < capture.vcpus:
         return "its VMM, an older kit's, does not tell where its other vCPUs begin"
+    if ["window"] in capture.guest.host_script:
+        return "its VMM looks at an L2 before that has run, which is no exit of a guest"
     return ""
 
 

@@ -361,7 +361,7 @@ class Vm:
         zap_all_fast(self.kvm)
 
     def unprotect_page(self, gfn: int) -> bool:
-        """Stop shadowing the guest table at `gfn`; True if it was shadowed."""
+        """Stop shadowing the guest table at `gfn`; True if a page went: a root that is in use stays, zapped."""
         return unprotect_page(self.kvm, word("gfn", gfn))
 
     def set_shadow_pages(self, limit: int) -> None:

@@ -82,7 +82,7 @@ def faulted_gpa(vcpu: KvmVcpuPtr, addr: gva_t, user: cython.bint, access: u64) -
 @cython.nogil
 @cython.exceptval(check=False)
 def unprotect_and_retry(vcpu: KvmVcpuPtr, always: cython.bint) -> cython.bint:
-    """__kvm_mmu_unprotect_gfn_and_retry, since 6.12: True if a table was shadowed there."""
+    """__kvm_mmu_unprotect_gfn_and_retry, since 6.12: True if a shadow of the table there is gone."""
     found: cython.bint = False
     if vcpu.kvm.indirect_shadow_pages:
         gpa: gpa_t = faulted_gpa(vcpu, vcpu.retry.addr, vcpu.retry.user, Pferr.WRITE)

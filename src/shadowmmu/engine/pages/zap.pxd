@@ -15,7 +15,7 @@ cdef void remote_flush_or_zap(Kvm *kvm, ListHead *invalid, bint flush) noexcept 
 cdef u64 zap_oldest_pages(Kvm *kvm, u64 nr_to_zap) noexcept nogil
 cdef void change_mmu_pages(Kvm *kvm, u64 goal) noexcept nogil
 cdef void zap_all_fast(Kvm *kvm) noexcept nogil
-cdef bint prepare_zap_shadows(Kvm *kvm, gfn_t gfn, ListHead *invalid) noexcept nogil
+cdef void prepare_zap_shadows(Kvm *kvm, gfn_t gfn, ListHead *invalid) noexcept nogil
 cdef bint unprotect_page(Kvm *kvm, gfn_t gfn) noexcept nogil
 
 

@@ -259,22 +259,20 @@ def zap_all_fast(kvm: KvmPtr) -> cython.void:
     zap_obsolete_pages(kvm)
 
 
-def prepare_zap_shadows(kvm: KvmPtr, gfn: gfn_t, invalid: ListHeadPtr) -> cython.bint:
-    """Zap every page that shadows the table at `gfn`. True if there was one."""
-    found: cython.bint = False
+def prepare_zap_shadows(kvm: KvmPtr, gfn: gfn_t, invalid: ListHeadPtr) -> cython.void:
+    """Zap every page that shadows the table at `gfn`."""
     sp: ShadowPagePtr = first_with_gptes(kvm, gfn)
     while sp != cython.NULL:
-        found = True
         prepare_zap_page(kvm, sp, invalid)
         sp = next_with_gptes(kvm, sp.index_next, gfn)
-    return found
 
 
 def unprotect_page(kvm: KvmPtr, gfn: gfn_t) -> cython.bint:
-    """kvm_mmu_unprotect_page: stop shadowing the table at `gfn`. True if it was shadowed."""
+    """kvm_mmu_unprotect_page: stop shadowing the table at `gfn`. True if a page went; a root that is in use is zapped, but stays."""
     emit(kvm, -1, Event.UNPROTECT_PAGE, gfn)
     invalid: ListHead
     list_init(cython.address(invalid))
-    found: cython.bint = prepare_zap_shadows(kvm, gfn, cython.address(invalid))
+    prepare_zap_shadows(kvm, gfn, cython.address(invalid))
+    gone: cython.bint = invalid.next != cython.address(invalid)
     commit_zap(kvm, cython.address(invalid))
-    return found
+    return gone
