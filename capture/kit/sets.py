@@ -123,8 +123,7 @@ def beyond() -> Iterator[Guest]:
 
 
 def kernels_apart() -> Iterator[Guest]:
-    yield paged(P32, "nowhere", apart.nowhere)
-    for mode in (PAE32, P64):
+    for mode in PAGED:
         for name, play in APART.items():
             yield paged(mode, name, play)
     yield paged(PAE32, "pdptnowhere", apart.pdpt_nowhere)
