@@ -7,7 +7,7 @@ one structure, by `validate_*` functions that name the invariants they decide; `
 I11 and I12 speak of what hardware may still use and of the guest's own tables: they are decided by `check/oracle`, at VM
 entry and by the virtual TLBs; here only "no entry and no root slot leads to a freed page" is. I15 is seen where stores are made.
 
-Known as Linux 6.1's own, and reported only if `strict`: a leaf of an unsync table whose recorded gfn is not that of the guest's
+Known as Linux's own, and reported only if `strict`: a leaf of an unsync table whose recorded gfn is not that of the guest's
 entry, an MMIO mark of the present generation for a gfn that has a memslot, a writable large page with a page logged as
 clean, a shadowed table that an entry made of an MMIO mark lets the guest write.
 
@@ -53,7 +53,7 @@ ABOVE = (
 
 
 def audit(vm: Vm, strict: bool = False, untold: Container[int] = ()) -> list[Violation]:
-    """Check everything; at most 50 violations are listed. `strict`: what Linux 6.1 itself lets happen too.
+    """Check everything; at most 50 violations are listed. `strict`: what Linux itself lets happen too.
 
     `untold`: guest-physical addresses of entries that were stored to from outside the VM.
     """

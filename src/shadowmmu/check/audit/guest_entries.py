@@ -102,7 +102,7 @@ def are_given(sp: ShadowPagePtr, rights: cython.int, given: cython.int) -> cytho
 
 @cython.cfunc
 def tell(auditor: Auditor, rule: object, sp: ShadowPagePtr, index: cython.int, table: GuestTablePtr, does: object) -> object:
-    """A violation, but for an entry that was stored to from outside, or by a guest that Linux 6.1 itself lets do so."""
+    """A violation, but for an entry that was stored to from outside, or by a guest that Linux itself lets do so."""
     at: u64 = guest_entry_address(table, sp, index)
     if at in auditor.untold or (not auditor.strict and is_unguarded(auditor, sp)):
         auditor.excused += 1

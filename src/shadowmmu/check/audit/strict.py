@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Only if `strict`: I9 and I16 where Linux 6.1 itself does not keep to them, and so neither does the engine.
+"""Only if `strict`: I9 and I16 where Linux itself does not keep to them, and so neither does the engine.
 
 They speak of what an entry remembers, against what the guest's tables, the memslots and the dirty log say now. They hold
 if nobody but the guest stores to its tables.

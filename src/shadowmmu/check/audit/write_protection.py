@@ -30,7 +30,7 @@ def validate_write_protection(auditor: Auditor) -> None:
 def validate_protected(auditor: Auditor, sp: ShadowPagePtr, head: u64) -> object:
     """I8: the entries of one rmap, which all map the table that `sp` shadows.
 
-    Linux 6.1 makes an MMIO mark with W a writable entry and does not look for tables: only strictly a fault.
+    Linux makes an MMIO mark with W a writable entry and does not look for tables: only strictly a fault.
     """
     it: PteListIter
     sptep: p_spte = pte_list_first(head, cython.address(it))

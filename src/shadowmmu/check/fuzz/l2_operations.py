@@ -145,7 +145,7 @@ class L2Operations(Stage):
         return "accepted" if accepted else f"refused, {self._vmexit(op)}"
 
     def _vmexit(self, op: Op) -> str:
-        """Back to L1, which Linux 6.1 may give another CR4, when only one of L1 and L2 has paging (docs/kernel-quirks.md)."""
+        """Back to L1, which Linux may give another CR4, when only one of L1 and L2 has paging (docs/kernel-quirks.md)."""
         vcpu, tlb, saved = self.vm.vcpus[op.vcpu], self.oracle.vcpus[op.vcpu], self.l1[op.vcpu]
         if saved is None:
             return "not now"

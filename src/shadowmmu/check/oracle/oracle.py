@@ -31,7 +31,7 @@ reads (same host memory, so 1 covers it); that the engine faults less than it mi
 architecture, which also allows stale faults. A PCID counts as walked all the time, loaded or not; a #PF for a not-
 present page drops nothing (a bare CPU drops the address).
 
-Known differences of Linux 6.1 from a bare CPU. They are allowed here, unless `strict`:
+Known differences of Linux from a bare CPU. They are allowed here, unless `strict`:
 * I/D in the error code with EFER.NXE but without CR4.PAE: Linux sets it.
 * A table in a read-only memslot: A and D are taken as set (there they cannot be).
 * A table outside all memslots reads as not present. 4 MB pages name 36 physical bits.

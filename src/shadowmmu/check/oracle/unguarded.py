@@ -16,7 +16,7 @@ class GuestMemory(Protocol):
 
 
 class Unguarded:
-    """Guest tables that Linux 6.1 may let the guest write unseen, and what their entries have been.
+    """Guest tables that Linux may let the guest write unseen, and what their entries have been.
 
     Where a gfn was used as MMIO a mark may remember that it was writable. When a memslot has come, the next access through
     that mark maps the gfn writable without a look at what is shadowed: what its entries were stays in force.

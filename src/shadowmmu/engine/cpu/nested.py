@@ -104,7 +104,7 @@ def nested_enter(
 @cython.nogil
 @cython.exceptval(check=False)
 def l1_cr4_after_exit(vcpu: KvmVcpuPtr) -> u64:
-    """The CR4 that L1 gets back: its own, but for a quirk of Linux 6.1 that is kept.
+    """The CR4 that L1 gets back: its own, but for a quirk of Linux that is kept.
 
     Under shadow paging, when only one of L1 and L2 has paging on, svm_set_cr0 rewrites the CR4 of the VMCB that is
     loaded, by then L1's, from the vCPU's CR4, still L2's; svm_set_cr4 reads it back. A 2-level L1 comes back with PAE.

@@ -291,7 +291,7 @@ def walk_leaf(vcpu: KvmVcpuPtr, mmu: KvmMmuPtr, walker: GuestWalkerPtr, addr: gv
     write: cython.bint = (access & Pferr.WRITE) != 0
     pkey: cython.int = (pte & Pte.PKEY_MASK) >> PteShift.PKEY if mmu.format == GuestFormat.FORMAT_PT64 else 0
     code: u64 = permission_fault(vcpu, mmu, walker.pte_access, pkey, access)
-    # 32-bit tables reach no further than 4 GiB, beyond which a nested guest-physical address may lie (H2). Linux 6.1 walks
+    # 32-bit tables reach no further than 4 GiB, beyond which a nested guest-physical address may lie (H2). Linux walks
     # with its low bits. If that finds a page it maps it where no CPU looks, for ever: then there is a fault here.
     if code or (addr >> 32 and guest_level(mmu) <= 3):
         return walk_fault(vcpu, mmu, walker, addr, access, code, rights)
