@@ -36,6 +36,11 @@ def to_the_directory(vm: Vm, rip: int = RIP) -> None:
     vcpu.begin_emulation(rip, 0x2010, False)
 
 
+def goes(roots: str, kernel: str) -> bool:
+    """The directory is a root itself on legacy roots: zapped it stays while it is in use, which is no reason since 6.12 (`pae_seldom`)."""
+    return kernel == "6.1" or roots != "legacy"
+
+
 def is_shadowed(vm: Vm) -> bool:
     return any(page.gfn == 2 and not page.obsolete for page in vm.shadow_pages())
 
@@ -46,12 +51,13 @@ def test_what_seldom_writes_tables_is_done_again_once(kernel: str, roots: str) -
     vm = guest(roots, kernel)
     vcpu = vm.vcpus[0]
     to_the_directory(vm)
-    assert vcpu.retry_instruction(False) and not is_shadowed(vm)
+    assert vcpu.retry_instruction(False) == goes(roots, kernel) and not is_shadowed(vm)
     vcpu.enter()
     to_the_directory(vm)
-    assert not vcpu.retry_instruction(False) and is_shadowed(vm), "it would be without end"
+    assert not vcpu.retry_instruction(False) and is_shadowed(vm) == goes(roots, kernel), "it would be without end"
+    vcpu.enter()
     to_the_directory(vm, OTHER)
-    assert vcpu.retry_instruction(False) and not is_shadowed(vm)
+    assert vcpu.retry_instruction(False) == goes(roots, kernel) and not is_shadowed(vm)
 
 
 @every_design
@@ -106,7 +112,7 @@ def test_a_fault_in_a_delivery_stops_shadowing_before_or_behind(kernel: str, roo
     late = kernel != "6.1"
     to_the_directory(vm)
     assert not vcpu.unprotect_in_delivery(0x2010, False, False) and is_shadowed(vm) == late
-    assert vcpu.unprotect_in_delivery(0x2010, False, True) == late and not is_shadowed(vm)
+    assert vcpu.unprotect_in_delivery(0x2010, False, True) == (late and goes(roots, kernel)) and not is_shadowed(vm)
     vcpu.page_fault(DATA, WRITE)
     assert not vcpu.unprotect_in_delivery(DATA, False, True)
 

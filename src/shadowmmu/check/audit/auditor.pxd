@@ -9,7 +9,7 @@ cdef class Auditor:
     cdef Vm vm
     cdef Kvm *kvm
     cdef readonly list found
-    cdef bint strict                        # report what Linux 6.1 itself lets happen too
+    cdef bint strict                        # report what Linux itself lets happen too
     cdef object untold                      # addresses of entries of guest tables that were stored to from outside the VM
     cdef readonly u64 excused               # violations that only such a store explains
     cdef ShadowPage **live                  # the pages in existence, by the order of their headers
