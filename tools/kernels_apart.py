@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from functools import partial
 from itertools import pairwise
 
 import msgspec
 
-from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.find import find_all
 from shadowmmu.check.rerun.rerun import not_rerun
 from shadowmmu.engine.face.kernels import KERNELS
-from shadowmmu.runs.captured_run import CapturedRun, events_of_step
-from shadowmmu.runs.compare_kernels import KernelComparison, RuleEffect, Subject, compare_kernels
+from shadowmmu.runs.compare_kernels import KernelComparison, RuleEffect, compare_kernels
+from shadowmmu.runs.subject import CapturedSubject
 
 Pair = tuple[str, str]
 
@@ -40,7 +38,7 @@ class Apart:
         return [(one.guest, effect) for one in self.differ for effect in one.rules if effect.rule == rule]
 
 
-def guests(names: Iterable[str]) -> Iterator[tuple[str, Capture]]:
+def guests(names: Iterable[str]) -> Iterator[CapturedSubject]:
     """One capture of each guest on each host: that more than one kernel ran it is no other guest."""
     seen = set()
     for found in find_all(tuple(names), None):
@@ -48,11 +46,7 @@ def guests(names: Iterable[str]) -> Iterator[tuple[str, Capture]]:
         key = (capture.guest.name, msgspec.structs.replace(capture.setup, kernel=""))
         if key not in seen and not not_rerun(capture):
             seen.add(key)
-            yield found.name, capture
-
-
-def subject(name: str, capture: Capture) -> Subject:
-    return Subject(name, lambda kernel: CapturedRun(capture, kernel).run(), partial(events_of_step, capture))
+            yield CapturedSubject(found.argument, capture)
 
 
 def table(pair: Pair, apart: Apart) -> Iterator[str]:
@@ -75,9 +69,9 @@ def table(pair: Pair, apart: Apart) -> Iterator[str]:
 
 def main(names: list[str]) -> None:
     pairs: dict[Pair, Apart] = {pair: Apart() for pair in pairwise(KERNELS)}
-    for name, capture in guests(names):
+    for subject in guests(names):
         for pair, apart in pairs.items():
-            apart.take(compare_kernels(subject(name, capture), pair, lambda _rule: None))
+            apart.take(compare_kernels(subject, subject.roots, pair, lambda _rule: None))
     for pair, apart in pairs.items():
         print("\n".join(table(pair, apart)), end="\n\n")
 

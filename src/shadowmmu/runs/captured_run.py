@@ -63,7 +63,9 @@ class CapturedRun:
         *did, said = events
         assert isinstance(said, Marker)
         text = said.text.split(" ", 2)[-1]
-        given = [(event.exception, event.has_error, event.error_code) for event in did if isinstance(event, InjException)]
+        # What faults while it is delivered is given again: the guest sees it once.
+        new = [event for event in did if isinstance(event, InjException) and not event.reinjected]
+        given = [(event.exception, event.has_error, event.error_code) for event in new]
         for event in did:
             self.events[event.name] = self.events.get(event.name, 0) + 1
         self.steps.add(self.vmm.vm, len(self.steps.steps) + 1, text, hash((text, tuple(given))), did)

@@ -36,6 +36,13 @@ def test_a_rule_that_only_the_newer_one_has() -> None:
     assert told.alike and all(rule.since == "7.3" for rule in told.rules)
 
 
+def test_a_fault_whose_delivery_faults_is_given_once() -> None:
+    """Pages of SMEP's own cost faults, also on the way to the guest's handler: it sees nothing of them."""
+    told = compared("linux_7_3/pae_smep", "6.12", "7.3")
+    (smep,) = told.rules
+    assert told.alike and smep.rule == "smep_in_role" and smep.visible is None and smep.places == 5
+
+
 def test_kernels_that_do_the_same_part_nowhere() -> None:
     told = compared("linux_7_3/p32_nowhere", "6.12", "7.3")
     assert told.alike and told.parting is None and told.rules == []
