@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from shadowmmu.captures.capture import Setup
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.forms import ALL_ROOTS, Form
@@ -79,6 +80,15 @@ TDP_COUNTERS = frozenset({
     "pages_1g", "nx_lpage_splits", "mmu_cache_miss", "mmu_shadow_zapped", "mmu_recycled", "remote_tlb_flush_requests",
 })  # fmt: skip
 """Counters that also count the TDP MMU's work, where there is one."""
+YIELDING_COUNTERS = frozenset({"remote_tlb_flush_requests"})
+"""Where a memslot goes alone the kernel may let another task in between its pages, and flushes before: the host's timing."""
+
+
+def counters_of(setup: Setup) -> list[str]:
+    """Those that are compared on such a host."""
+    left_out = (TDP_COUNTERS if setup.tdp_mmu else frozenset()) | (YIELDING_COUNTERS if setup.quirks_off else frozenset())
+    return [name for name in COUNTERS if name not in left_out]
+
 
 LAZY_BITS = 0x402
 """Writable, and writable as far as the MMU is concerned. With other roots a dump may differ in them: a table that no
