@@ -76,11 +76,11 @@ WITHOUT = {
 
 
 APART = {
-    **dict.fromkeys(("p32_nowhere", "pae_nowhere", "p64_nowhere"), "hides_root"), "pae_pdptnowhere": "hides_pdpte",
+    "p32_nowhere": "hides_root", "p64_nowhere": "hides_root", "pae_pdptnowhere": "hides_pdpte",
     **dict.fromkeys(("p32_invlpg", "pae_invlpg", "p64_invlpg"), "invlpg_syncs"),
     **dict.fromkeys(("p32_syncdirty", "pae_syncdirty", "p64_syncdirty"), "sync_keeps"), "np32_wp": "wp_needs_paging",
 }  # fmt: skip
-"""The kit's set `apart`, and the rule that each is about."""
+"""The kit's set `apart`, and the rule that each is about; of pae_nowhere the MOV CR3 is a #GP on every kernel."""
 MACHINE_WITNESSES = [
     ("unprotects_late", "linux_6_12/p64_invlpg"), ("mmio_loads_walk", "linux_7_3/pae_slots"),
     ("retries_tables", "linux_6_12/pae_seldom"), ("retries_tables", "linux_7_3/pae_seldom"),
