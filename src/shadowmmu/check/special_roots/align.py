@@ -143,6 +143,8 @@ class Place:
         """Pages run out, and the two have others."""
         self.kernel_shuts_down = False
         """It found no root to enter the guest with, as a PDPTE names no memory."""
+        self.kernel_keeps_root = False
+        """It has zapped a page that is a root in use, and goes when that is dropped."""
         self.keeps_obsolete = False
         """This VM has entered the guest with a root that it had to free."""
         self.kernel_has_root = True

@@ -180,6 +180,7 @@ class SpecialVm:
         ours = self._give(given, at)
         for event in events:
             at.kernel.add(event, self._is_compared(event))
+            at.kernel_keeps_root = at.kernel_keeps_root or (isinstance(event, e.PrepareZapPage) and event.root_count > 0)
         if isinstance(given, Enter):
             at.kernel_shuts_down = theirs.error is not None and ours.error is None and leads_nowhere(self.side)
             at.keeps_obsolete = keeps_obsolete(self.side)
@@ -302,6 +303,9 @@ class SpecialVm:
             return
         if at.kernel_shuts_down:
             self.differences["c"] += 1
+            return
+        if isinstance(given, UnprotectAddress) and ours.value and at.kernel_keeps_root:
+            self.differences["b"] += 1
             return
         emulates = theirs.value == Outcome.EMULATE
         met = isinstance(given, Fault) and at.parted and {theirs.value, ours.value} <= {*FIXED, Outcome.EMULATE}
