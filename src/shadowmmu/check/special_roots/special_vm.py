@@ -304,7 +304,7 @@ class SpecialVm:
         if at.kernel_shuts_down:
             self.differences["c"] += 1
             return
-        if isinstance(given, UnprotectAddress) and ours.value and at.kernel_keeps_root:
+        if isinstance(given, Unprotect | UnprotectAddress) and ours.value and at.kernel_keeps_root:
             self.differences["b"] += 1
             return
         emulates = theirs.value == Outcome.EMULATE
