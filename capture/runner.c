@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/time.h>
 #include <unistd.h>
 #include <linux/kvm.h>
@@ -227,6 +228,22 @@ static void do_vcpu(char *arguments)
 		die("KVM_SET_CPUID2");
 	write_cpuid(&cpuid.head);
 	mark("H vcpu ready");
+}
+
+/* busy: from here on another task wants the CPU, which KVM may have to leave in the midst of what it does */
+static void do_busy(char *arguments)
+{
+	(void)arguments;
+	pid_t runner = getpid(), other = fork();
+
+	if (other < 0)
+		die("busy");
+	if (other)
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	while (getppid() == runner)
+		;
+	_exit(0);
 }
 
 /* on NUMBER: from here on this vCPU runs */
@@ -485,7 +502,7 @@ static int run_guest(void)
 
 static const struct { const char *word; void (*act)(char *arguments); } commands[] = {
 	{ "patience", do_patience }, { "vm", do_vm }, { "nofeature", do_nofeature }, { "physbits", do_physbits }, { "vendor", do_vendor },
-	{ "noquirks", do_noquirks }, { "vcpu", do_vcpu }, { "on", do_on }, { "window", do_window }, { "translate", do_translate },
+	{ "noquirks", do_noquirks }, { "vcpu", do_vcpu }, { "busy", do_busy }, { "on", do_on }, { "window", do_window }, { "translate", do_translate },
 	{ "slot", do_slot }, { "find", do_find }, { "load", do_load }, { "state", do_state },
 	{ "dumpeach", do_dumpeach }, { "stats", do_stats }, { "flags", do_flags }, { "move", do_move }, { "delslot", do_delslot },
 	{ "readd", do_readd }, { "poke", do_poke }, { "madvise", do_madvise }, { "mprotect", do_mprotect },

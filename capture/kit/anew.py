@@ -19,6 +19,7 @@ from kit.guest import REAL, Guest, Slot
 from kit.run import Host
 from shadowmmu.captures import cpuid, find
 from shadowmmu.captures.capture import Capture, Setup
+from shadowmmu.captures.lookahead import rescheduled_faults
 from shadowmmu.check.rerun.entry_state import entry_states
 from shadowmmu.check.rerun.script import STATS, Script
 
@@ -47,6 +48,7 @@ class Again(Guest):
         self.other_vcpus = self._states[1:]
         self.cpu = list(_cpu(capture.setup))
         self.dump_each_op = any(dump.tag != FINAL for dump in capture.dumps)
+        self.busy = bool(rescheduled_faults(capture.events))
         self.stepped = any(marker.text.startswith(STORED) for marker in capture.markers)
         for gpa, data in capture.image:
             self.memory.write(gpa, data)

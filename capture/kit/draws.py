@@ -19,6 +19,9 @@ CPUS = (
 )  # fmt: skip
 """Of another vendor; without 1 GiB pages; with fewer address bits; without SMEP and SMAP."""
 
+BUSY = 0.25
+"""Of the guests: that another task wants their CPU."""
+
 
 def host_for(host: Host, seed: int) -> Host:
     """That of a boot whose first guests have this seed."""
@@ -27,5 +30,8 @@ def host_for(host: Host, seed: int) -> Host:
     return host._replace(address_bits=bits, parameters=host.parameters + parameters)
 
 
-def take_from_cpu(guest: BySeed) -> None:
-    guest.make_otherwise(random.Random(f"cpu {guest.name} {guest.seed}").choice(CPUS), ())
+def draw_for(guest: BySeed) -> None:
+    """What its CPU lacks, and whether it has that to itself."""
+    drawn = random.Random(f"cpu {guest.name} {guest.seed}")
+    guest.make_otherwise(drawn.choice(CPUS), ())
+    guest.busy = drawn.random() < BUSY

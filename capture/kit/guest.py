@@ -96,6 +96,8 @@ class Guest(Programme):
         self.cpu: list[str] = []
         """What its CPU or its VM has not, in the runner's words: `nofeature`, `physbits`, `vendor`, `noquirks`."""
         self.dump_each_op = True
+        self.busy = False
+        """Another task wants the CPU all the time."""
         self.stepped = False
         """Its plain stores are found, as there is no list of them."""
         self.first_cr4, self.first_efer = mode.cr4, mode.efer
@@ -182,7 +184,7 @@ class Guest(Programme):
         for state in (self.entry_state, *self.other_vcpus):
             lines += ["vcpu", "state " + " ".join(f"{key}={value:#x}" for key, value in state.items())]
         lines += ["on 0"] if self.other_vcpus else []
-        lines += [f"dumpeach {self.dump_each_op:d}", *(["find"] if self.stepped else []), "stats before"]
+        lines += [f"dumpeach {self.dump_each_op:d}", *(["busy"] if self.busy else []), *(["find"] if self.stepped else []), "stats before"]
         for commands in self.script:
             lines += ["run", *commands]
         return [*lines, "run"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from kit import run as machine
 from kit.by_seed import BySeed
 from kit.decode import decode
-from kit.draws import take_from_cpu
+from kit.draws import draw_for
 from kit.record import Looked, Record
 from kit.run import Host
 from shadowmmu.captures.capture import Capture
@@ -63,7 +63,7 @@ class Hunt:
             shutil.rmtree(old, ignore_errors=True)
         for guest in guests:
             if self.draws:
-                take_from_cpu(guest)
+                draw_for(guest)
             guest.save(folder)
         scripts = [folder / f"{guest.name}.kvs" for guest in guests]
         failures = machine.run(self.place, scripts, self.host, raw, lambda _line: None, {})

@@ -17,7 +17,7 @@ from shadowmmu.trace import events as e
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "capture"))
 
 import capture as driver
-from kit.draws import ADDRESS_BITS, CPUS, PARAMETERS, host_for, take_from_cpu
+from kit.draws import ADDRESS_BITS, CPUS, PARAMETERS, draw_for, host_for
 from kit.guest import P32, P64, PAE32
 from kit.hunt import Hunt
 from kit.random_l2 import RandomNested
@@ -99,8 +99,8 @@ def test_hosts_and_guests_cpus_are_drawn():
     assert all((f"phys-bits={host.address_bits}" in host.cpu) == bool(host.address_bits) for host in hosts)
     guests = [RandomNested(f"n32_{seed}", P32, seed) for seed in range(60)]
     for guest in guests:
-        take_from_cpu(guest)
-    assert {tuple(guest.cpu) for guest in guests} == set(CPUS)
+        draw_for(guest)
+    assert {tuple(guest.cpu) for guest in guests} == set(CPUS) and {guest.busy for guest in guests} == {True, False}
 
 
 def test_a_hunt_draws_a_host_for_each_boot_and_a_cpu_for_each_guest(tmp_path, monkeypatch, capsys):

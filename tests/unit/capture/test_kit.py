@@ -134,7 +134,7 @@ HOSTS = {
     "edges_nx": "npt=0 kvm=tdp_mmu=1 kvm=nx_huge_pages=force", "split_off": "npt=1 kvm=tdp_mmu=1 kvm=eager_page_split=0",
     "no_1g": "npt=0 kvm=tdp_mmu=1", "intel": "npt=0 kvm=tdp_mmu=1", "wild": "npt=0 kvm=tdp_mmu=1", "two_roots": "npt=0 kvm=tdp_mmu=1",
     "image": "npt=0 kvm=tdp_mmu=1", "no_mmio_caching": "npt=0 kvm=tdp_mmu=1 kvm=mmio_caching=0", "edges_nested_tdp0": "npt=1 kvm=tdp_mmu=0",
-    "linux_6_12": "npt=0 kvm=tdp_mmu=1", "linux_6_12_nested": "npt=1 kvm=tdp_mmu=1",
+    "resched": "npt=0 kvm=tdp_mmu=1", "linux_6_12": "npt=0 kvm=tdp_mmu=1", "linux_6_12_nested": "npt=1 kvm=tdp_mmu=1",
 }  # fmt: skip
 LACKING = {"no_1g": "nofeature 80000001 edx 26", "intel": "vendor GenuineIntel", "wild": "physbits 36"}
 
@@ -154,6 +154,7 @@ def test_guests_of_captures_are_made_anew(name, tmp_path):
         assert lines.count("run") == len(original.guest.host_script) + 1 and lines.count("vcpu") == original.vcpus
         assert LACKING.get(name, "physbits 40") in lines and ("find" in lines) == (name == "image")
         assert ("noquirks 80" in lines) == (original.setup.quirks_off == 0x80)
+        assert ("busy" in lines) == (name == "resched")
         assert known_words() >= {line.split()[0] for line in lines}
 
 
