@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,7 @@
 
 #define LOOK 10			/* seconds from one look at the guest to the next */
 #define PATIENCE 5000		/* ticks without a word of the guest, 20 s of a machine that gets all it wants; a wrong one may loop for ever */
+#define MOMENT 100		/* microseconds */
 #define TSS_ADDRESS 0xfffbd000	/* where KVM may put its own real-mode TSS: above all guest memory */
 #define MMIO_BYTE 0x5a		/* what a read of no memory gives */
 
@@ -230,7 +232,8 @@ static void do_vcpu(char *arguments)
 	mark("H vcpu ready");
 }
 
-/* busy: from here on another task wants the CPU, which KVM may have to leave in the midst of what it does */
+/* busy: from here on another task, which goes first, wants the CPU every moment, so that KVM has to leave it in the midst of what it
+ * does. Before `vm`: a fork makes memory that is there already read-only until it is written. */
 static void do_busy(char *arguments)
 {
 	(void)arguments;
@@ -241,8 +244,10 @@ static void do_busy(char *arguments)
 	if (other)
 		return;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){ .sched_priority = 1 }))
+		die("SCHED_FIFO");
 	while (getppid() == runner)
-		;
+		usleep(MOMENT);
 	_exit(0);
 }
 

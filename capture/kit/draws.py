@@ -32,6 +32,6 @@ def host_for(host: Host, seed: int) -> Host:
 
 def draw_for(guest: BySeed) -> None:
     """What its CPU lacks, and whether it has that to itself."""
-    drawn = random.Random(f"cpu {guest.name} {guest.seed}")
+    drawn = random.Random(f"cpu {guest.mode.tag} {guest.seed}")
     guest.make_otherwise(drawn.choice(CPUS), ())
     guest.busy = drawn.random() < BUSY

@@ -177,14 +177,14 @@ class Guest(Programme):
         (folder / f"{self.name}.kvs").write_text("\n".join(self._runner_script(image)) + "\n")
 
     def _runner_script(self, image: list[dict[str, Any]]) -> list[str]:
-        lines = ["vm"]
+        lines = ["busy", "vm"] if self.busy else ["vm"]
         lines += [f"slot {slot.id} {slot.flags:x} {slot.gpa:x} {slot.size:x} {slot.backing}" for slot in self.slots]
         lines += [f"load {part['gpa']:x} {part['file']}" for part in image]
         lines += self.cpu
         for state in (self.entry_state, *self.other_vcpus):
             lines += ["vcpu", "state " + " ".join(f"{key}={value:#x}" for key, value in state.items())]
         lines += ["on 0"] if self.other_vcpus else []
-        lines += [f"dumpeach {self.dump_each_op:d}", *(["busy"] if self.busy else []), *(["find"] if self.stepped else []), "stats before"]
+        lines += [f"dumpeach {self.dump_each_op:d}", *(["find"] if self.stepped else []), "stats before"]
         for commands in self.script:
             lines += ["run", *commands]
         return [*lines, "run"]

@@ -13,6 +13,8 @@ from kit.random_guest import RandomGuest, Step
 
 SHARED, SHARED_MEMORY = 0x203_0000, 0x600_0000
 """Slot 4: the memory of the first data pages once more."""
+GIANT = 2 * HIGH
+"""Where 1 GiB pages are mapped, by guests that have them."""
 POOL = 6
 """Pages that are tables of any level."""
 USED = 16
@@ -101,14 +103,19 @@ class WildGuest(RandomGuest):
         self.read(va)
 
     def _giant(self) -> None:
-        """A 1 GiB page over all of the guest's memory, its tables too, in place of the tables of an address; or these again."""
-        root = self.random.choice(self.roots)
-        tables = root.get(HIGH, 3)
-        self.edit_flush(root, HIGH, 3, self.random.choice((tables, ALL | PS, ALL | PS, ALL | PS | A | D, P | U | PS, ALL | PS | NX)))
+        """A 1 GiB page over all of the guest's memory, its tables too, or another, or none."""
+        entry = self.random.choice((ALL | PS, ALL | PS, ALL | PS | A | D, P | U | PS, ALL | PS | NX, 0))
+        self.edit_flush(self.random.choice(self.roots), GIANT, 3, entry)
         for _ in range(self.random.randrange(1, 4)):
-            self.read(HIGH + frame(self.random.randrange(16)), "through the 1 GiB page, or a table's")
+            self.read(GIANT + self._in_memory(), "through the 1 GiB page")
         if self.random.random() < 0.5:
-            self.write(HIGH + frame(self.random.randrange(16)) + 4, self._value())
+            self._store_entry(GIANT + self._in_memory(), self._pool_entry(), "through the 1 GiB page")
+
+    def _in_memory(self) -> int:
+        """Data, or an entry of a table."""
+        if self.random.random() < 0.5:
+            return frame(self.random.randrange(16)) + 16
+        return self.random.choice(self.pool) + self.random.randrange(USED) * self.form.entry_size
 
     # --- what the VMM does with it
 

@@ -8,8 +8,10 @@ import pytest
 from judged import judge
 
 from shadowmmu.captures.find import find
+from shadowmmu.captures.lookahead import dumped_while_aged
 from shadowmmu.captures.validate import AGED
 from shadowmmu.check.audit import audit
+from shadowmmu.check.replay import observe
 from shadowmmu.check.replay.replay import Replay, replay
 from shadowmmu.check.rerun.rerun import rerun
 from shadowmmu.cli.main import main
@@ -125,6 +127,16 @@ def test_what_the_host_ages_is_an_input():
     assert replay(capture).ok
     found = replay(msgspec.structs.replace(capture, events=unaged)).divergence
     assert found is not None and found.what.startswith("dump before-op-74: level 1 entry 000 is 30d5a05 in the kernel")
+
+
+def test_a_dump_that_was_taken_while_the_host_aged_tells_nothing_of_a(monkeypatch):
+    """Its entries have A still, and those of the next one have not; taken over it would be there again."""
+    capture = find("wild/pae_wild1001")[0].load()
+    assert dumped_while_aged(capture.events) >= {30}
+    assert replay(capture).ok
+    monkeypatch.setattr(observe, "dumped_while_aged", lambda _events: frozenset())
+    found = replay(capture).divergence
+    assert found is not None and found.what.startswith("dump before-op-22: level 1 entry 01b is fa1ba41 in the kernel")
 
 
 @pytest.mark.parametrize("one", POSTED, ids=lambda one: one.name)

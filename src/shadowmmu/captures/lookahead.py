@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from shadowmmu.captures.markers import parse
+from shadowmmu.captures.validate import AGED
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.x86.msr import EFER
@@ -63,3 +65,17 @@ def rescheduled_faults(events: Sequence[AnyEvent]) -> dict[int, int]:
     """Of the faults of a capture, counted from 1, those in which another task wanted the CPU: behind how many synced pages."""
     faults = (at for at, event in enumerate(events) if isinstance(event, e.MmuPageFault))
     return {number: synced for number, at in enumerate(faults, 1) if (synced := synced_before_reschedule(events, at))}
+
+
+def dumped_while_aged(events: Sequence[AnyEvent]) -> frozenset[int]:
+    """Of the guest's words those, by number, before which the host looked which of its pages are in use. The tables were dumped about
+    then, and no event tells which came first."""
+    found, aged = set[int](), False
+    for event in events:
+        if isinstance(event, e.Exit):
+            aged = False
+        elif isinstance(event, e.Other):
+            aged = aged or event.ev == AGED
+        elif isinstance(event, e.Marker) and aged and "seq" in (mark := parse(event)):
+            found.add(mark["seq"])
+    return frozenset(found)

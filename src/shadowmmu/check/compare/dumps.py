@@ -15,7 +15,7 @@ from shadowmmu.hardware.path import path
 from shadowmmu.trace.fields import FRAME_BITS
 from shadowmmu.x86.pte import Pte
 
-P, LARGE, PRESENT = int(Pte.PRESENT), int(Pte.PAGE_SIZE), int(Spte.MMU_PRESENT)
+P, LARGE, PRESENT, ACCESSED = int(Pte.PRESENT), int(Pte.PAGE_SIZE), int(Spte.MMU_PRESENT), int(Pte.ACCESSED)
 NOTHING = 0, int(Spte.NONPRESENT_BIT_63)
 """Entries in which there is nothing, on one kernel or another."""
 _SOFT = 0xFFF0_0000_0000_0000
@@ -32,14 +32,16 @@ class DumpComparison:
     """One dump against the tables below one root.
 
     `cpu_bits`: those that the captured CPU set on its own, and ours did not: they are taken over. One that we have and the
-    kernel has not is a difference.
+    kernel has not is a difference. Of a dump that was taken while the host `aged` pages A tells nothing: it was cleared before, or
+    after.
     """
 
-    def __init__(self, vm: Vm, matcher: Matcher, dump: Dump, cpu_bits: int = CPU_BITS) -> None:
+    def __init__(self, vm: Vm, matcher: Matcher, dump: Dump, cpu_bits: int = CPU_BITS, aged: bool = False) -> None:
         self.vm = vm
         self.matcher = matcher
         self.dump = dump
         self.cpu_bits = cpu_bits
+        self.unknown = ACCESSED if aged else 0
         self.theirs: dict[int, dict[int, int]] = {}
         for entry in dump.entries:
             self.theirs.setdefault(entry.table & FRAME_BITS, {})[entry.index] = entry.value
@@ -79,12 +81,13 @@ class DumpComparison:
             if not is_link(engine, level) or (kernel ^ engine) & ~FRAME_BITS & ~ignore:
                 return Difference(f"{where} is {kernel:x} in the kernel, {engine:x} here", table)
             return self._table(kernel, engine, level - 1)
-        lost = engine & self.cpu_bits & ~kernel if kernel & PRESENT else 0
-        if lost or not self.matcher.leaf(kernel, engine, self.cpu_bits):
+        lost = engine & self.cpu_bits & ~self.unknown & ~kernel if kernel & PRESENT else 0
+        if lost or not self.matcher.leaf(kernel, engine, self.cpu_bits | self.unknown):
             return Difference(f"{where} is {kernel:x} in the kernel, {engine:x} here", table)
-        if kernel & PRESENT and kernel & self.cpu_bits & ~engine:
+        marked = kernel & self.cpu_bits & ~self.unknown & ~engine
+        if kernel & PRESENT and marked:
             self.taken_over += 1
-            self.vm.write_host(table + 8 * index, (engine | kernel & self.cpu_bits).to_bytes(8, "little"))
+            self.vm.write_host(table + 8 * index, (engine | marked).to_bytes(8, "little"))
         return None
 
 

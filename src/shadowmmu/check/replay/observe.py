@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from shadowmmu.captures.capture import Dump
+from shadowmmu.captures.lookahead import dumped_while_aged
 from shadowmmu.captures.markers import Mark, parse
 from shadowmmu.check.compare.counters import compare_counters
 from shadowmmu.check.compare.dumps import DumpComparison
@@ -28,6 +29,7 @@ class Observer:
         self.dumps = {dump.seq: dump for dump in capture.dumps if dump.tag != FINAL}
         """Those still to come, by the guest's marker that they were taken at."""
         self.last_dump = next((dump for dump in capture.dumps if dump.tag == FINAL), None)
+        self.aged = dumped_while_aged(capture.events)
         self.counters = {counters.tag: counters.values for counters in capture.counters}
         self.expects_value = False
         """The value that the guest tells next was loaded from memory by the present operation."""
@@ -126,7 +128,7 @@ class Observer:
             return
         if dump.level != cpu.level:
             raise replay.diverge(f"dump {dump.tag}: the kernel's root has level {dump.level}, ours {cpu.level}")
-        comparison = DumpComparison(replay.vm, replay.side.matcher, dump)
+        comparison = DumpComparison(replay.vm, replay.side.matcher, dump, aged=dump.seq in self.aged)
         found = comparison.run(cpu.root)
         if found:
             raise replay.diverge(f"dump {dump.tag}: {found.text}", page_at(replay.vm, found.table))

@@ -7,6 +7,7 @@ from collections import Counter
 
 from shadowmmu import EngineError, TripleFault
 from shadowmmu.captures.capture import Capture, Dump
+from shadowmmu.captures.lookahead import dumped_while_aged
 from shadowmmu.captures.markers import parse
 from shadowmmu.captures.programme import in_words
 from shadowmmu.check.compare.counters import compare_counters
@@ -65,6 +66,7 @@ class Rerun:
         self._past: list[Row] = []
         self._ops = {op.i: op for op in capture.guest.ops}
         self._dumps = {dump.seq: dump for dump in capture.dumps if dump.tag != FINAL}
+        self._aged = dumped_while_aged(capture.events)
         self._counters = {counters.tag: counters.values for counters in capture.counters}
         self._diverged: Diverged | None = None
         self._rootless = False
@@ -227,7 +229,7 @@ class Rerun:
 
     def _compare_entries(self, dump: Dump, root: int) -> tuple[int, Difference | None]:
         """Of nested tables what the captured CPU marked is taken over: ours does not set A in their last level."""
-        comparison = DumpComparison(self.vmm.vm, self.matcher, dump, CPU_BITS if self.vmm.vm.tdp else 0)
+        comparison = DumpComparison(self.vmm.vm, self.matcher, dump, CPU_BITS if self.vmm.vm.tdp else 0, dump.seq in self._aged)
         found = comparison.run(root)
         if comparison.taken_over:
             self.vmm.cpu.adapted[NESTED_ACCESSED] += comparison.taken_over
