@@ -131,7 +131,7 @@ def test_what_the_host_ages_is_an_input():
 
 def test_a_dump_that_was_taken_while_the_host_aged_tells_nothing_of_a(monkeypatch):
     """Its entries have A still, and those of the next one have not; taken over it would be there again."""
-    capture = find("wild/pae_wild1001")[0].load()
+    capture = find("linux_7_3_aged/pae_wild1001")[0].load()
     assert dumped_while_aged(capture.events) >= {30}
     assert replay(capture).ok
     monkeypatch.setattr(observe, "dumped_while_aged", lambda _events: frozenset())
