@@ -13,7 +13,7 @@ from shadowmmu.runs.explained.commonest import keep_commonest
 from shadowmmu.runs.explained.explanation import Explanation, RoleSeen
 from shadowmmu.runs.explained.faults import MOST_STEPS
 from shadowmmu.runs.explained.followed import SHOWN, Cpu, Followed
-from shadowmmu.runs.explained.kinds import FOLLOWS, STARTS
+from shadowmmu.runs.explained.kinds import PLANS
 from shadowmmu.runs.explained.pages import Pages
 from shadowmmu.runs.explained.table_tree import MOST_TREES, trees_of
 from shadowmmu.runs.explained.walks import Walks
@@ -111,28 +111,36 @@ class Explainer(Followed):
     # --- one event
 
     def _event(self, event: AnyEvent) -> None:
-        vm, _ = self.place
         cpu = self.cpus.get(self.place)
         if cpu is None:
-            cpu = self.cpus[self.place] = Cpu(self.requests_have_gfns)
-        kind = type(event)
+            cpu = self.cpus[self.place] = Cpu(self.requests_have_gfns, self.nested_paging)
+            self._is_alone(self.place[0])
         if self.ordered:
-            starts = STARTS.get(kind)
-            if starts is not None:
-                starts(self, cpu, event)
-            if cpu.fault is not None:
-                cpu.fault.take(event)
-            cpu.order.ept = self.ept
-            missing = cpu.order.take(event)
-            if missing:
-                self.found(self.number, missing)
-            follow = FOLLOWS.get(kind)
-            if follow is not None:
-                follow(self, vm, cpu, event)
-            origin = self.rule_of(cpu, event)
-            if cpu.fault is not None and len(cpu.fault.steps) < MOST_STEPS:
-                cpu.fault.steps.append((self.number, event, origin))
+            self._in_order(cpu, event)
         cpu.before.append(event)
+
+    def _is_alone(self, vm: int) -> None:
+        """Whether the VM has one vCPU; a thread that has said none may not be one."""
+        vcpus = [cpu for (place, vcpu), cpu in self.cpus.items() if place == vm and vcpu >= 0]
+        for cpu in vcpus:
+            cpu.order.alone = len(vcpus) == 1
+
+    def _in_order(self, cpu: Cpu, event: AnyEvent) -> None:
+        starts, changes, checked, follows = PLANS[type(event)]
+        if starts is not None:
+            starts(self, cpu, event)
+        fault = cpu.fault
+        if fault is not None:
+            fault.events += 1
+            if changes is not None:
+                changes(fault, event)
+        if checked and (missing := cpu.order.take(event)):
+            self.found(self.number, missing)
+        if follows is not None:
+            follows(self, self.place[0], cpu, event)
+        origin = self.rule_of(cpu, event)
+        if fault is not None and len(fault.steps) < MOST_STEPS:
+            fault.steps.append((self.number, event, origin))
 
     def _lose_order(self) -> None:
         """Lines were counted: one by one they tell nothing of what follows what."""

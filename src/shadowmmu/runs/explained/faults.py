@@ -65,12 +65,6 @@ class Fault(msgspec.Struct, gc=False):
     steps: list[tuple[int, AnyEvent, Origin]] = []
     """The first of its events, with their rules."""
 
-    def take(self, event: AnyEvent) -> None:
-        self.events += 1
-        change = _CHANGES.get(type(event))
-        if change is not None:
-            change(self, event)
-
     @property
     def outcome(self) -> str:
         if self.fast:
@@ -160,9 +154,10 @@ def _emulated(fault: Fault, _: AnyEvent) -> None:
     fault.emulated = True
 
 
-_CHANGES: dict[type[AnyEvent], Callable[[Fault, Any], None]] = {
+CHANGES: dict[type[AnyEvent], Callable[[Fault, Any], None]] = {
     e.Walk: _walk, e.PagingElement: _element, e.WalkerError: _refused, e.SpteRequested: _requested, e.SetSpte: _set, e.GetPage: _got,
     e.PrepareZapPage: _zapped, e.SyncPage: _synced, e.UnsyncPage: _unsynced, e.FastPageFault: _fast, e.MarkMmioSpte: _mmio,
     e.HandleMmioPageFault: _mmio, e.EmulateInsn: _emulated, e.PteWrite: _emulated, e.UnprotectPage: _unprotected,
     e.UnprotectGfn: _unprotected,
 }  # fmt: skip
+"""What each kind of event adds to the fault that is under way."""

@@ -13,6 +13,7 @@ from shadowmmu.runs.explained.order import RESERVED, Order
 from shadowmmu.runs.explained.pages import Pages
 from shadowmmu.runs.explained.vms import Threads
 from shadowmmu.runs.explained.walks import Walks
+from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.ftrace.access import access_of, access_of_ept
 from shadowmmu.trace.ftrace.guess import Kernel
@@ -32,8 +33,10 @@ GFNS_ARE_REQUESTED = (5, 16)
 class Cpu:
     """What is under way on one vCPU."""
 
-    def __init__(self, requests_have_gfns: bool) -> None:
+    def __init__(self, requests_have_gfns: bool, nested_paging: bool) -> None:
         self.before: deque[AnyEvent] = deque(maxlen=WINDOW)
+        self.around = Around(e.MmuUnload(), self.before, (), nested_paging)
+        """The present event among them."""
         self.walks = Walks()
         self.order = Order(self.walks, requests_have_gfns)
         self.fault: Fault | None = None
@@ -69,7 +72,8 @@ class Followed:
     def rule_of(self, cpu: Cpu, event: AnyEvent) -> Origin:
         origin = ALWAYS.get(type(event))
         if origin is None:
-            around = Around(event, cpu.before, (), self.nested_paging, cpu.in_l2)
+            around = cpu.around
+            around.event, around.in_l2 = event, cpu.in_l2
             origin = origin_of(around) if cpu.probed else origin_by_tracepoints(around)
         seen = self.rules.get(id(origin))
         if seen is None:

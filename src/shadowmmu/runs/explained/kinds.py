@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from shadowmmu.captures.markers import CLOSED_VM, CREATES_VM
 from shadowmmu.engine.arena.role import Role
+from shadowmmu.runs.explained.faults import CHANGES
 from shadowmmu.runs.explained.followed import Cpu, Followed
+from shadowmmu.runs.explained.order import CHECKS
 from shadowmmu.runs.explained.pages import Pages
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
@@ -58,6 +60,7 @@ def _fast(seen: Followed, cpu: Cpu, event: e.FastPageFault) -> None:
 
 def _entry(seen: Followed, cpu: Cpu, _: e.VmEntry) -> None:
     seen.end_fault(cpu)
+    cpu.order.ept = seen.ept
 
 
 STARTS: dict[type[Any], Any] = {
@@ -166,3 +169,15 @@ FOLLOWS: dict[type[Any], Any] = {
     e.SetSpte: _set, e.Walk: _begin_walk, e.Other: _unnamed, e.PagingElement: _step, e.Cr: _cr3, e.NewPgd: _new_pgd, e.LoadPgd: _load_pgd,
     e.VmEntry: _goes_on, e.Exit: _goes_on, e.MmuPageFault: _goes_on, e.PageFault: _goes_on,
 }  # fmt: skip
+
+
+class Plan(NamedTuple):
+    """All that one kind of event means, looked up once. `checked`: something must stand before it."""
+
+    starts: Any
+    changes: Any
+    checked: bool
+    follows: Any
+
+
+PLANS = {kind: Plan(STARTS.get(kind), CHANGES.get(kind), kind in CHECKS, FOLLOWS.get(kind)) for kind in AnyEvent.__args__}

@@ -14,7 +14,7 @@ from shadowmmu.runs.explained.walks import Walks
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 
-WRITE, RESERVED, DIRECT, MINUS = 2, 8, int(Role.DIRECT), 1 << 63
+PRESENT, WRITE, RESERVED, DIRECT, MINUS = 1, 2, 8, int(Role.DIRECT), 1 << 63
 HANDLED = ("kvm_pio", "kvm_userspace_exit", "kvm_cpuid", "kvm_hypercall")
 """Events of the vCPU loop that come behind an exit only; writes of MSRs may be done before it is told."""
 
@@ -30,6 +30,8 @@ class Order:
         self.seen: set[type[AnyEvent]] = set()
         self.ept = False
         """Some walks may be of entries of an EPT."""
+        self.alone = True
+        """No other vCPU may set an entry meanwhile."""
         self.requests_have_gfns = requests_have_gfns
         self.forget()
 
@@ -54,16 +56,18 @@ class Order:
         """An entry that was requested, and is not told to be set yet."""
         self.new_table = False
         """The table that it lies in was made for it: it must be set."""
+        self.empty = 0
+        """The level of a page that was made for the fault: nothing hangs below it until the next page, of the next level, does."""
         self.writes = True
         """The fault under way may be of a write."""
+        self.absent = False
+        """The CPU met no present entry, and no page was linked since: the one that it wants is not there."""
 
     def take(self, event: AnyEvent) -> str:
+        """An event of a kind that is in CHECKS."""
         kind = type(event)
-        check = _CHECKS.get(kind)
-        if check is None:
-            return ""
         unfinished = self.walk_is_over() if kind in _BEHIND_WALKS else ""
-        what = check(self, event)
+        what = CHECKS[kind](self, event)
         self.seen.add(kind)
         return unfinished or what
 
@@ -114,6 +118,7 @@ def _page_fault(order: Order, event: e.PageFault) -> str:
     missing = _handled(order, event)
     order.fault = e.PageFault
     order.writes = bool(event.error_code & WRITE)
+    order.absent = order.alone and not order.ept and not event.error_code & PRESENT
     return missing
 
 
@@ -153,17 +158,22 @@ def _requested(order: Order, event: e.SpteRequested) -> str:
 
 
 def _not_set(order: Order) -> str:
-    """Something else follows an entry that was requested in a new table, where nothing can have been before."""
+    """Something else follows an entry that was requested where nothing can have been before: in a new table, or the CPU met nothing."""
     wanted, order.wanted = order.wanted, None
-    if wanted is None or not order.new_table or not order.whole or not order.has(e.SetSpte):
+    if wanted is None or not (order.new_table or order.absent) or not order.whole or not order.has(e.SetSpte):
         return ""
-    return f"an entry of gfn {int(wanted.gfn):x} was requested in a new table, and none is set"
+    return f"an entry of gfn {int(wanted.gfn):x} was requested where none was, and none is set"
 
 
 def _got(order: Order, event: e.GetPage) -> str:
     """Tables of the guest come before what is requested, direct ones behind it. A root may be loaded at any time."""
     direct, level = bool(event.role & DIRECT), int(event.role) & 15
     order.new_table = bool(event.created) and level == 1
+    order.absent &= order.new_table
+    missing = _skipped(order, level + 1)
+    order.empty = level if event.created and order.fault is not None else 0
+    if missing:
+        return missing
     if level != 1 or not order.whole or order.nested or order.fault is None or not order.has(e.SpteRequested):
         return ""
     if direct and not order.requested:
@@ -173,6 +183,14 @@ def _got(order: Order, event: e.GetPage) -> str:
     return ""
 
 
+def _skipped(order: Order, table: int) -> str:
+    """What comes behind a new page lies in it: an entry, or the page of the next level. `table`: the level of the table it does lie in."""
+    empty, order.empty = order.empty, 0
+    if empty <= table or not order.whole or order.nested or not order.has(e.GetPage):
+        return ""
+    return f"a page of level {empty} is made for a fault, and that of level {empty - 1} below it is missing"
+
+
 def _marked(order: Order, _: e.MarkMmioSpte) -> str:
     order.wanted = None
     return ""
@@ -180,8 +198,11 @@ def _marked(order: Order, _: e.MarkMmioSpte) -> str:
 
 def _set(order: Order, event: e.SetSpte) -> str:
     wanted, order.wanted = order.wanted, None
+    missing = _skipped(order, int(event.level)) if wanted is not None else ""
+    if missing:
+        return missing
     # One that is there already, for want of W, is not set again: what is then told first was prefetched.
-    sure = order.whole and order.requests_have_gfns and (order.new_table or not order.writes)
+    sure = order.whole and order.requests_have_gfns and (order.new_table or order.absent or not order.writes)
     if wanted is not None and sure and 1 <= event.level <= 3:
         shift = 9 * (int(event.level) - 1)
         if int(wanted.gfn) >> shift != int(event.gfn) >> shift:
@@ -231,7 +252,7 @@ def _nested(order: Order, _: AnyEvent) -> str:
     return ""
 
 
-_CHECKS: dict[type[Any], Callable[[Order, Any], str]] = {
+CHECKS: dict[type[Any], Callable[[Order, Any], str]] = {
     e.Exit: _exit, e.VmEntry: _entry, e.PageFault: _page_fault, e.MmuPageFault: _mmu_page_fault, e.MmuPageFaultRet: _returned,
     e.Walk: _handled, e.PagingElement: _element, e.SpteRequested: _requested, e.SetSpte: _set, e.EmulateInsn: _emulated,
     e.FastPageFault: _handled, e.Cr: _handled, e.Invlpg: _emulated, e.InvalidateGva: _emulated, e.NestedVmenter: _nested,

@@ -91,13 +91,11 @@ def _of_lines(chunks: Chunks, name: str, kernel: Kernel | None, progress: Progre
     explainer = Explainer(known)
     layout: Layout = layout_of(known.version)
 
-    def lines() -> Iterator[str]:
+    try:
         for some in lines_of(chunks):
             progress(reader.lines, chunks.read, chunks.size)
-            yield from some
-
-    try:
-        explainer.read(reader.read(lines()))
+            explainer.read(list(reader.read_some(some)))  # by turns: reading and following each have the CPU's cache to themselves
+        explainer.read(reader.end())
     except KeyboardInterrupt:
         if not name.startswith("standard"):
             raise

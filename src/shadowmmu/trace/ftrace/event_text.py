@@ -179,11 +179,14 @@ PROBES = frozenset(
 """Probes on the MMU's entry points, as the capture kit sets them."""
 
 
+_WANTED = {name: [field for field in CLASSES[name].__struct_fields__ if field != "vcpu"] for name in PROBES}
+
+
 def read_probe(name: str, text: str) -> AnyEvent | None:
     """An event of a kprobe: `(function+0x0/0x1c0 [kvm]) roots=0x1`."""
-    cls = CLASSES[name]
-    wanted = [field for field in cls.__struct_fields__ if field != "vcpu"]
-    told = {field: int(value, 16 if value.startswith("0x") else 10) for field, value in _ARGUMENT.findall(text)}
-    if not told.keys() >= set(wanted):
+    wanted = _WANTED[name]
+    told = {field: int(value, 16 if value.startswith("0x") else 10) for field, value in _ARGUMENT.findall(text)} if wanted else {}
+    try:
+        return CLASSES[name](**{field: told[field] for field in wanted})  # type: ignore[return-value]
+    except KeyError:
         return None
-    return cls(**{field: told[field] for field in wanted})  # type: ignore[return-value]

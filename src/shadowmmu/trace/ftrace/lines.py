@@ -12,6 +12,8 @@ HEAD = re.compile(
     r"\s*(?:(\S.*?)(?:-|(?<!\s)\s+)(\d{1,10})(?:/\d+)?\s+)?(?:\(\s*[-\d]+\)\s+)?\[(\d{2,4})\]\s+(?:\S{4,6}\s+)?(\d{1,20}(?:\.\d{1,9})?):\s+(?:\d+\s+)?(?:\w{1,64}:)?(\w{1,64}):\s*(.*)"
 )
 """Task, its number, CPU, time, event, text. Some clocks (x86-tsc, counter) have no point."""
+PLAIN = re.compile(r" *([^ \[][^\[]*)-(\d{1,10}) +\[(\d{2,4})\] +(?:\S{4,6} +)?(\d{1,20}\.\d{1,9}): +(?:\w{1,64}:)?(\w{1,64}): *(.*)")
+"""What most of them look like: no part of it is tried twice."""
 DUMP = re.compile(
     r"\s*(?:\[\s*\d+\.\d+\]\s*)?(\S.{0,15}?)-(\d{1,10})\s+(\d{1,4})[^\s\d]\S{3,4}\s+(\d{1,20})us[^\w:]?\s*:\s+(\w{1,64}):\s*(.*)"
 )
@@ -46,7 +48,7 @@ COUNT = re.compile(r"\s*(\d{1,12})\s+")
 _QUOTE = re.compile(r"\s*(?:>[> ]*|\|\s)")
 
 
-class Front(msgspec.Struct, frozen=True):
+class Front(msgspec.Struct, frozen=True, gc=False):
     """Who was traced, on which CPU and when, as far as the line says. `count`: how often uniq found the line."""
 
     task: str = ""
@@ -69,9 +71,9 @@ class Unfold:
     def line(self, line: str) -> str | None:
         """The line as it was sent; None: it goes on in the next one."""
         line = line.rstrip("\r\n\0 \t")
-        if line.lstrip()[:1] in (">", "|") and (found := _QUOTE.match(line)):
+        if (">" in line or "|" in line) and (found := _QUOTE.match(line)):
             line = line[found.end() :]
-        if "=3D" in line or line.endswith(("=20", "=")):
+        if "=" in line and ("=3D" in line or line.endswith(("=20", "="))):
             self.quoted_printable = True
             if line.endswith("=") and not line.endswith("=="):
                 self._begun += line[:-1]
@@ -92,7 +94,7 @@ MAX_FOLDED = 1 << 12
 
 def split(line: str) -> tuple[Front, str, str] | None:
     """Front, event and text of a line; None: it is no event's. The text of a name that stands alone, counted, is that name."""
-    found = HEAD.match(line)
+    found = PLAIN.match(line) or HEAD.match(line)
     if found is not None:
         task, pid, cpu, time, name, text = found.groups()
         return Front(task or "", int(pid or 0), int(cpu), float(time)), name, text

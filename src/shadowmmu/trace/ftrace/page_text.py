@@ -15,6 +15,7 @@ plugin  new sp gfn 3a22e 1 q0 wux pae !nxe !wp root 0 sync                      
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import msgspec
 
@@ -22,10 +23,12 @@ from shadowmmu.engine.arena.role import Role, RoleShift
 from shadowmmu.trace.layouts import NO_READ
 
 _PAGE = re.compile(
-    r"\s*(?:(new|existing) +)?sp (?:gen ([0-9a-f]{1,16}) )?gfn ([0-9a-f]{1,16}) (l?)(\d{1,2})(?:/(\d))?"
-    r"(?: (!?pae)| ([48])-byte)? q(\d)( direct)? "
-    r"([-rwux]{3,4})( invalid)?(?: (!?)pae)?(?: !?pge)?(?: (!?)nxe)?(?: (!?)wp)?( smep)?( smap)?( smm)?(?: (!?)ad)? "
+    r"\s*(?:(new|existing) +)?sp (?:gen ([0-9a-f]{1,16}) )?gfn ([0-9a-f]{1,16}) (.{1,90}?) "
     r"root (\d{1,10}) (sync|unsync)\b\s*(new|existing)?"
+)
+_ROLE = re.compile(
+    r"(l?)(\d{1,2})(?:/(\d))?(?: (!?pae)| ([48])-byte)? q(\d)( direct)? "
+    r"([-rwux]{3,4})( invalid)?(?: (!?)pae)?(?: !?pge)?(?: (!?)nxe)?(?: (!?)wp)?( smep)?( smap)?( smm)?(?: (!?)ad)?"
 )
 UNNAMED = re.compile(r"\s*\d{1,2} q\d(?: direct)? [-rwux]{3,4}\b.* root \d{1,10} (?:un)?sync\b")
 """The plugin's words for a page that is zapped or synced: its role, and not which page it is."""
@@ -51,18 +54,24 @@ def read_page(text: str, bit_4_is_narrow: bool = True) -> PageText | None:
     found = _PAGE.match(text)
     if found is None:
         return None
-    (
-        before, gen, gfn, small_l, level, glevels, pae, size, quadrant, direct, access, invalid, plugin_pae, nx, wp, smep, smap, smm, ad,
-        root, sync, behind,
-    ) = found.groups()  # fmt: skip
-    if glevels:
-        form = 1
-    elif plugin_pae is not None:
-        form = PLUGIN
-    elif size:
-        form = 7 if len(access) == 4 else 6
-    else:
-        form = 4 if small_l else 3 if gen else 2
+    before, gen, gfn, words, root, sync, behind = found.groups()
+    told = _role(words, gen is not None, bit_4_is_narrow)
+    if told is None:
+        return None
+    form, role = told
+    how = before or behind
+    generation = 0 if gen is None else int(gen, 16 if form < 5 else 10 if gen.isdecimal() else 16)
+    return PageText(form, int(gfn, 16), role, generation, int(root), sync == "unsync", how == "new" if how else None)
+
+
+@lru_cache(1024)
+def _role(words: str, has_gen: bool, bit_4_is_narrow: bool) -> tuple[int, int] | None:
+    """The text's form and the role that it words; a trace has few of them, and each many times."""
+    found = _ROLE.fullmatch(words)
+    if found is None:
+        return None
+    small_l, level, glevels, pae, size, quadrant, direct, access, invalid, plugin_pae, nx, wp, smep, smap, smm, ad = found.groups()
+    form = _form(glevels, plugin_pae, size, access, small_l, has_gen)
     if form == 1:
         narrow = glevels == "2"
     elif form == PLUGIN:
@@ -75,9 +84,17 @@ def read_page(text: str, bit_4_is_narrow: bool = True) -> PageText | None:
     role |= (
         (smep is not None and int(Role.SMEP_ANDNOT_WP)) | (smap is not None and int(Role.SMAP_ANDNOT_WP)) | (smm is not None and 1 << 24)
     )
-    how = before or behind
-    generation = 0 if gen is None else int(gen, 16 if form < 5 else 10 if gen.isdecimal() else 16)
-    return PageText(form, int(gfn, 16), role, generation, int(root), sync == "unsync", how == "new" if how else None)
+    return form, role
+
+
+def _form(glevels: str | None, plugin_pae: str | None, size: str | None, access: str, small_l: str, has_gen: bool) -> int:
+    if glevels:
+        return 1
+    if plugin_pae is not None:
+        return PLUGIN
+    if size:
+        return 7 if len(access) == 4 else 6
+    return 4 if small_l else 3 if has_gen else 2
 
 
 def _access(letters: str) -> int:

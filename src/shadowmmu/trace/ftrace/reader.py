@@ -73,13 +73,21 @@ class LineReader:
         self._joined = 0
 
     def read(self, lines: Iterable[str]) -> Iterator[Told | Broken]:
+        """All of a trace."""
+        yield from self.read_some(lines)
+        yield from self.end()
+
+    def read_some(self, lines: Iterable[str]) -> Iterator[Told | Broken]:
+        """More lines; the last event may go on in the next."""
         for line in lines:
             self.lines += 1
             told = self._line(line)
             if told:
                 yield from told
-        if self._waiting is not None:
-            yield self._waiting
+
+    def end(self) -> Iterator[Told]:
+        """There are no more."""
+        yield from self._give_up()
 
     def _line(self, raw: str) -> Iterable[Told | Broken]:
         line = self._unfold.line(raw)
@@ -109,9 +117,9 @@ class LineReader:
     def _is_whole(self, told: Told) -> bool:
         if told.event is None:
             return False
-        if told.front.count > 1:
+        if told.name != "kvm_mmu_get_page" or told.front.count > 1:
             return True
-        return told.name != "kvm_mmu_get_page" or "new" in told.text or "existing" in told.text or "=" in told.text
+        return "new" in told.text or "existing" in told.text or "=" in told.text
 
     def _other_line(self, line: str) -> Iterator[Told | Broken]:
         """A line without an event: it may be the rest of the one before, or the front of the next."""
