@@ -16,7 +16,7 @@ from shadowmmu.cli.main import call
 from shadowmmu.errors import BadInput
 from shadowmmu.runs.explained.explain import Explainer
 from shadowmmu.runs.explained.explanation import Explanation
-from shadowmmu.runs.explained.faults import NOTHING
+from shadowmmu.runs.explained.faults import GUESTS_OWN, L1S_OWN, NOTHING
 from shadowmmu.runs.explained.source import count_file, explain_file
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
@@ -235,6 +235,16 @@ def test_below_a_new_page_nothing_hangs_yet() -> None:
     assert not faults("0x2", more=page.format(1)).anomalies
     (missing,) = faults("0x2", more=page.format(2)).anomalies
     assert missing.what == "a page of level 2 is made for a fault, and that of level 1 below it is missing"
+
+
+def test_whose_fault_it_is_and_what_it_was_for() -> None:
+    """A nested fault that L1's tables refuse is L1's; an EPT violation has no error code, whether or not its exit is told."""
+    walk = "kvm_mmu_pagetable_walk: addr 10 pferr 4 U\nkvm_mmu_paging_element: pte 0 level 4\nkvm_mmu_walker_error: pferr 4 U\n"
+    for code, outcome in (("0x100000004", L1S_OWN), ("0x4", GUESTS_OWN)):
+        told = explain_text(f"kvm_page_fault: vcpu 0 rip 0x10 address 0x10 error_code {code}\n{walk}")
+        assert told.shown[0].outcome == outcome
+    told = explain_text("kvm_page_fault: address 7f8012a8 error_code 184\nkvm_mmu_spte_requested: gfn 7f801 pfn 1c2f801 level 1\n")
+    assert told.shown[0].access == "fetch, not present"
 
 
 def test_a_writable_leaf_over_a_shadowed_table_is_found() -> None:

@@ -13,6 +13,7 @@ from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.origins.origin import Origin
 
 GUESTS_OWN = "the guest's own: its tables do not allow the access, and it gets a #PF"
+L1S_OWN = "L1's own: its nested tables do not allow the access, and it gets its L2's #VMEXIT"
 FIXED = "fixed: an entry was set"
 FAST = "fixed without the lock: only dirty logging had taken W"
 SPURIOUS = "spurious: the entry allows the access already"
@@ -28,6 +29,8 @@ IDLE = (SPURIOUS, NOTHING)
 
 
 MOST_STEPS = 24
+NESTED = 32
+"""From this bit on an error code tells where a nested fault was met."""
 
 
 class Fault(msgspec.Struct, gc=False):
@@ -70,7 +73,7 @@ class Fault(msgspec.Struct, gc=False):
         if self.fast:
             return self.fast
         if self.refused >= 0 and not self.requested:
-            return GUESTS_OWN
+            return L1S_OWN if self.code >> NESTED > 0 else GUESTS_OWN
         if self.mmio:
             return MMIO
         if self.unprotected:

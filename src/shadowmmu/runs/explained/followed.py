@@ -15,7 +15,7 @@ from shadowmmu.runs.explained.vms import Threads
 from shadowmmu.runs.explained.walks import Walks
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
-from shadowmmu.trace.ftrace.access import access_of, access_of_ept
+from shadowmmu.trace.ftrace.access import access_of, access_of_ept, is_qualification
 from shadowmmu.trace.ftrace.guess import Kernel
 from shadowmmu.trace.origins import ALWAYS, origin_of
 from shadowmmu.trace.origins.later import function_at
@@ -100,9 +100,13 @@ class Followed:
         if len(self.anomalies) < SHOWN:
             self.anomalies.append(Anomaly(number, self.line, what))
 
+    def is_of_ept(self, code: int) -> bool:
+        """It is no error code, but an exit qualification."""
+        return "EPT_VIOLATION" in self.exits or is_qualification(code)
+
     def begin_fault(self, cpu: Cpu, address: int, code: int, told: bool) -> None:
         self.end_fault(cpu)
-        reserved = code > 0 and bool(code & RESERVED) and "EPT_VIOLATION" not in self.exits
+        reserved = code > 0 and bool(code & RESERVED) and not self.is_of_ept(code)
         cpu.fault = Fault(self.number, self.line, address, code, told, reserved=reserved)
 
     def end_fault(self, cpu: Cpu, cut: bool = False) -> None:
@@ -124,7 +128,7 @@ class Followed:
             ]
             self.paths[key] = Path(outcome=fault.outcome, path=fault.path, count=1, first=fault.number, steps=steps)
         if len(self.shown) < SHOWN:
-            self.shown.append(_shown(fault, "EPT_VIOLATION" in self.exits))
+            self.shown.append(_shown(fault, self.is_of_ept(fault.code)))
         self.answers(self.place[0]).fault(fault)
 
 

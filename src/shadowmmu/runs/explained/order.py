@@ -13,6 +13,7 @@ from shadowmmu.engine.arena.role import Role
 from shadowmmu.runs.explained.walks import Walks
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
+from shadowmmu.trace.ftrace.access import is_qualification
 
 PRESENT, WRITE, RESERVED, DIRECT, MINUS = 1, 2, 8, int(Role.DIRECT), 1 << 63
 HANDLED = ("kvm_pio", "kvm_userspace_exit", "kvm_cpuid", "kvm_hypercall")
@@ -118,7 +119,7 @@ def _page_fault(order: Order, event: e.PageFault) -> str:
     missing = _handled(order, event)
     order.fault = e.PageFault
     order.writes = bool(event.error_code & WRITE)
-    order.absent = order.alone and not order.ept and not event.error_code & PRESENT
+    order.absent = order.alone and not order.ept and not is_qualification(int(event.error_code)) and not event.error_code & PRESENT
     return missing
 
 

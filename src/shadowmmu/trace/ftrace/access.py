@@ -10,6 +10,15 @@ _MORE = (
 )  # fmt: skip
 
 
+_GVA_VALID = 1 << 7
+"""In an exit qualification: VMX tells the linear address. No error code has the bit."""
+
+
+def is_qualification(code: int) -> bool:
+    """Whether kvm_page_fault tells an EPT violation's exit qualification in the place of an error code."""
+    return bool(code & _GVA_VALID)
+
+
 def access_of(code: int) -> str:
     """What an error code says (SDM vol. 3 section 4.7, APM vol. 2 section 15.25.6, and KVM's own bits)."""
     kind = "fetch" if code & _FETCH else "write" if code & _WRITE else "read"
