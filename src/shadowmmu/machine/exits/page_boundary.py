@@ -8,10 +8,10 @@ to that one.
 
 from contextlib import suppress
 
-from iced_x86 import Code, Decoder
+from iced_x86 import Code, Decoder, FlowControl
 
 from shadowmmu.machine.emulator.decode import Fetcher, bitness
-from shadowmmu.machine.memory.guest_tables import path_of, read_physical
+from shadowmmu.machine.memory.guest_tables import l1_physical, path_of, read_physical
 from shadowmmu.machine.memory.linear_memory import PAGE_SIZE, GuestFault, NestedFault, NoMemory
 from shadowmmu.machine.seam import Cpu, Exit, ExitKind, State
 from shadowmmu.x86.pferr import Pferr
@@ -31,8 +31,12 @@ def run_exactly(cpu: Cpu, fetcher: Fetcher) -> Exit:
         rip, stop = state.rip, _stop_of(cpu, fetcher, state, exit_)
         if stop is None:
             break
+        page = _host_page(fetcher, stop - 1)
         exit_ = cpu.run(stop)  # or to where it changes its own code, from which on this CPU translates anew, and ahead
-        cpu.all_code_changed()  # what is translated ends there
+        if page is None:
+            cpu.all_code_changed()
+        else:
+            cpu.code_changed(page, PAGE_SIZE)  # what is translated there ends at `stop`
         if exit_.kind is ExitKind.HLT and _linear(fetcher, cpu.state()) == stop:
             exit_ = cpu.run()
     return exit_
@@ -44,6 +48,15 @@ def _stop_of(cpu: Cpu, fetcher: Fetcher, state: State, exit_: Exit) -> int | Non
     if vcpu.vm.tdp:
         vcpu.cr3 = cpu.cr3
     return _instruction_in_need(fetcher, state, exit_)
+
+
+def _host_page(fetcher: Fetcher, gva: int) -> int | None:
+    """Host physical address of the page that is behind this code."""
+    vcpu = fetcher.memory.vcpu
+    gpa = path_of(vcpu, gva & -PAGE_SIZE).gpa
+    at = None if gpa is None else l1_physical(vcpu, gpa)
+    host: int | None = None if at is None else vcpu.vm.host_address(at)
+    return host
 
 
 def _may_be_early(exit_: Exit) -> bool:
@@ -73,7 +86,8 @@ def _is_of(fetcher: Fetcher, page: int, exit_: Exit) -> bool:
 
 
 def _instruction_in_need(fetcher: Fetcher, state: State, exit_: Exit) -> int | None:
-    """Linear address of the first instruction that reaches the next page, whose fetch faulted; None: it is the one at RIP."""
+    """Linear address of the first instruction that reaches the next page, whose fetch faulted; None: it is the one at RIP, or the CPU
+    has not looked so far ahead, as it ends at each jump."""
     rip = _linear(fetcher, state)
     page = (rip & -PAGE_SIZE) + PAGE_SIZE & fetcher.memory.mask
     if rip % PAGE_SIZE == 0 or page < rip or not _is_of(fetcher, page, exit_):
@@ -84,6 +98,8 @@ def _instruction_in_need(fetcher: Fetcher, state: State, exit_: Exit) -> int | N
         for instruction in Decoder(bitness(state, fetcher.memory.vcpu.efer), code, ip=rip):
             if instruction.code == Code.INVALID:
                 break
+            if instruction.flow_control != FlowControl.NEXT:
+                return None
             at = instruction.next_ip
     return None if at == rip else at
 

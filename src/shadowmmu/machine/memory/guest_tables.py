@@ -36,10 +36,15 @@ def reported_fault(vcpu: "Vcpu") -> PageFaultException:
     return fault
 
 
+def l1_physical(vcpu: "Vcpu", gpa: int) -> int | None:
+    """Where an address that is physical for the guest that runs leads in L1's memory; None: nowhere."""
+    nested = vcpu.nested_walk(gpa)
+    return gpa if nested is None else nested.gpa
+
+
 def read_physical(vcpu: "Vcpu", gpa: int, size: int) -> int | None:
     """Memory as the guest that runs sees it; None: there is none."""
-    nested = vcpu.nested_walk(gpa)
-    at = gpa if nested is None else nested.gpa
+    at = l1_physical(vcpu, gpa)
     try:
         return None if at is None else int.from_bytes(vcpu.vm.read_guest(at, size), "little")
     except GuestMemoryError:
