@@ -10,7 +10,7 @@ Each room imports only from those above it:
 * `emulator`   instructions that touch shadowed tables or memory that is not there
 * `vcpu`       `processor`, one vCPU's state and what handlers do with it: MSRs, CPUID, the event that is pending, the L2
                that runs; `deliver` takes an event through the guest's own IDT, in every mode; a `witness` is told of all;
-               `quick_faults` serves what the MMU mends at once in the CPU's hook, without Python
+               `quick_exits` serves frequent exits in the CPU's hook, without Python
 * `svm`        VMRUN and its kin, for a guest that is a hypervisor (L1): `world_switch` to L2 and back, `reflect` says
                which exits are L1's
 * `exits`      the handlers; `page_boundary` corrects where the CPU stopped, `fault_cause` says whose fault a nested

@@ -36,7 +36,7 @@ from shadowmmu.machine.unclaimed import Unclaimed
 from shadowmmu.machine.vcpu.cpuid import Cpuid, cr4_not_for
 from shadowmmu.machine.vcpu.deliver import TaskSwitch
 from shadowmmu.machine.vcpu.processor import Processor
-from shadowmmu.machine.vcpu.quick_faults import FOREVER, QuickFaults
+from shadowmmu.machine.vcpu.quick_exits import FOREVER, QuickExits
 from shadowmmu.machine.verdict import by_exit_code, by_halt
 
 MAX_EXITS = 2_000_000
@@ -53,7 +53,7 @@ class Machine:
     shadow_pages  limit of shadow pages; 0: the kernel's default
     on_output     gets the guest's output, line by line
     on_exit       called with the machine and the exit after each exit has been handled; may be set between runs. With it no
-                  exit is served in the CPU's hook (`vcpu.quick_faults`), and all else is the same
+                  exit is served in the CPU's hook (`vcpu.quick_exits`), and all else is the same
     on_look       called with the machine now and then, at least once in some thousand exits
     audit         called with the Vm after each exit; what it raises ends the run
     loaded        an image to run instead of the guest's own
@@ -135,7 +135,7 @@ class Machine:
         def guard(state: State, port: int, size: int) -> ExitKind | None:
             return guard_port(processor, state, port, size)
 
-        quick = None if self.vm.tdp else QuickFaults(vcpu)
+        quick = None if self.vm.tdp else QuickExits(vcpu)
         cpu = UnicornCpu(self.vm.host_regions(), self.ports, guard, intercepts, quick)
         cpu.set_state(loaded.state)
         self.clock.count_too(lambda: cpu.executed)
@@ -145,7 +145,7 @@ class Machine:
         mmio = MmioBus(self._unclaimed)
         if self._pc is not None:
             self._pc.mmio(number, mmio)
-        memory = GuestMemory(vcpu, self._stored, self._unclaimed, mmio, has_la57=cpuid.offers("la57"))
+        memory = GuestMemory(vcpu, self._stored, self._unclaimed, mmio, has_la57=cpuid.offers("la57"), walker=quick)
         processor = Processor(vcpu, cpu, cpuid, intercepts, memory, witness=witness, clock=self.clock, apic=apic, quick=quick)
         witness.processor = processor
         self._witnesses.append(witness)

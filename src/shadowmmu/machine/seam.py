@@ -205,12 +205,20 @@ class Places(NamedTuple):
     """Where a CPU back end has what an exit server needs: addresses in this process, which outlive the CPU's hook."""
 
     save: int
-    """C function that reads the processor context into `context`."""
+    """C function that reads the processor context into `context`; so the next."""
+    restore: int
+    """Makes it the processor's again."""
     context: int
-    error_code: int
-    """u32, in the context."""
+    gpr: int
+    """Sixteen u64, in the context; so the next."""
+    rip: int
+    """u64."""
     mode: int
-    """u8, in the context: its two lowest bits are the CPL."""
+    """u8: its two lowest bits are the CPL, bit 3 is the interrupt shadow."""
+    segments: int
+    """Of 24 bytes, as `UnicornCpu` has them: ES, CS, SS, DS, FS, GS, LDTR, TR, GDTR, IDTR."""
+    error_code: int
+    """u32."""
     address: int
     """u64: EXITINFO2."""
     executed: int
@@ -219,14 +227,20 @@ class Places(NamedTuple):
     """u64: the CPU stops when so many have been executed."""
     reg_read: int
     """C function that reads a register by its number."""
+    reg_write: int
+    """The same to write one."""
     flags_register: int
     """The number of EFLAGS, which is no address."""
+    root_register: int
+    """That of CR3; a load of it drops every translation."""
+    stop: int
+    """C function: the CPU stops before the guest's next instruction."""
     slow: int
     """C function: the hook of all exits that are not served."""
 
 
 class ExitServer(Protocol):
-    """Compiled code that serves exits in the CPU's hook (`vcpu/quick_faults`). Addresses are of C functions and data."""
+    """Compiled code that serves exits in the CPU's hook (`vcpu/quick_exits`). Addresses are of C functions and data."""
 
     @property
     def hook(self) -> int:
@@ -238,8 +252,12 @@ class ExitServer(Protocol):
     def attach(self, places: "Places") -> None:
         """Before the first run."""
 
-    def set_wrap(self, wrap: int) -> None:
-        """The bits of a linear address in the mode of the next run."""
+    def prepare(self, wrap: int, root: int, plain: bool) -> None:
+        """For the next run: the bits that a linear address has, CR3, and whether it begins without an interrupt shadow."""
+
+    @property
+    def root(self) -> int:
+        """CR3 now: a server may load it."""
 
     def pause(self) -> None:
         """Serve no more in this run."""

@@ -12,6 +12,7 @@ from shadowmmu.machine.devices.exit_device import DEBUG_PORT, EXIT_PORT, DebugPo
 from shadowmmu.machine.devices.port_bus import PortBus
 from shadowmmu.machine.devices.uart import SERIAL, SerialPort, Uart
 from shadowmmu.machine.memory.cpu_memory import CpuMemory
+from shadowmmu.machine.memory.translations import Translations
 from shadowmmu.machine.memory.linear_memory import SYSTEM, WRITE, GuestFault, GuestMemory
 from shadowmmu.machine.seam import MASK64, Seg, Segment, State, System, Table
 from shadowmmu.machine.vcpu.cpuid import Cpuid
@@ -149,7 +150,7 @@ class Shadow:
         self.vcpu.enter()
         self.outcomes: list[Outcome] = []
         self.stored: list[int] = []
-        self.translations: dict[tuple[int, int], int] = {}
+        self.translations = Translations()
         self.memory = CpuMemory(self.vcpu, lambda gpa, size: None, lambda hpa, size: self.stored.append(hpa), self, self.translations)
 
     def page_fault(self, gva: int, access: int, code: int) -> Outcome:
@@ -182,17 +183,17 @@ def test_a_translation_lives_as_in_a_tlb() -> None:
     s = Shadow()
     s.memory.begin()
     s.memory.locate(0x5000, 4, SYSTEM)
-    kept = dict(s.translations)
-    assert list(kept) == [(5, SYSTEM)]
+    kept = s.translations.find(5, SYSTEM)
+    assert kept == s.vm.host_page(0x5000)
     s.memory.begin()
-    assert s.translations == kept
+    assert s.translations.find(5, SYSTEM) == kept
     s.memory.locate(0x4000_0000, 4, SYSTEM)
     s.memory.begin()
-    assert not s.translations
+    assert s.translations.find(5, SYSTEM) is None
     s.memory.locate(0x5000, 4, SYSTEM)
     s.vcpu.ac = True
     s.memory.begin()
-    assert not s.translations
+    assert s.translations.find(5, SYSTEM) is None
 
 
 def test_memory_that_is_not_there() -> None:

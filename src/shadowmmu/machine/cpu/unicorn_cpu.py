@@ -119,14 +119,21 @@ class UnicornCpu:
         server.attach(
             Places(
                 save=address_of(uclib.uc_context_save),
+                restore=address_of(uclib.uc_context_restore),
                 context=host.context_handle,
-                error_code=context + where.error_code,
+                gpr=context + where.gpr,
+                rip=context + where.rip,
                 mode=context + where.hflags,
+                segments=context + where.segments,
+                error_code=context + where.error_code,
                 address=host.exit_info_2_at,
                 executed=executed,
                 limit=limit,
                 reg_read=address_of(uclib.uc_reg_read),
+                reg_write=address_of(uclib.uc_reg_write),
                 flags_register=x86_const.UC_X86_REG_EFLAGS,
+                root_register=x86_const.UC_X86_REG_CR3,
+                stop=address_of(uclib.uc_emu_stop),
                 slow=address_of(self._slow_hook),
             )
         )
@@ -370,7 +377,7 @@ class UnicornCpu:
             start = self._prepare()
             self._captured = self._exit = None
             if self._server is not None:
-                self._server.set_wrap(self._wrap)
+                self._server.prepare(self._wrap, self._controls.cr3, plain=self._loaded_shadow is None)
             self.running = True
             try:
                 self._uc.emu_start(start, NEVER if until is None else until)
@@ -415,6 +422,8 @@ class UnicornCpu:
     def _take_cr3(self) -> bool:
         """Note the CR3 of the context. False: with shadow paging it is not the guest's to change, but a task switch did."""
         cr3 = struct.unpack_from("<Q", self._host.context, self._layout.cr3)[0]
+        if self._server is not None and self._server.root != self._controls.cr3:
+            self._controls = self._controls._replace(cr3=self._server.root)
         if self._controls.ncr3:
             self._controls = self._controls._replace(cr3=cr3)
         return bool(cr3 == self._controls.cr3)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Fetching and decoding the instruction at RIP, by iced-x86."""
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 
 from iced_x86 import (
     Code,
@@ -86,10 +86,11 @@ def writes_tables(instruction: Instruction) -> bool:
 
 
 class Fetcher:
-    """Fetches and decodes for one vCPU."""
+    """Fetches and decodes for one vCPU. `on_decoded` hears of each instruction that lies in one page, with its code."""
 
-    def __init__(self, memory: GuestMemory) -> None:
+    def __init__(self, memory: GuestMemory, on_decoded: "Callable[[Operands, bytes], None] | None" = None) -> None:
         self.memory = memory
+        self._on_decoded = on_decoded
         self._cache: dict[tuple[int, int, bytes], Instruction] = {}
 
     def fetch(self, state: State, mode: int, skip: int = 0) -> bytes:
@@ -116,6 +117,8 @@ class Fetcher:
             raise GuestFault(UD)
         if expected is not None and found.code not in expected:
             raise StaleCode
+        if self._on_decoded is not None and found.len <= len(code):
+            self._on_decoded(Operands(found, state, self.memory.vcpu.efer), code[: found.len])
         return found
 
     def _decode(self, mode: int, rip: int, code: bytes) -> Instruction | None:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from shadowmmu.machine.devices.clock import TICKS_PER_EXIT, Clock
 from shadowmmu.machine.vcpu.processor import Processor
-from shadowmmu.machine.vcpu.quick_faults import FOREVER
+from shadowmmu.machine.vcpu.quick_exits import FOREVER
 
 _SLICE = 10_000_000
 """Instructions after which a CPU without an exit is stopped."""
@@ -50,6 +50,6 @@ def count_served(p: Processor) -> int:
     """Exits that were served in the CPU's hook; returns how many."""
     if p.quick is None:
         return 0
-    fixed, spurious = p.quick.end()
-    p.count_quick(fixed, spurious)
-    return fixed + spurious
+    served = p.quick.end()
+    p.count_quick(served)
+    return sum(served)

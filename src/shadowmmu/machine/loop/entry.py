@@ -22,7 +22,7 @@ def enter(p: Processor) -> None:
 def _served(p: Processor) -> Entry:
     """The engine's entry; if it can make no root for L2, that of L1, which has a shutdown exit if it wants one."""
     try:
-        return p.vcpu.enter()
+        return p.vcpu.enter() if p.quick is None else p.quick.enter()
     except TripleFault as end:
         if p.nested is None or not p.nested.wants(SvmExit.SHUTDOWN):
             raise

@@ -15,6 +15,7 @@ from shadowmmu.machine.devices.mmio_bus import MmioBus
 from shadowmmu.machine.memory.cpu_walk import tables_of
 from shadowmmu.machine.memory.guest_tables import reported_fault
 from shadowmmu.machine.memory.linear_memory import PAGE_SIZE, GuestFault, GuestMemory, NestedFault, Span
+from shadowmmu.machine.memory.translations import Translations
 from shadowmmu.machine.seam import CpuError
 from shadowmmu.x86.pferr import Pferr
 from shadowmmu.x86.vectors import PF
@@ -43,8 +44,7 @@ class DeliveryExits(Protocol):
 class CpuMemory(GuestMemory):
     """`on_host_store(hpa, size)` hears of stores to host memory.
 
-    `translations`: those that the CPU keeps, by page and access. As in its TLB they live until the engine has them flushed,
-    which clears them; with nested paging the guest may flush its own without an exit, so they last for one delivery.
+    `translations`: those that the CPU keeps; the engine has them flushed.
     """
 
     def __init__(
@@ -53,30 +53,24 @@ class CpuMemory(GuestMemory):
         on_store: Callable[[int, int], None],
         on_host_store: Callable[[int, int], None],
         exits: DeliveryExits,
-        translations: dict[tuple[int, int], int],
+        translations: Translations,
         mmio: MmioBus | None = None,
     ) -> None:
         super().__init__(vcpu, on_store, mmio=mmio)
         self._on_host_store, self._exits = on_host_store, exits
         self._tables = tables_of(vcpu)
         self._pages = translations
-        self._walked_with: tuple[int | None, ...] = ()
 
     def begin(self) -> None:
-        """A new delivery: what was found on other tables, or with other rights, does not hold any longer."""
-        vcpu = self.vcpu
-        walks_with = (vcpu.root, vcpu.cr0, vcpu.cr4, vcpu.efer, vcpu.ac)
-        if walks_with != self._walked_with or vcpu.vm.tdp:
-            self._pages.clear()
-            self._walked_with = walks_with
+        """A new delivery."""
+        self._pages.begin(self.vcpu)
 
     def translate(self, gva: int, access: int) -> int:
         """Where `gva` leads, marked by `_EMULATED` or not; raises the guest's #PF."""
-        key = (gva // PAGE_SIZE, access)
-        page = self._pages.get(key)
+        page = self._pages.find(gva // PAGE_SIZE, access)
         if page is None:
             page = self._find(gva, access) & -PAGE_SIZE
-            self._pages[key] = page
+            self._pages.keep(gva // PAGE_SIZE, access, page)
         return page | gva % PAGE_SIZE
 
     def _find(self, gva: int, access: int) -> int:
@@ -89,7 +83,7 @@ class CpuMemory(GuestMemory):
             except SecondLevelFault as fault:
                 outcome = self._nested_page_fault(fault)
             if outcome is Outcome.EMULATE:
-                self._walked_with = ()  # the next delivery is to fault again
+                self._pages.fault_again()
                 return super().translate(gva, access) | _EMULATED
             self._exits.reenter()
         raise CpuError(f"the engine makes no progress with an access to {gva:#x} in an event delivery; report this as a bug")

@@ -7,7 +7,7 @@ instruction that is to fault has changed nothing. Memory that is not there reads
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from shadowmmu.engine.face.types import GuestMemoryError
 from shadowmmu.machine.devices.mmio_bus import MmioBus
@@ -92,9 +92,16 @@ Span = tuple[tuple[int, int], ...]
 """Where an access goes: (guest physical address, bytes) of each part, one a page."""
 
 
+class Walker(Protocol):
+    """Who walks the guest's tables."""
+
+    def gva_to_gpa(self, gva: int, access: int) -> int | None:
+        """Guest physical address; None: the engine has the fault."""
+
+
 class GuestMemory:
     """`on_store(gpa, size)` is called after each store, for whoever keeps translated code; `mmio` is where no memory is, `unclaimed`
-    hears of what nothing answers. `has_la57`: the CPU offers 5-level paging."""
+    hears of what nothing answers. `has_la57`: the CPU offers 5-level paging; `walker`: who walks the guest's tables, if not `vcpu`."""
 
     def __init__(
         self,
@@ -104,8 +111,10 @@ class GuestMemory:
         mmio: MmioBus | None = None,
         *,
         has_la57: bool = False,
+        walker: Walker | None = None,
     ) -> None:
         self.vcpu = vcpu
+        self._walker = walker or vcpu
         self.has_la57 = has_la57
         self._on_store = on_store
         self.unclaimed = unclaimed or Unclaimed()
@@ -133,7 +142,7 @@ class GuestMemory:
 
     def translate(self, gva: int, access: int) -> int:
         """Guest physical address of one byte, or the #PF that the access raises. Sets A and D as the CPU does."""
-        gpa: int | None = self.vcpu.gva_to_gpa(gva, access)
+        gpa = self._walker.gva_to_gpa(gva, access)
         if gpa is None:
             fault = reported_fault(self.vcpu)
             if fault.nested:

@@ -9,9 +9,11 @@ from iced_x86 import Instruction
 from shadowmmu.engine.face.types import Outcome
 from shadowmmu.machine.devices.clock import TICKS_PER_EXIT, Clock
 from shadowmmu.machine.devices.local_apic import LocalApic
-from shadowmmu.machine.emulator.decode import Fetcher, bitness
+from shadowmmu.machine.emulator.decode import Fetcher, Operands, bitness
 from shadowmmu.machine.emulator.emulate import Emulator
+from shadowmmu.machine.emulator.plain import plain_of
 from shadowmmu.machine.memory.linear_memory import Event, GuestFault, GuestMemory
+from shadowmmu.machine.memory.translations import Translations
 from shadowmmu.machine.seam import MASK32, MASK64, Cpu, ExitKind, Intercepts, State
 from shadowmmu.machine.vcpu.cpuid import Cpuid
 from shadowmmu.machine.vcpu.msr import Msrs
@@ -23,10 +25,18 @@ from shadowmmu.x86.vectors import DB, PF
 
 if TYPE_CHECKING:
     from shadowmmu import Vcpu
-    from shadowmmu.machine.vcpu.quick_faults import QuickFaults
+    from shadowmmu.machine.vcpu.quick_exits import QuickExits
 
 _AC, _TF, _RF = int(Rflags.AC), int(Rflags.TF), int(Rflags.RF)
 _DR6_SINGLE_STEP = 1 << 14
+_SERVED: tuple[tuple[ExitKind, Outcome | None], ...] = (
+    (ExitKind.PAGE_FAULT, Outcome.FIXED),
+    (ExitKind.PAGE_FAULT, Outcome.SPURIOUS),
+    (ExitKind.CR_READ, None),
+    (ExitKind.CR_WRITE, None),
+    (ExitKind.INVLPG, None),
+)
+"""What `quick_state.Served` counts."""
 
 
 class Processor:
@@ -39,7 +49,7 @@ class Processor:
 
     clock       the machine's
     apic        what comes from outside reaches it through this one; None: nothing does
-    quick       serves page faults in the CPU's hook; None: nobody does
+    quick       serves exits in the CPU's hook; None: nobody does
 
     While L2 runs, `nested` tells of it. `gif` is L1's global interrupt flag. `pending` is delivered when the exit has been
     handled.
@@ -56,14 +66,14 @@ class Processor:
         witness: Witness | None = None,
         clock: Clock | None = None,
         apic: LocalApic | None = None,
-        quick: "QuickFaults | None" = None,
+        quick: "QuickExits | None" = None,
     ) -> None:
         self.vcpu = vcpu
         self.cpu = cpu
         self.cpuid = cpuid
         self.intercepts = intercepts
         self.memory = memory
-        self.emulator = Emulator(memory, Fetcher(memory), cpu)
+        self.emulator = Emulator(memory, Fetcher(memory, None if quick is None else self._learn), cpu)
         self.fetcher = fetcher or self.emulator.fetcher
         self.witness = witness or Witness()
         self.clock = clock or Clock()
@@ -77,7 +87,7 @@ class Processor:
         """RIP of the IRET that ends that, until it is done."""
         self._own_priority = 0
         self.pending: Pending | None = None
-        self.translations: dict[tuple[int, int], int] = {}
+        self.translations = Translations() if quick is None else quick.translations
         """Of the CPU, as far as it delivers events."""
         self.halted = self.yielded = False
         self.halted_at = 0
@@ -90,6 +100,12 @@ class Processor:
         self.reflected: Counter[int] = Counter()
         self.injected: Counter[str] = Counter()
         self.emulated = self.unprotected = 0
+
+    def _learn(self, operands: Operands, code: bytes) -> None:
+        """So that the next time it can be done in the CPU's hook."""
+        plain = plain_of(operands)
+        if plain is not None and self.quick is not None:
+            self.quick.places.learn(operands.mode, operands.instruction.ip, code, plain)
 
     @property
     def tsc(self) -> int:
@@ -115,12 +131,13 @@ class Processor:
         self.clock.advance(TICKS_PER_EXIT)
         self.exits[kind] += 1
 
-    def count_quick(self, fixed: int, spurious: int) -> None:
-        """Page faults that were served in the CPU's hook; the clock counts these by itself."""
-        for outcome, number in ((Outcome.FIXED, fixed), (Outcome.SPURIOUS, spurious)):
+    def count_quick(self, served: tuple[int, ...]) -> None:
+        """Exits that were served in the CPU's hook, by what they came to; the clock counts these by itself."""
+        for (kind, outcome), number in zip(_SERVED, served, strict=True):
             if number:
-                self.exits[ExitKind.PAGE_FAULT] += number
-                self.outcomes[outcome] += number
+                self.exits[kind] += number
+                if outcome is not None:
+                    self.outcomes[outcome] += number
 
     def count_fault(self, kind: ExitKind, outcome: Outcome) -> None:
         """A fault in the midst of a delivery: there the CPU would have left the guest, and this one has not."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Faults that are served in the CPU's hook: nobody can tell the run from one in which the loop has each of them."""
+"""Exits that are served in the CPU's hook: nobody can tell the run from one in which the loop has each of them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-only
+from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+
+cdef enum:
+    CODE_PLACES = 4096         # a power of two
+    LONGEST = 15
+
+cpdef enum Doing:
+    UNKNOWN
+    READ_CR                    # MOV reg, CRn
+    WRITE_CR                   # MOV CRn, reg
+    INVLPG
+    INTERRUPT                  # INT n, INT3, INTO
+    STORE                      # MOV of a general register or an immediate to memory
+
+cdef struct Place:
+    uint64_t rip
+    uint8_t mode               # 16, 32, 64
+    uint8_t length
+    uint8_t code[LONGEST]
+    uint8_t doing
+    uint8_t number             # of the control register, or the vector
+    uint8_t size               # bytes of the operand
+    int32_t register           # of the other operand; -1: `value`
+    uint8_t high               # it is the second byte of the register
+    uint64_t value
+    # The address of a memory operand.
+    int32_t base, index        # general registers; -1: none
+    uint8_t scale
+    uint8_t segment
+    uint64_t displacement
+    uint64_t mask              # its bits
+ctypedef Place *PlacePtr
+
+cdef struct Places:
+    Place known[CODE_PLACES]
+ctypedef Places *PlacesPtr
+
+cdef PlacePtr place_at(PlacesPtr places, uint64_t rip, uint8_t mode) noexcept nogil
+cdef bint holds(PlacePtr place, uint64_t rip, uint8_t mode) noexcept nogil
+cdef uint64_t operand_address(PlacePtr place, uint64_t *gpr, uint64_t segment_base) noexcept nogil
+cdef uint64_t register_value(PlacePtr place, uint64_t *gpr) noexcept nogil
+cdef void set_register(PlacePtr place, uint64_t *gpr, uint64_t value) noexcept nogil
+
+cdef class CodePlaces:
+    cdef Places places

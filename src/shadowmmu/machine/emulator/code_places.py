@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Places of code whose instruction has been decoded: what compiled code has to know to do it again.
+
+Only what guests do most, in its plain forms. Whether memory still holds the instruction, whoever uses a place has to see.
+"""
+
+import cython
+from cython.cimports.cpython.bytes import PyBytes_AS_STRING
+from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
+from cython.cimports.libc.string import memcpy
+
+
+def place_at(places: PlacesPtr, rip: uint64_t, mode: uint8_t) -> PlacePtr:
+    """Where the place would be."""
+    return cython.address(places.known[(rip ^ rip >> 12 ^ mode >> 5) & (CODE_PLACES - 1)])
+
+
+def holds(place: PlacePtr, rip: uint64_t, mode: uint8_t) -> cython.bint:
+    return place.rip == rip and place.mode == mode
+
+
+def operand_address(place: PlacePtr, gpr: cython.pointer(uint64_t), segment_base: uint64_t) -> uint64_t:
+    """Of a memory operand, before it is cut to the bits of a linear address."""
+    effective: uint64_t = place.displacement
+    if place.base >= 0:
+        effective += gpr[place.base]
+    if place.index >= 0:
+        effective += gpr[place.index] * place.scale
+    return segment_base + (effective & place.mask)
+
+
+def register_value(place: PlacePtr, gpr: cython.pointer(uint64_t)) -> uint64_t:
+    """The operand that is no memory."""
+    if place.register < 0:
+        return place.value
+    value: uint64_t = gpr[place.register]
+    return value >> 8 if place.high else value
+
+
+def set_register(place: PlacePtr, gpr: cython.pointer(uint64_t), value: uint64_t) -> cython.void:
+    """Of four or eight bytes."""
+    gpr[place.register] = value if place.size == 8 else cython.cast(uint32_t, value)
+
+
+@cython.final
+@cython.cclass
+class CodePlaces:
+    """Of one vCPU. One that would stand where another does takes its place."""
+
+    def learn(self, mode: int, rip: uint64_t, code: bytes, plain: object):
+        """The instruction `code` at `rip` is this one (`plain.Plain`)."""
+        place: PlacePtr = place_at(cython.address(self.places), rip, mode)
+        place.mode, place.rip, place.length = mode, rip, len(code)
+        memcpy(place.code, PyBytes_AS_STRING(code), len(code))
+        place.doing, place.number, place.size = plain.doing, plain.number, plain.size
+        place.register, place.high, place.value = plain.register, plain.high, plain.value
+        place.base, place.index, place.scale = plain.base, plain.index, plain.scale
+        place.segment, place.displacement, place.mask = plain.segment, plain.displacement, plain.mask

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Frequent exits are served within the CPU's hook, without Python, and the guest goes on from there.
+
+What such an exit does is what the loop does with it, in the same order: the handler's work (`serve_fault`, `quick_instructions`),
+then the entry (`quick_state.go_on`). Where there is more to do, the exit is left to the loop before anything has changed, and what was
+found out is kept for the handler, which asks `outcome` and `gva_to_gpa`: nothing is done twice.
+
+A run with quick exits is the same as one without: exits, events, counters and virtual time. So they are off while somebody is
+to see each exit, and where the loop would do more between two: an L2, nested paging, a message from outside that waits. The last
+exit before a limit is left to the loop.
+"""
+
+import cython
+from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t, uintptr_t
+from cython.cimports.shadowmmu.engine.arena.state import GuestException, Hpa, PfRet
+from cython.cimports.shadowmmu.engine.face.vcpu import Vcpu
+from cython.cimports.shadowmmu.engine.fault.fault import mmu_page_fault
+from cython.cimports.shadowmmu.machine.emulator.code_places import CodePlaces
+from cython.cimports.shadowmmu.machine.memory.translations import Translations
+from cython.cimports.shadowmmu.machine.vcpu.quick_instructions import serve_instruction
+from cython.cimports.shadowmmu.machine.vcpu.quick_state import NO_DEADLINE, OUTCOMES, Served, Walk, came_to, context_t, go_on, reg_t, slow_t, stop_t
+from cython.cimports.shadowmmu.x86.control import Cr4, Rflags
+from cython.cimports.shadowmmu.x86.pferr import Pferr
+
+FOREVER = (1 << 64) - 1
+"""No number of instructions."""
+
+
+def on_exit(engine: cython.p_void, number: uint32_t, data: cython.p_void) -> cython.void:
+    """The CPU's hook for all exits: if it returns without a stop, the guest goes on."""
+    quick: QuickPtr = cython.cast(QuickPtr, data)
+    quick.walked = quick.taken = 0
+    if quick.left and number >= HOOKED and serve(engine, quick, number - HOOKED):
+        count_exit(engine, quick)
+    else:
+        quick.slow(engine, number, cython.NULL)
+
+
+def serve(engine: cython.p_void, quick: QuickPtr, code: uint32_t) -> cython.bint:
+    """False: the loop goes on with what is left to do."""
+    if code != PAGE_FAULT_EXIT:
+        return serve_instruction(engine, quick, code)
+    quick.save(engine, quick.context)
+    return may_be_served(quick, quick.error_code[0]) and serve_fault(engine, quick)
+
+
+def may_be_served(quick: QuickPtr, code: uint32_t) -> cython.bint:
+    """Not what the loop looks at twice: a fetch, which may come too early, reserved bits, a descriptor table read with SMAP on."""
+    if code & (Pferr.RSVD | Pferr.FETCH):
+        return False
+    return not (quick.vcpu.cr4 & Cr4.SMAP and quick.mode[0] & 3 == 3 and not code & Pferr.USER)
+
+
+def serve_fault(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
+    """Have the MMU handle the fault."""
+    if quick.vcpu.cr4 & Cr4.SMAP:
+        look_from(engine, quick)
+    result: cython.int = mmu_page_fault(quick.vcpu, quick.address[0] & quick.wrap, quick.error_code[0])
+    if result != PfRet.RET_PF_FIXED and result != PfRet.RET_PF_SPURIOUS:
+        quick.result = result
+        return False
+    came_to(quick, Served.FIXED if result == PfRet.RET_PF_FIXED else Served.SPURIOUS)
+    go_on(engine, quick)
+    return True
+
+
+def look_from(engine: cython.p_void, quick: QuickPtr) -> cython.void:
+    """Make the MMU's walk that of the guest's registers now: EFLAGS.AC suspends SMAP."""
+    flags: uint64_t = 0
+    quick.reg_read(engine, quick.flags_register, cython.address(flags))
+    quick.vcpu.ac = (flags & Rflags.AC) != 0
+
+
+def count_exit(engine: cython.p_void, quick: QuickPtr) -> cython.void:
+    """As between two runs: the timer has come nearer by the exit, the slice begins anew. Where the CPU is to stop at once, it does so
+    before it looks for the next instruction, of which the fetch may be an exit."""
+    quick.left -= 1
+    quick.last = quick.executed[0]
+    come_nearer(quick, quick.ticks)
+    quick.limit[0] = min(quick.last + quick.slice, quick.turn_end, quick.deadline)
+    if quick.limit[0] <= quick.last:
+        quick.stop(engine)
+
+
+def come_nearer(quick: QuickPtr, ticks: uint64_t) -> cython.void:
+    """Time has passed beside the CPU's own."""
+    if quick.deadline != NO_DEADLINE:
+        quick.deadline -= min(ticks, quick.deadline)
+
+
+@cython.final
+@cython.cclass
+class QuickExits:
+    """Of the CPU that runs the guest of `vcpu`.
+
+    places        instructions that have been decoded: whoever decodes one teaches it
+    translations  those that the CPU keeps, as far as it delivers events
+    """
+
+    def __init__(self, vcpu: Vcpu) -> None:
+        self.vcpu = vcpu
+        self.places = CodePlaces()
+        self.translations = Translations()
+        self.quick.vcpu = vcpu.vcpu
+        self.quick.places = cython.address(self.places.places)
+        self.quick.tlb = cython.address(self.translations.tlb)
+        self.quick.result = NOT_SERVED
+
+    def attach(self, places: object):
+        """`seam.Places`: what the hook reads and calls."""
+        quick: QuickPtr = cython.address(self.quick)
+        quick.save = cython.cast(context_t, cython.cast(uintptr_t, places.save))
+        quick.restore = cython.cast(context_t, cython.cast(uintptr_t, places.restore))
+        quick.context = cython.cast(cython.p_void, cython.cast(uintptr_t, places.context))
+        quick.gpr = cython.cast(cython.pointer(uint64_t), cython.cast(uintptr_t, places.gpr))
+        quick.rip = cython.cast(cython.pointer(uint64_t), cython.cast(uintptr_t, places.rip))
+        quick.mode = cython.cast(cython.pointer(uint8_t), cython.cast(uintptr_t, places.mode))
+        quick.segments = cython.cast(cython.pointer(uint8_t), cython.cast(uintptr_t, places.segments))
+        quick.error_code = cython.cast(cython.pointer(uint32_t), cython.cast(uintptr_t, places.error_code))
+        quick.address = cython.cast(cython.pointer(uint64_t), cython.cast(uintptr_t, places.address))
+        quick.executed = cython.cast(cython.pointer(uint64_t), cython.cast(uintptr_t, places.executed))
+        quick.limit = cython.cast(cython.pointer(uint64_t), cython.cast(uintptr_t, places.limit))
+        quick.reg_read = cython.cast(reg_t, cython.cast(uintptr_t, places.reg_read))
+        quick.reg_write = cython.cast(reg_t, cython.cast(uintptr_t, places.reg_write))
+        quick.flags_register, quick.root_register = places.flags_register, places.root_register
+        quick.stop = cython.cast(stop_t, cython.cast(uintptr_t, places.stop))
+        quick.slow = cython.cast(slow_t, cython.cast(uintptr_t, places.slow))
+
+    def prepare(self, wrap: uint64_t, root: uint64_t, plain: cython.bint):
+        """For the next run: the bits that a linear address has, the CPU's CR3, and whether it begins without an interrupt shadow."""
+        quick: QuickPtr = cython.address(self.quick)
+        quick.wrap, quick.root, quick.plain = wrap, root, plain
+        quick.cr0, quick.cr4, quick.efer = self.vcpu.vcpu.cr0, self.vcpu.vcpu.cr4, self.vcpu.vcpu.efer
+
+    @property
+    def root(self):
+        """The CPU's CR3 now."""
+        return self.quick.root
+
+    def begin(self, left: uint64_t, slice: uint64_t, turn_end: uint64_t, deadline: uint64_t, ticks: uint64_t):
+        """Serve up to `left` exits. The CPU stops when it has executed `slice` instructions since the last one, at `turn_end`, and
+        at `deadline`, which comes `ticks` nearer with each exit; FOREVER: there is none."""
+        quick: QuickPtr = cython.address(self.quick)
+        quick.left, quick.slice, quick.turn_end, quick.deadline, quick.ticks = left, slice, turn_end, deadline, ticks
+        i: cython.int
+        for i in range(OUTCOMES):
+            self.told[i] = quick.outcomes[i]
+
+    def spend(self, ticks: uint64_t):
+        """So many ticks passed while the CPU runs: from the next exit on the deadline is nearer by them."""
+        come_nearer(cython.address(self.quick), ticks)
+
+    def pause(self):
+        """Serve no more in this run."""
+        self.quick.left = 0
+
+    def end(self):
+        """No more. What was served since `begin`, by what it came to."""
+        self.quick.left = 0
+        return tuple([self.quick.outcomes[i] - self.told[i] for i in range(OUTCOMES)])
+
+    @property
+    def served(self):
+        """Exits so far."""
+        return self.quick.served
+
+    @property
+    def last(self):
+        """Instructions that were executed when the last one was served."""
+        return self.quick.last
+
+    def outcome(self, gva: uint64_t, code: uint64_t):
+        """Of a fault that the hook has not served to its end: what the MMU said there, or says now."""
+        result: cython.int = self.quick.result
+        self.quick.result = NOT_SERVED
+        return self.vcpu.page_fault(gva, code) if result == NOT_SERVED else self.vcpu.outcome(gva, result)
+
+    def gva_to_gpa(self, gva: uint64_t, access: uint64_t):
+        """`Vcpu.gva_to_gpa`, which the hook may have done for this exit."""
+        quick: QuickPtr = cython.address(self.quick)
+        done: cython.pointer(Walk) = cython.address(quick.walks[quick.taken])
+        if quick.taken >= quick.walked or done.gva != gva or done.access != access:
+            quick.walked = quick.taken = 0
+            return self.vcpu.gva_to_gpa(gva, access)
+        quick.taken += 1
+        if done.gpa == Hpa.INVALID_PAGE:
+            self.vcpu.vcpu.exception = done.exception
+            return None
+        return done.gpa
+
+    def enter(self):
+        """`Vcpu.enter`, which the hook may have tried behind an exit."""
+        result: cython.int = self.quick.entered
+        self.quick.entered = 0
+        return self.vcpu.entry(result) if result else self.vcpu.enter()
+
+    @property
+    def hook(self):
+        """Address of the hook, a C function."""
+        return cython.cast(uintptr_t, cython.cast(cython.p_void, on_exit))
+
+    @property
+    def data(self):
+        """Address of what the hook is to be given."""
+        return cython.cast(uintptr_t, cython.address(self.quick))

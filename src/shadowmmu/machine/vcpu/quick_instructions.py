@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Instructions that are done in the CPU's hook, in their plain forms: `exits.control_registers` and `exits.handlers` do all of them,
+by the same functions of the engine."""
+
+import cython
+from cython.cimports.libc.stdint import uint32_t, uint64_t
+from cython.cimports.shadowmmu.engine.arena.state import KvmVcpuPtr
+from cython.cimports.shadowmmu.engine.cpu.registers import set_cr3
+from cython.cimports.shadowmmu.engine.fault.invlpg import kvm_invlpg
+from cython.cimports.shadowmmu.machine.emulator.code_places import Doing, PlacePtr, operand_address, register_value, set_register
+from cython.cimports.shadowmmu.machine.vcpu.quick_state import Served, came_to, complete, go_on, instruction_at_rip, look, segment_base
+from cython.cimports.shadowmmu.x86.control import Cr4, Efer
+
+
+def serve_instruction(engine: cython.p_void, quick: QuickPtr, code: uint32_t) -> cython.bint:
+    """Do the instruction that has exited with `code`, and enter the guest behind it; False: it is left to the loop."""
+    doing: Doing = doing_of(code)
+    if doing == Doing.UNKNOWN:
+        return False
+    quick.save(engine, quick.context)
+    place: PlacePtr = instruction_at_rip(quick, doing) if look(engine, quick) else cython.NULL
+    if place == cython.NULL or not do(quick, place, code & 0xF):
+        return False
+    complete(engine, quick, place)
+    go_on(engine, quick)
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def doing_of(code: uint32_t) -> Doing:
+    """By the exit codes of APM vol. 2 appendix C."""
+    if code < 0x10:
+        return Doing.READ_CR
+    if code < 0x20:
+        return Doing.WRITE_CR
+    return Doing.INVLPG if code == 0x79 else Doing.UNKNOWN
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def do(quick: QuickPtr, place: PlacePtr, number: uint32_t) -> cython.bint:
+    if place.doing == Doing.INVLPG:
+        return invlpg(quick, place)
+    if place.number != number:
+        return False
+    return read_cr(quick, place) if place.doing == Doing.READ_CR else write_cr(quick, place)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def read_cr(quick: QuickPtr, place: PlacePtr) -> cython.bint:
+    vcpu: KvmVcpuPtr = quick.vcpu
+    values: uint64_t[5] = [vcpu.cr0, 0, vcpu.cr2, vcpu.cr3, vcpu.cr4]
+    if place.number >= 5 or place.number == 1:
+        return False
+    set_register(place, quick.gpr, values[place.number])
+    came_to(quick, Served.CR_READ)
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def write_cr(quick: QuickPtr, place: PlacePtr) -> cython.bint:
+    """CR2 and CR3: what may stand in the others, more than the MMU has a say in."""
+    value: uint64_t = register_value(place, quick.gpr)
+    if place.size == 4:
+        value = cython.cast(uint32_t, value)
+    if place.number == 2:
+        quick.vcpu.cr2 = value
+    elif place.number != 3 or not set_cr3(quick.vcpu, value):
+        return False
+    came_to(quick, Served.CR_WRITE)
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def invlpg(quick: QuickPtr, place: PlacePtr) -> cython.bint:
+    vcpu: KvmVcpuPtr = quick.vcpu
+    gva: uint64_t = operand_address(place, quick.gpr, segment_base(quick, place.segment)) & quick.wrap
+    if not vcpu.efer & Efer.LMA or is_canonical(gva, 57 if vcpu.cr4 & Cr4.LA57 else 48):
+        kvm_invlpg(vcpu, gva)
+    came_to(quick, Served.INVLPG)
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def is_canonical(gva: uint64_t, bits: cython.int) -> cython.bint:
+    upper: uint64_t = gva >> (bits - 1)
+    return upper == 0 or upper == cython.cast(uint64_t, -1) >> (bits - 1)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-only
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from shadowmmu.engine.arena.state cimport GuestException, KvmVcpu
+from shadowmmu.machine.emulator.code_places cimport PlacePtr, PlacesPtr
+from shadowmmu.machine.memory.translations cimport TlbPtr
+
+cdef extern from *:
+    const uint64_t NO_DEADLINE "UINT64_MAX"
+
+cdef enum:
+    SEGMENT_BYTES = 24         # of one in the context: u32 selector, u64 base at 8, u32 limit, u32 flags
+    CS = 1
+    FS = 4
+    FLAG_LONG = 1 << 21        # of a segment's flags, the second word of its descriptor
+    FLAG_BIG = 1 << 22
+    CPL = 3                    # of the mode flags
+    INTERRUPT_SHADOW = 1 << 3
+    WALKS_KEPT = 4
+
+cdef enum:
+    OUTCOMES = 5
+
+cpdef enum Served:             # what the exits that were served came to
+    FIXED
+    SPURIOUS
+    CR_READ
+    CR_WRITE
+    INVLPG                     # the last of OUTCOMES
+
+ctypedef int (*context_t)(void *engine, void *context) noexcept nogil
+ctypedef int (*reg_t)(void *engine, int register, void *value) noexcept nogil
+ctypedef int (*stop_t)(void *engine) noexcept nogil
+ctypedef void (*slow_t)(void *engine, uint32_t number, void *data) noexcept nogil
+
+cdef struct Walk:              # of the guest's tables, which has been done
+    uint64_t gva, access, gpa
+    GuestException exception
+
+cdef struct Quick:
+    KvmVcpu *vcpu
+    PlacesPtr places
+    TlbPtr tlb
+    # Where the CPU back end has things: seam.Places.
+    context_t save             # reads the processor context into `context`
+    context_t restore
+    void *context
+    uint64_t *gpr              # in the context; so the next
+    uint64_t *rip
+    uint8_t *mode
+    uint8_t *segments
+    uint32_t *error_code
+    uint64_t *address          # EXITINFO2
+    uint64_t *executed         # instructions so far
+    uint64_t *limit            # the CPU stops when so many have been executed
+    reg_t reg_read, reg_write
+    int flags_register, root_register
+    stop_t stop
+    slow_t slow                # the hook of all other exits
+    # Of this run.
+    uint64_t wrap              # addresses have so many bits
+    uint64_t cr0, cr4, efer    # the guest's, with which the CPU was entered
+    uint64_t root              # the CPU's CR3
+    bint plain                 # no interrupt shadow was loaded
+    uint64_t left              # exits that may be served here
+    uint64_t slice, turn_end, deadline
+    uint64_t ticks             # that an exit takes of `deadline`
+    uint64_t last              # instructions that were executed at the last exit served here
+    # Of this exit.
+    uint64_t flags             # EFLAGS
+    int walked, taken          # walks that were done, and those that the handlers have been told
+    Walk walks[WALKS_KEPT]
+    int result                 # of a fault that the MMU has looked at, but which is not done with that
+    # So far.
+    uint64_t served
+    uint64_t outcomes[OUTCOMES]
+    int entered                # what the entry behind an exit came to, if the guest cannot go on
+
+ctypedef Quick *QuickPtr
+
+cdef void came_to(QuickPtr quick, int outcome) noexcept nogil
+cdef bint look(void *engine, QuickPtr quick) noexcept nogil
+cdef uint8_t bits_of_code(QuickPtr quick) noexcept nogil
+cdef uint64_t segment_base(QuickPtr quick, int segment) noexcept nogil
+cdef uint64_t walk(QuickPtr quick, uint64_t gva, uint64_t access) noexcept nogil
+cdef PlacePtr instruction_at_rip(QuickPtr quick, uint8_t doing) noexcept nogil
+cdef void complete(void *engine, QuickPtr quick, PlacePtr place) noexcept nogil
+cdef void go_on(void *engine, QuickPtr quick) noexcept nogil

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What an exit that is served in the CPU's hook works on: the saved context, and the instruction at RIP.
+
+The processor context is saved, changed where the back end has found things to be, and restored: the guest goes on with it.
+A walk of the guest's tables is seen in the trace and sets A. If its exit is then left to the loop, it is kept for the handler, which
+begins with the same walks.
+"""
+
+import cython
+from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
+from cython.cimports.libc.string import memcmp
+from cython.cimports.shadowmmu.engine.arena.state import PAGE_SIZE, Hpa, KvmVcpuPtr
+from cython.cimports.shadowmmu.engine.cpu.requests import prepare_entry
+from cython.cimports.shadowmmu.engine.guest.walker import gva_to_gpa
+from cython.cimports.shadowmmu.engine.memory.guest_memory import read_guest
+from cython.cimports.shadowmmu.machine.emulator.code_places import LONGEST, Doing, PlacePtr, holds, place_at
+from cython.cimports.shadowmmu.machine.memory.translations import drop_all
+from cython.cimports.shadowmmu.x86.control import Efer, Rflags
+from cython.cimports.shadowmmu.x86.pferr import Pferr
+
+
+def look(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
+    """Read EFLAGS, and make the MMU's walks those of the guest now. False: there is more to do behind the instruction than to go on."""
+    quick.flags = 0
+    quick.reg_read(engine, quick.flags_register, cython.address(quick.flags))
+    quick.vcpu.ac = (quick.flags & Rflags.AC) != 0
+    return quick.plain and not quick.flags & Rflags.TF and not quick.mode[0] & INTERRUPT_SHADOW
+
+
+@cython.cfunc
+@cython.inline
+@cython.nogil
+@cython.exceptval(check=False)
+def segment_flags(quick: QuickPtr, segment: cython.int) -> uint32_t:
+    return cython.cast(cython.pointer(uint32_t), quick.segments + SEGMENT_BYTES * segment + 20)[0]
+
+
+def bits_of_code(quick: QuickPtr) -> uint8_t:
+    """16, 32 or 64."""
+    flags: uint32_t = segment_flags(quick, CS)
+    if quick.vcpu.efer & Efer.LMA and flags & FLAG_LONG:
+        return 64
+    return 32 if flags & FLAG_BIG else 16
+
+
+def segment_base(quick: QuickPtr, segment: cython.int) -> uint64_t:
+    """What is added to an effective address."""
+    if segment < FS and bits_of_code(quick) == 64:
+        return 0
+    return cython.cast(cython.pointer(uint64_t), quick.segments + SEGMENT_BYTES * segment + 8)[0]
+
+
+def walk(quick: QuickPtr, gva: uint64_t, access: uint64_t) -> uint64_t:
+    """`Vcpu.gva_to_gpa`."""
+    vcpu: KvmVcpuPtr = quick.vcpu
+    gpa: uint64_t = gva_to_gpa(vcpu, vcpu.walk_mmu, gva, access, cython.address(vcpu.exception))
+    if gpa == Hpa.INVALID_PAGE:
+        vcpu.exception.pending = True
+    done: cython.pointer(Walk) = cython.address(quick.walks[quick.walked])
+    done.gva, done.access, done.gpa, done.exception = gva, access, gpa, vcpu.exception
+    quick.walked += 1
+    return gpa
+
+
+def instruction_at_rip(quick: QuickPtr, doing: uint8_t) -> PlacePtr:
+    """What has been decoded there before, if it does that, and if memory still holds it; else NULL. It is fetched as `Fetcher` does."""
+    mode: uint8_t = bits_of_code(quick)
+    rip: uint64_t = quick.rip[0]
+    place: PlacePtr = place_at(quick.places, rip, mode)
+    if not holds(place, rip, mode) or place.doing != doing:
+        return cython.NULL
+    linear: uint64_t = (segment_base(quick, CS) + rip) & quick.wrap
+    room: uint64_t = PAGE_SIZE - (linear & (PAGE_SIZE - 1))
+    user: uint64_t = Pferr.USER if (quick.mode[0] & CPL) == 3 else 0
+    gpa: uint64_t = walk(quick, linear, Pferr.FETCH | user)
+    code: uint8_t[LONGEST]
+    if gpa == Hpa.INVALID_PAGE or place.length > room:
+        return cython.NULL
+    if not read_guest(quick.vcpu.kvm, quick.vcpu.smm, gpa, code, min(room, cython.cast(uint64_t, LONGEST))):
+        return cython.NULL
+    return cython.NULL if memcmp(code, place.code, place.length) else place
+
+
+def complete(engine: cython.p_void, quick: QuickPtr, place: PlacePtr) -> cython.void:
+    """`Processor.advance`: the instruction is done."""
+    quick.rip[0] = quick.rip[0] + place.length
+    if place.mode != 64:
+        quick.rip[0] = cython.cast(uint32_t, quick.rip[0])
+    quick.restore(engine, quick.context)
+    if quick.flags & Rflags.RF:
+        quick.flags &= ~cython.cast(uint64_t, Rflags.RF)
+        quick.reg_write(engine, quick.flags_register, cython.address(quick.flags))
+
+
+def came_to(quick: QuickPtr, outcome: cython.int) -> cython.void:
+    """An exit is served, and `Served` tells how."""
+    quick.served += 1
+    quick.outcomes[outcome] += 1
+
+
+def go_on(engine: cython.p_void, quick: QuickPtr) -> cython.void:
+    """The entry (`loop.entry`). The CPU stops if it takes other control registers than CR3, or cannot be entered: the loop does that."""
+    vcpu: KvmVcpuPtr = quick.vcpu
+    if vcpu.cr0 != quick.cr0 or vcpu.cr4 != quick.cr4 or vcpu.efer != quick.efer:
+        quick.stop(engine)
+        return
+    quick.entered = prepare_entry(vcpu)
+    if quick.entered:
+        quick.stop(engine)
+        return
+    flush: cython.bint = vcpu.flush_hw_all or vcpu.flush_gva_count
+    if flush:
+        vcpu.flush_hw_all, vcpu.flush_gva_count = False, 0
+        drop_all(quick.tlb)
+    if flush or vcpu.mmu.root.hpa != quick.root:
+        quick.root = vcpu.mmu.root.hpa  # a load of CR3 drops every translation
+        quick.reg_write(engine, quick.root_register, cython.address(quick.root))
