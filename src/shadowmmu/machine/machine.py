@@ -33,6 +33,7 @@ from shadowmmu.machine.seam import Exit, ExitKind, State
 from shadowmmu.machine.svm.reflect import exit_name
 from shadowmmu.machine.symbols import Symbols
 from shadowmmu.machine.unclaimed import Unclaimed
+from shadowmmu.machine.vcpu.code_pages import CodePages
 from shadowmmu.machine.vcpu.cpuid import Cpuid, cr4_not_for
 from shadowmmu.machine.vcpu.deliver import TaskSwitch
 from shadowmmu.machine.vcpu.processor import Processor
@@ -78,6 +79,7 @@ class Machine:
         self.vm = _vm_of(guest, roots, kernel, shadow_pages)
         self.on_exit, self._on_look, self._audit = on_exit, on_look, audit
         self._unclaimed = Unclaimed()
+        self._code_pages = CodePages()
         self._witnesses: list[FaultWitness] = []
         self.processors: tuple[Processor, ...] = ()
         self.clock = Clock(self._look_up, self._spent)
@@ -135,7 +137,7 @@ class Machine:
         def guard(state: State, port: int, size: int) -> ExitKind | None:
             return guard_port(processor, state, port, size)
 
-        quick = None if self.vm.tdp else QuickExits(vcpu)
+        quick = None if self.vm.tdp else QuickExits(vcpu, self._code_pages)
         cpu = UnicornCpu(self.vm.host_regions(), self.ports, guard, intercepts, quick)
         cpu.set_state(loaded.state)
         self.clock.count_too(lambda: cpu.executed)

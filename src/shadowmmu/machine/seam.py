@@ -233,6 +233,10 @@ class Places(NamedTuple):
     """The number of EFLAGS, which is no address."""
     root_register: int
     """That of CR3; a load of it drops every translation."""
+    stub: int
+    """Linear address of code that is not the guest's, by which it is entered."""
+    modes_known: bool
+    """The mode flags follow from the segments by `cpu.mode_flags`."""
     stop: int
     """C function: the CPU stops before the guest's next instruction."""
     slow: int
@@ -247,7 +251,14 @@ class ExitServer(Protocol):
         """void hook(void *engine, uint32_t number, void *data)"""
 
     @property
+    def translated_hook(self) -> int:
+        """void hook(void *engine, block *translated, block *before, void *data): a block of code was translated"""
+
+    @property
     def data(self) -> int: ...
+
+    def may_be_code(self, hpa: int, size: int) -> bool:
+        """Code may have been translated from this host memory."""
 
     def attach(self, places: "Places") -> None:
         """Before the first run."""

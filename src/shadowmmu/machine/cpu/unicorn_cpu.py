@@ -20,6 +20,7 @@ from unicorn import x86_const
 from unicorn.unicorn_py3 import UcError
 from unicorn.unicorn_py3.unicorn import uclib
 
+from shadowmmu.machine.cpu.mode_flags import mode_flags
 from shadowmmu.machine.cpu.unicorn_exits import HOOKED, exit_of
 from shadowmmu.machine.cpu.unicorn_host import NEVER, SvmHost, address_of
 from shadowmmu.machine.cpu.unicorn_layout import SEGMENT_SIZE, layout
@@ -36,18 +37,20 @@ from shadowmmu.machine.seam import (
     Places,
     PortGuard,
     Ports,
+    Seg,
     Segment,
     State,
     System,
     Table,
 )
-from shadowmmu.x86.control import Efer
+from shadowmmu.x86.control import Cr0, Efer, Rflags
 from shadowmmu.x86.vmcb import Intercept1, SvmExit
 
-_LMA, _VINTR = int(Efer.LMA), int(Intercept1.VINTR)
+_PE, _LMA, _VM, _VINTR = int(Cr0.PE), int(Efer.LMA), int(Rflags.VM), int(Intercept1.VINTR)
 _MMX_EXPONENT = 0xFFFF  # of the FPU register that an MMX register is the mantissa of
 _INTERRUPT_SHADOW = 1 << 3  # in the mode flags
 _INTERRUPT_HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
+_SEGMENT = struct.Struct("<I4xQII")
 _SEGMENT_ARRAY = struct.Struct("<" + "I4xQII" * 10)
 _STOPPED = Exit(ExitKind.INTERRUPTED)
 _WINDOW = Exit(ExitKind.INTERRUPT_WINDOW, int(SvmExit.VINTR))
@@ -59,6 +62,10 @@ def _segment(fields: tuple[int, ...], index: int) -> Segment:
     """A segment of the context; its flags are the descriptor's second word."""
     selector, base, limit, flags = fields[4 * index : 4 * index + 4]
     return Segment(selector & 0xFFFF, flags >> 8 & 0xFF | flags >> 12 & 0xF00, limit, base)
+
+
+def _flags_of(segment: Segment) -> int:
+    return (segment.attr & 0xFF) << 8 | (segment.attr & 0xF00) << 12
 
 
 class UnicornCpu:
@@ -133,11 +140,14 @@ class UnicornCpu:
                 reg_write=address_of(uclib.uc_reg_write),
                 flags_register=x86_const.UC_X86_REG_EFLAGS,
                 root_register=x86_const.UC_X86_REG_CR3,
+                stub=host.stub,
+                modes_known=where.modes_known,
                 stop=address_of(uclib.uc_emu_stop),
                 slow=address_of(self._slow_hook),
             )
         )
         host.add_compiled_hook(uc_const.UC_HOOK_INTR, server.hook, server.data)
+        host.add_compiled_hook(uc_const.UC_HOOK_EDGE_GENERATED, server.translated_hook, server.data)
 
     # --- hooks, called while the engine runs
 
@@ -256,10 +266,12 @@ class UnicornCpu:
     def set_state(self, state: State) -> None:
         """Take over changed registers; changed segments and their like are loaded by the next run."""
         before = self._captured
-        if self._pending is not None or before is None or state.system != before.system:
+        if self._pending is not None or before is None or not self._can_change(before, state):
             self._pending = state.copy()
             return
-        rewritten = state.gpr != before.gpr or state.interrupt_shadow != before.interrupt_shadow
+        if state.system is not before.system:
+            self._change_mode(state)
+        rewritten = state.system is not before.system or state.gpr != before.gpr or state.interrupt_shadow != before.interrupt_shadow
         if rewritten:
             struct.pack_into("<16Q", self._host.context, self._layout.gpr, *state.gpr)
             self._host.context[self._layout.hflags] &= ~_INTERRUPT_SHADOW
@@ -272,6 +284,28 @@ class UnicornCpu:
         self._rip = state.rip
         if not state.interrupt_shadow:
             self._loaded_shadow = None
+
+    def _can_change(self, before: State, after: State) -> bool:
+        """Of what VMRUN loads only CS, SS and the CPL may be others, in protected mode."""
+        if after.system == before.system:
+            return True
+        old, new = before.system, after.system
+        others = (*old.segments[:1], new.segments[1], new.segments[2], *old.segments[3:])
+        protected = self._controls.cr0 & _PE and not (before.rflags | after.rflags) & _VM
+        return bool(self._layout.modes_known and protected and new == old._replace(segments=others, cpl=new.cpl))
+
+    def _change_mode(self, state: State) -> None:
+        """Put CS and SS into the context, and what they make of the mode flags."""
+        where, view, segments = self._layout, self._host.context, state.system.segments
+        for number in (Seg.CS, Seg.SS):
+            segment = segments[number]
+            place = where.segments + SEGMENT_SIZE * number
+            _SEGMENT.pack_into(view, place, segment.selector, segment.base, segment.limit, _flags_of(segment))
+        code, stack = (_flags_of(segments[number]) for number in (Seg.CS, Seg.SS))
+        bases = segments[Seg.DS].base | segments[Seg.ES].base | segments[Seg.SS].base
+        before: int = struct.unpack_from("<I", view, where.hflags)[0]
+        after = mode_flags(before, code, stack, bases, state.cpl, bool(self._controls.efer & _LMA))
+        struct.pack_into("<I", view, where.hflags, after)
 
     def vector(self, number: int) -> int:
         """The 128 bits of an XMM register."""
@@ -329,6 +363,8 @@ class UnicornCpu:
 
     def code_changed(self, hpa: int, size: int) -> None:
         """Translated code of this memory is dropped before the next run."""
+        if self._server is not None and not self._server.may_be_code(hpa, size):
+            return
         changed = self._changed_code
         if changed:
             last, length = changed[-1]

@@ -130,6 +130,11 @@ class SvmHost:
         """Host physical address of the host's own page tables."""
         return PRIVATE_BASE + _PML4
 
+    @property
+    def stub(self) -> int:
+        """Linear address of the stub."""
+        return PRIVATE_BASE + _STUB
+
     # --- the VMCB
 
     def _put_segment(self, at: int, segment: Segment) -> None:

@@ -6,20 +6,26 @@ registers. Nothing is assumed of its layout but the shape of a segment; what is 
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import NamedTuple
 
 import unicorn
 from unicorn import unicorn_const as uc_const
 
-from shadowmmu.machine.cpu.unicorn_host import HOST_CR0, HOST_CR4, HOST_EFER, NEVER, SvmHost
+from shadowmmu.machine.cpu.mode_flags import ModeFlag, mode_flags
+from shadowmmu.machine.cpu.unicorn_host import HOST_CR0, HOST_CR4, HOST_EFER, NEVER, PRIVATE_BASE, SvmHost
 from shadowmmu.machine.intercepts import SHADOW_PAGING
-from shadowmmu.machine.seam import Controls, CpuError, Segment, State, System, Table
+from shadowmmu.machine.seam import MASK32, Controls, CpuError, Seg, Segment, State, System, Table
+from shadowmmu.x86.control import Cr4
 
 SEGMENT_SIZE = 24  # u32 selector, 4 bytes of padding, u64 base, u32 limit, u32 flags
 _SEGMENTS = 10  # six segment registers, LDTR, TR, GDTR, IDTR
 _EXIT_GP = 0x14D
 _HFLAGS_SEEN = 0x30C003  # guest mode, SVME, 64-bit code, long mode, CPL 3
+_NOT_LONG = 0x1800  # EFER with NXE and SVME
+_HALTS = bytes.fromhex("f4f4f4f4")
+_PAGE, _LARGE = 4096, 4 << 20
 _BAD_SELECTOR = 0xA5D3  # `mov ds, ax` with it raises #GP(0xa5d0)
 _TELLING_EFER = 0x7A5F_3333 << 32
 """Bits that no processor has; this engine's VMRUN loads them all the same."""
@@ -46,6 +52,8 @@ class Layout:
     """u32: EXITINFO1 of the last exit."""
     efer: int
     """Behind the head: VMRUN takes the NX of nested tables from the one it finds."""
+    modes_known: bool
+    """The mode flags follow from the segments by `mode_flags`."""
 
 
 def _telling_state(code: int) -> State:
@@ -133,7 +141,7 @@ def layout() -> Layout:
     gpr = search.once("the general registers", struct.pack("<16Q", *state.gpr))
     segments = search.segments(state.system)
     cr3 = search.once("CR3", struct.pack("<QQ", controls.cr3, controls.cr4))
-    return Layout(
+    found = Layout(
         gpr=gpr,
         rip=search.once("RIP", struct.pack("<Q", code), end=segments),
         hflags=search.hflags(gpr + 16 * 8, segments),
@@ -144,4 +152,48 @@ def layout() -> Layout:
         kernel_gs_base=search.once("KERNEL_GS_BASE", struct.pack("<Q", state.system.kernel_gs_base)),
         error_code=search.once("the error code", struct.pack("<I", _BAD_SELECTOR & ~3)),
         efer=search.once("EFER", struct.pack("<Q", controls.efer)),
+        modes_known=False,
     )
+    return replace(found, modes_known=all(_has_mode(host, found, mode) for mode in _MODES))
+
+
+class _Mode(NamedTuple):
+    """Attributes of CS and SS, and the base of DS; `long`: in long mode, with the host's own tables."""
+
+    code: int
+    stack: int
+    cpl: int = 0
+    base: int = 0
+    long: bool = False
+
+
+_MODES = (
+    _Mode(0xC9B, 0xC93), _Mode(0xC9B, 0xC93, base=0x1000), _Mode(0xCFB, 0xCF3, cpl=3), _Mode(0x89B, 0xC93), _Mode(0xC9B, 0x893),
+    _Mode(0xA9B, 0xC93, long=True), _Mode(0xA9B, 0x000, long=True), _Mode(0xAFB, 0xCF3, cpl=3, long=True),
+    _Mode(0xCFB, 0xCF3, cpl=3, long=True), _Mode(0xCFB, 0xCF3, cpl=3, base=0x1000, long=True),
+)  # fmt: skip
+
+
+def _directory() -> bytes:
+    """2-level tables of a guest: a page of 4 MiB that leads to the private region, where that is."""
+    at = PRIVATE_BASE // _LARGE
+    return bytes(4 * at) + struct.pack("<I", PRIVATE_BASE | 0x87)
+
+
+def _has_mode(host: SvmHost, where: Layout, mode: _Mode) -> bool:
+    """Run a guest in this mode until it exits, by HLT: whether the processor makes of it what `mode_flags` does."""
+    page = host.write_scratch(_HALTS.ljust(_PAGE, b"\0") + _directory())
+    code = page + len(_HALTS) - 1  # from where nothing has been translated yet
+    data = Segment(0x10, 0xC93 | mode.cpl << 5, MASK32, mode.base)
+    segments = (data, Segment(0x8, mode.code, MASK32, 0), Segment(0x10, mode.stack, MASK32, 0), data, data, data)
+    system = System(segments, Segment(0, 0x82, 0, 0), Segment(0, 0x8B, 0, 0), Table(0, 0), Table(0, 0), mode.cpl, 0xFFFF0FF0, 0x400, 0)
+    controls = Controls(HOST_CR0, host.identity_root, HOST_CR4, HOST_EFER) if mode.long else Controls(HOST_CR0, page + _PAGE, int(Cr4.PSE), _NOT_LONG)
+    host.read_context()
+    host.restore_host(where.head_end, where.efer, where.gpr, [0] * 16)
+    host.write_vmcb(State([0] * 16, code, 0x2, system), controls, SHADOW_PAGING)
+    host.uc.emu_start(host.begin_at_stub(), NEVER)
+    host.read_context()
+    found: int = struct.unpack_from("<I", host.context, where.hflags)[0]
+    flags = [struct.unpack_from("<I", host.context, where.segments + SEGMENT_SIZE * number + 20)[0] for number in (Seg.CS, Seg.SS)]
+    derived = ModeFlag.CPL | ModeFlag.CODE_32 | ModeFlag.STACK_32 | ModeFlag.ADD_BASES | ModeFlag.CODE_64
+    return mode_flags(found ^ derived, *flags, mode.base, mode.cpl, mode.long) == found

@@ -50,6 +50,8 @@ def _page_fault(p: Processor, exit_: Exit) -> None:
         p.queue(Event(PF, fault.error_code, fault.cr2))
     elif outcome is Outcome.EMULATE:
         emulate(p, exit_.gva)
+    elif outcome is Outcome.FIXED and p.takes_from_user(exit_.error_code):
+        p.cpu.flush_page(exit_.gva)
 
 
 def _nested_page_fault(p: Processor, exit_: Exit) -> None:

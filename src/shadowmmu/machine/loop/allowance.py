@@ -43,7 +43,7 @@ def allow(p: Processor, clock: Clock, turn: Turn, limits: Limits, *, exits: int,
     p.cpu.stop_at(min(executed + unheard, turn.last_instruction, deadline))
     if p.quick is not None:
         left = min(turn.last_exit - exits, limits.exits - exits, _QUICK) - 1 if quick else 0
-        p.quick.begin(max(left, 0), min(_SLICE, limits.quiet), turn.last_instruction, deadline, TICKS_PER_EXIT)
+        p.quick.begin(max(left, 0), min(_SLICE, limits.quiet), turn.last_instruction, deadline, TICKS_PER_EXIT, exits)
 
 
 def count_served(p: Processor) -> int:
@@ -51,5 +51,5 @@ def count_served(p: Processor) -> int:
     if p.quick is None:
         return 0
     served = p.quick.end()
-    p.count_quick(served)
+    p.count_quick(served, p.quick.interrupts())
     return sum(served)

@@ -137,6 +137,8 @@ class Injection:
         vcpu.ac = lifts_smap
         if outcome is Outcome.EMULATE and vcpu.unprotect_in_delivery(gva, user, True):
             outcome = Outcome.RETRY
+        if outcome is Outcome.FIXED and self._p.takes_from_user(code):
+            self._p.cpu.flush_page(gva)
         self._p.count_fault(ExitKind.PAGE_FAULT, outcome)
         return outcome
 

@@ -20,14 +20,16 @@ from shadowmmu.machine.vcpu.msr import Msrs
 from shadowmmu.machine.vcpu.nested_state import NestedState
 from shadowmmu.machine.vcpu.pending import Origin, Pending
 from shadowmmu.machine.vcpu.witness import Witness
-from shadowmmu.x86.control import Rflags
-from shadowmmu.x86.vectors import DB, PF
+from shadowmmu.x86.control import Cr0, Rflags
+from shadowmmu.x86.pferr import Pferr
+from shadowmmu.x86.vectors import DB, NAMES, PF
 
 if TYPE_CHECKING:
     from shadowmmu import Vcpu
     from shadowmmu.machine.vcpu.quick_exits import QuickExits
 
 _AC, _TF, _RF = int(Rflags.AC), int(Rflags.TF), int(Rflags.RF)
+_WP, _ACCESS, _SUPERVISOR_WRITE = int(Cr0.WP), int(Pferr.PRESENT | Pferr.WRITE | Pferr.USER), int(Pferr.PRESENT | Pferr.WRITE)
 _DR6_SINGLE_STEP = 1 << 14
 _SERVED: tuple[tuple[ExitKind, Outcome | None], ...] = (
     (ExitKind.PAGE_FAULT, Outcome.FIXED),
@@ -35,6 +37,8 @@ _SERVED: tuple[tuple[ExitKind, Outcome | None], ...] = (
     (ExitKind.CR_READ, None),
     (ExitKind.CR_WRITE, None),
     (ExitKind.INVLPG, None),
+    (ExitKind.PAGE_FAULT, Outcome.INJECT),
+    (ExitKind.SOFTWARE_INTERRUPT, None),
 )
 """What `quick_state.Served` counts."""
 
@@ -131,13 +135,18 @@ class Processor:
         self.clock.advance(TICKS_PER_EXIT)
         self.exits[kind] += 1
 
-    def count_quick(self, served: tuple[int, ...]) -> None:
-        """Exits that were served in the CPU's hook, by what they came to; the clock counts these by itself."""
+    def count_quick(self, served: tuple[int, ...], interrupts: dict[int, int]) -> None:
+        """Exits that were served in the CPU's hook, by what they came to, and the software interrupts of them by vector; the clock counts
+        these by itself."""
+        for vector, number in interrupts.items():
+            self.injected[Event(vector, software=True).name] += number
         for (kind, outcome), number in zip(_SERVED, served, strict=True):
             if number:
                 self.exits[kind] += number
                 if outcome is not None:
                     self.outcomes[outcome] += number
+                if outcome is Outcome.INJECT:
+                    self.injected[NAMES[PF]] += number
 
     def count_fault(self, kind: ExitKind, outcome: Outcome) -> None:
         """A fault in the midst of a delivery: there the CPU would have left the guest, and this one has not."""
@@ -153,6 +162,12 @@ class Processor:
     def flush_page(self, gva: int) -> None:
         self.cpu.flush_page(gva)
         self.translations.clear()
+
+    def takes_from_user(self, code: int) -> bool:
+        """A supervisor's write that is let through to a page which it may not write, as CR0.WP is clear: the MMU has taken the page from
+        users. A processor drops at each #PF what it has for the address (SDM vol. 3 section 4.10.4.1); this one keeps apart what it has
+        for users."""
+        return code & _ACCESS == _SUPERVISOR_WRITE and not self.vcpu.cr0 & _WP
 
     # --- registers
 

@@ -4,6 +4,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from shadowmmu.engine.face.vcpu cimport Vcpu
 from shadowmmu.machine.emulator.code_places cimport CodePlaces
 from shadowmmu.machine.memory.translations cimport Translations
+from shadowmmu.machine.vcpu.code_pages cimport CodePages
 from shadowmmu.machine.vcpu.quick_state cimport OUTCOMES, Quick, QuickPtr
 
 cdef enum:
@@ -15,6 +16,7 @@ cdef void on_exit(void *engine, uint32_t number, void *data) noexcept nogil
 cdef bint serve(void *engine, QuickPtr quick, uint32_t code) noexcept nogil
 cdef bint serve_fault(void *engine, QuickPtr quick) noexcept nogil
 cdef void look_from(void *engine, QuickPtr quick) noexcept nogil
+cdef bint takes_from_user(QuickPtr quick, uint32_t code) noexcept nogil
 cdef bint may_be_served(QuickPtr quick, uint32_t code) noexcept nogil
 cdef void count_exit(void *engine, QuickPtr quick) noexcept nogil
 cdef void come_nearer(QuickPtr quick, uint64_t ticks) noexcept nogil
@@ -24,4 +26,8 @@ cdef class QuickExits:
     cdef Vcpu vcpu
     cdef readonly CodePlaces places
     cdef readonly Translations translations
+    cdef CodePages code
+    cdef object tables
     cdef uint64_t told[OUTCOMES]
+    cdef uint64_t told_interrupts[256]
+    cdef object noted(self, int number)

@@ -12,15 +12,20 @@ exit before a limit is left to the loop.
 
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t, uintptr_t
-from cython.cimports.shadowmmu.engine.arena.state import GuestException, Hpa, PfRet
+from cython.cimports.libc.string import memcpy
+from cython.cimports.shadowmmu.engine.arena.state import Hpa, PfRet
 from cython.cimports.shadowmmu.engine.face.vcpu import Vcpu
 from cython.cimports.shadowmmu.engine.fault.fault import mmu_page_fault
 from cython.cimports.shadowmmu.machine.emulator.code_places import CodePlaces
 from cython.cimports.shadowmmu.machine.memory.translations import Translations
+from cython.cimports.shadowmmu.machine.vcpu.code_pages import CodePages, is_marked
+from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import deliver_fault, on_translated
 from cython.cimports.shadowmmu.machine.vcpu.quick_instructions import serve_instruction
-from cython.cimports.shadowmmu.machine.vcpu.quick_state import NO_DEADLINE, OUTCOMES, Served, Walk, came_to, context_t, go_on, reg_t, slow_t, stop_t
-from cython.cimports.shadowmmu.x86.control import Cr4, Rflags
+from cython.cimports.shadowmmu.machine.vcpu.quick_state import NO_DEADLINE, NOTED, OUTCOMES, NotedPtr, Served, Walk, came_to, context_t, go_on, reg_t, slow_t, stop_t
+from cython.cimports.shadowmmu.x86.control import Cr0, Cr4, Rflags
 from cython.cimports.shadowmmu.x86.pferr import Pferr
+
+from shadowmmu.machine.memory.cpu_walk import ShadowTables
 
 FOREVER = (1 << 64) - 1
 """No number of instructions."""
@@ -56,12 +61,25 @@ def serve_fault(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
     if quick.vcpu.cr4 & Cr4.SMAP:
         look_from(engine, quick)
     result: cython.int = mmu_page_fault(quick.vcpu, quick.address[0] & quick.wrap, quick.error_code[0])
-    if result != PfRet.RET_PF_FIXED and result != PfRet.RET_PF_SPURIOUS:
+    if result == PfRet.RET_PF_FIXED:
+        came_to(quick, Served.FIXED)
+        if takes_from_user(quick, quick.error_code[0]):
+            quick.root = Hpa.INVALID_PAGE  # is loaded anew, which drops every translation
+    elif result == PfRet.RET_PF_SPURIOUS:
+        came_to(quick, Served.SPURIOUS)
+    elif result == PfRet.RET_PF_INJECT and deliver_fault(engine, quick):
+        came_to(quick, Served.INJECTED)
+    else:
         quick.result = result
         return False
-    came_to(quick, Served.FIXED if result == PfRet.RET_PF_FIXED else Served.SPURIOUS)
     go_on(engine, quick)
     return True
+
+
+def takes_from_user(quick: QuickPtr, code: uint32_t) -> cython.bint:
+    """`Processor.takes_from_user`."""
+    kind: uint32_t = code & (Pferr.PRESENT | Pferr.WRITE | Pferr.USER)
+    return kind == (Pferr.PRESENT | Pferr.WRITE) and not quick.vcpu.cr0 & Cr0.WP
 
 
 def look_from(engine: cython.p_void, quick: QuickPtr) -> cython.void:
@@ -93,17 +111,22 @@ def come_nearer(quick: QuickPtr, ticks: uint64_t) -> cython.void:
 class QuickExits:
     """Of the CPU that runs the guest of `vcpu`.
 
+    code          pages that a CPU of the machine may have translated code from
     places        instructions that have been decoded: whoever decodes one teaches it
     translations  those that the CPU keeps, as far as it delivers events
     """
 
-    def __init__(self, vcpu: Vcpu) -> None:
+    def __init__(self, vcpu: Vcpu, code: CodePages) -> None:
         self.vcpu = vcpu
+        self.code = code
+        self.tables = ShadowTables(vcpu)
         self.places = CodePlaces()
         self.translations = Translations()
         self.quick.vcpu = vcpu.vcpu
         self.quick.places = cython.address(self.places.places)
         self.quick.tlb = cython.address(self.translations.tlb)
+        self.quick.code = cython.address(code.marks)
+        self.quick.tables = cython.cast(cython.p_void, self.tables)
         self.quick.result = NOT_SERVED
 
     def attach(self, places: object):
@@ -123,6 +146,7 @@ class QuickExits:
         quick.reg_read = cython.cast(reg_t, cython.cast(uintptr_t, places.reg_read))
         quick.reg_write = cython.cast(reg_t, cython.cast(uintptr_t, places.reg_write))
         quick.flags_register, quick.root_register = places.flags_register, places.root_register
+        quick.stub, quick.delivers = places.stub, places.modes_known
         quick.stop = cython.cast(stop_t, cython.cast(uintptr_t, places.stop))
         quick.slow = cython.cast(slow_t, cython.cast(uintptr_t, places.slow))
 
@@ -137,14 +161,14 @@ class QuickExits:
         """The CPU's CR3 now."""
         return self.quick.root
 
-    def begin(self, left: uint64_t, slice: uint64_t, turn_end: uint64_t, deadline: uint64_t, ticks: uint64_t):
+    def begin(self, left: uint64_t, slice: uint64_t, turn_end: uint64_t, deadline: uint64_t, ticks: uint64_t, exits: uint64_t):
         """Serve up to `left` exits. The CPU stops when it has executed `slice` instructions since the last one, at `turn_end`, and
-        at `deadline`, which comes `ticks` nearer with each exit; FOREVER: there is none."""
+        at `deadline`, which comes `ticks` nearer with each exit; FOREVER: there is none. The machine has had so many `exits`."""
         quick: QuickPtr = cython.address(self.quick)
         quick.left, quick.slice, quick.turn_end, quick.deadline, quick.ticks = left, slice, turn_end, deadline, ticks
-        i: cython.int
-        for i in range(OUTCOMES):
-            self.told[i] = quick.outcomes[i]
+        memcpy(self.told, quick.outcomes, cython.sizeof(self.told))
+        memcpy(self.told_interrupts, quick.interrupts, cython.sizeof(self.told_interrupts))
+        quick.first = exits - quick.served
 
     def spend(self, ticks: uint64_t):
         """So many ticks passed while the CPU runs: from the next exit on the deadline is nearer by them."""
@@ -158,6 +182,27 @@ class QuickExits:
         """No more. What was served since `begin`, by what it came to."""
         self.quick.left = 0
         return tuple([self.quick.outcomes[i] - self.told[i] for i in range(OUTCOMES)])
+
+    def interrupts(self):
+        """Of these the software interrupts, by vector."""
+        now: cython.pointer(uint64_t) = self.quick.interrupts
+        told: cython.pointer(uint64_t) = self.told_interrupts
+        return {vector: now[vector] - told[vector] for vector in range(256) if now[vector] != told[vector]}
+
+    def faults(self):
+        """The last page faults that were given to the guest: (exits before, error code, address, RIP, base, CPL, bits)."""
+        end: int = self.quick.faults
+        return [self.noted(number % NOTED) for number in range(max(0, end - NOTED), end)]
+
+    @cython.cfunc
+    def noted(self, number: cython.int) -> object:
+        one: NotedPtr = cython.address(self.quick.noted[number])
+        return one.at, one.error_code, one.address, one.rip, one.base, one.cpl, one.bits
+
+    @property
+    def exits(self):
+        """Of the machine, those that were served in this run included."""
+        return self.quick.first + self.quick.served
 
     @property
     def served(self):
@@ -198,6 +243,15 @@ class QuickExits:
     def hook(self):
         """Address of the hook, a C function."""
         return cython.cast(uintptr_t, cython.cast(cython.p_void, on_exit))
+
+    @property
+    def translated_hook(self):
+        """Address of another hook, for code that the CPU translates."""
+        return cython.cast(uintptr_t, cython.cast(cython.p_void, on_translated))
+
+    def may_be_code(self, hpa: uint64_t, size: uint64_t):
+        """The CPU may have translated code from this host memory."""
+        return self.code.may_hold(hpa, size)
 
     @property
     def data(self):

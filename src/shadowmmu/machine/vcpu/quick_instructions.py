@@ -8,6 +8,7 @@ from cython.cimports.shadowmmu.engine.arena.state import KvmVcpuPtr
 from cython.cimports.shadowmmu.engine.cpu.registers import set_cr3
 from cython.cimports.shadowmmu.engine.fault.invlpg import kvm_invlpg
 from cython.cimports.shadowmmu.machine.emulator.code_places import Doing, PlacePtr, operand_address, register_value, set_register
+from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import deliver_interrupt
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import Served, came_to, complete, go_on, instruction_at_rip, look, segment_base
 from cython.cimports.shadowmmu.x86.control import Cr4, Efer
 
@@ -19,7 +20,11 @@ def serve_instruction(engine: cython.p_void, quick: QuickPtr, code: uint32_t) ->
         return False
     quick.save(engine, quick.context)
     place: PlacePtr = instruction_at_rip(quick, doing) if look(engine, quick) else cython.NULL
-    if place == cython.NULL or not do(quick, place, code & 0xF):
+    if place == cython.NULL:
+        return False
+    if doing == Doing.INTERRUPT:
+        return interrupt(engine, quick, place)
+    if not do(quick, place, code & 0xF):
         return False
     complete(engine, quick, place)
     go_on(engine, quick)
@@ -35,7 +40,20 @@ def doing_of(code: uint32_t) -> Doing:
         return Doing.READ_CR
     if code < 0x20:
         return Doing.WRITE_CR
+    if code == 0x75:
+        return Doing.INTERRUPT
     return Doing.INVLPG if code == 0x79 else Doing.UNKNOWN
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def interrupt(engine: cython.p_void, quick: QuickPtr, place: PlacePtr) -> cython.bint:
+    if not deliver_interrupt(engine, quick, place.number, quick.rip[0] + place.length):
+        return False
+    came_to(quick, Served.INTERRUPT)
+    go_on(engine, quick)
+    return True
 
 
 @cython.cfunc

@@ -4,6 +4,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from shadowmmu.engine.arena.state cimport GuestException, KvmVcpu
 from shadowmmu.machine.emulator.code_places cimport PlacePtr, PlacesPtr
 from shadowmmu.machine.memory.translations cimport TlbPtr
+from shadowmmu.machine.vcpu.code_pages cimport MarksPtr
+from shadowmmu.machine.vcpu.delivery cimport Delivery
 
 cdef extern from *:
     const uint64_t NO_DEADLINE "UINT64_MAX"
@@ -17,16 +19,19 @@ cdef enum:
     CPL = 3                    # of the mode flags
     INTERRUPT_SHADOW = 1 << 3
     WALKS_KEPT = 4
+    NOTED = 8
 
 cdef enum:
-    OUTCOMES = 5
+    OUTCOMES = 7
 
 cpdef enum Served:             # what the exits that were served came to
     FIXED
     SPURIOUS
     CR_READ
     CR_WRITE
-    INVLPG                     # the last of OUTCOMES
+    INVLPG
+    INJECTED
+    INTERRUPT                  # the last of OUTCOMES
 
 ctypedef int (*context_t)(void *engine, void *context) noexcept nogil
 ctypedef int (*reg_t)(void *engine, int register, void *value) noexcept nogil
@@ -37,10 +42,20 @@ cdef struct Walk:              # of the guest's tables, which has been done
     uint64_t gva, access, gpa
     GuestException exception
 
+cdef struct Noted:             # a #PF that was given to the guest
+    uint64_t at                # exits of the machine before
+    uint32_t error_code
+    uint64_t address, rip, base
+    uint8_t cpl, bits
+ctypedef Noted *NotedPtr
+
 cdef struct Quick:
     KvmVcpu *vcpu
     PlacesPtr places
     TlbPtr tlb
+    MarksPtr code
+    void *tables               # memory.cpu_walk.ShadowTables
+    bint delivers              # the back end knows what CS and SS make of the mode flags
     # Where the CPU back end has things: seam.Places.
     context_t save             # reads the processor context into `context`
     context_t restore
@@ -55,6 +70,7 @@ cdef struct Quick:
     uint64_t *limit            # the CPU stops when so many have been executed
     reg_t reg_read, reg_write
     int flags_register, root_register
+    uint64_t stub              # address of code that is not the guest's
     stop_t stop
     slow_t slow                # the hook of all other exits
     # Of this run.
@@ -70,9 +86,14 @@ cdef struct Quick:
     uint64_t flags             # EFLAGS
     int walked, taken          # walks that were done, and those that the handlers have been told
     Walk walks[WALKS_KEPT]
+    Delivery delivery
     int result                 # of a fault that the MMU has looked at, but which is not done with that
     # So far.
+    uint64_t first             # exits of the machine before those that were served
     uint64_t served
+    uint64_t faults            # of them that were noted, the last ones in `noted`
+    Noted noted[NOTED]
+    uint64_t interrupts[256]   # by vector
     uint64_t outcomes[OUTCOMES]
     int entered                # what the entry behind an exit came to, if the guest cannot go on
 

@@ -7,3 +7,5 @@ class Served(IntFlag):
     CR_READ = 2
     CR_WRITE = 3
     INVLPG = 4
+    INJECTED = 5
+    INTERRUPT = 6
