@@ -12,8 +12,8 @@ from shadowmmu.machine.devices.exit_device import DEBUG_PORT, EXIT_PORT, DebugPo
 from shadowmmu.machine.devices.port_bus import PortBus
 from shadowmmu.machine.devices.uart import SERIAL, SerialPort, Uart
 from shadowmmu.machine.memory.cpu_memory import CpuMemory
-from shadowmmu.machine.memory.translations import Translations
 from shadowmmu.machine.memory.linear_memory import SYSTEM, WRITE, GuestFault, GuestMemory
+from shadowmmu.machine.memory.translations import Translations
 from shadowmmu.machine.seam import MASK64, Seg, Segment, State, System, Table
 from shadowmmu.machine.vcpu.cpuid import Cpuid
 from shadowmmu.machine.vcpu.msr import SVMDIS, VM_CR_LOCK, Msrs

@@ -187,13 +187,17 @@ def _has_mode(host: SvmHost, where: Layout, mode: _Mode) -> bool:
     data = Segment(0x10, 0xC93 | mode.cpl << 5, MASK32, mode.base)
     segments = (data, Segment(0x8, mode.code, MASK32, 0), Segment(0x10, mode.stack, MASK32, 0), data, data, data)
     system = System(segments, Segment(0, 0x82, 0, 0), Segment(0, 0x8B, 0, 0), Table(0, 0), Table(0, 0), mode.cpl, 0xFFFF0FF0, 0x400, 0)
-    controls = Controls(HOST_CR0, host.identity_root, HOST_CR4, HOST_EFER) if mode.long else Controls(HOST_CR0, page + _PAGE, int(Cr4.PSE), _NOT_LONG)
+    controls = Controls(HOST_CR0, page + _PAGE, int(Cr4.PSE), _NOT_LONG)
+    if mode.long:
+        controls = Controls(HOST_CR0, host.identity_root, HOST_CR4, HOST_EFER)
     host.read_context()
     host.restore_host(where.head_end, where.efer, where.gpr, [0] * 16)
     host.write_vmcb(State([0] * 16, code, 0x2, system), controls, SHADOW_PAGING)
     host.uc.emu_start(host.begin_at_stub(), NEVER)
     host.read_context()
     found: int = struct.unpack_from("<I", host.context, where.hflags)[0]
-    flags = [struct.unpack_from("<I", host.context, where.segments + SEGMENT_SIZE * number + 20)[0] for number in (Seg.CS, Seg.SS)]
+    code_flags, stack_flags = (
+        struct.unpack_from("<I", host.context, where.segments + SEGMENT_SIZE * number + 20)[0] for number in (Seg.CS, Seg.SS)
+    )
     derived = ModeFlag.CPL | ModeFlag.CODE_32 | ModeFlag.STACK_32 | ModeFlag.ADD_BASES | ModeFlag.CODE_64
-    return mode_flags(found ^ derived, *flags, mode.base, mode.cpl, mode.long) == found
+    return mode_flags(found ^ derived, code_flags, stack_flags, mode.base, mode.cpl, mode.long) == found

@@ -6,12 +6,11 @@ cdef enum:
     LONGEST = 15
 
 cpdef enum Doing:
-    UNKNOWN
-    READ_CR                    # MOV reg, CRn
-    WRITE_CR                   # MOV CRn, reg
-    INVLPG
-    INTERRUPT                  # INT n, INT3, INTO
-    STORE                      # MOV of a general register or an immediate to memory
+    UNKNOWN = 0
+    READ_CR = 1                # MOV reg, CRn
+    WRITE_CR = 2               # MOV CRn, reg
+    INVLPG = 3
+    INTERRUPT = 4              # INT n, INT3, INTO
 
 cdef struct Place:
     uint64_t rip
@@ -20,10 +19,7 @@ cdef struct Place:
     uint8_t code[LONGEST]
     uint8_t doing
     uint8_t number             # of the control register, or the vector
-    uint8_t size               # bytes of the operand
-    int32_t register           # of the other operand; -1: `value`
-    uint8_t high               # it is the second byte of the register
-    uint64_t value
+    uint8_t register, size     # of the other operand
     # The address of a memory operand.
     int32_t base, index        # general registers; -1: none
     uint8_t scale

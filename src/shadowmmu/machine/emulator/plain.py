@@ -3,7 +3,7 @@
 
 from typing import NamedTuple
 
-from iced_x86 import Code, Instruction, Mnemonic, OpKind, Register, RegisterExt
+from iced_x86 import Code, Instruction, Mnemonic, RegisterExt
 
 from shadowmmu.machine.emulator.code_places import Doing
 from shadowmmu.machine.emulator.decode import Operands
@@ -12,23 +12,20 @@ from shadowmmu.x86.vectors import BP, OF
 
 
 class Plain(NamedTuple):
-    """Fields as in `code_places.Place`."""
+    """Fields as in `code_places.Place`; `scaled` is the index of an address."""
 
     doing: Doing
     number: int = 0
     size: int = 0
-    register: int = -1
-    high: bool = False
-    value: int = 0
+    register: int = 0
     base: int = -1
-    index: int = -1
+    scaled: int = -1
     scale: int = 1
     segment: int = 0
     displacement: int = 0
     mask: int = 0
 
 
-_HIGH_BYTES = frozenset((Register.AH, Register.CH, Register.DH, Register.BH))
 _READS = frozenset((Code.MOV_R32_CR, Code.MOV_R64_CR))
 _WRITES = frozenset((Code.MOV_CR_R32, Code.MOV_CR_R64))
 _VECTORS = {Mnemonic.INT3: BP, Mnemonic.INTO: OF}
@@ -38,43 +35,33 @@ def plain_of(operands: Operands) -> Plain | None:
     """None: it is none that compiled code does."""
     instruction = operands.instruction
     if instruction.code in _READS:
-        return _with_register(Plain(Doing.READ_CR, RegisterExt.number(instruction.op_register(1))), instruction.op_register(0))
+        return _with_register(Plain(Doing.READ_CR, RegisterExt.number(instruction.op_register(1))), instruction, 0)
     if instruction.code in _WRITES:
-        return _with_register(Plain(Doing.WRITE_CR, RegisterExt.number(instruction.op_register(0))), instruction.op_register(1))
+        return _with_register(Plain(Doing.WRITE_CR, RegisterExt.number(instruction.op_register(0))), instruction, 1)
     if instruction.code in (Code.INT_IMM8, Code.INT3, Code.INTO):
         vector = _VECTORS.get(instruction.mnemonic)
         return Plain(Doing.INTERRUPT, instruction.immediate8 if vector is None else vector)
     if instruction.code == Code.INVLPG_M:
         return _with_address(Plain(Doing.INVLPG), operands)
-    return _store(operands) if instruction.mnemonic == Mnemonic.MOV and instruction.op_kind(0) == OpKind.MEMORY else None
+    return None
 
 
-def _store(operands: Operands) -> Plain | None:
-    instruction, size = operands.instruction, operands.size(0)
-    plain = _with_address(Plain(Doing.STORE, size=size), operands)
-    if instruction.op_kind(1) != OpKind.REGISTER:
-        return plain._replace(value=operands.value(1) & (1 << 8 * size) - 1)
-    return _with_register(plain, instruction.op_register(1)) if operands.is_general(1) else None
-
-
-def _with_register(plain: Plain, register: int) -> Plain:
-    number = RegisterExt.number(RegisterExt.full_register(register))
-    high = register in _HIGH_BYTES
-    return plain._replace(register=number, high=high, size=plain.size or RegisterExt.size(register))
+def _with_register(plain: Plain, instruction: Instruction, operand: int) -> Plain:
+    register = instruction.op_register(operand)
+    return plain._replace(register=RegisterExt.number(register), size=RegisterExt.size(register))
 
 
 def _with_address(plain: Plain, operands: Operands) -> Plain:
     instruction = operands.instruction
-    base, index = (_general(register) for register in (instruction.memory_base, instruction.memory_index))
+    base, scaled = (
+        int(RegisterExt.number(RegisterExt.full_register(register))) if RegisterExt.is_gpr(register) else -1
+        for register in (instruction.memory_base, instruction.memory_index)
+    )
     return plain._replace(
         base=base,
-        index=index,
+        scaled=scaled,
         scale=instruction.memory_index_scale,
         segment=operands.segment(instruction.memory_segment),
         displacement=int(instruction.memory_displacement) & MASK64,  # of a RIP-relative operand: already the target
         mask=(1 << 8 * operands.address_size()) - 1,
     )
-
-
-def _general(register: int) -> int:
-    return int(RegisterExt.number(RegisterExt.full_register(register))) if RegisterExt.is_gpr(register) else -1

@@ -202,7 +202,9 @@ def check_gate(d: DeliveryPtr, gate: GatePtr, present: cython.bint) -> cython.bi
 # --- segments
 
 
-def read_descriptor(d: DeliveryPtr, selector: uint32_t, vector: uint8_t, found: RegisterPtr, address: cython.pointer(uint64_t)) -> cython.bint:
+def read_descriptor(
+    d: DeliveryPtr, selector: uint32_t, vector: uint8_t, found: RegisterPtr, address: cython.pointer(uint64_t)
+) -> cython.bint:
     """The segment that a selector names, and the linear address of its descriptor; `vector` is raised if there is none."""
     table: Table = d.before.gdtr
     raw: uint64_t = 0
@@ -312,9 +314,9 @@ def long_frame(d: DeliveryPtr, gate: GatePtr, cpl: uint8_t) -> cython.bint:
 def push_outer(d: DeliveryPtr, stack: StackPtr) -> cython.bint:
     """SS and RSP, if they are on the frame, then what always is."""
     b: cython.pointer(Registers) = cython.address(d.before)
-    if d.long_mode or not stack.old:
-        if not push(stack, b.segments[SS].selector) or not push(stack, b.gpr[RSP]):
-            return False
+    outer: cython.bint = d.long_mode or not stack.old
+    if outer and (not push(stack, b.segments[SS].selector) or not push(stack, b.gpr[RSP])):
+        return False
     if not push(stack, frame_flags(d)) or not push(stack, b.segments[CS].selector) or not push(stack, return_rip(d)):
         return False
     return not d.event.pushes_error_code or push(stack, d.event.error_code)

@@ -13,15 +13,30 @@ exit before a limit is left to the loop.
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t, uintptr_t
 from cython.cimports.libc.string import memcpy
-from cython.cimports.shadowmmu.engine.arena.state import Hpa, PfRet
+from cython.cimports.shadowmmu.engine.arena.state import PAGE_SIZE, Hpa, PfRet
 from cython.cimports.shadowmmu.engine.face.vcpu import Vcpu
 from cython.cimports.shadowmmu.engine.fault.fault import mmu_page_fault
 from cython.cimports.shadowmmu.machine.emulator.code_places import CodePlaces
 from cython.cimports.shadowmmu.machine.memory.translations import Translations
-from cython.cimports.shadowmmu.machine.vcpu.code_pages import CodePages, is_marked
+from cython.cimports.shadowmmu.machine.vcpu.code_pages import CodePages
 from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import deliver_fault, on_translated
 from cython.cimports.shadowmmu.machine.vcpu.quick_instructions import serve_instruction
-from cython.cimports.shadowmmu.machine.vcpu.quick_state import NO_DEADLINE, NOTED, OUTCOMES, NotedPtr, Served, Walk, came_to, context_t, go_on, reg_t, slow_t, stop_t
+from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
+    CS,
+    NO_DEADLINE,
+    NOTED,
+    OUTCOMES,
+    NotedPtr,
+    Served,
+    Walk,
+    came_to,
+    context_t,
+    go_on,
+    reg_t,
+    segment_base,
+    slow_t,
+    stop_t,
+)
 from cython.cimports.shadowmmu.x86.control import Cr0, Cr4, Rflags
 from cython.cimports.shadowmmu.x86.pferr import Pferr
 
@@ -50,10 +65,17 @@ def serve(engine: cython.p_void, quick: QuickPtr, code: uint32_t) -> cython.bint
 
 
 def may_be_served(quick: QuickPtr, code: uint32_t) -> cython.bint:
-    """Not what the loop looks at twice: a fetch, which may come too early, reserved bits, a descriptor table read with SMAP on."""
-    if code & (Pferr.RSVD | Pferr.FETCH):
+    """Not what the loop looks at twice: a fetch from the next page, which may come too early, reserved bits, a descriptor table read
+    with SMAP on."""
+    if code & Pferr.RSVD or (code & Pferr.FETCH and not is_of_rip(quick)):
         return False
     return not (quick.vcpu.cr4 & Cr4.SMAP and quick.mode[0] & 3 == 3 and not code & Pferr.USER)
+
+
+def is_of_rip(quick: QuickPtr) -> cython.bint:
+    """The fault is in the page in which the instruction at RIP begins."""
+    linear: uint64_t = segment_base(quick, CS) + quick.rip[0]
+    return ((linear ^ quick.address[0]) & quick.wrap) < PAGE_SIZE
 
 
 def serve_fault(engine: cython.p_void, quick: QuickPtr) -> cython.bint:

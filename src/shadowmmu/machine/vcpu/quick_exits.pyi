@@ -5,8 +5,8 @@ from shadowmmu.engine.face.types import Entry, Outcome
 from shadowmmu.engine.face.vcpu import Vcpu
 from shadowmmu.machine.emulator.code_places import CodePlaces
 from shadowmmu.machine.memory.translations import Translations
-from shadowmmu.machine.vcpu.code_pages import CodePages
 from shadowmmu.machine.seam import Places
+from shadowmmu.machine.vcpu.code_pages import CodePages
 
 FOREVER: int
 

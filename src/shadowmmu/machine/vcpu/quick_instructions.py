@@ -86,8 +86,6 @@ def read_cr(quick: QuickPtr, place: PlacePtr) -> cython.bint:
 def write_cr(quick: QuickPtr, place: PlacePtr) -> cython.bint:
     """CR2 and CR3: what may stand in the others, more than the MMU has a say in."""
     value: uint64_t = register_value(place, quick.gpr)
-    if place.size == 4:
-        value = cython.cast(uint32_t, value)
     if place.number == 2:
         quick.vcpu.cr2 = value
     elif place.number != 3 or not set_cr3(quick.vcpu, value):

@@ -25,13 +25,13 @@ cdef enum:
     OUTCOMES = 7
 
 cpdef enum Served:             # what the exits that were served came to
-    FIXED
-    SPURIOUS
-    CR_READ
-    CR_WRITE
-    INVLPG
-    INJECTED
-    INTERRUPT                  # the last of OUTCOMES
+    FIXED = 0
+    SPURIOUS = 1
+    CR_READ = 2
+    CR_WRITE = 3
+    INVLPG = 4
+    INJECTED = 5
+    INTERRUPT = 6              # the last of OUTCOMES
 
 ctypedef int (*context_t)(void *engine, void *context) noexcept nogil
 ctypedef int (*reg_t)(void *engine, int register, void *value) noexcept nogil

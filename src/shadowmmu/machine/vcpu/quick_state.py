@@ -13,7 +13,7 @@ from cython.cimports.shadowmmu.engine.arena.state import PAGE_SIZE, Hpa, KvmVcpu
 from cython.cimports.shadowmmu.engine.cpu.requests import prepare_entry
 from cython.cimports.shadowmmu.engine.guest.walker import gva_to_gpa
 from cython.cimports.shadowmmu.engine.memory.guest_memory import read_guest
-from cython.cimports.shadowmmu.machine.emulator.code_places import LONGEST, Doing, PlacePtr, holds, place_at
+from cython.cimports.shadowmmu.machine.emulator.code_places import LONGEST, PlacePtr, holds, place_at
 from cython.cimports.shadowmmu.machine.memory.translations import drop_all
 from cython.cimports.shadowmmu.x86.control import Efer, Rflags
 from cython.cimports.shadowmmu.x86.pferr import Pferr
