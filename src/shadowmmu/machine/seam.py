@@ -217,6 +217,8 @@ class Places(NamedTuple):
     """u8: its two lowest bits are the CPL, bit 3 is the interrupt shadow."""
     segments: int
     """Of 24 bytes, as `UnicornCpu` has them: ES, CS, SS, DS, FS, GS, LDTR, TR, GDTR, IDTR."""
+    cr3: int
+    """u64: a task switch by hardware has changed it if it is not `ExitServer.root`."""
     error_code: int
     """u32."""
     address: int

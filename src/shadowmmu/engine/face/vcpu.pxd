@@ -8,7 +8,6 @@ cdef class Vcpu:
     cdef object must_run(self, int level)
     cdef object must_have_vmrun(self, object ncr3)
     cdef object outcome(self, u64 address, int result)
-    cdef object entry(self, int result)
 
 
 cdef object _MADE_BY_VM                    # in C only: nobody else has it

@@ -165,11 +165,7 @@ class Vcpu:
 
         Raises TripleFault if the guest's root leads outside memory, OutOfPages if no root can be made.
         """
-        return self.entry(prepare_entry(self.vcpu))
-
-    @cython.cfunc
-    def entry(self, result: cython.int) -> object:
-        """What the hardware is to do before it enters, as `prepare_entry` has left it; that there is no root is raised."""
+        result: cython.int = prepare_entry(self.vcpu)
         if result:
             raise_no_root(self.vcpu, result)
         gvas: tuple = ()

@@ -132,6 +132,7 @@ class UnicornCpu:
                 rip=context + where.rip,
                 mode=context + where.hflags,
                 segments=context + where.segments,
+                cr3=context + where.cr3,
                 error_code=context + where.error_code,
                 address=host.exit_info_2_at,
                 executed=executed,

@@ -8,7 +8,7 @@ to that one.
 
 from contextlib import suppress
 
-from iced_x86 import Code, Decoder, FlowControl
+from iced_x86 import Code, Decoder, FlowControl, Mnemonic
 
 from shadowmmu.machine.emulator.decode import Fetcher, bitness
 from shadowmmu.machine.memory.guest_tables import l1_physical, path_of, read_physical
@@ -18,6 +18,7 @@ from shadowmmu.x86.pferr import Pferr
 from shadowmmu.x86.vectors import GP
 
 _FETCH, _WRITE = int(Pferr.FETCH), int(Pferr.WRITE)
+_JUMPS = frozenset((FlowControl.UNCONDITIONAL_BRANCH, FlowControl.INDIRECT_BRANCH, FlowControl.CONDITIONAL_BRANCH, FlowControl.RETURN))
 _PART = 64
 """Bytes of code fetched at a time: an emulated access has no more."""
 _SUSPECT = {ExitKind.PAGE_FAULT: _FETCH, ExitKind.NESTED_PAGE_FAULT: _FETCH | _WRITE}
@@ -98,7 +99,7 @@ def _instruction_in_need(fetcher: Fetcher, state: State, exit_: Exit) -> int | N
         for instruction in Decoder(bitness(state, fetcher.memory.vcpu.efer), code, ip=rip):
             if instruction.code == Code.INVALID:
                 break
-            if instruction.flow_control != FlowControl.NEXT:
+            if instruction.flow_control in _JUMPS or instruction.mnemonic == Mnemonic.CALL:
                 return None
             at = instruction.next_ip
     return None if at == rip else at

@@ -46,7 +46,7 @@ def keep_place(tlb: TlbPtr, page: uint64_t, access: uint64_t, place: uint64_t) -
 class Translations:
     """Of one CPU."""
 
-    def __init__(self) -> None:
+    def __cinit__(self):
         self.tlb.age = 1
         self.tlb.walked_with.cr0 = 0  # with which no CPU walks shadow tables
         self.tlb.walked_with.root = 0

@@ -14,6 +14,7 @@ import cython
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t, uintptr_t
 from cython.cimports.libc.string import memcpy
 from cython.cimports.shadowmmu.engine.arena.state import PAGE_SIZE, Hpa, PfRet
+from cython.cimports.shadowmmu.engine.face.outside import raise_no_root
 from cython.cimports.shadowmmu.engine.face.vcpu import Vcpu
 from cython.cimports.shadowmmu.engine.fault.fault import mmu_page_fault
 from cython.cimports.shadowmmu.machine.emulator.code_places import CodePlaces
@@ -57,10 +58,12 @@ def on_exit(engine: cython.p_void, number: uint32_t, data: cython.p_void) -> cyt
 
 
 def serve(engine: cython.p_void, quick: QuickPtr, code: uint32_t) -> cython.bint:
-    """False: the loop goes on with what is left to do."""
+    """False: the loop goes on with what is left to do. So it does if the CPU has switched tasks by itself, with a CR3 that is not its."""
+    quick.save(engine, quick.context)
+    if quick.cr3[0] != quick.root:
+        return False
     if code != PAGE_FAULT_EXIT:
         return serve_instruction(engine, quick, code)
-    quick.save(engine, quick.context)
     return may_be_served(quick, quick.error_code[0]) and serve_fault(engine, quick)
 
 
@@ -161,6 +164,7 @@ class QuickExits:
         quick.rip = cython.cast(cython.pointer(uint64_t), cython.cast(uintptr_t, places.rip))
         quick.mode = cython.cast(cython.pointer(uint8_t), cython.cast(uintptr_t, places.mode))
         quick.segments = cython.cast(cython.pointer(uint8_t), cython.cast(uintptr_t, places.segments))
+        quick.cr3 = cython.cast(cython.pointer(uint64_t), cython.cast(uintptr_t, places.cr3))
         quick.error_code = cython.cast(cython.pointer(uint32_t), cython.cast(uintptr_t, places.error_code))
         quick.address = cython.cast(cython.pointer(uint64_t), cython.cast(uintptr_t, places.address))
         quick.executed = cython.cast(cython.pointer(uint64_t), cython.cast(uintptr_t, places.executed))
@@ -259,7 +263,9 @@ class QuickExits:
         """`Vcpu.enter`, which the hook may have tried behind an exit."""
         result: cython.int = self.quick.entered
         self.quick.entered = 0
-        return self.vcpu.entry(result) if result else self.vcpu.enter()
+        if result:
+            raise_no_root(self.vcpu.vcpu, result)
+        return self.vcpu.enter()
 
     @property
     def hook(self):

@@ -18,7 +18,6 @@ def serve_instruction(engine: cython.p_void, quick: QuickPtr, code: uint32_t) ->
     doing: Doing = doing_of(code)
     if doing == Doing.UNKNOWN:
         return False
-    quick.save(engine, quick.context)
     place: PlacePtr = instruction_at_rip(quick, doing) if look(engine, quick) else cython.NULL
     if place == cython.NULL:
         return False

@@ -64,6 +64,7 @@ cdef struct Quick:
     uint64_t *rip
     uint8_t *mode
     uint8_t *segments
+    uint64_t *cr3
     uint32_t *error_code
     uint64_t *address          # EXITINFO2
     uint64_t *executed         # instructions so far
