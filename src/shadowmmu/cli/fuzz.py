@@ -30,6 +30,7 @@ def fuzz(
     modes: str = ",".join(MODES),
     audit_every: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 1,
     seconds: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    jobs: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=64))] = 1,
     ops: Path | None = None,
     save: Path | None = None,
     runs: Annotated[int, Parameter(name="--shrink", validator=validators.Number(gte=0))] = 400,
@@ -60,6 +61,8 @@ def fuzz(
         Audit after every so many operations; 0 does not audit.
     seconds
         End after so long.
+    jobs
+        In how many processes; they do the same operations as one would.
     ops
         Do the operations of this file, which `--save` wrote, instead of random ones.
     save
@@ -77,7 +80,7 @@ def fuzz(
     if ops is not None:
         report = _again(ops)
     else:
-        report = _search(Setup(seed, roots, _modes(modes), audit_every, kernel), operations, seconds, quiet=json)
+        report = _search(Setup(seed, roots, _modes(modes), audit_every, kernel), operations, seconds, jobs, quiet=json)
     smallest = None if report.failure is None else shrink_apart(report.failure, runs)
     if save is not None and smallest is not None:
         write_file(save, write_story(smallest.setup, smallest.operations, smallest.message).encode())
@@ -104,7 +107,7 @@ def _again(path: Path) -> Report:
     return Report(len(failure.operations) if failure else len(operations), 1, failure=failure)
 
 
-def _search(setup: Setup, operations: int, seconds: int | None, *, quiet: bool) -> Report:
+def _search(setup: Setup, operations: int, seconds: int | None, jobs: int, *, quiet: bool) -> Report:
     out = console()
     with Progress(
         TextColumn("{task.completed:,.0f} operations"),
@@ -116,4 +119,4 @@ def _search(setup: Setup, operations: int, seconds: int | None, *, quiet: bool) 
         disable=quiet or not out.is_terminal,
     ) as progress:
         task = progress.add_task("", total=operations)
-        return fuzz_apart(setup, operations, lambda done: progress.update(task, completed=done.operations, refresh=True), seconds)
+        return fuzz_apart(setup, operations, lambda done: progress.update(task, completed=done.operations, refresh=True), seconds, jobs)

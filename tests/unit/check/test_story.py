@@ -9,7 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shadowmmu.check.fuzz import MODES, Kind, Op, Report, Setup, fuzz, fuzz_apart, perform, read_story, replay, tell, write_story
+from shadowmmu.check.fuzz import (
+    MODES,
+    Failure,
+    Kind,
+    Op,
+    Report,
+    Setup,
+    fuzz,
+    fuzz_apart,
+    perform,
+    read_story,
+    replay,
+    shrink,
+    tell,
+    write_story,
+)
 from shadowmmu.check.fuzz.apart import Diary, apart
 from shadowmmu.check.fuzz.variety import ANY, settle
 from shadowmmu.cli.main import call
@@ -33,6 +48,24 @@ def test_any_is_what_the_seed_says() -> None:
     assert settle(Setup(7, "legacy", kernel="6.12")) == Setup(7, "legacy", kernel="6.12")
     report = fuzz(seed=4, operations=1_200, roots=ANY, kernel=ANY, audit_every=0)
     assert report.ok and report.episodes == 2
+
+
+def test_jobs_do_what_one_process_does() -> None:
+    setup = Setup(31, modes=("pae", "2-level"), audit_every=0)
+    one, three = fuzz_apart(setup, 3_500), fuzz_apart(setup, 3_500, jobs=3)
+    assert three.ok and three == one
+
+
+def test_a_shorter_list_is_a_simpler_one() -> None:
+    """Of what does as well: values of 0, whole pages, the first vCPU, the kernel and roots that a VM has by itself."""
+
+    def again(setup: Setup, ops: list[Op]) -> Failure | None:
+        found = [number for number, op in enumerate(ops) if op.kind == Kind.POKE and op.a >> 12 == 5]
+        return Failure(setup, ops[: found[0] + 1], "operation 1: wrong") if found else None
+
+    ops = [Op(Kind.ACCESS, 1, 0x1234), Op(Kind.POKE, 1, 0x5678, 8, 99, 7), Op(Kind.INVLPG, 0)]
+    small = shrink(Failure(Setup(1, "legacy", kernel="6.1"), ops, "operation 2: wrong"), 60, again=again)
+    assert small.operations == [Op(Kind.POKE, 0, 0x5000)] and small.setup == Setup(1)
 
 
 STORY = write_story(Setup(1), [Op(Kind.INVLPG, 0, 0x1000)])
@@ -92,7 +125,7 @@ def test_a_crash_of_the_engine_is_a_find(monkeypatch: pytest.MonkeyPatch) -> Non
         os.kill(os.getpid(), signal.SIGKILL)
         return Report()
 
-    monkeypatch.setattr("shadowmmu.check.fuzz.apart.fuzz", crashing)
+    monkeypatch.setattr("shadowmmu.check.fuzz.jobs.fuzz", crashing)
     failure = fuzz_apart(Setup(3), 100).failure
     assert failure is not None and failure.crash and failure.setup.seed == 4
     assert failure.operations == [Op(Kind.INVLPG, 0, 0x1000)] and failure.message == "operation 1: the engine crashed: SIGKILL"

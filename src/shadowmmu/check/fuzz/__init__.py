@@ -17,10 +17,11 @@ are shared between levels, roots and modes, and few shadow pages, and is a pure 
 * `variety`   whose shadow MMU it is, where a run is of any
 * `search`    `fuzz`, `replay`, `shrink`
 * `story`     a list of operations as a text file
-* `apart`     all of that in a process of its own, whose crash is a find
+* `apart`     all of that in a process of its own, whose crash is a find; `jobs` in several
 """
 
-from shadowmmu.check.fuzz.apart import fuzz_apart, replay_apart, shrink_apart
+from shadowmmu.check.fuzz.apart import replay_apart, shrink_apart
+from shadowmmu.check.fuzz.jobs import fuzz_apart
 from shadowmmu.check.fuzz.operations import MODES, NPT, PAGING, Kind, Op, Setup, describe
 from shadowmmu.check.fuzz.search import EPISODE, Failure, Report, fuzz, perform, replay, shrink
 from shadowmmu.check.fuzz.story import read_story, tell, write_story

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from shadowmmu.check.fuzz.operations import Op, Setup
-from shadowmmu.check.fuzz.search import Failure, Report, fuzz, replay, shrink
+from shadowmmu.check.fuzz.search import Failure, replay, shrink
 from shadowmmu.check.fuzz.story import OPERATIONS
 from shadowmmu.check.fuzz.variety import settle
 
@@ -44,21 +44,45 @@ class Diary:
         return Op(*(int.from_bytes(self.memory[start : start + WIDTH], "little") for start in range(at, at + OPERATION, WIDTH)))
 
 
+class Child:
+    """A process of its own that does `work`, and says things."""
+
+    def __init__(self, work: Callable[[Callable[[Any], None]], None]) -> None:
+        context = get_context("fork")
+        self.pipe, there = context.Pipe(duplex=False)
+        self.process = context.Process(target=_work, args=(work, there, self.pipe))
+        self.process.start()
+        there.close()
+
+    def hear(self) -> Any:
+        """What it says next; None: it says no more."""
+        try:
+            return self.pipe.recv()
+        except EOFError:
+            return None
+
+    def end(self) -> int:
+        """Wait for its end: 0, or the number of the signal that ended it."""
+        self.process.join()
+        self.pipe.close()
+        code = self.process.exitcode or 0
+        if code > 0:
+            raise RuntimeError("the process that does the operations ended with an error, which stands above")
+        return -code
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.end()
+
+
 def apart(work: Callable[[Callable[[Any], None]], None], told: Callable[[Any], None]) -> int:
     """Do `work` in a process of its own; what it says comes to `told`. 0, or the number of the signal that ended it."""
-    context = get_context("fork")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(work, there, here))
-    process.start()
-    there.close()
-    with suppress(EOFError):
-        while True:
-            told(here.recv())
-    process.join()
-    code = process.exitcode or 0
-    if code > 0:
-        raise RuntimeError("the process that does the operations ended with an error, which stands above")
-    return -code
+    child = Child(work)
+    while True:
+        said = child.hear()
+        if said is None:
+            return child.end()
+        told(said)
 
 
 def _work(work: Callable[[Callable[[Any], None]], None], there: Connection, here: Connection) -> None:
@@ -68,36 +92,11 @@ def _work(work: Callable[[Callable[[Any], None]], None], there: Connection, here
         work(there.send)
 
 
-def fuzz_apart(setup: Setup, operations: int, on_progress: Callable[[Report], None] | None = None, seconds: float | None = None) -> Report:
-    """`fuzz`, whose crash is a failure."""
-    diary, last = Diary(), Report()
-
-    def work(say: Callable[[Report], None]) -> None:
-        say(
-            fuzz(
-                setup.seed, operations, setup.modes, setup.roots, setup.audit_every, say, kernel=setup.kernel, diary=diary, seconds=seconds
-            )
-        )
-
-    def told(report: Report) -> None:
-        nonlocal last
-        last = report
-        if on_progress is not None:
-            on_progress(report)
-
-    crash = apart(work, told)
-    if crash:
-        seed, ops = diary.read()
-        last.operations += len(ops)
-        last.failure = _crash(settle(setup._replace(seed=seed)), ops, crash)
-    return last
-
-
 def replay_apart(setup: Setup, ops: list[Op]) -> Failure | None:
     """`replay`, whose crash is a failure."""
-    diary, found = Diary(), list[Failure | None]()
-    crash = apart(lambda say: say(replay(setup, ops, diary=diary)), found.append)
-    return _crash(setup, diary.read()[1], crash) if crash else found[0]
+    diary, found = Diary(), list[tuple[Failure | None]]()
+    crash = apart(lambda say: say((replay(setup, ops, diary=diary),)), found.append)
+    return crash_of(setup, diary, crash) if crash else found[0][0]
 
 
 def shrink_apart(failure: Failure, runs: int = 400) -> Failure:
@@ -105,6 +104,8 @@ def shrink_apart(failure: Failure, runs: int = 400) -> Failure:
     return shrink(failure, runs, again=replay_apart if failure.crash else None)
 
 
-def _crash(setup: Setup, ops: list[Op], number: int) -> Failure:
+def crash_of(setup: Setup, diary: Diary, number: int) -> Failure:
+    """What was being done when signal `number` came."""
+    seed, ops = diary.read()
     name = signal.Signals(number).name
-    return Failure(setup, ops, f"operation {len(ops)}: the engine crashed: {name}", crash=True)
+    return Failure(settle(setup._replace(seed=seed)), ops, f"operation {len(ops)}: the engine crashed: {name}", crash=True)

@@ -44,15 +44,32 @@ class GuestOperations(L2Operations):
         result = access_l2(self.cpus[op.vcpu], tlb.l2, tlb.mode.levels, *how) if tlb.l2 else self.cpus[op.vcpu].access(*how)
         if result.how == Done.INJECTED:
             self._after_fault(op.vcpu)
+        if "EMULATE" in result.exits:
+            self.emulated[op.vcpu] = True
+            small = not self.nested and all(page.shift == 12 for page in tlb.possible(gva))
+            self.unmapped[op.vcpu] = gva if small else None
         self._check_noted(op.vcpu, gva, access & 0xFF)
         what = _word(access) + (" of an entry" if access & WRITE and self.oracle.edits != edits else "")
         return f"{what} {result.how.value}{' after ' + ','.join(result.exits[-2:]) if result.exits else ''}"
 
     def _check_noted(self, index: int, gva: int, access: int) -> None:
-        """I16: where the MMU remembers to have found no memory there is none."""
-        noted = self.vm.vcpus[index].mmio_gpa(gva, access)
-        if noted is not None and not self.nested and self.slots.host(noted) is not None:
-            raise Violation(f"vcpu {index}: I16: {gva:#x} is noted as MMIO at {noted:#x}, which is in a memslot")
+        """What the MMU remembers of an access that found no memory: not of other memslots (I16), and a translation that a CPU may hold
+        (I12)."""
+        for address, how in ((gva, access), (self.unmapped[index], 0), (self.unmapped[index], USER)):
+            noted = None if self.nested or address is None else self.vm.vcpus[index].mmio_gpa(address, how)
+            if noted is not None:
+                self._check_mmio(index, address or 0, noted)
+
+    def _check_mmio(self, index: int, address: int, noted: int) -> None:
+        """I16 only if nothing was emulated since the memslots changed: with paging, a sync may have made an old mark new
+        (docs/kernel-quirks.md). I12 not of a large page, of which one small part is remembered, and forgotten by its own address alone,
+        nor when an L2 without paging runs, for which nothing is forgotten."""
+        tlb = self.oracle.vcpus[index]
+        if self.slots.host(noted) is not None and not (self.emulated[index] and tlb.mode.levels):
+            raise Violation(f"vcpu {index}: I16: {address:#x} is noted as MMIO at {noted:#x}, which is in a memslot")
+        small = address == self.unmapped[index] and tlb.mode.levels
+        if small and all(page.address(address) != noted for page in tlb.possible(address)):
+            raise Violation(f"vcpu {index}: I12: {address:#x} is noted as MMIO at {noted:#x}, where the guest has it no more")
 
     def _emulated(self, op: Op) -> str:
         access, size, value = op[3:]

@@ -28,6 +28,7 @@ class HostOperations(GuestOperations):
         had = slot in self.slots.slots
         self.slots.set(slot, first, pages, flags)
         self._forget_dirty(slot)
+        self.emulated = [False, False]
         self.oracle.memory_changed()
         return "nothing" if not had and not pages else "deleted" if not pages else "changed" if had else "made"
 

@@ -161,25 +161,64 @@ def perform(setup: Setup, ops: Iterable[Op]) -> Guest:
     return guest
 
 
-def shrink(
-    failure: Failure,
-    runs: int = 400,
-    make_vm: Callable[..., Any] | None = None,
-    again: Callable[[Setup, list[Op]], Failure | None] | None = None,
-) -> Failure:
-    """Delta debugging: leave out runs of operations while the same sort of failure remains, in at most `runs` replays (`again`)."""
+Again = Callable[[Setup, list[Op]], Failure | None]
+"""Operations once more, on a new VM."""
+
+
+def shrink(failure: Failure, runs: int = 400, make_vm: Callable[..., Any] | None = None, again: Again | None = None) -> Failure:
+    """The shortest and simplest that fails alike, of at most `runs` replays: half of them to leave out, the others to make simpler."""
+    again = again or (lambda setup, ops: replay(setup, ops, make_vm))
+    shorter, left = _leave_out(failure, runs - runs // 2, again)
+    simpler, left = _simplify(shorter, runs // 2 + left, again)
+    return _leave_out(simpler, left, again)[0]
+
+
+def _fails_alike(failure: Failure, setup: Setup, ops: list[Op], again: Again) -> Failure | None:
+    found = again(setup, ops)
+    return found if found is not None and found.signature == failure.signature else None
+
+
+def _leave_out(failure: Failure, runs: int, again: Again) -> tuple[Failure, int]:
+    """Delta debugging: leave out runs of operations while the same sort of failure remains. What came of it, and the replays left."""
     best, width = failure, max(1, len(failure.operations) // 2)
     while runs > 0:
         start, shorter = 0, False
         while start < len(best.operations) and runs > 0:
-            ops = best.operations[:start] + best.operations[start + width :]
             runs -= 1
-            found = again(failure.setup, ops) if again is not None else replay(failure.setup, ops, make_vm)
-            if found is not None and found.signature == failure.signature and len(found.operations) < len(best.operations):
+            found = _fails_alike(failure, best.setup, best.operations[:start] + best.operations[start + width :], again)
+            if found is not None and len(found.operations) < len(best.operations):
                 best, shorter = found, True
             else:
                 start += width
         if width == 1 and not shorter:
             break
         width = max(1, width // 2)
-    return best
+    return best, runs
+
+
+def _simplify(failure: Failure, runs: int, again: Again) -> tuple[Failure, int]:
+    """Take the plainer of what does as well: whose shadow MMU it is, the first vCPU, values of 0 and addresses of whole pages."""
+    best = failure
+    for number in range(2):
+        setup = (best.setup._replace(kernel=DEFAULT_KERNEL), best.setup._replace(roots=Setup(0).roots))[number]
+        if runs > 0 and setup != best.setup:
+            runs -= 1
+            best = _fails_alike(failure, setup, best.operations, again) or best
+    at = 0
+    while runs > 0 and at < len(best.operations):
+        found, tried = None, _plainer(best.operations[at])
+        while found is None and tried and runs > 0:
+            runs -= 1
+            found = _fails_alike(failure, best.setup, [*best.operations[:at], tried.pop(0), *best.operations[at + 1 :]], again)
+        at += found is None
+        best = found or best
+    return best, max(runs, 0)
+
+
+def _plainer(op: Op) -> list[Op]:
+    """The same operation with less in it."""
+    changes = [op._replace(vcpu=0)] if op.vcpu else []
+    for name in ("d", "c", "b", "a"):
+        value = getattr(op, name)
+        changes += [op._replace(**{name: less}) for less in dict.fromkeys((0, value & ~0xFFF)) if less != value]
+    return changes

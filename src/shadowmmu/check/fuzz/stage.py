@@ -56,6 +56,8 @@ class Stage:
         self.pdptes: list[tuple[int, ...]] = [(), ()]  # of L1's nested tables at the last VMRUN
         self.l1: list[tuple[int, int, int, int] | None] = [None, None]  # L1's registers while an L2 without nested paging runs
         self.l2 = [L2_UNPAGED, L2_UNPAGED]  # the registers of the L2 on nested tables
+        self.emulated = [False, False]  # of each vCPU an access, since the memslots changed
+        self.unmapped: list[int | None] = [None, None]  # the small page at which each vCPU last met what is no memory
         self.untold = Untold(self.slots, self.oracle)
 
     def _choose_host(self, random: Random) -> None:
