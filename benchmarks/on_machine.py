@@ -37,6 +37,27 @@ STORM = b"".join(
     )
 )  # fmt: skip
 KINDS = 8
+TIMES, GDT, IDT, HANDLER, STACK, ABSENT = 50_000, 0x200000, 0x201000, 0x202000, 0x210000, 0x50000000
+TABLES = GDT - 16
+GATE = struct.pack("<HHHH", HANDLER & 0xFFFF, 8, 0x8E00, HANDLER >> 16)
+SET_UP = b"".join(
+    (
+        b"\x0f\x01\x15", struct.pack("<I", TABLES), b"\x0f\x01\x1d", struct.pack("<I", TABLES + 6),  # lgdt; lidt
+        b"\xbc", struct.pack("<I", STACK), b"\xb8", struct.pack("<I", ROOT), b"\x0f\x22\xd8",  # mov esp, STACK; mov eax, ROOT; mov cr3, eax
+        b"\x0f\x20\xc3\x81\xcb", struct.pack("<I", 0x80010000), b"\x0f\x22\xc3",  # mov ebx, cr0; or ebx, PG | WP; mov cr0, ebx
+        b"\xb9", struct.pack("<I", TIMES),  # mov ecx, TIMES
+    )
+)  # fmt: skip
+SKIP_FIVE = bytes.fromhex("83c404 83042405 cf")  # add esp, 4; add dword [esp], 5; iret
+IRET = b"\xcf"
+QUICK_KINDS = (
+    ("CR2 read", b"\x0f\x20\xd2", IRET),  # mov edx, cr2
+    ("CR3 loaded", b"\x0f\x22\xd8", IRET),  # mov cr3, eax
+    ("INVLPG", b"\x0f\x01\x3d" + struct.pack("<I", WINDOW), IRET),
+    ("INT 80h", b"\xcd\x80", IRET),
+    ("page fault of the guest's own", b"\xa1" + struct.pack("<I", ABSENT), SKIP_FIVE),  # mov eax, [ABSENT], over which the handler goes
+    ("store to a table", b"\xa3" + struct.pack("<I", ROOT + 0xC00), IRET),  # mov [ROOT + C00h], eax
+)
 
 
 def tours() -> Rows:
@@ -116,6 +137,39 @@ def storms() -> Rows:
     yield Row("machine", f"{2 * PAGES:,} faults mended, from guest to guest", quick, "exits/s", "each seen by a hook in Python", slow)
 
 
+def loop_of(code: bytes, handler: bytes, hook: Callable[[Machine, Exit], None] | None) -> float:
+    """Exits a second of a guest under 2-level paging that does this TIMES times; `handler` stands behind all gates."""
+    guest = Guest(name="loop", image="loop", format="flat", load=LOAD, start="protected", memory_mib=16, end="halt")
+    again = struct.pack("<i", -(len(code) + 7))
+    loaded = load_bytes(guest, SET_UP + code + b"\x49\x0f\x85" + again + HLT)  # dec ecx; jnz
+    machine = Machine(guest, loaded=loaded, on_exit=hook)
+    tables = GuestTables(machine.vm, "2-level", ROOT)
+    for page in (LOAD, TABLES & -PAGE, GDT, IDT, HANDLER, STACK - PAGE, ROOT):
+        tables.map(page, page)
+    for place, data in (
+        (GDT, struct.pack("<QQQ", 0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF)),
+        (TABLES, struct.pack("<HIHI", 23, GDT, 0x7FF, IDT)),
+        (IDT, GATE * 256),
+        (HANDLER, handler),
+    ):
+        machine.vm.write_guest(place, data)
+    seconds = timed(machine.run)
+    if machine.exits < TIMES:
+        raise RuntimeError(f"the guest had {machine.exits} exits, not {TIMES}")
+    return machine.exits / seconds
+
+
+def quick_kinds() -> Rows:
+    """The same for exits of other kinds."""
+
+    def look(_machine: Machine, _exit: Exit) -> None:
+        pass
+
+    for title, code, handler in QUICK_KINDS:
+        quick, slow = (max(loop_of(code, handler, hook) for _ in range(2)) for hook in (None, look))
+        yield Row("machine", f"{title}, {TIMES:,} times", quick, "exits/s", "each seen by a hook in Python", slow)
+
+
 def start() -> Rows:
     guest = read_guest(GUESTS / "pae.toml")
     yield Row("machine", "a machine made, with its CPU", best(lambda: Machine(guest)) / 1e6, "ms")
@@ -125,5 +179,6 @@ def rows() -> Rows:
     yield from tours()
     yield from kinds()
     yield from storms()
+    yield from quick_kinds()
     yield from steady()
     yield from start()

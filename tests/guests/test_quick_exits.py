@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,10 +13,13 @@ import pytest
 from designs import every_design
 
 from shadowmmu.engine.face.types import EventRecord
+from shadowmmu.machine.cpu import unicorn_cpu
+from shadowmmu.machine.cpu.unicorn_layout import layout
 from shadowmmu.machine.loader import Guest, load_bytes, read_guest
+from shadowmmu.machine.loop.vcpu_loop import VcpuLoop
 from shadowmmu.machine.machine import Machine
 from shadowmmu.machine.result import GuestResult, Reason
-from shadowmmu.machine.seam import CpuError, Exit
+from shadowmmu.machine.seam import CpuError, Exit, ExitKind
 
 GUESTS = Path(__file__).parents[2] / "guests"
 SOME_EXITS = 5000
@@ -101,3 +106,30 @@ def test_what_the_hook_raises_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(machine.processors[0].cpu, "_decode", refuse)
     with pytest.raises(CpuError, match="exit 0x"):
         machine.run()
+
+
+def test_a_cpu_whose_mode_flags_are_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events are delivered by the loop, and CS and SS loaded by VMRUN: all is the same."""
+    guest = read_guest(GUESTS / "pae.toml")
+    known = run(guest, quick=True, exits=2000)
+    where = replace(layout(), modes_known=False)
+    monkeypatch.setattr(unicorn_cpu, "layout", lambda: where)
+    unknown = run(guest, quick=True, exits=2000)
+    assert unknown.served < known.served
+    assert unknown._replace(served=0) == known._replace(served=0)
+
+
+@pytest.mark.parametrize("name", ["pae", "4-level"])
+def test_few_exits_of_the_frequent_kinds_reach_python(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: Counter[str] = Counter()
+    handle = VcpuLoop._handle
+
+    def counted(loop: VcpuLoop, exit_: Exit) -> None:
+        seen[exit_.kind.value] += 1
+        handle(loop, exit_)
+
+    monkeypatch.setattr(VcpuLoop, "_handle", counted)
+    result = Machine(read_guest(GUESTS / f"{name}.toml")).run(max_exits=SOME_EXITS)
+    for kind in (ExitKind.PAGE_FAULT, ExitKind.SOFTWARE_INTERRUPT, ExitKind.CR_READ, ExitKind.INVLPG):
+        assert 20 * seen[kind.value] < result.exits[kind.value], kind
+    assert result.emulated > 0

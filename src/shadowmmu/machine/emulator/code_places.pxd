@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int32_t, uint8_t, uint32_t, uint64_t
 
 cdef enum:
     CODE_PLACES = 4096         # a power of two
@@ -11,6 +11,7 @@ cpdef enum Doing:
     WRITE_CR = 2               # MOV CRn, reg
     INVLPG = 3
     INTERRUPT = 4              # INT n, INT3, INTO
+    STORE = 5                  # MOV of a general register or an immediate to memory
 
 cdef struct Place:
     uint64_t rip
@@ -19,7 +20,9 @@ cdef struct Place:
     uint8_t code[LONGEST]
     uint8_t doing
     uint8_t number             # of the control register, or the vector
-    uint8_t register, size     # of the other operand
+    int8_t register            # the operand that is no memory; -1: `value`
+    uint8_t high, size         # it is the register's second byte; bytes of the operand
+    uint64_t value
     # The address of a memory operand.
     int32_t base, index        # general registers; -1: none
     uint8_t scale
@@ -35,7 +38,7 @@ ctypedef Places *PlacesPtr
 cdef PlacePtr place_at(PlacesPtr places, uint64_t rip, uint8_t mode) noexcept nogil
 cdef bint holds(PlacePtr place, uint64_t rip, uint8_t mode) noexcept nogil
 cdef uint64_t operand_address(PlacePtr place, uint64_t *gpr, uint64_t segment_base) noexcept nogil
-cdef uint64_t register_value(PlacePtr place, uint64_t *gpr) noexcept nogil
+cdef uint64_t operand_value(PlacePtr place, uint64_t *gpr) noexcept nogil
 cdef void set_register(PlacePtr place, uint64_t *gpr, uint64_t value) noexcept nogil
 
 cdef class CodePlaces:

@@ -29,12 +29,15 @@ def operand_address(place: PlacePtr, gpr: cython.pointer(uint64_t), segment_base
     return segment_base + (effective & place.mask)
 
 
-def register_value(place: PlacePtr, gpr: cython.pointer(uint64_t)) -> uint64_t:
-    """Of four or eight bytes; so the next."""
-    return gpr[place.register] if place.size == 8 else cython.cast(uint32_t, gpr[place.register])
+def operand_value(place: PlacePtr, gpr: cython.pointer(uint64_t)) -> uint64_t:
+    """Of the operand that is no memory; its `size` lowest bytes count."""
+    if place.register < 0:
+        return place.value
+    return gpr[place.register] >> 8 if place.high else gpr[place.register]
 
 
 def set_register(place: PlacePtr, gpr: cython.pointer(uint64_t), value: uint64_t) -> cython.void:
+    """Of four or eight bytes."""
     gpr[place.register] = value if place.size == 8 else cython.cast(uint32_t, value)
 
 
@@ -49,6 +52,6 @@ class CodePlaces:
         place.mode, place.rip, place.length = mode, rip, len(code)
         memcpy(place.code, PyBytes_AS_STRING(code), len(code))
         place.doing, place.number, place.size = plain.doing, plain.number, plain.size
-        place.register = plain.register
+        place.register, place.high, place.value = plain.register, plain.high, plain.value
         place.base, place.index, place.scale = plain.base, plain.scaled, plain.scale
         place.segment, place.displacement, place.mask = plain.segment, plain.displacement, plain.mask

@@ -10,6 +10,7 @@ class Doing(IntFlag):
     WRITE_CR = 2
     INVLPG = 3
     INTERRUPT = 4
+    STORE = 5
 
 @final
 class CodePlaces:

@@ -3,7 +3,7 @@
 
 from typing import NamedTuple
 
-from iced_x86 import Code, Instruction, Mnemonic, RegisterExt
+from iced_x86 import Code, Instruction, Mnemonic, OpKind, Register, RegisterExt
 
 from shadowmmu.machine.emulator.code_places import Doing
 from shadowmmu.machine.emulator.decode import Operands
@@ -17,7 +17,9 @@ class Plain(NamedTuple):
     doing: Doing
     number: int = 0
     size: int = 0
-    register: int = 0
+    register: int = -1
+    high: bool = False
+    value: int = 0
     base: int = -1
     scaled: int = -1
     scale: int = 1
@@ -26,6 +28,7 @@ class Plain(NamedTuple):
     mask: int = 0
 
 
+_HIGH_BYTES = frozenset((Register.AH, Register.CH, Register.DH, Register.BH))
 _READS = frozenset((Code.MOV_R32_CR, Code.MOV_R64_CR))
 _WRITES = frozenset((Code.MOV_CR_R32, Code.MOV_CR_R64))
 _VECTORS = {Mnemonic.INT3: BP, Mnemonic.INTO: OF}
@@ -43,12 +46,21 @@ def plain_of(operands: Operands) -> Plain | None:
         return Plain(Doing.INTERRUPT, instruction.immediate8 if vector is None else vector)
     if instruction.code == Code.INVLPG_M:
         return _with_address(Plain(Doing.INVLPG), operands)
-    return None
+    return _store(operands) if instruction.mnemonic == Mnemonic.MOV and instruction.op_kind(0) == OpKind.MEMORY else None
+
+
+def _store(operands: Operands) -> Plain | None:
+    instruction, size = operands.instruction, operands.size(0)
+    plain = _with_address(Plain(Doing.STORE, size=size), operands)
+    if instruction.op_kind(1) != OpKind.REGISTER:
+        return plain._replace(value=operands.value(1) & (1 << 8 * size) - 1)
+    return _with_register(plain, instruction, 1) if operands.is_general(1) else None
 
 
 def _with_register(plain: Plain, instruction: Instruction, operand: int) -> Plain:
     register = instruction.op_register(operand)
-    return plain._replace(register=RegisterExt.number(register), size=RegisterExt.size(register))
+    number = RegisterExt.number(RegisterExt.full_register(register))
+    return plain._replace(register=number, high=register in _HIGH_BYTES, size=plain.size or RegisterExt.size(register))
 
 
 def _with_address(plain: Plain, operands: Operands) -> Plain:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from libc.stdint cimport uint64_t
 
-from shadowmmu.machine.vcpu.delivery cimport Delivery, Register, RegisterPtr
+from shadowmmu.machine.vcpu.delivery_state cimport Delivery, Register, RegisterPtr
 
 cdef void take_segment(RegisterPtr into, object segment)
 cdef object segment_of(RegisterPtr register, object before)

@@ -5,7 +5,8 @@ import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING
 from cython.cimports.libc.stdint import uint64_t
 from cython.cimports.libc.string import memcpy
-from cython.cimports.shadowmmu.machine.vcpu.delivery import Failure, RegisterPtr, deliver_event, do_stores
+from cython.cimports.shadowmmu.machine.vcpu.delivery import deliver_event
+from cython.cimports.shadowmmu.machine.vcpu.delivery_state import Failure, RegisterPtr, do_stores
 from cython.cimports.shadowmmu.x86.control import Cr4, Rflags
 
 from shadowmmu.machine.memory.linear_memory import GuestFault

@@ -39,6 +39,7 @@ _SERVED: tuple[tuple[ExitKind, Outcome | None], ...] = (
     (ExitKind.INVLPG, None),
     (ExitKind.PAGE_FAULT, Outcome.INJECT),
     (ExitKind.SOFTWARE_INTERRUPT, None),
+    (ExitKind.PAGE_FAULT, Outcome.EMULATE),
 )
 """What `quick_state.Served` counts."""
 
@@ -147,6 +148,8 @@ class Processor:
                     self.outcomes[outcome] += number
                 if outcome is Outcome.INJECT:
                     self.injected[NAMES[PF]] += number
+                elif outcome is Outcome.EMULATE:
+                    self.emulated += number
 
     def count_fault(self, kind: ExitKind, outcome: Outcome) -> None:
         """A fault in the midst of a delivery: there the CPU would have left the guest, and this one has not."""

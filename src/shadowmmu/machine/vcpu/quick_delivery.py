@@ -15,7 +15,8 @@ from cython.cimports.shadowmmu.engine.face.host_access import frame_memory, is_g
 from cython.cimports.shadowmmu.machine.cpu.mode_flags import mode_flags
 from cython.cimports.shadowmmu.machine.memory.translations import TranslationPtr, begin_delivery, is_kept, keep_place, place_for
 from cython.cimports.shadowmmu.machine.vcpu.code_pages import is_marked, mark
-from cython.cimports.shadowmmu.machine.vcpu.delivery import DeliveryPtr, RegisterPtr, deliver_event, do_stores
+from cython.cimports.shadowmmu.machine.vcpu.delivery import deliver_event
+from cython.cimports.shadowmmu.machine.vcpu.delivery_state import DeliveryPtr, RegisterPtr, do_stores
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
     CPL,
     CS,

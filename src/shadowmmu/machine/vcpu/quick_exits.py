@@ -21,6 +21,7 @@ from cython.cimports.shadowmmu.machine.emulator.code_places import CodePlaces
 from cython.cimports.shadowmmu.machine.memory.translations import Translations
 from cython.cimports.shadowmmu.machine.vcpu.code_pages import CodePages
 from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import deliver_fault, on_translated
+from cython.cimports.shadowmmu.machine.vcpu.quick_emulation import emulate_store
 from cython.cimports.shadowmmu.machine.vcpu.quick_instructions import serve_instruction
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
     CS,
@@ -94,6 +95,8 @@ def serve_fault(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
         came_to(quick, Served.SPURIOUS)
     elif result == PfRet.RET_PF_INJECT and deliver_fault(engine, quick):
         came_to(quick, Served.INJECTED)
+    elif result == PfRet.RET_PF_EMULATE and emulate_store(engine, quick):
+        came_to(quick, Served.EMULATED)
     else:
         quick.result = result
         return False

@@ -7,7 +7,7 @@ from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.shadowmmu.engine.arena.state import KvmVcpuPtr
 from cython.cimports.shadowmmu.engine.cpu.registers import set_cr3
 from cython.cimports.shadowmmu.engine.fault.invlpg import kvm_invlpg
-from cython.cimports.shadowmmu.machine.emulator.code_places import Doing, PlacePtr, operand_address, register_value, set_register
+from cython.cimports.shadowmmu.machine.emulator.code_places import Doing, PlacePtr, operand_address, operand_value, set_register
 from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import deliver_interrupt
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import Served, came_to, complete, go_on, instruction_at_rip, look, segment_base
 from cython.cimports.shadowmmu.x86.control import Cr4, Efer
@@ -84,7 +84,9 @@ def read_cr(quick: QuickPtr, place: PlacePtr) -> cython.bint:
 @cython.exceptval(check=False)
 def write_cr(quick: QuickPtr, place: PlacePtr) -> cython.bint:
     """CR2 and CR3: what may stand in the others, more than the MMU has a say in."""
-    value: uint64_t = register_value(place, quick.gpr)
+    value: uint64_t = operand_value(place, quick.gpr)
+    if place.size == 4:
+        value = cython.cast(uint32_t, value)
     if place.number == 2:
         quick.vcpu.cr2 = value
     elif place.number != 3 or not set_cr3(quick.vcpu, value):

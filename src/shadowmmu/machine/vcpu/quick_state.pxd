@@ -5,7 +5,7 @@ from shadowmmu.engine.arena.state cimport GuestException, KvmVcpu
 from shadowmmu.machine.emulator.code_places cimport PlacePtr, PlacesPtr
 from shadowmmu.machine.memory.translations cimport TlbPtr
 from shadowmmu.machine.vcpu.code_pages cimport MarksPtr
-from shadowmmu.machine.vcpu.delivery cimport Delivery
+from shadowmmu.machine.vcpu.delivery_state cimport Delivery
 
 cdef extern from *:
     const uint64_t NO_DEADLINE "UINT64_MAX"
@@ -22,7 +22,7 @@ cdef enum:
     NOTED = 8
 
 cdef enum:
-    OUTCOMES = 7
+    OUTCOMES = 8
 
 cpdef enum Served:             # what the exits that were served came to
     FIXED = 0
@@ -31,7 +31,8 @@ cpdef enum Served:             # what the exits that were served came to
     CR_WRITE = 3
     INVLPG = 4
     INJECTED = 5
-    INTERRUPT = 6              # the last of OUTCOMES
+    INTERRUPT = 6
+    EMULATED = 7               # the last of OUTCOMES
 
 ctypedef int (*context_t)(void *engine, void *context) noexcept nogil
 ctypedef int (*reg_t)(void *engine, int register, void *value) noexcept nogil

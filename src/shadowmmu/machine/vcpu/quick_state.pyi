@@ -9,3 +9,4 @@ class Served(IntFlag):
     INVLPG = 4
     INJECTED = 5
     INTERRUPT = 6
+    EMULATED = 7
