@@ -6,11 +6,12 @@ import signal
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shadowmmu.check.fuzz import (
     MODES,
+    NPT,
     Failure,
     Kind,
     Op,
@@ -21,20 +22,42 @@ from shadowmmu.check.fuzz import (
     perform,
     read_story,
     replay,
+    sense,
     shrink,
     tell,
     write_story,
 )
 from shadowmmu.check.fuzz.apart import Diary, apart
+from shadowmmu.check.fuzz.operations import WATCHED
 from shadowmmu.check.fuzz.variety import ANY, settle
 from shadowmmu.cli.main import call
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 
-NUMBERS = st.integers(0, (1 << 128) - 1)
-OPS = st.builds(Op, st.sampled_from([int(kind) for kind in Kind]), st.integers(0, 1), NUMBERS, NUMBERS, NUMBERS, NUMBERS)
+EDGES = (
+    *WATCHED, 0, 1, 2, 3, 4, 8, 16, 64, 80, 160, 512, 1536, 0x7F, 0xFFF, 0x1000, 0x1FF8, 0x200000, (1 << 40) - 1, 1 << 40, 1 << 52, 1 << 63,
+    (1 << 64) - 1, 1 << 64, (1 << 128) - 1, 0x31, 0x10031, 0x80000031, 0x80010031, 0x20, 0x1020, 0x300020, 0x20020, 0x500, 0x900,
+    0x10000, 0x20002, 0x40001, 0x81002,
+)  # fmt: skip
+NUMBER = st.sampled_from(EDGES) | st.integers(0, (1 << 128) - 1) | st.integers(0, 0x17FFF)
+KIND = st.sampled_from(list(Kind))
 
 
-@given(st.lists(OPS, max_size=20), st.integers(0, 1 << 40), st.lists(st.sampled_from(MODES), min_size=1, unique=True), st.text())
+@st.composite
+def any_op(draw: st.DrawFn) -> Op:
+    return Op(draw(KIND), draw(st.integers(0, 1)), *draw(st.lists(NUMBER, max_size=4)))
+
+
+def sensible(kind: Kind) -> st.SearchStrategy[Op]:
+    """Of each number what it may be, and then what the numbers may be together."""
+    numbers = ([n for n in EDGES if number.makes_sense(n)] for number in sense.NUMBERS[kind])
+    ops = st.tuples(st.integers(0, 1), *map(st.sampled_from, numbers)).map(lambda given: Op(kind, *given))
+    return ops.filter(lambda op: not sense.nonsense(op))
+
+
+SENSIBLE = st.one_of([sensible(kind) for kind in Kind])
+
+
+@given(st.lists(SENSIBLE, max_size=20), st.integers(0, 1 << 40), st.lists(st.sampled_from(MODES), min_size=1, unique=True), st.text())
 @settings(max_examples=60)
 def test_what_is_written_is_read(ops: list[Op], seed: int, modes: list[str], found: str) -> None:
     setup = Setup(seed, "legacy", tuple(modes), 1, "6.12")
@@ -57,7 +80,7 @@ def test_jobs_do_what_one_process_does() -> None:
 
 
 def test_a_shorter_list_is_a_simpler_one() -> None:
-    """Of what does as well: values of 0, whole pages, the first vCPU, the kernel and roots that a VM has by itself."""
+    """Of what does as well and makes sense: values of 0, whole pages, the first vCPU, the kernel and roots that a VM has by itself."""
 
     def again(setup: Setup, ops: list[Op]) -> Failure | None:
         found = [number for number, op in enumerate(ops) if op.kind == Kind.POKE and op.a >> 12 == 5]
@@ -65,7 +88,38 @@ def test_a_shorter_list_is_a_simpler_one() -> None:
 
     ops = [Op(Kind.ACCESS, 1, 0x1234), Op(Kind.POKE, 1, 0x5678, 8, 99, 7), Op(Kind.INVLPG, 0)]
     small = shrink(Failure(Setup(1, "legacy", kernel="6.1"), ops, "operation 2: wrong"), 60, again=again)
-    assert small.operations == [Op(Kind.POKE, 0, 0x5000)] and small.setup == Setup(1)
+    assert small.operations == [Op(Kind.POKE, 0, 0x5000, 8)] and small.setup == Setup(1)
+
+
+@given(st.lists(SENSIBLE, min_size=1, max_size=40), st.integers(0, 1000), st.sampled_from(MODES), st.sampled_from(list(ROOT_DESIGNS)))
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_any_list_that_makes_sense_is_judged(ops: list[Op], seed: int, mode: str, roots: str) -> None:
+    """What a CPU would refuse, or cannot be now, is not done: it is no violation."""
+    failure = replay(Setup(seed, roots, (mode,)), ops)
+    assert failure is None, failure.message
+
+
+@given(any_op())
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_what_makes_no_sense_is_refused_by_its_line(op: Op) -> None:
+    text = write_story(Setup(1), [Op(Kind.ZAP_ALL, 0), op])
+    try:
+        setup, operations = read_story(text)
+    except ValueError as error:
+        assert str(error).startswith(f"line 8, {Kind(op.kind).name.lower()}: it") and sense.nonsense(op)
+    else:
+        assert replay(setup, operations) is None
+
+
+def test_the_author_writes_what_makes_sense() -> None:
+    seen = set()
+    for seed in range(8):
+        diary = Diary()
+        assert fuzz(seed, 300, tuple(NPT) if seed % 2 else MODES, audit_every=0, diary=diary).ok
+        for op in diary.read()[1]:
+            assert not sense.nonsense(op), tell(op)
+            seen.add(op.kind)
+    assert len(seen) > len(Kind) - 3
 
 
 STORY = write_story(Setup(1), [Op(Kind.INVLPG, 0, 0x1000)])
@@ -78,6 +132,13 @@ STORY = write_story(Setup(1), [Op(Kind.INVLPG, 0, 0x1000)])
         (STORY.replace("invlpg", "invlpgb"), "line 7 is no operation"),
         (STORY.replace("vcpu 0", "vcpu 2"), "line 7 is no operation"),
         (STORY + "vcpu 0 access 0x1 0x2 0x3 0x4 0x5\n", "line 8 is no operation"),
+        (STORY + "vcpu 0 swap 0x0 0xffffffffffffffff\n", "line 8, swap: its pages is 0xffffffffffffffff, not 0x1 to 0x800"),
+        (STORY + "vcpu 1 poke 0x1000 0x8000000000000000 0x1\n", "line 8, poke: its size is 0x8000000000000000, not 0x1 to 0x10"),
+        (STORY + "vcpu 1 poke 0x1000 0x2 0x10000\n", "line 8, poke: its value 0x10000 has more than 2 bytes"),
+        (STORY + "vcpu 1 access 0x1001 0x6 0x4\n", "line 8, access: its address 0x1001 is not aligned to 4 bytes"),
+        (STORY + "vcpu 1 cr0 0x0\n", "line 8, cr0: its CR0 is 0x0, not bits of 0x80010031, 0x31 set"),
+        (STORY + "vcpu 1 slot 0x7 0x0 0x0\n", "line 8, slot: its slot is 0x7, not one of 0x0, 0x1, 0x2"),
+        (STORY + "vcpu 1 invlpg 0x1000 0x1\n", "line 8, invlpg: it takes 1 numbers"),
         (STORY.replace("seed 1", "seed one"), "its seed is 'one'"),
         (STORY.replace("seed 1\n", ""), "a line each of kernel, modes, roots, seed"),
         (STORY.replace("special", "round"), "no roots 'round'"),

@@ -6,6 +6,7 @@ are shared between levels, roots and modes, and few shadow pages, and is a pure 
 ``fuzz(seed=s)`` is episode 0 of ``fuzz(seed=s + k)``, so a failure is reported and replayed by its own seed.
 
 * `operations` an operation is a tuple of plain integers that says everything: lists can be recorded, cut and shrunk
+* `sense`     what an operation's numbers may be, and which registers a CPU takes
 * `slots`     what backs guest memory, as the fuzzer set it
 * `stage`     the world of an episode, and above it what is done there: `l2_operations`, `guest_operations`, `host_operations`
 * `episode`   a VM in the middle of an episode: does operations, under the eyes of the oracle

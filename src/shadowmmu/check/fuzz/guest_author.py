@@ -15,13 +15,14 @@ from shadowmmu.check.fuzz.operations import (
     Op,
     Setup,
 )
+from shadowmmu.check.fuzz.sense import CR0_BASE
 from shadowmmu.check.fuzz.situations import Situations
-from shadowmmu.check.fuzz.stage import CR0_BASE
-from shadowmmu.check.fuzz.table_writer import ACCESSES, CR4_PCIDE, NORMAL
+from shadowmmu.check.fuzz.table_writer import ACCESSES, NORMAL
 from shadowmmu.hardware.walk import (
     CR0_PG,
     CR0_WP,
     CR4_PAE,
+    CR4_PCIDE,
     CR4_PGE,
     CR4_PSE,
     CR4_SMAP,

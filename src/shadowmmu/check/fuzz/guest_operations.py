@@ -15,11 +15,11 @@ from shadowmmu.check.fuzz.operations import (
     Kind,
     Op,
 )
-from shadowmmu.check.fuzz.stage import CR4_PCIDE, REGISTER
+from shadowmmu.check.fuzz.stage import REGISTER
 from shadowmmu.hardware.cpu import Done
 from shadowmmu.hardware.host_memory import Violation
 from shadowmmu.hardware.two_dimensional import access_l2
-from shadowmmu.hardware.walk import CR0_PG, EFER_LMA, FETCH, USER, WRITE, paging
+from shadowmmu.hardware.walk import CR0_PG, CR4_PCIDE, EFER_LMA, FETCH, USER, WRITE, paging
 
 
 class GuestOperations(L2Operations):
@@ -114,6 +114,8 @@ class GuestOperations(L2Operations):
         vcpu, tlb = self.vm.vcpus[index], self.oracle.vcpus[index]
         registers = list(self.registers(index))
         registers[REGISTER[name]] = value
+        if not self._nests(*registers) if self.nested else is_refused(REGISTER[name], value, self.registers(index), GUEST.maxphyaddr):
+            return "not now"
         if self.nested:
             self._run_l2(index, *registers)
             return "accepted"
@@ -166,6 +168,8 @@ class GuestOperations(L2Operations):
 
     def _mode(self, op: Op) -> str:
         cr0, cr3, cr4, efer = op[2:]
+        if not (self._nests(*op[2:]) if self.nested else self._stands(cr0, cr4, efer)):
+            return "not now"
         name = next((mode for mode, levels in self.modes.items() if levels == paging(cr0, cr4, efer).levels), "nonpaging")
         if self.nested:
             self._run_l2(op.vcpu, cr0, cr3, cr4, efer)

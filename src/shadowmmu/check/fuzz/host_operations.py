@@ -6,6 +6,7 @@ from operator import or_
 
 from shadowmmu.check.fuzz.guest_operations import GuestOperations
 from shadowmmu.check.fuzz.operations import (
+    ALIAS,
     MOVE_PAGE,
     PAGE,
     TABLE_FRAMES,
@@ -25,7 +26,11 @@ class HostOperations(GuestOperations):
 
     def _slot(self, op: Op) -> str:
         slot, first, pages, flags = op[2:]
-        had = slot in self.slots.slots
+        had = self.slots.slots.get(slot)
+        if slot == ALIAS and not self.alias:
+            return "not now"
+        if had and pages and (had[3] ^ flags) & 1:  # it must be deleted first
+            return "not now"
         self.slots.set(slot, first, pages, flags)
         self._forget_dirty(slot)
         self.emulated = [False, False]

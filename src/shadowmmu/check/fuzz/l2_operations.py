@@ -6,13 +6,14 @@ from shadowmmu.check.fuzz.operations import (
     PAGE,
     Op,
 )
+from shadowmmu.check.fuzz.sense import CR0_BASE
 from shadowmmu.check.fuzz.slots import DirectMap
-from shadowmmu.check.fuzz.stage import CR0_BASE, CR4_PCIDE, REGISTER, Stage
+from shadowmmu.check.fuzz.stage import REGISTER, Stage
 from shadowmmu.check.oracle.oracle import VirtualTlb
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.hardware.host_memory import Violation
 from shadowmmu.hardware.two_dimensional import L2
-from shadowmmu.hardware.walk import CR0_PG, EFER_LMA, EFER_LME, FETCH, GUEST_FINAL, GUEST_TABLE, USER, WRITE, bits, paging
+from shadowmmu.hardware.walk import CR0_PG, CR4_PCIDE, EFER_LMA, EFER_LME, FETCH, GUEST_FINAL, GUEST_TABLE, USER, WRITE, bits, paging
 
 
 class L2Operations(Stage):
@@ -83,7 +84,7 @@ class L2Operations(Stage):
         self.oracle.vcpus[index].l2 = L2(paging(cr0, cr4, efer, self.features), cr3) if cr0 & CR0_PG else None
 
     def _l2_mode(self, op: Op) -> str:
-        if not self.nested:
+        if not self.nested or not self._stands(op.a, op.c, op.d):
             return "not now"
         self.l2[op.vcpu] = op[2:]
         self._run_l2(op.vcpu, *self.registers(op.vcpu))
@@ -136,7 +137,7 @@ class L2Operations(Stage):
     def _vmrun(self, op: Op) -> str:
         """L1 enters an L2 without nested paging: other registers, and nothing kept. An illegal CR3 comes back at once."""
         vcpu, tlb = self.vm.vcpus[op.vcpu], self.oracle.vcpus[op.vcpu]
-        if self.nested or not self.amd or self.l1[op.vcpu] or vcpu.smm:
+        if self.nested or not self.amd or self.l1[op.vcpu] or vcpu.smm or not self._stands(op.a, op.c, op.d):
             return "not now"
         self.l1[op.vcpu] = self.registers(op.vcpu)
         cr0, cr3, cr4, efer = op[2:]

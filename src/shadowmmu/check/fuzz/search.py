@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from shadowmmu.check.fuzz.episode import Guest
 from shadowmmu.check.fuzz.guest_author import GuestAuthor
 from shadowmmu.check.fuzz.operations import MODES, Kind, Op, Setup, describe
+from shadowmmu.check.fuzz.sense import nonsense
 from shadowmmu.check.fuzz.variety import settle
 from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.hardware.host_memory import Violation
@@ -216,9 +217,9 @@ def _simplify(failure: Failure, runs: int, again: Again) -> tuple[Failure, int]:
 
 
 def _plainer(op: Op) -> list[Op]:
-    """The same operation with less in it."""
+    """The same operation with less in it, as far as that makes sense: a list is read again."""
     changes = [op._replace(vcpu=0)] if op.vcpu else []
     for name in ("d", "c", "b", "a"):
         value = getattr(op, name)
         changes += [op._replace(**{name: less}) for less in dict.fromkeys((0, value & ~0xFFF)) if less != value]
-    return changes
+    return [change for change in changes if not nonsense(change)]

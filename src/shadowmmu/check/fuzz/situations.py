@@ -14,8 +14,8 @@ from shadowmmu.check.fuzz.operations import (
     TABLE_FRAMES,
     Kind,
 )
-from shadowmmu.check.fuzz.table_writer import ACCESSES, CR4_PCIDE
-from shadowmmu.hardware.walk import CR4_PGE, USER, WRITE
+from shadowmmu.check.fuzz.table_writer import ACCESSES
+from shadowmmu.hardware.walk import CR4_PCIDE, CR4_PGE, USER, WRITE
 
 
 class Situations(HostAuthor):

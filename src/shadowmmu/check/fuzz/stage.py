@@ -24,16 +24,15 @@ from shadowmmu.check.fuzz.operations import (
     WATCHED,
     Setup,
 )
+from shadowmmu.check.fuzz.sense import CR0_BASE, stands
 from shadowmmu.check.fuzz.slots import Aliased, Slots, Untold
 from shadowmmu.check.oracle.agreement import Agreement
 from shadowmmu.check.oracle.oracle import Oracle
 from shadowmmu.hardware.cpu import ModelCpu
 from shadowmmu.hardware.host_memory import HostMemory
-from shadowmmu.hardware.walk import features_of
+from shadowmmu.hardware.walk import CR0_PG, CR4_LA57, CR4_PCIDE, EFER_LME, features_of
 
-CR0_BASE = 0x31  # PE, ET, NE
 L2_UNPAGED = CR0_BASE, 0, 0, 0  # CR0, CR3, CR4, EFER of an L2 on nested tables, as it begins
-CR4_PCIDE = 0x20000
 REGISTER = {"CR0": 0, "CR3": 1, "CR4": 2, "EFER": 3}
 
 
@@ -133,3 +132,12 @@ class Stage:
         """CR0, CR3, CR4, EFER; of a vCPU that runs on nested tables L1's, with nCR3."""
         tlb = self.oracle.vcpus[index]
         return tlb.cr0, tlb.cr3, tlb.cr4, tlb.efer
+
+    def _stands(self, cr0: int, cr4: int, efer: int) -> bool:
+        """Whether a guest can have these together. Nested paging offers no more levels than the host's own tables have."""
+        levels = 5 if cr4 & CR4_LA57 else 4 if efer & EFER_LME else 0
+        return stands(cr0, cr4, efer) and not (self.nested and levels > self.host_levels)
+
+    def _nests(self, cr0: int, ncr3: int, cr4: int, efer: int) -> bool:
+        """Whether an L1 with these can run an L2 on its tables: it has paging on, whose mode is theirs."""
+        return bool(cr0 & CR0_PG) and not (ncr3 >> 63 or cr4 & CR4_PCIDE) and self._stands(cr0, cr4, efer)

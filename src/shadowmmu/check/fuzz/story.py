@@ -4,6 +4,7 @@
 import re
 
 from shadowmmu.check.fuzz.operations import AC, IMPLICIT, MODES, Kind, Op, Setup
+from shadowmmu.check.fuzz.sense import nonsense
 from shadowmmu.engine.face.kernels import rules_of
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.hardware.walk import FETCH, USER, WRITE
@@ -82,7 +83,10 @@ def _operation(number: int, line: str) -> Op:
     found = LINE.fullmatch(line.rstrip())
     if found is None or found[2].upper() not in Kind.__members__:
         raise ValueError(f"line {number} is no operation: vcpu, 0 or 1, its kind, up to four numbers as 0x..")
-    return Op(Kind[found[2].upper()], int(found[1]), *(int(word, 16) for word in found[3].split()))
+    op = Op(Kind[found[2].upper()], int(found[1]), *(int(word, 16) for word in found[3].split()))
+    if wrong := nonsense(op):
+        raise ValueError(f"line {number}, {found[2]}: {wrong}")
+    return op
 
 
 def _setup(head: dict[str, str]) -> Setup:

@@ -38,7 +38,6 @@ from shadowmmu.hardware.walk import (
 )
 
 ACCESSES = (0, 0, WRITE, WRITE, USER, USER, USER | WRITE, USER | WRITE, FETCH, FETCH, USER | FETCH, USER | FETCH)
-CR4_PCIDE = 0x20000
 NORMAL = {0: 0, 2: CR4_PSE, 3: CR4_PAE, 4: CR4_PAE, 5: CR4_PAE | CR4_LA57}
 
 
