@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from planted import printing
 
+from shadowmmu.check.fuzz import Setup, write_story
 from shadowmmu.cli.main import call
 
 COMMAND = [sys.executable, "-m", "shadowmmu"]
@@ -207,6 +208,28 @@ runpy.run_module("shadowmmu", run_name="__main__")
 )
 def test_ctrl_c_while_modules_are_loaded(module: str, hears_ctrl_c: None) -> None:
     done = subprocess.run([sys.executable, "-c", INTERRUPTED_AT, module, *QUICK], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "shadowmmu: interrupted\n")
+
+
+INTERRUPTED_APART = """
+import os, signal
+from shadowmmu.check.fuzz import apart, jobs
+from shadowmmu.cli.main import main
+def interrupted(*_, **__):
+    os.killpg(0, signal.SIGINT)
+    while True:
+        signal.pause()
+jobs.fuzz = apart.replay = interrupted
+raise SystemExit(main(arguments))
+"""
+
+
+@pytest.mark.parametrize("arguments", [["fuzz"], ["fuzz", "--jobs", "2"], ["fuzz", "--json"], ["fuzz", "--ops", "list"]])
+def test_ctrl_c_comes_to_the_process_of_the_operations_too(arguments: list[str], tmp_path: Path, hears_ctrl_c: None) -> None:
+    """As a terminal sends it, to all of the group: one line, and nobody goes on."""
+    (tmp_path / "list").write_text(write_story(Setup(1), []))
+    script = f"arguments = {arguments}{INTERRUPTED_APART}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, start_new_session=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "shadowmmu: interrupted\n")
 
 

@@ -45,13 +45,17 @@ class Diary:
 
 
 class Child:
-    """A process of its own that does `work`, and says things."""
+    """A process of its own that does `work`, and says things. A terminal's Ctrl-C comes to both, and this one alone hears it."""
 
     def __init__(self, work: Callable[[Callable[[Any], None]], None]) -> None:
         context = get_context("fork")
         self.pipe, there = context.Pipe(duplex=False)
-        self.process = context.Process(target=_work, args=(work, there, self.pipe))
-        self.process.start()
+        self.process = context.Process(target=_work, args=(work, there, self.pipe), daemon=True)  # it is ended with this one
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # and so it stays in the other
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         there.close()
 
     def hear(self) -> Any:
