@@ -129,7 +129,9 @@ class L2Operations(Stage):
         self.vm.vcpus[op.vcpu].nested_vmexit()
         cpu.observer = DirectMap(self.slots, self.oracle)
         cpu.instruction = None
-        result = cpu.access(gpa & -size, WRITE | USER, False, size, value, GUEST_TABLE if op.d else GUEST_FINAL)
+        # Linux 6.1 tries a page walk's store again whatever stopped it: in a read-only memslot, for ever.
+        where = GUEST_TABLE if op.d and self.slots.writable(gpa & -size) else GUEST_FINAL
+        result = cpu.access(gpa & -size, WRITE | USER, False, size, value, where)
         cpu.observer = tlb
         self._run_l2(op.vcpu, *registers)
         return result.how.value
