@@ -39,10 +39,12 @@ class CapturedRun:
         return Measured(verdict=verdict, events=self.events, costs=costs, rules=list(self.steps.rules.values()), steps=self.steps.steps)
 
     def _run(self) -> str:
-        """How it ended."""
+        """How it ended, which is its last step, too: a run that never ends parts from one that does."""
         vcpu, exits = self.vmm.vcpu, 0
         try:
-            while not self.vmm.ended and exits < MOST_EXITS and (not self.steps.wanted or len(self.steps.steps) < self.steps.wanted):
+            while not self.vmm.ended and not (self.steps.wanted and len(self.steps.steps) >= self.steps.wanted):
+                if exits == MOST_EXITS:
+                    return self._end(f"not ended after {exits:,} exits")
                 exits += 1
                 vcpu.step()
                 if vcpu.processor.shutdown:
@@ -51,8 +53,8 @@ class CapturedRun:
         except TripleFault:
             return self._end(SHUTDOWN)
         except _CANNOT_GO_ON as error:
-            return str(error)
-        return "ended" if self.vmm.ended else f"not ended after {exits:,} exits"
+            return self._end(str(error))
+        return "ended"
 
     def _end(self, verdict: str) -> str:
         self._says([*self.vmm.take(), Marker(text=f"G seq=0 {verdict}")])

@@ -8,6 +8,7 @@ import pytest
 from shadowmmu.captures.find import find
 from shadowmmu.cli.main import call
 from shadowmmu.engine.face.kernels import RULES
+from shadowmmu.runs import captured_run
 from shadowmmu.runs.compare_kernels import KernelComparison, compare_kernels
 from shadowmmu.runs.subject import CapturedSubject
 
@@ -41,6 +42,14 @@ def test_a_fault_whose_delivery_faults_is_given_once() -> None:
     told = compared("linux_7_3/pae_smep", "6.12", "7.3")
     (smep,) = told.rules
     assert told.alike and smep.rule == "smep_in_role" and smep.visible is None and smep.places == 5
+
+
+def test_a_run_that_never_ends_parts_from_one_that_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captured_run, "MOST_EXITS", 500)
+    told = compared("linux_7_3_tdp0/pae_rotable", "6.1", "6.12")
+    assert told.verdicts == {"6.1": "not ended after 500 exits", "6.12": "ended"}
+    retries = next(rule for rule in told.rules if rule.rule == "retries_zapped")
+    assert retries.visible is not None and retries.visible.kinds["without"].startswith("not ended")
 
 
 def test_kernels_that_do_the_same_part_nowhere() -> None:
