@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import kernels_apart
 import pytest
 
 from shadowmmu.captures.find import find
@@ -55,6 +56,16 @@ def test_a_run_that_never_ends_parts_from_one_that_does(monkeypatch: pytest.Monk
 def test_kernels_that_do_the_same_part_nowhere() -> None:
     told = compared("linux_7_3/p32_nowhere", "6.12", "7.3")
     assert told.alike and told.parting is None and told.rules == []
+
+
+def test_guests_are_counted_by_rule(capsys: pytest.CaptureFixture[str]) -> None:
+    """tools/kernels_apart.py; a guest that two kernels ran is counted once."""
+    kernels_apart.main(["linux_7_3/p64_nowhere", "linux_6_12/p64_nowhere", "linux_7_3/pae_smep"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "6.1 and 6.12: 2 of 2 guests' runs differ, 1 of these guests can tell."
+    assert "| `hides_root` | 1 | 1 | 1 | `linux_7_3/p64_nowhere`, 1 |" in lines
+    assert "6.12 and 7.3: 1 of 2 guests' runs differ, 0 of these guests can tell." in lines
+    assert "| `smep_in_role` | 1 | 0 | 5 | `linux_7_3/pae_smep`, 5 |" in lines and lines.count("By no rule alone: none.") == 2
 
 
 @pytest.mark.parametrize(
