@@ -15,7 +15,7 @@ import msgspec
 
 from shadowmmu.captures.find import find_all
 from shadowmmu.check.rerun.rerun import not_rerun
-from shadowmmu.engine.face.kernels import KERNELS
+from shadowmmu.engine.face.kernels import KERNELS, RULES
 from shadowmmu.runs.compare_kernels import KernelComparison, RuleEffect, compare_kernels
 from shadowmmu.runs.subject import CapturedSubject
 
@@ -56,7 +56,7 @@ def table(pair: Pair, apart: Apart) -> Iterator[str]:
     yield ""
     yield "| rule | runs | the guest can tell | places | most in |"
     yield "|---|---|---|---|---|"
-    for rule in KERNELS[pair[1]]:
+    for rule in RULES:
         effects = apart.effects(rule)
         if effects:
             visible, places = sum(effect.visible is not None for _, effect in effects), sum(effect.places for _, effect in effects)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from shadowmmu.captures.capture import Setup
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.forms import ALL_ROOTS, Form
@@ -81,14 +80,8 @@ TDP_COUNTERS = frozenset({
 })  # fmt: skip
 """Counters that also count the TDP MMU's work, where there is one."""
 YIELDING_COUNTERS = frozenset({"remote_tlb_flush_requests"})
-"""Where a memslot goes alone the kernel may let another task in between its pages, and flushes before: the host's timing."""
-
-
-def counters_of(setup: Setup) -> list[str]:
-    """Those that are compared on such a host."""
-    left_out = (TDP_COUNTERS if setup.tdp_mmu else frozenset()) | (YIELDING_COUNTERS if setup.quirks_off else frozenset())
-    return [name for name in COUNTERS if name not in left_out]
-
+"""While many entries of a memslot are zapped the kernel may let another task in, and flushes before: the host's timing. Where it does
+that it may have more of these than the engine."""
 
 LAZY_BITS = 0x402
 """Writable, and writable as far as the MMU is concerned. With other roots a dump may differ in them: a table that no

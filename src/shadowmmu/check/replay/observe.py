@@ -138,7 +138,7 @@ class Observer:
 
     def compare_counters(self, tag: str) -> None:
         replay = self.replay
-        compared, differing = compare_counters(self.counters[tag], replay.vm.counters(), replay.capture.setup)
+        compared, differing = compare_counters(self.counters[tag], replay.vm.counters(), replay.capture)
         if differing:
             told = ", ".join(f"{name} {theirs} in the kernel, {ours} here" for name, theirs, ours in differing)
             raise replay.diverge(f"counters at {tag}: {told}")

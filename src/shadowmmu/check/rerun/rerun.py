@@ -238,7 +238,7 @@ class Rerun:
     def _compare_counters(self, tag: str) -> None:
         if tag not in self._counters or self.stream.guest_view:
             return
-        compared, differing = compare_counters(self._counters[tag], self.vmm.vm.counters(), self.capture.setup)
+        compared, differing = compare_counters(self._counters[tag], self.vmm.vm.counters(), self.capture)
         if differing:
             told = ", ".join(f"{name} {theirs} in the kernel, {ours} here" for name, theirs, ours in differing)
             raise self.diverge(f"counters at {tag}: {told}")
