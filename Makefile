@@ -55,7 +55,7 @@ kernel-sets: $(READY)  ## capture all sets on Linux KERNEL=6.1, 6.12 or 7.3, and
 	@$(BIN)/shadowmmu replay --kit build/capture/$(KERNEL)
 	@$(BIN)/shadowmmu replay --kit build/capture/$(KERNEL) --roots special
 
-# No kernel ends the guests of these on its legacy roots.
+# On legacy roots the guests of beyond never end.
 SPECIAL_SETS := $(KERNEL_SETS) beyond beyond_la57
 
 special-sets: modules  ## capture all sets on KERNEL=6.1, 6.12 or 7.3 with special roots and replay them, oracle and audit looking on

@@ -74,7 +74,7 @@ def test_guests_are_counted_by_rule(capsys: pytest.CaptureFixture[str]) -> None:
         ("pae --kernel 6.1 --kernel 6.12 --kernel 7.3", "name two"),
         ("pae --kernel 6.1 --kernel 7.3 --engine here", "name two"),
         ("linux_7_3 --kernel 6.1 --kernel 7.3", "name one capture"),
-        ("two --kernel 6.1 --kernel 7.3", "does not tell where its other vCPUs begin"),
+        ("linux_6_12_nested/n64_lma --kernel 6.1 --kernel 7.3", "looks at an L2 before that has run"),
         ("nothing --kernel 6.1 --kernel 7.3", "no guest 'nothing'"),
     ],
 )
