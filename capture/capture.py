@@ -360,7 +360,7 @@ def hunt(
     minutes
         No boot begins after so many.
     draw
-        Each boot is of a host that is drawn, by its first seed: physical address bits from 36 to 52, mmio_caching=0,
+        Each boot is of a host that is drawn, by its first seed: physical address bits from 36 to 51, mmio_caching=0,
         nx_huge_pages=force, eager_page_split=0. The CPU of each guest is drawn, too: of another vendor, without 1 GiB pages, SMEP and
         SMAP, with fewer address bits; and every fourth has to share it with another task.
     kvm

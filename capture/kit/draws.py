@@ -8,8 +8,8 @@ import random
 from kit.by_seed import BySeed
 from kit.run import Host
 
-ADDRESS_BITS = (0, 0, 36, 39, 46, 52)
-"""Of the captured machine; 0: as many as QEMU gives it by itself, 40."""
+ADDRESS_BITS = (0, 0, 36, 39, 46, 51)
+"""Of the captured machine; 0: as many as QEMU gives it by itself, 40. No more than the engine has."""
 PARAMETERS = (
     (), (), ("mmio_caching=0",), ("nx_huge_pages=force",), ("mmio_caching=0", "nx_huge_pages=force"), ("eager_page_split=0",),
 )  # fmt: skip

@@ -19,6 +19,7 @@ from kit.run import Host
 from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.kit import read_capture
 from shadowmmu.captures.load import SUFFIX, save
+from shadowmmu.captures.validate import undoable
 from shadowmmu.check.compare.result import ReplayResult
 from shadowmmu.check.replay.replay import Replay
 from shadowmmu.errors import BadInput
@@ -79,9 +80,10 @@ class Hunt:
             return looked
         try:
             capture = read_capture(captured, guest.name)
+            with undoable(capture.name):
+                legacy, special = (Replay(capture, roots, judged=True).run() for roots in ("legacy", "special"))
         except BadInput as error:
             return looked.told(1, str(error), str(error), "")
-        legacy, special = (Replay(capture, roots, judged=True).run() for roots in ("legacy", "special"))
         looked = looked.told(len(capture.events), _verdict(legacy), _verdict(special), special.until)
         if looked.findings:
             self._keep(capture)

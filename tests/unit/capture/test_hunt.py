@@ -58,6 +58,15 @@ def test_what_differs_is_found_on_both_and_kept(tmp_path, monkeypatch):
     assert kept.load().events == events
 
 
+def test_what_the_engine_cannot_have_is_a_finding_too(tmp_path, monkeypatch):
+    """A machine with more address bits than it has, as QEMU can show one: told, and the hunt goes on."""
+    capture = find("shadow/np32_dirty")[0].load()
+    wide = msgspec.structs.replace(capture, setup=msgspec.structs.replace(capture.setup, maxphyaddr=52, host_maxphyaddr=52))
+    monkeypatch.setattr("kit.hunt.read_capture", lambda _folder, _name: wide)
+    looked = hunted(tmp_path, monkeypatch, capture)[0]
+    assert all("maxphyaddr is 52; it must lie between 32 and 51" in finding for finding in looked.findings) and len(looked.findings) == 2
+
+
 def row(guest="x", seed=0, what="exact", **more):
     return Looked("wild", "-cpu max", guest, seed, 100, "exact", what, **more)
 
