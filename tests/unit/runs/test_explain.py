@@ -62,6 +62,14 @@ def test_each_tool_tells_the_same() -> None:
     assert told["report"].hidden and not told["raw"].hidden
 
 
+def test_rights_of_four_bits_are_known_by_a_new_page_that_seems_invalid() -> None:
+    """The plugin, and whoever reads the word as before, take execute for `invalid`, and all behind it for its neighbour."""
+    told = [explain_file(path) for path in TOOLS if path.name.startswith("linux_7_3")]
+    assert len(told) == 2 and all(one.kernel == "7.2 to 7.3" for one in told)
+    words = [[(role.words, role.count) for role in one.roles] for one in told]
+    assert words[0] == words[1] and ("l1 4-byte q0 wux efer_nx cr0_wp", 10) in words[0]
+
+
 def test_where_faults_are_told_a_walk_of_the_emulators_is_none() -> None:
     exit_ = "kvm_exit: vcpu 0 reason io rip 0x8005 info1 0x0 info2 0x0 intr_info 0x0 error_code 0x0\n"
     walk = "kvm_mmu_pagetable_walk: addr 8000 pferr 10 F\nkvm_mmu_paging_element: pte 8027 level 1\n"

@@ -9,6 +9,8 @@ import msgspec
 
 Version = tuple[int, int]
 NEWEST: Version = (7, 3)
+RWUX: Version = (7, 2)
+"""The first kernel whose roles have four bits of rights."""
 _SIGNS: tuple[tuple[re.Pattern[str], Version, Version], ...] = tuple(
     (re.compile(pattern), since, until)
     for pattern, since, until in (
@@ -18,6 +20,7 @@ _SIGNS: tuple[tuple[re.Pattern[str], Version, Version], ...] = tuple(
         (r"sp gen [0-9a-f]+ gfn [0-9a-f]+ l\d(?: pae)? q\d", (4, 13), (5, 0)),
         (r"l\d [48]-byte q\d(?: direct)? [-wux]{3} ", (5, 1), (7, 1)),
         (r"l\d [48]-byte q\d(?: direct)? [-rwux]{4} ", (7, 2), NEWEST),
+        (r"new sp gfn [0-9a-f]+ \d+ q\d(?: direct)? [-wux]{3} invalid ", (7, 2), NEWEST),
         (r"kvm_mmu_split_huge_page:", (5, 18), NEWEST),
         (r"kvm_page_fault:\s+vcpu \d+ rip 0x", (5, 19), NEWEST),
         (r"kvm_page_fault:\s+address", (2, 6), (5, 19)),
@@ -35,6 +38,11 @@ _SIGNS: tuple[tuple[re.Pattern[str], Version, Version], ...] = tuple(
     )
 )
 """Pattern, first and last kernel that prints it; backports of distributions are earlier than these."""
+
+
+_NEW_PAGE = re.compile(r"kvm_mmu_get_page:[^\n]* role=(0x[0-9a-f]{1,8}|\d{1,10})\b[^\n]* created=(?:0x)?1\b")
+_BIT_11 = 1 << 11
+"""`invalid`, which no new page is, and since 7.2 execute; before 3.19 nothing."""
 
 
 class Kernel(msgspec.Struct, frozen=True):
@@ -59,6 +67,8 @@ def guess(text: str) -> Kernel:
     for pattern, first, last in _SIGNS:
         if pattern.search(text):
             since, until = max(since, first), min(until, last)
+    if any(int(word, 0) & _BIT_11 for word in _NEW_PAGE.findall(text) if word == "0" or word[0] != "0" or word[1:2] == "x"):
+        since = max(since, RWUX)
     if since > until:  # a backport: what was printed last in time is there for certain
         until = NEWEST
     version = max(since, min(until, (6, 1)))

@@ -20,7 +20,8 @@ from functools import lru_cache
 import msgspec
 
 from shadowmmu.engine.arena.role import Role, RoleShift
-from shadowmmu.trace.layouts import NO_READ
+from shadowmmu.trace.ftrace.guess import RWUX
+from shadowmmu.trace.layouts import NO_READ, layout_of
 
 _PAGE = re.compile(
     r"\s*(?:(new|existing) +)?sp (?:gen ([0-9a-f]{1,16}) )?gfn ([0-9a-f]{1,16}) (.{1,90}?) "
@@ -49,13 +50,14 @@ class PageText(msgspec.Struct, frozen=True):
     created: bool | None
 
 
-def read_page(text: str, bit_4_is_narrow: bool = True) -> PageText | None:
-    """The page; None: this is no page's text, or not all of it. `bit_4_is_narrow`: how to take the plugin's "pae"."""
+def read_page(text: str, bit_4_is_narrow: bool = True, shifted: bool = False) -> PageText | None:
+    """The page; None: this is no page's text, or not all of it. Of the plugin's: `bit_4_is_narrow`: how to take its "pae"; `shifted`:
+    the kernel's rights have a fourth bit, so that each of its words behind the first three says what the bit before it means."""
     found = _PAGE.match(text)
     if found is None:
         return None
     before, gen, gfn, words, root, sync, behind = found.groups()
-    told = _role(words, gen is not None, bit_4_is_narrow)
+    told = _role(words, gen is not None, bit_4_is_narrow, shifted)
     if told is None:
         return None
     form, role = told
@@ -65,7 +67,7 @@ def read_page(text: str, bit_4_is_narrow: bool = True) -> PageText | None:
 
 
 @lru_cache(1024)
-def _role(words: str, has_gen: bool, bit_4_is_narrow: bool) -> tuple[int, int] | None:
+def _role(words: str, has_gen: bool, bit_4_is_narrow: bool, shifted: bool) -> tuple[int, int] | None:
     """The text's form and the role that it words; a trace has few of them, and each many times."""
     found = _ROLE.fullmatch(words)
     if found is None:
@@ -78,6 +80,12 @@ def _role(words: str, has_gen: bool, bit_4_is_narrow: bool) -> tuple[int, int] |
         narrow = (plugin_pae == "") == bit_4_is_narrow
     else:
         narrow = size == "4" if size else pae is None and not direct
+    if form == PLUGIN and shifted:
+        bits = ("x" in access, "w" in access, "u" in access, bool(invalid), nx == "", wp == "", bool(smep), bool(smap))
+        word = (
+            int(level) & 15 | narrow << 4 | (int(quadrant) & 3) << 5 | bool(direct) << 7 | sum(bit << 8 + at for at, bit in enumerate(bits))
+        )
+        return form, layout_of(RWUX).role(word | bool(smm) << 24)
     role = int(level) & 15 | (int(quadrant) & 3) << int(RoleShift.QUADRANT_SHIFT) | _access(access)
     role |= (narrow and int(Role.HAS_4_BYTE_GPTE)) | (direct is not None and int(Role.DIRECT)) | (invalid is not None and int(Role.INVALID))
     role |= (nx == "" and int(Role.EFER_NX)) | (wp == "" and int(Role.CR0_WP)) | (ad == "!" and int(Role.AD_DISABLED))

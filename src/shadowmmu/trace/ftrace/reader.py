@@ -12,7 +12,7 @@ import msgspec
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent, Marker, Other
 from shadowmmu.trace.ftrace.event_text import PROBES, TEXTS, read_probe
-from shadowmmu.trace.ftrace.guess import Kernel
+from shadowmmu.trace.ftrace.guess import RWUX, Kernel
 from shadowmmu.trace.ftrace.hierarchy import Hierarchies
 from shadowmmu.trace.ftrace.lines import FRONT, HEADER, LOST, STACK, Front, Unfold, split
 from shadowmmu.trace.ftrace.page_text import UNNAMED, read_page
@@ -169,7 +169,7 @@ class LineReader:
         return read_fields(name, text, self.kernel.version) if name in CLASSES and "=" in text else Other(ev=name)
 
     def _page(self, name: str, text: str) -> AnyEvent | None:
-        page = read_page(text, self.inverted)
+        page = read_page(text, self.inverted, self.kernel.version >= RWUX)
         if page is None and UNNAMED.match(text):
             self.unnamed += 1
             return Other(ev=name)
