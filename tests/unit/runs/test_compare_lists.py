@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from shadowmmu.runs.own_process import OwnProcess
 from shadowmmu.runs.subject import ListSubject
 
 PATCHES = Path(__file__).parents[2] / "guests" / "patches"
-SEED = 11
+SEED = 17
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,9 @@ def test_an_engine_that_lets_all_be_written_is_caught_at_its_operation(recorded:
     assert call(["compare", str(recorded), "--engine", str(PATCHES / "writes-allowed.toml")]) == 1
     first = capsys.readouterr().out.splitlines()[:10]
     assert first[1] == "writes-allowed changes walker.permission_fault"
-    assert "violated by operation 39 on writes-allowed" in first[2] and "left guest entry" in "".join(first[3:5])
-    assert any(line.startswith("they part at access") and line.endswith("operation 39") for line in first)
+    where = re.search(r"violated by (operation \d+) on writes-allowed", first[2])
+    assert where is not None and "left guest entry" in "".join(first[3:5])
+    assert any(line.startswith("they part at access") and line.endswith(where[1]) for line in first)
     assert not any("what it costs" in line for line in first), "of a part of the list"
 
 
