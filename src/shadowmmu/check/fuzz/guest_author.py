@@ -336,8 +336,6 @@ class GuestAuthor(Situations):
         """L1 gives L2 a paging mode, or takes it."""
         random = self.random
         levels = random.choice((0, 2, 3, 4, 4, 5 if 5 in self.guest.modes.values() else 4))
-        if self.guest.host_levels == 3:
-            levels = min(levels, 3)
         cr4 = NORMAL[levels] | sum(bit for bit in (CR4_PGE, CR4_SMEP, CR4_SMAP) if random.random() < 0.3)
         efer = (EFER_NXE if random.random() < 0.7 else 0) | (EFER_LME if levels > 3 else 0)
         cr0 = CR0_BASE | (CR0_WP if random.random() < 0.7 else 0) | (CR0_PG if levels else 0)

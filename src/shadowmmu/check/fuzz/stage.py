@@ -65,9 +65,6 @@ class Stage:
         self.nested = bool(npt) and (not plain or random.random() < 0.4)
         """A host with NPT; both vCPUs run an L2, and only nested tables are shadowed. L1 edits them by emulated stores."""
         self.host_levels = random.choice((4, 5)) if self.nested and npt != ["npt-5-level"] else 5 if self.nested else 4
-        small = bool({"npt-2-level", "npt-pae"} & set(npt)) and Random(f"32-bit host {self.setup.seed}").random() < 0.2
-        if self.nested and small:
-            self.host_levels = 3
         offered = [mode for mode in (npt if self.nested else plain) if not self.nested or LEVELS[mode] <= self.host_levels]
         self.modes = {mode: LEVELS[mode] for mode in offered}
         self.reach = NPT_REACH if self.nested else REACH
