@@ -33,8 +33,10 @@ from shadowmmu.captures.find import find
 from shadowmmu.captures.validate import undoable
 from shadowmmu.check.bugs.bug import apply, read_bug
 from shadowmmu.check.bugs.copy import changed_functions
+from shadowmmu.check.bugs.table import HEAD
 from shadowmmu.check.replay.replay import Replay
 from shadowmmu.check.rerun.rerun import Rerun, not_rerun
+from shadowmmu.cli.bugs import _page
 from shadowmmu.cli.fuzz import _again
 from shadowmmu.cli.main import VERBS, call
 from shadowmmu.errors import BadInput
@@ -384,6 +386,18 @@ def kernel_trace(choose: Choose) -> None:
 EDITED = Path("shadowmmu", "engine", "entries", "mmio.py")
 
 
+def bug_table(choose: Choose) -> None:
+    """The page that `shadowmmu bugs --write` puts its rows into, with rows of any kind."""
+    cells = ("1 of 1", "cannot be seen", "I9", "-", "1,001", "x", "", *TEXTS)
+    names = ("cve-2021-38198", "chain-kept", "x")
+    rows = "".join(f"| {choose.choice(names)} | {' | '.join(choose.choices(cells, k=choose.randint(2, 4)))} |\n" for _ in range(4))
+    text = f"3 bugs: 1 found; 0 missed.\n\n{choose.choice((HEAD, HEAD, ''))}{rows}\nThe rest.\n".encode("utf-8", "surrogateescape")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "bugs.md")
+        path.write_bytes(flip(text, choose) if choose.random() < 0.3 else text)
+        refuses_or_reads(lambda: _page(path))
+
+
 def bug_file(choose: Choose) -> None:
     """A bug as TOML or as a diff, broken; what can be read is put into a tree of one file."""
     bug = {"title": '"x"', "breaks": '"x"', "roots": '"legacy"', "modes": '["pae"]', "known": '"x"'}
@@ -526,6 +540,7 @@ PROPERTIES: dict[str, Property] = {
     "TOML": description,
     "image": image,
     "bug": bug_file,
+    "table of bugs": bug_table,
     "event text": event_text,
     "kernel's trace": kernel_trace,
     "arguments": arguments,

@@ -108,7 +108,7 @@ def _page(path: Path) -> str:
     remedy = "name docs/bugs.md, or a file with such a table"
     text = read_file(path, OPERATIONS, str(path), remedy).decode(errors="replace")
     with parsing(str(path), remedy):
-        with_rows(text, [], set())
+        with_rows(text, [], _museum())
     return text
 
 
