@@ -212,11 +212,13 @@ def test_ctrl_c_while_modules_are_loaded(module: str, hears_ctrl_c: None) -> Non
 
 
 INTERRUPTED_APART = """
-import os, signal
+import contextlib, os, signal
 from shadowmmu.check.fuzz import apart, jobs
 from shadowmmu.cli.main import main
 def interrupted(*_, **__):
-    os.killpg(0, signal.SIGINT)
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open("once", os.O_CREAT | os.O_EXCL))
+        os.killpg(0, signal.SIGINT)
     while True:
         signal.pause()
 jobs.fuzz = apart.replay = interrupted

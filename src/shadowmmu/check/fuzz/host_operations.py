@@ -31,11 +31,18 @@ class HostOperations(GuestOperations):
             return "not now"
         if had and pages and (had[3] ^ flags) & 1:  # it must be deleted first
             return "not now"
+        if had and self._holds_pdpt(range(had[0], had[0] + had[1]), range(first, first + pages)):
+            return "not now"
         self.slots.set(slot, first, pages, flags)
         self._forget_dirty(slot)
         self.emulated = [False, False]
         self.oracle.memory_changed()
         return "nothing" if not had and not pages else "deleted" if not pages else "changed" if had else "made"
+
+    def _holds_pdpt(self, before: range, after: range) -> bool:
+        """A PAE guest's CR3 would lead to no memory. Its PDPTEs stand in registers, so that it gets no fault: it is retried for ever."""
+        tables = [tlb.cr3 >> 12 for tlb in self.oracle.vcpus if tlb.mode.levels == 3]
+        return not self.nested and any(gfn in before and gfn not in after for gfn in tables)
 
     def _swap(self, op: Op) -> str:
         """Pages of zeroes stay away until they are touched, others come back with their content."""

@@ -118,6 +118,8 @@ class Untold:
         if not isinstance(gpa, int):
             return False
         unguarded, hpa = self.oracle.unguarded, self.slots.host(gpa)
+        if hpa is not None and hpa >> 12 in self.oracle.aliased:  # a store by the other gfn is tracked by that one alone
+            return True
         return gpa >> 12 in unguarded.gfns or hpa in unguarded.outside[4] or hpa in unguarded.outside[8]
 
 
