@@ -4,6 +4,7 @@
 import gzip
 import lzma
 import os
+import re
 import resource
 import stat
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from shadowmmu.border.files import check_place, gunzip, inside, parsing, read_fi
 from shadowmmu.errors import BadInput
 
 MIB = 1 << 20
+NULL = "null (byte|character)"  # as Python says it before 3.14, and since
 
 
 def refused(path: Path) -> str:
@@ -31,7 +33,7 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
         assert refused(path) in ("the file is no regular file; name another", "the file: Is a directory; name another")
     assert refused(tmp_path / "none") == "the file: No such file or directory; name another"
     assert "symbolic links" in refused(tmp_path / "loop")
-    assert "null byte" in refused(Path("a\0b"))
+    assert re.search(NULL, refused(Path("a\0b")))
     assert "too long" in refused(Path("a" * 5000))
 
 
@@ -121,7 +123,7 @@ def test_a_place_is_looked_at_before_the_work(tmp_path: Path) -> None:
     check_place(tmp_path / "file")
     check_place(tmp_path / "not/yet/there")
     wrong = {"pipe": "no regular file", ".": "no regular file", "file/x": "Not a directory", "file/x/y": "Not a directory"}
-    for path, said in (wrong | {"a" * 5000: "too long", "\0": "null byte"}).items():
+    for path, said in (wrong | {"a" * 5000: "too long", "\0": NULL}).items():
         with pytest.raises(BadInput, match=f"cannot write .*{said}"):
             check_place(tmp_path / path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "pipe"]
