@@ -53,3 +53,9 @@ def test_what_was_built_of_a_module_that_is_gone_goes_too(tmp_path: Path, monkey
         path.touch()
     build.drop_orphans()
     assert [path.exists() for path in built] == [True, False]
+
+
+def test_the_source_archive_has_the_pages_that_others_lead_to() -> None:
+    """README.md is there by itself."""
+    taken = set((ROOT / "MANIFEST.in").read_text().split())
+    assert {page.name for page in ROOT.glob("*.md")} - taken == {"README.md"}
