@@ -37,8 +37,9 @@ def emulate_store(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
 
 def is_plain_memory(quick: QuickPtr, gpa: uint64_t) -> cython.bint:
     """The walk has not faulted, and leads to memory that no CPU has translated code from."""
-    slot: MemSlotPtr = cython.NULL if gpa == Hpa.INVALID_PAGE else gfn_to_memslot(quick.vcpu.kvm, 0, gpa >> PAGE_SHIFT)
+    vcpu: KvmVcpuPtr = quick.vcpu
+    slot: MemSlotPtr = cython.NULL if gpa == Hpa.INVALID_PAGE else gfn_to_memslot(vcpu.kvm, vcpu.smm, gpa >> PAGE_SHIFT)
     if slot == cython.NULL:
         return False
-    entry: uint64_t = host_mapping(quick.vcpu.kvm, slot, gpa >> PAGE_SHIFT)
+    entry: uint64_t = host_mapping(vcpu.kvm, slot, gpa >> PAGE_SHIFT)
     return entry & HvaFlag.HVA_PRESENT and not is_marked(quick.code, entry)
