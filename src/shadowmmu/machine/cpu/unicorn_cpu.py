@@ -20,10 +20,10 @@ from unicorn import x86_const
 from unicorn.unicorn_py3 import UcError
 from unicorn.unicorn_py3.unicorn import uclib
 
-from shadowmmu.machine.cpu.mode_flags import mode_flags
 from shadowmmu.machine.cpu.unicorn_exits import HOOKED, exit_of
 from shadowmmu.machine.cpu.unicorn_host import NEVER, SvmHost, address_of
 from shadowmmu.machine.cpu.unicorn_layout import SEGMENT_SIZE, layout
+from shadowmmu.machine.cpu.unicorn_segments import put_mode, segments_of
 from shadowmmu.machine.intercepts import SHADOW_PAGING
 from shadowmmu.machine.seam import (
     MASK32,
@@ -37,11 +37,8 @@ from shadowmmu.machine.seam import (
     Places,
     PortGuard,
     Ports,
-    Seg,
-    Segment,
     State,
     System,
-    Table,
 )
 from shadowmmu.x86.control import Cr0, Efer, Rflags
 from shadowmmu.x86.vmcb import Intercept1, SvmExit
@@ -50,22 +47,10 @@ _PE, _LMA, _VM, _VINTR = int(Cr0.PE), int(Efer.LMA), int(Rflags.VM), int(Interce
 _MMX_EXPONENT = 0xFFFF  # of the FPU register that an MMX register is the mantissa of
 _INTERRUPT_SHADOW = 1 << 3  # in the mode flags
 _INTERRUPT_HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
-_SEGMENT = struct.Struct("<I4xQII")
-_SEGMENT_ARRAY = struct.Struct("<" + "I4xQII" * 10)
 _STOPPED = Exit(ExitKind.INTERRUPTED)
 _WINDOW = Exit(ExitKind.INTERRUPT_WINDOW, int(SvmExit.VINTR))
 _IN_SHADOW = Exit(ExitKind.INTERRUPT_WINDOW)
 """Interrupts are on, but not before the next instruction: the run goes on."""
-
-
-def _segment(fields: tuple[int, ...], index: int) -> Segment:
-    """A segment of the context; its flags are the descriptor's second word."""
-    selector, base, limit, flags = fields[4 * index : 4 * index + 4]
-    return Segment(selector & 0xFFFF, flags >> 8 & 0xFF | flags >> 12 & 0xF00, limit, base)
-
-
-def _flags_of(segment: Segment) -> int:
-    return (segment.attr & 0xFF) << 8 | (segment.attr & 0xF00) << 12
 
 
 class UnicornCpu:
@@ -237,15 +222,15 @@ class UnicornCpu:
         raw = bytes(view[where.segments : where.segments + 10 * SEGMENT_SIZE])
         key = b"".join((raw, debug, gs_base, bytes((cpl,))))
         if self._system is None or key != self._system_key:
-            fields = _SEGMENT_ARRAY.unpack(raw)
+            segments, gdtr, idtr = segments_of(raw)
             dr6, dr7 = struct.unpack("<QQ", debug)
             old = self._system
             self._system = System(
-                tuple([self._host.as_given(_segment(fields, i)) for i in range(6)]),
-                _segment(fields, 6),
-                _segment(fields, 7),
-                Table(fields[33], fields[34]),
-                Table(fields[37], fields[38]),
+                tuple([self._host.as_given(segment) for segment in segments[:6]]),
+                segments[6],
+                segments[7],
+                gdtr,
+                idtr,
                 cpl,
                 dr6,
                 dr7,
@@ -271,7 +256,7 @@ class UnicornCpu:
             self._pending = state.copy()
             return
         if state.system is not before.system:
-            self._change_mode(state)
+            put_mode(self._host.context, self._layout, state.system, bool(self._controls.efer & _LMA))
         rewritten = state.system is not before.system or state.gpr != before.gpr or state.interrupt_shadow != before.interrupt_shadow
         if rewritten:
             struct.pack_into("<16Q", self._host.context, self._layout.gpr, *state.gpr)
@@ -294,19 +279,6 @@ class UnicornCpu:
         others = (*old.segments[:1], new.segments[1], new.segments[2], *old.segments[3:])
         protected = self._controls.cr0 & _PE and not (before.rflags | after.rflags) & _VM
         return bool(self._layout.modes_known and protected and new == old._replace(segments=others, cpl=new.cpl))
-
-    def _change_mode(self, state: State) -> None:
-        """Put CS and SS into the context, and what they make of the mode flags."""
-        where, view, segments = self._layout, self._host.context, state.system.segments
-        for number in (Seg.CS, Seg.SS):
-            segment = segments[number]
-            place = where.segments + SEGMENT_SIZE * number
-            _SEGMENT.pack_into(view, place, segment.selector, segment.base, segment.limit, _flags_of(segment))
-        code, stack = (_flags_of(segments[number]) for number in (Seg.CS, Seg.SS))
-        bases = segments[Seg.DS].base | segments[Seg.ES].base | segments[Seg.SS].base
-        before: int = struct.unpack_from("<I", view, where.hflags)[0]
-        after = mode_flags(before, code, stack, bases, state.cpl, bool(self._controls.efer & _LMA))
-        struct.pack_into("<I", view, where.hflags, after)
 
     def vector(self, number: int) -> int:
         """The 128 bits of an XMM register."""
