@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from shadowmmu.captures.find import find_all
+from shadowmmu.cli.main import complain
+from shadowmmu.errors import BadInput
 from shadowmmu.runs.explained.explain import Explainer
 from shadowmmu.runs.explained.explanation import Explanation
 from shadowmmu.runs.explained.source import explain_file
@@ -49,8 +51,12 @@ def of_captures() -> Iterator[tuple[str, Explanation]]:
 
 
 def of_texts(folders: list[Path]) -> Iterator[tuple[str, Explanation]]:
-    for path in sorted(path for folder in folders for path in folder.rglob("*") if path.is_file()):
-        yield str(path), explain_file(path)
+    """Raises BadInput for a folder that has none."""
+    for folder in folders:
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        if not paths:
+            raise BadInput(f"{folder} has no file; name a folder of what `capture.py texts` left")
+        yield from ((str(path), explain_file(path)) for path in paths)
 
 
 def main(folders: list[Path]) -> int:
@@ -67,4 +73,7 @@ def main(folders: list[Path]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main([Path(word) for word in sys.argv[1:]]))
+    try:
+        sys.exit(main([Path(word) for word in sys.argv[1:]]))
+    except BadInput as error:
+        sys.exit(complain(str(error)))

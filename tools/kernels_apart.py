@@ -15,7 +15,9 @@ import msgspec
 
 from shadowmmu.captures.find import find_all
 from shadowmmu.check.rerun.rerun import not_rerun
+from shadowmmu.cli.main import complain
 from shadowmmu.engine.face.kernels import KERNELS, RULES
+from shadowmmu.errors import BadInput
 from shadowmmu.runs.compare_kernels import KernelComparison, RuleEffect, compare_kernels
 from shadowmmu.runs.subject import CapturedSubject
 
@@ -77,4 +79,7 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except BadInput as error:
+        sys.exit(complain(str(error)))
