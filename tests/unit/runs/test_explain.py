@@ -264,6 +264,13 @@ def test_a_writable_leaf_over_a_shadowed_table_is_found() -> None:
     assert not told([*made, unsync, leaf]).anomalies
 
 
+def test_a_passthrough_page_protects_nothing() -> None:
+    """On a 5-level host a page of level 5 stands above L1's 4-level NPT: it bears that table's gfn, and shadows nothing."""
+    page = e.GetPage(gfn=0x4, role=0x63705, mmu_valid_gen=0, root_count=0, unsync=False, created=True)  # type: ignore[arg-type]
+    leaf = e.SetSpte(gfn=0x4, spte=0x100004E67, level=1, sptep=0)  # type: ignore[arg-type]
+    assert not told([e.Marker(text="H create vm"), page, leaf]).anomalies
+
+
 def test_nothing_is_said_of_pages_from_before_the_trace_or_behind_a_gap() -> None:
     got = "kvm_mmu_get_page: sp gen 0 gfn 19 l2 8-byte q0 wux nxe ad root 0 sync existing\n"
     zap = "kvm_mmu_prepare_zap_page: sp gen 0 gfn 19 l2 8-byte q0 wux nxe ad root 0 sync\n"

@@ -21,6 +21,8 @@ from shadowmmu.trace import events as e
 from shadowmmu.trace.layouts import describe
 
 INVALID, DIRECT, NARROW = int(Role.INVALID), int(Role.DIRECT), int(Role.HAS_4_BYTE_GPTE)
+NO_GPTES = DIRECT | int(Role.PASSTHROUGH)
+"""Pages that shadow no table (sp_has_gptes), and protect none."""
 WRITABLE = 2
 REGION = 9
 """Shift from a gfn to the 2 MiB that it lies in."""
@@ -236,7 +238,7 @@ class Pages:
         if not event.spte & WRITABLE or mark & WRITABLE or not self.by_region or not 1 <= event.level <= 3:
             return
         for page in islice(self._below(int(event.gfn), int(event.level)), MOST_BELOW):
-            known = page.born and page.alike == 1 and page.told > self.swept and not page.role & DIRECT and not page.role >> 24
+            known = page.born and page.alike == 1 and page.told > self.swept and not page.role & NO_GPTES and not page.role >> 24
             if known and not page.unsync and (self.unsyncs or self.complete):
                 what = f"page {_name((page.gfn, page.role))}, made by event {page.born}, shadows it and is in sync"
                 self._say(number, f"gfn {int(event.gfn):x} is mapped writable at level {event.level}, and {what}")
