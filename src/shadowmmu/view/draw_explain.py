@@ -83,10 +83,15 @@ def _hierarchies(walks: list[Walked]) -> Iterator[RenderableType]:
         table = Table("level", "entry", "leads to", "flags", "reserved bits set", box=None, padding=(0, 2, 0, 2), header_style="dim")
         for entry in walk.entries:
             flags = " ".join(name for bit, name in _FLAGS if entry.spte & bit)
-            wrong = "not told" if entry.reserved is None else _bits(entry.reserved)
+            wrong = _untold(entry.spte) if entry.reserved is None else _bits(entry.reserved)
             style = "bold red" if entry.reserved else ""
             table.add_row(str(entry.level), f"{entry.spte:x}", f"{entry.spte & 0xFFFFFFFFFF000:x}", flags, wrong, style=style)
         yield table
+
+
+def _untold(spte: int) -> str:
+    """Before 5.12 the kernel told none. An entry of an EPT that is writable must be readable (SDM vol. 3 section 29.3.3.1)."""
+    return "not told; of an EPT: W without R" if spte & 3 == 2 else "not told"
 
 
 def _bits(value: int) -> str:
@@ -120,7 +125,8 @@ def _faults(told: Explanation) -> Iterator[RenderableType]:
 def _step(step: Step) -> Text:
     """One line, however long its event is."""
     line = Text(f"  {step.number:>9,}  ", style="dim", overflow="ellipsis", no_wrap=True)
-    return line.append(f"{step.kernel or 'this engine'}: ", style="cyan").append(plain(step.told.replace("   # ", " # ")), style="not dim")
+    who = step.kernel or ("this engine" if step.told.startswith("special") else "another part of KVM")
+    return line.append(f"{who}: ", style="cyan").append(plain(step.told.replace("   # ", " # ")), style="not dim")
 
 
 def _rules(told: Explanation) -> Iterator[RenderableType]:

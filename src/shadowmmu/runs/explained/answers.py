@@ -47,6 +47,7 @@ class _Again(msgspec.Struct, gc=False):
     unrequested: int = 0
     leaf: Any = None
     outcome: str = ""
+    why: str = ""
 
 
 class Answers:
@@ -56,16 +57,18 @@ class Answers:
         self.faults: dict[tuple[int, int], _Again] = {}
         self.mismatched: dict[tuple[int, str], list[int]] = {}
         self.sizes: dict[int, list[int]] = {}
+        self.refusals: dict[tuple[str, str], list[int]] = {}
         self._last: tuple[int, int] | None = None
 
     def __len__(self) -> int:
-        return len(self.faults) + len(self.mismatched) + len(self.sizes)
+        return len(self.faults) + len(self.mismatched) + len(self.sizes) + len(self.refusals)
 
     def thin(self) -> None:
         """Keep what was seen most."""
         self.faults = _most(self.faults, lambda again: again.count, KINDS)
         self.mismatched = _most(self.mismatched, lambda seen: seen[0], KINDS)
         self.sizes = _most(self.sizes, lambda seen: seen[1], KINDS)
+        self.refusals = _most(self.refusals, lambda seen: seen[0], KINDS)
 
     def fault(self, fault: Fault) -> None:
         key = (fault.address >> 12, fault.code)
@@ -83,6 +86,7 @@ class Answers:
         again.idle += outcome in IDLE
         again.unrequested += outcome == NOTHING and fault.walked > 0
         again.leaf = fault.leaf
+        again.why = fault.why
         if outcome != CUT:
             again.outcome = outcome
 
@@ -96,6 +100,13 @@ class Answers:
             mode = {2: "2-level", 3: "PAE", 4: "4-level", 5: "5-level"}.get(top, f"{top}-level")
             seen = self.mismatched.setdefault((int(event.gfn), f"a {mode} walk, and a page of role {describe(role)}"), [0, number])
             seen[0] += 1
+
+    def refused(self, number: int, address: int, what: str, why: str) -> None:
+        """A walk that met what a sound guest's tables do not have, or one of the emulator's that failed. `why`: by its entries."""
+        if len(self.refusals) >= KEPT:
+            self.refusals = _most(self.refusals, lambda seen: seen[0], KEPT // 2)
+        seen = self.refusals.setdefault((f"{what} {address >> 12 << 12:x}", why), [0, number, address])
+        seen[0] += 1
 
     def changed(self, number: int, event: e.TdpMmuSpteChanged) -> None:
         """An entry of the TDP MMU: one that is a leaf now, or was one."""
@@ -134,6 +145,8 @@ class Answers:
             )
             what = f"a large page replaces small ones of gfn {place << 9:x} to {(place << 9) + 511:x}"
             yield Answer(what=what, count=seen[1], first=seen[2], why=why, address=Hex(place << 9))
+        for (what, why), (count, first, address) in _top(self.refusals.items(), lambda item: -item[1][0]):
+            yield Answer(what=what, count=count, first=first, why=f"{why[0].upper()}{why[1:]}.", address=Hex(address))
         yield from self._storms(requests_are_told, mmu_is_told)
 
     def _storms(self, told: bool, mmu: bool) -> Iterator[Answer]:
@@ -162,7 +175,10 @@ def _why(again: _Again, told: bool) -> str:
         return "Neither a walk nor an entry follows: the fault was handled before the MMU, or its events were not traced."
     if again.same:
         return f"The same entry is set again {again.same:,} times: something takes it away between, or the CPU does not see it."
-    return f"It ends each time as: {again.outcome}." if again.outcome else "Each time the trace has a gap, or ends, before the fault does."
+    detail = f" {again.why[:1].upper()}{again.why[1:]}." if again.why else ""
+    if not again.outcome:
+        return "Each time the trace has a gap, or ends, before the fault does."
+    return f"It ends each time as: {again.outcome}.{detail}"
 
 
 def _most(found: dict[Any, Any], count: Callable[[Any], int], most: int) -> dict[Any, Any]:

@@ -63,7 +63,7 @@ class Explainer(Followed):
         if told.name == "kvm_exit":
             reason = _reason(told.text)
             self.exits[reason] += count
-            self.ept |= reason.startswith("EPT_")
+            self._left_for(reason)
         if told.event is None:
             self.unread += 1
             self.first_unread = self.first_unread or f"{told.name}: {told.text}"
@@ -76,6 +76,12 @@ class Explainer(Followed):
         if "role=" in told.text:
             self.pages(self.place[0]).exact = True
         self._event(told.event)
+
+    def _left_for(self, reason: str) -> None:
+        """What the CPU left the guest for: VMX's reasons are in capitals. A number does not tell whether it was a page fault."""
+        self.ept |= reason.startswith("EPT_")
+        self.vmx |= reason.isupper()
+        self.exit_is_no_fault = not reason.startswith("exit_reason") and not any(fault in reason for fault in _PAGE_FAULTS)
 
     def _follow(self, told: Told) -> bool:
         """Find the vCPU of an event; False: there were too many before it."""
@@ -213,6 +219,8 @@ class Explainer(Followed):
 
 _SAY = (e.Exit, e.VmEntry, e.PageFault)
 """Kinds that always tell their vCPU."""
+_PAGE_FAULTS = ("PF", "npf", "EPT_VIOLATION", "EXCEPTION_NMI")
+"""In the reasons of exits that may be page faults."""
 MOST_THREADS = 100_000
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from errno import EFAULT
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ REMEMBERED = "MMIO that the vCPU remembers: the access is emulated (mmio_info_in
 EMULATED = "emulated: a write to a table that is shadowed"
 SHADOWED = "no entry was set: the frame is a shadowed table, or the entry was right"
 NOTHING = "nothing is told: no entry was requested"
+FAILED = "the host cannot give the page: KVM_RUN fails with EFAULT"
 CUT = "the trace ends, or has a gap, before the fault does"
 IDLE = (SPURIOUS, NOTHING)
 """What comes of a fault that had nothing to fix."""
@@ -46,6 +48,8 @@ class Fault(msgspec.Struct, gc=False):
     """Walks; `levels` entries were read in the first of them."""
     levels: int = 0
     refused: int = -1
+    why: str = ""
+    """What in the guest's entries refused it."""
     requested: int = 0
     sets: int = 0
     leaf: tuple[int, int, int] | None = None
@@ -61,6 +65,7 @@ class Fault(msgspec.Struct, gc=False):
     unprotected: bool = False
     reserved: bool = False
     """The CPU met reserved bits: a mark of MMIO, if the shadow is right."""
+    failed: bool = False
     cut: bool = False
     entered: bool = False
     """The MMU was called for it."""
@@ -82,6 +87,8 @@ class Fault(msgspec.Struct, gc=False):
             return EMULATED
         if self.sets:
             return FIXED
+        if self.failed:
+            return FAILED
         if self.cut:
             return CUT
         if self.reserved and not self.requested:
@@ -157,10 +164,14 @@ def _emulated(fault: Fault, _: AnyEvent) -> None:
     fault.emulated = True
 
 
+def _other(fault: Fault, event: e.Other) -> None:
+    fault.failed |= event.fields.get("errno") == EFAULT
+
+
 CHANGES: dict[type[AnyEvent], Callable[[Fault, Any], None]] = {
     e.Walk: _walk, e.PagingElement: _element, e.WalkerError: _refused, e.SpteRequested: _requested, e.SetSpte: _set, e.GetPage: _got,
     e.PrepareZapPage: _zapped, e.SyncPage: _synced, e.UnsyncPage: _unsynced, e.FastPageFault: _fast, e.MarkMmioSpte: _mmio,
     e.HandleMmioPageFault: _mmio, e.EmulateInsn: _emulated, e.PteWrite: _emulated, e.UnprotectPage: _unprotected,
-    e.UnprotectGfn: _unprotected,
+    e.UnprotectGfn: _unprotected, e.Other: _other,
 }  # fmt: skip
 """What each kind of event adds to the fault that is under way."""

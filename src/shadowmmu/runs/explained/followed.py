@@ -18,7 +18,7 @@ from shadowmmu.trace.events import AnyEvent
 from shadowmmu.trace.ftrace.access import access_of, access_of_ept, is_qualification
 from shadowmmu.trace.ftrace.guess import Kernel
 from shadowmmu.trace.origins import ALWAYS, origin_of
-from shadowmmu.trace.origins.later import function_at
+from shadowmmu.trace.origins.later import function_at, function_of_vendor
 from shadowmmu.trace.origins.origin import WINDOW, Around, Origin
 from shadowmmu.trace.origins.tracepoints import origin_by_tracepoints
 from shadowmmu.trace.text import to_text
@@ -41,6 +41,8 @@ class Cpu:
         self.order = Order(self.walks, requests_have_gfns)
         self.fault: Fault | None = None
         self.probed = self.sweeps = False
+        self.exit_is_no_fault = False
+        """The CPU left the guest for something else: a walk is the emulator's."""
         self.root = "no root told"
         self.in_l2: bool | None = None
         self.faults = 0
@@ -56,6 +58,9 @@ class Followed:
         self.exits: Counter[str] = Counter()
         self.ept = False
         """Exits of an EPT were told."""
+        self.vmx = False
+        self.exit_is_no_fault = False
+        """The exit told last was for no page fault."""
         self.paths: dict[tuple[str, str], Path] = {}
         self.shown: list[FaultSeen] = []
         self.rules: dict[int, Rule] = {}
@@ -80,12 +85,16 @@ class Followed:
             seen = self.rules[id(origin)] = Rule(
                 event=origin.event,
                 situation=origin.situation,
-                kernel=function_at(origin.kernel, self.version),
+                kernel=self._function(origin),
                 rule=origin.rule,
                 first=self.number,
             )
         seen.count += 1
         return origin
+
+    def _function(self, origin: Origin) -> str:
+        """The kernel function, by the name that it has in this version and on this CPU."""
+        return function_of_vendor(function_at(origin.kernel, self.version), self.vmx, "EPT_VIOLATION" in self.exits, "npf" in self.exits)
 
     def pages(self, vm: int) -> Pages:
         if vm not in self.pages_of:
@@ -123,7 +132,7 @@ class Followed:
             seen.count += 1
         elif len(self.paths) < MOST_PATHS:
             steps = [
-                Step(number, to_text(event), function_at(origin.kernel, self.version))
+                Step(number, to_text(event), self._function(origin))
                 for number, event, origin in fault.steps[: MOST_STEPS if len(self.paths) < SHOWN else 0]
             ]
             self.paths[key] = Path(outcome=fault.outcome, path=fault.path, count=1, first=fault.number, steps=steps)

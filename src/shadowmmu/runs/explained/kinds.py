@@ -11,6 +11,7 @@ from shadowmmu.runs.explained.faults import CHANGES
 from shadowmmu.runs.explained.followed import Cpu, Followed
 from shadowmmu.runs.explained.order import CHECKS
 from shadowmmu.runs.explained.pages import Pages
+from shadowmmu.runs.explained.refusals import FETCH, RESERVED, WRITE, why_refused
 from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 
@@ -39,6 +40,7 @@ def _walk(seen: Followed, cpu: Cpu, event: e.Walk) -> None:
     fault = cpu.fault
     if (
         not cpu.probed
+        and not cpu.exit_is_no_fault
         and not cpu.order.tells_faults
         and (fault is None or (not fault.told and (fault.sets or fault.refused >= 0 or fault.walked)))
     ):
@@ -58,8 +60,9 @@ def _fast(seen: Followed, cpu: Cpu, event: e.FastPageFault) -> None:
         seen.begin_fault(cpu, int(event.cr2_or_gpa), int(event.error_code), False)
 
 
-def _entry(seen: Followed, cpu: Cpu, _: e.VmEntry) -> None:
+def _entry(seen: Followed, cpu: Cpu, event: e.VmEntry | e.Exit) -> None:
     seen.end_fault(cpu)
+    cpu.exit_is_no_fault = isinstance(event, e.Exit) and seen.exit_is_no_fault
     cpu.order.ept = seen.ept
 
 
@@ -149,6 +152,21 @@ def _unnamed(seen: Followed, vm: int, cpu: Cpu, event: e.Other) -> None:
         seen.pages(vm).forget()
 
 
+def _refused(seen: Followed, vm: int, cpu: Cpu, event: e.WalkerError) -> None:
+    """Reserved bits are met by accident or by design, never in passing; and of what the emulator may not do no fault tells."""
+    address, access, entries = cpu.walks.newest
+    why = "" if cpu.in_l2 else why_refused(entries, int(event.pferr))
+    if not why:
+        return
+    if cpu.fault is not None:
+        cpu.fault.why = why
+    if event.pferr & RESERVED:
+        seen.answers(vm).refused(seen.number, address, "a walk meets reserved bits, of", why)
+    elif cpu.fault is None:
+        kind = "fetch" if access & FETCH else "write" if access & WRITE else "read"
+        seen.answers(vm).refused(seen.number, address, f"a {kind} by the emulator is refused, of", why)
+
+
 def _cr3(seen: Followed, vm: int, cpu: Cpu, event: e.Cr) -> None:
     if event.rw and event.cr == 3:
         cpu.root = f"CR3 {int(event.val):x}"
@@ -166,7 +184,8 @@ _OF_PAGES = ("kvm_mmu_prepare_zap_page", "kvm_mmu_sync_page", "kvm_mmu_unsync_pa
 FOLLOWS: dict[type[Any], Any] = {
     e.Marker: _marked, e.GetPage: _got, e.UnsyncPage: _unsync, e.SyncPage: _sync, e.PrepareZapPage: _zap, e.ZapAllFast: _zap_all,
     e.MarkMmioSpte: _mark, e.TdpMmuSpteChanged: _tdp, e.NestedVmenter: _to_l2, e.NestedVmexitInject: _to_l2,
-    e.SetSpte: _set, e.Walk: _begin_walk, e.Other: _unnamed, e.PagingElement: _step, e.Cr: _cr3, e.NewPgd: _new_pgd, e.LoadPgd: _load_pgd,
+    e.SetSpte: _set, e.Walk: _begin_walk, e.WalkerError: _refused, e.Other: _unnamed, e.PagingElement: _step, e.Cr: _cr3,
+    e.NewPgd: _new_pgd, e.LoadPgd: _load_pgd,
     e.VmEntry: _goes_on, e.Exit: _goes_on, e.MmuPageFault: _goes_on, e.PageFault: _goes_on,
 }  # fmt: skip
 

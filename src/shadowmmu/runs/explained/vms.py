@@ -9,6 +9,8 @@ from shadowmmu.border.limits import VCPUS, VMS
 from shadowmmu.trace.ftrace.reader import Told
 
 _VCPU = re.compile(r"vcpu (\d{1,6})\b")
+APART = 64
+"""Between the threads of a VM's vCPUs."""
 _SAYS = ("kvm_entry", "kvm_exit", "kvm_page_fault")
 
 
@@ -38,7 +40,7 @@ class Threads:
         return number, -pid
 
     def _new(self, pid: int, vcpu: int) -> tuple[int, int] | None:
-        near = [number for number, threads in enumerate(self.vms) if vcpu not in threads and min(threads.values()) <= pid]
+        near = [number for number, threads in enumerate(self.vms) if vcpu not in threads and _began_together(threads, vcpu, pid)]
         if len(self._of) >= VCPUS or (not near and len(self.vms) >= VMS):
             return None
         if not near:
@@ -54,3 +56,9 @@ class Threads:
         """A thread of no vCPU: of the VM whose threads began last before it."""
         near = [number for number, threads in enumerate(self.vms) if min(threads.values()) <= pid]
         return near[-1] if near else 0
+
+
+def _began_together(threads: dict[int, int], vcpu: int, pid: int) -> bool:
+    """Whether this may be another vCPU's thread of a VM: begun after its first, or shortly before, as a vCPU of a lower number is."""
+    first = min(threads.values())
+    return first <= pid or (first - pid <= APART and vcpu < min(threads))

@@ -23,17 +23,19 @@ class _Walk:
 
     access  what it is for, as an error code
     owed    levels whose entry lacks A, and -1 if the last lacks D, in the order in which they are set
+    entries what it read, from the top
     absent  the last entry is not present
     refused no entry may be used so, whatever the mode
     """
 
-    __slots__ = ("absent", "access", "addr", "last", "leads_on", "owed", "refused", "table", "top")
+    __slots__ = ("absent", "access", "addr", "entries", "last", "leads_on", "owed", "refused", "table", "top")
 
     def __init__(self, addr: int, access: int) -> None:
         self.addr, self.top, self.last, self.access = addr, 0, 0, access
         self.leads_on = self.absent = self.refused = False
         self.table: tuple[int, int] | None = None
         self.owed: list[int] = []
+        self.entries: list[tuple[int, int]] = []
 
     def settle(self) -> None:
         """Nothing more is to come of it."""
@@ -71,6 +73,12 @@ class Walks:
     def top(self) -> int:
         """Of the walk begun last."""
         return self._under_way[-1].top if self._under_way else 0
+
+    @property
+    def newest(self) -> tuple[int, int, list[tuple[int, int]]]:
+        """Of the walk begun last: its address, what it is for, and the (level, value) of each entry that it read."""
+        walk = self._under_way[-1] if self._under_way else None
+        return (0, 0, []) if walk is None else (walk.addr, walk.access, walk.entries)
 
     @property
     def is_under_way(self) -> bool:
@@ -141,9 +149,11 @@ class Walks:
             return f"a walk of {walk.addr:x} begins at level 1, which no mode does"
         if level == walk.top or not walk.top:
             walk.table = None
+            walk.entries.clear()
             walk.settle()
         walk.top = walk.top or level
         walk.last = level
+        walk.entries.append((level, pte))
         walk.leads_on = level > 1 and bool(pte & PRESENT) and not (pte & LARGE and level < 4)
         self._owe(walk, level, pte)
         if walk.leads_on:

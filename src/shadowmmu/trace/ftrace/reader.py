@@ -27,6 +27,8 @@ PAGES: dict[str, Any] = {
 MARK = re.compile(r"(?:ip=)?0x[0-9a-f]+(?:: | : | buf=)|ip=.*? : ")
 """What stands before a mark: from where in the kernel it was written."""
 MARKERS = ("tracing_mark_write", "print", "bprint")
+_FAILED = re.compile(r"reason error \((\d{1,4})\)|errno=-(\d{1,4})\b")
+"""KVM_RUN has failed: its errno."""
 STACKS = ("kernel_stack", "user_stack")
 """Events that trace-cmd makes of a stack trace."""
 MOST_JOINED = 4
@@ -166,6 +168,8 @@ class LineReader:
             return read_probe(name, text)
         if name in MARKERS:
             return Marker(text=MARK.sub("", text, count=1))
+        if name == "kvm_userspace_exit" and (failed := _FAILED.search(text)):
+            return Other(ev=name, fields={"errno": int(failed[1] or failed[2])})
         return read_fields(name, text, self.kernel.version) if name in CLASSES and "=" in text else Other(ev=name)
 
     def _page(self, name: str, text: str) -> AnyEvent | None:

@@ -47,6 +47,15 @@ def function_at(function: str, version: Version) -> str:
     return named
 
 
+def function_of_vendor(function: str, vmx: bool, ept: bool, npf: bool) -> str:
+    """The name of SVM's function on VMX, or with nested paging: who takes the exit, and who tells of its page fault."""
+    if function == "svm_handle_exit":
+        return "vmx_handle_exit" if vmx else function
+    if function == "pf_interception":
+        return "handle_ept_violation" if ept else "handle_exception_nmi" if vmx else "npf_interception" if npf else function
+    return function
+
+
 def function_on(function: str, kernel: str) -> str:
     """The same on one of the kernels here."""
     return function_at(function, version_of(kernel))

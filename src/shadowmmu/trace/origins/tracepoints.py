@@ -34,6 +34,10 @@ SET = Origin(
     "kvm_mmu_set_spte", "the trace does not tell for what", "", "", "mmu_set_spte",
     "Of a fault, prefetched beside one, or of INVLPG: without kvm_mmu_spte_requested they look alike.",
 )  # fmt: skip
+SET_OF_FAULT = Origin(
+    "kvm_mmu_set_spte", "of a fault, the trace does not tell of which MMU", "", "", "mmu_set_spte",
+    "The entry that was requested. Without a walk or kvm_page_fault before it, one of shadow paging and one of nested paging look alike.",
+)  # fmt: skip
 TDP = Origin(
     "kvm_mmu_set_spte", "of the TDP MMU", "", "", "tdp_mmu_map_handle_target_level",
     "The fault's entry in tables of nested paging, which shadow nothing.",
@@ -62,4 +66,6 @@ def _set(around: Around) -> Origin:
     before = around.before[-1] if around.before else None
     if isinstance(before, e.TdpMmuSpteChanged) and before.gfn == around.event.gfn:
         return TDP
-    return SET if around.last(*_FAULTS, e.SpteRequested, e.InvalidateGva) is None else origin_of(around)
+    if around.last(*_FAULTS, e.InvalidateGva) is not None:
+        return origin_of(around)
+    return SET if around.last(e.SpteRequested) is None else SET_OF_FAULT
