@@ -83,9 +83,19 @@ class Bench:
         vcpus: int = 1,
         kernel: str = DEFAULT_KERNEL,
         platform: Literal["bare", "pc"] = "bare",
+        without: tuple[str, ...] = (),
     ) -> None:
         features = ("svm", "npt") if npt else ("svm",)
-        guest = Guest(name="l1", image="none", features=features, memory_mib=MEMORY >> 20, vcpus=vcpus, format="flat", platform=platform)
+        guest = Guest(
+            name="l1",
+            image="none",
+            features=features,
+            without=without,
+            memory_mib=MEMORY >> 20,
+            vcpus=vcpus,
+            format="flat",
+            platform=platform,
+        )
         self.form, self.npt = form, npt
         loaded = load_bytes(guest, b"\xf4")
         self.machine = Machine(guest, roots=roots, kernel=kernel, audit=self._audit, loaded=Loaded((), loaded.state, loaded.cr0))

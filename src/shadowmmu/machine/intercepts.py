@@ -29,7 +29,6 @@ _SECOND = (
     | Intercept2.MONITOR
     | Intercept2.MWAIT
     | Intercept2.MWAIT_ARMED
-    | Intercept2.XSETBV
 )
 _CRS = _CR0 | _CR2 | _CR4 | _CR8
 NESTED_PAGING = Intercepts(_CRS, _CRS, 0, 0, MASK32, int(_FIRST), int(_SECOND))

@@ -14,7 +14,9 @@ from shadowmmu.machine.devices.apic_bus import ApicBus
 from shadowmmu.machine.devices.clock import Clock
 from shadowmmu.machine.devices.local_apic import LocalApic
 from shadowmmu.machine.seam import Controls, CpuError, ExitKind, Reg, Seg, Segment
-from shadowmmu.machine.vcpu.cpuid import FEATURES, OF_APIC, ON_REQUEST, Cpuid
+from shadowmmu.machine.vcpu.cpuid import FEATURES, OF_APIC, ON_REQUEST, Cpuid, cr4_not_for
+from shadowmmu.x86.control import Cr4
+from shadowmmu.x86.vectors import UD
 
 
 @pytest.fixture
@@ -132,6 +134,27 @@ def test_registers_changed_at_an_exit(bench: Bench) -> None:
     assert state.system.segments[Seg.DS].selector == 0
 
 
+def test_breakpoints_are_those_of_the_state_that_was_loaded(bench: Bench) -> None:
+    """The guest sets one with MOV; a change of DR7 by who runs it, as by an exit to L1, acts like the guest's own."""
+    state = bench.state("0f23c0 0f23f9 90 0fa2 90 0fa2")  # mov dr0, rax; mov dr7, rcx; nop; cpuid; nop; cpuid
+    state.gpr[Reg.RAX], state.gpr[Reg.RCX] = CODE + 6, 0x402
+    bench.cpu.set_state(state)
+    bench.cpu.set_controls(CONTROLS)
+
+    def run(dr7: int, at: int) -> tuple[ExitKind, int]:
+        state = bench.cpu.state()
+        state.system, state.rip = state.system._replace(dr7=dr7), CODE + at
+        bench.cpu.set_state(state)
+        return bench.cpu.run().kind, bench.cpu.state().rip - CODE
+
+    assert (bench.cpu.run().kind, bench.cpu.state().rip - CODE) == (ExitKind.EXCEPTION, 6)
+    assert run(0x400, 6) == (ExitKind.CPUID, 7)
+    assert run(0x401, 6) == (ExitKind.EXCEPTION, 6)
+    assert run(0x400, 6) == (ExitKind.CPUID, 7)
+    assert run(0x402, 9) == (ExitKind.CPUID, 10)
+    assert run(0x402, 6) == (ExitKind.EXCEPTION, 6)
+
+
 def test_a_new_cr3_and_stale_translations(bench: Bench) -> None:
     bench.put(DATA, 0xAA, 1)
     bench.put(0x200000 + DATA, 0xBB, 1)
@@ -219,8 +242,25 @@ def test_cpuid_offers_what_it_says() -> None:
     assert not leaves.read(0x80000001, 0).ecx >> 2 & 1, "no SVM"
     assert not leaves.read(1, 0).ecx >> 17 & 1, "no PCID"
     assert not leaves.read(7, 0).ecx >> 3 & 1, "no protection keys"
+    assert not leaves.has(0xD, 0), "no XSAVE"
     assert leaves.read(0x80000008, 0).eax == 48 << 8 | 40
     assert leaves.read(0x12345, 0) == (0, 0, 0, 0)
+
+
+def test_xsave_is_offered_with_the_components_that_the_cpu_has(bench: Bench) -> None:
+    config = VmConfig(cr4_reserved=cr4_not_for(frozenset(("xsave",))))
+    leaves = Cpuid(0, config, frozenset(("xsave",)))
+    assert (leaves.read(0xD, 0), leaves.read(0xD, 1).eax, leaves.has(0xD, 2)) == ((3, 576, 576, 0), 5, False)
+    assert [leaves.read(1, 0, cr4).ecx >> 26 & 3 for cr4 in (0, Cr4.OSXSAVE)] == [1, 3]
+    state = bench.state("0f01d1 0fae27 0f01d0 f4")  # xsetbv; xsave [rdi]; xgetbv; hlt
+    state.gpr[Reg.RAX], state.gpr[Reg.RCX], state.gpr[Reg.RDX] = leaves.read(0xD, 0).eax, 0, 0
+    bench.cpu.set_state(state)
+    bench.cpu.set_controls(CONTROLS)
+    assert bench.cpu.run().number == UD
+    bench.cpu.set_controls(CONTROLS._replace(cr4=CONTROLS.cr4 | Cr4.OSXSAVE))
+    assert bench.cpu.run().kind is ExitKind.HLT
+    assert bench.cpu.state().gpr[Reg.RAX] == 3
+    assert struct.unpack_from("<Q", bench.ram, DATA + 512) == (3,), "what the area says that it holds"
 
 
 def test_cpuid_tells_an_apic_its_number_and_the_others() -> None:

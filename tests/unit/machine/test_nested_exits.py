@@ -12,6 +12,7 @@ from nested_bench import IOPM, L2_CODE, L2_DATA, L2_STACK, L2_TABLES, MEMORY, MS
 from shadowmmu.machine.seam import Reg
 from shadowmmu.machine.svm.reflect import exit_name
 from shadowmmu.x86.control import Cr0
+from shadowmmu.x86.vectors import UD
 from shadowmmu.x86.vmcb import Intercept1, Intercept2, SvmExit, Vmcb
 
 CR, DR, EXCEPTIONS = Vmcb.CR_READ_INTERCEPTS, Vmcb.DR_READ_INTERCEPTS, Vmcb.EXCEPTION_INTERCEPTS
@@ -67,7 +68,6 @@ RAX = int(Cr0.PG | Cr0.PE)
         (TWO, VMRUN | Intercept2.VMSAVE, "0f01db", SvmExit.VMSAVE),
         (TWO, VMRUN | Intercept2.STGI, "0f01dc", SvmExit.STGI),
         (TWO, VMRUN | Intercept2.CLGI, "0f01dd", SvmExit.CLGI),
-        (TWO, VMRUN | Intercept2.SKINIT, "0f01de", SvmExit.SKINIT),
         (TWO, VMRUN | Intercept2.RDTSCP, "0f01f9", SvmExit.RDTSCP),
         (TWO, VMRUN | Intercept2.WBINVD, "0f09", SvmExit.WBINVD),
     ],
@@ -81,6 +81,14 @@ def test_intercepts(at: int, mask: int, code: str, exit_code: int, npt: bool) ->
     assert bench.l2(code + "f4") == exit_code, exit_name(bench.field(Vmcb.EXIT_CODE))
     assert bench.exit() == (exit_code, 0, 0)
     assert bench.field(Vmcb.RIP) == L2_CODE
+
+
+@pytest.mark.parametrize(("intercept", "code"), [(Intercept2.SKINIT, "0f01de"), (Intercept2.RDTSCP, "0f01f9")])
+def test_instructions_that_are_not_offered_are_no_exits_of_theirs(intercept: Intercept2, code: str) -> None:
+    bench = Bench(without=("rdtscp",))
+    bench.set(TWO, int(VMRUN | intercept), 4)
+    bench.set(EXCEPTIONS, 1 << UD, 4)
+    assert bench.l2(code + "f4") == SvmExit.EXCEPTION + UD
 
 
 @pytest.mark.parametrize("npt", [True, False])

@@ -76,6 +76,18 @@ def test_nmi_and_init_are_l1s_if_it_intercepts_them(intercept: Intercept1, code:
     assert apic.nmis or apic.init, "it waits for STGI"
 
 
+def test_an_smi_is_l1s_if_it_intercepts_it_and_nobodys_otherwise() -> None:
+    made, apic = bench(Intercept1.SMI)
+    apic.send(0x200 | 1 << 18)  # to itself
+    assert run(made, "f4") == SvmExit.SMI and apic.smi, "it waits for STGI"
+    made.processor.gif = True
+    take_from_outside(made.processor)
+    assert not apic.smi
+    made, apic = bench()
+    apic.smi = True
+    assert run(made, "f4") == SvmExit.HLT and not apic.smi
+
+
 def test_an_nmi_comes_to_l2_once_until_its_iret() -> None:
     made, apic = bench()
     made.gate(2, L2_CODE + 0x20)

@@ -135,10 +135,10 @@ def test_options_of_an_entry_become_those_of_a_guest(tree: Path) -> None:
     assert [entry.seconds for entry in suite.entries[:2]] == [90, 30]
     parameters = ("-cpu", "max,+svm,-x2apic,vendor=GenuineIntel", "-m", "4g")
     guest = guest_of(suite, Entry(name="e", file="good.flat", parameters=parameters, vcpus=4))
-    assert (guest.vcpus, guest.memory_mib, guest.features, guest.without) == (4, 4096, ("la57", "npt", "pcid", "svm"), ("x2apic",))
+    assert (guest.vcpus, guest.memory_mib, guest.features, guest.without) == (4, 4096, ("la57", "npt", "pcid", "svm", "xsave"), ("x2apic",))
     assert guest.vendor == "Intel"
     guest = guest_of(suite, Entry(name="e", file="good.flat", parameters=("-cpu", "max,+svm,-npt", "-m", "2048")))
-    assert (guest.memory_mib, guest.features) == (2048, ("la57", "pcid", "svm"))
+    assert (guest.memory_mib, guest.features) == (2048, ("la57", "pcid", "svm", "xsave"))
     assert guest_of(suite, Entry(name="e", file="good.flat", parameters=("-cpu", "qemu64,-x2apic"))).features == ()
     assert why_skipped(suite, Entry(name="e", file="good.flat", parameters=("-device", "intel-iommu"))) == "not offered: an IOMMU"
 

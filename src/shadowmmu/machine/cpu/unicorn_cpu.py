@@ -46,6 +46,7 @@ from shadowmmu.x86.vmcb import Intercept1, SvmExit
 _PE, _LMA, _VM, _VINTR = int(Cr0.PE), int(Efer.LMA), int(Rflags.VM), int(Intercept1.VINTR)
 _MMX_EXPONENT = 0xFFFF  # of the FPU register that an MMX register is the mantissa of
 _INTERRUPT_SHADOW = 1 << 3  # in the mode flags
+_BREAKPOINTS, _BREAKPOINTS_ON = 0xFFFF00FF, 0xFF  # of DR7
 _INTERRUPT_HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
 _STOPPED = Exit(ExitKind.INTERRUPTED)
 _WINDOW = Exit(ExitKind.INTERRUPT_WINDOW, int(SvmExit.VINTR))
@@ -369,7 +370,8 @@ class UnicornCpu:
             host.write_vmcb(state, self._controls, self._intercepts)
             self._system, self._system_key = state.system, b""
             self._loaded_shadow = (state.rip, self.executed) if state.interrupt_shadow else None
-            return host.begin_at_stub()
+            dr7 = state.system.dr7
+            return host.begin_with_breakpoints(dr7) if self._has_other_breakpoints(dr7) else host.begin_at_stub()
         if self._changed_code:
             host.read_context()
             guest = bytes(host.context)
@@ -379,6 +381,11 @@ class UnicornCpu:
             host.write_context()
             host.flush()
         return self._rip
+
+    def _has_other_breakpoints(self, dr7: int) -> bool:
+        """Than those of the context."""
+        old: int = struct.unpack_from("<Q", self._host.context, self._layout.dr6 + 8)[0]
+        return bool((old ^ dr7) & _BREAKPOINTS and (old | dr7) & _BREAKPOINTS_ON)
 
     def run(self, until: int | None = None) -> Exit:
         """Run the guest until it exits. It also stops, as if HLT stood there, before an instruction at linear address `until`."""

@@ -36,7 +36,7 @@ def _exit_table() -> dict[int, Exit]:
         table[SvmExit.CR_WRITE + register] = Exit(ExitKind.CR_WRITE, register)
     for code in (SvmExit.INVLPGA, *range(SvmExit.VMRUN, SvmExit.SKINIT + 1)):
         table[code] = Exit(ExitKind.SVM, int(code))
-    for code in (SvmExit.MONITOR, SvmExit.MWAIT, SvmExit.MWAIT_ARMED, SvmExit.XSETBV):
+    for code in (SvmExit.MONITOR, SvmExit.MWAIT, SvmExit.MWAIT_ARMED):
         table[code] = Exit(ExitKind.UNDEFINED, int(code))
     return table
 

@@ -32,9 +32,10 @@ NEVER = 1 << 63  # not canonical: no guest gets there
 HOST_EFER, HOST_CR0, HOST_CR4 = 0x1D01, 0x80010001, 0x620  # SCE LME LMA NXE SVME; PG WP PE; PAE OSFXSR OSXMMEXCPT
 
 # Offsets in the private region.
-_VMCB, _HSAVE, _STUB, _PML4, _PDPT, _IOPM, _MSRPM, _GDT, SCRATCH = 0x0, 0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0x8000, 0xA000, 0xB000
+_VMCB, _HSAVE, _LEAD, _PML4, _PDPT, _IOPM, _MSRPM, _GDT, SCRATCH = 0x0, 0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0x8000, 0xA000, 0xB000
+_LEAD_CODE = bytes.fromhex("0f23f8 48b8") + struct.pack("<Q", PRIVATE_BASE + _VMCB)  # mov dr7, rax; mov rax, the VMCB
 _STUB_CODE = bytes.fromhex("0f01da 0f01d8")  # vmload rax; vmrun rax
-_STUB_INSTRUCTIONS = 2
+_LEAD_INSTRUCTIONS = _STUB_INSTRUCTIONS = 2
 _LMA, _DPL_3 = int(Efer.LMA), int(Attr.DPL)
 _SEGMENT_CODE = bytes.fromhex("66b81000 8ed8 8ec0 8ed0 48cb")  # mov ax,16; mov ds,ax; mov es,ax; mov ss,ax; retfq
 _PDPT_ENTRIES = 512
@@ -102,7 +103,7 @@ class SvmHost:
         for i in range(gigabytes):
             put("<Q", self._private, _PDPT + 8 * i, i << 30 | 0x87)
         self._private[_IOPM:_GDT] = b"\xff" * (_GDT - _IOPM)
-        self._private[_STUB : _STUB + len(_STUB_CODE)] = _STUB_CODE
+        self._private[_LEAD : _LEAD + len(_LEAD_CODE) + len(_STUB_CODE)] = _LEAD_CODE + _STUB_CODE
         put("<QQQ", self._private, _GDT, 0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF)
 
     def _enter_host_mode(self) -> None:
@@ -132,8 +133,8 @@ class SvmHost:
 
     @property
     def stub(self) -> int:
-        """Linear address of the stub."""
-        return PRIVATE_BASE + _STUB
+        """Linear address of the stub, in a page of its own."""
+        return PRIVATE_BASE + _LEAD + len(_LEAD_CODE)
 
     # --- the VMCB
 
@@ -236,7 +237,13 @@ class SvmHost:
     def begin_at_stub(self) -> int:
         """Where the engine is to start now in order to enter the guest."""
         self.stop_request.enter_by_stub(_STUB_INSTRUCTIONS)
-        return PRIVATE_BASE + _STUB
+        return self.stub
+
+    def begin_with_breakpoints(self, dr7: int) -> int:
+        """The same, if this DR7 has other breakpoints than the one in the context."""
+        self.uc.reg_write(_GPR[Reg.RAX], dr7)
+        self.stop_request.enter_by_stub(_LEAD_INSTRUCTIONS + _STUB_INSTRUCTIONS)
+        return PRIVATE_BASE + _LEAD
 
     def _stop_exactly(self) -> StopRequest:
         """Hook every instruction, so that a stop asked for there or in another hook takes effect before the next instruction.

@@ -44,7 +44,7 @@ class LocalApic:
         self.timer = ApicTimer(clock, self._timer_fires)
         self._bus, self._extint = bus, extint
         self.nmis = 0
-        self.init = False
+        self.smi = self.init = False
         self.begins_at: int | None = None
         """Where the vCPU begins after INIT; None: where a reset leads, or where a SIPI says."""
         self.startup: int | None = None
@@ -102,7 +102,7 @@ class LocalApic:
     @property
     def attention(self) -> bool:
         """Something may be there for the vCPU."""
-        return bool(self.irr or self.nmis or self.init or self.extint_line or self.startup is not None)
+        return bool(self.irr or self.nmis or self.smi or self.init or self.extint_line or self.startup is not None)
 
     @property
     def ppr(self) -> int:
@@ -144,6 +144,8 @@ class LocalApic:
         """One that the bus has found to be for this APIC."""
         if message.mode is Delivery.NMI:
             self.nmis = min(self.nmis + 1, 2)
+        elif message.mode is Delivery.SMI:
+            self.smi = True
         elif message.mode is Delivery.INIT:
             self.init, self.startup = True, None
         elif message.mode is Delivery.STARTUP:

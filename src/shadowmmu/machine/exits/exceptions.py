@@ -15,9 +15,7 @@ from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.x86.control import Efer
 from shadowmmu.x86.vectors import DB, GP, SS, UD
 
-_SVM_INSTRUCTIONS = frozenset(
-    (Mnemonic.VMRUN, Mnemonic.VMLOAD, Mnemonic.VMSAVE, Mnemonic.STGI, Mnemonic.CLGI, Mnemonic.SKINIT, Mnemonic.INVLPGA)
-)
+_SVM_INSTRUCTIONS = frozenset((Mnemonic.VMRUN, Mnemonic.VMLOAD, Mnemonic.VMSAVE, Mnemonic.STGI, Mnemonic.CLGI, Mnemonic.INVLPGA))
 _BITS_64 = 64
 
 
@@ -34,8 +32,9 @@ def exception(p: Processor, exit_: Exit) -> None:
 
 
 def _instead_of_gp(p: Processor, state: State, instruction: Instruction) -> Event | None:
-    """The CPU has AMD-V always on, and so looks at the privilege level first; and it does not tell the stack from other operands."""
-    if not p.vcpu.efer & Efer.SVME and instruction.mnemonic in _SVM_INSTRUCTIONS:
+    """The CPU has AMD-V always on, SKINIT too, and so looks at the privilege level first; and it does not tell the stack from other
+    operands."""
+    if instruction.mnemonic == Mnemonic.SKINIT or (not p.vcpu.efer & Efer.SVME and instruction.mnemonic in _SVM_INSTRUCTIONS):
         return Event(UD)
     if bitness(state, p.vcpu.efer) != _BITS_64:
         return None

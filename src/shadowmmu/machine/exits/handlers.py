@@ -104,7 +104,7 @@ def _cpuid(p: Processor, _exit: Exit) -> None:
     leaf, subleaf = state.gpr[Reg.RAX] & MASK32, state.gpr[Reg.RCX] & MASK32
     if not p.cpuid.has(leaf, subleaf):
         p.memory.unclaimed.cpuid(leaf, subleaf)
-    state.gpr[Reg.RAX], state.gpr[Reg.RBX], state.gpr[Reg.RCX], state.gpr[Reg.RDX] = p.cpuid.read(leaf, subleaf)
+    state.gpr[Reg.RAX], state.gpr[Reg.RBX], state.gpr[Reg.RCX], state.gpr[Reg.RDX] = p.cpuid.read(leaf, subleaf, p.vcpu.cr4)
     p.advance(state)
 
 
@@ -122,6 +122,8 @@ def _msr(p: Processor, exit_: Exit) -> None:
 def _rdtsc(p: Processor, _exit: Exit) -> None:
     state = p.capture()
     instruction = p.fetcher.decode(state, (Code.RDTSC, Code.RDTSCP))
+    if instruction.code == Code.RDTSCP and not p.cpuid.offers("rdtscp"):
+        raise GuestFault(UD)
     value = p.tsc + p.msrs.tsc_offset
     state.gpr[Reg.RAX], state.gpr[Reg.RDX] = value & MASK32, value >> 32 & MASK32
     if instruction.mnemonic == Mnemonic.RDTSCP:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What comes from outside, by the local APIC: INIT, SIPI, NMI and interrupts, and whether the vCPU takes them now.
+"""What comes from outside, by the local APIC: INIT, SIPI, SMI, NMI and interrupts, and whether the vCPU takes them now.
 
 As KVM does before each entry (kvm_apic_accept_events, kvm_check_and_inject_events). Of an L2 they are L1's, if it
 intercepts them. Sources: APM vol. 2 sections 15.13 and 15.17; SDM vol. 3 section 10.4.4.
@@ -28,6 +28,8 @@ def is_runnable(p: Processor) -> bool:
         return False
     if apic.init or p.waits_for_startup:
         return (apic.init and p.gif) or (p.waits_for_startup and apic.startup is not None)
+    if apic.smi and _is_l1s(p, SvmExit.SMI):
+        return True
     state = p.cpu.state()
     return bool((apic.nmis and not _blocks_nmi(p, state)) or (apic.has_interrupt() and not _blocks_interrupt(p, state)))
 
@@ -50,7 +52,9 @@ def take_from_outside(p: Processor) -> None:
 
 
 def _take_event(p: Processor, apic: LocalApic) -> bool:
-    """An NMI comes first. True: an interrupt is left, until the guest has interrupts on."""
+    """SMI, then NMI come first. True: an interrupt is left, until the guest has interrupts on."""
+    if apic.smi and p.gif:
+        _take_smi(p, apic)
     state = p.cpu.state()
     if p.nmi_masked:
         apic.nmis = min(apic.nmis, 1)  # beside the one that is being handled
@@ -95,6 +99,10 @@ def _blocks_interrupt(p: Processor, state: State) -> bool:
     return state.interrupt_shadow
 
 
+def _is_l1s(p: Processor, code: SvmExit) -> bool:
+    return p.gif and p.nested is not None and p.nested.wants(code)
+
+
 def _goes_to_l1(p: Processor, code: SvmExit) -> bool:
     """It wakes whoever sleeps; L2 is left if L1 asks for that."""
     p.halted = False
@@ -102,6 +110,14 @@ def _goes_to_l1(p: Processor, code: SvmExit) -> bool:
         return False
     vmexit(p, code, at_entry=True)
     return True
+
+
+def _take_smi(p: Processor, apic: LocalApic) -> None:
+    """L1's, if its L2 runs and it asks for it; then it waits for STGI. There is no firmware that does anything else about it."""
+    if _is_l1s(p, SvmExit.SMI):
+        _goes_to_l1(p, SvmExit.SMI)
+    else:
+        apic.smi = False
 
 
 def _take_nmi(p: Processor, apic: LocalApic) -> None:

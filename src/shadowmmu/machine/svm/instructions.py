@@ -29,7 +29,12 @@ _ADDRESS_SIZES: dict[int, int] = {
 
 
 def svm_instruction(p: Processor, exit_: Exit) -> None:
-    """One of the instructions, by its exit code. Exceptions come before L1's intercepts, but of VMMCALL, legal in all modes."""
+    """One of the instructions, by its exit code. Exceptions come before L1's intercepts, but of VMMCALL, legal in all modes.
+
+    SKINIT is not offered.
+    """
+    if exit_.number == SvmExit.SKINIT:
+        raise GuestFault(UD)
     state = p.capture()
     if exit_.number != SvmExit.VMMCALL:
         _demand_protected_ring_0(p, state)
@@ -140,7 +145,7 @@ def _invlpga(p: Processor, state: State) -> None:
 
 
 def _undefined(_p: Processor, _state: State) -> None:
-    """VMMCALL that nobody intercepts, and SKINIT, which is not offered."""
+    """VMMCALL that nobody intercepts."""
     raise GuestFault(UD)
 
 
@@ -152,5 +157,4 @@ _INSTRUCTIONS: dict[int, Callable[[Processor, State], None]] = {
     SvmExit.CLGI: _clgi,
     SvmExit.INVLPGA: _invlpga,
     SvmExit.VMMCALL: _undefined,
-    SvmExit.SKINIT: _undefined,
 }

@@ -121,8 +121,15 @@ def _exit_code(p: Processor, exit_: Exit) -> int | None:
     if kind is ExitKind.SOFTWARE_INTERRUPT:
         return _software_interrupt(p)
     if kind is ExitKind.RDTSC:
-        return int(SvmExit.RDTSCP if p.fetcher.decode(p.capture()).mnemonic == Mnemonic.RDTSCP else SvmExit.RDTSC)
+        return _time_stamp(p)
     return exit_.number if kind in _PLAIN else None
+
+
+def _time_stamp(p: Processor) -> int | None:
+    """RDTSCP that is not offered is none."""
+    if p.fetcher.decode(p.capture()).mnemonic != Mnemonic.RDTSCP:
+        return int(SvmExit.RDTSC)
+    return int(SvmExit.RDTSCP) if p.cpuid.offers("rdtscp") else None
 
 
 def _software_interrupt(p: Processor) -> int:

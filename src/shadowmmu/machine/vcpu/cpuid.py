@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What CPUID tells the guest: an AMD EPYC (Rome) without what this machine has not, as protection keys.
-A local APIC where there is one; AMD-V, nested paging, 5-level paging and PCIDs only if they are asked for.
+A local APIC where there is one; AMD-V, nested paging, 5-level paging, PCIDs and XSAVE only if they are asked for.
 
 Sources: APM vol. 3 appendix E; SDM vol. 2, CPUID.
 """
@@ -31,7 +31,7 @@ FEATURES = {
     "sse": (_BASIC, _EDX, 25), "sse2": (_BASIC, _EDX, 26), "sse3": (_BASIC, _ECX, 0), "ssse3": (_BASIC, _ECX, 9),
     "cx16": (_BASIC, _ECX, 13), "pcid": (_BASIC, _ECX, 17), "sse4.1": (_BASIC, _ECX, 19), "sse4.2": (_BASIC, _ECX, 20),
     "x2apic": (_BASIC, _ECX, 21), "movbe": (_BASIC, _ECX, 22), "popcnt": (_BASIC, _ECX, 23), "tsc-deadline": (_BASIC, _ECX, 24),
-    "aes": (_BASIC, _ECX, 25), "hypervisor": (_BASIC, _ECX, 31),
+    "aes": (_BASIC, _ECX, 25), "xsave": (_BASIC, _ECX, 26), "hypervisor": (_BASIC, _ECX, 31),
     "fsgsbase": (_STRUCTURED, _EBX, 0), "bmi1": (_STRUCTURED, _EBX, 3), "smep": (_STRUCTURED, _EBX, 7),
     "bmi2": (_STRUCTURED, _EBX, 8), "adx": (_STRUCTURED, _EBX, 19), "smap": (_STRUCTURED, _EBX, 20),
     "clflushopt": (_STRUCTURED, _EBX, 23), "la57": (_STRUCTURED, _ECX, 16),
@@ -42,17 +42,17 @@ FEATURES = {
 }  # fmt: skip
 """Name -> (leaf, register, bit) of everything the machine can offer."""
 _EFER = {"nx": Efer.NXE, "long-mode": Efer.LME, "svm": Efer.SVME}
-_CR4 = {"smep": Cr4.SMEP, "smap": Cr4.SMAP, "fsgsbase": Cr4.FSGSBASE, "la57": Cr4.LA57, "pcid": Cr4.PCIDE}
+_CR4 = {"smep": Cr4.SMEP, "smap": Cr4.SMAP, "fsgsbase": Cr4.FSGSBASE, "la57": Cr4.LA57, "pcid": Cr4.PCIDE, "xsave": Cr4.OSXSAVE}
 """Name -> the bits of EFER, or of CR4, that a guest may set if it has the feature."""
-ON_REQUEST = frozenset(("la57", "pcid", "svm", "npt"))
+ON_REQUEST = frozenset(("la57", "pcid", "svm", "npt", "xsave"))
 """Offered only to a guest that asks for it."""
 OF_APIC = frozenset(("apic", "x2apic", "tsc-deadline"))
 """Offered where there is a local APIC."""
-_APIC_BIT = 1 << 9
+_APIC_BIT, _OSXSAVE_BIT = 1 << 9, 1 << 27
 
 CR4_OFFERED = int(
     Cr4.TSD | Cr4.DE | Cr4.PSE | Cr4.PAE | Cr4.MCE | Cr4.PGE | Cr4.PCE | Cr4.OSFXSR | Cr4.OSXMMEXCPT
-    | Cr4.LA57 | Cr4.FSGSBASE | Cr4.PCIDE | Cr4.SMEP | Cr4.SMAP
+    | Cr4.LA57 | Cr4.FSGSBASE | Cr4.PCIDE | Cr4.OSXSAVE | Cr4.SMEP | Cr4.SMAP
 )  # fmt: skip
 """CR4 bits the guest may set, if its VM was not made without."""
 
@@ -66,14 +66,16 @@ _BRAND = b"AMD EPYC-Rome, shadow-paged".ljust(48, b"\0")
 _HYPERVISOR = Leaf(0x40000000, *(int.from_bytes(b"shadowmmu   "[i : i + 4], "little") for i in (0, 4, 8)))
 _LAST_BASIC = 0xD
 _TOPOLOGY, _THREAD, _CORE = 0xB, 1 << 8, 2 << 8
+_XSAVE_AREA, _X87_AND_SSE, _XSAVE_SIZE, _XSAVEOPT, _XGETBV_1 = 0xD, 3, 576, 1 << 0, 1 << 2
 
 
 def cr4_not_for(features: frozenset[str]) -> int:
     """CR4 bits that a VM whose guest asks for these features is made without: on nested tables the CPU walks four levels and knows no
     PCIDs."""
+    without = Cr4(0) if "xsave" in features else Cr4.OSXSAVE
     if "npt" in features:
-        return int(Cr4.LA57 | Cr4.PCIDE)
-    return 0 if "pcid" in features else int(Cr4.PCIDE)
+        return int(without | Cr4.LA57 | Cr4.PCIDE)
+    return int(without if "pcid" in features else without | Cr4.PCIDE)
 
 
 def _offered(config: VmConfig, asked: frozenset[str], without: frozenset[str]) -> frozenset[str]:
@@ -140,13 +142,17 @@ class Cpuid:
         """A name of `FEATURES`."""
         return feature in self._offered
 
-    def read(self, leaf: int, subleaf: int) -> Leaf:
-        """EAX, EBX, ECX, EDX; zeroes for a leaf that is not there."""
+    def read(self, leaf: int, subleaf: int, cr4: int = 0) -> Leaf:
+        """EAX, EBX, ECX, EDX; zeroes for a leaf that is not there. OSXSAVE is what CR4 says."""
         if leaf == _TOPOLOGY and self._apic is not None:
             return self._topology(subleaf)
         if not self.has(leaf, subleaf):
             return Leaf(0, 0, 0, 0)
+        if leaf == _XSAVE_AREA:
+            return Leaf(_XSAVEOPT | _XGETBV_1, 0, 0, 0) if subleaf else Leaf(_X87_AND_SSE, _XSAVE_SIZE, _XSAVE_SIZE, 0)
         found = self._leaves[leaf]
+        if leaf == _BASIC and cr4 & Cr4.OSXSAVE:
+            found = found._replace(ecx=found.ecx | _OSXSAVE_BIT)
         if self._apic is not None and leaf in (_BASIC, _EXTENDED) and not self._apic.enabled:
             found = found._replace(edx=found.edx & ~_APIC_BIT)
         return found
@@ -160,4 +166,6 @@ class Cpuid:
     def has(self, leaf: int, subleaf: int) -> bool:
         if leaf == _TOPOLOGY:
             return self._apic is not None
+        if leaf == _XSAVE_AREA:
+            return self.offers("xsave") and subleaf <= 1
         return leaf in self._leaves and not (leaf == _STRUCTURED and subleaf)

@@ -232,5 +232,5 @@ def on_translated(engine: cython.p_void, block: TranslatedPtr, before: Translate
     """The engine's hook for a block that has been translated: its first and its last byte."""
     quick: QuickPtr = cython.cast(QuickPtr, data)
     known: cython.bint = note_code(quick, block.pc & quick.wrap) and note_code(quick, (block.pc + max(block.size, 1) - 1) & quick.wrap)
-    if not known and block.pc != quick.stub:
+    if not known and block.pc >> 12 != quick.stub >> 12:
         quick.code.all = True

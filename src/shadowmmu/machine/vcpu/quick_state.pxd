@@ -72,7 +72,7 @@ cdef struct Quick:
     uint64_t *limit            # the CPU stops when so many have been executed
     reg_t reg_read, reg_write
     int flags_register, root_register
-    uint64_t stub              # address of code that is not the guest's
+    uint64_t stub              # address of code that is not the guest's, nor is its page
     stop_t stop
     slow_t slow                # the hook of all other exits
     # Of this run.
