@@ -9,7 +9,9 @@ import struct
 from pathlib import Path
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
+import suite_table
 
 from shadowmmu.cli.main import call
 from shadowmmu.errors import BadInput
@@ -18,7 +20,7 @@ from shadowmmu.runs.guest_run import GuestRun
 from shadowmmu.runs.suite.entries import Entry, guest_of, read_suite, why_skipped
 from shadowmmu.runs.suite.junit import to_junit
 from shadowmmu.runs.suite.output import SubTest, same_failures, sub_tests
-from shadowmmu.runs.suite.run_suite import run_suite
+from shadowmmu.runs.suite.run_suite import Image, SuiteReport, run_suite
 
 _AT = 0x400000
 CONFIG = """
@@ -251,3 +253,32 @@ def test_the_verb(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     for place in (tree / "config.mak" / "out.xml", "/dev/null"):
         assert call([*options[:-1], str(place)]) == 2
     assert call([*options, "--seconds", "inf"]) == 2
+
+
+def test_reports_become_the_tables_of_the_page(tmp_path: Path) -> None:
+    """Of an image in two reports the later one counts; what was not run is listed by its reason."""
+    tests = [SubTest("PASS", "a"), SubTest("FAIL", "b|c"), SubTest("SKIP", "d")]
+    images = [
+        Image(name="one", outcome="FAIL", reason="exit code 1", tests=tests, elsewhere=["b|c"]),
+        Image(name="two", outcome="FAIL", reason="time limit: 1 s", tests=[]),
+        Image(name="three", outcome="SKIP", reason="i386 only"),
+        Image(name="four", outcome="SKIP", reason="all its tests were skipped"),
+        Image(name="five", outcome="SKIP", reason="not offered: VMX"),
+    ]
+    files = [tmp_path / name for name in ("64", "again", "32")]
+    again = [Image(name="two", outcome="PASS")]
+    short = [Image(name="three", outcome="PASS", tests=[SubTest("PASS", "x")]), Image(name="one", outcome="PASS", tests=tests[:1])]
+    for file, some in zip(files, (images, again, short), strict=True):
+        file.write_bytes(msgspec.json.encode(SuiteReport(directory="d", roots="special", audit="off", images=some)))
+    lines = list(suite_table.tables(suite_table.read_images(files[:2]), suite_table.read_images(files[2:])))
+    assert lines[2:6] == [
+        "| `one` | 1 of 2, 1 skipped | 1 |",
+        "| `two` | passed |  |",
+        "| `three` |  | 1 |",
+        "| `four` | skipped |  |",
+    ]
+    assert "| `one` | `b c` | fails, too |" in lines
+    assert "In all 4 sub-tests were run, and 1 failed, 25.00% of them. Not run were:" in lines
+    assert lines[-1] == "* not offered: VMX: `five`"
+    page = f"before\n{suite_table.BEGIN}\nold\n{suite_table.END}\nbehind\n"
+    assert suite_table.put_between(page, ["new"]) == f"before\n{suite_table.BEGIN}\nnew\n{suite_table.END}\nbehind\n"
