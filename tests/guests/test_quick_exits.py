@@ -71,9 +71,9 @@ def check_alike(quick: Run, slow: Run) -> None:
     assert quick._replace(served=0) == slow
 
 
-@pytest.mark.parametrize("name", ["nonpaging", "2-level", "pae", "4-level", "5-level", "adversary", "l1-no-npt", "l1-no-npt-pae"])
-def test_our_guests(name: str) -> None:
-    guest = read_guest(GUESTS / f"{name}.toml")
+@pytest.mark.parametrize("path", sorted(GUESTS.glob("*.toml")), ids=lambda path: path.stem)
+def test_our_guests(path: Path) -> None:
+    guest = read_guest(path)
     check_alike(run(guest, quick=True), run(guest, quick=False))
 
 

@@ -137,12 +137,11 @@ class Machine:
         def guard(state: State, port: int, size: int) -> ExitKind | None:
             return guard_port(processor, state, port, size)
 
-        quick = None if self.vm.tdp else QuickExits(vcpu, self._code_pages)
+        quick = QuickExits(vcpu, self._code_pages)
         cpu = UnicornCpu(self.vm.host_regions(), self.ports, guard, intercepts, quick)
         cpu.set_state(loaded.state)
         self.clock.count_too(lambda: cpu.executed)
-        if quick is not None:
-            self.clock.count_too(lambda: quick.served * TICKS_PER_EXIT)
+        self.clock.count_too(lambda: quick.served * TICKS_PER_EXIT)
         witness = FaultWitness()
         mmio = MmioBus(self._unclaimed)
         if self._pc is not None:
@@ -278,7 +277,7 @@ class Machine:
     def _may_be_quick(self, processor: Processor) -> bool:
         """Nobody is to see each exit, and there is nothing else to do at one than the MMU's part."""
         apic = processor.apic
-        return self.on_exit is None and self._audit is None and processor.nested is None and (apic is None or not apic.attention)
+        return self.on_exit is None and self._audit is None and (apic is None or not apic.attention)
 
     def _after(self, processor: Processor, exit_: Exit, limits: Limits) -> tuple[Reason, str] | None:
         """Count, call the hooks, and see whether that was the end."""

@@ -218,7 +218,15 @@ class Places(NamedTuple):
     segments: int
     """Of 24 bytes, as `UnicornCpu` has them: ES, CS, SS, DS, FS, GS, LDTR, TR, GDTR, IDTR."""
     cr3: int
-    """u64: a task switch by hardware has changed it if it is not `ExitServer.root`."""
+    """u64, and CR4 behind it. With shadow paging a task switch by hardware has changed it if it is not that of `entry`."""
+    head: int
+    """Bytes of the context that VMRUN saves and loads."""
+    efer: int
+    """u64."""
+    debug: int
+    """DR6, then DR7, u64."""
+    kernel_gs_base: int
+    """u64."""
     error_code: int
     """u32."""
     address: int
@@ -227,10 +235,16 @@ class Places(NamedTuple):
     """u64: instructions so far."""
     limit: int
     """u64: the CPU stops when so many have been executed."""
+    in_stub: int
+    """int: instructions on the way into the guest that are still to be done."""
+    entry: int
+    """What the guest runs with, or is to be entered with: `cpu.svm_entry.Entry`."""
     reg_read: int
     """C function that reads a register by its number."""
     reg_write: int
     """The same to write one."""
+    translate: int
+    """C function that tells where code that has just been fetched lies."""
     flags_register: int
     """The number of EFLAGS, which is no address."""
     root_register: int
@@ -265,12 +279,11 @@ class ExitServer(Protocol):
     def attach(self, places: "Places") -> None:
         """Before the first run."""
 
-    def prepare(self, wrap: int, root: int, plain: bool) -> None:
-        """For the next run: the bits that a linear address has, CR3, and whether it begins without an interrupt shadow."""
+    def prepare(self, plain: bool) -> None:
+        """For the next run: whether it begins without an interrupt shadow."""
 
-    @property
-    def root(self) -> int:
-        """CR3 now: a server may load it."""
+    def take_state(self) -> "State | None":
+        """With what the guest is to be entered, if the server has left it to the next run."""
 
     def pause(self) -> None:
         """Serve no more in this run."""

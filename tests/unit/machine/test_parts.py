@@ -11,12 +11,14 @@ from shadowmmu.machine.devices.console import Console
 from shadowmmu.machine.devices.exit_device import DEBUG_PORT, EXIT_PORT, DebugPort, ExitDevice
 from shadowmmu.machine.devices.port_bus import PortBus
 from shadowmmu.machine.devices.uart import SERIAL, SerialPort, Uart
+from shadowmmu.machine.intercepts import SHADOW_PAGING
 from shadowmmu.machine.memory.cpu_memory import CpuMemory
 from shadowmmu.machine.memory.linear_memory import SYSTEM, WRITE, GuestFault, GuestMemory
 from shadowmmu.machine.memory.translations import Translations
 from shadowmmu.machine.seam import MASK64, Seg, Segment, State, System, Table
 from shadowmmu.machine.vcpu.cpuid import Cpuid
-from shadowmmu.machine.vcpu.msr import SVMDIS, VM_CR_LOCK, Msrs
+from shadowmmu.machine.vcpu.msr import PAT_RESET, SVMDIS, VM_CR_LOCK, Msrs
+from shadowmmu.machine.vcpu.svm_state import SvmState
 from shadowmmu.x86.msr import EFER, FS_BASE, KERNEL_GS_BASE, LSTAR, PAT, STAR, SYSENTER_CS, TSC, VM_CR, VM_HSAVE_PA
 
 # --- ports
@@ -73,11 +75,9 @@ def msrs(*, svm: bool = False) -> tuple[Msrs, State, Any]:
     vcpu.set_sregs(0x11, 0, 0, 0)
     none = Segment(0, 0, 0, 0)
     state = State([0] * 16, 0, 2, System((none,) * 6, none, none, Table(0, 0), Table(0, 0), 0, 0, 0, 0))
-    return (
-        Msrs(vcpu, GuestMemory(vcpu, lambda gpa, size: None), 0, Cpuid(0, vcpu.vm.config, frozenset(("svm",) if svm else ()))),
-        state,
-        vcpu,
-    )
+    kept = SvmState(vcpu, SHADOW_PAGING, 0, 0, 48, PAT_RESET)
+    cpuid = Cpuid(0, vcpu.vm.config, frozenset(("svm",) if svm else ()))
+    return Msrs(vcpu, GuestMemory(vcpu, lambda gpa, size: None), 0, cpuid, kept), state, vcpu
 
 
 @pytest.mark.parametrize(

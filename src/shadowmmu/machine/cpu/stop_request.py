@@ -66,8 +66,10 @@ class StopRequest:
 
     @property
     def places(self):
-        """Addresses of the count of instructions and of its limit."""
-        return cython.cast(uintptr_t, cython.address(self.request.executed)), cython.cast(uintptr_t, cython.address(self.request.limit))
+        """Addresses of the count of instructions, of its limit, and of what is still to be done in host mode."""
+        request: RequestPtr = cython.address(self.request)
+        counts = cython.cast(uintptr_t, cython.address(request.executed)), cython.cast(uintptr_t, cython.address(request.limit))
+        return *counts, cython.cast(uintptr_t, cython.address(request.stub))
 
     @property
     def wanted(self):

@@ -18,11 +18,10 @@ from typing import Any
 from unicorn import unicorn_const as uc_const
 from unicorn import x86_const
 from unicorn.unicorn_py3 import UcError
-from unicorn.unicorn_py3.unicorn import uclib
 
 from shadowmmu.machine.cpu.unicorn_exits import HOOKED, exit_of
 from shadowmmu.machine.cpu.unicorn_host import NEVER, SvmHost, address_of
-from shadowmmu.machine.cpu.unicorn_layout import SEGMENT_SIZE, layout
+from shadowmmu.machine.cpu.unicorn_layout import SEGMENT_SIZE, layout, places_of
 from shadowmmu.machine.cpu.unicorn_segments import put_mode, segments_of
 from shadowmmu.machine.intercepts import SHADOW_PAGING
 from shadowmmu.machine.seam import (
@@ -34,9 +33,9 @@ from shadowmmu.machine.seam import (
     ExitKind,
     ExitServer,
     Intercepts,
-    Places,
     PortGuard,
     Ports,
+    Seg,
     State,
     System,
 )
@@ -46,7 +45,7 @@ from shadowmmu.x86.vmcb import Intercept1, SvmExit
 _PE, _LMA, _VM, _VINTR = int(Cr0.PE), int(Efer.LMA), int(Rflags.VM), int(Intercept1.VINTR)
 _MMX_EXPONENT = 0xFFFF  # of the FPU register that an MMX register is the mantissa of
 _INTERRUPT_SHADOW = 1 << 3  # in the mode flags
-_BREAKPOINTS, _BREAKPOINTS_ON = 0xFFFF00FF, 0xFF  # of DR7
+_NO_BREAKPOINTS = 0x400  # DR7
 _INTERRUPT_HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
 _STOPPED = Exit(ExitKind.INTERRUPTED)
 _WINDOW = Exit(ExitKind.INTERRUPT_WINDOW, int(SvmExit.VINTR))
@@ -74,16 +73,17 @@ class UnicornCpu:
     ) -> None:
         self._layout = layout()
         self._host = SvmHost(regions)
+        self._host.locate(places_of(self._host, self._layout))
+        self._entry = self._host.entry
         self._uc: Any = self._host.uc
         self._ports, self._guard, self._server = ports, guard, server
-        self._intercepts = intercepts
-        self._controls = Controls(0, 0, 0, 0)
+        self._entry.intercepts = intercepts
         self._pending: State | None = None  # to be loaded by VMRUN
         self._captured: State | None = None  # what `state` gave since the last run
         self._rip = 0
         self._exit: Exit | None = None
         self._refused: bytes | None = None  # the context at a port access that was not done
-        self._system_key = b""
+        self._system_key: object = None
         self._system: System | None = None
         self._changed_code: list[tuple[int, int]] = []
         self._unmapped = 0
@@ -105,34 +105,9 @@ class UnicornCpu:
 
     def _put_before(self, server: ExitServer) -> None:
         """Let the server see an exit first, and what it does not serve come here."""
-        where, host = self._layout, self._host
+        host = self._host
         self._slow_hook = _INTERRUPT_HOOK(self._on_unserved)
-        context = ctypes.addressof(ctypes.c_ubyte.from_buffer(host.context))
-        executed, limit = host.stop_request.places
-        server.attach(
-            Places(
-                save=address_of(uclib.uc_context_save),
-                restore=address_of(uclib.uc_context_restore),
-                context=host.context_handle,
-                gpr=context + where.gpr,
-                rip=context + where.rip,
-                mode=context + where.hflags,
-                segments=context + where.segments,
-                cr3=context + where.cr3,
-                error_code=context + where.error_code,
-                address=host.exit_info_2_at,
-                executed=executed,
-                limit=limit,
-                reg_read=address_of(uclib.uc_reg_read),
-                reg_write=address_of(uclib.uc_reg_write),
-                flags_register=x86_const.UC_X86_REG_EFLAGS,
-                root_register=x86_const.UC_X86_REG_CR3,
-                stub=host.stub,
-                modes_known=where.modes_known,
-                stop=address_of(uclib.uc_emu_stop),
-                slow=address_of(self._slow_hook),
-            )
-        )
+        server.attach(places_of(host, self._layout)._replace(slow=address_of(self._slow_hook)))
         host.add_compiled_hook(uc_const.UC_HOOK_INTR, server.hook, server.data)
         host.add_compiled_hook(uc_const.UC_HOOK_EDGE_GENERATED, server.translated_hook, server.data)
 
@@ -158,7 +133,7 @@ class UnicornCpu:
     @property
     def _wrap(self) -> int:
         """Of the address of a #PF: below long mode it walks for a sum of base and offset that has wrapped, and tells the sum."""
-        return MASK64 if self._controls.efer & _LMA else MASK32
+        return MASK64 if self._entry.controls.efer & _LMA else MASK32
 
     def _on_syscall(self, uc: Any, _data: object) -> None:
         self._host.read_context()
@@ -175,7 +150,7 @@ class UnicornCpu:
     def _port_passes(self, uc: Any, port: int, size: int) -> bool:
         if self._refused is not None:
             return False
-        if not uc.reg_read(x86_const.UC_X86_REG_CS) & 3 and not self._intercepts.first & Intercept1.IOIO:
+        if not uc.reg_read(x86_const.UC_X86_REG_CS) & 3 and not self._entry.intercepts.first & Intercept1.IOIO:
             return True
         self._host.read_context()
         self._take_cr3()
@@ -221,13 +196,13 @@ class UnicornCpu:
         debug = bytes(view[where.dr6 : where.dr6 + 16])
         gs_base = bytes(view[where.kernel_gs_base : where.kernel_gs_base + 8])
         raw = bytes(view[where.segments : where.segments + 10 * SEGMENT_SIZE])
-        key = b"".join((raw, debug, gs_base, bytes((cpl,))))
+        hidden = self._entry.hidden
+        key = raw, debug, gs_base, cpl, hidden
         if self._system is None or key != self._system_key:
             segments, gdtr, idtr = segments_of(raw)
             dr6, dr7 = struct.unpack("<QQ", debug)
-            old = self._system
             self._system = System(
-                tuple([self._host.as_given(segment) for segment in segments[:6]]),
+                (*segments[:4], self._entry.as_given(Seg.FS, segments[4]), self._entry.as_given(Seg.GS, segments[5])),
                 segments[6],
                 segments[7],
                 gdtr,
@@ -236,7 +211,7 @@ class UnicornCpu:
                 dr6,
                 dr7,
                 int.from_bytes(gs_base, "little"),
-                *(old[-4:] if old is not None else (0, 0, 0, 0)),
+                *hidden,
             )
             self._system_key = key
         return self._system
@@ -257,13 +232,13 @@ class UnicornCpu:
             self._pending = state.copy()
             return
         if state.system is not before.system:
-            put_mode(self._host.context, self._layout, state.system, bool(self._controls.efer & _LMA))
+            put_mode(self._host.context, self._layout, state.system, bool(self._entry.controls.efer & _LMA))
         rewritten = state.system is not before.system or state.gpr != before.gpr or state.interrupt_shadow != before.interrupt_shadow
         if rewritten:
             struct.pack_into("<16Q", self._host.context, self._layout.gpr, *state.gpr)
             self._host.context[self._layout.hflags] &= ~_INTERRUPT_SHADOW
             self._host.context[self._layout.hflags] |= _INTERRUPT_SHADOW if state.interrupt_shadow else 0
-            struct.pack_into("<Q", self._host.context, self._layout.cr3, self._controls.cr3)
+            struct.pack_into("<Q", self._host.context, self._layout.cr3, self._entry.controls.cr3)
             self._host.write_context()
         if rewritten or state.rflags != before.rflags:
             self._uc.reg_write(x86_const.UC_X86_REG_EFLAGS, state.rflags)
@@ -278,7 +253,7 @@ class UnicornCpu:
             return True
         old, new = before.system, after.system
         others = (*old.segments[:1], new.segments[1], new.segments[2], *old.segments[3:])
-        protected = self._controls.cr0 & _PE and not (before.rflags | after.rflags) & _VM
+        protected = self._entry.controls.cr0 & _PE and not (before.rflags | after.rflags) & _VM
         return bool(self._layout.modes_known and protected and new == old._replace(segments=others, cpl=new.cpl))
 
     def vector(self, number: int) -> int:
@@ -301,7 +276,7 @@ class UnicornCpu:
 
     def set_controls(self, controls: Controls) -> None:
         """Real control registers of the next run."""
-        old = self._controls
+        old = self._entry.controls
         if controls == old:
             return
         if self._pending is None:
@@ -309,20 +284,20 @@ class UnicornCpu:
                 self._uc.reg_write(x86_const.UC_X86_REG_CR3, controls.cr3)
             else:
                 self._pending = self.state()
-        self._controls = controls
+        self._entry.controls = controls
 
     def set_intercepts(self, intercepts: Intercepts) -> None:
         """What leaves the guest in the next run; only VMRUN loads it. VINTR is watched for: the processor's own way delivers by itself."""
         self._host.stop_request.watch_window(bool(intercepts.first & _VINTR))
         intercepts = intercepts._replace(first=intercepts.first & ~_VINTR)
-        if intercepts != self._intercepts:
+        if intercepts != self._entry.intercepts:
             self._pending = self.state()
-            self._intercepts = intercepts
+            self._entry.intercepts = intercepts
 
     @property
     def cr3(self) -> int:
         """CR3 now."""
-        return self._controls.cr3
+        return self._entry.controls.cr3
 
     # --- translations and code
 
@@ -361,31 +336,25 @@ class UnicornCpu:
 
     def _prepare(self) -> int:
         """Bring the engine to where it is to start; the address for it to start at."""
-        where, host = self._layout, self._host
+        host = self._host
         if self._pending is not None:
             state, self._pending = self._pending, None
             host.read_context()
-            host.restore_host(where.head_end, where.efer, where.gpr, state.gpr)
+            host.to_host(state.gpr, state.system.dr7)
             self._forget_code()
-            host.write_vmcb(state, self._controls, self._intercepts)
-            self._system, self._system_key = state.system, b""
+            host.entry.write(state)
+            self._system, self._system_key = state.system, None
             self._loaded_shadow = (state.rip, self.executed) if state.interrupt_shadow else None
-            dr7 = state.system.dr7
-            return host.begin_with_breakpoints(dr7) if self._has_other_breakpoints(dr7) else host.begin_at_stub()
+            return host.entry.start()
         if self._changed_code:
             host.read_context()
             guest = bytes(host.context)
-            host.restore_host(where.head_end, where.efer, where.gpr, [0] * 16)
+            host.to_host([0] * 16, _NO_BREAKPOINTS)
             self._forget_code()
             host.context[:] = guest
             host.write_context()
             host.flush()
         return self._rip
-
-    def _has_other_breakpoints(self, dr7: int) -> bool:
-        """Than those of the context."""
-        old: int = struct.unpack_from("<Q", self._host.context, self._layout.dr6 + 8)[0]
-        return bool((old ^ dr7) & _BREAKPOINTS and (old | dr7) & _BREAKPOINTS_ON)
 
     def run(self, until: int | None = None) -> Exit:
         """Run the guest until it exits. It also stops, as if HLT stood there, before an instruction at linear address `until`."""
@@ -393,7 +362,7 @@ class UnicornCpu:
             start = self._prepare()
             self._captured = self._exit = None
             if self._server is not None:
-                self._server.prepare(self._wrap, self._controls.cr3, plain=self._loaded_shadow is None)
+                self._server.prepare(plain=self._loaded_shadow is None)
             self.running = True
             try:
                 self._uc.emu_start(start, NEVER if until is None else until)
@@ -411,6 +380,10 @@ class UnicornCpu:
 
     def _finish(self) -> Exit:
         where, host = self._layout, self._host
+        self._pending = None if self._server is None else self._server.take_state()
+        if self._pending is not None:
+            host.stop_request.served()
+            return _STOPPED
         if self._refused is not None:
             host.context[:] = self._refused
             host.write_context()
@@ -437,17 +410,16 @@ class UnicornCpu:
 
     def _take_cr3(self) -> bool:
         """Note the CR3 of the context. False: with shadow paging it is not the guest's to change, but a task switch did."""
-        cr3 = struct.unpack_from("<Q", self._host.context, self._layout.cr3)[0]
-        if self._server is not None and self._server.root != self._controls.cr3:
-            self._controls = self._controls._replace(cr3=self._server.root)
-        if self._controls.ncr3:
-            self._controls = self._controls._replace(cr3=cr3)
-        return bool(cr3 == self._controls.cr3)
+        cr3: int = struct.unpack_from("<Q", self._host.context, self._layout.cr3)[0]
+        controls = self._entry.controls
+        if controls.ncr3:
+            self._entry.controls = controls._replace(cr3=cr3)
+        return bool(controls.ncr3) or cr3 == controls.cr3
 
     @property
     def open_ports(self) -> Ports | None:
         """The I/O port space, unless IOIO is intercepted."""
-        return None if self._intercepts.first & Intercept1.IOIO else self._ports
+        return None if self._entry.intercepts.first & Intercept1.IOIO else self._ports
 
     @property
     def executed(self) -> int:

@@ -20,10 +20,10 @@ from unicorn.unicorn_py3 import Uc, UcError
 from unicorn.unicorn_py3.unicorn import uclib
 
 from shadowmmu.machine.cpu.stop_request import StopRequest
-from shadowmmu.machine.seam import MASK32, Controls, CpuError, Intercepts, Reg, Seg, Segment, State, Table
-from shadowmmu.x86.control import Efer
+from shadowmmu.machine.cpu.svm_entry import SvmEntry
+from shadowmmu.machine.seam import CpuError, Places, Reg
 from shadowmmu.x86.msr import EFER, VM_HSAVE_PA
-from shadowmmu.x86.vmcb import Attr, Vmcb
+from shadowmmu.x86.vmcb import Vmcb
 
 PRIVATE_BASE = 0xE000_0000
 """Host physical address of the private region; the low zone of host memory must end below it."""
@@ -35,15 +35,13 @@ HOST_EFER, HOST_CR0, HOST_CR4 = 0x1D01, 0x80010001, 0x620  # SCE LME LMA NXE SVM
 _VMCB, _HSAVE, _LEAD, _PML4, _PDPT, _IOPM, _MSRPM, _GDT, SCRATCH = 0x0, 0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0x8000, 0xA000, 0xB000
 _LEAD_CODE = bytes.fromhex("0f23f8 48b8") + struct.pack("<Q", PRIVATE_BASE + _VMCB)  # mov dr7, rax; mov rax, the VMCB
 _STUB_CODE = bytes.fromhex("0f01da 0f01d8")  # vmload rax; vmrun rax
-_LEAD_INSTRUCTIONS = _STUB_INSTRUCTIONS = 2
-_LMA, _DPL_3 = int(Efer.LMA), int(Attr.DPL)
+_STUB_INSTRUCTIONS = 2
 _SEGMENT_CODE = bytes.fromhex("66b81000 8ed8 8ec0 8ed0 48cb")  # mov ax,16; mov ds,ax; mov es,ax; mov ss,ax; retfq
 _PDPT_ENTRIES = 512
 
 CODE_BUFFER, SPARE = 1 << 30, 64 << 20
 """What each engine reserves for translated code, and what it may want beside it."""
 
-_SEGMENT_FIELDS = (Vmcb.ES, Vmcb.CS, Vmcb.SS, Vmcb.DS, Vmcb.FS, Vmcb.GS)
 _GPR = tuple(
     getattr(x86_const, f"UC_X86_REG_{name}")
     for name in ("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", "R8", "R9", "R10", "R11", "R12", "R13", "R14", "R15")
@@ -72,7 +70,7 @@ class SvmHost:
         _look_for_room()
         self.uc: Any = Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_64, x86_const.UC_CPU_X86_EPYC_ROME)
         self._private = mmap.mmap(-1, PRIVATE_SIZE)
-        self._lifted: dict[Segment, Segment] = {}
+        self.entry = SvmEntry(self._private_at + _VMCB, PRIVATE_BASE + _VMCB, PRIVATE_BASE + _LEAD, self.stub)
         self._map(regions)
         self._build_private(max((hpa + size for hpa, size, _ in regions), default=0))
         put = struct.pack_into
@@ -88,8 +86,7 @@ class SvmHost:
         self._host_context = bytes(self.context)
 
     def _map(self, regions: Sequence[tuple[int, int, int]]) -> None:
-        private = ctypes.addressof(ctypes.c_char.from_buffer(self._private))
-        for hpa, size, address in (*regions, (PRIVATE_BASE, PRIVATE_SIZE, private)):
+        for hpa, size, address in (*regions, (PRIVATE_BASE, PRIVATE_SIZE, self._private_at)):
             if hpa < PRIVATE_BASE + PRIVATE_SIZE and hpa + size > PRIVATE_BASE and hpa != PRIVATE_BASE:
                 raise CpuError(
                     f"host memory {hpa:#x}+{size:#x} covers the CPU's own region at {PRIVATE_BASE:#x}; make the low zone smaller"
@@ -138,60 +135,6 @@ class SvmHost:
 
     # --- the VMCB
 
-    def _put_segment(self, at: int, segment: Segment) -> None:
-        struct.pack_into("<HHIQ", self._private, _VMCB + at, *segment)
-
-    def _lift(self, at: int, segment: Segment) -> None:
-        """Load FS or GS with a DPL of 3: from one of an inner ring this engine takes the base when it returns to an outer ring, a
-        processor only the selector."""
-        lifted = segment._replace(attr=segment.attr | _DPL_3)
-        self._lifted[lifted] = segment
-        self._put_segment(at, lifted)
-
-    def as_given(self, segment: Segment) -> Segment:
-        """What a segment was before it was lifted."""
-        return self._lifted.get(segment, segment)
-
-    def _put_table(self, at: int, table: Table) -> None:
-        struct.pack_into("<HHIQ", self._private, _VMCB + at, 0, 0, table.limit, table.base)
-
-    def write_vmcb(self, state: State, controls: Controls, intercepts: Intercepts) -> None:
-        """Control area, and the guest state that VMLOAD and VMRUN load; other general registers go by `restore_host`.
-
-        All exceptions are intercepted: they come to the hook in any case, and so with the guest's state as it was.
-        """
-        system, put, private = state.system, struct.pack_into, self._private
-        put("<4H3I", private, _VMCB + Vmcb.CR_READ_INTERCEPTS, *intercepts._replace(exceptions=MASK32))
-        put("<Q", private, _VMCB + Vmcb.INTERRUPT_SHADOW, state.interrupt_shadow)
-        put("<Q", private, _VMCB + Vmcb.NESTED_PAGING, controls.ncr3 != 0)
-        put("<Q", private, _VMCB + Vmcb.N_CR3, controls.ncr3)
-        for at, segment in zip(_SEGMENT_FIELDS, system.segments, strict=True):
-            self._put_segment(at, segment)
-        self._lifted.clear()
-        if controls.efer & _LMA:
-            self._lift(Vmcb.FS, system.segments[Seg.FS])
-            self._lift(Vmcb.GS, system.segments[Seg.GS])
-        self._put_segment(Vmcb.LDTR, system.ldtr)
-        self._put_segment(Vmcb.TR, system.tr)
-        self._put_table(Vmcb.GDTR, system.gdtr)
-        self._put_table(Vmcb.IDTR, system.idtr)
-        put("<B", private, _VMCB + Vmcb.CPL, system.cpl)
-        put("<Q", private, _VMCB + Vmcb.EFER, controls.efer)
-        put(
-            "<QQQQQQQ", private, _VMCB + Vmcb.CR4, controls.cr4, controls.cr3, controls.cr0, system.dr7, system.dr6, state.rflags, state.rip
-        )
-        put("<Q", private, _VMCB + Vmcb.RSP, state.gpr[Reg.RSP])
-        put("<QQ", private, _VMCB + Vmcb.RAX, state.gpr[Reg.RAX], system.star)
-        put(
-            "<QQQQ",
-            private,
-            _VMCB + Vmcb.KERNEL_GS_BASE,
-            system.kernel_gs_base,
-            system.sysenter_cs,
-            system.sysenter_esp,
-            system.sysenter_eip,
-        )
-
     @property
     def exit_info_2(self) -> int:
         """EXITINFO2; for a #PF exit the faulting address, for a nested page fault the guest physical one."""
@@ -201,7 +144,12 @@ class SvmHost:
     @property
     def exit_info_2_at(self) -> int:
         """Its address in this process."""
-        return ctypes.addressof(ctypes.c_char.from_buffer(self._private)) + _VMCB + Vmcb.EXIT_INFO_2
+        return self._private_at + _VMCB + Vmcb.EXIT_INFO_2
+
+    @property
+    def _private_at(self) -> int:
+        """The private region's address in this process."""
+        return ctypes.addressof(ctypes.c_char.from_buffer(self._private))
 
     # --- the processor context
 
@@ -216,17 +164,14 @@ class SvmHost:
     def write_context(self) -> None:
         self.uc.context_restore(self._context)
 
-    def restore_host(self, head_end: int, efer_at: int, gpr_at: int, gpr: list[int]) -> None:
-        """Host mode again, ready to VMRUN, with the guest's general, FPU and debug registers.
+    def locate(self, places: Places) -> None:
+        """Where things lie in the context."""
+        address = ctypes.addressof(ctypes.c_ubyte.from_buffer(self.context))
+        self.entry.attach(address, self._host_context, HOST_EFER, places)
 
-        The context must have been read; EFER lies at `efer_at` in it, general registers at `gpr_at`, its head ends at `head_end`.
-        """
-        self.context[:head_end] = self._host_context[:head_end]
-        struct.pack_into("<Q", self.context, efer_at, HOST_EFER)
-        struct.pack_into("<16Q", self.context, gpr_at, *gpr)
-        struct.pack_into("<Q", self.context, gpr_at, PRIVATE_BASE + _VMCB)  # in RAX, for the stub
-        self.write_context()
-        self.flush()
+    def to_host(self, gpr: list[int], dr7: int) -> None:
+        """Host mode again, ready to VMRUN, with the guest's general, FPU and debug registers. The context must have been read."""
+        self.entry.leave(self.uc._uch.value, gpr, dr7)
 
     def set_registers(self, gpr: list[int]) -> None:
         """The same for an engine whose layout is not known yet."""
@@ -238,12 +183,6 @@ class SvmHost:
         """Where the engine is to start now in order to enter the guest."""
         self.stop_request.enter_by_stub(_STUB_INSTRUCTIONS)
         return self.stub
-
-    def begin_with_breakpoints(self, dr7: int) -> int:
-        """The same, if this DR7 has other breakpoints than the one in the context."""
-        self.uc.reg_write(_GPR[Reg.RAX], dr7)
-        self.stop_request.enter_by_stub(_LEAD_INSTRUCTIONS + _STUB_INSTRUCTIONS)
-        return PRIVATE_BASE + _LEAD
 
     def _stop_exactly(self) -> StopRequest:
         """Hook every instruction, so that a stop asked for there or in another hook takes effect before the next instruction.

@@ -5,6 +5,7 @@ The context is opaque by contract, and the one public way to a #PF error code an
 registers. Nothing is assumed of its layout but the shape of a segment; what is not found exactly once is an error.
 """
 
+import ctypes
 import struct
 from dataclasses import dataclass, replace
 from functools import cache
@@ -12,11 +13,13 @@ from typing import NamedTuple
 
 import unicorn
 from unicorn import unicorn_const as uc_const
+from unicorn import x86_const
+from unicorn.unicorn_py3.unicorn import uclib
 
 from shadowmmu.machine.cpu.mode_flags import ModeFlag, mode_flags
-from shadowmmu.machine.cpu.unicorn_host import HOST_CR0, HOST_CR4, HOST_EFER, NEVER, PRIVATE_BASE, SvmHost
+from shadowmmu.machine.cpu.unicorn_host import HOST_CR0, HOST_CR4, HOST_EFER, NEVER, PRIVATE_BASE, SvmHost, address_of
 from shadowmmu.machine.intercepts import SHADOW_PAGING
-from shadowmmu.machine.seam import MASK32, Controls, CpuError, Seg, Segment, State, System, Table
+from shadowmmu.machine.seam import MASK32, Controls, CpuError, Places, Seg, Segment, State, System, Table
 from shadowmmu.x86.control import Cr4
 
 SEGMENT_SIZE = 24  # u32 selector, 4 bytes of padding, u64 base, u32 limit, u32 flags
@@ -132,7 +135,8 @@ def layout() -> Layout:
         host.uc.emu_stop()
 
     host.uc.hook_add(uc_const.UC_HOOK_INTR, on_exit)
-    host.write_vmcb(state, controls, SHADOW_PAGING)
+    host.entry.controls, host.entry.intercepts = controls, SHADOW_PAGING
+    host.entry.write(state)
     host.set_registers(state.gpr)
     host.uc.emu_start(host.begin_at_stub(), NEVER)
     if exits != [_EXIT_GP]:
@@ -154,7 +158,43 @@ def layout() -> Layout:
         efer=search.once("EFER", struct.pack("<Q", controls.efer)),
         modes_known=False,
     )
+    host.locate(places_of(host, found))
     return replace(found, modes_known=all(_has_mode(host, found, mode) for mode in _MODES))
+
+
+def places_of(host: SvmHost, where: Layout) -> Places:
+    """Addresses of what lies there; nobody is called for exits that are not served."""
+    context = ctypes.addressof(ctypes.c_ubyte.from_buffer(host.context))
+    executed, limit, in_stub = host.stop_request.places
+    return Places(
+        save=address_of(uclib.uc_context_save),
+        restore=address_of(uclib.uc_context_restore),
+        context=host.context_handle,
+        gpr=context + where.gpr,
+        rip=context + where.rip,
+        mode=context + where.hflags,
+        segments=context + where.segments,
+        cr3=context + where.cr3,
+        head=where.head_end,
+        efer=context + where.efer,
+        debug=context + where.dr6,
+        kernel_gs_base=context + where.kernel_gs_base,
+        error_code=context + where.error_code,
+        address=host.exit_info_2_at,
+        executed=executed,
+        limit=limit,
+        in_stub=in_stub,
+        entry=host.entry.data,
+        reg_read=address_of(uclib.uc_reg_read),
+        reg_write=address_of(uclib.uc_reg_write),
+        translate=address_of(uclib.uc_vmem_translate),
+        flags_register=x86_const.UC_X86_REG_EFLAGS,
+        root_register=x86_const.UC_X86_REG_CR3,
+        stub=host.stub,
+        modes_known=where.modes_known,
+        stop=address_of(uclib.uc_emu_stop),
+        slow=0,
+    )
 
 
 class _Mode(NamedTuple):
@@ -191,8 +231,9 @@ def _has_mode(host: SvmHost, where: Layout, mode: _Mode) -> bool:
     if mode.long:
         controls = Controls(HOST_CR0, host.identity_root, HOST_CR4, HOST_EFER)
     host.read_context()
-    host.restore_host(where.head_end, where.efer, where.gpr, [0] * 16)
-    host.write_vmcb(State([0] * 16, code, 0x2, system), controls, SHADOW_PAGING)
+    host.to_host([0] * 16, system.dr7)
+    host.entry.controls = controls
+    host.entry.write(State([0] * 16, code, 0x2, system))
     host.uc.emu_start(host.begin_at_stub(), NEVER)
     host.read_context()
     found: int = struct.unpack_from("<I", host.context, where.hflags)[0]

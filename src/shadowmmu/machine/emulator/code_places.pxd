@@ -12,6 +12,7 @@ cpdef enum Doing:
     INVLPG = 3
     INTERRUPT = 4              # INT n, INT3, INTO
     STORE = 5                  # MOV of a general register or an immediate to memory
+    SVM = 6                    # VMRUN and its like; `number` is the exit code, and `mask` the bits of rAX that count
 
 cdef struct Place:
     uint64_t rip
@@ -19,7 +20,7 @@ cdef struct Place:
     uint8_t length
     uint8_t code[LONGEST]
     uint8_t doing
-    uint8_t number             # of the control register, or the vector
+    uint8_t number             # of the control register, the vector, or the exit code
     int8_t register            # the operand that is no memory; -1: `value`
     uint8_t high, size         # it is the register's second byte; bytes of the operand
     uint64_t value

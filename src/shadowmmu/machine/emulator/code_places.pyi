@@ -11,6 +11,7 @@ class Doing(IntFlag):
     INVLPG = 3
     INTERRUPT = 4
     STORE = 5
+    SVM = 6
 
 @final
 class CodePlaces:

@@ -9,6 +9,7 @@ from shadowmmu.machine.emulator.code_places import Doing
 from shadowmmu.machine.emulator.decode import Operands
 from shadowmmu.machine.seam import MASK64
 from shadowmmu.x86.vectors import BP, OF
+from shadowmmu.x86.vmcb import SvmExit
 
 
 class Plain(NamedTuple):
@@ -31,6 +32,15 @@ class Plain(NamedTuple):
 _HIGH_BYTES = frozenset((Register.AH, Register.CH, Register.DH, Register.BH))
 _READS = frozenset((Code.MOV_R32_CR, Code.MOV_R64_CR))
 _WRITES = frozenset((Code.MOV_CR_R32, Code.MOV_CR_R64))
+_SVM = {
+    Mnemonic.VMRUN: SvmExit.VMRUN, Mnemonic.VMLOAD: SvmExit.VMLOAD, Mnemonic.VMSAVE: SvmExit.VMSAVE,
+    Mnemonic.STGI: SvmExit.STGI, Mnemonic.CLGI: SvmExit.CLGI,
+}  # fmt: skip
+SVM_ADDRESS_SIZES: dict[int, int] = {
+    Code.VMRUNW: 2, Code.VMRUND: 4, Code.VMRUNQ: 8, Code.VMLOADW: 2, Code.VMLOADD: 4, Code.VMLOADQ: 8,
+    Code.VMSAVEW: 2, Code.VMSAVED: 4, Code.VMSAVEQ: 8, Code.INVLPGAW: 2, Code.INVLPGAD: 4, Code.INVLPGAQ: 8,
+}  # fmt: skip
+"""Bytes of rAX that count."""
 _VECTORS = {Mnemonic.INT3: BP, Mnemonic.INTO: OF}
 
 
@@ -44,6 +54,8 @@ def plain_of(operands: Operands) -> Plain | None:
     if instruction.code in (Code.INT_IMM8, Code.INT3, Code.INTO):
         vector = _VECTORS.get(instruction.mnemonic)
         return Plain(Doing.INTERRUPT, instruction.immediate8 if vector is None else vector)
+    if instruction.mnemonic in _SVM:
+        return Plain(Doing.SVM, int(_SVM[instruction.mnemonic]), mask=(1 << 8 * SVM_ADDRESS_SIZES.get(instruction.code, 0)) - 1)
     if instruction.code == Code.INVLPG_M:
         return _with_address(Plain(Doing.INVLPG), operands)
     return _store(operands) if instruction.mnemonic == Mnemonic.MOV and instruction.op_kind(0) == OpKind.MEMORY else None

@@ -11,7 +11,7 @@ from shadowmmu.x86.vmcb import SvmExit
 def enter(p: Processor) -> None:
     """Let the engine serve its requests, and make the CPU ready to run on what it gives."""
     entry = _served(p)
-    p.cpu.set_controls(real_controls(p.vcpu, entry))
+    p.cpu.set_controls(real_controls(p.vcpu))
     if entry.flush_all:
         p.flush_all()
     for gva in entry.flush_gvas:

@@ -91,7 +91,7 @@ def _blocks_interrupt(p: Processor, state: State) -> bool:
     """GIF, EFLAGS.IF - of L1, if its VMCB says so - and the shadow of STI, which does not hold up an exit to L1."""
     if not p.gif:
         return True
-    flags = p.nested.host.rflags if p.nested is not None and p.nested.masks_interrupts else state.rflags
+    flags = p.nested.l1_rflags if p.nested is not None and p.nested.masks_interrupts else state.rflags
     if not flags & _IF:
         return True
     if p.nested is not None and p.nested.wants(SvmExit.INTR):
@@ -142,7 +142,7 @@ def _take_init(p: Processor, apic: LocalApic) -> None:
     if _goes_to_l1(p, SvmExit.INIT):
         return
     if p.nested is not None:
-        p.nested = None
+        p.svm.forget()
         p.vcpu.nested_vmexit()
     apic.init = False
     apic.reset()

@@ -44,8 +44,7 @@ class ShadowTables:
         vcpu = self._vcpu
         registers = vcpu.cr0, vcpu.cr4, vcpu.efer
         if registers != self._registers:
-            real = on_shadow_tables(vcpu, 0)
-            self._registers, self._mode = registers, paging(real.cr0, real.cr4, real.efer, self._features)
+            self._registers, self._mode = registers, paging(*on_shadow_tables(vcpu), self._features)
         return self._mode
 
     def _read(self, hpa: int, _size: int) -> int:

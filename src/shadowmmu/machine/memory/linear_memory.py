@@ -135,11 +135,6 @@ class GuestMemory:
         bits = 57 if self.has_la57 else 48
         return self.canonical(value) or value >> (bits - 1) in (0, MASK64 >> (bits - 1))
 
-    def as_base(self, value: int) -> int:
-        """The same made canonical, by its highest bit that counts."""
-        sign = 1 << (56 if self.has_la57 else 47)
-        return ((value & sign - 1) - (value & sign)) & MASK64
-
     def translate(self, gva: int, access: int) -> int:
         """Guest physical address of one byte, or the #PF that the access raises. Sets A and D as the CPU does."""
         gpa = self._walker.gva_to_gpa(gva, access)

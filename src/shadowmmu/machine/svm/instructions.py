@@ -6,26 +6,18 @@ Entry of L2 and exit from it are in `world_switch`. Sources: APM vol. 2 chapter 
 
 from collections.abc import Callable
 
-from iced_x86 import Code
-
 from shadowmmu.engine.face.types import GuestMemoryError
+from shadowmmu.machine.emulator.plain import SVM_ADDRESS_SIZES
 from shadowmmu.machine.memory.guest_tables import reported_fault
 from shadowmmu.machine.memory.linear_memory import WRITE, GuestFault, NestedFault
-from shadowmmu.machine.seam import MASK32, Exit, Reg, Seg, Segment, State
+from shadowmmu.machine.seam import Exit, Reg, State
 from shadowmmu.machine.svm.world_switch import vmexit, vmrun
-from shadowmmu.machine.vcpu import vmcb
 from shadowmmu.machine.vcpu.processor import Processor
+from shadowmmu.machine.vcpu.world_switch import vmload, vmsave
 from shadowmmu.x86.control import Cr0, Efer, Rflags
-from shadowmmu.x86.msr import CSTAR, LSTAR, SFMASK
 from shadowmmu.x86.pferr import Pferr
 from shadowmmu.x86.vectors import GP, UD
 from shadowmmu.x86.vmcb import VMCB_SIZE, SvmExit
-
-_ADDRESS_SIZES: dict[int, int] = {
-    Code.VMRUNW: 2, Code.VMRUND: 4, Code.VMRUNQ: 8, Code.VMLOADW: 2, Code.VMLOADD: 4, Code.VMLOADQ: 8,
-    Code.VMSAVEW: 2, Code.VMSAVED: 4, Code.VMSAVEQ: 8, Code.INVLPGAW: 2, Code.INVLPGAD: 4, Code.INVLPGAQ: 8,
-}  # fmt: skip
-"""Bytes of rAX that count."""
 
 
 def svm_instruction(p: Processor, exit_: Exit) -> None:
@@ -53,7 +45,7 @@ def _demand_protected_ring_0(p: Processor, state: State) -> None:
 
 def _operand(p: Processor, state: State) -> int:
     """The value of rAX, as wide as the instruction's address size."""
-    return state.gpr[Reg.RAX] & (1 << 8 * _ADDRESS_SIZES[p.fetcher.decode(state, _ADDRESS_SIZES).code]) - 1
+    return state.gpr[Reg.RAX] & (1 << 8 * SVM_ADDRESS_SIZES[p.fetcher.decode(state, SVM_ADDRESS_SIZES).code]) - 1
 
 
 def _vmcb_address(p: Processor, state: State, access: int) -> int:
@@ -86,45 +78,12 @@ def _vmrun(p: Processor, state: State) -> None:
 
 
 def _vmload(p: Processor, state: State) -> None:
-    """Bases become canonical. APM vol. 2 section 15.5.2."""
-    hidden = vmcb.read_hidden(read_page(p, _vmcb_address(p, state, 0)))
-
-    def loaded(segment: Segment) -> Segment:
-        return segment._replace(base=p.memory.as_base(segment.base))
-
-    state.set_segments({Seg.FS: loaded(hidden.fs), Seg.GS: loaded(hidden.gs)})
-    state.system = state.system._replace(
-        ldtr=loaded(hidden.ldtr),
-        tr=loaded(hidden.tr),
-        kernel_gs_base=p.memory.as_base(hidden.kernel_gs_base),
-        star=hidden.star,
-        sysenter_cs=hidden.sysenter_cs & MASK32,
-        sysenter_esp=hidden.sysenter_esp,
-        sysenter_eip=hidden.sysenter_eip,
-    )
-    p.msrs.set_syscall(hidden.lstar, hidden.cstar, hidden.sfmask & MASK32)
-    p.advance(state)
+    p.advance(vmload(p.svm, state, read_page(p, _vmcb_address(p, state, 0))))
 
 
 def _vmsave(p: Processor, state: State) -> None:
     gpa = _vmcb_address(p, state, WRITE)
-    page, system, msrs = bytearray(read_page(p, gpa)), state.system, p.msrs
-    hidden = vmcb.Hidden(
-        system.segments[Seg.FS],
-        system.segments[Seg.GS],
-        system.ldtr,
-        system.tr,
-        system.star,
-        msrs[LSTAR],
-        msrs[CSTAR],
-        msrs[SFMASK],
-        system.kernel_gs_base,
-        system.sysenter_cs,
-        system.sysenter_esp,
-        system.sysenter_eip,
-    )
-    vmcb.write_hidden(page, hidden)
-    p.memory.store_physical(gpa, bytes(page))
+    p.memory.store_physical(gpa, vmsave(p.svm, state, read_page(p, gpa)))
     p.advance(state)
 
 

@@ -15,9 +15,9 @@ from shadowmmu.machine.emulator.decode import Operands
 from shadowmmu.machine.memory.linear_memory import Event, NestedFault
 from shadowmmu.machine.seam import MASK32, Exit, ExitKind, Reg
 from shadowmmu.machine.svm.world_switch import vmexit
-from shadowmmu.machine.vcpu.nested_state import NestedState
 from shadowmmu.machine.vcpu.pending import Origin, Pending
 from shadowmmu.machine.vcpu.processor import Processor
+from shadowmmu.machine.vcpu.svm_state import SvmState
 from shadowmmu.x86.vectors import BP, OF
 from shadowmmu.x86.vmcb import Intercept1, IoInfo, SvmExit
 
@@ -100,7 +100,7 @@ def shut_down(p: Processor, reason: str, *, at_entry: bool = True) -> None:
         p.stop(reason, at_entry=at_entry)
 
 
-def _for_l1(p: Processor, nested: NestedState, exit_: Exit) -> Reflected | None:
+def _for_l1(p: Processor, nested: SvmState, exit_: Exit) -> Reflected | None:
     """What L1 is told of this exit of L2; None: it did not ask for it."""
     kind = exit_.kind
     if kind is ExitKind.PORT:
@@ -146,23 +146,23 @@ def _map_bits(p: Processor, at: int, shift: int, mask: int) -> bool:
         return True
 
 
-def _wants_msr(p: Processor, nested: NestedState, write: int) -> bool:
+def _wants_msr(p: Processor, nested: SvmState, write: int) -> bool:
     """By the MSR permission map, two bits a register: read, write. APM vol. 2 section 15.11."""
-    if not nested.control.intercepts.first & Intercept1.MSR:
+    if not nested.asked.first & Intercept1.MSR:
         return False
     index = p.capture().gpr[Reg.RCX] & MASK32
     for number, start in enumerate(_MSR_RANGES):
         if start <= index < start + _MSRS_OF_A_RANGE:
             bit = 2 * (index - start) + write
-            return _map_bits(p, nested.control.msrpm_base + 0x800 * number + bit // 8, bit % 8, 1)
+            return _map_bits(p, nested.msrpm_base + 0x800 * number + bit // 8, bit % 8, 1)
     return True
 
 
-def wants_port(p: Processor, nested: NestedState, port: int, size: int) -> bool:
+def wants_port(p: Processor, nested: SvmState, port: int, size: int) -> bool:
     """By the I/O permission map, a bit a port. APM vol. 2 section 15.10.1."""
-    if not nested.control.intercepts.first & Intercept1.IOIO:
+    if not nested.asked.first & Intercept1.IOIO:
         return False
-    return _map_bits(p, nested.control.iopm_base + port // 8, port % 8, (1 << size) - 1)
+    return _map_bits(p, nested.iopm_base + port // 8, port % 8, (1 << size) - 1)
 
 
 def _port(p: Processor, exit_: Exit) -> Reflected:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from shadowmmu.machine.vcpu.delivery_state cimport DeliveryPtr, GatePtr, RegisterPtr, StackPtr
+from shadowmmu.machine.cpu.registers cimport RegisterPtr
+from shadowmmu.machine.vcpu.delivery_state cimport DeliveryPtr, GatePtr, StackPtr
 
 cdef bint deliver_event(DeliveryPtr d) noexcept nogil
 # What the frame holds.

@@ -7,7 +7,7 @@ how, and no memory has changed. Stores are done only when all have been located.
 
 import cython
 from cython.cimports.libc.stdint import int64_t, uint8_t, uint32_t, uint64_t
-from cython.cimports.shadowmmu.machine.vcpu.delivery_state import (
+from cython.cimports.shadowmmu.machine.cpu.registers import (
     CS,
     DS,
     ES,
@@ -15,18 +15,20 @@ from cython.cimports.shadowmmu.machine.vcpu.delivery_state import (
     GS,
     RSP,
     SS,
+    DescriptorTable,
+    Register,
+    RegisterPtr,
+    Registers,
+)
+from cython.cimports.shadowmmu.machine.vcpu.delivery_state import (
     Bit,
     DeliveryPtr,
     Failure,
     Gate,
     GateKind,
     GatePtr,
-    Register,
-    RegisterPtr,
-    Registers,
     Stack,
     StackPtr,
-    Table,
     Vector,
     raises,
     raises_for,
@@ -151,7 +153,7 @@ def read_descriptor(
     d: DeliveryPtr, selector: uint32_t, vector: uint8_t, found: RegisterPtr, address: cython.pointer(uint64_t)
 ) -> cython.bint:
     """The segment that a selector names, and the linear address of its descriptor; `vector` is raised if there is none."""
-    table: Table = d.before.gdtr
+    table: DescriptorTable = d.before.gdtr
     raw: uint64_t = 0
     if selector & 4:
         table.base = d.before.ldtr.base

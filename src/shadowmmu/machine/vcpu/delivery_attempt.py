@@ -5,22 +5,12 @@ import cython
 from cython.cimports.cpython.bytes import PyBytes_AS_STRING
 from cython.cimports.libc.stdint import uint64_t
 from cython.cimports.libc.string import memcpy
+from cython.cimports.shadowmmu.machine.cpu.registers import segment_of, take_state
 from cython.cimports.shadowmmu.machine.vcpu.delivery import deliver_event
-from cython.cimports.shadowmmu.machine.vcpu.delivery_state import Failure, RegisterPtr, do_stores
+from cython.cimports.shadowmmu.machine.vcpu.delivery_state import Failure, do_stores
 from cython.cimports.shadowmmu.x86.control import Cr4, Rflags
 
 from shadowmmu.machine.memory.linear_memory import GuestFault
-from shadowmmu.machine.seam import Segment
-
-
-def take_segment(into: RegisterPtr, segment: object):
-    into.selector, into.attr, into.limit, into.base = segment
-
-
-def segment_of(register: RegisterPtr, before: object) -> object:
-    """As the state has it, the same object if it is the same."""
-    found: tuple = (register.selector, register.attr, register.limit, register.base)
-    return before if found == before else Segment(*found)
 
 
 def translate_by(owner: cython.p_void, gva: uint64_t, access: uint64_t, place: cython.pointer(uint64_t)) -> cython.bint:
@@ -66,7 +56,7 @@ class Attempt:
 
     def __init__(self, state: object, event: object, memory: object, real: cython.bint, long_mode: cython.bint) -> None:
         self.memory, self.state = memory, state
-        self.take_registers(state)
+        take_state(cython.address(self.d.registers), state)
         self.take_event(event)
         self.d.real, self.d.long_mode = real, long_mode
         self.d.v86 = (self.d.registers.rflags & Rflags.VM) != 0 and not real
@@ -74,20 +64,6 @@ class Attempt:
         self.d.memory.translate, self.d.memory.load, self.d.memory.store = translate_by, load_by, store_by
         self.d.memory.mask = memory.mask
         self.d.memory.canonical_bits = 57 if long_mode and memory.vcpu.cr4 & Cr4.LA57 else 48
-
-    @cython.cfunc
-    def take_registers(self, state: object) -> cython.void:
-        i: cython.int
-        system: object = state.system
-        for i in range(16):
-            self.d.registers.gpr[i] = state.gpr[i]
-        for i in range(6):
-            take_segment(cython.address(self.d.registers.segments[i]), system.segments[i])
-        take_segment(cython.address(self.d.registers.ldtr), system.ldtr)
-        take_segment(cython.address(self.d.registers.tr), system.tr)
-        self.d.registers.gdtr.base, self.d.registers.gdtr.limit = system.gdtr
-        self.d.registers.idtr.base, self.d.registers.idtr.limit = system.idtr
-        self.d.registers.rip, self.d.registers.rflags, self.d.registers.cpl = state.rip, state.rflags, system.cpl
 
     @cython.cfunc
     def take_event(self, event: object) -> cython.void:

@@ -1,14 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from shadowmmu.machine.cpu.registers cimport Register, Registers
 
 cdef enum:
-    ES = 0
-    CS = 1
-    SS = 2
-    DS = 3
-    FS = 4
-    GS = 5
-    RSP = 4
     MOST_STORES = 16           # nine pushes of a frame from virtual-8086 mode, an error code, two descriptors
 
 cdef enum Vector:
@@ -48,23 +43,6 @@ cdef enum Failure:
     RAISES                     # an exception of the guest's: `vector`, `code`
     TASK_GATE                  # to the task of the selector `code`
     MEMORY                     # what is asked for memory knows
-
-cdef struct Register:          # of a segment, with its hidden part
-    uint32_t selector, attr
-    uint64_t limit, base
-ctypedef Register *RegisterPtr
-
-cdef struct Table:
-    uint64_t base
-    int64_t limit
-
-cdef struct Registers:
-    uint64_t gpr[16]
-    uint64_t rip, rflags
-    Register segments[6]
-    Register ldtr, tr
-    Table gdtr, idtr
-    uint8_t cpl
 
 cdef struct Memory:            # as the CPU reaches it; a place is what `translate` gives for a byte of a page
     void *owner

@@ -15,10 +15,11 @@ from shadowmmu.machine.emulator.plain import plain_of
 from shadowmmu.machine.memory.linear_memory import Event, GuestFault, GuestMemory
 from shadowmmu.machine.memory.translations import Translations
 from shadowmmu.machine.seam import MASK32, MASK64, Cpu, ExitKind, Intercepts, State
-from shadowmmu.machine.vcpu.cpuid import Cpuid
-from shadowmmu.machine.vcpu.msr import Msrs
-from shadowmmu.machine.vcpu.nested_state import NestedState
+from shadowmmu.machine.vcpu.cpuid import CR4_OFFERED, Cpuid
+from shadowmmu.machine.vcpu.msr import EFER_OFFERED, PAT_RESET, Msrs
 from shadowmmu.machine.vcpu.pending import Origin, Pending
+from shadowmmu.machine.vcpu.quick_state import Served
+from shadowmmu.machine.vcpu.svm_state import SvmState
 from shadowmmu.machine.vcpu.witness import Witness
 from shadowmmu.x86.control import Cr0, Rflags
 from shadowmmu.x86.pferr import Pferr
@@ -40,6 +41,12 @@ _SERVED: tuple[tuple[ExitKind, Outcome | None], ...] = (
     (ExitKind.PAGE_FAULT, Outcome.INJECT),
     (ExitKind.SOFTWARE_INTERRUPT, None),
     (ExitKind.PAGE_FAULT, Outcome.EMULATE),
+    (ExitKind.SVM, None),
+    (ExitKind.PAGE_FAULT, None),
+    (ExitKind.PAGE_FAULT, Outcome.INJECT),
+    (ExitKind.NESTED_PAGE_FAULT, Outcome.FIXED),
+    (ExitKind.NESTED_PAGE_FAULT, Outcome.SPURIOUS),
+    (ExitKind.NESTED_PAGE_FAULT, Outcome.INJECT),
 )
 """What `quick_state.Served` counts."""
 
@@ -56,8 +63,7 @@ class Processor:
     apic        what comes from outside reaches it through this one; None: nothing does
     quick       serves exits in the CPU's hook; None: nobody does
 
-    While L2 runs, `nested` tells of it. `gif` is L1's global interrupt flag. `pending` is delivered when the exit has been
-    handled.
+    `svm` is what AMD-V keeps. `pending` is delivered when the exit has been handled.
     """
 
     def __init__(
@@ -83,15 +89,16 @@ class Processor:
         self.witness = witness or Witness()
         self.clock = clock or Clock()
         self.apic, self.quick = apic, quick
-        self.msrs = Msrs(vcpu, memory, vcpu.id, cpuid, apic)
-        self.nested: NestedState | None = None
-        self.gif = True
-        self.nmi_masked = self.waits_for_window = False
-        """NMIs wait for an IRET; an interrupt waits until the guest is ready for one."""
+        self.svm = SvmState(vcpu, intercepts, CR4_OFFERED, EFER_OFFERED, 57 if memory.has_la57 else 48, PAT_RESET)
+        self.msrs = Msrs(vcpu, memory, vcpu.id, cpuid, self.svm, apic)
+        self.waits_for_window = False
+        """An interrupt waits until the guest is ready for one."""
         self.unmasked_at: int | None = None
         """RIP of the IRET that ends that, until it is done."""
         self._own_priority = 0
         self.pending: Pending | None = None
+        if quick is not None:
+            quick.know(self.svm)
         self.translations = Translations() if quick is None else quick.translations
         """Of the CPU, as far as it delivers events."""
         self.halted = self.yielded = False
@@ -105,6 +112,29 @@ class Processor:
         self.reflected: Counter[int] = Counter()
         self.injected: Counter[str] = Counter()
         self.emulated = self.unprotected = 0
+
+    @property
+    def nested(self) -> SvmState | None:
+        """Tells of L2, while it runs."""
+        return self.svm if self.svm.runs else None
+
+    @property
+    def gif(self) -> bool:
+        """L1's global interrupt flag."""
+        return self.svm.gif
+
+    @gif.setter
+    def gif(self, value: bool) -> None:
+        self.svm.gif = value
+
+    @property
+    def nmi_masked(self) -> bool:
+        """NMIs wait for an IRET."""
+        return self.svm.nmi_masked
+
+    @nmi_masked.setter
+    def nmi_masked(self, value: bool) -> None:
+        self.svm.nmi_masked = value
 
     def _learn(self, operands: Operands, code: bytes) -> None:
         """So that the next time it can be done in the CPU's hook."""
@@ -136,20 +166,22 @@ class Processor:
         self.clock.advance(TICKS_PER_EXIT)
         self.exits[kind] += 1
 
-    def count_quick(self, served: tuple[int, ...], interrupts: dict[int, int]) -> None:
-        """Exits that were served in the CPU's hook, by what they came to, and the software interrupts of them by vector; the clock counts
-        these by itself."""
-        for vector, number in interrupts.items():
-            self.injected[Event(vector, software=True).name] += number
+    def count_quick(self, quick: "QuickExits") -> int:
+        """Exits that were served in the CPU's hook, since it began; the clock counts these by itself. Returns how many."""
+        served = quick.end()
         for (kind, outcome), number in zip(_SERVED, served, strict=True):
             if number:
                 self.exits[kind] += number
                 if outcome is not None:
                     self.outcomes[outcome] += number
-                if outcome is Outcome.INJECT:
-                    self.injected[NAMES[PF]] += number
-                elif outcome is Outcome.EMULATE:
-                    self.emulated += number
+        self.injected.update({Event(vector, software=True).name: number for vector, number in quick.interrupts().items()})
+        if served[Served.INJECTED]:
+            self.injected[NAMES[PF]] += served[Served.INJECTED]
+        self.emulated += served[Served.EMULATED]
+        self.reflected.update(quick.reflected())
+        if quick.l1_is_lost:
+            self.lose_l1()
+        return sum(served)
 
     def count_fault(self, kind: ExitKind, outcome: Outcome) -> None:
         """A fault in the midst of a delivery: there the CPU would have left the guest, and this one has not."""
@@ -212,6 +244,10 @@ class Processor:
         """It can go on no longer: found by the CPU, or by KVM on the way into the guest."""
         self.shutdown = reason
         self.witness.shuts_down(at_entry)
+
+    def lose_l1(self) -> None:
+        """An L1 that cannot go on behind its L2."""
+        self.stop(f"the CR3 of L1, {self.svm.l1_cr3:#x}, has become illegal while L2 ran", at_entry=True)
 
     # --- events
 

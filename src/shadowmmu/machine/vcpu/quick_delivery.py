@@ -8,18 +8,16 @@ translated code is left to the loop, before anything has changed.
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcmp, memcpy, memset
-from cython.cimports.shadowmmu.engine.arena.spte import is_last, is_present, spte_pfn
 from cython.cimports.shadowmmu.engine.arena.state import Hpa, KvmVcpuPtr, p_u8
-from cython.cimports.shadowmmu.engine.entries.shadow_walk import ShadowWalk, walk_init, walk_next, walk_okay
 from cython.cimports.shadowmmu.engine.face.host_access import frame_memory, is_guest_frame
 from cython.cimports.shadowmmu.machine.cpu.mode_flags import mode_flags
+from cython.cimports.shadowmmu.machine.cpu.registers import CS, RegisterPtr
 from cython.cimports.shadowmmu.machine.memory.translations import TranslationPtr, begin_delivery, is_kept, keep_place, place_for
 from cython.cimports.shadowmmu.machine.vcpu.code_pages import is_marked, mark
 from cython.cimports.shadowmmu.machine.vcpu.delivery import deliver_event
-from cython.cimports.shadowmmu.machine.vcpu.delivery_state import DeliveryPtr, RegisterPtr, do_stores
+from cython.cimports.shadowmmu.machine.vcpu.delivery_state import DeliveryPtr, do_stores
+from cython.cimports.shadowmmu.machine.vcpu.quick_registers import take_registers
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
-    CPL,
-    CS,
     NOTED,
     SEGMENT_BYTES,
     NotedPtr,
@@ -56,15 +54,15 @@ def deliver_interrupt(engine: cython.p_void, quick: QuickPtr, vector: uint8_t, n
 @cython.nogil
 @cython.exceptval(check=False)
 def deliver(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
-    """In protected mode, and not from virtual-8086 mode."""
+    """With shadow paging, in protected mode, and not from virtual-8086 mode."""
     vcpu: KvmVcpuPtr = quick.vcpu
     d: DeliveryPtr = cython.address(quick.delivery)
-    if not quick.delivers or vcpu.requests or vcpu.mmu.root.hpa == Hpa.INVALID_PAGE:
+    if not quick.delivers or vcpu.kvm.tdp or vcpu.requests or vcpu.mmu.root.hpa == Hpa.INVALID_PAGE:
         return False
     begin_delivery(quick.tlb, vcpu)
     if not look(engine, quick) or not vcpu.cr0 & Cr0.PE or quick.flags & Rflags.VM:
         return False
-    take_registers(quick)
+    take_registers(quick, cython.address(d.registers))
     d.memory.owner = quick
     d.memory.translate, d.memory.load, d.memory.store = translate, load, store
     d.memory.mask, d.memory.canonical_bits = quick.wrap, 57 if vcpu.cr4 & Cr4.LA57 else 48
@@ -77,38 +75,6 @@ def deliver(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
 
 
 # --- registers
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def take_segment(quick: QuickPtr, number: cython.int, into: RegisterPtr) -> cython.void:
-    at: p_u8 = quick.segments + SEGMENT_BYTES * number
-    flags: uint32_t = cython.cast(cython.pointer(uint32_t), at + 20)[0]
-    into.selector = cython.cast(cython.pointer(uint32_t), at)[0] & 0xFFFF
-    into.base = cython.cast(cython.pointer(uint64_t), at + 8)[0]
-    into.limit = cython.cast(cython.pointer(uint32_t), at + 16)[0]
-    into.attr = (flags >> 8 & 0xFF) | (flags >> 12 & 0xF00)
-
-
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
-def take_registers(quick: QuickPtr) -> cython.void:
-    d: DeliveryPtr = cython.address(quick.delivery)
-    i: cython.int
-    table: p_u8 = quick.segments + SEGMENT_BYTES * 8
-    memcpy(d.registers.gpr, quick.gpr, 128)
-    for i in range(6):
-        take_segment(quick, i, cython.address(d.registers.segments[i]))
-    take_segment(quick, 6, cython.address(d.registers.ldtr))
-    take_segment(quick, 7, cython.address(d.registers.tr))
-    d.registers.gdtr.base = cython.cast(cython.pointer(uint64_t), table + 8)[0]
-    d.registers.gdtr.limit = cython.cast(cython.pointer(uint32_t), table + 16)[0]
-    table += SEGMENT_BYTES
-    d.registers.idtr.base = cython.cast(cython.pointer(uint64_t), table + 8)[0]
-    d.registers.idtr.limit = cython.cast(cython.pointer(uint32_t), table + 16)[0]
-    d.registers.rip, d.registers.rflags, d.registers.cpl = quick.rip[0], quick.flags, quick.mode[0] & CPL
 
 
 @cython.cfunc
@@ -211,26 +177,18 @@ def note_fault(quick: QuickPtr) -> cython.void:
     quick.faults += 1
 
 
-def note_code(quick: QuickPtr, linear: uint64_t) -> cython.bint:
-    """Mark the page that the shadow tables give for it. False: they give none."""
-    it: ShadowWalk
-    vcpu: KvmVcpuPtr = quick.vcpu
-    walk_init(cython.address(it), vcpu, vcpu.mmu.root.hpa, linear)
-    while walk_okay(cython.address(it)):
-        spte: uint64_t = it.sptep[0]
-        if not is_present(spte):
-            return False
-        if is_last(spte, it.level):
-            size: uint64_t = cython.cast(uint64_t, 0x1000) << 9 * (it.level - 1)
-            mark(quick.code, (spte_pfn(spte) << 12 & ~(size - 1)) | (linear & (size - 1)))
-            return True
-        walk_next(cython.address(it))
-    return False
+def note_code(engine: cython.p_void, quick: QuickPtr, linear: uint64_t) -> cython.void:
+    """Mark the page that it lies in: it has just been fetched."""
+    place: uint64_t = 0
+    if quick.translate(engine, linear, TO_FETCH, cython.address(place)):
+        quick.code.all = True
+    else:
+        mark(quick.code, place)
 
 
 def on_translated(engine: cython.p_void, block: TranslatedPtr, before: TranslatedPtr, data: cython.p_void) -> cython.void:
     """The engine's hook for a block that has been translated: its first and its last byte."""
     quick: QuickPtr = cython.cast(QuickPtr, data)
-    known: cython.bint = note_code(quick, block.pc & quick.wrap) and note_code(quick, (block.pc + max(block.size, 1) - 1) & quick.wrap)
-    if not known and block.pc >> 12 != quick.stub >> 12:
-        quick.code.all = True
+    if block.pc >> 12 != quick.stub >> 12:
+        note_code(engine, quick, block.pc & quick.wrap)
+        note_code(engine, quick, (block.pc + max(block.size, 1) - 1) & quick.wrap)

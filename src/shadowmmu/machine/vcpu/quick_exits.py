@@ -6,39 +6,44 @@ then the entry (`quick_state.go_on`). Where there is more to do, the exit is lef
 found out is kept for the handler, which asks `outcome` and `gva_to_gpa`: nothing is done twice.
 
 A run with quick exits is the same as one without: exits, events, counters and virtual time. So they are off while somebody is
-to see each exit, and where the loop would do more between two: an L2, nested paging, a message from outside that waits. The last
-exit before a limit is left to the loop.
+to see each exit, and where the loop would do more between two: a message from outside waits. The last exit before a limit is left
+to the loop.
 """
 
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t, uintptr_t
 from cython.cimports.libc.string import memcpy
-from cython.cimports.shadowmmu.engine.arena.state import PAGE_SIZE, Hpa, PfRet
+from cython.cimports.shadowmmu.engine.arena.state import Hpa, PfRet
 from cython.cimports.shadowmmu.engine.face.outside import raise_no_root
 from cython.cimports.shadowmmu.engine.face.vcpu import Vcpu
 from cython.cimports.shadowmmu.engine.fault.fault import mmu_page_fault
 from cython.cimports.shadowmmu.machine.emulator.code_places import CodePlaces
 from cython.cimports.shadowmmu.machine.memory.translations import Translations
 from cython.cimports.shadowmmu.machine.vcpu.code_pages import CodePages
+from cython.cimports.shadowmmu.machine.cpu.registers import state_of
+from cython.cimports.shadowmmu.machine.cpu.svm_entry import EntryPtr
 from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import deliver_fault, on_translated
 from cython.cimports.shadowmmu.machine.vcpu.quick_emulation import emulate_store
+from cython.cimports.shadowmmu.machine.vcpu.quick_entry import address_bits, finish, go_on, stop
 from cython.cimports.shadowmmu.machine.vcpu.quick_instructions import serve_instruction
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
-    CS,
     NO_DEADLINE,
     NOTED,
     OUTCOMES,
+    REFLECTED,
     NotedPtr,
     Served,
     Walk,
     came_to,
     context_t,
-    go_on,
+    is_of_rip,
     reg_t,
-    segment_base,
     slow_t,
     stop_t,
+    translate_t,
 )
+from cython.cimports.shadowmmu.machine.vcpu.quick_svm import is_for_l1, is_svm, pass_on, pass_on_fault, serve_svm
+from cython.cimports.shadowmmu.machine.vcpu.svm_state import SvmState, is_wanted
 from cython.cimports.shadowmmu.x86.control import Cr0, Cr4, Rflags
 from cython.cimports.shadowmmu.x86.pferr import Pferr
 
@@ -52,20 +57,28 @@ def on_exit(engine: cython.p_void, number: uint32_t, data: cython.p_void) -> cyt
     """The CPU's hook for all exits: if it returns without a stop, the guest goes on."""
     quick: QuickPtr = cython.cast(QuickPtr, data)
     quick.walked = quick.taken = 0
+    quick.anew = quick.reload = False
     if quick.left and number >= HOOKED and serve(engine, quick, number - HOOKED):
+        go_on(engine, quick)
         count_exit(engine, quick)
+        finish(engine, quick)
     else:
         quick.slow(engine, number, cython.NULL)
 
 
 def serve(engine: cython.p_void, quick: QuickPtr, code: uint32_t) -> cython.bint:
-    """False: the loop goes on with what is left to do. So it does if the CPU has switched tasks by itself, with a CR3 that is not its."""
+    """False: the loop goes on with what is left to do. So it does if the CPU has switched tasks by itself, with a CR3 that is not its;
+    with nested paging CR3 is the guest's own."""
     quick.save(engine, quick.context)
-    if quick.cr3[0] != quick.root:
+    if quick.vcpu.kvm.tdp:
+        quick.vcpu.cr3 = quick.entry.controls.cr3 = quick.cr3[0]
+    elif quick.cr3[0] != quick.entry.controls.cr3:
         return False
-    if code != PAGE_FAULT_EXIT:
-        return serve_instruction(engine, quick, code)
-    return may_be_served(quick, quick.error_code[0]) and serve_fault(engine, quick)
+    if quick.svm.runs and is_for_l1(quick, code):
+        return pass_on(engine, quick, code)
+    if code == PAGE_FAULT_EXIT:
+        return not quick.vcpu.kvm.tdp and may_be_served(quick, quick.error_code[0]) and serve_fault(engine, quick)
+    return serve_svm(engine, quick, code) if is_svm(code) else serve_instruction(engine, quick, code)
 
 
 def may_be_served(quick: QuickPtr, code: uint32_t) -> cython.bint:
@@ -76,12 +89,6 @@ def may_be_served(quick: QuickPtr, code: uint32_t) -> cython.bint:
     return not (quick.vcpu.cr4 & Cr4.SMAP and quick.mode[0] & 3 == 3 and not code & Pferr.USER)
 
 
-def is_of_rip(quick: QuickPtr) -> cython.bint:
-    """The fault is in the page in which the instruction at RIP begins."""
-    linear: uint64_t = segment_base(quick, CS) + quick.rip[0]
-    return ((linear ^ quick.address[0]) & quick.wrap) < PAGE_SIZE
-
-
 def serve_fault(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
     """Have the MMU handle the fault."""
     if quick.vcpu.cr4 & Cr4.SMAP:
@@ -90,17 +97,26 @@ def serve_fault(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
     if result == PfRet.RET_PF_FIXED:
         came_to(quick, Served.FIXED)
         if takes_from_user(quick, quick.error_code[0]):
-            quick.root = Hpa.INVALID_PAGE  # is loaded anew, which drops every translation
+            quick.reload = True  # which drops every translation
     elif result == PfRet.RET_PF_SPURIOUS:
         came_to(quick, Served.SPURIOUS)
-    elif result == PfRet.RET_PF_INJECT and deliver_fault(engine, quick):
-        came_to(quick, Served.INJECTED)
+    elif result == PfRet.RET_PF_INJECT and inject(engine, quick):
+        pass
     elif result == PfRet.RET_PF_EMULATE and emulate_store(engine, quick):
         came_to(quick, Served.EMULATED)
     else:
         quick.result = result
         return False
-    go_on(engine, quick)
+    return True
+
+
+def inject(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
+    """The fault is the guest's, or of an L2 that of L1."""
+    if quick.svm.runs and is_wanted(quick.svm, PAGE_FAULT_EXIT):
+        return pass_on_fault(engine, quick)
+    if not deliver_fault(engine, quick):
+        return False
+    came_to(quick, Served.INJECTED)
     return True
 
 
@@ -125,7 +141,7 @@ def count_exit(engine: cython.p_void, quick: QuickPtr) -> cython.void:
     come_nearer(quick, quick.ticks)
     quick.limit[0] = min(quick.last + quick.slice, quick.turn_end, quick.deadline)
     if quick.limit[0] <= quick.last:
-        quick.stop(engine)
+        stop(engine, quick)
 
 
 def come_nearer(quick: QuickPtr, ticks: uint64_t) -> cython.void:
@@ -139,6 +155,7 @@ def come_nearer(quick: QuickPtr, ticks: uint64_t) -> cython.void:
 class QuickExits:
     """Of the CPU that runs the guest of `vcpu`.
 
+    svm           what AMD-V keeps of it
     code          pages that a CPU of the machine may have translated code from
     places        instructions that have been decoded: whoever decodes one teaches it
     translations  those that the CPU keeps, as far as it delivers events
@@ -168,6 +185,10 @@ class QuickExits:
         quick.mode = cython.cast(cython.pointer(uint8_t), cython.cast(uintptr_t, places.mode))
         quick.segments = cython.cast(cython.pointer(uint8_t), cython.cast(uintptr_t, places.segments))
         quick.cr3 = cython.cast(cython.pointer(uint64_t), cython.cast(uintptr_t, places.cr3))
+        quick.debug = cython.cast(cython.pointer(uint64_t), cython.cast(uintptr_t, places.debug))
+        quick.kernel_gs_base = cython.cast(cython.pointer(uint64_t), cython.cast(uintptr_t, places.kernel_gs_base))
+        quick.entry = cython.cast(EntryPtr, cython.cast(uintptr_t, places.entry))
+        quick.translate = cython.cast(translate_t, cython.cast(uintptr_t, places.translate))
         quick.error_code = cython.cast(cython.pointer(uint32_t), cython.cast(uintptr_t, places.error_code))
         quick.address = cython.cast(cython.pointer(uint64_t), cython.cast(uintptr_t, places.address))
         quick.executed = cython.cast(cython.pointer(uint64_t), cython.cast(uintptr_t, places.executed))
@@ -179,16 +200,22 @@ class QuickExits:
         quick.stop = cython.cast(stop_t, cython.cast(uintptr_t, places.stop))
         quick.slow = cython.cast(slow_t, cython.cast(uintptr_t, places.slow))
 
-    def prepare(self, wrap: uint64_t, root: uint64_t, plain: cython.bint):
-        """For the next run: the bits that a linear address has, the CPU's CR3, and whether it begins without an interrupt shadow."""
-        quick: QuickPtr = cython.address(self.quick)
-        quick.wrap, quick.root, quick.plain = wrap, root, plain
-        quick.cr0, quick.cr4, quick.efer = self.vcpu.vcpu.cr0, self.vcpu.vcpu.cr4, self.vcpu.vcpu.efer
+    def know(self, svm: SvmState):
+        """What AMD-V keeps of the vCPU: before the first run."""
+        self.svm = svm
+        self.quick.svm = cython.address(svm.svm)
 
-    @property
-    def root(self):
-        """The CPU's CR3 now."""
-        return self.quick.root
+    def prepare(self, plain: cython.bint):
+        """For the next run: whether it begins without an interrupt shadow."""
+        self.quick.plain = plain
+        self.quick.wrap = address_bits(cython.address(self.quick.entry.controls))
+
+    def take_state(self):
+        """With what the guest is to be entered, if that was left to the next run."""
+        if not self.quick.to_enter:
+            return None
+        self.quick.to_enter = False
+        return state_of(cython.address(self.quick.registers))
 
     def begin(self, left: uint64_t, slice: uint64_t, turn_end: uint64_t, deadline: uint64_t, ticks: uint64_t, exits: uint64_t):
         """Serve up to `left` exits. The CPU stops when it has executed `slice` instructions since the last one, at `turn_end`, and
@@ -197,6 +224,7 @@ class QuickExits:
         quick.left, quick.slice, quick.turn_end, quick.deadline, quick.ticks = left, slice, turn_end, deadline, ticks
         memcpy(self.told, quick.outcomes, cython.sizeof(self.told))
         memcpy(self.told_interrupts, quick.interrupts, cython.sizeof(self.told_interrupts))
+        memcpy(self.told_reflected, quick.reflected, cython.sizeof(self.told_reflected))
         quick.first = exits - quick.served
 
     def spend(self, ticks: uint64_t):
@@ -217,6 +245,17 @@ class QuickExits:
         now: cython.pointer(uint64_t) = self.quick.interrupts
         told: cython.pointer(uint64_t) = self.told_interrupts
         return {vector: now[vector] - told[vector] for vector in range(256) if now[vector] != told[vector]}
+
+    def reflected(self):
+        """Exits of L2 that L1 has had since `begin`, by exit code."""
+        now: cython.pointer(uint64_t) = self.quick.reflected
+        told: cython.pointer(uint64_t) = self.told_reflected
+        return {(0x400 if i == 0x100 else i): now[i] - told[i] for i in range(REFLECTED) if now[i] != told[i]}
+
+    @property
+    def l1_is_lost(self):
+        """Its CR3 has become illegal while L2 ran."""
+        return bool(self.quick.l1_is_lost)
 
     def faults(self):
         """The last page faults that were given to the guest: (exits before, error code, address, RIP, base, CPL, bits)."""

@@ -9,7 +9,7 @@ from cython.cimports.shadowmmu.engine.cpu.registers import set_cr3
 from cython.cimports.shadowmmu.engine.fault.invlpg import kvm_invlpg
 from cython.cimports.shadowmmu.machine.emulator.code_places import Doing, PlacePtr, operand_address, operand_value, set_register
 from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import deliver_interrupt
-from cython.cimports.shadowmmu.machine.vcpu.quick_state import Served, came_to, complete, go_on, instruction_at_rip, look, segment_base
+from cython.cimports.shadowmmu.machine.vcpu.quick_state import Served, came_to, complete, instruction_at_rip, look, segment_base
 from cython.cimports.shadowmmu.x86.control import Cr4, Efer
 
 
@@ -26,7 +26,6 @@ def serve_instruction(engine: cython.p_void, quick: QuickPtr, code: uint32_t) ->
     if not do(quick, place, code & 0xF):
         return False
     complete(engine, quick, place)
-    go_on(engine, quick)
     return True
 
 
@@ -48,10 +47,10 @@ def doing_of(code: uint32_t) -> Doing:
 @cython.nogil
 @cython.exceptval(check=False)
 def interrupt(engine: cython.p_void, quick: QuickPtr, place: PlacePtr) -> cython.bint:
-    if not deliver_interrupt(engine, quick, place.number, quick.rip[0] + place.length):
+    """Of an L2 it is left to the loop: L1 may want it, by what it is."""
+    if quick.svm.runs or not deliver_interrupt(engine, quick, place.number, quick.rip[0] + place.length):
         return False
     came_to(quick, Served.INTERRUPT)
-    go_on(engine, quick)
     return True
 
 

@@ -2,18 +2,19 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from shadowmmu.engine.arena.state cimport GuestException, KvmVcpu
+from shadowmmu.machine.cpu.registers cimport Registers
+from shadowmmu.machine.cpu.svm_entry cimport EntryPtr
 from shadowmmu.machine.emulator.code_places cimport PlacePtr, PlacesPtr
 from shadowmmu.machine.memory.translations cimport TlbPtr
 from shadowmmu.machine.vcpu.code_pages cimport MarksPtr
 from shadowmmu.machine.vcpu.delivery_state cimport Delivery
+from shadowmmu.machine.vcpu.svm_state cimport SvmPtr
 
 cdef extern from *:
     const uint64_t NO_DEADLINE "UINT64_MAX"
 
 cdef enum:
     SEGMENT_BYTES = 24         # of one in the context: u32 selector, u64 base at 8, u32 limit, u32 flags
-    CS = 1
-    FS = 4
     FLAG_LONG = 1 << 21        # of a segment's flags, the second word of its descriptor
     FLAG_BIG = 1 << 22
     CPL = 3                    # of the mode flags
@@ -22,7 +23,8 @@ cdef enum:
     NOTED = 8
 
 cdef enum:
-    OUTCOMES = 8
+    OUTCOMES = 14
+    REFLECTED = 0x101          # exit codes of which those below 100h count one by one, and the nested page fault
 
 cpdef enum Served:             # what the exits that were served came to
     FIXED = 0
@@ -32,8 +34,15 @@ cpdef enum Served:             # what the exits that were served came to
     INVLPG = 4
     INJECTED = 5
     INTERRUPT = 6
-    EMULATED = 7               # the last of OUTCOMES
+    EMULATED = 7
+    SVM = 8                    # VMRUN and its like
+    OWN_FAULT = 9              # #PF of L2's own tables, which L1 takes
+    FAULT_FOR_L1 = 10          # the same with shadow paging
+    NESTED_FIXED = 11          # nested page faults
+    NESTED_SPURIOUS = 12
+    NESTED_FOR_L1 = 13         # the last of OUTCOMES
 
+ctypedef int (*translate_t)(void *engine, uint64_t address, int access, uint64_t *place) noexcept nogil
 ctypedef int (*context_t)(void *engine, void *context) noexcept nogil
 ctypedef int (*reg_t)(void *engine, int register, void *value) noexcept nogil
 ctypedef int (*stop_t)(void *engine) noexcept nogil
@@ -55,6 +64,7 @@ cdef struct Quick:
     PlacesPtr places
     TlbPtr tlb
     MarksPtr code
+    SvmPtr svm
     void *tables               # memory.cpu_walk.ShadowTables
     bint delivers              # the back end knows what CS and SS make of the mode flags
     # Where the CPU back end has things: seam.Places.
@@ -66,19 +76,22 @@ cdef struct Quick:
     uint8_t *mode
     uint8_t *segments
     uint64_t *cr3
+    uint64_t *debug            # DR6, DR7
+    uint64_t *kernel_gs_base
+    EntryPtr entry             # what the guest runs with, or is to be entered with
     uint32_t *error_code
     uint64_t *address          # EXITINFO2
     uint64_t *executed         # instructions so far
     uint64_t *limit            # the CPU stops when so many have been executed
     reg_t reg_read, reg_write
     int flags_register, root_register
+    translate_t translate      # where code that has just been fetched lies
     uint64_t stub              # address of code that is not the guest's, nor is its page
     stop_t stop
     slow_t slow                # the hook of all other exits
     # Of this run.
     uint64_t wrap              # addresses have so many bits
-    uint64_t cr0, cr4, efer    # the guest's, with which the CPU was entered
-    uint64_t root              # the CPU's CR3
+    bint to_enter              # the next run is to enter the guest with `registers`
     bint plain                 # no interrupt shadow was loaded
     uint64_t left              # exits that may be served here
     uint64_t slice, turn_end, deadline
@@ -86,6 +99,9 @@ cdef struct Quick:
     uint64_t last              # instructions that were executed at the last exit served here
     # Of this exit.
     uint64_t flags             # EFLAGS
+    bint reload                # CR3 is to be loaded, though it is the same
+    bint anew                  # the guest is to be entered anew, with these
+    Registers registers
     int walked, taken          # walks that were done, and those that the handlers have been told
     Walk walks[WALKS_KEPT]
     Delivery delivery
@@ -97,6 +113,8 @@ cdef struct Quick:
     Noted noted[NOTED]
     uint64_t interrupts[256]   # by vector
     uint64_t outcomes[OUTCOMES]
+    uint64_t reflected[REFLECTED] # exits of L2 that L1 has had, by exit code
+    bint l1_is_lost
     int entered                # what the entry behind an exit came to, if the guest cannot go on
 
 ctypedef Quick *QuickPtr
@@ -107,5 +125,6 @@ cdef uint8_t bits_of_code(QuickPtr quick) noexcept nogil
 cdef uint64_t segment_base(QuickPtr quick, int segment) noexcept nogil
 cdef uint64_t walk(QuickPtr quick, uint64_t gva, uint64_t access) noexcept nogil
 cdef PlacePtr instruction_at_rip(QuickPtr quick, uint8_t doing) noexcept nogil
+cdef bint is_of_rip(QuickPtr quick) noexcept nogil
+cdef uint64_t next_rip(QuickPtr quick, PlacePtr place) noexcept nogil
 cdef void complete(void *engine, QuickPtr quick, PlacePtr place) noexcept nogil
-cdef void go_on(void *engine, QuickPtr quick) noexcept nogil

@@ -10,11 +10,10 @@ import cython
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memcmp
 from cython.cimports.shadowmmu.engine.arena.state import PAGE_SIZE, Hpa, KvmVcpuPtr
-from cython.cimports.shadowmmu.engine.cpu.requests import prepare_entry
 from cython.cimports.shadowmmu.engine.guest.walker import gva_to_gpa
 from cython.cimports.shadowmmu.engine.memory.guest_memory import read_guest
+from cython.cimports.shadowmmu.machine.cpu.registers import CS, FS
 from cython.cimports.shadowmmu.machine.emulator.code_places import LONGEST, PlacePtr, holds, place_at
-from cython.cimports.shadowmmu.machine.memory.translations import drop_all
 from cython.cimports.shadowmmu.x86.control import Efer, Rflags
 from cython.cimports.shadowmmu.x86.pferr import Pferr
 
@@ -50,6 +49,12 @@ def segment_base(quick: QuickPtr, segment: cython.int) -> uint64_t:
     return cython.cast(cython.pointer(uint64_t), quick.segments + SEGMENT_BYTES * segment + 8)[0]
 
 
+def is_of_rip(quick: QuickPtr) -> cython.bint:
+    """The fault is in the page in which the instruction at RIP begins."""
+    linear: uint64_t = segment_base(quick, CS) + quick.rip[0]
+    return ((linear ^ quick.address[0]) & quick.wrap) < PAGE_SIZE
+
+
 def walk(quick: QuickPtr, gva: uint64_t, access: uint64_t) -> uint64_t:
     """`Vcpu.gva_to_gpa`."""
     vcpu: KvmVcpuPtr = quick.vcpu
@@ -81,11 +86,15 @@ def instruction_at_rip(quick: QuickPtr, doing: uint8_t) -> PlacePtr:
     return cython.NULL if memcmp(code, place.code, place.length) else place
 
 
+def next_rip(quick: QuickPtr, place: PlacePtr) -> uint64_t:
+    """Behind the instruction at RIP."""
+    rip: uint64_t = quick.rip[0] + place.length
+    return rip if place.mode == 64 else cython.cast(uint32_t, rip)
+
+
 def complete(engine: cython.p_void, quick: QuickPtr, place: PlacePtr) -> cython.void:
     """`Processor.advance`: the instruction is done."""
-    quick.rip[0] = quick.rip[0] + place.length
-    if place.mode != 64:
-        quick.rip[0] = cython.cast(uint32_t, quick.rip[0])
+    quick.rip[0] = next_rip(quick, place)
     quick.restore(engine, quick.context)
     if quick.flags & Rflags.RF:
         quick.flags &= ~cython.cast(uint64_t, Rflags.RF)
@@ -96,22 +105,3 @@ def came_to(quick: QuickPtr, outcome: cython.int) -> cython.void:
     """An exit is served, and `Served` tells how."""
     quick.served += 1
     quick.outcomes[outcome] += 1
-
-
-def go_on(engine: cython.p_void, quick: QuickPtr) -> cython.void:
-    """The entry (`loop.entry`). The CPU stops if it takes other control registers than CR3, or cannot be entered: the loop does that."""
-    vcpu: KvmVcpuPtr = quick.vcpu
-    if vcpu.cr0 != quick.cr0 or vcpu.cr4 != quick.cr4 or vcpu.efer != quick.efer:
-        quick.stop(engine)
-        return
-    quick.entered = prepare_entry(vcpu)
-    if quick.entered:
-        quick.stop(engine)
-        return
-    flush: cython.bint = vcpu.flush_hw_all or vcpu.flush_gva_count
-    if flush:
-        vcpu.flush_hw_all, vcpu.flush_gva_count = False, 0
-        drop_all(quick.tlb)
-    if flush or vcpu.mmu.root.hpa != quick.root:
-        quick.root = vcpu.mmu.root.hpa  # a load of CR3 drops every translation
-        quick.reg_write(engine, quick.root_register, cython.address(quick.root))

@@ -10,3 +10,9 @@ class Served(IntFlag):
     INJECTED = 5
     INTERRUPT = 6
     EMULATED = 7
+    SVM = 8
+    OWN_FAULT = 9
+    FAULT_FOR_L1 = 10
+    NESTED_FIXED = 11
+    NESTED_SPURIOUS = 12
+    NESTED_FOR_L1 = 13

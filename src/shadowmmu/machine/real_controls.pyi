@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: GPL-2.0-only
+from shadowmmu.engine.face.vcpu import Vcpu
+from shadowmmu.machine.seam import Controls
+
+def real_controls(vcpu: Vcpu) -> Controls: ...
+def on_shadow_tables(vcpu: Vcpu) -> tuple[int, int, int]: ...

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Byte offsets in AMD-V's control block. Source: APM vol. 2 appendix B.
+
+cpdef enum Vmcb:
+    CR_READ_INTERCEPTS = 0x000 # u16, one bit a register; so the next three
+    CR_WRITE_INTERCEPTS = 0x002
+    DR_READ_INTERCEPTS = 0x004
+    DR_WRITE_INTERCEPTS = 0x006
+    EXCEPTION_INTERCEPTS = 0x008 # u32, one bit a vector
+    INTERCEPTS_1 = 0x00C       # u32, `Intercept1`
+    INTERCEPTS_2 = 0x010       # u32, `Intercept2`
+    IOPM_BASE = 0x040
+    MSRPM_BASE = 0x048
+    TSC_OFFSET = 0x050
+    GUEST_ASID = 0x058         # u32
+    TLB_CONTROL = 0x05C        # u8, `TlbControl`
+    V_INTR = 0x060             # u64, `VIntr`
+    INTERRUPT_SHADOW = 0x068   # bit 0
+    EXIT_CODE = 0x070
+    EXIT_INFO_1 = 0x078
+    EXIT_INFO_2 = 0x080
+    EXIT_INT_INFO = 0x088      # the event whose delivery the exit interrupted, `EventInj`
+    NESTED_PAGING = 0x090      # bit 0: on
+    EVENT_INJ = 0x0A8          # an event to deliver at entry, `EventInj`
+    N_CR3 = 0x0B0
+    ES = 0x400                 # segments: u16 selector, u16 attributes, u32 limit, u64 base
+    CS = 0x410
+    SS = 0x420
+    DS = 0x430
+    FS = 0x440
+    GS = 0x450
+    GDTR = 0x460
+    LDTR = 0x470
+    IDTR = 0x480
+    TR = 0x490
+    CPL = 0x4CB                # u8
+    EFER = 0x4D0
+    CR4 = 0x548
+    CR3 = 0x550
+    CR0 = 0x558
+    DR7 = 0x560
+    DR6 = 0x568
+    RFLAGS = 0x570
+    RIP = 0x578
+    RSP = 0x5D8
+    RAX = 0x5F8
+    STAR = 0x600
+    LSTAR = 0x608
+    CSTAR = 0x610
+    SFMASK = 0x618
+    KERNEL_GS_BASE = 0x620
+    SYSENTER_CS = 0x628
+    SYSENTER_ESP = 0x630
+    SYSENTER_EIP = 0x638
+    CR2 = 0x640
+    G_PAT = 0x668
