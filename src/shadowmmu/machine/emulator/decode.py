@@ -250,8 +250,12 @@ class Operands:
             effective += self.register(used.base)
         if RegisterExt.is_gpr(used.index):
             effective += self.register(used.index) * used.scale
-        effective &= (1 << _ADDRESS_BITS.get(used.address_size, self.mode)) - 1
+        effective &= (1 << 8 * self.used_address_size(used)) - 1
         return (self.segment_base(_SEGMENTS[used.segment]) + effective) & self.mask
+
+    def used_address_size(self, used: UsedMemory) -> int:
+        """Bytes of its effective address."""
+        return _ADDRESS_BITS.get(used.address_size, self.mode) // 8
 
     def _effective(self) -> int:
         instruction = self.instruction

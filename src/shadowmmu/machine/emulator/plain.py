@@ -3,7 +3,7 @@
 
 from typing import NamedTuple
 
-from iced_x86 import Code, Instruction, Mnemonic, OpKind, Register, RegisterExt
+from iced_x86 import Code, Instruction, InstructionInfoFactory, MemorySizeExt, Mnemonic, OpKind, Register, RegisterExt, UsedMemory
 
 from shadowmmu.machine.emulator.code_places import Doing
 from shadowmmu.machine.emulator.decode import Operands
@@ -12,8 +12,20 @@ from shadowmmu.x86.vectors import BP, OF
 from shadowmmu.x86.vmcb import SvmExit
 
 
+class Address(NamedTuple):
+    """Of memory: fields as in `code_places.Address`."""
+
+    base: int = -1
+    scaled: int = -1
+    scale: int = 1
+    segment: int = 0
+    displacement: int = 0
+    mask: int = 0
+    size: int = 0
+
+
 class Plain(NamedTuple):
-    """Fields as in `code_places.Place`; `scaled` is the index of an address."""
+    """Fields as in `code_places.Place`."""
 
     doing: Doing
     number: int = 0
@@ -21,12 +33,8 @@ class Plain(NamedTuple):
     register: int = -1
     high: bool = False
     value: int = 0
-    base: int = -1
-    scaled: int = -1
-    scale: int = 1
-    segment: int = 0
-    displacement: int = 0
-    mask: int = 0
+    memory: Address = Address()
+    touched: tuple[Address, ...] = ()
 
 
 _HIGH_BYTES = frozenset((Register.AH, Register.CH, Register.DH, Register.BH))
@@ -44,8 +52,25 @@ SVM_ADDRESS_SIZES: dict[int, int] = {
 _VECTORS = {Mnemonic.INT3: BP, Mnemonic.INTO: OF}
 
 
-def plain_of(operands: Operands) -> Plain | None:
-    """None: it is none that compiled code does."""
+def plain_of(operands: Operands) -> Plain:
+    """UNKNOWN: it is none that compiled code does."""
+    touched = tuple(_touched(operands, used) for used in InstructionInfoFactory().info(operands.instruction).used_memory())
+    return _plain(operands)._replace(touched=touched)
+
+
+def _touched(operands: Operands, used: UsedMemory) -> Address:
+    return _address(
+        operands,
+        used.base,
+        used.index,
+        scale=used.scale,
+        segment=used.segment,
+        displacement=used.displacement,
+        bits=8 * operands.used_address_size(used),
+    )._replace(size=MemorySizeExt.size(used.memory_size))
+
+
+def _plain(operands: Operands) -> Plain:
     instruction = operands.instruction
     if instruction.code in _READS:
         return _with_register(Plain(Doing.READ_CR, RegisterExt.number(instruction.op_register(1))), instruction, 0)
@@ -55,18 +80,19 @@ def plain_of(operands: Operands) -> Plain | None:
         vector = _VECTORS.get(instruction.mnemonic)
         return Plain(Doing.INTERRUPT, instruction.immediate8 if vector is None else vector)
     if instruction.mnemonic in _SVM:
-        return Plain(Doing.SVM, int(_SVM[instruction.mnemonic]), mask=(1 << 8 * SVM_ADDRESS_SIZES.get(instruction.code, 0)) - 1)
+        return Plain(Doing.SVM, int(_SVM[instruction.mnemonic]), value=(1 << 8 * SVM_ADDRESS_SIZES.get(instruction.code, 0)) - 1)
     if instruction.code == Code.INVLPG_M:
         return _with_address(Plain(Doing.INVLPG), operands)
-    return _store(operands) if instruction.mnemonic == Mnemonic.MOV and instruction.op_kind(0) == OpKind.MEMORY else None
+    is_store = instruction.mnemonic == Mnemonic.MOV and instruction.op_kind(0) == OpKind.MEMORY
+    return _store(operands) if is_store else Plain(Doing.UNKNOWN)
 
 
-def _store(operands: Operands) -> Plain | None:
+def _store(operands: Operands) -> Plain:
     instruction, size = operands.instruction, operands.size(0)
     plain = _with_address(Plain(Doing.STORE, size=size), operands)
     if instruction.op_kind(1) != OpKind.REGISTER:
         return plain._replace(value=operands.value(1) & (1 << 8 * size) - 1)
-    return _with_register(plain, instruction, 1) if operands.is_general(1) else None
+    return _with_register(plain, instruction, 1) if operands.is_general(1) else Plain(Doing.UNKNOWN)
 
 
 def _with_register(plain: Plain, instruction: Instruction, operand: int) -> Plain:
@@ -77,15 +103,20 @@ def _with_register(plain: Plain, instruction: Instruction, operand: int) -> Plai
 
 def _with_address(plain: Plain, operands: Operands) -> Plain:
     instruction = operands.instruction
-    base, scaled = (
-        int(RegisterExt.number(RegisterExt.full_register(register))) if RegisterExt.is_gpr(register) else -1
-        for register in (instruction.memory_base, instruction.memory_index)
-    )
     return plain._replace(
-        base=base,
-        scaled=scaled,
-        scale=instruction.memory_index_scale,
-        segment=operands.segment(instruction.memory_segment),
-        displacement=int(instruction.memory_displacement) & MASK64,  # of a RIP-relative operand: already the target
-        mask=(1 << 8 * operands.address_size()) - 1,
+        memory=_address(
+            operands,
+            instruction.memory_base,
+            instruction.memory_index,
+            scale=instruction.memory_index_scale,
+            segment=instruction.memory_segment,
+            displacement=instruction.memory_displacement,
+            bits=8 * operands.address_size(),
+        )
     )
+
+
+def _address(operands: Operands, base: int, index: int, *, scale: int, segment: int, displacement: int, bits: int) -> Address:
+    """The displacement of an operand that is relative to RIP is already the target."""
+    numbers = (int(RegisterExt.number(RegisterExt.full_register(one))) if RegisterExt.is_gpr(one) else -1 for one in (base, index))
+    return Address(*numbers, scale, operands.segment(segment), int(displacement) & MASK64, (1 << bits) - 1)

@@ -1,22 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What the machine does at each exit. A handler raises GuestFault for an exception of the instruction that exited."""
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 
-from iced_x86 import Code, Mnemonic
+from iced_x86 import Code, Instruction, InstructionInfoFactory, MemorySizeExt, Mnemonic
 
 from shadowmmu.engine.face.types import Outcome
 from shadowmmu.machine.emulator.decode import Operands
 from shadowmmu.machine.exits.control_registers import read_control, write_control
 from shadowmmu.machine.exits.emulated_access import emulate
 from shadowmmu.machine.exits.exceptions import exception
-from shadowmmu.machine.exits.fault_cause import write_fault_cause
 from shadowmmu.machine.exits.hypercall import hypercall
 from shadowmmu.machine.exits.task_switch import finish_task_switch
-from shadowmmu.machine.memory.guest_tables import GUEST_FINAL, reported_fault
+from shadowmmu.machine.memory.fault_cause import cause_by_tables, write_fault_cause
+from shadowmmu.machine.memory.guest_tables import GUEST_FINAL, GUEST_PAGE, reported_fault
 from shadowmmu.machine.memory.linear_memory import Event, GuestFault, NestedFault, NoMemory
-from shadowmmu.machine.seam import MASK32, Exit, ExitKind, Reg, Seg, Segment
+from shadowmmu.machine.seam import MASK32, Exit, ExitKind, Reg, Seg, Segment, State
 from shadowmmu.machine.svm.instructions import svm_instruction
 from shadowmmu.machine.svm.reflect import shut_down
 from shadowmmu.machine.svm.world_switch import recalc_intercepts, take_interrupt
@@ -57,7 +56,8 @@ def _page_fault(p: Processor, exit_: Exit) -> None:
 def _nested_page_fault(p: Processor, exit_: Exit) -> None:
     """The engine mends it, or the instruction is emulated, or L2 met L1's nested tables."""
     cause = _fault_cause(p, exit_)
-    outcome = p.vcpu.page_fault(exit_.gva, exit_.error_code | cause)
+    look = p.vcpu.page_fault if p.quick is None else p.quick.outcome
+    outcome = look(exit_.gva, exit_.error_code | cause)
     p.outcomes[outcome] += 1
     if outcome is Outcome.INJECT:
         raise NestedFault(exit_.gva, reported_fault(p.vcpu).error_code | cause, reported=True)
@@ -70,10 +70,28 @@ def _fault_cause(p: Processor, exit_: Exit) -> int:
     if not exit_.error_code & _WRITE:
         return GUEST_FINAL
     state = p.capture()
-    instruction = None
-    with suppress(GuestFault, NestedFault, NoMemory):
+    try:
         instruction = p.fetcher.decode(state)
-    return write_fault_cause(p.vcpu, state, instruction, exit_.gva)
+    except (GuestFault, NestedFault, NoMemory):
+        return GUEST_FINAL if not p.vcpu.cr0 & Cr0.PG else GUEST_PAGE  # a walk for the code itself
+    cause = write_fault_cause(p.vcpu, _touched(p, state, instruction), exit_.gva)
+    if cause is None:
+        system = state.system
+        tables = ((table.base, table.limit) for table in (system.gdtr, system.idtr, system.ldtr, system.tr))
+        cause = cause_by_tables(p.vcpu, tables, exit_.gva)
+    return cause
+
+
+def _touched(p: Processor, state: State, instruction: Instruction) -> Iterator[int]:
+    """First and last linear address of the instruction and of each of its memory operands."""
+    operands = Operands(instruction, state, p.vcpu.efer)
+    code = state.rip if operands.mode == 64 else state.cs.base + state.rip
+    yield code & operands.mask
+    yield code + instruction.len - 1 & operands.mask
+    for used in InstructionInfoFactory().info(instruction).used_memory():
+        first = operands.used_address(used)
+        yield first
+        yield first + max(MemorySizeExt.size(used.memory_size), 1) - 1 & operands.mask
 
 
 def _software_interrupt(p: Processor, _exit: Exit) -> None:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from iced_x86 import Code, Decoder, FlowControl, Mnemonic
 
 from shadowmmu.machine.emulator.decode import Fetcher, bitness
+from shadowmmu.machine.memory.fault_cause import is_on_path
 from shadowmmu.machine.memory.guest_tables import l1_physical, path_of, read_physical
 from shadowmmu.machine.memory.linear_memory import PAGE_SIZE, GuestFault, NestedFault, NoMemory
 from shadowmmu.machine.seam import Cpu, Exit, ExitKind, State
@@ -83,7 +84,7 @@ def _is_of(fetcher: Fetcher, page: int, exit_: Exit) -> bool:
         return bool(exit_.error_code & _FETCH) and exit_.gva & -PAGE_SIZE == page
     if exit_.error_code & _FETCH:
         return exit_.gva % PAGE_SIZE == 0
-    return exit_.gva in path_of(fetcher.memory.vcpu, page).entries
+    return is_on_path(fetcher.memory.vcpu, page, exit_.gva)
 
 
 def _instruction_in_need(fetcher: Fetcher, state: State, exit_: Exit) -> int | None:

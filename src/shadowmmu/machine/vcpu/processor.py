@@ -138,9 +138,10 @@ class Processor:
 
     def _learn(self, operands: Operands, code: bytes) -> None:
         """So that the next time it can be done in the CPU's hook."""
-        plain = plain_of(operands)
-        if plain is not None and self.quick is not None:
-            self.quick.places.learn(operands.mode, operands.instruction.ip, code, plain)
+        assert self.quick is not None
+        places, mode, rip = self.quick.places, operands.mode, operands.instruction.ip
+        if not places.knows(mode, rip, code):
+            places.learn(mode, rip, code, plain_of(operands))
 
     @property
     def tsc(self) -> int:

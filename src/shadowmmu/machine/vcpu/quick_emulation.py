@@ -7,7 +7,7 @@ from cython.cimports.shadowmmu.engine.arena.state import PAGE_SHIFT, PAGE_SIZE, 
 from cython.cimports.shadowmmu.engine.fault.retry import begin_emulation, retry_instruction
 from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot, host_mapping
 from cython.cimports.shadowmmu.engine.pages.tracking import write_emulated
-from cython.cimports.shadowmmu.machine.emulator.code_places import Doing, PlacePtr, operand_address, operand_value
+from cython.cimports.shadowmmu.machine.emulator.code_places import Doing, PlacePtr, address_of, operand_value
 from cython.cimports.shadowmmu.machine.vcpu.code_pages import is_marked
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import CPL, complete, instruction_at_rip, look, segment_base, walk
 from cython.cimports.shadowmmu.x86.pferr import Pferr
@@ -24,7 +24,7 @@ def emulate_store(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
     place: PlacePtr = instruction_at_rip(quick, Doing.STORE)
     if place == cython.NULL:
         return False
-    gva: uint64_t = operand_address(place, quick.gpr, segment_base(quick, place.segment)) & quick.wrap
+    gva: uint64_t = address_of(cython.address(place.memory), quick.gpr, segment_base(quick, place.memory.segment)) & quick.wrap
     if (gva & (PAGE_SIZE - 1)) + place.size > PAGE_SIZE or retry_instruction(vcpu, True):
         return False
     gpa: uint64_t = walk(quick, gva, Pferr.WRITE | (Pferr.USER if user else 0))

@@ -26,6 +26,7 @@ from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import deliver_fault,
 from cython.cimports.shadowmmu.machine.vcpu.quick_emulation import emulate_store
 from cython.cimports.shadowmmu.machine.vcpu.quick_entry import address_bits, finish, go_on, stop
 from cython.cimports.shadowmmu.machine.vcpu.quick_instructions import serve_instruction
+from cython.cimports.shadowmmu.machine.vcpu.quick_nested import NESTED_FAULT_EXIT, serve_nested_fault
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
     NO_DEADLINE,
     NOTED,
@@ -78,6 +79,8 @@ def serve(engine: cython.p_void, quick: QuickPtr, code: uint32_t) -> cython.bint
         return pass_on(engine, quick, code)
     if code == PAGE_FAULT_EXIT:
         return not quick.vcpu.kvm.tdp and may_be_served(quick, quick.error_code[0]) and serve_fault(engine, quick)
+    if code == NESTED_FAULT_EXIT:
+        return serve_nested_fault(engine, quick)
     return serve_svm(engine, quick, code) if is_svm(code) else serve_instruction(engine, quick, code)
 
 
@@ -171,6 +174,7 @@ class QuickExits:
         self.quick.places = cython.address(self.places.places)
         self.quick.tlb = cython.address(self.translations.tlb)
         self.quick.code = cython.address(code.marks)
+        self.quick.owner = cython.cast(cython.p_void, vcpu)
         self.quick.tables = cython.cast(cython.p_void, self.tables)
         self.quick.result = NOT_SERVED
 

@@ -7,7 +7,7 @@ from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.shadowmmu.engine.arena.state import KvmVcpuPtr
 from cython.cimports.shadowmmu.engine.cpu.registers import set_cr3
 from cython.cimports.shadowmmu.engine.fault.invlpg import kvm_invlpg
-from cython.cimports.shadowmmu.machine.emulator.code_places import Doing, PlacePtr, operand_address, operand_value, set_register
+from cython.cimports.shadowmmu.machine.emulator.code_places import Doing, PlacePtr, address_of, operand_value, set_register
 from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import deliver_interrupt
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import Served, came_to, complete, instruction_at_rip, look, segment_base
 from cython.cimports.shadowmmu.x86.control import Cr4, Efer
@@ -99,7 +99,7 @@ def write_cr(quick: QuickPtr, place: PlacePtr) -> cython.bint:
 @cython.exceptval(check=False)
 def invlpg(quick: QuickPtr, place: PlacePtr) -> cython.bint:
     vcpu: KvmVcpuPtr = quick.vcpu
-    gva: uint64_t = operand_address(place, quick.gpr, segment_base(quick, place.segment)) & quick.wrap
+    gva: uint64_t = address_of(cython.address(place.memory), quick.gpr, segment_base(quick, place.memory.segment)) & quick.wrap
     if not vcpu.efer & Efer.LMA or is_canonical(gva, 57 if vcpu.cr4 & Cr4.LA57 else 48):
         kvm_invlpg(vcpu, gva)
     came_to(quick, Served.INVLPG)

@@ -65,6 +65,7 @@ cdef struct Quick:
     TlbPtr tlb
     MarksPtr code
     SvmPtr svm
+    void *owner                # the engine's Vcpu
     void *tables               # memory.cpu_walk.ShadowTables
     bint delivers              # the back end knows what CS and SS make of the mode flags
     # Where the CPU back end has things: seam.Places.
@@ -125,6 +126,8 @@ cdef uint8_t bits_of_code(QuickPtr quick) noexcept nogil
 cdef uint64_t segment_base(QuickPtr quick, int segment) noexcept nogil
 cdef uint64_t walk(QuickPtr quick, uint64_t gva, uint64_t access) noexcept nogil
 cdef PlacePtr instruction_at_rip(QuickPtr quick, uint8_t doing) noexcept nogil
+cdef PlacePtr known_at_rip(QuickPtr quick) noexcept nogil
+cdef bint is_there(QuickPtr quick, PlacePtr place) noexcept nogil
 cdef bint is_of_rip(QuickPtr quick) noexcept nogil
 cdef uint64_t next_rip(QuickPtr quick, PlacePtr place) noexcept nogil
 cdef void complete(void *engine, QuickPtr quick, PlacePtr place) noexcept nogil

@@ -68,22 +68,31 @@ def walk(quick: QuickPtr, gva: uint64_t, access: uint64_t) -> uint64_t:
 
 
 def instruction_at_rip(quick: QuickPtr, doing: uint8_t) -> PlacePtr:
-    """What has been decoded there before, if it does that, and if memory still holds it; else NULL. It is fetched as `Fetcher` does."""
+    """What has been decoded there before, if it does that, and if memory still holds it; else NULL."""
+    place: PlacePtr = known_at_rip(quick)
+    return cython.NULL if place == cython.NULL or place.doing != doing or not is_there(quick, place) else place
+
+
+def known_at_rip(quick: QuickPtr) -> PlacePtr:
+    """What has been decoded there before; NULL: nothing."""
     mode: uint8_t = bits_of_code(quick)
+    place: PlacePtr = place_at(quick.places, quick.rip[0], mode)
+    return place if holds(place, quick.rip[0], mode) else cython.NULL
+
+
+def is_there(quick: QuickPtr, place: PlacePtr) -> cython.bint:
+    """Memory still holds it. It is fetched as `Fetcher` does."""
     rip: uint64_t = quick.rip[0]
-    place: PlacePtr = place_at(quick.places, rip, mode)
-    if not holds(place, rip, mode) or place.doing != doing:
-        return cython.NULL
     linear: uint64_t = (segment_base(quick, CS) + rip) & quick.wrap
     room: uint64_t = PAGE_SIZE - (linear & (PAGE_SIZE - 1))
     user: uint64_t = Pferr.USER if (quick.mode[0] & CPL) == 3 else 0
     gpa: uint64_t = walk(quick, linear, Pferr.FETCH | user)
     code: uint8_t[LONGEST]
     if gpa == Hpa.INVALID_PAGE or place.length > room:
-        return cython.NULL
+        return False
     if not read_guest(quick.vcpu.kvm, quick.vcpu.smm, gpa, code, min(room, cython.cast(uint64_t, LONGEST))):
-        return cython.NULL
-    return cython.NULL if memcmp(code, place.code, place.length) else place
+        return False
+    return memcmp(code, place.code, place.length) == 0
 
 
 def next_rip(quick: QuickPtr, place: PlacePtr) -> uint64_t:

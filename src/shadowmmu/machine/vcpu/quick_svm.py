@@ -50,9 +50,9 @@ def serve_svm(engine: cython.p_void, quick: QuickPtr, code: uint32_t) -> cython.
     if code == STGI_EXIT or code == CLGI_EXIT:
         return set_gif(engine, quick, code)
     place: PlacePtr = instruction_of(quick, code)
-    if place == cython.NULL or not is_vmcb(quick, quick.gpr[RAX] & place.mask):
+    if place == cython.NULL or not is_vmcb(quick, quick.gpr[RAX] & place.value):
         return False
-    gpa: uint64_t = quick.gpr[RAX] & place.mask
+    gpa: uint64_t = quick.gpr[RAX] & place.value
     page: uint8_t[4096]
     if not read_guest(quick.vcpu.kvm, 0, gpa, page, PAGE_SIZE):
         return False
@@ -215,12 +215,10 @@ def served_as(code: uint32_t) -> cython.int:
     return Served.INVLPG if code == INVLPG_EXIT else Served.SVM
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def vmexit(
     engine: cython.p_void, quick: QuickPtr, code: uint32_t, info_1: uint64_t, info_2: uint64_t, at_entry: cython.bint, served: cython.int
 ) -> cython.bint:
+    """#VMEXIT to L1; False: it is left to the loop."""
     left: Left
     svm: SvmPtr = quick.svm
     if svm.v_intr & (V_IRQ | V_MASKING) or svm.host.rflags & Rflags.TF or not is_vmcb(quick, svm.vmcb) or not look(engine, quick):
