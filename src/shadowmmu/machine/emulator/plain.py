@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What of a decoded instruction compiled code has to know to do it again: see `code_places`."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from iced_x86 import Code, Instruction, InstructionInfoFactory, MemorySizeExt, Mnemonic, OpKind, Register, RegisterExt, UsedMemory
 
@@ -10,6 +10,9 @@ from shadowmmu.machine.emulator.decode import Operands
 from shadowmmu.machine.seam import MASK64
 from shadowmmu.x86.vectors import BP, OF
 from shadowmmu.x86.vmcb import SvmExit
+
+if TYPE_CHECKING:
+    from iced_x86._iced_x86_py import Register as AnyRegister
 
 
 class Address(NamedTuple):
@@ -116,7 +119,9 @@ def _with_address(plain: Plain, operands: Operands) -> Plain:
     )
 
 
-def _address(operands: Operands, base: int, index: int, *, scale: int, segment: int, displacement: int, bits: int) -> Address:
+def _address(
+    operands: Operands, base: "AnyRegister", index: "AnyRegister", *, scale: int, segment: int, displacement: int, bits: int
+) -> Address:
     """The displacement of an operand that is relative to RIP is already the target."""
-    numbers = (int(RegisterExt.number(RegisterExt.full_register(one))) if RegisterExt.is_gpr(one) else -1 for one in (base, index))
-    return Address(*numbers, scale, operands.segment(segment), int(displacement) & MASK64, (1 << bits) - 1)
+    register, scaled = (int(RegisterExt.number(RegisterExt.full_register(one))) if RegisterExt.is_gpr(one) else -1 for one in (base, index))
+    return Address(register, scaled, scale, operands.segment(segment), int(displacement) & MASK64, (1 << bits) - 1)

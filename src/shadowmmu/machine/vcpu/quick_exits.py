@@ -17,11 +17,11 @@ from cython.cimports.shadowmmu.engine.arena.state import Hpa, PfRet
 from cython.cimports.shadowmmu.engine.face.outside import raise_no_root
 from cython.cimports.shadowmmu.engine.face.vcpu import Vcpu
 from cython.cimports.shadowmmu.engine.fault.fault import mmu_page_fault
+from cython.cimports.shadowmmu.machine.cpu.registers import state_of
+from cython.cimports.shadowmmu.machine.cpu.svm_entry import EntryPtr
 from cython.cimports.shadowmmu.machine.emulator.code_places import CodePlaces
 from cython.cimports.shadowmmu.machine.memory.translations import Translations
 from cython.cimports.shadowmmu.machine.vcpu.code_pages import CodePages
-from cython.cimports.shadowmmu.machine.cpu.registers import state_of
-from cython.cimports.shadowmmu.machine.cpu.svm_entry import EntryPtr
 from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import deliver_fault, on_translated
 from cython.cimports.shadowmmu.machine.vcpu.quick_emulation import emulate_store
 from cython.cimports.shadowmmu.machine.vcpu.quick_entry import address_bits, finish, go_on, stop

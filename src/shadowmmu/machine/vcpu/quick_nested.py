@@ -81,7 +81,6 @@ def find_touched(quick: QuickPtr, place: PlacePtr, touched: cython.pointer(uint6
 
 def cause_by(quick: QuickPtr, touched: cython.pointer(uint64_t), number: cython.int) -> uint64_t:
     """`memory.fault_cause`."""
-    i: cython.int
     registers: RegistersPtr = cython.address(quick.registers)
     take_registers(quick, registers)
     with cython.gil:

@@ -12,7 +12,7 @@ from cython.cimports.shadowmmu.engine.arena.state import PAGE_SHIFT, PAGE_SIZE, 
 from cython.cimports.shadowmmu.engine.memory.guest_memory import read_guest, write_guest
 from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot, host_mapping
 from cython.cimports.shadowmmu.engine.pages.zap import unprotect_page
-from cython.cimports.shadowmmu.machine.cpu.registers import RAX, RegistersPtr
+from cython.cimports.shadowmmu.machine.cpu.registers import RAX
 from cython.cimports.shadowmmu.machine.cpu.vmcb_page import get_u8, get_u64
 from cython.cimports.shadowmmu.machine.emulator.code_places import Doing, PlacePtr
 from cython.cimports.shadowmmu.machine.vcpu.code_pages import is_marked
@@ -47,7 +47,7 @@ def serve_svm(engine: cython.p_void, quick: QuickPtr, code: uint32_t) -> cython.
     """False: it is left to the loop."""
     if quick.svm.runs or not look(engine, quick) or not may_do(quick):
         return False
-    if code == STGI_EXIT or code == CLGI_EXIT:
+    if code in (STGI_EXIT, CLGI_EXIT):
         return set_gif(engine, quick, code)
     place: PlacePtr = instruction_of(quick, code)
     if place == cython.NULL or not is_vmcb(quick, quick.gpr[RAX] & place.value):
@@ -187,7 +187,7 @@ def is_for_l1(quick: QuickPtr, code: uint32_t) -> cython.bint:
     """It is one that L1 takes as it is; a #PF with shadow paging the MMU has a say in first."""
     if code == PAGE_FAULT:
         return quick.vcpu.kvm.tdp and is_wanted(quick.svm, code)
-    return (code < 0x20 or code == INVLPG_EXIT or code == VMMCALL_EXIT) and is_wanted(quick.svm, code)
+    return (code < 0x20 or code in (INVLPG_EXIT, VMMCALL_EXIT)) and is_wanted(quick.svm, code)
 
 
 def pass_on(engine: cython.p_void, quick: QuickPtr, code: uint32_t) -> cython.bint:
