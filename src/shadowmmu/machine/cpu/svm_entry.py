@@ -131,8 +131,8 @@ def enter_anew(engine: cython.p_void, entry: EntryPtr, registers: RegistersPtr) 
 @cython.final
 @cython.cclass
 class SvmEntry:
-    """`vmcb`: the address in this process of the VMCB at `vmcb_hpa`; `stub`: the linear address of VMLOAD and VMRUN, `lead`: that of loads of
-    DR7 and RAX, which end there."""
+    """`vmcb`: the address in this process of the VMCB at `vmcb_hpa`; `stub`: the linear address of VMLOAD and VMRUN, `lead`: that of
+    loads of DR7 and RAX, which end there."""
 
     def __init__(self, vmcb: uintptr_t, vmcb_hpa: uint64_t, lead: uint64_t, stub: uint64_t) -> None:
         self.entry.vmcb = cython.cast(p_u8, vmcb)

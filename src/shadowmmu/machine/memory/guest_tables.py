@@ -32,7 +32,7 @@ def paging_of(vcpu: Vcpu) -> Paging:
     return paging(vcpu.cr0, vcpu.cr4, vcpu.efer, features_of(vcpu.vm.config))
 
 
-def reported_fault(vcpu: Vcpu) -> PageFaultException:
+def reported_fault(vcpu: object) -> PageFaultException:
     """The fault that the engine's last answer spoke of."""
     fault = vcpu.exception
     assert fault is not None
