@@ -8,6 +8,7 @@ from typing import NamedTuple
 from shadowmmu.check.compare.match import CURRENT_ROOT, Matcher
 from shadowmmu.check.replayed.inputs import Input
 from shadowmmu.check.replayed.replayed_vm import ReplayedVm
+from shadowmmu.check.special_roots.dirty_logs import Ahead
 from shadowmmu.check.special_roots.fault_path import BothPaths
 from shadowmmu.check.special_roots.page_census import Census, Key, key_of
 from shadowmmu.trace import events as e
@@ -119,6 +120,10 @@ class Place:
         self.engine = Stream(self.ours)
         self.loading = False
         """The kernel is making a root."""
+        self.ahead = Ahead()
+        """At a dirty log: what it may have of one of the two alone."""
+        self.first = 0
+        """There, the first gfn of the slot."""
         self.whole: list[bool] = []
         """Of each root that a request of the kernel's frees, in that order: nothing below it was zapped."""
         self.reloading = ""
@@ -169,6 +174,10 @@ class Place:
             if page is not None and (self.parting.has(page, event.sptep >> 3 & 511) or parted(self.theirs, self.ours, page)):
                 return True
         return False
+
+    def may_log_alone(self, offset: int, theirs: int, ours: int) -> bool:
+        """Each page that only one of two masks of a dirty log has is explained."""
+        return self.ahead.explains(self.first + offset, theirs, ours)
 
     def is_under_special(self, table: int) -> bool:
         """A special page of ours leads to this table."""

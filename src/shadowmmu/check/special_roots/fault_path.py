@@ -10,7 +10,7 @@ from shadowmmu.check.replayed.replayed_vm import ReplayedVm
 from shadowmmu.check.special_roots.page_census import Census, Key
 from shadowmmu.engine.arena.spte import Spte
 from shadowmmu.hardware.path import path
-from shadowmmu.trace.events import AnyEvent, GetPage, SpteRequested
+from shadowmmu.trace.events import AnyEvent, GetPage, SpteRequested, UnsyncPage
 from shadowmmu.trace.fields import FRAME_BITS
 from shadowmmu.x86.pte import Pte
 
@@ -86,7 +86,7 @@ class BothPaths(NamedTuple):
         """The ways differ, or the shadows of a page that is mapped."""
         if self.theirs != self.ours:
             return True
-        gfns = {int(event.gfn) for event in (*kernel, *ours) if isinstance(event, SpteRequested | GetPage)}
+        gfns = {int(event.gfn) for event in (*kernel, *ours) if isinstance(event, SpteRequested | GetPage | UnsyncPage)}
         return any(self.their_shadows.get(gfn, NONE) != self.our_shadows.get(gfn, NONE) for gfn in gfns)
 
 

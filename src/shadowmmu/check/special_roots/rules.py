@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeGuard
 
 from shadowmmu.check.replayed.cpu import ACCESSED_DIRTY
-from shadowmmu.check.replayed.inputs import Enter, Fault, Invlpg, Translate, WriteEmulated
+from shadowmmu.check.replayed.inputs import DirtyLog, Enter, Fault, Invlpg, Translate, WriteEmulated
 from shadowmmu.check.special_roots.align import BOTH, OURS, THEIRS, Place, Taken
 from shadowmmu.check.special_roots.fault_path import tables
 from shadowmmu.check.special_roots.page_census import GUEST_MODE, INVALID, Census, key_of
@@ -76,8 +76,8 @@ def _level_2(s: AnyEvent | None) -> TypeGuard[e.GetPage]:
 
 @rule("a")
 def touched(at: Place) -> Taken | None:
-    """A fault looks up the level-2 page that it needs below a special page."""
-    if not _level_2(at.s) or not isinstance(at.given, Fault):
+    """A fault looks up the level-2 page that it needs below a special page. None of its table at level 1 is unsync any more."""
+    if not _level_2(at.s) or not isinstance(at.given, Fault) or at.ours.tables.get(key_of(at.s).gfn, set()) & at.ours.unsync:
         return None
     if at.is_under_special(at.s.spt):
         at.linked = True
@@ -122,6 +122,16 @@ def loaded(at: Place) -> Taken | None:
 
 
 @rule("a")
+def zapped_at_the_load(at: Place) -> Taken | None:
+    """To look a level-2 page up, the kernel zaps unsync level-1 pages of the same table; ours does when it looks it up."""
+    k = at.k
+    if not at.loading or not isinstance(k, ZAPS) or not k.unsync or key_of(k).level != 1:
+        return None
+    looked_up = next((event for event in at.kernel.ahead if isinstance(event, e.GetPage)), None)
+    return THEIRS if looked_up is not None and key_of(looked_up).level == 2 and looked_up.gfn == k.gfn else None
+
+
+@rule("a")
 def synced_later(at: Place) -> Taken | None:
     """The kernel syncs a table below its root; ours is unsync still, and no root of ours leads there."""
     if isinstance(at.k, e.SyncPage) and key_of(at.k) in at.ours.unsync and not at.is_reachable(key_of(at.k)):
@@ -150,6 +160,14 @@ def code_without_present(at: Place) -> Taken | None:
     if not at.unlinked or fields not in (["err"], ["pferr"]):
         return None
     return BOTH if not (getattr(at.k, fields[0]) ^ getattr(at.s, fields[0])) & ~9 else None
+
+
+@rule("a")
+def refused_before_emulation(at: Place) -> Taken | None:
+    """There a fault walks the guest's tables, which refuse it, where the kernel emulates by a mark of MMIO, and then finds the same."""
+    if not at.unlinked or at.theirs_walk or not isinstance(at.given, Fault) or not at.given.code & RSVD:
+        return None
+    return OURS if isinstance(at.s, e.WalkerError | e.InvalidateGva) else None
 
 
 # --- b, d: a level-2 page is no root
@@ -381,3 +399,17 @@ def synced_before(at: Place) -> Taken | None:
         at.part(at.k)
         return THEIRS
     return None
+
+
+@rule("g")
+def logged_ahead(at: Place) -> Taken | None:
+    """A page is in one dirty log alone: a table that only this VM has synced, or at another time, had a writable entry for it."""
+    k, s = at.k, at.s
+    if not isinstance(at.given, DirtyLog):
+        return None
+    theirs, ours = (event if isinstance(event, e.WriteProtectPtMasked) else None for event in (k, s))
+    if theirs is not None and ours is not None and theirs.gfn_off == ours.gfn_off:
+        return BOTH if at.may_log_alone(theirs.gfn_off, theirs.mask, ours.mask) else None
+    if theirs is not None and (ours is None or theirs.gfn_off < ours.gfn_off):
+        return THEIRS if at.may_log_alone(theirs.gfn_off, theirs.mask, 0) else None
+    return OURS if ours is not None and at.may_log_alone(ours.gfn_off, 0, ours.mask) else None

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
-from shadowmmu import Outcome
+from shadowmmu import Outcome, PageFaultException
 from shadowmmu.captures.capture import Capture, Op
 from shadowmmu.check.compare.dumps import is_link
 from shadowmmu.check.compare.ignore import CPU_BITS
@@ -35,7 +35,9 @@ from shadowmmu.check.replayed.inputs import (
 )
 from shadowmmu.check.replayed.replayed_vm import ReplayedVm
 from shadowmmu.check.special_roots.align import BOTH, PageMatcher, Parting, Place
+from shadowmmu.check.special_roots.answers import gives_exception, is_refused_at_once, letter_of
 from shadowmmu.check.special_roots.counter_lead import COUNTED, CounterLead
+from shadowmmu.check.special_roots.dirty_logs import Ahead, made_writable
 from shadowmmu.check.special_roots.fault_path import BothPaths, is_unlinked, shadows, way
 from shadowmmu.check.special_roots.page_census import Census
 from shadowmmu.check.special_roots.roots_met import freed_on_request, keeps_obsolete, leads_nowhere, special_tables
@@ -66,6 +68,8 @@ class Look(NamedTuple):
     """If it is about a page: whether the kernel's VM and ours shadow it."""
     whole: Sequence[bool] = ()
     """At a guest entry: of each root of the kernel's that a request frees, whether nothing below it was zapped."""
+    ahead: Ahead = Ahead()
+    """At a dirty log: what it may have of one of the two alone."""
 
 
 class Parted(Exception):
@@ -101,6 +105,8 @@ class SpecialVm:
         self._past: list[Row] = []
         self._native = False
         """The kernel emulates a store, while here the CPU does it."""
+        self._refused: PageFaultException | None = None
+        """What the guest was given, where the kernel emulates the instruction, and is to be refused by the guest's tables in its turn."""
         self._behind = False
         """User space has written to a table behind the MMU."""
         for cpu in kernel.cpus:
@@ -127,10 +133,16 @@ class SpecialVm:
             return Look(rooted, None, (bool(self.theirs.tables.get(given.gfn)), bool(self.ours.tables.get(given.gfn))))
         if isinstance(given, Enter):
             return Look(rooted, whole=freed_on_request(self.kernel))
+        if isinstance(given, DirtyLog):
+            return Look(rooted, ahead=self._ahead(given.slot))
         if not isinstance(given, Fault | Invlpg):
             return Look(rooted)
         theirs, ours = way(self.kernel, self.theirs, given.address)[0], way(self.side, self.ours, given.address)[0]
         return Look(rooted, BothPaths(theirs, ours, shadows(self.theirs), shadows(self.ours)))
+
+    def _ahead(self, slot: int) -> Ahead:
+        sides = (self.kernel, self.theirs), (self.side, self.ours)
+        return Ahead(*(made_writable(side, census, self.parting.pages, slot) for side, census in sides))
 
     def follow(self, given: Input[T], theirs: Answer[T], events: Sequence[AnyEvent], look: Look) -> None:
         """Give it what the kernel's VM was given, and hold what it does against `theirs` and `events`."""
@@ -176,6 +188,7 @@ class SpecialVm:
             return
         at = Place(given, self.side, (self.theirs, self.ours), self.matcher, self.parting)
         at.whole = list(look.whole)
+        at.ahead, at.first = look.ahead, self.side.host.live[given.slot][0] >> 12 if isinstance(given, DirtyLog) else 0
         at.kernel_has_root = self.kernel.vcpu.mmu_name in look.rooted
         ours = self._give(given, at)
         for event in events:
@@ -299,20 +312,25 @@ class SpecialVm:
 
     def _judge(self, given: object, theirs: Answer[T], ours: Answer[T], at: Place, look: Look) -> None:
         """Answers must be equal, or differ by what the two met."""
+        self._judge_exceptions(given, theirs, ours)
         if (type(theirs.error), theirs.value) == (type(ours.error), ours.value):
             return
-        if at.kernel_shuts_down:
-            self.differences["c"] += 1
-            return
-        if isinstance(given, Unprotect | UnprotectAddress) and ours.value and at.kernel_keeps_root:
-            self.differences["b"] += 1
-            return
-        emulates = theirs.value == Outcome.EMULATE
-        met = isinstance(given, Fault) and at.parted and {theirs.value, ours.value} <= {*FIXED, Outcome.EMULATE}
-        if not met and not (isinstance(given, Unprotect) and look.shadowed[0] != look.shadowed[1]):
+        letter = letter_of(given, theirs, ours, at, look.shadowed)
+        if not letter:
             raise Parted(f"{given} ends in {theirs.told} in the kernel, in {ours.told} on {self.roots}", self._past)
-        self.differences["g"] += 1
-        self._native = met and emulates
+        self.differences[letter] += 1
+        self._native = isinstance(given, Fault) and theirs.value == Outcome.EMULATE and ours.value in FIXED
+        if is_refused_at_once(given, theirs, ours, at):
+            self._refused = self.side.vcpu.exception
+
+    def _judge_exceptions(self, given: object, theirs: Answer[T], ours: Answer[T]) -> None:
+        """The guest must get the same; and what was refused here at once the kernel's emulator must be refused before it goes on."""
+        kernel = self.kernel.vcpu.exception if gives_exception(given, theirs, ours) else None
+        if kernel is not None and (kernel != self.side.vcpu.exception or self._refused not in (None, kernel)):
+            raise Parted(f"{given}: the guest gets {kernel} in the kernel, {self._refused or self.side.vcpu.exception} on {self.roots}")
+        if self._refused is not None and isinstance(given, Enter):
+            raise Parted(f"the guest gets {self._refused} on {self.roots}, and nothing in the kernel")
+        self._refused = None if isinstance(given, Inject) else self._refused
 
     def compare_tables(self, tag: str) -> int:
         """Hold the tables against the kernel's as they are now; how many entries."""

@@ -39,7 +39,7 @@ class PairedTables:
         self.seen: set[tuple[int, int]] = set()
 
     def differences(self) -> Iterator[Difference]:
-        """All entries that differ, explained or not."""
+        """All entries that differ, explained or not; those that are the same get the CPU's bits of the kernel's."""
         if self.kernel.cpu.root and self.special.cpu.root:
             yield from self._tables(self.kernel.cpu.root & FRAME_BITS, self.special.cpu.root & FRAME_BITS, self.kernel.cpu.level, True)
 
@@ -55,7 +55,9 @@ class PairedTables:
             self.entries += 1
             if self._lead_alike(kernel, special, level):
                 yield from self._tables(kernel & FRAME_BITS, special & FRAME_BITS, level - 1, False)
-            elif not self._same(kernel, special, level):
+            elif self._same(kernel, special, level):
+                self._take_bits(kernel, special, ours + 8 * index)
+            else:
                 text = f"level {level} entry {index:03x} is {kernel:x} in the kernel, {special:x} here"
                 yield Difference(self._letter(page, index, kernel, special, level), text, ours)
 
@@ -66,6 +68,12 @@ class PairedTables:
 
     def _same(self, kernel: int, special: int, level: int) -> bool:
         return not is_link(kernel, level) and not is_link(special, level) and self.matcher.leaf(kernel, special, CPU_BITS)
+
+    def _take_bits(self, kernel: int, special: int, at: int) -> None:
+        """A and D, which the captured CPU has set by an access that no event tells: the same access sets them here."""
+        marked = kernel & ~special & CPU_BITS
+        if marked and kernel & MAPS:
+            self.special.vm.write_host(at, (special | marked).to_bytes(8, "little"))
 
     def _map_two_frames(self, kernel: int, special: int, level: int) -> bool:
         """Both map something, and not the same."""
