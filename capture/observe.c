@@ -21,6 +21,7 @@
 #define PRESENT 1
 #define ABSENT (1ull << 63)		/* an entry with nothing in it, since Linux 6.9 */
 #define WRITABLE 2
+#define DIRTY 0x40
 #define LARGE 0x80
 #define FRAME 0x000ffffffffff000ull
 #define PAGEMAP_PFN ((1ull << 55) - 1)	/* Documentation/admin-guide/mm/pagemap.rst */
@@ -129,7 +130,7 @@ static uint64_t entries_of(uint64_t table, int level, int top, uint64_t *entries
 }
 
 /* Below one table, whose first entry is that of `va`. */
-static void writable_below(uint64_t table, int level, int top, uint64_t va, void (*found)(uint64_t va, uint64_t frame))
+static void writable_below(uint64_t table, int level, int top, uint64_t va, found_writable *found)
 {
 	uint64_t entries[512], reach = 1ull << (12 + 9 * (level - 1));
 	uint64_t count = entries_of(table, level, top, entries);
@@ -141,11 +142,11 @@ static void writable_below(uint64_t table, int level, int top, uint64_t va, void
 			writable_below(entries[i] & FRAME, level - 1, top, va, found);
 		else if (entries[i] & WRITABLE)
 			for (uint64_t offset = 0; offset < reach; offset += PAGE)
-				found(va + offset, ((entries[i] & FRAME) + offset) / PAGE);
+				found(va + offset, ((entries[i] & FRAME) + offset) / PAGE, !!(entries[i] & DIRTY));
 	}
 }
 
-void each_writable(void (*found)(uint64_t va, uint64_t frame))
+void each_writable(found_writable *found)
 {
 	uint64_t root;
 	int level;

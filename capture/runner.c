@@ -437,24 +437,6 @@ static void unexpected_exit(void)
 	       kvm_run->exit_reason, regs.rip, sregs.cr0, sregs.cr2, sregs.cr3, sregs.cr4, sregs.efer);
 }
 
-/* Have the guest leave after its next instruction. An exception's handler is stepped from its first exit on: delivery clears TF. */
-static void step(void)
-{
-	struct kvm_guest_debug debug = { .control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP };
-
-	if (ioctl(vcpu_fd, KVM_SET_GUEST_DEBUG, &debug))
-		die("KVM_SET_GUEST_DEBUG");
-}
-
-static void look_at_stores(void)
-{
-	struct kvm_sregs sregs;
-
-	if (ioctl(vcpu_fd, KVM_GET_SREGS, &sregs))
-		die("KVM_GET_SREGS");
-	steps_look(sregs.ss.dpl);
-}
-
 /* Run until the guest calls the host or halts, which is a call without a number. True if the script may go on. */
 static int run_guest(void)
 {
@@ -462,20 +444,17 @@ static int run_guest(void)
 	steps_begin();
 	for (;;) {
 		if (stepping)
-			step();
+			step(vcpu_fd);
 		if (look_now && gets_nowhere()) {
 			mark("H WATCHDOG");
 			printf("RUNNER FAIL %s: not a word from it for %d ticks\n", guest_name, patience);
 			return 0;
 		}
-		if (ioctl(vcpu_fd, KVM_RUN, 0) < 0) {
-			if (errno != EINTR && errno != EAGAIN)
-				die("KVM_RUN");
-			continue;
-		}
-		if (stepping)
-			look_at_stores();
-		if (kvm_run->exit_reason == KVM_EXIT_DEBUG && stepping)
+		int failed = ioctl(vcpu_fd, KVM_RUN, 0) < 0 ? errno : 0;
+
+		if (failed && failed != EINTR && failed != EAGAIN)
+			die("KVM_RUN");
+		if ((stepping && stepped(vcpu_fd, kvm_run)) || failed)
 			continue;
 		if (kvm_run->exit_reason == KVM_EXIT_IRQ_WINDOW_OPEN) {
 			kvm_run->request_interrupt_window = 0;

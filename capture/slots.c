@@ -29,14 +29,22 @@ static struct slot *slot_of(const char *arguments)
 	return &slots[id];
 }
 
-static uint8_t *guest_memory(uint64_t gpa)
+uint8_t *guest_memory(uint64_t gpa)
 {
 	for (int i = 0; i < MAX_SLOTS; i++)
 		if (slots[i].live && gpa >= slots[i].gpa && gpa - slots[i].gpa < slots[i].size)
 			return slots[i].hva + (gpa - slots[i].gpa);
-	errno = EFAULT;
-	die("guest memory: no slot there");
 	return NULL;
+}
+
+static uint8_t *memory_of_slot(uint64_t gpa)
+{
+	uint8_t *at = guest_memory(gpa);
+
+	errno = EFAULT;
+	if (!at)
+		die("guest memory: no slot there");
+	return at;
 }
 
 /* Tell KVM what the slot is now; a slot that is not live has size 0 for KVM. */
@@ -163,7 +171,7 @@ void do_load(char *arguments)
 	if (fd < 0)
 		die(path);
 	for (; (length = read(fd, page, PAGE)) > 0; gpa += length)
-		memcpy(guest_memory(gpa), page, length);
+		memcpy(memory_of_slot(gpa), page, length);
 	close(fd);
 }
 
@@ -176,7 +184,7 @@ void do_poke(char *arguments)
 	if (sscanf(arguments, "%llx %u %llx", &gpa, &bytes, &value) != 3 || bytes > sizeof value)
 		die("poke");
 	mark("H poke gpa=%llx len=%d val=%llx", gpa, bytes, value);
-	memcpy(guest_memory(gpa), &value, bytes);
+	memcpy(memory_of_slot(gpa), &value, bytes);
 }
 
 /* madvise GPA SIZE: the host takes the pages away; the next touch gives zero pages */
@@ -187,7 +195,7 @@ void do_madvise(char *arguments)
 	if (sscanf(arguments, "%llx %llx", &gpa, &size) != 2)
 		die("madvise");
 	mark("H madvise_dontneed gpa=%llx size=%llx", gpa, size);
-	madvise(guest_memory(gpa), size, MADV_DONTNEED);
+	madvise(memory_of_slot(gpa), size, MADV_DONTNEED);
 }
 
 /* mprotect GPA SIZE 0|1: the host's own mapping read-only, or writable again */
@@ -199,7 +207,7 @@ void do_mprotect(char *arguments)
 	if (sscanf(arguments, "%llx %llx %d", &gpa, &size, &writable) != 3)
 		die("mprotect");
 	mark("H mprotect gpa=%llx size=%llx w=%d", gpa, size, writable);
-	mprotect(guest_memory(gpa), size, PROT_READ | (writable ? PROT_WRITE : 0));
+	mprotect(memory_of_slot(gpa), size, PROT_READ | (writable ? PROT_WRITE : 0));
 }
 
 /* dirtylog ID: fetch and clear; the pages go into the trace */

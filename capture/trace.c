@@ -92,12 +92,20 @@ void mark(const char *format, ...)
 		die("trace_marker");
 }
 
-/* The root and its level as KVM last gave them to the CPU (probe kvroot/load_pgd). False before the first load. */
-int latest_root(uint64_t *root, int *level)
+/* From here on the instance of the roots tells of exits, too, but for those of a step (#DB). */
+void tell_other_exits(void)
+{
+	control(ROOTS "events/kvm/kvm_exit/filter", "exit_reason != 0x41");
+	control(ROOTS "events/kvm/kvm_exit/enable", "1");
+}
+
+static uint64_t last_root[MAX_VCPUS];
+static int last_level[MAX_VCPUS], exits_told;
+
+/* What the instance of the roots has told since. */
+static void read_roots(void)
 {
 	static char text[65536];
-	static uint64_t last_root[MAX_VCPUS];
-	static int last_level[MAX_VCPUS];
 	ssize_t length;
 
 	while ((length = read(roots_fd, text, sizeof text - 1)) > 0) {
@@ -109,7 +117,24 @@ int latest_root(uint64_t *root, int *level)
 			if (level_at)
 				last_level[vcpu_now] = atoi(level_at + strlen("level="));
 		}
+		exits_told |= strstr(text, "kvm_exit:") != NULL;
 	}
+}
+
+/* True if the guest has left for more than a step since this was last asked. */
+int other_exits(void)
+{
+	read_roots();
+	int told = exits_told;
+
+	exits_told = 0;
+	return told;
+}
+
+/* The root and its level as KVM last gave them to the CPU (probe kvroot/load_pgd). False before the first load. */
+int latest_root(uint64_t *root, int *level)
+{
+	read_roots();
 	*root = last_root[vcpu_now];
 	*level = last_level[vcpu_now];
 	return last_root[vcpu_now] && last_root[vcpu_now] != ~0ull;

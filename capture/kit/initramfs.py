@@ -14,7 +14,8 @@ from pathlib import Path
 from kit.errors import KitError, call, program
 from kit.kernels import Kernel
 
-SOURCES = ("runner.c", "slots.c", "trace.c", "observe.c", "steps.c")
+SOURCES = ("runner.c", "slots.c", "trace.c", "observe.c", "steps.c", "handlers.c",
+           "guest_tables.c")  # fmt: skip
 FOLDER, FILE = 0o040755, 0o100755
 """File types and permissions of an archive's members, as `st_mode`."""
 

@@ -79,6 +79,8 @@ def write_files(folder: Path, content: bytes) -> list[Path]:
         (lambda c: c.pop("setup"), "missing required field `setup`"),
         (lambda c: c["setup"].update(host_levels=9), "no CPU has 9 levels of paging"),
         (lambda c: c["setup"].update(maxphyaddr=500), "with 500 and 40 address bits"),
+        (lambda c: c["setup"].update(maxphyaddr=52), "has 52 bits of physical address, the engine's at most 51; capture it with fewer"),
+        (lambda c: c["events"].insert(40, said("H operand rip=1")), "event 40, 'H operand rip=1', does not tell val"),
         (lambda c: c["events"].insert(40, {"event": "print", "text": "H slot"}), "event 40, 'H slot', does not tell id and gpa"),
         (lambda c: c["events"].insert(40, {"event": "print", "text": "G"}), "event 40, 'G', does not tell seq"),
         (lambda c: c["events"].insert(40, {"event": "print", "text": "H poke gpa=0 val=0 len=99"}), "stores too much"),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from designs import KERNEL, every_design
 from poke import poke_host
@@ -59,6 +60,15 @@ def test_what_the_guest_has_not_allowed_is_seen(name: str) -> None:
             poke_host(replay.vm, entry, value)
             seen += 1
     assert seen
+
+
+def test_a_guest_that_names_no_address_is_audited() -> None:
+    """As an image that stores nothing: the oracle has nothing to watch."""
+    capture = find("image/np32_basic")[0].load()
+    stores = [event for event in capture.events if not (isinstance(event, e.Marker) and event.text.startswith("H stored "))]
+    first = next(at for at, (ours, all_) in enumerate(zip(stores, capture.events, strict=False)) if ours != all_)
+    replay = Replay(msgspec.structs.replace(capture, events=stores[:first]), judged=True)
+    assert replay.run(first).ok and not replay.judges[0].judges
 
 
 def test_the_verb(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from designs import KERNEL, special_designs
 from poke import poke_host
 
-from shadowmmu import TripleFault
+from shadowmmu import Outcome, TripleFault
 from shadowmmu.captures.find import find
 from shadowmmu.check.compare.result import ReplayResult
 from shadowmmu.check.replay.replay import Replay
@@ -133,6 +133,49 @@ def knows_mmio_for_ever(patch: Patch) -> None:
     special_tells(patch, change)
 
 
+def leaves_unsync_tables(patch: Patch) -> None:
+    """It looks up a level-2 page, and does not zap the unsync level-1 pages of the same table."""
+
+    def change(_side: ReplayedVm, events: list[AnyEvent]) -> list[AnyEvent]:
+        upper = {event.gfn for event in events if isinstance(event, e.GetPage) and event.role & 0xF == 2}
+        return [event for event in events if not (isinstance(event, e.PrepareZapPage | e.SyncPage) and event.unsync and event.gfn in upper)]
+
+    special_tells(patch, change)
+
+
+def gives_another_fault(patch: Patch) -> None:
+    """What it refuses at once, where the kernel first emulates, is another fault of the guest's."""
+    refused: list[int] = []
+
+    def fault(do: Callable[[], Any], side: ReplayedVm) -> object:
+        value = do()
+        if value is Outcome.INJECT and not refused:
+            refused.append(side.vcpu.exception.cr2)
+            assert side.vcpu.gva_to_gpa(side.vcpu.exception.cr2 + 8, 2) is None
+            side.vcpu.inject()
+        return value
+
+    def change(_side: ReplayedVm, events: list[AnyEvent]) -> list[AnyEvent]:
+        """Of that it tells nothing."""
+        end = next((at for at, event in enumerate(events) if isinstance(event, e.MmuPageFaultRet)), len(events))
+        return events[: end + 1]
+
+    special_does(patch, inputs.Fault, fault)
+    special_tells(patch, change)
+
+
+def logs_too_much(patch: Patch) -> None:
+    """A dirty log has a page that no table maps writable."""
+
+    def change(_side: ReplayedVm, events: list[AnyEvent]) -> list[AnyEvent]:
+        return [
+            msgspec.structs.replace(event, mask=event.mask | 1 << 62) if isinstance(event, e.WriteProtectPtMasked) else event
+            for event in events
+        ]
+
+    special_tells(patch, change)
+
+
 class Planted(NamedTuple):
     """A fault, where the letter that is about it is seen without it, and what is told of it."""
 
@@ -144,6 +187,9 @@ class Planted(NamedTuple):
 
 PLANTED = (
     Planted("a", "two_roots/pae_elsewhere", links_the_wrong_page, "makes no progress there"),
+    Planted("a", "chaos/pae_chaos2", leaves_unsync_tables, "no rule explains that kvm_mmu_get_page differs in"),
+    Planted("a", "chaos/p32_chaos0", gives_another_fault, "the guest gets PageFaultException("),
+    Planted("g", "chaos/p32_quad0", logs_too_much, "no rule explains that write_protect_pt_masked differs in mask"),
     Planted("b", "shadow/p32_cr3", counts_a_root, "no rule explains that kvm_mmu_get_page differs in"),
     Planted("c", "edges/p32_shutcr3", goes_on_after_a_shutdown, "Enter() ends in "),
     Planted("d", "extra/pae_flood2", keeps_a_zapped_page, "no host memory at"),

@@ -14,9 +14,10 @@ from shadowmmu.captures.find import find
 from shadowmmu.check.compare.result import ReplayResult
 from shadowmmu.check.replay.replay import Replay, replay
 from shadowmmu.check.replayed import inputs
-from shadowmmu.check.special_roots import rules
+from shadowmmu.check.special_roots import causes
 from shadowmmu.check.special_roots.align import BOTH, OURS, THEIRS, PageMatcher, Parting, Place, Taken
 from shadowmmu.check.special_roots.page_census import Census
+from shadowmmu.check.special_roots.rules import RULES
 from shadowmmu.trace import events as e
 
 L2_PAGE = {"gfn": 0x18, "role": 0x3712, "mmu_valid_gen": 0, "root_count": 0, "unsync": False, "spt": 0x1000}
@@ -43,6 +44,28 @@ def test_every_letter_is_seen(roots: str) -> None:
         assert result.ok, result.divergence
         seen |= result.differences.keys()
     assert seen == set(ROOT_DESIGNS[roots].differences)
+
+
+@pytest.mark.parametrize("name", ["pae_chaos2", "p32_chaos0", "p32_quad0", "n32_nchaos2"])
+def test_what_pools_of_tables_show_is_explained(name: str) -> None:
+    """Unsync tables that a root load zaps; MMIO that the guest's tables refuse; pages that a sync logs; stores to what one shadows."""
+    result = Replay(load(f"chaos/{name}"), "special", judged=True).run()
+    assert result.ok and not result.parted and not result.until
+
+
+def test_what_the_cpu_marked_by_the_dumps_it_has_marked_on_special_roots_too() -> None:
+    """The host looks which pages are in use, and A is set again by accesses that no event tells."""
+    replay = Replay(load("linux_7_3_aged/p64_wild1018"), "special", judged=True)
+    result = replay.run()
+    assert result.ok and not result.parted
+    assert replay.special_vm is not None
+    theirs, ours = replay.special_vm.theirs, replay.special_vm.ours
+    tables = [(theirs.valid[page], ours.valid[page]) for page in theirs.valid.keys() & ours.valid.keys()]
+    read = [
+        (replay.vm.read_host_u64(k + at), replay.special_vm.side.vm.read_host_u64(s + at)) for k, s in tables for at in range(0, 4096, 8)
+    ]
+    leaves = [(k, s) for k, s in read if k & s & 1 << 11 and k & s & 1]
+    assert len(leaves) > 20 and all(not k & ~s & 0x60 for k, s in leaves)
 
 
 @special_designs
@@ -167,7 +190,7 @@ def place(given: object, kernel: list[e.AnyEvent], engine: list[e.AnyEvent]) -> 
 
 
 def explained(at: Place) -> set[str]:
-    return {rule.__name__ for _, rule in rules.RULES if isinstance(rule(at), Taken)}
+    return {rule.__name__ for _, rule in RULES if isinstance(rule(at), Taken)}
 
 
 FAULT, ENTER, STORE = inputs.Fault(0x5000, 2), inputs.Enter(), inputs.WriteEmulated(0x18000, bytes(4))
@@ -220,13 +243,26 @@ def test_the_same_is_explained_where_there_is_a_reason() -> None:
     assert explained(at) == {"met_other_tables"}
 
 
+def test_a_zap_at_the_load_is_explained_by_the_look_up_behind_it() -> None:
+    zapped = e.PrepareZapPage(**L1_PAGE)
+    for upper, rules_of_it in ((L2_PAGE | {"gfn": 0x19}, {"zapped_at_the_load"}), (L2_PAGE, set())):
+        at = place(ENTER, [zapped, e.GetPage(**upper, created=True)], [])
+        at.loading = True
+        assert explained(at) == rules_of_it
+    at = place(ENTER, [zapped, e.GetPage(**L2_PAGE | {"gfn": 0x19}, created=True)], [])
+    assert explained(at) == set()
+    at = place(FAULT, [], [e.GetPage(**L2_PAGE | {"gfn": 0x19}, created=True)])
+    at.is_under_special = lambda _table: True  # type: ignore[method-assign]
+    assert explained(at) == set()  # its level-1 page is unsync still
+
+
 def test_a_look_up_at_the_load_is_explained_if_the_kernel_looks_up_the_same_page() -> None:
     """A prefilled root; the kernel may have to make the page, and where it shuts the guest down it comes to no look-up."""
     ours = e.GetPage(**L2_PAGE, created=False)
     for theirs in (e.GetPage(**L2_PAGE, created=True), e.GetPage(**L2_PAGE | {"root_count": 1}, created=False)):
         at = place(ENTER, [theirs], [ours])
         at.loading = True
-        assert rules.loaded_too(at) == BOTH
+        assert causes.loaded_too(at) == BOTH
     for theirs in (
         e.GetPage(**L2_PAGE | {"gfn": 0x17}, created=True),
         e.GetPage(**L2_PAGE | {"unsync": True}, created=True),
@@ -234,7 +270,7 @@ def test_a_look_up_at_the_load_is_explained_if_the_kernel_looks_up_the_same_page
     ):
         at = place(ENTER, [theirs], [ours])
         at.loading = True
-        assert rules.loaded_too(at) is None
+        assert causes.loaded_too(at) is None
     at = place(ENTER, [], [ours])
     at.loading = at.kernel_shuts_down = True
     assert explained(at) == {"loaded_too"}
@@ -244,11 +280,11 @@ def test_a_sync_before_the_link_is_explained_once_and_if_the_kernel_syncs_the_sa
     synced = e.SyncPage(**L1_PAGE)
     at = place(ENTER, [e.SyncRoots(), synced, synced], [synced])
     at.loading = True
-    assert rules.synced_at_the_load(at) == OURS
+    assert causes.synced_at_the_load(at) == OURS
     at.take(Taken(1, 1))
-    assert rules.synced_at_the_load(at) == THEIRS
+    assert causes.synced_at_the_load(at) == THEIRS
     at.take(THEIRS)
-    assert rules.synced_at_the_load(at) is None
+    assert causes.synced_at_the_load(at) is None
     at = place(ENTER, [e.SyncRoots(), e.SyncPage(**L1_PAGE | {"gfn": 0x1A})], [synced])
     at.loading = True
     assert explained(at) == set()

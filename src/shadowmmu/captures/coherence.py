@@ -18,7 +18,7 @@ SPACE = 16
 """Shift from a memslot's number to its address space, in which it overlaps no other."""
 END_OF_SCRIPT = 0xFFFF
 """A guest's last call of its VMM."""
-FOUND = ("stored", "hlt")
+FOUND = ("stored", "operand", "hlt")
 """What a VMM tells only of a guest that it steps."""
 BEFORE = 0
 """What dumps and counters have for the number of a marker before the guest runs."""

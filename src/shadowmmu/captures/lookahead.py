@@ -11,6 +11,7 @@ from shadowmmu.trace import events as e
 from shadowmmu.trace.events import AnyEvent
 from shadowmmu.x86.msr import EFER
 from shadowmmu.x86.vectors import GP
+from shadowmmu.x86.vmcb import SvmExit
 
 _OTHER_ENDS = (e.SpteRequested, e.WalkerError, e.HandleMmioPageFault, e.FastPageFault, e.UnprotectPage, e.EmulateInsn, e.PteWrite)
 """A fault with one of these was not broken off: it asked for an entry, was the guest's, or was emulated."""
@@ -79,3 +80,10 @@ def dumped_while_aged(events: Sequence[AnyEvent]) -> frozenset[int]:
         elif isinstance(event, e.Marker) and aged and "seq" in (mark := parse(event)):
             found.add(mark["seq"])
     return frozenset(found)
+
+
+def stops_in_handlers(events: Sequence[AnyEvent]) -> bool:
+    """A guest that is stepped has stopped at a HLT that its VMM has put where a handler begins: it stops more often than it halts."""
+    stops = sum(isinstance(event, e.Exit) and event.exit_reason == int(SvmExit.HLT) for event in events)
+    halts = sum(isinstance(event, e.Marker) and parse(event).action == "hlt" for event in events)
+    return stops > halts > 0

@@ -21,6 +21,8 @@ from shadowmmu.trace.text import to_text
 
 MOST_MEMORY = 1 << 32
 """Bytes of all memslots together; captured guests have a hundredth."""
+MOST_ADDRESS_BITS = 51
+"""Of a guest: there are CPUs with one more, which the engine does not have."""
 ENDS = ("H closing", "H WATCHDOG")
 """Words of the VMM: it closes the VM, or has waited too long for the guest."""
 UNMAPPED, AGED = "kvm_unmap_hva_range", "kvm_age_hva"
@@ -38,6 +40,7 @@ NEEDED = {
     "get_dirty_log": ("slot",),
     "dirty": ("gfn",),
     "stored": ("va", "len", "cpl", "val"),
+    "operand": ("rip", "val"),
 }
 """What the VMM's lines tell."""
 
@@ -50,6 +53,11 @@ def validate_capture(capture: Capture, name: str) -> None:
     """Raises BadInput that names the capture (as `name`), what is wrong with it, and what to do."""
     for wrong in _wrongs(capture):
         raise BadInput(f"capture {name}: {wrong}; it was changed or cut off, so copy or pack it anew")
+    if capture.setup.maxphyaddr > MOST_ADDRESS_BITS:
+        raise BadInput(
+            f"capture {name}: its guest's CPU has {capture.setup.maxphyaddr} bits of physical address, the engine's at most "
+            f"{MOST_ADDRESS_BITS}; capture it with fewer (a guest's physbits {MOST_ADDRESS_BITS}, a host's phys-bits={MOST_ADDRESS_BITS})"
+        )
 
 
 @contextmanager

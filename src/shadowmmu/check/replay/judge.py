@@ -95,8 +95,8 @@ class Judge:
         watched = {op.va & -PAGE for op in (*capture.guest.ops, *capture.guest.l2_ops) if op.va}
         watched |= {mark["va"] & -PAGE for mark in map(parse, capture.markers) if mark.action == "stored"}
         self.oracle = Oracle(self.memory, watched, len(side.vm.vcpus), features_of(side.vm.config))
-        self.judges = not capture.setup.npt
-        """Whether the oracle does; the audit always."""
+        self.judges = not capture.setup.npt and bool(watched)
+        """Whether the oracle does, which watches some addresses; the audit always."""
         self.untold = Untold(self.oracle.unguarded.gfns)
         self.broken: set[str] = set()
         """Rules that Linux is known to break, and has broken here: where addresses lead is not judged from then on."""

@@ -68,6 +68,8 @@ class Replay(ReplayState):
         """A register write was illegal: #GP is to follow."""
         self.switched: bool | None = None
         """Whether VMRUN or #VMEXIT of the present exit found a legal state; None: there was none."""
+        self.operand = -1, 0
+        """What the VMM has told last of a MOV to a control register: its rip, and the value."""
         self.created = 0
         """vCPUs that the VMM has made."""
         self.observer = Observer(self)
@@ -218,8 +220,10 @@ class Replay(ReplayState):
         return bool(event.flags & IN_64_BIT_CODE and self.vcpu.efer & Efer.LME and (value ^ self.vcpu.cr0) & Cr0.PG)
 
     def _register_operand(self, event: e.EmulateInsn, cr: int) -> int | None:
-        """What MOV CRn takes from a register: told by the guest's author, the code just before, or new_pgd behind it."""
+        """What MOV CRn takes from a register: told by the guest's author, the VMM, the code just before, or new_pgd behind it."""
         value = self.programme().operand(event.rip)
+        if value is None and self.operand[0] == event.rip:
+            value = self.operand[1]
         if value is not None:
             return value
         code = self.cpu.load(event.csbase + event.rip - 10, 10, False)
@@ -353,6 +357,8 @@ class Replay(ReplayState):
     def _host_does(self, mark: Mark) -> None:
         if mark.action == "stored":
             self._stored(mark)
+        elif mark.action == "operand":
+            self.operand = mark["rip"], mark["val"]
         elif mark.action == "set_sregs":
             if not self.result.entries:
                 self.give(lambda side: side.host.load_image())

@@ -7,7 +7,7 @@ from collections import Counter
 
 from shadowmmu import EngineError, TripleFault
 from shadowmmu.captures.capture import Capture, Dump
-from shadowmmu.captures.lookahead import dumped_while_aged
+from shadowmmu.captures.lookahead import dumped_while_aged, stops_in_handlers
 from shadowmmu.captures.markers import parse
 from shadowmmu.captures.programme import in_words
 from shadowmmu.check.compare.counters import compare_counters
@@ -43,6 +43,8 @@ def not_rerun(capture: Capture) -> str:
         return "its VMM, an older kit's, does not tell where its other vCPUs begin"
     if ["window"] in capture.guest.host_script:
         return "its VMM looks at an L2 before that has run, which is no exit of a guest"
+    if stops_in_handlers(capture.events):
+        return "its VMM, which steps it, stops it where a handler begins, which is no exit of a guest"
     return ""
 
 

@@ -54,7 +54,7 @@ class Vmm:
         self._rescheduled = rescheduled_faults(capture.events)
         self._exit_at = 0
         """Which of them was the first behind the last exit."""
-        self._ageing = Ageing(capture.events, self.host.age)
+        self._ageing = Ageing(capture.events, self._age)
         self._seq = 0
         self._registers: Mark | None = None
         """Registers that user space has set while the CPU stood behind its OUT."""
@@ -157,6 +157,12 @@ class Vmm:
     def before_entry(self) -> None:
         """The captured host looks at its pages while the guest stands where it is now, or where it will be stopped for that."""
         self.cpu.pause_at = self._ageing.enters(self._seq, self._faults, self.cpu.state().rip)
+
+    def _age(self, start: int, end: int) -> None:
+        """A is cleared. The captured CPU, which has no translations behind VMRUN, sets it again when it uses a page; so does this one."""
+        self.host.age(start, end)
+        for vcpu in self.vcpus:
+            vcpu.cpu.flush_all()
 
     def after_exit(self) -> None:
         """An exit has been handled, and the CPU still stands there: take the events with its RIP, and load registers
