@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 import pytest
 from designs import every_design
+from rich.console import Console
 
 from shadowmmu.engine.face.types import EventRecord
 from shadowmmu.machine.cpu import unicorn_cpu
@@ -20,6 +21,8 @@ from shadowmmu.machine.loop.vcpu_loop import VcpuLoop
 from shadowmmu.machine.machine import Machine
 from shadowmmu.machine.result import GuestResult, Reason
 from shadowmmu.machine.seam import CpuError, Exit, ExitKind
+from shadowmmu.runs.guest_run import GuestRun, RunReport
+from shadowmmu.view.draw_report import draw_report
 
 GUESTS = Path(__file__).parents[2] / "guests"
 SOME_EXITS = 5000
@@ -117,6 +120,22 @@ def test_a_cpu_whose_mode_flags_are_not_known(monkeypatch: pytest.MonkeyPatch) -
     unknown = run(guest, quick=True, exits=2000)
     assert unknown.served < known.served
     assert unknown._replace(served=0) == known._replace(served=0)
+
+
+def drawn(report: RunReport) -> str:
+    console = Console(width=150)
+    with console.capture() as capture:
+        console.print(draw_report(report, 1.0))
+    return capture.get()
+
+
+@pytest.mark.parametrize("name", ["pae", "l1-pae"])
+def test_a_report_tells_where_exits_were_served(name: str) -> None:
+    guest = read_guest(GUESTS / f"{name}.toml")
+    reports = [GuestRun(guest, name, audit=audit).run(max_exits=2000) for audit in ("off", "exit", "every")]
+    assert [(report.seen_by, report.in_hook > 1000) for report in reports] == [("nobody", True), ("nobody", True), ("audit", False)]
+    assert reports[2].in_hook == 0 and f"{reports[0].in_hook:,} in the CPU's hook" in drawn(reports[0])
+    assert "2,000 in Python: the audit looks at each" in drawn(reports[2])
 
 
 @pytest.mark.parametrize("name", ["pae", "4-level"])

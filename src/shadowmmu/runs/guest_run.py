@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from shadowmmu.check.audit import Violation
 
 Audit = Literal["every", "exit", "off"]
+Viewer = Literal["nobody", "audit", "events", "caller"]
+"""Who looks at each exit, so that it is served in Python: the audit, a log of the engine's events, or whoever makes the run."""
 
 
 class Violated(Exception):
@@ -47,6 +49,10 @@ class RunReport(msgspec.Struct, kw_only=True):
     guest: str
     roots: str
     exits: int
+    in_hook: int = 0
+    """Of these served in the CPU's hook, without Python."""
+    seen_by: Viewer = "nobody"
+    """Who has seen each exit; then none is served in the hook."""
     result: GuestResult | None
     audit: Audit
     audits: int
@@ -99,6 +105,7 @@ class GuestRun:
     ) -> None:
         self.guest, self.named, self.auditor = guest, named, Auditor(audit)
         self._hooks = [hook for hook in (log and log.on_exit, on_exit) if hook]
+        self._logs = log is not None
         self._until: Callable[[Machine], bool] | None = None
         try:
             self.machine = Machine(guest, roots=roots, kernel=kernel, on_output=on_output, on_look=on_look)
@@ -114,8 +121,8 @@ class GuestRun:
         max_ticks  of virtual time; then it is one
         """
         self._until = until
-        sees_each = self._hooks or self.auditor.when == "every" or until is not None
-        self.machine.on_exit = self._after_exit if sees_each else None
+        seen_by = self._seen_by()
+        self.machine.on_exit = None if seen_by == "nobody" else self._after_exit
         result: GuestResult | None = None
         violations: list[str] = []
         broke = ""
@@ -134,6 +141,8 @@ class GuestRun:
             guest=self.guest.name,
             roots=vm.roots,
             exits=self.machine.exits,
+            in_hook=self.machine.in_hook,
+            seen_by=seen_by,
             result=result,
             audit=when,
             audits=self.auditor.count,
@@ -145,6 +154,13 @@ class GuestRun:
             as_expected=result is not None and not violations and _ended_well(self.guest, result.reason, max_exits),
             reproduce=self._command(self.machine.exits + bool(broke)) if violations or broke else "",
         )
+
+    def _seen_by(self) -> Viewer:
+        if self.auditor.when == "every":
+            return "audit"
+        if self._logs:
+            return "events"
+        return "caller" if self._hooks or self._until is not None else "nobody"
 
     def _after_exit(self, machine: Machine, exit_: Exit) -> None:
         for hook in self._hooks:

@@ -16,6 +16,9 @@ from shadowmmu.machine.last_seen import LastSeen, Place
 from shadowmmu.machine.result import GuestResult, Reason
 from shadowmmu.runs.guest_run import RunReport
 
+_SEEN_BY = {"audit": "the audit looks at", "events": "the log of events takes", "caller": "who made the run looks at"}
+"""By `RunReport.seen_by`, of each exit."""
+
 SHOWN = 20
 """Violations shown of one audit."""
 
@@ -85,6 +88,7 @@ def _facts(report: RunReport) -> Table:
     made, freed = counters["special_allocated"], counters["special_freed"]
     bare = ROOT_DESIGNS[report.roots].bare
     table.add_row(f"{report.roots} roots", "bare tables" if bare else f"{made:,} pages made, {freed:,} freed")
+    table.add_row("exits served", _served(report))
     if result is not None:
         delivered = ", ".join(f"{count:,} {name}" for name, count in result.injected.items()) or "nothing"
         table.add_row("delivered", delivered)
@@ -95,6 +99,13 @@ def _facts(report: RunReport) -> Table:
         verdict = Text("no violation", style="green") if not report.violations else Text("violated", style="bold red")
         table.add_row("audit", Text(f"{report.audits:,} audit{'' if report.audits == 1 else 's'}, ").append_text(verdict))
     return table
+
+
+def _served(report: RunReport) -> str:
+    """By which of the ways there are."""
+    if report.seen_by != "nobody":
+        return f"{report.exits:,} in Python: {_SEEN_BY[report.seen_by]} each"
+    return f"{report.in_hook:,} in the CPU's hook, {report.exits - report.in_hook:,} in Python"
 
 
 def _last_seen(last: LastSeen) -> Table:
