@@ -14,15 +14,15 @@ from shadowmmu.machine.emulator.emulation import Emulation
 from shadowmmu.machine.memory.linear_memory import READ, WRITE, GuestFault
 from shadowmmu.machine.seam import Exit
 from shadowmmu.machine.svm.world_switch import recalc_intercepts, vmexit
+from shadowmmu.machine.vcpu.control_writes import write_cr0, write_cr4
 from shadowmmu.machine.vcpu.cpuid import CR4_OFFERED
 from shadowmmu.machine.vcpu.processor import Processor
-from shadowmmu.x86.control import Cr0, Efer
+from shadowmmu.x86.control import Cr0
 from shadowmmu.x86.vectors import GP
 from shadowmmu.x86.vmcb import SvmExit
 
 _READS = frozenset((Code.MOV_R32_CR, Code.MOV_R64_CR, Code.SMSW_RM16, Code.SMSW_R32M16, Code.SMSW_R64M16))
 _WRITES = frozenset((Code.MOV_CR_R32, Code.MOV_CR_R64, Code.CLTS, Code.LMSW_RM16, Code.LMSW_R32M16, Code.LMSW_R64M16))
-_CR0_KNOWN = 0xE005003F
 _MACHINE_STATUS = int(Cr0.PE | Cr0.MP | Cr0.EM | Cr0.TS)
 
 RegisterWrite = Callable[[Processor, int, bool], bool]
@@ -30,16 +30,7 @@ RegisterWrite = Callable[[Processor, int, bool], bool]
 
 
 def _write_cr0(p: Processor, value: int, in_64_bit_code: bool) -> bool:
-    vcpu = p.vcpu
-    if value >> 32:
-        return False
-    value &= _CR0_KNOWN
-    switches = (value ^ vcpu.cr0) & Cr0.PG
-    if switches and in_64_bit_code:
-        return False  # paging cannot be turned off under 64-bit code
-    if switches and value & Cr0.PG and vcpu.efer & Efer.LME and p.cpu.state().cs.long:
-        return False  # nor long mode on with CS.L set
-    return bool(vcpu.set_cr0(value))
+    return write_cr0(p.vcpu, value, in_64_bit_code, p.cpu.state().cs.long)
 
 
 def _write_cr2(p: Processor, value: int, _in_64_bit_code: bool) -> bool:
@@ -52,7 +43,7 @@ def _write_cr3(p: Processor, value: int, _in_64_bit_code: bool) -> bool:
 
 
 def _write_cr4(p: Processor, value: int, _in_64_bit_code: bool) -> bool:
-    return not value & ~CR4_OFFERED and bool(p.vcpu.set_cr4(value))
+    return write_cr4(p.vcpu, value, CR4_OFFERED)
 
 
 def _write_cr8(p: Processor, value: int, _in_64_bit_code: bool) -> bool:

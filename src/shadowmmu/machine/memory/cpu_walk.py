@@ -7,10 +7,10 @@ Each walk gives the host physical address, or the complement (~) of a #PF's erro
 from typing import TYPE_CHECKING
 
 from shadowmmu.hardware.second_level import Npt, walk_two_dimensions
-from shadowmmu.hardware.walk import Features, Paging, paging, walk
+from shadowmmu.hardware.walk import Features, paging
 from shadowmmu.machine.memory.guest_tables import paging_of
 from shadowmmu.machine.memory.linear_memory import FETCH, SYSTEM, USER, WRITE
-from shadowmmu.machine.real_controls import on_shadow_tables
+from shadowmmu.machine.memory.shadow_tables import ShadowTables
 from shadowmmu.x86.control import Cr0, Cr4, Efer
 
 if TYPE_CHECKING:
@@ -19,40 +19,6 @@ if TYPE_CHECKING:
 _LONG_MODE = {levels: (int(Cr0.PG), int(cr4), int(Efer.LME | Efer.NXE)) for levels, cr4 in ((4, Cr4.PAE), (5, Cr4.PAE | Cr4.LA57))}
 """The paging of nested tables, by their levels: the host's own."""
 _KINDS = WRITE | USER | FETCH
-
-
-class ShadowTables:
-    """Those that one vCPU runs on."""
-
-    def __init__(self, vcpu: "Vcpu") -> None:
-        self._vcpu = vcpu
-        self._features = Features(maxphyaddr=vcpu.vm.host_maxphyaddr)
-        self._registers = (-1, -1, -1)
-        self._mode: Paging
-
-    def walk(self, gva: int, access: int) -> int:
-        """The #PF, if any, is an exit."""
-        vcpu = self._vcpu
-        root, code = vcpu.root, access & _KINDS
-        if root is None:
-            return ~code
-        found = walk(self._paging(), self._read, root, gva, code, _lifts_smap(vcpu, access), write=self._write)
-        return ~found if isinstance(found, int) else found.address(gva)
-
-    def _paging(self) -> Paging:
-        """The mode of the registers that the hardware really has; they seldom change."""
-        vcpu = self._vcpu
-        registers = vcpu.cr0, vcpu.cr4, vcpu.efer
-        if registers != self._registers:
-            self._registers, self._mode = registers, paging(*on_shadow_tables(vcpu), self._features)
-        return self._mode
-
-    def _read(self, hpa: int, _size: int) -> int:
-        entry: int = self._vcpu.vm.read_host_u64(hpa)
-        return entry
-
-    def _write(self, hpa: int, size: int, value: int) -> None:
-        self._vcpu.vm.write_host(hpa, value.to_bytes(size, "little"))
 
 
 class NestedTables:

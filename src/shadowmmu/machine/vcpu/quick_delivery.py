@@ -12,6 +12,7 @@ from cython.cimports.shadowmmu.engine.arena.state import Hpa, KvmVcpuPtr, p_u8
 from cython.cimports.shadowmmu.engine.face.host_access import frame_memory, is_guest_frame
 from cython.cimports.shadowmmu.machine.cpu.mode_flags import mode_flags
 from cython.cimports.shadowmmu.machine.cpu.registers import CS, RegisterPtr
+from cython.cimports.shadowmmu.machine.memory.shadow_tables import FOUND, ShadowTables
 from cython.cimports.shadowmmu.machine.memory.translations import TranslationPtr, begin_delivery, is_kept, keep_place, place_for
 from cython.cimports.shadowmmu.machine.vcpu.code_pages import is_marked, mark
 from cython.cimports.shadowmmu.machine.vcpu.delivery import deliver_event
@@ -129,11 +130,7 @@ def translate(owner: cython.p_void, gva: uint64_t, access: uint64_t, place: cyth
 def walk_shadow(quick: QuickPtr, gva: uint64_t, access: uint64_t, place: cython.pointer(uint64_t)) -> cython.bint:
     """`ShadowTables.walk`; False: it faults."""
     with cython.gil:
-        found: object = cython.cast(object, quick.tables).walk(gva, access)
-        if found < 0:
-            return False
-        place[0] = found
-        return True
+        return cython.cast(ShadowTables, quick.tables).find(gva, access, place) == FOUND
 
 
 def load(owner: cython.p_void, place: uint64_t, size: uint64_t, into: cython.p_void) -> cython.bint:

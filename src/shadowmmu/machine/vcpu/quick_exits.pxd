@@ -3,6 +3,7 @@ from libc.stdint cimport uint32_t, uint64_t
 
 from shadowmmu.engine.face.vcpu cimport Vcpu
 from shadowmmu.machine.emulator.code_places cimport CodePlaces
+from shadowmmu.machine.memory.shadow_tables cimport ShadowTables
 from shadowmmu.machine.memory.translations cimport Translations
 from shadowmmu.machine.vcpu.code_pages cimport CodePages
 from shadowmmu.machine.vcpu.quick_state cimport OUTCOMES, REFLECTED, Quick, QuickPtr
@@ -29,7 +30,7 @@ cdef class QuickExits:
     cdef readonly CodePlaces places
     cdef readonly Translations translations
     cdef CodePages code
-    cdef object tables
+    cdef ShadowTables tables
     cdef uint64_t told[OUTCOMES]
     cdef uint64_t told_interrupts[256]
     cdef uint64_t told_reflected[REFLECTED]

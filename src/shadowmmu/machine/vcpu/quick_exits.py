@@ -20,6 +20,7 @@ from cython.cimports.shadowmmu.engine.fault.fault import mmu_page_fault
 from cython.cimports.shadowmmu.machine.cpu.registers import state_of
 from cython.cimports.shadowmmu.machine.cpu.svm_entry import EntryPtr
 from cython.cimports.shadowmmu.machine.emulator.code_places import CodePlaces
+from cython.cimports.shadowmmu.machine.memory.shadow_tables import ShadowTables
 from cython.cimports.shadowmmu.machine.memory.translations import Translations
 from cython.cimports.shadowmmu.machine.vcpu.code_pages import CodePages
 from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import deliver_fault, on_translated
@@ -47,8 +48,6 @@ from cython.cimports.shadowmmu.machine.vcpu.quick_svm import is_for_l1, is_svm, 
 from cython.cimports.shadowmmu.machine.vcpu.svm_state import SvmState, is_wanted
 from cython.cimports.shadowmmu.x86.control import Cr0, Cr4, Rflags
 from cython.cimports.shadowmmu.x86.pferr import Pferr
-
-from shadowmmu.machine.memory.cpu_walk import ShadowTables
 
 FOREVER = (1 << 64) - 1
 """No number of instructions."""

@@ -8,8 +8,19 @@ from cython.cimports.shadowmmu.engine.arena.state import KvmVcpuPtr
 from cython.cimports.shadowmmu.engine.cpu.registers import set_cr3
 from cython.cimports.shadowmmu.engine.fault.invlpg import kvm_invlpg
 from cython.cimports.shadowmmu.machine.emulator.code_places import Doing, PlacePtr, address_of, operand_value, set_register
+from cython.cimports.shadowmmu.machine.vcpu.control_writes import load_cr0, load_cr4
 from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import deliver_interrupt
-from cython.cimports.shadowmmu.machine.vcpu.quick_state import Served, came_to, complete, instruction_at_rip, look, segment_base
+from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
+    Served,
+    bits_of_code,
+    came_to,
+    complete,
+    has_long_code,
+    instruction_at_rip,
+    look,
+    segment_base,
+)
+from cython.cimports.shadowmmu.machine.vcpu.svm_state import is_wanted
 from cython.cimports.shadowmmu.x86.control import Cr4, Efer
 
 
@@ -82,16 +93,31 @@ def read_cr(quick: QuickPtr, place: PlacePtr) -> cython.bint:
 @cython.nogil
 @cython.exceptval(check=False)
 def write_cr(quick: QuickPtr, place: PlacePtr) -> cython.bint:
-    """CR2 and CR3: what may stand in the others, more than the MMU has a say in."""
+    """Not CR8, and not CR0 of an L2 if L1 looks at what is written."""
     value: uint64_t = operand_value(place, quick.gpr)
     if place.size == 4:
         value = cython.cast(uint32_t, value)
-    if place.number == 2:
-        quick.vcpu.cr2 = value
-    elif place.number != 3 or not set_cr3(quick.vcpu, value):
+    if not load(quick, place.number, value):
         return False
     came_to(quick, Served.CR_WRITE)
     return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def load(quick: QuickPtr, number: cython.int, value: uint64_t) -> cython.bint:
+    """False, too, where it is illegal: nothing has changed."""
+    if number == 0:
+        if quick.svm.runs and is_wanted(quick.svm, CR0_SELECTIVE):
+            return False
+        return load_cr0(quick.vcpu, value, bits_of_code(quick) == 64, has_long_code(quick))
+    if number == 2:
+        quick.vcpu.cr2 = value
+        return True
+    if number == 4:
+        return load_cr4(quick.vcpu, value, quick.svm.cr4_offered)
+    return number == 3 and set_cr3(quick.vcpu, value)
 
 
 @cython.cfunc

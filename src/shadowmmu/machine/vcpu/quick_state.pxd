@@ -66,7 +66,7 @@ cdef struct Quick:
     MarksPtr code
     SvmPtr svm
     void *owner                # the engine's Vcpu
-    void *tables               # memory.cpu_walk.ShadowTables
+    void *tables               # memory.shadow_tables.ShadowTables
     bint delivers              # the back end knows what CS and SS make of the mode flags
     # Where the CPU back end has things: seam.Places.
     context_t save             # reads the processor context into `context`
@@ -122,6 +122,7 @@ ctypedef Quick *QuickPtr
 
 cdef void came_to(QuickPtr quick, int outcome) noexcept nogil
 cdef bint look(void *engine, QuickPtr quick) noexcept nogil
+cdef bint has_long_code(QuickPtr quick) noexcept nogil
 cdef uint8_t bits_of_code(QuickPtr quick) noexcept nogil
 cdef uint64_t segment_base(QuickPtr quick, int segment) noexcept nogil
 cdef uint64_t walk(QuickPtr quick, uint64_t gva, uint64_t access) noexcept nogil

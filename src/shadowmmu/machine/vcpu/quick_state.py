@@ -34,12 +34,16 @@ def segment_flags(quick: QuickPtr, segment: cython.int) -> uint32_t:
     return cython.cast(cython.pointer(uint32_t), quick.segments + SEGMENT_BYTES * segment + 20)[0]
 
 
+def has_long_code(quick: QuickPtr) -> cython.bint:
+    """CS.L is set, in whatever mode."""
+    return (segment_flags(quick, CS) & FLAG_LONG) != 0
+
+
 def bits_of_code(quick: QuickPtr) -> uint8_t:
     """16, 32 or 64."""
-    flags: uint32_t = segment_flags(quick, CS)
-    if quick.vcpu.efer & Efer.LMA and flags & FLAG_LONG:
+    if quick.vcpu.efer & Efer.LMA and has_long_code(quick):
         return 64
-    return 32 if flags & FLAG_BIG else 16
+    return 32 if segment_flags(quick, CS) & FLAG_BIG else 16
 
 
 def segment_base(quick: QuickPtr, segment: cython.int) -> uint64_t:
