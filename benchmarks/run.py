@@ -8,6 +8,7 @@ growth      what a fault, a page and a VM cost as the shadow grows to half a mil
 operations  address spaces, syncs, fork, nested paging
 machine     guests, exits by kind, code without exits beside bare Unicorn
 around      the judges, replay, start-up
+shares      where the CPU time of guests goes, if there is perf
 
 Example: python benchmarks/run.py faults growth
 """
@@ -27,12 +28,24 @@ import around
 import growth
 import on_machine
 import operations
+import shares
 import twin
 from rich.console import Console
 from rich.table import Table
 from rows import Row, Rows
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+
+
+NOTES = {
+    "machine": """The last guests are hypervisors: an exit of theirs is a VMRUN, a VMLOAD, an exit of L2, a nested fault. Code without
+exits is slower than on bare Unicorn, as a hook is called before each instruction: it counts them, by which virtual time goes, and
+stops the CPU exactly where a timer or a limit is. `shares` has what that takes; the more an instruction does, the less it shows.""",
+    "shares": """Of the CPU time of whole runs, start-up included, as perf samples it: where a guest's tour or a loop without exits spends
+it. "Unicorn" in a loop is the call of the hook before each instruction, in a tour also translation, and page tables walked anew behind
+each flush.""",
+}
+"""Behind the title of a topic."""
 
 
 def topics() -> dict[str, Callable[[], Rows]]:
@@ -43,6 +56,7 @@ def topics() -> dict[str, Callable[[], Rows]]:
         "operations": operations.rows,
         "machine": on_machine.rows,
         "around": around.rows,
+        "shares": shares.rows,
     }
 
 
@@ -84,7 +98,12 @@ def document(rows: list[Row]) -> str:
         f"Measured on: {machine()}.",
     ]
     for topic in dict.fromkeys(row.topic for row in rows):
-        parts += [f"\n## {topic.capitalize()}\n", "| work | figure | ratio | to |", "|---|---|---|---|"]
+        parts += [
+            f"\n## {topic.capitalize()}\n",
+            *([NOTES[topic] + "\n"] if topic in NOTES else []),
+            "| work | figure | ratio | to |",
+            "|---|---|---|---|",
+        ]
         parts += [f"| {' | '.join(cells(row))} |" for row in rows if row.topic == topic]
     return "\n".join(parts) + "\n"
 
