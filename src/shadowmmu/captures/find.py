@@ -18,7 +18,7 @@ from shadowmmu.errors import BadInput
 DEPTH = 4
 """Levels of folders that are looked through: kit folder, captures, set; and one above."""
 PLACES = (Path(__file__).resolve().parent / "shipped", Path(__file__).resolve().parents[3] / "tests" / "conformance" / "captures")
-SHIPPED = next((place for place in PLACES if place.is_dir()), PLACES[0])
+SHIPPED = next((place for place in PLACES if place.is_dir()), PLACES[0]).resolve()
 """What an installed package has, or what the checkout has that it runs from."""
 
 
