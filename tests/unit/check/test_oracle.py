@@ -138,6 +138,27 @@ def test_a_table_where_mmio_was_keeps_what_its_entries_were(strict: bool) -> Non
         world.use(0xB000)
 
 
+@pytest.mark.parametrize("aliased", [True, False])
+def test_a_store_by_another_gfn_of_a_table_goes_unseen(aliased: bool) -> None:
+    """Linux protects tables by gfn. gpa 0x30000 has the frame of the table at 0x4000, and the guest stores there into it."""
+    world = World()
+    world.memory.moved[0x30] = 4
+    world.oracle.aliased = {HOST + 0x4000 >> 12} if aliased else set()
+    world.poke(0x4010, 0x30000 | PAGE)
+    cpu, entry = world.cpu, HOST + 0x4008
+    cpu.completed(GVA + 0x1008, WRITE, False, entry)
+    world.memory.bytes[0x4008:0x4010] = (0xA000 | PAGE).to_bytes(8, "little")
+    cpu.stored(entry, 8)
+    cpu.load(CR0, 0x1000, CR4, EFER, mov_cr3=True)
+    world.use(0xA000)
+    if aliased:
+        world.use(0x9000)
+        world.poke(0x4008, 0xA000 | PAGE)  # now the MMU is told
+        cpu.load(CR0, 0x1000, CR4, EFER, mov_cr3=True)
+    with pytest.raises(Violation):
+        world.use(0x9000)
+
+
 def test_invalidation_is_of_one_vcpu() -> None:
     world = World()
     world.poke(0x4008, 0xA000 | PAGE)
