@@ -8,18 +8,16 @@ to that one.
 
 from contextlib import suppress
 
-from iced_x86 import Code, Decoder, FlowControl, Mnemonic
-
 from shadowmmu.machine.emulator.decode import Fetcher, bitness
+from shadowmmu.machine.emulator.look_ahead import behind_straight_code, code_with_nested_paging
 from shadowmmu.machine.memory.fault_cause import is_on_path
-from shadowmmu.machine.memory.guest_tables import l1_physical, path_of, read_physical
+from shadowmmu.machine.memory.guest_tables import l1_physical, path_of
 from shadowmmu.machine.memory.linear_memory import PAGE_SIZE, GuestFault, NestedFault, NoMemory
 from shadowmmu.machine.seam import Cpu, Exit, ExitKind, State
 from shadowmmu.x86.pferr import Pferr
 from shadowmmu.x86.vectors import GP
 
 _FETCH, _WRITE = int(Pferr.FETCH), int(Pferr.WRITE)
-_JUMPS = frozenset((FlowControl.UNCONDITIONAL_BRANCH, FlowControl.INDIRECT_BRANCH, FlowControl.CONDITIONAL_BRANCH, FlowControl.RETURN))
 _PART = 64
 """Bytes of code fetched at a time: an emulated access has no more."""
 _SUSPECT = {ExitKind.PAGE_FAULT: _FETCH, ExitKind.NESTED_PAGE_FAULT: _FETCH | _WRITE}
@@ -94,26 +92,19 @@ def _instruction_in_need(fetcher: Fetcher, state: State, exit_: Exit) -> int | N
     page = (rip & -PAGE_SIZE) + PAGE_SIZE & fetcher.memory.mask
     if rip % PAGE_SIZE == 0 or page < rip or not _is_of(fetcher, page, exit_):
         return None
-    at = rip
     with suppress(GuestFault, NestedFault, NoMemory):
         code = _code(fetcher, state, rip, page - rip)
-        for instruction in Decoder(bitness(state, fetcher.memory.vcpu.efer), code, ip=rip):
-            if instruction.code == Code.INVALID:
-                break
-            if instruction.flow_control in _JUMPS or instruction.mnemonic == Mnemonic.CALL:
-                return None
-            at = instruction.next_ip
-    return None if at == rip else at
+        return behind_straight_code(code, bitness(state, fetcher.memory.vcpu.efer), rip)
+    return None
 
 
 def _code(fetcher: Fetcher, state: State, at: int, size: int) -> bytes:
-    """Code bytes within a page. With nested paging only looked at: the CPU has walked the guest's tables itself."""
+    """Code bytes within a page."""
     vcpu = fetcher.memory.vcpu
     if not vcpu.vm.tdp:
         parts = range(at, at + size, _PART)
         return b"".join(fetcher.memory.fetch(part, min(_PART, at + size - part), state.cpl == 3) for part in parts)
-    gpa = path_of(vcpu, at).gpa
-    code = None if gpa is None else read_physical(vcpu, gpa, size)
+    code = code_with_nested_paging(vcpu, at, size)
     if code is None:
         raise NoMemory(f"{at:#x}")
-    return code.to_bytes(size, "little")
+    return code

@@ -9,11 +9,12 @@ from cython.cimports.shadowmmu.engine.fault.fault import mmu_page_fault
 from cython.cimports.shadowmmu.machine.cpu.registers import CS, RegistersPtr
 from cython.cimports.shadowmmu.machine.emulator.code_places import AddressPtr, PlacePtr, address_of
 from cython.cimports.shadowmmu.machine.vcpu.quick_registers import take_registers
-from cython.cimports.shadowmmu.machine.vcpu.quick_state import Served, came_to, is_there, known_at_rip, look, segment_base
+from cython.cimports.shadowmmu.machine.vcpu.quick_state import Served, bits_of_code, came_to, is_there, known_at_rip, look, segment_base
 from cython.cimports.shadowmmu.machine.vcpu.quick_svm import vmexit
 from cython.cimports.shadowmmu.x86.control import Cr0
 from cython.cimports.shadowmmu.x86.pferr import Pferr
 
+from shadowmmu.machine.emulator.look_ahead import goes_on_behind
 from shadowmmu.machine.memory.fault_cause import cause_by_tables, is_on_path, write_fault_cause
 
 
@@ -47,11 +48,14 @@ def may_be_early(quick: QuickPtr) -> cython.bint:
     rip: uint64_t = (segment_base(quick, CS) + quick.rip[0]) & quick.wrap
     if not code & (Pferr.FETCH | Pferr.WRITE) or not rip & (PAGE_SIZE - 1):
         return False
-    if code & Pferr.FETCH:
-        return quick.address[0] & (PAGE_SIZE - 1) == 0
+    if code & Pferr.FETCH and quick.address[0] & (PAGE_SIZE - 1):
+        return False
     page: uint64_t = ((rip | (PAGE_SIZE - 1)) + 1) & quick.wrap
     with cython.gil:
-        return page > rip and is_on_path(cython.cast(object, quick.owner), page, quick.address[0])
+        vcpu: object = cython.cast(object, quick.owner)
+        if page < rip or not (code & Pferr.FETCH or is_on_path(vcpu, page, quick.address[0])):
+            return False
+        return goes_on_behind(vcpu, rip, page - rip, bits_of_code(quick))
 
 
 def cause_of(engine: cython.p_void, quick: QuickPtr) -> uint64_t:
