@@ -19,7 +19,6 @@ import argparse
 import json
 import os
 import platform
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,6 +107,11 @@ def document(rows: list[Row]) -> str:
     return "\n".join(parts) + "\n"
 
 
+def figures(rows: list[Row]) -> str:
+    """The same as JSON."""
+    return json.dumps([{**row._asdict(), "ratio": row.ratio} for row in rows], indent=2)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     every = topics()
@@ -128,10 +132,11 @@ def main() -> None:
         if not options.json:
             console.print(draw(topic, rows))
     if options.json:
-        json.dump([{**row._asdict(), "ratio": row.ratio} for row in found], sys.stdout, indent=2)
+        print(figures(found))
     elif not options.topics:
         DOCUMENT.write_text(document(found))
-        console.print(f"written to {DOCUMENT}")
+        DOCUMENT.with_suffix(".json").write_text(figures(found) + "\n")
+        console.print(f"written to {DOCUMENT}, and beside it as JSON")
 
 
 if __name__ == "__main__":

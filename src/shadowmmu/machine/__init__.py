@@ -11,7 +11,7 @@ Each room imports only from those above it:
 * `emulator`   instructions that touch shadowed tables or memory that is not there
 * `vcpu`       `processor`, one vCPU's state and what handlers do with it: MSRs, CPUID, the event that is pending, the L2
                that runs; `deliver` takes an event through the guest's own IDT, in every mode; a `witness` is told of all;
-               `quick_exits` serves frequent exits in the CPU's hook, without Python
+               `quick_hook` serves frequent exits in the CPU's hook, without Python
 * `svm`        VMRUN and its kin, for a guest that is a hypervisor (L1): `reflect` says which exits of L2 are L1's. The way to L2
                and back is `vcpu.world_switch`, for the loop and for the hook
 * `exits`      the handlers; `page_boundary` corrects where the CPU stopped

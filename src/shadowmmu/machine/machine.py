@@ -54,7 +54,7 @@ class Machine:
     shadow_pages  limit of shadow pages; 0: the kernel's default
     on_output     gets the guest's output, line by line
     on_exit       called with the machine and the exit after each exit has been handled; may be set between runs. With it no
-                  exit is served in the CPU's hook (`vcpu.quick_exits`), and all else is the same
+                  exit is served in the CPU's hook (`vcpu.quick_hook`), and all else is the same
     on_look       called with the machine now and then, at least once in some thousand exits
     audit         called with the Vm after each exit; what it raises ends the run
     loaded        an image to run instead of the guest's own

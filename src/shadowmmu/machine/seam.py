@@ -260,7 +260,7 @@ class Places(NamedTuple):
 
 
 class ExitServer(Protocol):
-    """Compiled code that serves exits in the CPU's hook (`vcpu/quick_exits`). Addresses are of C functions and data."""
+    """Compiled code that serves exits in the CPU's hook (`vcpu/quick_hook`). Addresses are of C functions and data."""
 
     @property
     def hook(self) -> int:
