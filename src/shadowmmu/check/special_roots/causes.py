@@ -74,10 +74,14 @@ def synced_at_the_load(at: Place) -> Taken | None:
     return THEIRS
 
 
+def _is_looked_up_later(at: Place, k: e.GetPage) -> bool:
+    return any(isinstance(s, e.GetPage) and key_of(s) == key_of(k) for s in at.engine.ahead[1:])
+
+
 @CAUSES.under("a")
 def loaded(at: Place) -> Taken | None:
-    """The kernel looks up a level-2 page, to make a root of it."""
-    if at.loading and isinstance(at.k, e.GetPage) and key_of(at.k).level == 2:
+    """The kernel looks up a level-2 page, to make a root of it; this VM does not, or has done so for this one already."""
+    if at.loading and isinstance(at.k, e.GetPage) and key_of(at.k).level == 2 and not _is_looked_up_later(at, at.k):
         at.ours.unvisited.add(key_of(at.k))
         at.theirs.unvisited.discard(key_of(at.k))
         return THEIRS
