@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from shadowmmu import Outcome, PageFaultException
 from shadowmmu.captures.capture import Capture, Op
@@ -26,7 +26,6 @@ from shadowmmu.check.replayed.inputs import (
     Fault,
     Inject,
     Input,
-    Invlpg,
     Translate,
     Unprotect,
     UnprotectAddress,
@@ -37,10 +36,10 @@ from shadowmmu.check.replayed.replayed_vm import ReplayedVm
 from shadowmmu.check.special_roots.align import BOTH, PageMatcher, Parting, Place
 from shadowmmu.check.special_roots.answers import gives_exception, is_refused_at_once, letter_of
 from shadowmmu.check.special_roots.counter_lead import COUNTED, CounterLead
-from shadowmmu.check.special_roots.dirty_logs import Ahead, made_writable
-from shadowmmu.check.special_roots.fault_path import BothPaths, is_unlinked, shadows, way
+from shadowmmu.check.special_roots.fault_path import is_unlinked, way
+from shadowmmu.check.special_roots.look import Look, look_at
 from shadowmmu.check.special_roots.page_census import Census
-from shadowmmu.check.special_roots.roots_met import freed_on_request, keeps_obsolete, leads_nowhere, special_tables
+from shadowmmu.check.special_roots.roots_met import keeps_obsolete, leads_nowhere, special_tables
 from shadowmmu.check.special_roots.rules import RULES
 from shadowmmu.check.special_roots.tables import PairedTables
 from shadowmmu.engine.roots.designs import find_design
@@ -55,21 +54,6 @@ FIXED = (Outcome.FIXED, Outcome.SPURIOUS)
 P_RSVD, W, U = 9, 2, 4
 BEHIND = "user space wrote to a table of the guest behind the MMU: which stale entries go on being used depends on the roots"
 STALE = "the guest used a translation on one side that is stale, or is read as before a change of mode, and not on the other"
-
-
-class Look(NamedTuple):
-    """What an input is about to meet."""
-
-    rooted: frozenset[str]
-    """MMUs of the kernel's VM that have a root."""
-    paths: BothPaths | None = None
-    """If it is about an address."""
-    shadowed: tuple[bool, bool] = (False, False)
-    """If it is about a page: whether the kernel's VM and ours shadow it."""
-    whole: Sequence[bool] = ()
-    """At a guest entry: of each root of the kernel's that a request frees, whether nothing below it was zapped."""
-    ahead: Ahead = Ahead()
-    """At a dirty log: what it may have of one of the two alone."""
 
 
 class Parted(Exception):
@@ -128,21 +112,7 @@ class SpecialVm:
 
     def look(self, given: object) -> Look:
         """To be taken before the kernel's VM gets the input."""
-        rooted = frozenset(mmu.name for mmu in self.kernel.vcpu.mmus if mmu.root is not None)
-        if isinstance(given, Unprotect):
-            return Look(rooted, None, (bool(self.theirs.tables.get(given.gfn)), bool(self.ours.tables.get(given.gfn))))
-        if isinstance(given, Enter):
-            return Look(rooted, whole=freed_on_request(self.kernel))
-        if isinstance(given, DirtyLog):
-            return Look(rooted, ahead=self._ahead(given.slot))
-        if not isinstance(given, Fault | Invlpg):
-            return Look(rooted)
-        theirs, ours = way(self.kernel, self.theirs, given.address)[0], way(self.side, self.ours, given.address)[0]
-        return Look(rooted, BothPaths(theirs, ours, shadows(self.theirs), shadows(self.ours)))
-
-    def _ahead(self, slot: int) -> Ahead:
-        sides = (self.kernel, self.theirs), (self.side, self.ours)
-        return Ahead(*(made_writable(side, census, self.parting.pages, slot) for side, census in sides))
+        return look_at(given, (self.kernel, self.side), (self.theirs, self.ours), self.parting)
 
     def follow(self, given: Input[T], theirs: Answer[T], events: Sequence[AnyEvent], look: Look) -> None:
         """Give it what the kernel's VM was given, and hold what it does against `theirs` and `events`."""
