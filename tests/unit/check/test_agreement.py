@@ -5,8 +5,8 @@ import pytest
 
 from shadowmmu import Vm
 from shadowmmu.check.oracle.agreement import Agreement
+from shadowmmu.check.oracle.guest_memory import GuestMemory
 from shadowmmu.check.oracle.oracle import Oracle
-from shadowmmu.check.oracle.unguarded import GuestMemory
 from shadowmmu.hardware.cpu import ModelCpu
 from shadowmmu.hardware.host_memory import HostMemory, Violation
 from shadowmmu.hardware.walk import Features, TrailEntry
@@ -19,7 +19,10 @@ class Memory(GuestMemory):
     """Guest memory behind one slot of the VM."""
 
     def __init__(self, vm: Vm, host: HostMemory) -> None:
-        self.vm, self.read = vm, host.read
+        self.vm, self.memory = vm, host
+
+    def read(self, hpa: int, size: int) -> int:
+        return self.memory.read(hpa, size)
 
     def host(self, gpa: int) -> int | None:
         return self.vm.host_address(gpa)

@@ -3,6 +3,7 @@
 
 import pytest
 
+from shadowmmu.check.oracle.guest_memory import GuestMemory
 from shadowmmu.check.oracle.oracle import Oracle, Violation, VirtualTlb
 from shadowmmu.hardware import walk as hw
 from shadowmmu.hardware.walk import FETCH, USER, WRITE, Features
@@ -15,7 +16,7 @@ GVA = 0x40201000
 HOST = 0x100000000  # host address of guest address 0
 
 
-class Memory:
+class Memory(GuestMemory):
     """64 guest pages at HOST; `slots` may be cut, `readonly` pages refuse stores."""
 
     def __init__(self) -> None:

@@ -68,9 +68,11 @@ def upper_tables(kvm: KvmPtr, as_id: cython.int, gfn: gfn_t) -> cython.int:
 def validate_tracking(auditor: Auditor, slot: MemSlotPtr) -> object:
     """I7: each gfn's write-tracking count is the number of upper-level tables in it."""
     n: u64
-    for n in range(slot.npages):
-        if slot.gfn_write_track[n] and slot.gfn_write_track[n] != upper_tables(auditor.kvm, slot.as_id, slot.base_gfn + n):
+    n = next_tracked(slot.gfn_write_track, 0, slot.npages)
+    while n < slot.npages:
+        if slot.gfn_write_track[n] != upper_tables(auditor.kvm, slot.as_id, slot.base_gfn + n):
             auditor.say("I7", f"gfn {slot.base_gfn + n:#x} has write-tracking count {slot.gfn_write_track[n]}")
+        n = next_tracked(slot.gfn_write_track, n + 1, slot.npages)
     for n in range(auditor.nlive):
         sp: ShadowPagePtr = auditor.live[n]
         if is_counted(sp) and role_level(sp.role) > 1 and in_slot(slot, sp) and not slot.gfn_write_track[sp.gfn - slot.base_gfn]:

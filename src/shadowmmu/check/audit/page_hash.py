@@ -2,21 +2,26 @@
 """I3: the hash and the index, in which pages are found by gfn and role."""
 
 import cython
-from cython.cimports.shadowmmu.engine.arena.state import HASH_BITS, KvmPtr, ShadowPagePtr, u64
+from cython.cimports.shadowmmu.engine.arena.state import HASH_BITS, KvmPtr, ShadowPagePtr, p_u64, u64
 from cython.cimports.shadowmmu.engine.pages.page_index import hash_bucket, index_bucket
 from cython.cimports.shadowmmu.engine.pages.pages import is_obsolete
 
 
 def validate_hash(auditor: Auditor) -> None:
     """I3: every page but special ones is once in its gfn's bucket, of the kernel's hash and of the index."""
+    kvm: KvmPtr = auditor.kvm
     hashed: u64 = 0
     i: u64
     for i in range(auditor.nlive):
         if not auditor.live[i].special:
             hashed += 1
             validate_index(auditor, auditor.live[i])
-    for i in range(cython.cast(u64, 1) << HASH_BITS):
-        hashed -= validate_bucket(auditor, i)
+    buckets: p_u64 = cython.cast(p_u64, kvm.hash)
+    words: u64 = cython.cast(u64, BUCKET_WORDS) << HASH_BITS
+    i = next_used(buckets, 0, words, 0)
+    while i < words:
+        hashed -= validate_bucket(auditor, i // BUCKET_WORDS)
+        i = next_used(buckets, (i // BUCKET_WORDS + 1) * BUCKET_WORDS, words, 0)
     if hashed:
         auditor.say("I3", f"the hash has {cython.cast(cython.longlong, hashed)} pages too few")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-from shadowmmu.check.audit.auditor cimport Auditor
+from shadowmmu.check.audit.auditor cimport Auditor, next_used
 from shadowmmu.engine.arena.state cimport Kvm, KvmMmu, ShadowPage
 
 cdef ShadowPage *next_special(Kvm *kvm, ShadowPage *sp) noexcept

@@ -126,10 +126,11 @@ def validate_reach(auditor: Auditor, sp: ShadowPagePtr, top: cython.int) -> obje
     """
     reserved: cython.bint = False
     reach: cython.int = 4 if role_level(sp.role) == 3 else 1
+    beyond: u64 = next_used(sp.spt, reach, ENTRIES, sp.nothing)
+    if beyond < ENTRIES:
+        auditor.say("I13", f"special {auditor.page_name(sp)} has entry {beyond:#x}, beyond its reach")
     i: cython.int
-    for i in range(ENTRIES):
-        if i >= reach and sp.spt[i] != sp.nothing:
-            auditor.say("I13", f"special {auditor.page_name(sp)} has entry {i:#x}, beyond its reach")
+    for i in range(reach):
         if top == 3 and is_present(sp.spt[i]) and sp.spt[i] & (Pte.WRITABLE | Pte.USER | Pte.ACCESSED | Pte.NX):
             reserved = True
     if reserved:

@@ -87,8 +87,9 @@ class HostOperations(GuestOperations):
     def _forget_dirty(self, slot: int) -> None:
         """A new log begins."""
         first, pages, _, _ = self.slots.slots.get(slot, (0, 0, 0, 0))
-        self.oracle.written -= set(range(first, first + pages))
-        self.oracle.dirty -= {(self.slots.host(gfn * PAGE) or 0) >> 12 for gfn in range(first, first + pages)}
+        self.oracle.written = {gfn for gfn in self.oracle.written if not first <= gfn < first + pages}
+        if self.oracle.dirty:
+            self.oracle.dirty -= {(self.slots.host(gfn * PAGE) or 0) >> 12 for gfn in range(first, first + pages)}
 
     def _is_dirty(self, gfn: int) -> bool:
         """It was written: as far as it is known by which gfn, if the frame has several."""
@@ -162,7 +163,7 @@ class HostOperations(GuestOperations):
         spaces = [space for tlb in self.oracle.vcpus for space in tlb.spaces.values()]
         if gfn <= TABLES or gfn in TABLE_FRAMES or any(hpa >> 12 == frame for hpa in self.oracle.unguarded.outside[4]):
             return False
-        return not any(hpa >> 12 == frame for space in spaces for hpa in space.depends)
+        return not any(hpa >> 12 == frame for space in spaces for hpa in space.entries())
 
     def _see_moved(self, host: int | None, before: int) -> None:
         """Guest memory is where the host has it now; what was written to the old frame is not in a log for the new one twice."""

@@ -4,25 +4,32 @@
 
 from typing import Any
 
+import cython
+from cython.cimports.libc.string import memset
+
 from shadowmmu.check.fuzz.operations import ALIAS, ALIASED, HOST_PAGES, PAGE
+from shadowmmu.check.oracle.guest_memory import GuestMemory
 from shadowmmu.check.oracle.oracle import Oracle
 from shadowmmu.hardware.host_memory import HostMemory, Violation
 
-MISSING = object()
 Slot = tuple[int, int, int, int]
 """First page, pages, host page, flags."""
 
 
-class Slots:
-    """The memslots as the fuzzer set them: the oracle's view of what backs guest memory."""
+class Slots(GuestMemory):
+    """The memslots as the fuzzer set them: the oracle's view of what backs guest memory.
+
+    `frames` has of each page in which a slot may lie what is known of it: nothing yet, that it is no memory, or its frame,
+    and whether stores may land there.
+    """
 
     def __init__(self, vm: Any, memory: HostMemory, spaces: tuple[int, ...] = (0,)) -> None:
-        self.vm, self.read, self.spaces = vm, memory.read, spaces
+        self.vm, self.memory, self.spaces = vm, memory, spaces
         self.slots: dict[int, Slot] = {}
         self.protected: set[int] = set()  # host pages that the host may not write
         self.absent: set[int] = set()  # host pages that were taken away and are not written yet
         self.zeroes = -1  # the frame of zeroes that absent pages share
-        self._cache: dict[int, Any] = {}
+        self.forget()
 
     def set(self, slot: int, first: int, pages: int, flags: int) -> None:
         """Make, change or (no pages) delete a slot, in all address spaces of the VM too."""
@@ -32,7 +39,7 @@ class Slots:
         self.slots.pop(slot, None)
         if pages:
             self.slots[slot] = first, pages, host, flags
-        self._cache.clear()
+        self.forget()
 
     def slot_of(self, gfn: int) -> Slot | None:
         """The slot that `gfn` lies in."""
@@ -47,8 +54,8 @@ class Slots:
         return None if slot is None else slot[2] + gfn - slot[0]
 
     def forget(self) -> None:
-        """The host has changed its own mapping."""
-        self._cache.clear()
+        """The host has changed its own mapping, or slots have changed."""
+        memset(self.frames, 0, cython.sizeof(self.frames))
 
     def find_zeroes(self, gpa: int) -> None:
         """Whether absent pages share one frame of zeroes, as a real host's do; tried on two pages that end as they were."""
@@ -81,17 +88,33 @@ class Slots:
         slot = self.slot_of(gpa >> 12)
         return slot is not None and not slot[3] & 1 and self.host_page(gpa >> 12) not in self.protected
 
-    def host(self, gpa: int) -> int | None:
-        gfn = gpa >> 12
-        page = self._cache.get(gfn, MISSING)
-        if page is MISSING:
+    def look(self, gfn: int) -> int:
+        """What is known of a page; what is not is found out. Absent pages may get a frame at each access."""
+        if gfn >= PAGES:
+            return NO_MEMORY
+        known = self.frames[gfn]
+        if not known:
             page = self._page(gfn)
+            known = NO_MEMORY if page is None else page[0] | KNOWN | (WRITABLE if page[1] else 0)
             if page is None or page[0] != self.zeroes:
-                self._cache[gfn] = page
-        if page is None:
-            return None
-        frame: int = page[0]
-        return frame | gpa & 0xFFF
+                self.frames[gfn] = known
+        return known
+
+    def host(self, gpa: int) -> int | None:
+        found = self.frame(gpa)
+        return None if found == NOWHERE else found
+
+    def frame(self, gpa: int) -> int:
+        known = self.look(gpa >> 12)
+        return NOWHERE if known == NO_MEMORY else known & ~0xFFF | gpa & 0xFFF
+
+    def read(self, hpa: int, size: int) -> int:
+        return self.memory.read(hpa, size)
+
+    def value(self, hpa: int, width: int) -> int:
+        if width == 8:
+            return cython.cast(p_u64, self.memory.place(hpa, 8))[0]
+        return cython.cast(p_u32, self.memory.place(hpa, 4))[0]
 
     def peek(self, gpa: int, size: int) -> int | None:
         """An aligned value in guest memory, without touching a page that the host has taken away: that is zeroes."""
@@ -103,9 +126,10 @@ class Slots:
 
     def writable(self, gpa: int) -> bool:
         """A store through a translation may land here; not on the shared zeroes."""
-        self.host(gpa)
-        page = self._cache.get(gpa >> 12)
-        return page is not None and page[1]
+        return self.stores(gpa)
+
+    def stores(self, gpa: int) -> bool:
+        return self.look(gpa >> 12) & WRITABLE != 0
 
 
 class Untold:

@@ -53,8 +53,9 @@ Known differences of Linux from a bare CPU. They are allowed here, unless `stric
 from collections.abc import Callable, Container, Iterable
 from typing import Any, NamedTuple
 
-from shadowmmu.check.oracle.translations import AddressSpace, Child, Node
-from shadowmmu.check.oracle.unguarded import GuestMemory, Unguarded
+from shadowmmu.check.oracle.guest_memory import GuestMemory
+from shadowmmu.check.oracle.translations import AddressSpace, Shape
+from shadowmmu.check.oracle.unguarded import Unguarded
 from shadowmmu.hardware import walk as hw
 from shadowmmu.hardware.host_memory import Violation
 from shadowmmu.hardware.second_level import Npt, SecondLevelFault, walk_two_dimensions
@@ -88,12 +89,13 @@ class Oracle:
     def __init__(self, memory: GuestMemory, watched: Iterable[int], vcpus: int, features: Features, strict: bool = False) -> None:
         self.memory, self.features, self.strict = memory, features, strict
         self.watched = tuple(sorted({gva >> 12 for gva in watched}))
+        self.numbers = {page: number for number, page in enumerate(self.watched)}
         self.edits = 0  # stores that hit an entry of a watched address, for coverage
         self.dirty: set[int] = set()  # host pages written since the owner last took them out
         self.aliased: Container[int] = ()  # those that several gfns have; of these,
         self.written: set[int] = set()  # by which gfn they were, where only one can have been used
         self.unguarded = Unguarded()
-        self._shapes: dict[int, dict[Node, tuple[Child, ...]]] = {}
+        self._shapes: dict[int, Shape] = {}
         self.vcpus = tuple(VirtualTlb(self, f"vcpu {i}") for i in range(vcpus))
 
     def stored(self, hpa: int, size: int) -> None:
@@ -123,18 +125,10 @@ class Oracle:
         for tlb in self.vcpus:
             tlb.rebuild()
 
-    def shape(self, mode: Paging) -> dict[Node, tuple[Child, ...]]:
+    def shape(self, mode: Paging) -> Shape:
         """The tree of watched addresses, cut as this mode cuts addresses."""
         if mode.levels not in self._shapes:
-            tree: dict[Node, dict[int, list[int]]] = {}
-            for page in self.watched:
-                for i, step in enumerate(mode.steps):
-                    above = 0 if i == 0 and mode.levels != 3 else page << 12 >> step.shift + step.mask.bit_length()
-                    tree.setdefault((i, above), {}).setdefault(page << 12 >> step.shift, []).append(page)
-            self._shapes[mode.levels] = {
-                node: tuple(Child(node[0], at & mode.steps[node[0]].mask, (node[0] + 1, at), tuple(p)) for at, p in below.items())
-                for node, below in tree.items()
-            }
+            self._shapes[mode.levels] = Shape(mode, self.watched)
         return self._shapes[mode.levels]
 
 
@@ -191,9 +185,9 @@ class VirtualTlb:
             self.space.mixed = noflush and (self.space.mixed or self.space.cr3 != self.cr3)
         self.space.cr3 = self.cr3
         if flips4 & cr4 & hw.CR4_SMEP:
-            self.space.keep(lambda _page, t: False)
+            self.space.forget()
         elif mov_cr3 and not noflush:
-            self.space.keep(lambda _page, t: t.rights & hw.GLOBAL != 0)
+            self.space.keep_global()
         self.rebuild()
 
     def vmrun(self, cr0: int, ncr3: int, cr4: int, efer: int) -> None:
@@ -226,8 +220,8 @@ class VirtualTlb:
     def invlpg(self, gva: int) -> None:
         """The guest executed INVLPG: pages of any size that hold the address, and all cached tables, are gone."""
         for space in self.spaces.values():
-            current = space is self.space
-            space.keep(lambda page, t, here=current: (page << 12 ^ gva) >> t.shift != 0 or not (here or t.rights & hw.GLOBAL))
+            space.drop(gva, space is not self.space)
+            space.rebuild()
 
     def rebuild(self) -> None:
         """Memory, or how it is read, has changed: look at all tables again."""
@@ -238,10 +232,12 @@ class VirtualTlb:
         """The translations of a watched address that the CPU can hold now. Without paging, of any address."""
         if not self.mode.levels:
             return {Translation(gva & hw.ADDRESS, 12, hw.ALL | hw.DIRTY)}
-        page, found = gva >> 12, self.space.pages[gva >> 12]
-        for space in self.spaces.values() if len(self.spaces) > 1 else ():
-            found = found | {t for t in space.pages[page] if t.rights & hw.GLOBAL}
-        return found
+        number = self.oracle.numbers[gva >> 12]
+        return {page for space in self.spaces.values() for page in space.members(number, space is not self.space)}
+
+    @property
+    def strict(self) -> bool:
+        return self.oracle.strict
 
     def _set_mode(self) -> None:
         """The mode of the registers, and the readings of an entry under which shadow pages may have been made."""
@@ -264,11 +260,16 @@ class VirtualTlb:
 
     def completed(self, gva: int, access: int, ac: bool, hpa: int) -> None:
         """Rule 1."""
-        if gva >> 12 not in self.space.pages and self.l2 is not None:
+        number = self.oracle.numbers.get(gva >> 12)
+        if number is None and self.l2 is not None:
             return  # L2's tables led to an address that is not watched
+        self.stores = set() if access & hw.WRITE and hpa >> 12 in self.oracle.aliased else None
+        if self.stores is None and self.mode.levels:
+            for space in self.spaces.values():
+                if space.lets(number, gva, access, ac, hpa, space is not self.space):
+                    return
         pages = self.possible(gva)
         kernel_pages = not self.mode.wp and not self.oracle.strict
-        self.stores = set() if access & hw.WRITE and hpa >> 12 in self.oracle.aliased else None
         for page in pages:
             gpa, rights = page.address(gva), page.rights
             lifted = ac or (kernel_pages and not rights & hw.WRITE)

@@ -1,18 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# cython: annotation_typing=False, boundscheck=True, wraparound=True, cdivision=False, nonecheck=True
 """Guest tables that may be other than their shadow, though nobody has flushed: what the entries in them have been."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
-
-class GuestMemory(Protocol):
-    """The VM's memslots as they are now: what backs an address, whether it may be written; aligned values there."""
-
-    def host(self, gpa: int) -> int | None: ...
-    def writable(self, gpa: int) -> bool: ...
-    def read(self, hpa: int, size: int) -> int: ...
+from shadowmmu.check.oracle.guest_memory import GuestMemory
 
 
 class Unguarded:
@@ -30,6 +24,7 @@ class Unguarded:
         self.values: dict[int, set[int]] = {}
         """Host address of an entry in such a table -> all that it was seen to be."""
         self.outside: dict[int, dict[int, set[int]]] = {4: {}, 8: {}}
+        self.narrow, self.wide = self.outside[4], self.outside[8]
         """Bytes of an entry -> host address -> what it was before stores from outside the VM. The MMU was not told of these, so that
         stays in force where it is shadowed, until the guest itself stores there."""
 
@@ -47,6 +42,11 @@ class Unguarded:
         for width, entries in self.outside.items():
             for at in range(hpa & -width, hpa + size, width) if entries else ():
                 entries.pop(at, None)
+
+    def is_other(self, hpa: int, width: int) -> bool:
+        """The entry at `hpa` may be something else in the shadow than what it is now."""
+        outside = self.narrow if width == 4 else self.wide
+        return (len(self.values) > 0 and hpa in self.values) or (len(outside) > 0 and hpa in outside)
 
     def before(self, hpa: int, width: int, entry: int) -> set[int]:
         """What the entry at `hpa` may be in the shadow besides `entry`, which it is now."""

@@ -16,6 +16,7 @@ from shadowmmu import Outcome
 from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.markers import Mark, parse
 from shadowmmu.check.audit import audit
+from shadowmmu.check.oracle.guest_memory import GuestMemory
 from shadowmmu.check.oracle.oracle import Oracle, VirtualTlb
 from shadowmmu.check.replayed.inputs import ControlRegister, DirtyLog, Fault, Inject, Input, Invlpg, Translate, WriteEmulated
 from shadowmmu.check.replayed.replayed_vm import ReplayedVm
@@ -33,7 +34,7 @@ ABSENT = 1 << 60
 MARK = 1 << 51
 
 
-class CapturedMemory:
+class CapturedMemory(GuestMemory):
     """The memslots of a replay, as the oracle looks at them. It gives no page a frame."""
 
     def __init__(self, side: ReplayedVm) -> None:
@@ -191,7 +192,7 @@ class Judge:
         """Memory is other than it was, of which the MMU is not told. If tables in use lie there, it goes on with what they were."""
         self.untold.entries.update(range(gpa & -4, gpa + size, 4))
         spaces = (space for tlb in self.oracle.vcpus for space in tlb.spaces.values())
-        used = {table >> 12 for space in spaces for tables in space.tables.values() for table, _ in tables}
+        used = {table >> 12 for space in spaces for table in space.tables()}
         self.judges &= not any(gpa >> 12 <= table <= gpa + size - 1 >> 12 for table in used)
         hpa = self.memory.host(gpa)
         if hpa is not None and size <= 8:
