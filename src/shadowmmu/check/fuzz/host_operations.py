@@ -88,13 +88,19 @@ class HostOperations(GuestOperations):
         """A new log begins."""
         first, pages, _, _ = self.slots.slots.get(slot, (0, 0, 0, 0))
         self.oracle.written = {gfn for gfn in self.oracle.written if not first <= gfn < first + pages}
-        if self.oracle.dirty:
-            self.oracle.dirty -= {(self.slots.host(gfn * PAGE) or 0) >> 12 for gfn in range(first, first + pages)}
+        gone = self.slots.with_frames(self.oracle.dirty, first, pages)
+        self.oracle.dirty -= {(self.slots.host(gfn * PAGE) or 0) >> 12 for gfn in gone}
 
     def _is_dirty(self, gfn: int) -> bool:
         """It was written: as far as it is known by which gfn, if the frame has several."""
         frame = (self.slots.host(gfn * PAGE) or 0) >> 12
         return gfn in self.oracle.written if frame in self.oracle.aliased else frame in self.oracle.dirty
+
+    def _dirty_pages(self, first: int, pages: int) -> list[int]:
+        """Which of these pages are."""
+        by_gfn = (gfn for gfn in self.oracle.written if first <= gfn < first + pages)
+        maybe = {*self.slots.with_frames(self.oracle.dirty, first, pages), *by_gfn}
+        return sorted(gfn for gfn in maybe if self._is_dirty(gfn))
 
     def _read_log(self, slot: int) -> int:
         """A bit for each dirty page; each address space has a log."""
@@ -106,9 +112,9 @@ class HostOperations(GuestOperations):
             return "not logging"
         first, pages, _, _ = self.slots.slots[op.a]
         bitmap = self._read_log(op.a)
-        for page in range(pages):
-            if not bitmap >> page & 1 and self._is_dirty(first + page):
-                raise Violation(f"dirty log of slot {op.a} misses gfn {first + page:#x}, which was written")
+        for gfn in self._dirty_pages(first, pages):
+            if not bitmap >> gfn - first & 1:
+                raise Violation(f"dirty log of slot {op.a} misses gfn {gfn:#x}, which was written")
         for space in self.slots.spaces if self.manual_log else ():
             self.vm.clear_dirty_log(op.a, 0, pages, bitmap.to_bytes((pages + 63) // 64 * 8, "little"), space)
         if again := self._read_log(op.a):

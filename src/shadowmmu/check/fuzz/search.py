@@ -18,6 +18,7 @@ from shadowmmu.check.fuzz.variety import settle
 from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.hardware.host_memory import Violation
 
+_NAMES = tuple(name.lower() for _, name in sorted((kind, kind.name) for kind in Kind))
 EPISODE = 1000  # operations of one VM: making it costs as much as five
 
 
@@ -89,7 +90,7 @@ class Episode:
             self.diary.write(op)
         try:
             outcome = self.guest.do(op)
-            self.report.coverage[f"{Kind(op.kind).name.lower()} {outcome}"] += 1
+            self.report.coverage[f"{_NAMES[op.kind]} {outcome}"] += 1
             warned = self.guest.vm.bugs()
             if warned:
                 raise Violation(f"the engine met what it holds impossible: {', '.join(warned)}")

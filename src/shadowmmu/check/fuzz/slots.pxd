@@ -36,4 +36,7 @@ cdef class Slots(GuestMemory):
     cdef bint stores(self, u64 gpa) except -1
     cpdef object read(self, u64 hpa, int size)
     cdef u64 value(self, u64 hpa, int width) except? NOWHERE
+    @cython.locals(gfn=u64, known=u64)
     cpdef object peek(self, u64 gpa, int size)
+    @cython.locals(some=u64, gfn=u64, number=u64)
+    cpdef list with_frames(self, set frames, u64 first, u64 pages)

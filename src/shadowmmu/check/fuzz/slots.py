@@ -118,11 +118,26 @@ class Slots(GuestMemory):
 
     def peek(self, gpa: int, size: int) -> int | None:
         """An aligned value in guest memory, without touching a page that the host has taken away: that is zeroes."""
-        host = self.host_page(gpa >> 12)
+        gfn = gpa >> 12
+        known = self.frames[gfn] if gfn < PAGES else NO_MEMORY
+        if known & KNOWN:
+            return self.memory.read(known & ~0xFFF | gpa & 0xFFF, size)
+        host = self.host_page(gfn)
         if host is None:
             return None
         hpa = self.vm.host_page(host * PAGE)
-        return 0 if hpa is None else self.read(hpa | gpa & 0xFFF, size)
+        return 0 if hpa is None else self.memory.read(hpa | gpa & 0xFFF, size)
+
+    def with_frames(self, frames: set[int], first: int, pages: int) -> list[int]:
+        """Those of the guest pages whose frames are among these."""
+        some, found = 0, list[int]()
+        for frame in frames:
+            some |= cython.cast(u64, 1) << (frame & 63)  # that there is one with these low bits
+        for gfn in range(first, first + pages if some else first):
+            number = self.look(gfn) >> 12
+            if some >> (number & 63) & 1 and number in frames:
+                found.append(gfn)
+        return found
 
     def writable(self, gpa: int) -> bool:
         """A store through a translation may land here; not on the shared zeroes."""

@@ -4,6 +4,7 @@
 from random import Random
 
 from shadowmmu.check.fuzz.episode import Guest
+from shadowmmu.check.fuzz.glance import Glance
 from shadowmmu.check.fuzz.operations import (
     AC,
     ALIASED,
@@ -52,6 +53,7 @@ class TableWriter:
     def __init__(self, setup: Setup, guest: Guest) -> None:
         self.random = Random(f"author {setup.seed}")
         self.guest = guest
+        self.glance = Glance(guest.slots)
         self.pending: list[Op] = []
         self.recent = [0] * 6  # pages accessed of late, by any vCPU
         self.large = self.random.choice((0.05, 0.15, 0.15, 0.5))  # how often a directory's entry maps a large page
@@ -106,9 +108,7 @@ class TableWriter:
     def _look(self, vcpu: int, gva: int) -> list[TrailEntry]:
         """The entries of a walk of the present tables."""
         tlb = self.guest.oracle.vcpus[vcpu]
-        trail: list[TrailEntry] = []
-        walk(tlb.mode, self._read, tlb.cr3, gva, pdptes=tlb.pdptes, trail=trail)
-        return trail
+        return self.glance.trail(tlb.mode, tlb.cr3, tlb.pdptes, gva)
 
     def _in_use(self, vcpu: int) -> tuple[int, list[TrailEntry]]:
         """An address accessed of late, and the entries of its walk; none without paging, or where the mode cannot name it."""
@@ -122,10 +122,8 @@ class TableWriter:
     def _maps_table(self, vcpu: int, gva: int, access: int = 0) -> int:
         """The table page that a small page at `gva` maps now for `access`, or 0."""
         tlb = self.guest.oracle.vcpus[vcpu]
-        page = walk(tlb.mode, self._read, tlb.cr3, gva, access, pdptes=tlb.pdptes)
-        if isinstance(page, int) or page.shift != 12:
-            return 0
-        return page.page >> 12 if 1 <= page.page >> 12 <= TABLES else 0
+        page = self.glance.small_page(tlb.mode, tlb.cr3, tlb.pdptes, gva, access)
+        return page if 1 <= page <= TABLES else 0
 
     def _held(self, vcpu: int, first: int, pages: int) -> list[int]:
         """Addresses at which the vCPU may hold a translation to these guest pages, stale ones included."""
