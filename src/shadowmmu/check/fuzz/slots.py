@@ -19,8 +19,7 @@ Slot = tuple[int, int, int, int]
 class Slots(GuestMemory):
     """The memslots as the fuzzer set them: the oracle's view of what backs guest memory.
 
-    `frames` has of each page in which a slot may lie what is known of it: nothing yet, that it is no memory, or its frame,
-    and whether stores may land there.
+    `frames` has the frame of each host page, as far as it is known.
     """
 
     def __init__(self, vm: Any, memory: HostMemory, spaces: tuple[int, ...] = (0,)) -> None:
@@ -39,7 +38,11 @@ class Slots(GuestMemory):
         self.slots.pop(slot, None)
         if pages:
             self.slots[slot] = first, pages, host, flags
-        self.forget()
+        self.count = 0
+        for begin, size, behind, how in self.slots.values():
+            place = cython.address(self.places[self.count])
+            place.first, place.pages, place.host, place.readonly = begin, size, behind, how & 1
+            self.count += 1
 
     def slot_of(self, gfn: int) -> Slot | None:
         """The slot that `gfn` lies in."""
@@ -54,7 +57,7 @@ class Slots(GuestMemory):
         return None if slot is None else slot[2] + gfn - slot[0]
 
     def forget(self) -> None:
-        """The host has changed its own mapping, or slots have changed."""
+        """The host has changed its own mapping."""
         memset(self.frames, 0, cython.sizeof(self.frames))
 
     def find_zeroes(self, gpa: int) -> None:
@@ -73,31 +76,29 @@ class Slots(GuestMemory):
         self.absent -= arrived
         return bool(arrived)
 
-    def _page(self, gfn: int) -> tuple[int, bool] | None:
-        host = self.host_page(gfn)
-        if host is None:
-            return None
-        hpa = self.vm.host_page(host * PAGE)
-        if hpa is None:  # not touched since the host took it away
-            self.vm.read_guest(gfn * PAGE, 1)
-            hpa = self.vm.host_page(host * PAGE)
-        return hpa, hpa != self.zeroes and self.may_store(gfn * PAGE)
+    def place_of(self, gfn: int) -> object:
+        """The slot that the page lies in, or NULL."""
+        for number in range(self.count):
+            place = cython.address(self.places[number])
+            if gfn - place.first < place.pages:
+                return place
+        return cython.NULL
 
     def may_store(self, gpa: int) -> bool:
         """Neither the slot nor the host forbids a store."""
-        slot = self.slot_of(gpa >> 12)
-        return slot is not None and not slot[3] & 1 and self.host_page(gpa >> 12) not in self.protected
+        place = self.place_of(gpa >> 12)
+        return place != cython.NULL and not place.readonly and place.host + (gpa >> 12) - place.first not in self.protected
 
-    def look(self, gfn: int) -> int:
-        """What is known of a page; what is not is found out. Absent pages may get a frame at each access."""
-        if gfn >= PAGES:
-            return NO_MEMORY
-        known = self.frames[gfn]
+    def frame_of(self, host: int, gpa: int) -> int:
+        """The frame of a host page; one that was not touched since the host took it away gets one. Zeroes may give way to another."""
+        known = self.frames[host]
         if not known:
-            page = self._page(gfn)
-            known = NO_MEMORY if page is None else page[0] | KNOWN | (WRITABLE if page[1] else 0)
-            if page is None or page[0] != self.zeroes:
-                self.frames[gfn] = known
+            hpa = self.vm.host_page(host * PAGE)
+            if hpa is None:
+                self.vm.read_guest(gpa & -PAGE, 1)
+                hpa = self.vm.host_page(host * PAGE)
+            known = hpa
+            self.frames[host] = 0 if hpa == self.zeroes else known
         return known
 
     def host(self, gpa: int) -> int | None:
@@ -105,8 +106,10 @@ class Slots(GuestMemory):
         return None if found == NOWHERE else found
 
     def frame(self, gpa: int) -> int:
-        known = self.look(gpa >> 12)
-        return NOWHERE if known == NO_MEMORY else known & ~0xFFF | gpa & 0xFFF
+        place = self.place_of(gpa >> 12)
+        if place == cython.NULL:
+            return NOWHERE
+        return self.frame_of(place.host + (gpa >> 12) - place.first, gpa) | gpa & 0xFFF
 
     def read(self, hpa: int, size: int) -> int:
         return self.memory.read(hpa, size)
@@ -118,14 +121,11 @@ class Slots(GuestMemory):
 
     def peek(self, gpa: int, size: int) -> int | None:
         """An aligned value in guest memory, without touching a page that the host has taken away: that is zeroes."""
-        gfn = gpa >> 12
-        known = self.frames[gfn] if gfn < PAGES else NO_MEMORY
-        if known & KNOWN:
-            return self.memory.read(known & ~0xFFF | gpa & 0xFFF, size)
-        host = self.host_page(gfn)
-        if host is None:
+        place = self.place_of(gpa >> 12)
+        if place == cython.NULL:
             return None
-        hpa = self.vm.host_page(host * PAGE)
+        host = place.host + (gpa >> 12) - place.first
+        hpa = self.frames[host] or self.vm.host_page(host * PAGE)
         return 0 if hpa is None else self.memory.read(hpa | gpa & 0xFFF, size)
 
     def with_frames(self, frames: set[int], first: int, pages: int) -> list[int]:
@@ -134,7 +134,7 @@ class Slots(GuestMemory):
         for frame in frames:
             some |= cython.cast(u64, 1) << (frame & 63)  # that there is one with these low bits
         for gfn in range(first, first + pages if some else first):
-            number = self.look(gfn) >> 12
+            number = self.frame(gfn << 12) >> 12
             if some >> (number & 63) & 1 and number in frames:
                 found.append(gfn)
         return found
@@ -144,7 +144,7 @@ class Slots(GuestMemory):
         return self.stores(gpa)
 
     def stores(self, gpa: int) -> bool:
-        return self.look(gpa >> 12) & WRITABLE != 0
+        return self.may_store(gpa) and self.frame(gpa) & ~0xFFF != self.zeroes
 
 
 class Untold:

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# cython: annotation_typing=False, boundscheck=True, wraparound=True, cdivision=False, nonecheck=True
 """What is asked at each VM entry of a model CPU, when what the engine wanted flushed has been.
 
 I11: what the CPU may hold in its TLB and paging-structure caches, the shadow tables still allow. It may hold what it used
@@ -58,7 +59,7 @@ class Agreement:
         news = self.held.look(self.cpu.tag, self.cpu.root, self.cpu.mode, self.reach[self.tlb.mode.levels], flushed)
         if not nested or self.cpu.vcpu.guest_mode:
             for gva, shift, page, rights in news:
-                self._check_allowed(gva, page | gva & (1 << shift) - 1, rights, KINDS[2:4] + KINDS[5:] if nested else KINDS)
+                self.check_allowed(gva, page | gva & (1 << shift) - 1, rights, KINDS[2:4] + KINDS[5:] if nested else KINDS)
 
     def _check_used(self) -> None:
         """I11 of what was used."""
@@ -75,11 +76,15 @@ class Agreement:
     def _raise(self, what: str) -> None:
         raise Violation(f"{self.tlb.name}: {what}")
 
-    def _check_allowed(self, gva: int, hpa: int, rights: int, kinds: Sequence[int]) -> None:
+    def check_allowed(self, gva: int, hpa: int, rights: int, kinds: Sequence[int]) -> None:
         """I12: each access that the shadow lets through, of a guest that has not set EFLAGS.AC, if that is enough."""
         mode = self.cpu.mode
         for access in kinds:
             if mode.permits(rights, access, False):
-                self.tlb.completed(gva, access, False, hpa)
+                self._completed(gva, access, False, hpa)
             elif mode.permits(rights, access, True):
-                self.tlb.completed(gva, access, True, hpa)
+                self._completed(gva, access, True, hpa)
+
+    def _completed(self, gva: int, access: int, ac: bool, hpa: int) -> None:
+        if not self.tlb.lets(gva, access, ac, hpa):
+            self.tlb.completed(gva, access, ac, hpa)

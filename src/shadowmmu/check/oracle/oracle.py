@@ -264,10 +264,8 @@ class VirtualTlb:
         if number is None and self.l2 is not None:
             return  # L2's tables led to an address that is not watched
         self.stores = set() if access & hw.WRITE and hpa >> 12 in self.oracle.aliased else None
-        if self.stores is None and self.mode.levels:
-            for space in self.spaces.values():
-                if space.lets(number, gva, access, ac, hpa, space is not self.space):
-                    return
+        if self.stores is None and self.lets(gva, access, ac, hpa):
+            return
         pages = self.possible(gva)
         kernel_pages = not self.mode.wp and not self.oracle.strict
         for page in pages:
@@ -283,6 +281,16 @@ class VirtualTlb:
             return
         what = f"{self.name}: {_access(access)} of {gva:#x} went to host {hpa:#x}"
         raise Violation(f"{what}; the guest allowed only {self._describe_all(pages, gva)}")
+
+    def lets(self, gva: int, access: int, ac: bool, hpa: int) -> bool:
+        """The quick answer where there is one: the guest's tables let the access through. If not, `completed` says what they do."""
+        number = self.oracle.numbers.get(gva >> 12)
+        if number is None or not self.mode.levels:
+            return False
+        for space in self.spaces.values():
+            if space.lets(number, gva, access, ac, hpa, space is not self.space):
+                return True
+        return False
 
     def stored(self, hpa: int, size: int) -> None:
         if not self.stores:
