@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Register writes that are #GP by the manuals: the engine refuses each, and a judge of its own says which they are."""
 
-from random import Random
+from shadowmmu.check.fuzz.draw import Draw
 
 import pytest
 
@@ -43,7 +43,7 @@ def test_what_the_manuals_say(now: Registers, number: int, value: int, refused: 
 
 @pytest.mark.parametrize("now", [UNPAGED, LONG, PAE, TWO_LEVEL])
 def test_the_engine_refuses_what_is_invented(now: Registers) -> None:
-    vm, random, refusals = Vm(memory_mib=4, maxphyaddr=WIDTH), Random(1), 0
+    vm, random, refusals = Vm(memory_mib=4, maxphyaddr=WIDTH), Draw("1"), 0
     vcpu = vm.vcpus[0]
     for _ in range(200):
         assert vcpu.set_sregs(*now)

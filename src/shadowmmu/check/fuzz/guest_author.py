@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Invents the operations of an episode: mostly what a guest does, sometimes what only a hostile one would."""
 
+from itertools import accumulate
+
 from shadowmmu.check.fuzz.episode import Guest
 from shadowmmu.check.fuzz.illegal import invent
 from shadowmmu.check.fuzz.operations import (
@@ -88,7 +90,7 @@ class GuestAuthor(Situations):
             weights[self.vmrun] = 3.0
         # Each episode has moods of its own: what it does often, and what hardly at all.
         weights = {what: weight * (1 if what == self.access else random.choice((0.1, 0.5, 1, 1, 4))) for what, weight in weights.items()}
-        self.choices, self.weights = tuple(weights), tuple(weights.values())
+        self.choices, self.weights = tuple(weights), tuple(accumulate(weights.values()))
         self.mode(0)
 
     def next(self) -> Op:
@@ -98,7 +100,7 @@ class GuestAuthor(Situations):
             if self.faults[vcpu] > PATIENCE:
                 self.build(vcpu)
             else:
-                self.random.choices(self.choices, self.weights)[0](vcpu)
+                self.random.choices(self.choices, cum_weights=self.weights)[0](vcpu)
         return self.pending.pop(0)
 
     def learn(self, op: Op, outcome: str) -> None:
@@ -143,15 +145,15 @@ class GuestAuthor(Situations):
 
     def access(self, vcpu: int) -> None:
         """A load, store or fetch at a watched address; blind stores do not go into tables."""
-        size = 1 << self.random.randrange(4)
+        size = 1 << self.random.below(4)
         gva, how = self._gva(self._levels(vcpu)), self._how()
         if self.random.random() < 0.5:
             gva = self.random.choice(self.recent)
-        self.recent[self.random.randrange(len(self.recent))] = gva
+        self.recent[self.random.below(len(self.recent))] = gva
         if how & WRITE and self._levels(vcpu) and self._maps_table(vcpu, gva):
             how &= ~WRITE
         how |= self.random.choice((0,) * 14 + (DONE_AGAIN, DONE_AGAIN | WRITES_TABLES))
-        self._add(Kind.ACCESS, vcpu, gva + self.random.randrange(PAGE // size) * size, how, size, self.random.getrandbits(8 * size))
+        self._add(Kind.ACCESS, vcpu, gva + self.random.below(PAGE // size) * size, how, size, self.random.getrandbits(8 * size))
 
     def table_store(self, vcpu: int) -> None:
         """A store into a table, through a watched address that maps one if there is any, then perhaps INVLPG."""
@@ -219,7 +221,7 @@ class GuestAuthor(Situations):
     def emulated(self, vcpu: int) -> None:
         """An instruction that the machine emulates, of any size and alignment."""
         size = self.random.choice((1, 2, 3, 4, 5, 8, 8, 16))
-        gva = self._gva(self._levels(vcpu)) + self.random.randrange(PAGE - size + 1)
+        gva = self._gva(self._levels(vcpu)) + self.random.below(PAGE - size + 1)
         how = self._how() | (IMPLICIT if self.random.random() < 0.2 else 0)
         self._add(Kind.EMULATED, vcpu, gva, how, size, self.random.getrandbits(8 * min(size, 7)))
 
@@ -231,7 +233,7 @@ class GuestAuthor(Situations):
         tlb = self.guest.oracle.vcpus[vcpu]
         cr3 = self.random.choice((tlb.cr3, self.guest.oracle.vcpus[1 - vcpu].cr3, self._root(), self._root()))
         if tlb.cr4 & CR4_PCIDE:
-            cr3 = cr3 & ~0xFFF | self.random.randrange(3) | (self.random.random() < 0.7) << 63
+            cr3 = cr3 & ~0xFFF | self.random.below(3) | (self.random.random() < 0.7) << 63
         self._add(Kind.CR3, vcpu, cr3)
 
     def pcid(self, vcpu: int) -> None:

@@ -21,7 +21,7 @@ class HostAuthor(TableWriter):
         if present is not None and ((flags ^ present[3]) & 1 or random.random() < 0.4):
             self._add(Kind.SLOT, vcpu, slot, present[0], 0, 0)
             before = len(self.pending)
-            self._touch(present[0], present[1], random.randrange(4))
+            self._touch(present[0], present[1], random.below(4))
             used = self.pending[before:]
             if slot and random.random() < 0.3:
                 return
@@ -29,7 +29,7 @@ class HostAuthor(TableWriter):
         if used and not self._levels(vcpu):
             self._add(Kind.ACCESS, vcpu, (FRAMES + 3) << 12, 0, 8, 0)  # where there is none, still
         self.pending += reversed(used)  # what was found to be no memory is looked for again
-        self._touch(present[0] if present else at, pages, random.randrange(4))
+        self._touch(present[0] if present else at, pages, random.below(4))
         if flags & 1:
             self._touch(at, pages, 4, WRITE)
         if slot == 0 and flags & 1:
@@ -81,7 +81,7 @@ class HostAuthor(TableWriter):
         entry = self._entry(tlb.mode.levels, tlb.mode.steps[used.step].level, hostile=0) | 0x21
         self._add(Kind.OUTSIDE, vcpu, used.pa, size, entry)
         beside = [g for g in self.guest.reach[tlb.mode.levels] if g >> 21 == gva >> 21]
-        for _ in range(random.randrange(1, 4)):
+        for _ in range(random.between(1, 4)):
             self._add(Kind.ACCESS, random.getrandbits(1), random.choice(beside), random.choice(ACCESSES), 8, 0)
         if random.random() < 0.5:
             self._write_entry(vcpu, used.pa, random.choice((entry, used.entry)))
@@ -91,7 +91,7 @@ class HostAuthor(TableWriter):
     def aliases(self, vcpu: int) -> None:
         """One frame mapped by whole blocks of entries, which are mapped ahead of faults, then taken, moved, or a table."""
         random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
-        frame, size = random.choice((random.randrange(FRAMES), random.randint(1, TABLES))), tlb.mode.entry_size
+        frame, size = random.choice((random.below(FRAMES), random.randint(1, TABLES))), tlb.mode.entry_size
         for gva in random.sample(self.guest.reach[tlb.mode.levels], 4) if tlb.mode.levels else ():
             trail = self._look(vcpu, gva)
             if not trail or tlb.mode.steps[trail[-1].step].level > 1:
@@ -108,8 +108,8 @@ class HostAuthor(TableWriter):
         """Fewer shadow pages for a while; a task that wants the CPU in the middle of a sync; the host's tables change, or are
         looked at; a table is no longer shadowed."""
         random = self.random
-        which = random.randrange(5)
-        pages = {0: random.choice((64, 64, 72, 80)), 1: random.randrange(4), 4: random.randint(1, TABLES)}
+        which = random.below(5)
+        pages = {0: random.choice((64, 64, 72, 80)), 1: random.below(4), 4: random.randint(1, TABLES)}
         number = pages[which] if which in pages else self._used_page(vcpu)
         self._add(Kind.HOST, vcpu, which, number)
         if which == 1:

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Register writes that a CPU refuses with #GP, by the manuals, whatever the tables are: no list of them, but whether one is."""
 
-from random import Random
-
+from shadowmmu.check.fuzz.draw import Draw
 from shadowmmu.hardware.walk import CR0_PG, CR4_LA57, CR4_PAE, CR4_PCIDE, EFER_LME, EFER_NXE, bits
 
 CR0_PE, CR0_NW, CR0_CD = 1, 1 << 29, 1 << 30
@@ -32,15 +31,15 @@ def _is_bad_cr0(value: int) -> bool:
     return bool(value >> 32 or (value & CR0_NW and not value & CR0_CD) or (value & CR0_PG and not value & CR0_PE))
 
 
-def invent(random: Random, now: Registers, maxphyaddr: int) -> tuple[int, int]:
+def invent(random: Draw, now: Registers, maxphyaddr: int) -> tuple[int, int]:
     """A register and a value for it, near what it has, that may well be refused."""
     cr0, cr3, cr4, efer = now
-    beyond = 1 << random.randrange(maxphyaddr, 52)
+    beyond = 1 << random.between(maxphyaddr, 52)
     return random.choice(
         (
-            (0, cr0 ^ CR0_PG), (0, cr0 | CR0_NW), (0, cr0 & ~CR0_PE), (0, cr0 | 1 << random.randrange(32, 64)),
+            (0, cr0 ^ CR0_PG), (0, cr0 | CR0_NW), (0, cr0 & ~CR0_PE), (0, cr0 | 1 << random.between(32, 64)),
             (1, cr3 | beyond), (1, beyond),
-            (2, cr4 ^ CR4_PAE), (2, cr4 ^ CR4_LA57), (2, cr4 ^ CR4_PCIDE), (2, cr4 | 1 << random.randrange(32, 64)),
-            (3, efer ^ EFER_LME), (3, efer | 1 << random.randrange(32, 64)), (3, (efer ^ EFER_NXE) | 2),
+            (2, cr4 ^ CR4_PAE), (2, cr4 ^ CR4_LA57), (2, cr4 ^ CR4_PCIDE), (2, cr4 | 1 << random.between(32, 64)),
+            (3, efer ^ EFER_LME), (3, efer | 1 << random.between(32, 64)), (3, (efer ^ EFER_NXE) | 2),
         )
     )  # fmt: skip

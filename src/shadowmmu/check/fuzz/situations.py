@@ -66,9 +66,9 @@ class Situations(HostAuthor):
         if not trail or tlb.mode.steps[trail[-1].step].level > 1:
             return
         user, at = random.choice((0, USER)), trail[-1].pa
-        self._add(Kind.POKE, vcpu, at, size, random.randrange(FRAMES) << 12 | 0x27)
+        self._add(Kind.POKE, vcpu, at, size, random.below(FRAMES) << 12 | 0x27)
         self._add(Kind.ACCESS, vcpu, gva, user, 8, 0)
-        frame = random.choice((FRAMES + 3, FRAMES + 3, 0x80000, random.randrange(FRAMES)))
+        frame = random.choice((FRAMES + 3, FRAMES + 3, 0x80000, random.below(FRAMES)))
         if random.random() < 0.5:
             self._add(Kind.OUTSIDE, vcpu, at, size, frame << 12 | 0x67)
         else:
@@ -87,10 +87,10 @@ class Situations(HostAuthor):
         self._change_leaf(vcpu, trail[-1], way=1)
         there = here
         for _ in range(random.choice((1, 1, 2, 3))):  # so many roots are kept
-            there = self._root() & ~0xFFF | (random.choice((here & 0xFFF, random.randrange(3))) if pcids else 0)
+            there = self._root() & ~0xFFF | (random.choice((here & 0xFFF, random.below(3))) if pcids else 0)
             self._add(Kind.CR3, vcpu, there | keep)
             self._add(Kind.ACCESS, vcpu, self._gva(tlb.mode.levels), random.choice(ACCESSES), 8, 0)
-        fate = random.randrange(4)
+        fate = random.below(4)
         if fate == 0:
             self._add(Kind.INVLPG, vcpu, gva)
         elif fate == 1:
@@ -111,11 +111,11 @@ class Situations(HostAuthor):
         page = (table & -512) << 12 | rights | 0x80
         beside = [g for g in self.guest.reach[tlb.mode.levels] if g >> 21 == gva >> 21]
         self._add(
-            Kind.POKE, vcpu, table << 12 | (gva >> 12 & (1023 if size == 4 else 511)) * size, size, random.randrange(FRAMES) << 12 | 0x67
+            Kind.POKE, vcpu, table << 12 | (gva >> 12 & (1023 if size == 4 else 511)) * size, size, random.below(FRAMES) << 12 | 0x67
         )
         for entry in (page, table << 12 | rights, page):
             self._add(random.choice((Kind.POKE, Kind.OUTSIDE, Kind.OUTSIDE)), vcpu, at, size, entry)
-            for _ in range(random.randrange(1, 3)):
+            for _ in range(random.between(1, 3)):
                 self._add(Kind.ACCESS, vcpu, random.choice(beside), random.choice(ACCESSES), 8, 0)
             if random.random() < 0.4:
                 self._add(Kind.INVLPG, vcpu, gva)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Looks at the guest's tables, and writes entries: what the author's inventions are made of."""
 
-from random import Random
-
+from shadowmmu.check.fuzz.draw import Draw
 from shadowmmu.check.fuzz.episode import Guest
 from shadowmmu.check.fuzz.glance import Glance
 from shadowmmu.check.fuzz.operations import (
@@ -51,7 +50,7 @@ class TableWriter:
     """Appends operations to `pending`. Looks at guest memory only through the oracle's eyes."""
 
     def __init__(self, setup: Setup, guest: Guest) -> None:
-        self.random = Random(f"author {setup.seed}")
+        self.random = Draw(f"author {setup.seed}")
         self.guest = guest
         self.glance = Glance(guest.slots)
         self.pending: list[Op] = []
@@ -87,7 +86,7 @@ class TableWriter:
         if chance < 0.1 and before is not None:  # with the entry before it, in one store
             self._add(Kind.POKE, vcpu, gpa - size, 2 * size, before | entry << 8 * size)
         elif chance < 0.2:  # in two pieces, one of them misaligned or short
-            cut = self.random.randrange(1, size)
+            cut = self.random.between(1, size)
             self._add(Kind.POKE, vcpu, gpa, cut, entry & (1 << 8 * cut) - 1)
             self._add(Kind.POKE, vcpu, gpa + cut, size - cut, entry >> 8 * cut)
         else:
@@ -96,7 +95,7 @@ class TableWriter:
     def _gva(self, levels: int) -> int:
         """A watched address that is canonical with that many levels; without paging anything, mostly memory."""
         if not levels:
-            return self.random.choice((self.random.randrange(FRAMES) << 12, self.random.choice(LOW)))
+            return self.random.choice((self.random.below(FRAMES) << 12, self.random.choice(LOW)))
         return self.random.choice(self.guest.reach[levels])
 
     def _levels(self, vcpu: int) -> int:
@@ -129,8 +128,8 @@ class TableWriter:
         """Addresses at which the vCPU may hold a translation to these guest pages, stale ones included."""
         tlb = self.guest.oracle.vcpus[vcpu]
         if not tlb.mode.levels:
-            return [(first + self.random.randrange(pages)) << 12]
-        return [g for g in self.guest.reach[tlb.mode.levels] if any(first <= t.address(g) >> 12 < first + pages for t in tlb.possible(g))]
+            return [(first + self.random.below(pages)) << 12]
+        return [g for g in self.guest.reach[tlb.mode.levels] if tlb.leads(g, first, pages)]
 
     def _home(self, levels: int, level: int) -> int:
         """A table page for `level`: each has a level where it is used most."""
@@ -155,9 +154,9 @@ class TableWriter:
         elif level > 1:
             frame = self._home(levels, level - 1)
         else:
-            frame = random.randrange(FRAMES) if chance(0.6) else random.randint(1, TABLES)
+            frame = random.below(FRAMES) if chance(0.6) else random.randint(1, TABLES)
             if self.guest.alias and chance(0.2):
-                frame = sum(ALIASED) - 1 - random.randrange(ALIASED[1])
+                frame = sum(ALIASED) - 1 - random.below(ALIASED[1])
         if chance(0.03 * hostile):
             frame = random.choice((FRAMES + 3, MOVED + 2, 0x80000, 0xFFFFF))
         chances = ((0x1, 0.94), (0x2, 0.8), (0x4, 0.8), (0x20, 0.7), (0x40, 0.5), (0x100, 0.1))
@@ -167,14 +166,14 @@ class TableWriter:
         elif chance(0.01 * hostile):
             entry |= 0x80
         if levels > 2:
-            entry |= chance(0.15) << 63 | chance(0.02 * hostile) << random.randrange(40, 52)
+            entry |= chance(0.15) << 63 | chance(0.02 * hostile) << random.between(40, 52)
         return entry
 
     def _table_slot(self, levels: int, table: int) -> tuple[int, int]:
         """(address, level) of an entry of table page `table` that some watched address uses."""
         gva, steps = self._gva(levels), steps_of(levels)
         if levels == 3 and table <= ROOTS:
-            return table * PAGE + self.random.randrange(4) * 8, 3
+            return table * PAGE + self.random.below(4) * 8, 3
         step = steps[0] if table <= ROOTS else self.random.choice(steps)
         home = [s for s in steps if table % max(levels - 1, 1) == s.level % max(levels - 1, 1)]
         if table > ROOTS and home and self.random.random() < 0.8:
@@ -233,7 +232,7 @@ class TableWriter:
         page = (self.random.choice(held).address(gva) if held else gva) >> 12
         if self.random.random() < 0.2 or not any(first <= page < first + pages for first, pages in SLOTS.values()):
             first, pages = SLOTS[self.random.choice(tuple(SLOTS))]
-            page = first + self.random.randrange(pages)
+            page = first + self.random.below(pages)
         return page
 
     def _touch(self, first: int, pages: int, count: int, access: int | None = None) -> None:

@@ -235,6 +235,11 @@ class VirtualTlb:
         number = self.oracle.numbers[gva >> 12]
         return {page for space in self.spaces.values() for page in space.members(number, space is not self.space)}
 
+    def leads(self, gva: int, first: int, pages: int) -> bool:
+        """A translation of a watched address that the CPU can hold leads to one of these guest pages."""
+        number = self.oracle.numbers[gva >> 12]
+        return any(space.leads(number, gva, first, pages, space is not self.space) for space in self.spaces.values())
+
     @property
     def strict(self) -> bool:
         return self.oracle.strict
@@ -284,8 +289,11 @@ class VirtualTlb:
 
     def lets(self, gva: int, access: int, ac: bool, hpa: int) -> bool:
         """The quick answer where there is one: the guest's tables let the access through. If not, `completed` says what they do."""
+        if not self.mode.levels:
+            stored = not access & hw.WRITE or self.memory.stores(gva)
+            return stored and self.memory.frame(gva) == hpa and self.mode.permits(hw.ALL, access, ac)
         number = self.oracle.numbers.get(gva >> 12)
-        if number is None or not self.mode.levels:
+        if number is None:
             return False
         for space in self.spaces.values():
             if space.lets(number, gva, access, ac, hpa, space is not self.space):

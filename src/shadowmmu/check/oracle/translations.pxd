@@ -78,6 +78,7 @@ cdef class AddressSpace:
     cdef bint reach(self, Node node, u64 table, u64 rights) except -1
     cpdef int entries_changed(self, u64 hpa, int size) except -1
     cdef object chain_anew(self)
+    cpdef bint leads(self, int watched, u64 gva, u64 first, u64 pages, bint only_global) except -1
     cpdef bint lets(self, int watched, u64 gva, u64 access, bint ac, u64 hpa, bint only_global) except -1
 
 

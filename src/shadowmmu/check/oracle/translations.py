@@ -284,6 +284,16 @@ class AddressSpace:
                 yield Translation(self.leaves[at].page, self.leaves[at].shift, self.leaves[at].rights)
             at = self.leaves[at].next
 
+    def leads(self, watched, gva, first, pages, only_global):
+        """A translation of a watched page leads to one of these guest pages."""
+        at: cython.int = self.first_leaf[watched]
+        while at != END:
+            leaf: LeafPtr = cython.address(self.leaves[at])
+            if (address_in(leaf, gva) >> 12) - first < pages and (not only_global or leaf.rights & GLOBAL):
+                return True
+            at = leaf.next
+        return False
+
     def lets(self, watched, gva, access, ac, hpa, only_global):
         """A translation of a watched page lets the access through to `hpa`. Where the supervisor may write without W, Linux makes
         of such a user page a supervisor's, so that neither SMAP nor SMEP is asked."""
@@ -294,8 +304,15 @@ class AddressSpace:
             lifted: cython.bint = ac or (not self.mode.wp and not self.strict and not leaf.rights & WRITE)
             if (only_global and not leaf.rights & GLOBAL) or not self.mode.permits(leaf.rights, access, lifted):
                 continue
-            gpa: u64 = leaf.page | gva & ((cython.cast(u64, 1) << leaf.shift) - 1)
+            gpa: u64 = address_in(leaf, gva)
             clean: cython.bint = access & WRITE and not (leaf.rights & DIRTY and self.memory.stores(gpa))
             if not clean and self.memory.frame(gpa) == hpa:
                 return True
         return False
+
+
+@cython.cfunc
+@cython.exceptval(check=False)
+def address_in(leaf: LeafPtr, gva: u64) -> u64:
+    """What a watched address leads to by one of its translations."""
+    return leaf.page | gva & ((cython.cast(u64, 1) << leaf.shift) - 1)
