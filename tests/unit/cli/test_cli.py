@@ -45,6 +45,7 @@ def audit(monkeypatch: pytest.MonkeyPatch) -> FakeAudit:
     fake = FakeAudit()
     module = ModuleType("shadowmmu.check.audit")
     module.audit = fake  # type: ignore[attr-defined]
+    module.Audits = lambda vm, untold=(), every=1: lambda thorough=False: fake(vm, untold)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "shadowmmu.check.audit", module)
     return fake
 

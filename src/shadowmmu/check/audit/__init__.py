@@ -33,7 +33,7 @@ from shadowmmu.check.audit.unsync_marks import validate_unsync
 from shadowmmu.check.audit.write_protection import validate_write_protection
 from shadowmmu.engine.face.vm import Vm
 
-__all__ = ["Violation", "audit"]
+__all__ = ["Audits", "Violation", "audit"]
 
 GROUND = (validate_warnings, validate_headers, validate_active_list, validate_hash)
 """The checks after these walk headers and lists without fear of loops."""
@@ -52,17 +52,37 @@ ABOVE = (
 )
 
 
+class Audits:
+    """Audits of one VM, one after the other. `every`: each so many looks at every entry of every table and at all buckets of the
+    hash; those between at the entries that reverse lists name, and those in which there was something when all was looked at."""
+
+    def __init__(self, vm: Vm, strict: bool = False, untold: Container[int] = (), every: int = 1) -> None:
+        self.auditor, self.strict = Auditor(vm, strict, untold), strict
+        self.every, self.count = every, 0
+
+    def __call__(self, thorough: bool = False) -> list[Violation]:
+        """What is violated. `thorough`: all is looked at, whatever its turn; so it is, too, when something has been found."""
+        thorough = thorough or self.count % self.every == 0
+        self.count += 1
+        found = self._look(thorough)
+        return found if thorough or not found else self._look(True)
+
+    def _look(self, thorough: bool) -> list[Violation]:
+        auditor: Auditor = self.auditor
+        auditor.begin(thorough)
+        for validate in GROUND:
+            validate(auditor)
+        if not any(violation.invariant in ("I3", "I4", "I14") for violation in auditor.found):
+            for validate in ABOVE:
+                validate(auditor)
+            if self.strict:
+                validate_strictly(auditor)
+        return auditor.found
+
+
 def audit(vm: Vm, strict: bool = False, untold: Container[int] = ()) -> list[Violation]:
     """Check everything; at most 50 violations are listed. `strict`: what Linux itself lets happen too.
 
     `untold`: guest-physical addresses of entries that were stored to from outside the VM.
     """
-    auditor = Auditor(vm, strict, untold)
-    for validate in GROUND:
-        validate(auditor)
-    if not any(violation.invariant in ("I3", "I4", "I14") for violation in auditor.found):
-        for validate in ABOVE:
-            validate(auditor)
-        if strict:
-            validate_strictly(auditor)
-    return auditor.found
+    return Audits(vm, strict, untold)()

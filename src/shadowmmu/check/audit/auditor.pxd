@@ -2,6 +2,9 @@
 from shadowmmu.engine.arena.state cimport ENTRIES, Kvm, PteListDesc, ShadowPage, spte_t, u64
 from shadowmmu.engine.face.vm cimport Vm
 
+cdef extern from *:
+    int lowest_bit "__builtin_ctzll"(u64 word) nogil
+
 cdef enum:
     WORDS = ENTRIES // 64                   # of one bit an entry of a table
 
@@ -14,7 +17,9 @@ cdef class Auditor:
     cdef readonly u64 excused               # violations that only such a store explains
     cdef ShadowPage **live                  # the pages in existence, by the order of their headers
     cdef u64 nlive
+    cdef bint thorough                      # look at every entry, not only at those that one knows of
     cdef u64 *listed                        # WORDS for each header: a bit for each entry that a reverse list names
+    cdef u64 *seen                          # likewise: in which there was something when all were looked at last
     cdef int *held                          # for each header: how many root slots hold the page
     cdef u64 *descs                         # a bit for each rmap descriptor: a reverse list has it
     cdef u64 ndescs                         # and how many they are
@@ -46,3 +51,18 @@ cdef inline u64 next_used(u64 *words, u64 at, u64 end, u64 unused) noexcept nogi
         else:
             at += 1
     return end
+
+
+cdef inline u64 next_entry(Auditor auditor, ShadowPage *sp, u64 at) noexcept:
+    """Index of the first entry from `at` on to look at, or ENTRIES."""
+    if auditor.thorough:
+        return next_used(sp.spt, at, ENTRIES, sp.nothing)
+    cdef u64 *listed = &auditor.listed[(sp - auditor.kvm.pages) * WORDS]
+    cdef u64 *seen = &auditor.seen[(sp - auditor.kvm.pages) * WORDS]
+    cdef u64 word
+    while at < ENTRIES:
+        word = (listed[at >> 6] | seen[at >> 6]) >> (at & 63)
+        if word:
+            return at + lowest_bit(word)
+        at = (at | 63) + 1
+    return ENTRIES

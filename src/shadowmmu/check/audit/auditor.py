@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What all checks share: the VM, its live pages, what reverse lists were seen to name, and the violations found.
 
-Inline in the .pxd, since they run for every entry: `is_listed`, `next_used`.
+Inline in the .pxd, since they run for every entry: `is_listed`, `next_used`, `next_entry`.
 """
 
 from typing import NamedTuple
@@ -41,28 +41,37 @@ class Violation(NamedTuple):
 @cython.final
 @cython.cclass
 class Auditor:
-    """One audit of one VM, passed from check to check; `found` is the list of violations so far."""
+    """An audit of one VM, passed from check to check; `found` is the list of violations so far. Then perhaps another of the same VM."""
 
     def __cinit__(self, vm: Vm, strict: bool, untold: object):
         self.vm = vm
         self.strict = strict
         self.kvm = vm.kvm
-        self.found = []
         self.untold = untold
         pages: u64 = self.kvm.npages_pool
         self.live = cython.cast(cython.pointer(ShadowPagePtr), malloc(pages * cython.sizeof(ShadowPagePtr)))
         self.listed = cython.cast(p_u64, malloc(pages * WORDS * cython.sizeof(u64)))
         self.held = cython.cast(cython.p_int, malloc(pages * cython.sizeof(cython.int)))
+        self.seen = cython.cast(p_u64, calloc(pages * WORDS, cython.sizeof(u64)))
         self.descs = cython.cast(p_u64, calloc(self.kvm.ndesc // 64 + 1, cython.sizeof(u64)))
-        if self.live == cython.NULL or self.listed == cython.NULL or self.held == cython.NULL or self.descs == cython.NULL:
+        if not (self.live and self.listed and self.held and self.seen and self.descs):
             raise MemoryError(f"no memory to audit {pages} shadow pages")
-        self.find_live()
 
     def __dealloc__(self):
         free(self.live)
         free(self.listed)
         free(self.held)
+        free(self.seen)
         free(self.descs)
+
+    def begin(self, thorough: bool) -> None:
+        """Nothing is known but, if not `thorough`, in which entries there was something."""
+        self.thorough = thorough
+        self.found = []
+        self.nlive = self.ndescs = 0
+        memset(self.descs, 0, (self.kvm.ndesc // 64 + 1) * cython.sizeof(u64))
+        memset(self.leaves, 0, cython.sizeof(self.leaves))
+        self.find_live()
 
     @cython.cfunc
     def find_live(self) -> object:
@@ -73,6 +82,8 @@ class Auditor:
                 self.live[self.nlive] = cython.address(self.kvm.pages[i])
                 self.nlive += 1
                 memset(cython.address(self.listed[i * WORDS]), 0, WORDS * cython.sizeof(u64))
+                if self.thorough:
+                    memset(cython.address(self.seen[i * WORDS]), 0, WORDS * cython.sizeof(u64))
                 self.held[i] = 0
         return None
 

@@ -39,10 +39,11 @@ def validate_guest_entries(auditor: Auditor) -> None:
         find_guest_table(auditor.kvm, sp, cython.address(table))
         if table.memory == cython.NULL:
             continue
-        index: u64 = next_used(sp.spt, 0, ENTRIES, sp.nothing)
+        index: u64 = next_entry(auditor, sp, 0)
         while index < ENTRIES:
-            validate_entry(auditor, sp, index, cython.address(table))
-            index = next_used(sp.spt, index + 1, ENTRIES, sp.nothing)
+            if sp.spt[index] != sp.nothing:
+                validate_entry(auditor, sp, index, cython.address(table))
+            index = next_entry(auditor, sp, index + 1)
 
 
 @cython.cfunc

@@ -9,21 +9,28 @@ from cython.cimports.shadowmmu.engine.pages.pages import is_obsolete
 
 def validate_hash(auditor: Auditor) -> None:
     """I3: every page but special ones is once in its gfn's bucket, of the kernel's hash and of the index."""
-    kvm: KvmPtr = auditor.kvm
     hashed: u64 = 0
     i: u64
     for i in range(auditor.nlive):
         if not auditor.live[i].special:
             hashed += 1
             validate_index(auditor, auditor.live[i])
-    buckets: p_u64 = cython.cast(p_u64, kvm.hash)
+    if auditor.thorough:
+        validate_buckets(auditor, hashed)
+
+
+@cython.cfunc
+def validate_buckets(auditor: Auditor, hashed: u64) -> object:
+    """I3: the buckets of the kernel's hash have so many pages."""
+    buckets: p_u64 = cython.cast(p_u64, auditor.kvm.hash)
     words: u64 = cython.cast(u64, BUCKET_WORDS) << HASH_BITS
-    i = next_used(buckets, 0, words, 0)
-    while i < words:
-        hashed -= validate_bucket(auditor, i // BUCKET_WORDS)
-        i = next_used(buckets, (i // BUCKET_WORDS + 1) * BUCKET_WORDS, words, 0)
+    at: u64 = next_used(buckets, 0, words, 0)
+    while at < words:
+        hashed -= validate_bucket(auditor, at // BUCKET_WORDS)
+        at = next_used(buckets, (at // BUCKET_WORDS + 1) * BUCKET_WORDS, words, 0)
     if hashed:
         auditor.say("I3", f"the hash has {cython.cast(cython.longlong, hashed)} pages too few")
+    return None
 
 
 @cython.cfunc

@@ -33,10 +33,12 @@ def validate_tables(auditor: Auditor) -> None:
     for i in range(auditor.nlive):
         sp: ShadowPagePtr = auditor.live[i]
         splits += sp.lpage_disallowed
-        index: u64 = next_used(sp.spt, 0, ENTRIES, sp.nothing)
+        index: u64 = next_entry(auditor, sp, 0)
         while index < ENTRIES:
-            validate_entry(auditor, sp, index)
-            index = next_used(sp.spt, index + 1, ENTRIES, sp.nothing)
+            if sp.spt[index] != sp.nothing:
+                auditor.seen[(sp - kvm.pages) * WORDS + (index >> 6)] |= cython.cast(u64, 1) << (index & 63)
+                validate_entry(auditor, sp, index)
+            index = next_entry(auditor, sp, index + 1)
     validate_count(auditor, "leaves of 4K", auditor.leaves[1], kvm.stat.pages_4k)
     validate_count(auditor, "leaves of 2M", auditor.leaves[2], kvm.stat.pages_2m)
     validate_count(auditor, "leaves of 1G", auditor.leaves[3], kvm.stat.pages_1g)

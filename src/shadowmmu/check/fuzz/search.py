@@ -20,6 +20,7 @@ from shadowmmu.hardware.host_memory import Violation
 
 _NAMES = tuple(name.lower() for _, name in sorted((kind, kind.name) for kind in Kind))
 EPISODE = 1000  # operations of one VM: making it costs as much as five
+THOROUGH = 8  # each so many audits of a search look at everything; those of a replay all do
 
 
 @dataclass
@@ -74,16 +75,19 @@ class Diary(Protocol):
 class Episode:
     """One guest, its audit, and what has been done so far."""
 
-    def __init__(self, setup: Setup, report: Report, make_vm: Callable[..., Any] | None = None, diary: Diary | None = None) -> None:
+    def __init__(
+        self, setup: Setup, report: Report, make_vm: Callable[..., Any] | None = None, diary: Diary | None = None, every: int = 1
+    ) -> None:
         self.setup, self.report, self.diary = setup, report, diary
         if diary is not None:
             diary.begin(setup.seed)
         self.done: list[Op] = []
         self.guest = Guest(setup, make_vm or import_module("shadowmmu").Vm)
-        self.audit: Callable[..., Sequence[Any]] = import_module("shadowmmu.check.audit").audit
+        audits = import_module("shadowmmu.check.audit").Audits
+        self.audit: Callable[[bool], Sequence[Any]] = audits(self.guest.vm, untold=self.guest.untold, every=every)
 
-    def step(self, op: Op) -> str | None:
-        """Do `op`, then audit. None: a violation, which is in the report now."""
+    def step(self, op: Op, last: bool = False) -> str | None:
+        """Do `op`, then audit: everything, if it is the last. None: a violation, which is in the report now."""
         self.done.append(op)
         self.report.operations += 1
         if self.diary is not None:
@@ -94,8 +98,8 @@ class Episode:
             warned = self.guest.vm.bugs()
             if warned:
                 raise Violation(f"the engine met what it holds impossible: {', '.join(warned)}")
-            if self.setup.audit_every and len(self.done) % self.setup.audit_every == 0:
-                broken = self.audit(self.guest.vm, untold=self.guest.untold)
+            if self.setup.audit_every and (last or len(self.done) % self.setup.audit_every == 0):
+                broken = self.audit(last)
                 if broken:
                     raise Violation(f"audit: {broken[0]}" + (f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""))
         except Exception as error:
@@ -120,16 +124,18 @@ def fuzz(
 ) -> Report:
     """Do `operations` random operations in episodes; stops at the first violation. A pure function of its arguments.
 
+    The failure is that of a replay, all of whose audits are thorough: it names the operation that left what is wrong.
+
     `seconds`: no operation is begun after so long.
     """
     report, end = Report(), None if seconds is None else time.monotonic() + seconds
     while report.operations < operations and report.ok and not _is_over(end):
         setup = settle(Setup(seed + report.episodes, roots, tuple(modes), audit_every, kernel))
-        episode = Episode(setup, report, make_vm, diary)
+        episode = Episode(setup, report, make_vm, diary, THOROUGH)
         author = GuestAuthor(setup, episode.guest)
-        for _ in range(min(EPISODE, operations - report.operations)):
+        for left in reversed(range(min(EPISODE, operations - report.operations))):
             op = author.next()
-            outcome = episode.step(op)
+            outcome = episode.step(op, last=not left)
             if outcome is None or _is_over(end):
                 break
             author.learn(op, outcome)
@@ -137,6 +143,8 @@ def fuzz(
         report.counters.update(episode.guest.vm.counters())
         if on_progress is not None:
             on_progress(report)
+    if report.failure is not None:
+        report.failure = replay(report.failure.setup, report.failure.operations, make_vm) or report.failure
     return report
 
 
