@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Register writes that are #GP by the manuals: the engine refuses each, and a judge of its own says which they are."""
 
-from shadowmmu.check.fuzz.draw import Draw
-
 import pytest
 
 from shadowmmu import Vm
+from shadowmmu.check.fuzz.draw import Draw
 from shadowmmu.check.fuzz.illegal import Registers, invent, is_refused
 
 WIDTH = 40

@@ -53,8 +53,11 @@ ABOVE = (
 
 
 class Audits:
-    """Audits of one VM, one after the other. `every`: each so many looks at every entry of every table and at all buckets of the
-    hash; those between at the entries that reverse lists name, and those in which there was something when all was looked at."""
+    """Audits of one VM, one after the other.
+
+    `every`: one of so many looks at every entry of every table, at all buckets of the hash and at what memslots count; those
+    between at the entries that reverse lists name, and those in which there was something when all was looked at.
+    """
 
     def __init__(self, vm: Vm, strict: bool = False, untold: Container[int] = (), every: int = 1) -> None:
         self.auditor, self.strict = Auditor(vm, strict, untold), strict

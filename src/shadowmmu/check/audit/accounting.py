@@ -19,7 +19,7 @@ from cython.cimports.shadowmmu.engine.pages.page_index import index_bucket
 
 
 def validate_accounting(auditor: Auditor) -> None:
-    """I7: the count of pages that shadow guest tables, then what each memslot counts."""
+    """I7: the count of pages that shadow guest tables, then, thoroughly, what each memslot counts."""
     kvm: KvmPtr = auditor.kvm
     indirect: u64 = 0
     i: u64
@@ -27,6 +27,14 @@ def validate_accounting(auditor: Auditor) -> None:
         indirect += is_counted(auditor.live[i])
     if indirect != kvm.indirect_shadow_pages:
         auditor.say("I7", f"{indirect} pages shadow guest tables, {kvm.indirect_shadow_pages} are counted")
+    if auditor.thorough:
+        validate_slots(auditor)
+
+
+@cython.cfunc
+def validate_slots(auditor: Auditor) -> object:
+    """I7: what each memslot counts."""
+    kvm: KvmPtr = auditor.kvm
     as_id: cython.int
     n: cython.int
     level: cython.int
@@ -36,6 +44,7 @@ def validate_accounting(auditor: Auditor) -> None:
                 validate_tracking(auditor, cython.address(kvm.slots[as_id][n]))
                 for level in range(2, 4):
                     validate_causes(auditor, cython.address(kvm.slots[as_id][n]), level)
+    return None
 
 
 @cython.cfunc
@@ -67,8 +76,7 @@ def upper_tables(kvm: KvmPtr, as_id: cython.int, gfn: gfn_t) -> cython.int:
 @cython.cfunc
 def validate_tracking(auditor: Auditor, slot: MemSlotPtr) -> object:
     """I7: each gfn's write-tracking count is the number of upper-level tables in it."""
-    n: u64
-    n = next_tracked(slot.gfn_write_track, 0, slot.npages)
+    n: u64 = next_tracked(slot.gfn_write_track, 0, slot.npages)
     while n < slot.npages:
         if slot.gfn_write_track[n] != upper_tables(auditor.kvm, slot.as_id, slot.base_gfn + n):
             auditor.say("I7", f"gfn {slot.base_gfn + n:#x} has write-tracking count {slot.gfn_write_track[n]}")

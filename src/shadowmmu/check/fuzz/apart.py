@@ -92,6 +92,7 @@ def apart(work: Callable[[Callable[[Any], None]], None], told: Callable[[Any], N
 def _work(work: Callable[[Callable[[Any], None]], None], there: Connection, here: Connection) -> None:
     here.close()
     gc.freeze()  # what is there before the first VM stays: no collection looks at it again
+    gc.set_threshold(20_000)  # an operation leaves hundreds of objects, none of them in a circle
     with suppress(BrokenPipeError):  # whoever asked has been ended
         work(there.send)
 

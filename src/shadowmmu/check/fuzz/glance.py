@@ -4,10 +4,9 @@
 Compiled, as the author tries many addresses until one leads where it wants.
 """
 
-import cython
-
 from shadowmmu.check.fuzz.slots import Slots
-from shadowmmu.hardware.walk import Paging, Step, TrailEntry, use_entry
+from shadowmmu.hardware.walk import Step, TrailEntry, use_entry
+
 
 class Glance:
     """At guest memory behind `slots`."""
@@ -47,13 +46,11 @@ class Glance:
         table: u64 = self.top(mode, cr3, pdptes, gva)
         rights: u64 = ALL
         step: Step
-        number: cython.int = 0
-        for step in mode.steps if table or mode.levels != 3 else ():
+        for number, step in enumerate(mode.steps if table or mode.levels != 3 else ()):
             at: u64 = table + (gva >> step.shift & step.mask) * mode.entry_size
             value: u64 = self.entry(at, mode.entry_size)
             fault, table, rights, leaf = use_entry(mode, step, value, rights)
             found.append(TrailEntry(number, at, value, table, rights))
             if fault or leaf:
                 break
-            number += 1
         return found

@@ -110,9 +110,7 @@ class Situations(HostAuthor):
         table, rights = random.choice(TABLE_FRAMES), 0x61 | random.choice((2, 4, 6, 6, 6))
         page = (table & -512) << 12 | rights | 0x80
         beside = [g for g in self.guest.reach[tlb.mode.levels] if g >> 21 == gva >> 21]
-        self._add(
-            Kind.POKE, vcpu, table << 12 | (gva >> 12 & (1023 if size == 4 else 511)) * size, size, random.below(FRAMES) << 12 | 0x67
-        )
+        self._add(Kind.POKE, vcpu, table << 12 | (gva >> 12 & (1023 if size == 4 else 511)) * size, size, random.below(FRAMES) << 12 | 0x67)
         for entry in (page, table << 12 | rights, page):
             self._add(random.choice((Kind.POKE, Kind.OUTSIDE, Kind.OUTSIDE)), vcpu, at, size, entry)
             for _ in range(random.between(1, 3)):

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: GPL-2.0-only
-cimport cython
 from libc.stdint cimport uint64_t as u64
 
 from shadowmmu.check.oracle.guest_memory cimport GuestMemory
@@ -33,5 +32,4 @@ cdef class VirtualTlb:
     cdef readonly list views
     cdef readonly AddressSpace space
     cdef readonly dict spaces
-    @cython.locals(space=AddressSpace, number=object)
     cpdef bint lets(self, u64 gva, u64 access, bint ac, u64 hpa) except -1

@@ -290,15 +290,12 @@ class VirtualTlb:
     def lets(self, gva: int, access: int, ac: bool, hpa: int) -> bool:
         """The quick answer where there is one: the guest's tables let the access through. If not, `completed` says what they do."""
         if not self.mode.levels:
-            stored = not access & hw.WRITE or self.memory.stores(gva)
-            return stored and self.memory.frame(gva) == hpa and self.mode.permits(hw.ALL, access, ac)
+            stored = not access & hw.WRITE or self.memory.writable(gva)
+            return stored and self.memory.host(gva) == hpa and self.mode.permits(hw.ALL, access, ac)
         number = self.oracle.numbers.get(gva >> 12)
         if number is None:
             return False
-        for space in self.spaces.values():
-            if space.lets(number, gva, access, ac, hpa, space is not self.space):
-                return True
-        return False
+        return any(space.lets(number, gva, access, ac, hpa, space is not self.space) for space in self.spaces.values())
 
     def stored(self, hpa: int, size: int) -> None:
         if not self.stores:

@@ -7,7 +7,7 @@ Inline there: `with_room`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 import cython
@@ -186,9 +186,7 @@ class AddressSpace:
             hpa: u64 = start + child.at * width
             if mmio:
                 self.unguarded.values.setdefault(hpa, set())
-            self.uses = cython.cast(
-                UsePtr, with_room(self.uses, self.nuses, cython.address(self.use_room), cython.sizeof(Use))
-            )
+            self.uses = cython.cast(UsePtr, with_room(self.uses, self.nuses, cython.address(self.use_room), cython.sizeof(Use)))
             self.uses[self.nuses].hpa, self.uses[self.nuses].rights, self.uses[self.nuses].child = hpa, rights, child.number
             self.nuses += 1
             self.use(child, hpa, rights, width)
@@ -243,9 +241,7 @@ class AddressSpace:
             if self.leaves[at].page == page and self.leaves[at].rights == rights and self.leaves[at].shift == shift:
                 return
             at = self.leaves[at].next
-        self.leaves = cython.cast(
-            LeafPtr, with_room(self.leaves, self.nleaves, cython.address(self.leaf_room), cython.sizeof(Leaf))
-        )
+        self.leaves = cython.cast(LeafPtr, with_room(self.leaves, self.nleaves, cython.address(self.leaf_room), cython.sizeof(Leaf)))
         new: LeafPtr = cython.address(self.leaves[self.nleaves])
         new.page, new.rights, new.shift, new.watched, new.next = page, rights, shift, watched, self.first_leaf[watched]
         self.first_leaf[watched] = self.nleaves
