@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""I7: indirect_shadow_pages, write tracking and the causes against large pages are what the pages make them."""
+"""I7: indirect_shadow_pages, write tracking and the causes against large pages are what the pages make them.
+
+Inline in the .pxd, since it looks at every page of every memslot: `next_tracked`.
+"""
 
 import cython
 from cython.cimports.libc.stdlib import calloc, free

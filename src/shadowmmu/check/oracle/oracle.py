@@ -295,7 +295,7 @@ class VirtualTlb:
         number = self.oracle.numbers.get(gva >> 12)
         if number is None:
             return False
-        return any(space.lets(number, gva, access, ac, hpa, space is not self.space) for space in self.spaces.values())
+        return True in [space.lets(number, gva, access, ac, hpa, space is not self.space) for space in self.spaces.values()]
 
     def stored(self, hpa: int, size: int) -> None:
         if not self.stores:
