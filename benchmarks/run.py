@@ -37,12 +37,13 @@ DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 
 
 NOTES = {
-    "machine": """The last guests are hypervisors: an exit of theirs is a VMRUN, a VMLOAD, an exit of L2, a nested fault. Code without
-exits is slower than on bare Unicorn, as a hook is called before each instruction: it counts them, by which virtual time goes, and
-stops the CPU exactly where a timer or a limit is. `shares` has what that takes; the more an instruction does, the less it shows.""",
+    "machine": """`l1-pae` and `l1-4-level` are hypervisors: an exit of theirs is a VMRUN, a VMLOAD, an exit of L2, a nested fault. What an
+exit of the PAE guest takes by its kind is measured by a hook that sees each, so they are served in Python. Code without exits is
+slower than on bare Unicorn, as a hook is called before each instruction: it counts them, by which virtual time goes, and stops the
+CPU exactly where a timer or a limit is. What that takes is under "Shares"; the more an instruction does, the less it shows.""",
     "shares": """Of the CPU time of whole runs, start-up included, as perf samples it: where a guest's tour or a loop without exits spends
-it. "Unicorn" in a loop is the call of the hook before each instruction, in a tour also translation, and page tables walked anew behind
-each flush.""",
+it. "Unicorn" in a loop is what it does around the hook before each instruction: it computes the guest's flags and looks whether it is
+to stop. In a tour it is also translation, and page tables walked anew behind each flush.""",
 }
 """Behind the title of a topic."""
 
