@@ -19,7 +19,7 @@
 #define CR0_PE 1ull
 #define EFER_LMA (1ull << 10)
 
-static struct handler { uint64_t va; uint8_t *at, was; int planted; } handlers[GATES + ENTRIES];
+static struct handler { uint8_t *at, was; int planted; } handlers[GATES + ENTRIES];
 static int count;
 
 /* Where a code segment of the GDT begins. */
@@ -53,7 +53,7 @@ static void learn_one(const struct kvm_sregs *sregs, uint64_t va)
 	uint8_t *at = va ? memory_at(sregs, va) : NULL;
 
 	if (at)
-		handlers[count++] = (struct handler){ .va = va, .at = at };
+		handlers[count++] = (struct handler){ .at = at };
 }
 
 /* What else an instruction goes to without TF. */
@@ -89,9 +89,11 @@ static void learn(int vcpu_fd, const struct kvm_sregs *sregs, int changed)
 /* The guest is about to run: the instruction at which it does is its own. `changed`: memory or the guest's tables, perhaps. */
 void handlers_plant(int vcpu_fd, const struct kvm_sregs *sregs, uint64_t rip, int changed)
 {
+	const uint8_t *now = memory_at(sregs, sregs->cs.base + rip);
+
 	learn(vcpu_fd, sregs, changed);
 	for (int i = 0; i < count; i++) {
-		handlers[i].planted = handlers[i].va != sregs->cs.base + rip;
+		handlers[i].planted = handlers[i].at != now;
 		if (!handlers[i].planted)
 			continue;
 		handlers[i].was = *handlers[i].at;
@@ -100,12 +102,13 @@ void handlers_plant(int vcpu_fd, const struct kvm_sregs *sregs, uint64_t rip, in
 }
 
 /* The guest has left: the bytes are its own again, but for those that it has written. True if the HLT at `va` was none of its own. */
-int handlers_lift(uint64_t va)
+int handlers_lift(const struct kvm_sregs *sregs, uint64_t va)
 {
+	const uint8_t *stopped = memory_at(sregs, va);
 	int ours = 0;
 
 	for (int i = count - 1; i >= 0; i--) {
-		ours |= handlers[i].planted && handlers[i].va == va;
+		ours |= handlers[i].planted && handlers[i].at == stopped;
 		if (handlers[i].planted && *handlers[i].at == HLT)
 			*handlers[i].at = handlers[i].was;
 		handlers[i].planted = 0;

@@ -65,7 +65,7 @@ uint64_t read_at(const struct kvm_sregs *sregs, uint64_t va, unsigned size);
 
 /* handlers.c: the guest is stepped on where an event is delivered */
 void handlers_plant(int vcpu_fd, const struct kvm_sregs *sregs, uint64_t rip, int changed);
-int handlers_lift(uint64_t va);
+int handlers_lift(const struct kvm_sregs *sregs, uint64_t va);
 
 /* observe.c: what the kernel holds at this moment */
 uint64_t frame_of(const void *address);		/* 0: the host has given it none yet */

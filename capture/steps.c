@@ -211,7 +211,7 @@ int stepped(int vcpu_fd, const struct kvm_run *run)
 
 	if (ioctl(vcpu_fd, KVM_GET_SREGS, &sregs) || ioctl(vcpu_fd, KVM_GET_REGS, &regs))
 		die("KVM_GET_SREGS");
-	int at_handler = handlers_lift(sregs.cs.base + regs.rip - 1) && run->exit_reason == KVM_EXIT_HLT;
+	int at_handler = handlers_lift(&sregs, sregs.cs.base + regs.rip - 1) && run->exit_reason == KVM_EXIT_HLT;
 
 	memory_changed = look_for_stores(sregs.ss.dpl);
 	if (at_handler) {

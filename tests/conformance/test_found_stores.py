@@ -10,7 +10,7 @@ from shadowmmu.trace.events import Marker
 
 HANDLERS = ("image/handlers32", "image/handlers64")
 """They map what is missing, count, and load CR3 in handlers of #PF, INT n, INT3 and SYSCALL, which no exit shows."""
-IMAGES = ("image/np32_basic", "image/pae_cr3", "image/p64_pde", *HANDLERS)
+IMAGES = ("image/np32_basic", "image/pae_cr3", "image/p64_pde", "image/real16", *HANDLERS)
 
 
 def is_store(event):
