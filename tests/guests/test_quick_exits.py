@@ -16,6 +16,7 @@ from rich.console import Console
 from shadowmmu.engine.face.types import EventRecord
 from shadowmmu.machine.cpu import unicorn_cpu
 from shadowmmu.machine.cpu.unicorn_layout import layout
+from shadowmmu.machine.exits.handlers import HANDLERS
 from shadowmmu.machine.loader import Guest, load_bytes, read_guest
 from shadowmmu.machine.loop.vcpu_loop import VcpuLoop
 from shadowmmu.machine.machine import Machine
@@ -25,7 +26,7 @@ from shadowmmu.runs.guest_run import GuestRun, RunReport
 from shadowmmu.view.draw_report import draw_report
 
 GUESTS = Path(__file__).parents[2] / "guests"
-SOME_EXITS = 5000
+SOME_EXITS, ALL_EXITS = 5000, 100_000
 PERIOD = 7_777  # ticks: some exits
 STORM = bytes.fromhex("bf00001000 800701 81c700100000 81ff00006000 72ef f4")
 """mov edi, 100000h; again: add byte [edi], 1; add edi, 1000h; cmp edi, 600000h; jb again; hlt"""
@@ -78,6 +79,16 @@ def check_alike(quick: Run, slow: Run) -> None:
 def test_our_guests(path: Path) -> None:
     guest = read_guest(path)
     check_alike(run(guest, quick=True), run(guest, quick=False))
+
+
+def test_system_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which our guest makes at the end of its tour."""
+    guest = read_guest(GUESTS / "4-level.toml")
+    slow = run(guest, quick=False, exits=ALL_EXITS)
+    reached: list[Exit] = []
+    monkeypatch.setitem(HANDLERS, ExitKind.SYSCALL, lambda _, exit_: reached.append(exit_))
+    check_alike(run(guest, quick=True, exits=ALL_EXITS), slow)
+    assert slow.result.passed and slow.result.exits["SYSCALL"] == 500 and not reached
 
 
 @every_design

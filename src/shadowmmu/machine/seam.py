@@ -257,6 +257,8 @@ class Places(NamedTuple):
     """C function: the CPU stops before the guest's next instruction."""
     slow: int
     """C function: the hook of all exits that are not served."""
+    slow_syscall: int
+    """So of SYSCALL."""
 
 
 class ExitServer(Protocol):
@@ -265,6 +267,10 @@ class ExitServer(Protocol):
     @property
     def hook(self) -> int:
         """void hook(void *engine, uint32_t number, void *data)"""
+
+    @property
+    def syscall_hook(self) -> int:
+        """void hook(void *engine, void *data), called in the midst of a SYSCALL: behind it the CPU steps over what is at RIP"""
 
     @property
     def translated_hook(self) -> int:

@@ -47,6 +47,7 @@ _MMX_EXPONENT = 0xFFFF  # of the FPU register that an MMX register is the mantis
 _INTERRUPT_SHADOW = 1 << 3  # in the mode flags
 _NO_BREAKPOINTS = 0x400  # DR7
 _INTERRUPT_HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
+_SYSCALL_HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 _STOPPED = Exit(ExitKind.INTERRUPTED)
 _WINDOW = Exit(ExitKind.INTERRUPT_WINDOW, int(SvmExit.VINTR))
 _IN_SHADOW = Exit(ExitKind.INTERRUPT_WINDOW)
@@ -96,19 +97,21 @@ class UnicornCpu:
         add = self._uc.hook_add
         if self._server is None:
             add(uc_const.UC_HOOK_INTR, self._on_interrupt)
+            add(uc_const.UC_HOOK_INSN, self._on_syscall, aux1=x86_const.UC_X86_INS_SYSCALL)
         else:
             self._put_before(self._server)
         add(uc_const.UC_HOOK_INSN, self._on_in, aux1=x86_const.UC_X86_INS_IN)
         add(uc_const.UC_HOOK_INSN, self._on_out, aux1=x86_const.UC_X86_INS_OUT)
-        add(uc_const.UC_HOOK_INSN, self._on_syscall, aux1=x86_const.UC_X86_INS_SYSCALL)
         add(uc_const.UC_HOOK_MEM_UNMAPPED, self._on_unmapped)
 
     def _put_before(self, server: ExitServer) -> None:
         """Let the server see an exit first, and what it does not serve come here."""
         host = self._host
-        self._slow_hook = _INTERRUPT_HOOK(self._on_unserved)
-        server.attach(places_of(host, self._layout)._replace(slow=address_of(self._slow_hook)))
+        self._slow_hook, self._slow_syscall = _INTERRUPT_HOOK(self._on_unserved), _SYSCALL_HOOK(self._on_unserved_syscall)
+        places = places_of(host, self._layout)
+        server.attach(places._replace(slow=address_of(self._slow_hook), slow_syscall=address_of(self._slow_syscall)))
         host.add_compiled_hook(uc_const.UC_HOOK_INTR, server.hook, server.data)
+        host.add_compiled_hook(uc_const.UC_HOOK_INSN, server.syscall_hook, server.data, x86_const.UC_X86_INS_SYSCALL)
         host.add_compiled_hook(uc_const.UC_HOOK_EDGE_GENERATED, server.translated_hook, server.data)
 
     # --- hooks, called while the engine runs
@@ -117,6 +120,13 @@ class UnicornCpu:
         try:
             self._on_interrupt(self._uc, number, None)
         except BaseException as error:  # nobody above this frame would see it
+            self._raised = error
+            self._uc.emu_stop()
+
+    def _on_unserved_syscall(self, _engine: object, _data: object) -> None:
+        try:
+            self._on_syscall(self._uc, None)
+        except BaseException as error:
             self._raised = error
             self._uc.emu_stop()
 

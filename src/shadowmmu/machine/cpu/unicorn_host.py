@@ -193,12 +193,12 @@ class SvmHost:
         self.add_compiled_hook(uc_const.UC_HOOK_CODE, request.hook, request.data)
         return request
 
-    def add_compiled_hook(self, kind: int, hook: int, data: int) -> None:
-        """A hook that is a C function: addresses of it and of what it is to be given."""
+    def add_compiled_hook(self, kind: int, hook: int, data: int, instruction: int = 0) -> None:
+        """A hook that is a C function: addresses of it and of what it is to be given; of one `instruction`, for a hook of such."""
         handle = ctypes.c_size_t()
         everywhere = ctypes.c_uint64(1), ctypes.c_uint64(0)
         what = ctypes.c_int(kind), ctypes.c_void_p(hook), ctypes.c_void_p(data)
-        error = uclib.uc_hook_add(self.uc._uch, ctypes.byref(handle), *what, *everywhere)
+        error = uclib.uc_hook_add(self.uc._uch, ctypes.byref(handle), *what, *everywhere, ctypes.c_int(instruction))
         if error != uc_const.UC_ERR_OK:
             raise CpuError(f"the CPU takes no compiled hook: error {error}; install unicorn==2.1.4")
 

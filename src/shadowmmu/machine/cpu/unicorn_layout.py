@@ -194,6 +194,7 @@ def places_of(host: SvmHost, where: Layout) -> Places:
         modes_known=where.modes_known,
         stop=address_of(uclib.uc_emu_stop),
         slow=0,
+        slow_syscall=0,
     )
 
 

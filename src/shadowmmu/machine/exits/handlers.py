@@ -15,14 +15,15 @@ from shadowmmu.machine.exits.task_switch import finish_task_switch
 from shadowmmu.machine.memory.fault_cause import cause_by_tables, write_fault_cause
 from shadowmmu.machine.memory.guest_tables import GUEST_FINAL, GUEST_PAGE, reported_fault
 from shadowmmu.machine.memory.linear_memory import Event, GuestFault, NestedFault, NoMemory
-from shadowmmu.machine.seam import MASK32, Exit, ExitKind, Reg, Seg, Segment, State
+from shadowmmu.machine.seam import MASK32, Exit, ExitKind, Reg, State
 from shadowmmu.machine.svm.instructions import svm_instruction
 from shadowmmu.machine.svm.reflect import shut_down
 from shadowmmu.machine.svm.world_switch import recalc_intercepts, take_interrupt
 from shadowmmu.machine.vcpu.pending import Origin
 from shadowmmu.machine.vcpu.processor import Processor
-from shadowmmu.x86.control import Cr0, Cr4, Efer, Rflags
-from shadowmmu.x86.msr import CSTAR, LSTAR, SFMASK, TSC_AUX
+from shadowmmu.machine.vcpu.syscall import syscall
+from shadowmmu.x86.control import Cr0, Cr4, Efer
+from shadowmmu.x86.msr import TSC_AUX
 from shadowmmu.x86.pferr import Pferr
 from shadowmmu.x86.vectors import BP, GP, OF, PF, UD
 from shadowmmu.x86.vmcb import SvmExit
@@ -31,8 +32,6 @@ _SMAP, _USER = int(Cr4.SMAP), int(Pferr.USER)
 _WRITE = int(Pferr.WRITE)
 _SOFTWARE_INTERRUPTS = frozenset((Code.INT_IMM8, Code.INT3, Code.INTO))
 _OLD_COUNTERS = 4
-_CODE_64, _CODE_32, _DATA = 0xA9B, 0xC9B, 0xC93  # flat ring 0 segments, as SYSCALL loads them
-_FLAT = 0xFFFFFFFF
 
 
 def _page_fault(p: Processor, exit_: Exit) -> None:
@@ -159,27 +158,14 @@ def _rdpmc(p: Processor, _exit: Exit) -> None:
 
 
 def _syscall(p: Processor, exit_: Exit) -> None:
-    """APM vol. 3, SYSCALL. The CPU stands behind the instruction."""
-    state, vcpu = p.capture(), p.vcpu
-    if not vcpu.efer & Efer.SCE:
+    """The CPU stands behind the instruction."""
+    state = p.capture()
+    after = syscall(p.svm, state)
+    if after is None:
         state.rip = exit_.gva
         p.cpu.set_state(state)
         raise GuestFault(UD)
-    star = state.system.star
-    selector = star >> 32 & 0xFFFC
-    if vcpu.efer & Efer.LMA:
-        target = p.msrs[LSTAR] if state.cs.long else p.msrs[CSTAR]
-        state.gpr[Reg.RCX], state.gpr[11] = state.rip, state.rflags & ~Rflags.RF
-        clear = p.msrs[SFMASK] | Rflags.RF
-    else:
-        target = star & MASK32
-        state.gpr[Reg.RCX] = state.rip & MASK32
-        clear = Rflags.VM | Rflags.INTR | Rflags.RF
-    code = Segment(selector, _CODE_64 if vcpu.efer & Efer.LMA else _CODE_32, _FLAT, 0)
-    state.set_segments({Seg.CS: code, Seg.SS: Segment(selector + 8, _DATA, _FLAT, 0)})
-    state.system = state.system._replace(cpl=0)
-    state.rip, state.rflags = target, state.rflags & ~clear | Rflags.FIXED
-    p.cpu.set_state(state)
+    p.cpu.set_state(after)
 
 
 def _hlt(p: Processor, _exit: Exit) -> None:

@@ -47,6 +47,7 @@ _SERVED: tuple[tuple[ExitKind, Outcome | None], ...] = (
     (ExitKind.NESTED_PAGE_FAULT, Outcome.FIXED),
     (ExitKind.NESTED_PAGE_FAULT, Outcome.SPURIOUS),
     (ExitKind.NESTED_PAGE_FAULT, Outcome.INJECT),
+    (ExitKind.SYSCALL, None),
 )
 """What `quick_state.Served` counts."""
 

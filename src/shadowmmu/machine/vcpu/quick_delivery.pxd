@@ -16,6 +16,7 @@ cdef bint walk_shadow(QuickPtr quick, uint64_t gva, uint64_t access, uint64_t *p
 cdef bint load(void *owner, uint64_t place, uint64_t size, void *into) noexcept nogil
 cdef bint store(void *owner, uint64_t place, uint64_t size, void *data) noexcept nogil
 cdef bint meets_code(QuickPtr quick) noexcept nogil
+cdef void put_registers(void *engine, QuickPtr quick) noexcept nogil
 cdef void note_fault(QuickPtr quick) noexcept nogil
 cdef void note_code(void *engine, QuickPtr quick, uint64_t linear) noexcept nogil
 cdef bint deliver_fault(void *engine, QuickPtr quick) noexcept nogil

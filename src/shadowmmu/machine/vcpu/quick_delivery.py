@@ -94,9 +94,6 @@ def put_segment(quick: QuickPtr, number: cython.int) -> uint32_t:
     return flags[0]
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def put_registers(engine: cython.p_void, quick: QuickPtr) -> cython.void:
     """CS, SS, RSP, RIP, EFLAGS: nothing else is another one in a handler."""
     d: DeliveryPtr = cython.address(quick.delivery)

@@ -15,7 +15,7 @@ from cython.cimports.shadowmmu.machine.memory.translations import Translations
 from cython.cimports.shadowmmu.machine.vcpu.code_pages import CodePages
 from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import on_translated
 from cython.cimports.shadowmmu.machine.vcpu.quick_entry import address_bits
-from cython.cimports.shadowmmu.machine.vcpu.quick_hook import come_nearer, on_exit
+from cython.cimports.shadowmmu.machine.vcpu.quick_hook import come_nearer, on_exit, on_syscall
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
     NOTED,
     OUTCOMES,
@@ -24,6 +24,7 @@ from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
     Walk,
     context_t,
     reg_t,
+    slow_syscall_t,
     slow_t,
     stop_t,
     translate_t,
@@ -84,6 +85,7 @@ class QuickExits:
         quick.stub, quick.delivers = places.stub, places.modes_known
         quick.stop = cython.cast(stop_t, cython.cast(uintptr_t, places.stop))
         quick.slow = cython.cast(slow_t, cython.cast(uintptr_t, places.slow))
+        quick.slow_syscall = cython.cast(slow_syscall_t, cython.cast(uintptr_t, places.slow_syscall))
 
     def know(self, svm: SvmState):
         """What AMD-V keeps of the vCPU: before the first run."""
@@ -198,6 +200,11 @@ class QuickExits:
     def hook(self):
         """Address of the hook, a C function."""
         return cython.cast(uintptr_t, cython.cast(cython.p_void, on_exit))
+
+    @property
+    def syscall_hook(self):
+        """That of SYSCALL."""
+        return cython.cast(uintptr_t, cython.cast(cython.p_void, on_syscall))
 
     @property
     def translated_hook(self):

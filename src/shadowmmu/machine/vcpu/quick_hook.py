@@ -21,6 +21,7 @@ from cython.cimports.shadowmmu.machine.vcpu.quick_instructions import serve_inst
 from cython.cimports.shadowmmu.machine.vcpu.quick_nested import NESTED_FAULT_EXIT, serve_nested_fault
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import NO_DEADLINE, Served, came_to, is_of_rip
 from cython.cimports.shadowmmu.machine.vcpu.quick_svm import is_for_l1, is_svm, pass_on, pass_on_fault, serve_svm
+from cython.cimports.shadowmmu.machine.vcpu.quick_syscall import serve_syscall
 from cython.cimports.shadowmmu.machine.vcpu.svm_state import is_wanted
 from cython.cimports.shadowmmu.x86.control import Cr0, Cr4, Rflags
 from cython.cimports.shadowmmu.x86.pferr import Pferr
@@ -37,6 +38,18 @@ def on_exit(engine: cython.p_void, number: uint32_t, data: cython.p_void) -> cyt
         finish(engine, quick)
     else:
         quick.slow(engine, number, cython.NULL)
+
+
+def on_syscall(engine: cython.p_void, data: cython.p_void) -> cython.void:
+    """Its hook for SYSCALL, which is no exit of AMD-V."""
+    quick: QuickPtr = cython.cast(QuickPtr, data)
+    quick.walked = quick.taken = 0
+    quick.anew = quick.reload = False
+    if quick.left and serve_syscall(engine, quick):
+        go_on(engine, quick)
+        count_exit(engine, quick)
+    else:
+        quick.slow_syscall(engine, cython.NULL)
 
 
 def serve(engine: cython.p_void, quick: QuickPtr, code: uint32_t) -> cython.bint:

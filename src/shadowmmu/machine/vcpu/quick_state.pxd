@@ -23,7 +23,7 @@ cdef enum:
     NOTED = 8
 
 cdef enum:
-    OUTCOMES = 14
+    OUTCOMES = 15
     REFLECTED = 0x101          # exit codes of which those below 100h count one by one, and the nested page fault
 
 cpdef enum Served:             # what the exits that were served came to
@@ -40,12 +40,14 @@ cpdef enum Served:             # what the exits that were served came to
     FAULT_FOR_L1 = 10          # the same with shadow paging
     NESTED_FIXED = 11          # nested page faults
     NESTED_SPURIOUS = 12
-    NESTED_FOR_L1 = 13         # the last of OUTCOMES
+    NESTED_FOR_L1 = 13
+    SYSCALL = 14               # the last of OUTCOMES
 
 ctypedef int (*translate_t)(void *engine, uint64_t address, int access, uint64_t *place) noexcept nogil
 ctypedef int (*context_t)(void *engine, void *context) noexcept nogil
 ctypedef int (*reg_t)(void *engine, int register, void *value) noexcept nogil
 ctypedef int (*stop_t)(void *engine) noexcept nogil
+ctypedef void (*slow_syscall_t)(void *engine, void *data) noexcept nogil
 ctypedef void (*slow_t)(void *engine, uint32_t number, void *data) noexcept nogil
 
 cdef struct Walk:              # of the guest's tables, which has been done
@@ -90,6 +92,7 @@ cdef struct Quick:
     uint64_t stub              # address of code that is not the guest's, nor is its page
     stop_t stop
     slow_t slow                # the hook of all other exits
+    slow_syscall_t slow_syscall
     # Of this run.
     uint64_t wrap              # addresses have so many bits
     bint to_enter              # the next run is to enter the guest with `registers`

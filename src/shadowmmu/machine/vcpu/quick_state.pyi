@@ -16,3 +16,4 @@ class Served(IntFlag):
     NESTED_FIXED = 11
     NESTED_SPURIOUS = 12
     NESTED_FOR_L1 = 13
+    SYSCALL = 14
