@@ -63,14 +63,16 @@ def tables(long: Images, short: Images) -> Iterator[str]:
         for test, images in _failures(name, long, short):
             alike = "fails, too" if any(test.name in image.elsewhere for image in images) else "passes, or was not tried"
             yield f"| `{name}` | `{test.name.replace('|', ' ')}` | {alike} |"
-    yield from ("", _total((*long.values(), *short.values())), "")
-    yield from _not_run(long, short)
+    yield from ("", _total((*long.values(), *short.values())))
+    left_out = list(_not_run(long, short))
+    if left_out:
+        yield from ("", "Not run were:", "", *left_out)
 
 
 def _total(images: tuple[Image, ...]) -> str:
     tests = [test for image in images for test in image.tests if test.verdict != "SKIP"]
     failed = sum(test.failed for test in tests)
-    return f"In all {len(tests):,} sub-tests were run, and {failed} failed, {failed / max(len(tests), 1):.2%} of them. Not run were:"
+    return f"In all {len(tests):,} sub-tests were run, and {failed} failed, {failed / max(len(tests), 1):.2%} of them."
 
 
 def _failures(name: str, *columns: Images) -> Iterator[tuple[SubTest, list[Image]]]:
