@@ -21,16 +21,26 @@ from shadowmmu.runs.operations_run import read_list
 from shadowmmu.view.draw_fuzz import draw_fuzz
 
 
+class Number(int):
+    """One that nobody gave: a default."""
+
+
+class Word(str):
+    """Likewise."""
+
+    __slots__ = ()
+
+
 def fuzz(
     *,
-    seed: Annotated[int, Parameter(validator=validators.Number(gte=0, lt=1 << 64))] = 0,
-    operations: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 30_000,
-    roots: AnyRoots = "special",
-    kernel: str = DEFAULT_KERNEL,
-    modes: str = ",".join(MODES),
-    audit_every: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 1,
+    seed: Annotated[int, Parameter(validator=validators.Number(gte=0, lt=1 << 64))] = Number(0),
+    operations: Annotated[int, Parameter(validator=validators.Number(gte=1))] = Number(30_000),
+    roots: AnyRoots = Word("special"),
+    kernel: str = Word(DEFAULT_KERNEL),
+    modes: str = Word(",".join(MODES)),
+    audit_every: Annotated[int, Parameter(validator=validators.Number(gte=0))] = Number(1),
     seconds: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
-    jobs: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=64))] = 1,
+    jobs: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=64))] = Number(1),
     ops: Path | None = None,
     save: Path | None = None,
     runs: Annotated[int, Parameter(name="--shrink", validator=validators.Number(gte=0))] = 400,
@@ -64,7 +74,8 @@ def fuzz(
     jobs
         In how many processes; they do the same operations as one would.
     ops
-        Do the operations of this file, which `--save` wrote, instead of random ones.
+        Do the operations of this file, which `--save` wrote, instead of random ones. It says itself on what: none of the above goes
+        with it.
     save
         Write the shorter list of a violation to this file; each line says what it does.
     runs
@@ -78,9 +89,14 @@ def fuzz(
     with parsing("--kernel", "see docs/kernels.md"):
         check_kernel(kernel)
     if ops is not None:
+        _refuse_beside_ops(
+            seed=seed, operations=operations, roots=roots, kernel=kernel, modes=modes, audit_every=audit_every, jobs=jobs, seconds=seconds
+        )
         report = _again(ops)
     else:
-        report = _search(Setup(seed, roots, _modes(modes), audit_every, kernel), operations, seconds, jobs, quiet=json)
+        report = _search(
+            Setup(int(seed), str(roots), _modes(modes), int(audit_every), str(kernel)), int(operations), seconds, int(jobs), quiet=json
+        )
     smallest = None if report.failure is None else shrink_apart(report.failure, runs)
     if save is not None and smallest is not None:
         write_file(save, write_story(smallest.setup, smallest.operations, smallest.message).encode())
@@ -98,6 +114,13 @@ def _modes(modes: str) -> tuple[str, ...]:
     if unknown:
         raise BadInput(f"--modes: there is no mode {unknown[0]!r}; choose from {', '.join(MODES)}, separated by commas")
     return chosen
+
+
+def _refuse_beside_ops(**options: int | str | None) -> None:
+    """A file's operations are done as it says itself."""
+    given = [name for name, value in options.items() if value is not None and not isinstance(value, Number | Word)]
+    if given:
+        raise BadInput(f"--{given[0].replace('_', '-')} does not go with --ops, whose file says what is done, and on what: leave it out")
 
 
 def _again(path: Path) -> Report:

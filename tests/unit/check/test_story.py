@@ -33,6 +33,7 @@ from shadowmmu.check.fuzz.variety import ANY, settle
 from shadowmmu.cli.main import call
 from shadowmmu.engine.face.kernels import KERNELS
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
+from shadowmmu.errors import BadInput
 
 EDGES = (
     *WATCHED, 0, 1, 2, 3, 4, 8, 16, 64, 80, 160, 512, 1536, 0x7F, 0xFFF, 0x1000, 0x1FF8, 0x200000, (1 << 40) - 1, 1 << 40, 1 << 52, 1 << 63,
@@ -184,10 +185,24 @@ def test_a_crash_of_the_engine_is_a_find(monkeypatch: pytest.MonkeyPatch) -> Non
     def crashing(seed: int, operations: int, *_: object, diary: Diary, **__: object) -> Report:
         diary.begin(seed + 1)
         diary.write(Op(Kind.INVLPG, 0, 0x1000))
-        os.kill(os.getpid(), signal.SIGKILL)
+        signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGSEGV)
         return Report()
 
     monkeypatch.setattr("shadowmmu.check.fuzz.jobs.fuzz", crashing)
     failure = fuzz_apart(Setup(3), 100).failure
     assert failure is not None and failure.crash and failure.setup.seed == 4
-    assert failure.operations == [Op(Kind.INVLPG, 0, 0x1000)] and failure.message == "operation 1: the engine crashed: SIGKILL"
+    assert failure.operations == [Op(Kind.INVLPG, 0, 0x1000)] and failure.message == "operation 1: the engine crashed: SIGSEGV"
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_process_that_somebody_ends_is_no_find(monkeypatch: pytest.MonkeyPatch, jobs: int) -> None:
+    """The host that has no memory left does, too."""
+
+    def ended(*_: object, **__: object) -> Report:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return Report()
+
+    monkeypatch.setattr("shadowmmu.check.fuzz.jobs.fuzz", ended)
+    with pytest.raises(BadInput, match="was ended by SIGKILL: give it more memory, or fewer --jobs"):
+        fuzz_apart(Setup(3), 5000, jobs=jobs)

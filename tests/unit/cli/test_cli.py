@@ -323,3 +323,5 @@ def test_a_failing_fuzz_names_the_command_and_a_shorter_list(audit: FakeAudit, c
     assert failure["reproduce"] in capsys.readouterr().out
     assert call(["fuzz", "--ops", str(tmp_path / "found.ops")]) == 1
     assert "I5 root_count" in capsys.readouterr().out
+    assert call(["fuzz", "--ops", str(tmp_path / "found.ops"), "--audit-every", "1"]) == 2
+    assert "--audit-every does not go with --ops, whose file says what is done" in " ".join(capsys.readouterr().err.split())

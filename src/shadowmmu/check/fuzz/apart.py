@@ -15,6 +15,7 @@ from shadowmmu.check.fuzz.operations import Op, Setup
 from shadowmmu.check.fuzz.search import Failure, replay, shrink
 from shadowmmu.check.fuzz.story import OPERATIONS
 from shadowmmu.check.fuzz.variety import settle
+from shadowmmu.errors import BadInput
 
 WIDTH = 16  # of one field of an operation: a store may have as many bytes
 OPERATION = WIDTH * len(Op._fields)
@@ -110,7 +111,10 @@ def shrink_apart(failure: Failure, runs: int = 400) -> Failure:
 
 
 def crash_of(setup: Setup, diary: Diary, number: int) -> Failure:
-    """What was being done when signal `number` came."""
+    """What was being done when signal `number` came. Raises BadInput for one that the engine did not earn."""
+    if number in (signal.SIGKILL, signal.SIGTERM):
+        name = signal.Signals(number).name
+        raise BadInput(f"the process that does the operations was ended by {name}: give it more memory, or fewer --jobs, and run it again")
     seed, ops = diary.read()
     name = signal.Signals(number).name
     return Failure(settle(setup._replace(seed=seed)), ops, f"operation {len(ops)}: the engine crashed: {name}", crash=True)

@@ -61,11 +61,12 @@ class GuestOperations(L2Operations):
                 self._check_mmio(index, address or 0, noted)
 
     def _check_mmio(self, index: int, address: int, noted: int) -> None:
-        """I16 only if nothing was emulated since the memslots changed: with paging, a sync may have made an old mark new
-        (docs/kernel-quirks.md). I12 not of a large page, of which one small part is remembered, and forgotten by its own address alone,
-        nor when an L2 without paging runs, for which nothing is forgotten."""
+        """I16, but of a page that was MMIO before the memslots changed, if something was emulated since: with paging, a sync may have
+        made its old mark new (docs/kernel-quirks.md). I12 not of a large page, of which one small part is remembered, and forgotten by
+        its own address alone, nor when an L2 without paging runs, for which nothing is forgotten."""
         tlb = self.oracle.vcpus[index]
-        if self.slots.host(noted) is not None and not (self.emulated[index] and tlb.mode.levels):
+        renewed = self.emulated[index] and tlb.mode.levels and noted >> 12 in self.oracle.unguarded.gfns
+        if self.slots.host(noted) is not None and not renewed:
             raise Violation(f"vcpu {index}: I16: {address:#x} is noted as MMIO at {noted:#x}, which is in a memslot")
         small = address == self.unmapped[index] and tlb.mode.levels
         if small and all(page.address(address) != noted for page in tlb.possible(address)):

@@ -163,6 +163,7 @@ class TableWriter:
         entry = frame << 12 | sum(bit for bit, p in chances if chance(p))
         if large:
             entry |= 0x80 | (random.getrandbits(10) << 12 if chance(0.05 * hostile) else 0)
+            entry |= random.below(16) << 13 if levels == 2 and chance(0.1) else 0  # PSE-36: memory begins below 4 GiB, and ends there
         elif chance(0.01 * hostile):
             entry |= 0x80
         if levels > 2:
