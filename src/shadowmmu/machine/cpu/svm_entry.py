@@ -11,7 +11,7 @@ from cython.cimports.libc.stdint import uint32_t, uint64_t, uintptr_t
 from cython.cimports.libc.string import memcmp, memcpy
 from cython.cimports.shadowmmu.engine.arena.state import p_u8
 from cython.cimports.shadowmmu.machine.cpu.registers import FS, RAX, RSP, RegisterPtr, segment_of, take_state
-from cython.cimports.shadowmmu.machine.cpu.vmcb_page import get_u64, put_intercepts, put_segment, put_table, put_u8, put_u64
+from cython.cimports.shadowmmu.machine.cpu.vmcb_page import get_u64, put_hidden, put_intercepts, put_segment, put_table, put_u8, put_u64
 from cython.cimports.shadowmmu.x86.control import Efer
 from cython.cimports.shadowmmu.x86.vmcb_layout import Vmcb
 
@@ -56,11 +56,7 @@ def put_registers(page: p_u8, controls: ControlsPtr, registers: RegistersPtr) ->
     put_u64(page, Vmcb.RIP, registers.rip)
     put_u64(page, Vmcb.RSP, registers.gpr[RSP])
     put_u64(page, Vmcb.RAX, registers.gpr[RAX])
-    put_u64(page, Vmcb.STAR, registers.star)
-    put_u64(page, Vmcb.KERNEL_GS_BASE, registers.kernel_gs_base)
-    put_u64(page, Vmcb.SYSENTER_CS, registers.sysenter_cs)
-    put_u64(page, Vmcb.SYSENTER_ESP, registers.sysenter_esp)
-    put_u64(page, Vmcb.SYSENTER_EIP, registers.sysenter_eip)
+    put_hidden(page, registers)
 
 
 @cython.cfunc

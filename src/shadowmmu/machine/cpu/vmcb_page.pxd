@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from shadowmmu.machine.cpu.registers cimport RegisterPtr, TablePtr
+from shadowmmu.machine.cpu.registers cimport RegisterPtr, RegistersPtr, TablePtr
 
 cdef struct Intercepted:       # seam.Intercepts
     uint16_t cr_read, cr_write, dr_read, dr_write
@@ -20,3 +20,4 @@ cdef void get_table(uint8_t *page, int at, TablePtr into) noexcept nogil
 cdef void put_table(uint8_t *page, int at, TablePtr table) noexcept nogil
 cdef void get_intercepts(uint8_t *page, InterceptedPtr into) noexcept nogil
 cdef void put_intercepts(uint8_t *page, InterceptedPtr intercepts) noexcept nogil
+cdef void put_hidden(uint8_t *page, RegistersPtr registers) noexcept nogil

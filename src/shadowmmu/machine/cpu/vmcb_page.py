@@ -64,3 +64,12 @@ def get_intercepts(page: p_u8, into: InterceptedPtr) -> cython.void:
 
 def put_intercepts(page: p_u8, intercepts: InterceptedPtr) -> cython.void:
     memcpy(page + Vmcb.CR_READ_INTERCEPTS, intercepts, cython.sizeof(Intercepted))
+
+
+def put_hidden(page: p_u8, registers: RegistersPtr) -> cython.void:
+    """What VMLOAD loads beside segments, as far as the CPU keeps it."""
+    put_u64(page, Vmcb.STAR, registers.star)
+    put_u64(page, Vmcb.KERNEL_GS_BASE, registers.kernel_gs_base)
+    put_u64(page, Vmcb.SYSENTER_CS, registers.sysenter_cs)
+    put_u64(page, Vmcb.SYSENTER_ESP, registers.sysenter_esp)
+    put_u64(page, Vmcb.SYSENTER_EIP, registers.sysenter_eip)

@@ -14,7 +14,7 @@ from cython.cimports.shadowmmu.engine.cpu.legal import NestedPaging
 from cython.cimports.shadowmmu.engine.cpu.nested import nested_enter, nested_exit, nested_exit_at_entry
 from cython.cimports.shadowmmu.engine.memory.guest_memory import read_guest
 from cython.cimports.shadowmmu.machine.cpu.registers import FS, GS, RAX, RSP, RegisterPtr, state_of, take_state
-from cython.cimports.shadowmmu.machine.cpu.vmcb_page import get_segment, get_u64, put_segment, put_u64
+from cython.cimports.shadowmmu.machine.cpu.vmcb_page import get_segment, get_u64, put_hidden, put_segment, put_u64
 from cython.cimports.shadowmmu.machine.vcpu.l2_control import is_legal, read_control, read_save, write_save
 from cython.cimports.shadowmmu.machine.vcpu.svm_state import ControlPtr, v_intr_now
 from cython.cimports.shadowmmu.x86.control import Cr0, Efer, Rflags
@@ -202,14 +202,10 @@ def save_hidden(svm: SvmPtr, registers: RegistersPtr, page: p_u8) -> cython.void
     put_segment(page, Vmcb.GS, cython.address(registers.segments[GS]))
     put_segment(page, Vmcb.LDTR, cython.address(registers.ldtr))
     put_segment(page, Vmcb.TR, cython.address(registers.tr))
-    put_u64(page, Vmcb.STAR, registers.star)
     put_u64(page, Vmcb.LSTAR, svm.lstar)
     put_u64(page, Vmcb.CSTAR, svm.cstar)
     put_u64(page, Vmcb.SFMASK, svm.sfmask)
-    put_u64(page, Vmcb.KERNEL_GS_BASE, registers.kernel_gs_base)
-    put_u64(page, Vmcb.SYSENTER_CS, registers.sysenter_cs)
-    put_u64(page, Vmcb.SYSENTER_ESP, registers.sysenter_esp)
-    put_u64(page, Vmcb.SYSENTER_EIP, registers.sysenter_eip)
+    put_hidden(page, registers)
 
 
 # --- for the loop
