@@ -41,3 +41,15 @@ def test_files_that_the_docs_name_exist(path: Path) -> None:
     places = [ROOT, ROOT / "src/shadowmmu", ROOT / "src/shadowmmu/engine"]
     for name in re.findall(r"`([\w/.-]+\.(?:py|pxd|md))\b", path.read_text()):
         assert any((place / name).exists() for place in places), f"{path.name} names {name}, which is not there"
+
+
+def test_as_many_captures_as_the_readme_counts() -> None:
+    readme = (ROOT / "README.md").read_text()
+    shipped = len(list((ROOT / "tests/conformance/captures").glob("*/*.capture")))
+    told = re.findall(r"(\d+) captures of the shadow MMU|(\d+) of (\d+) captures replay", readme)
+    assert {int(number) for numbers in told for number in numbers if number} == {shipped}
+    ((rerun, events),) = re.findall(r"guests of (\d+) of these captures.*?([\d,]+) events alike", readme, flags=re.S)
+    assert (
+        f"✔ {rerun} of {rerun} guests do here what they did on the real kernel, {events} events equal"
+        in (ROOT / "docs/rerun.md").read_text()
+    )

@@ -49,7 +49,7 @@ def draw_results(results: Sequence[ReplayResult], verbose: bool) -> RenderableTy
 
 
 def _table(results: Sequence[ReplayResult], verbose: bool) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")  # a verdict is never cut
     table.add_column("capture" if verbose else "set", no_wrap=True)
     letters = [one.letter for one in _lettered(results)]
     heads = BESIDE_LETTERS if letters else tuple(FIGURES)
