@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
+from typing_extensions import disjoint_base
+
 from shadowmmu.check.fuzz.slots import Slots
 from shadowmmu.hardware.walk import Paging, TrailEntry
 
+@disjoint_base
 class Glance:
     def __init__(self, slots: Slots) -> None: ...
     def small_page(self, mode: Paging, cr3: int, pdptes: tuple[int, ...], gva: int, access: int) -> int: ...

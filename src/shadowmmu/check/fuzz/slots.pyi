@@ -1,16 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from collections.abc import Set
-from typing import Any
 
+from typing_extensions import disjoint_base
+
+from shadowmmu import Vm
+from shadowmmu.check.fuzz.operations import ALIAS as ALIAS
+from shadowmmu.check.fuzz.operations import ALIASED as ALIASED
+from shadowmmu.check.fuzz.operations import HOST_PAGES as HOST_PAGES
+from shadowmmu.check.fuzz.operations import PAGE as PAGE
 from shadowmmu.check.oracle.guest_memory import GuestMemory
 from shadowmmu.check.oracle.oracle import Oracle
 from shadowmmu.hardware.host_memory import HostMemory
 
 Slot = tuple[int, int, int, int]
 
+@disjoint_base
 class Slots(GuestMemory):
-    def __init__(self, vm: Any, memory: HostMemory, spaces: tuple[int, ...] = (0,)) -> None: ...
-    vm: Any
+    def __init__(self, vm: Vm, memory: HostMemory, spaces: tuple[int, ...] = (0,)) -> None: ...
+    vm: Vm
     memory: HostMemory
     spaces: tuple[int, ...]
     slots: dict[int, Slot]
@@ -47,4 +54,4 @@ class DirectMap:
     def stored(self, hpa: int, size: int) -> None: ...
     def emulated_store(self, gpa: int, size: int) -> None: ...
     def before_walk(self, gva: int, access: int, ac: bool, emulated: bool = False) -> None: ...
-    def after_walk(self, outcome: str, gpa: int | None, exception: tuple[Any, ...] | None) -> None: ...
+    def after_walk(self, outcome: str, gpa: int | None, exception: tuple[object, ...] | None) -> None: ...

@@ -1,4 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
+from typing_extensions import disjoint_base
+
+@disjoint_base
 class GuestMemory:
     def host(self, gpa: int) -> int | None: ...
     def writable(self, gpa: int) -> bool: ...

@@ -2,16 +2,20 @@
 from collections.abc import Iterator
 from typing import Protocol
 
+from typing_extensions import disjoint_base
+
 from shadowmmu.check.oracle.guest_memory import GuestMemory
 from shadowmmu.check.oracle.unguarded import Unguarded
 from shadowmmu.hardware.walk import Paging, Step, Translation
 
+@disjoint_base
 class Node:
     def __init__(self, number: int, above: int) -> None: ...
     number: int
     above: int
     children: tuple[Child, ...]
 
+@disjoint_base
 class Child:
     def __init__(self, number: int, step: int, at: int, below: Node | None, pages: tuple[int, ...]) -> None: ...
     number: int
@@ -20,6 +24,7 @@ class Child:
     below: Node | None
     pages: tuple[int, ...]
 
+@disjoint_base
 class Shape:
     def __init__(self, mode: Paging, watched: tuple[int, ...]) -> None: ...
     tops: tuple[Node, ...]
@@ -38,6 +43,7 @@ class Walked(Protocol):
     @property
     def pdptes(self) -> tuple[int, ...]: ...
 
+@disjoint_base
 class AddressSpace:
     def __init__(self, tlb: Walked, watched: tuple[int, ...], cr3: int) -> None: ...
     tlb: Walked
