@@ -23,6 +23,7 @@ cdef class Slots(GuestMemory):
     cdef public tuple spaces
     cdef public dict slots
     cdef public set protected, absent
+    cdef bint aliases
     cdef u64 frames[HOST_PAGES_END]
     cdef Place places[MOST_SLOTS]
     cdef int count
@@ -42,6 +43,8 @@ cdef class Slots(GuestMemory):
     cpdef object host_page(self, u64 gfn)
     @cython.locals(place=PlacePtr)
     cpdef bint may_store(self, u64 gpa) except -1
+    @cython.locals(place=PlacePtr)
+    cpdef bint is_aliased(self, u64 gpa) except -1
     cpdef bint writable(self, u64 gpa) except -1
     cdef bint stores(self, u64 gpa) except -1
     cpdef object read(self, u64 hpa, int size)

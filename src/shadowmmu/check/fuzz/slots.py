@@ -27,6 +27,7 @@ class Slots(GuestMemory):
         self.slots: dict[int, Slot] = {}
         self.protected: set[int] = set()  # host pages that the host may not write
         self.absent: set[int] = set()  # host pages that were taken away and are not written yet
+        self.aliases = False  # two slots have had the same host pages
         self.zeroes = -1  # the frame of zeroes that absent pages share
         self.forget()
 
@@ -36,6 +37,7 @@ class Slots(GuestMemory):
         for space in self.spaces if pages or slot in self.slots else ():
             self.vm.set_memslot(slot, first * PAGE, pages * PAGE, hva=host * PAGE, address_space=space, **rights)
         self.slots.pop(slot, None)
+        self.aliases |= slot == ALIAS and pages > 0
         if pages:
             self.slots[slot] = first, pages, host, flags
         self.count = 0
@@ -110,6 +112,10 @@ class Slots(GuestMemory):
         if place == cython.NULL:
             return NOWHERE
         return self.frame_of(place.host + (gpa >> 12) - place.first, gpa) | gpa & 0xFFF
+
+    def is_aliased(self, gpa: int) -> bool:
+        place = self.place_of(gpa >> 12) if self.aliases else cython.NULL
+        return place != cython.NULL and HOST_PAGES[ALIAS] <= place.host + (gpa >> 12) - place.first < HOST_PAGES[ALIAS] + ALIASED[1]
 
     def read(self, hpa: int, size: int) -> int:
         return self.memory.read(hpa, size)

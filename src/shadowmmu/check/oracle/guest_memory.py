@@ -31,3 +31,7 @@ class GuestMemory:
     def value(self, hpa: int, width: int) -> int:
         """`read`, of an entry."""
         return self.read(hpa, width)
+
+    def is_aliased(self, gpa: int) -> bool:
+        """Another gfn has, or may have had, the same host memory."""
+        return False

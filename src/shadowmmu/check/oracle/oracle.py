@@ -44,7 +44,7 @@ Known differences of Linux from a bare CPU. They are allowed here, unless `stric
   and keeps its translations (CR3 bit 63), those of the first stay within reach.
 * With paging it may be asked for one: syncing renews an MMIO mark although a memslot has been made there meanwhile.
 * A store from outside the VM to a table that is shadowed goes unseen: what the entry was stays in force until the guest stores to it.
-* So does one by another gfn of the same host memory: tables are protected by gfn.
+* A store by another gfn of a table's host memory goes unseen, too, as tables are protected by gfn: what its entries were counts on.
 * A table where a memslot has come after MMIO was done there: the guest may store to it unseen, so what its entries were counts on.
 * Shadow pages do not record EFER.NXE, CR4.PSE and PAE-versus-long mode, so after a change of one of them an entry
   may still be used as the other setting reads it: bit 63, bits 52-62, and bit 7 of a 4-byte PDE.
@@ -282,7 +282,6 @@ class VirtualTlb:
                     return
                 self.stores.add(gpa >> 12)
         if self.stores:
-            self.oracle.unguarded.store_from_outside(hpa, min(8, 0x1000 - (hpa & 0xFFF)), self.memory.read)
             return
         what = f"{self.name}: {_access(access)} of {gva:#x} went to host {hpa:#x}"
         raise Violation(f"{what}; the guest allowed only {self._describe_all(pages, gva)}")
@@ -298,11 +297,8 @@ class VirtualTlb:
         return True in [space.lets(number, gva, access, ac, hpa, space is not self.space) for space in self.spaces.values()]
 
     def stored(self, hpa: int, size: int) -> None:
-        if not self.stores:
-            self.oracle.stored(hpa, size)
-            return
-        self.oracle.marked(hpa, size)
-        if len(self.stores) == 1:
+        self.oracle.stored(hpa, size)
+        if self.stores is not None and len(self.stores) == 1:
             self.oracle.written |= self.stores
 
     def emulated_store(self, gpa: int, size: int) -> None:

@@ -179,12 +179,13 @@ class AddressSpace:
             return
         if not self.memory.stores(table):
             rights |= ACCESSED
-        mmio: cython.bint = len(self.unguarded.gfns) > 0 and table >> 12 in self.unguarded.gfns
+        unseen: cython.bint = len(self.unguarded.gfns) > 0 and table >> 12 in self.unguarded.gfns
+        unseen |= not self.strict and self.memory.is_aliased(table)
         width: cython.int = self.mode.entry_size
         child: Child
         for child in node.children:
             hpa: u64 = start + child.at * width
-            if mmio:
+            if unseen:
                 self.unguarded.values.setdefault(hpa, set())
             self.uses = cython.cast(UsePtr, with_room(self.uses, self.nuses, cython.address(self.use_room), cython.sizeof(Use)))
             self.uses[self.nuses].hpa, self.uses[self.nuses].rights, self.uses[self.nuses].child = hpa, rights, child.number

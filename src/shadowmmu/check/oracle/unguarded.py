@@ -13,7 +13,8 @@ class Unguarded:
     """Guest tables that Linux may let the guest write unseen, and what their entries have been.
 
     Where a gfn was used as MMIO a mark may remember that it was writable. When a memslot has come, the next access through
-    that mark maps the gfn writable without a look at what is shadowed: what its entries were stays in force.
+    that mark maps the gfn writable without a look at what is shadowed: what its entries were stays in force. Likewise where another
+    gfn has the same host memory: a store by that one is tracked, and told, by that one alone.
     """
 
     def __init__(self) -> None:
