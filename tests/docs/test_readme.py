@@ -53,3 +53,12 @@ def test_as_many_captures_as_the_readme_counts() -> None:
         f"✔ {rerun} of {rerun} guests do here what they did on the real kernel, {events} events equal"
         in (ROOT / "docs/rerun.md").read_text()
     )
+
+
+def test_figures_of_the_readme_are_those_of_the_last_benchmarks() -> None:
+    page = (ROOT / "docs/benchmarks.md").read_text()
+    table = (ROOT / "README.md").read_text().partition("| work | figure |")[2].partition("\n\n")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")]
+    assert len(rows) >= 12
+    for row in rows:
+        assert row in page, f"{row} is not in docs/benchmarks.md"
