@@ -68,6 +68,15 @@ def test_a_walk_of_the_emulators_is_no_fault_and_its_reserved_bits_are_told(tmp_
     assert "reserved bits" in answer.what and "1 GiB" in answer.why and answer.first == 5
 
 
+@pytest.mark.parametrize("reason", ["EXCEPTION_NMI", "exception", "PF excp", "npf", "EPT_VIOLATION", "exit_reason=78"])
+def test_a_walk_behind_an_exit_that_may_be_a_page_fault_is_a_fault(reason: str, tmp_path: Path) -> None:
+    told = lines(
+        tmp_path, f"kvm_exit: reason {reason} rip 0x1 info 0 0", "kvm_mmu_pagetable_walk: addr 1000 pferr 0",
+        "kvm_mmu_paging_element: pte 27 level 2", "kvm_mmu_paging_element: pte 0 level 1", "kvm_mmu_walker_error: pferr 0",
+    )  # fmt: skip
+    assert told.faults == 1
+
+
 def test_a_write_that_the_emulator_may_not_do_is_told_with_the_bit(tmp_path: Path) -> None:
     told = lines(
         tmp_path, "kvm_exit: reason LDTR_TR rip 0xffffffff810551b8 info 0 0", "kvm_mmu_pagetable_walk: addr fffe201040 pferr 2 W",
@@ -90,6 +99,8 @@ def test_a_fault_repeated_says_which_bit_refuses_it(tmp_path: Path) -> None:
     [
         ("EPT_VIOLATION", "vmx_handle_exit", "handle_ept_violation"),
         ("EXCEPTION_NMI", "vmx_handle_exit", "handle_exception_nmi"),
+        ("ept_violation", "vmx_handle_exit", "handle_ept_violation"),
+        ("exception", "vmx_handle_exit", "handle_exception_nmi"),
         ("npf", "svm_handle_exit", "npf_interception"),
         ("PF excp", "svm_handle_exit", "pf_interception"),
     ],

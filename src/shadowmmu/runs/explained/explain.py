@@ -78,10 +78,12 @@ class Explainer(Followed):
         self._event(told.event)
 
     def _left_for(self, reason: str) -> None:
-        """What the CPU left the guest for: VMX's reasons are in capitals. A number does not tell whether it was a page fault."""
-        self.ept |= reason.startswith("EPT_")
-        self.vmx |= reason.isupper()
-        self.exit_is_no_fault = not reason.startswith("exit_reason") and not any(fault in reason for fault in _PAGE_FAULTS)
+        """What the CPU left the guest for. A number does not tell whether it was a page fault."""
+        word = reason.lower()
+        self.ept |= word.startswith("ept_")
+        self.ept_violations |= word == "ept_violation"
+        self.vmx |= reason.isupper() or word.startswith(_OLD_VMX)
+        self.exit_is_no_fault = not word.startswith("exit_reason") and not any(fault in word for fault in _PAGE_FAULTS)
 
     def _follow(self, told: Told) -> bool:
         """Find the vCPU of an event; False: there were too many before it."""
@@ -219,8 +221,10 @@ class Explainer(Followed):
 
 _SAY = (e.Exit, e.VmEntry, e.PageFault)
 """Kinds that always tell their vCPU."""
-_PAGE_FAULTS = ("PF", "npf", "EPT_VIOLATION", "EXCEPTION_NMI")
+_PAGE_FAULTS = ("pf", "ept_violation", "exception")
 """In the reasons of exits that may be page faults."""
+_OLD_VMX = ("exception", "ext_irq", "cr_access", "io_instruction", "ept_")
+"""How VMX's reasons begin; in capitals in later kernels."""
 MOST_THREADS = 100_000
 
 

@@ -58,7 +58,7 @@ class Followed:
         self.exits: Counter[str] = Counter()
         self.ept = False
         """Exits of an EPT were told."""
-        self.vmx = False
+        self.ept_violations = self.vmx = False
         self.exit_is_no_fault = False
         """The exit told last was for no page fault."""
         self.paths: dict[tuple[str, str], Path] = {}
@@ -94,7 +94,7 @@ class Followed:
 
     def _function(self, origin: Origin) -> str:
         """The kernel function, by the name that it has in this version and on this CPU."""
-        return function_of_vendor(function_at(origin.kernel, self.version), self.vmx, "EPT_VIOLATION" in self.exits, "npf" in self.exits)
+        return function_of_vendor(function_at(origin.kernel, self.version), self.vmx, self.ept_violations, "npf" in self.exits)
 
     def pages(self, vm: int) -> Pages:
         if vm not in self.pages_of:
@@ -111,7 +111,7 @@ class Followed:
 
     def is_of_ept(self, code: int) -> bool:
         """It is no error code, but an exit qualification."""
-        return "EPT_VIOLATION" in self.exits or is_qualification(code)
+        return self.ept_violations or is_qualification(code)
 
     def begin_fault(self, cpu: Cpu, address: int, code: int, told: bool) -> None:
         self.end_fault(cpu)
