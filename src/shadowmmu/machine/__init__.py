@@ -13,7 +13,7 @@ Each room imports only from those above it:
                that runs; `deliver` takes an event through the guest's own IDT, in every mode; a `witness` is told of all;
                `quick_hook` serves frequent exits in the CPU's hook, without Python
 * `svm`        VMRUN and its kin, for a guest that is a hypervisor (L1): `reflect` says which exits of L2 are L1's. The way to L2
-               and back is `vcpu.world_switch`, for the loop and for the hook
+               and back is `vcpu.svm_switch`, for the loop and for the hook
 * `exits`      the handlers; `page_boundary` corrects where the CPU stopped
 * `loop`       enter the guest, run it, handle the exit, deliver what comes of it; `outside` takes what the local APIC has
 * `devices`    one a file: virtual time in `clock`, `local_apic` and its timer, and the rest of a small PC, wired in `pc`

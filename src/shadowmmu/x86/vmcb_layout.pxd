@@ -54,3 +54,16 @@ cpdef enum Vmcb:
     SYSENTER_EIP = 0x638
     CR2 = 0x640
     G_PAT = 0x668
+
+cdef enum:                     # some of x86.vmcb.SvmExit
+    PAGE_FAULT_EXIT = 0x4E
+    CR0_SELECTIVE_EXIT = 0x65
+    SOFTWARE_INTERRUPT_EXIT = 0x75
+    INVLPG_EXIT = 0x79
+    VMRUN_EXIT = 0x80
+    VMMCALL_EXIT = 0x81
+    VMLOAD_EXIT = 0x82
+    VMSAVE_EXIT = 0x83
+    STGI_EXIT = 0x84
+    CLGI_EXIT = 0x85
+    NESTED_PAGE_FAULT_EXIT = 0x400

@@ -9,7 +9,9 @@ cdef enum:
     FS = 4
     GS = 5
     RAX = 0
+    RCX = 1
     RSP = 4
+    R11 = 11
 
 cdef struct Register:          # of a segment, with its hidden part
     uint32_t selector, attr

@@ -3,4 +3,4 @@ from libc.stdint cimport uint64_t
 
 from shadowmmu.engine.face.vcpu cimport Vcpu
 
-cdef object look_at(Vcpu vcpu, uint64_t gpa, uint64_t size)
+cpdef object read_physical(Vcpu vcpu, uint64_t gpa, uint64_t size)

@@ -44,17 +44,13 @@ def l1_physical(vcpu: Vcpu, gpa: uint64_t):
     return walk_nested(vcpu.vcpu, gpa).gpa if vcpu.vcpu.nested.npt else gpa
 
 
-def look_at(vcpu: Vcpu, gpa: uint64_t, size: uint64_t) -> object:
+def read_physical(vcpu: Vcpu, gpa: uint64_t, size: uint64_t):
+    """Memory as the guest that runs sees it, within one page; None: there is none."""
     at: object = l1_physical(vcpu, gpa)
     buffer: uint8_t[4096]
     if at is None or size > PAGE_SIZE - at % PAGE_SIZE or not read_guest(vcpu.vcpu.kvm, 0, at, buffer, size):
         return None
     return int.from_bytes(buffer[:size], "little")
-
-
-def read_physical(vcpu: Vcpu, gpa: uint64_t, size: uint64_t):
-    """Memory as the guest that runs sees it, within one page; None: there is none."""
-    return look_at(vcpu, gpa, size)
 
 
 def path_of(vcpu: Vcpu, gva: uint64_t):
@@ -63,7 +59,7 @@ def path_of(vcpu: Vcpu, gva: uint64_t):
     mode: object = paging_of(vcpu)
 
     def read(gpa: object, size: object) -> object:
-        return look_at(vcpu, gpa, size)
+        return read_physical(vcpu, gpa, size)
 
     found = walk(mode, read, vcpu.vcpu.cr3, gva, ac=True, trail=trail)
     entries: tuple = tuple([entry.pa for entry in trail])

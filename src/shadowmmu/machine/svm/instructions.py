@@ -13,7 +13,7 @@ from shadowmmu.machine.memory.linear_memory import WRITE, GuestFault, NestedFaul
 from shadowmmu.machine.seam import Exit, Reg, State
 from shadowmmu.machine.svm.world_switch import vmexit, vmrun
 from shadowmmu.machine.vcpu.processor import Processor
-from shadowmmu.machine.vcpu.world_switch import vmload, vmsave
+from shadowmmu.machine.vcpu.svm_switch import vmload, vmsave
 from shadowmmu.x86.control import Cr0, Efer, Rflags
 from shadowmmu.x86.pferr import Pferr
 from shadowmmu.x86.vectors import GP, UD

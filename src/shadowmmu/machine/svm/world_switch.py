@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""L2: entry by VMRUN, exit by #VMEXIT, as the loop does them: by `vcpu.world_switch`, and what the machine keeps beside.
+"""L2: entry by VMRUN, exit by #VMEXIT, as the loop does them: by `vcpu.svm_switch`, and what the machine keeps beside.
 
 Sources: APM vol. 2 sections 15.5 to 15.9, 15.16, 15.20, 15.25.
 
@@ -13,7 +13,7 @@ L1 physical address there, and a nested fault met by the emulator is always one 
 
 from shadowmmu.machine.memory.linear_memory import Event
 from shadowmmu.machine.seam import State
-from shadowmmu.machine.vcpu import vmcb, world_switch
+from shadowmmu.machine.vcpu import svm_switch, vmcb
 from shadowmmu.machine.vcpu.pending import Origin
 from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.machine.vcpu.svm_state import SvmState
@@ -34,7 +34,7 @@ def take_interrupt(p: Processor, nested: SvmState) -> Event:
 
 def vmrun(p: Processor, host: State, gpa: int, page: bytes) -> None:
     """VMRUN with the VMCB `page` at `gpa`; `host` is L1's state behind the instruction."""
-    entered, state = world_switch.vmrun(p.svm, host, page, gpa, p.memory, p.task_priority)
+    entered, state = svm_switch.vmrun(p.svm, host, page, gpa, p.memory, p.task_priority)
     if not entered:
         recalc_intercepts(p)
         p.complete(state)
@@ -56,7 +56,7 @@ def vmexit(p: Processor, code: int, info_1: int = 0, info_2: int = 0, interrupte
     p.reflected[code] += 1
     p.witness.leaves_l2(code, info_1, info_2)
     event = 0 if interrupted is None else vmcb.event_info(interrupted)
-    legal, state = world_switch.vmexit(p.svm, p.cpu.state(), (code, info_1, info_2, event), at_entry, p.memory, p.task_priority)
+    legal, state = svm_switch.vmexit(p.svm, p.cpu.state(), (code, info_1, info_2, event), at_entry, p.memory, p.task_priority)
     if p.svm.masks_interrupts:
         p.task_priority = p.svm.l1_priority
     recalc_intercepts(p)

@@ -5,4 +5,4 @@ from shadowmmu.engine.arena.state cimport KvmVcpu
 from shadowmmu.machine.vcpu.quick_state cimport QuickPtr
 
 cdef bint emulate_store(void *engine, QuickPtr quick) noexcept nogil
-cdef bint is_plain_memory(QuickPtr quick, uint64_t gpa) noexcept nogil
+cdef bint is_plain_memory(QuickPtr quick, uint64_t gpa, int as_id) noexcept nogil

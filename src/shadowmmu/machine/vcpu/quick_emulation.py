@@ -29,16 +29,16 @@ def emulate_store(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
         return False
     gpa: uint64_t = walk(quick, gva, Pferr.WRITE | (Pferr.USER if user else 0))
     value: uint64_t = operand_value(place, quick.gpr)
-    if not is_plain_memory(quick, gpa) or not write_emulated(vcpu, gpa, cython.cast(p_u8, cython.address(value)), place.size):
+    if not is_plain_memory(quick, gpa, vcpu.smm) or not write_emulated(vcpu, gpa, cython.cast(p_u8, cython.address(value)), place.size):
         return False
     complete(engine, quick, place)
     return True
 
 
-def is_plain_memory(quick: QuickPtr, gpa: uint64_t) -> cython.bint:
-    """The walk has not faulted, and leads to memory that no CPU has translated code from."""
+def is_plain_memory(quick: QuickPtr, gpa: uint64_t, as_id: cython.int) -> cython.bint:
+    """Memory of this address space that no CPU has translated code from. A walk that has faulted leads to none."""
     vcpu: KvmVcpuPtr = quick.vcpu
-    slot: MemSlotPtr = cython.NULL if gpa == Hpa.INVALID_PAGE else gfn_to_memslot(vcpu.kvm, vcpu.smm, gpa >> PAGE_SHIFT)
+    slot: MemSlotPtr = cython.NULL if gpa == Hpa.INVALID_PAGE else gfn_to_memslot(vcpu.kvm, as_id, gpa >> PAGE_SHIFT)
     if slot == cython.NULL:
         return False
     entry: uint64_t = host_mapping(vcpu.kvm, slot, gpa >> PAGE_SHIFT)

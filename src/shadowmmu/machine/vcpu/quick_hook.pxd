@@ -5,7 +5,6 @@ from shadowmmu.machine.vcpu.quick_state cimport QuickPtr
 
 cdef enum:
     HOOKED = 0x100             # what the CPU calls its hook with is this and the code of the exit
-    PAGE_FAULT_EXIT = 0x4E
 
 cdef void on_exit(void *engine, uint32_t number, void *data) noexcept nogil
 cdef void on_syscall(void *engine, void *data) noexcept nogil

@@ -18,13 +18,14 @@ from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import deliver_fault
 from cython.cimports.shadowmmu.machine.vcpu.quick_emulation import emulate_store
 from cython.cimports.shadowmmu.machine.vcpu.quick_entry import finish, go_on, stop
 from cython.cimports.shadowmmu.machine.vcpu.quick_instructions import serve_instruction
-from cython.cimports.shadowmmu.machine.vcpu.quick_nested import NESTED_FAULT_EXIT, serve_nested_fault
+from cython.cimports.shadowmmu.machine.vcpu.quick_nested import serve_nested_fault
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import NO_DEADLINE, Served, came_to, is_of_rip
 from cython.cimports.shadowmmu.machine.vcpu.quick_svm import is_for_l1, is_svm, pass_on, pass_on_fault, serve_svm
 from cython.cimports.shadowmmu.machine.vcpu.quick_syscall import serve_syscall
 from cython.cimports.shadowmmu.machine.vcpu.svm_state import is_wanted
 from cython.cimports.shadowmmu.x86.control import Cr0, Cr4, Rflags
 from cython.cimports.shadowmmu.x86.pferr import Pferr
+from cython.cimports.shadowmmu.x86.vmcb_layout import NESTED_PAGE_FAULT_EXIT, PAGE_FAULT_EXIT
 
 
 def on_exit(engine: cython.p_void, number: uint32_t, data: cython.p_void) -> cython.void:
@@ -64,7 +65,7 @@ def serve(engine: cython.p_void, quick: QuickPtr, code: uint32_t) -> cython.bint
         return pass_on(engine, quick, code)
     if code == PAGE_FAULT_EXIT:
         return not quick.vcpu.kvm.tdp and may_be_served(quick, quick.error_code[0]) and serve_fault(engine, quick)
-    if code == NESTED_FAULT_EXIT:
+    if code == NESTED_PAGE_FAULT_EXIT:
         return serve_nested_fault(engine, quick)
     return serve_svm(engine, quick, code) if is_svm(code) else serve_instruction(engine, quick, code)
 

@@ -3,7 +3,4 @@ from libc.stdint cimport uint32_t
 
 from shadowmmu.machine.vcpu.quick_state cimport QuickPtr
 
-cdef enum:
-    CR0_SELECTIVE = 0x65       # exit code
-
 cdef bint serve_instruction(void *engine, QuickPtr quick, uint32_t code) noexcept nogil

@@ -22,6 +22,7 @@ from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
 )
 from cython.cimports.shadowmmu.machine.vcpu.svm_state import is_wanted
 from cython.cimports.shadowmmu.x86.control import Cr4, Efer
+from cython.cimports.shadowmmu.x86.vmcb_layout import CR0_SELECTIVE_EXIT, INVLPG_EXIT, SOFTWARE_INTERRUPT_EXIT
 
 
 def serve_instruction(engine: cython.p_void, quick: QuickPtr, code: uint32_t) -> cython.bint:
@@ -49,9 +50,9 @@ def doing_of(code: uint32_t) -> Doing:
         return Doing.READ_CR
     if code < 0x20:
         return Doing.WRITE_CR
-    if code == 0x75:
+    if code == SOFTWARE_INTERRUPT_EXIT:
         return Doing.INTERRUPT
-    return Doing.INVLPG if code == 0x79 else Doing.UNKNOWN
+    return Doing.INVLPG if code == INVLPG_EXIT else Doing.UNKNOWN
 
 
 @cython.cfunc
@@ -109,7 +110,7 @@ def write_cr(quick: QuickPtr, place: PlacePtr) -> cython.bint:
 def load(quick: QuickPtr, number: cython.int, value: uint64_t) -> cython.bint:
     """False, too, where it is illegal: nothing has changed."""
     if number == 0:
-        if quick.svm.runs and is_wanted(quick.svm, CR0_SELECTIVE):
+        if quick.svm.runs and is_wanted(quick.svm, CR0_SELECTIVE_EXIT):
             return False
         return load_cr0(quick.vcpu, value, bits_of_code(quick) == 64, has_long_code(quick))
     if number == 2:

@@ -5,7 +5,6 @@ from shadowmmu.machine.emulator.code_places cimport PlacePtr
 from shadowmmu.machine.vcpu.quick_state cimport QuickPtr
 
 cdef enum:
-    NESTED_FAULT_EXIT = 0x400
     MOST_TOUCHED = 6           # linear addresses: two of the code, two of each memory operand
 
 cdef bint serve_nested_fault(void *engine, QuickPtr quick) noexcept nogil

@@ -13,6 +13,7 @@ from cython.cimports.shadowmmu.machine.vcpu.quick_state import Served, bits_of_c
 from cython.cimports.shadowmmu.machine.vcpu.quick_svm import vmexit
 from cython.cimports.shadowmmu.x86.control import Cr0
 from cython.cimports.shadowmmu.x86.pferr import Pferr
+from cython.cimports.shadowmmu.x86.vmcb_layout import NESTED_PAGE_FAULT_EXIT
 
 from shadowmmu.machine.emulator.look_ahead import goes_on_behind
 from shadowmmu.machine.memory.fault_cause import cause_by_tables, is_on_path, write_fault_cause
@@ -39,7 +40,7 @@ def serve_nested_fault(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
 def pass_on_nested(engine: cython.p_void, quick: QuickPtr, cause: uint64_t) -> cython.bint:
     """L2 has met L1's nested tables."""
     info: uint64_t = quick.vcpu.exception.error_code | cause
-    return quick.svm.runs and vmexit(engine, quick, NESTED_FAULT_EXIT, info, quick.address[0], False, Served.NESTED_FOR_L1)
+    return quick.svm.runs and vmexit(engine, quick, NESTED_PAGE_FAULT_EXIT, info, quick.address[0], False, Served.NESTED_FOR_L1)
 
 
 def may_be_early(quick: QuickPtr) -> cython.bint:

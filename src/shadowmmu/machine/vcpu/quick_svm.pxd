@@ -2,17 +2,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from shadowmmu.machine.vcpu.quick_state cimport QuickPtr
-from shadowmmu.machine.vcpu.world_switch cimport Left, LeftPtr
-
-cdef enum:                     # exit codes: APM vol. 2 appendix C
-    PAGE_FAULT = 0x4E
-    INVLPG_EXIT = 0x79
-    VMRUN_EXIT = 0x80
-    VMMCALL_EXIT = 0x81
-    VMLOAD_EXIT = 0x82
-    VMSAVE_EXIT = 0x83
-    STGI_EXIT = 0x84
-    CLGI_EXIT = 0x85
+from shadowmmu.machine.vcpu.svm_switch cimport Left, LeftPtr
 
 cdef bint is_svm(uint32_t code) noexcept nogil
 cdef bint serve_svm(void *engine, QuickPtr quick, uint32_t code) noexcept nogil

@@ -8,14 +8,13 @@ that is a hypervisor itself.
 import cython
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t
 from cython.cimports.libc.string import memset
-from cython.cimports.shadowmmu.engine.arena.state import PAGE_SHIFT, PAGE_SIZE, HvaFlag, KvmVcpuPtr, MemSlotPtr, p_u8
+from cython.cimports.shadowmmu.engine.arena.state import PAGE_SHIFT, PAGE_SIZE, KvmVcpuPtr, p_u8
 from cython.cimports.shadowmmu.engine.memory.guest_memory import read_guest, write_guest
-from cython.cimports.shadowmmu.engine.memory.memslots import gfn_to_memslot, host_mapping
 from cython.cimports.shadowmmu.engine.pages.zap import unprotect_page
 from cython.cimports.shadowmmu.machine.cpu.registers import RAX
 from cython.cimports.shadowmmu.machine.cpu.vmcb_page import get_u8, get_u64
 from cython.cimports.shadowmmu.machine.emulator.code_places import Doing, PlacePtr
-from cython.cimports.shadowmmu.machine.vcpu.code_pages import is_marked
+from cython.cimports.shadowmmu.machine.vcpu.quick_emulation import is_plain_memory
 from cython.cimports.shadowmmu.machine.vcpu.quick_registers import take_registers
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
     CPL,
@@ -29,10 +28,20 @@ from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
     next_rip,
 )
 from cython.cimports.shadowmmu.machine.vcpu.svm_state import V_IRQ, V_MASKING, SvmPtr, find_intercepts, is_wanted
-from cython.cimports.shadowmmu.machine.vcpu.world_switch import enter_l2, leave_l2, load_hidden, save_hidden
+from cython.cimports.shadowmmu.machine.vcpu.svm_switch import enter_l2, leave_l2, load_hidden, save_hidden
 from cython.cimports.shadowmmu.x86.control import Cr0, Efer, Rflags
 from cython.cimports.shadowmmu.x86.pferr import Pferr
-from cython.cimports.shadowmmu.x86.vmcb_layout import Vmcb
+from cython.cimports.shadowmmu.x86.vmcb_layout import (
+    CLGI_EXIT,
+    INVLPG_EXIT,
+    PAGE_FAULT_EXIT,
+    STGI_EXIT,
+    VMLOAD_EXIT,
+    VMMCALL_EXIT,
+    VMRUN_EXIT,
+    VMSAVE_EXIT,
+    Vmcb,
+)
 
 VALID = cython.declare(uint64_t, 1 << 31)
 
@@ -84,14 +93,7 @@ def instruction_of(quick: QuickPtr, code: uint32_t) -> PlacePtr:
 @cython.exceptval(check=False)
 def is_vmcb(quick: QuickPtr, gpa: uint64_t) -> cython.bint:
     """The start of a page of memory that no CPU has translated code from."""
-    vcpu: KvmVcpuPtr = quick.vcpu
-    if gpa & (PAGE_SIZE - 1) or gpa >> vcpu.kvm.maxphyaddr:
-        return False
-    slot: MemSlotPtr = gfn_to_memslot(vcpu.kvm, 0, gpa >> PAGE_SHIFT)
-    if slot == cython.NULL:
-        return False
-    entry: uint64_t = host_mapping(vcpu.kvm, slot, gpa >> PAGE_SHIFT)
-    return entry & HvaFlag.HVA_PRESENT and not is_marked(quick.code, entry)
+    return not gpa & (PAGE_SIZE - 1) and not gpa >> quick.vcpu.kvm.maxphyaddr and is_plain_memory(quick, gpa, 0)
 
 
 @cython.cfunc
@@ -185,7 +187,7 @@ def store_physical(owner: cython.p_void, gpa: uint64_t, size: uint64_t, data: cy
 
 def is_for_l1(quick: QuickPtr, code: uint32_t) -> cython.bint:
     """It is one that L1 takes as it is; a #PF with shadow paging the MMU has a say in first."""
-    if code == PAGE_FAULT:
+    if code == PAGE_FAULT_EXIT:
         return quick.vcpu.kvm.tdp and is_wanted(quick.svm, code)
     return (code < 0x20 or code in (INVLPG_EXIT, VMMCALL_EXIT)) and is_wanted(quick.svm, code)
 
@@ -193,7 +195,7 @@ def is_for_l1(quick: QuickPtr, code: uint32_t) -> cython.bint:
 def pass_on(engine: cython.p_void, quick: QuickPtr, code: uint32_t) -> cython.bint:
     """`reflect.reflect`; a #PF is that of L2's own tables."""
     error: uint32_t = quick.error_code[0]
-    if code != PAGE_FAULT:
+    if code != PAGE_FAULT_EXIT:
         return vmexit(engine, quick, code, 0, 0, False, served_as(code))
     if error & Pferr.RSVD or (error & Pferr.FETCH and not is_of_rip(quick)):
         return False
@@ -203,7 +205,7 @@ def pass_on(engine: cython.p_void, quick: QuickPtr, code: uint32_t) -> cython.bi
 def pass_on_fault(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
     """The #PF that the MMU has found to be L2's."""
     vcpu: KvmVcpuPtr = quick.vcpu
-    return vmexit(engine, quick, PAGE_FAULT, vcpu.exception.error_code, vcpu.exception.address, True, Served.FAULT_FOR_L1)
+    return vmexit(engine, quick, PAGE_FAULT_EXIT, vcpu.exception.error_code, vcpu.exception.address, True, Served.FAULT_FOR_L1)
 
 
 @cython.cfunc

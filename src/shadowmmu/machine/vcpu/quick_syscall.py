@@ -5,7 +5,7 @@ import cython
 from cython.cimports.libc.stdint import uint8_t, uint64_t
 from cython.cimports.shadowmmu.engine.arena.state import PAGE_SIZE, Hpa, KvmVcpuPtr, p_u8
 from cython.cimports.shadowmmu.engine.face.host_access import frame_memory
-from cython.cimports.shadowmmu.machine.cpu.registers import CS, RegistersPtr
+from cython.cimports.shadowmmu.machine.cpu.registers import CS, R11, RCX, RegistersPtr
 from cython.cimports.shadowmmu.machine.emulator.code_places import LONGEST
 from cython.cimports.shadowmmu.machine.vcpu.delivery_state import DeliveryPtr
 from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import TO_FETCH, put_registers
@@ -34,7 +34,7 @@ def serve_syscall(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
     if not enter_kernel(quick.svm, registers):
         return False
     registers.rip -= length
-    quick.gpr[1], quick.gpr[11] = registers.gpr[1], registers.gpr[11]
+    quick.gpr[RCX], quick.gpr[R11] = registers.gpr[RCX], registers.gpr[R11]
     put_registers(engine, quick)
     came_to(quick, Served.SYSCALL)
     return True

@@ -2,7 +2,7 @@
 """What AMD-V keeps of one vCPU: L1's global interrupt flag, the run of an L2 (KVM: struct svm_nested_state), and the registers that
 VMRUN, VMLOAD and #VMEXIT switch and that are neither in `seam.State` nor the MMU's.
 
-`world_switch` is what happens to it.
+`svm_switch` is what happens to it.
 """
 
 import cython

@@ -3,11 +3,9 @@
 
 import cython
 from cython.cimports.libc.stdint import uint32_t, uint64_t
-from cython.cimports.shadowmmu.machine.cpu.registers import CS, SS, RegisterPtr, state_of, take_state
+from cython.cimports.shadowmmu.machine.cpu.registers import CS, R11, RCX, SS, RegisterPtr, state_of, take_state
 from cython.cimports.shadowmmu.x86.control import Efer, Rflags
 
-RCX = cython.declare(cython.int, 1)
-R11 = cython.declare(cython.int, 11)
 LOW = cython.declare(uint64_t, 0xFFFFFFFF)
 # Flat segments of ring 0.
 CODE_64 = cython.declare(uint32_t, 0xA9B)
