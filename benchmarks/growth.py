@@ -14,9 +14,9 @@ from rows import Row, Rows, best, timed
 from shadowmmu import Vm
 
 PAGE = 4096
-SIZES = (1_000, 100_000, 500_000)
+SIZES = (1_000, 100_000, 1_000_000)
 SAMPLE = 500
-MOST = 1 << 19  # shadow pages that a VM may be allowed
+MOST = 1 << 20  # shadow pages that a VM may be allowed
 WRITE = 2
 LARGE = 2 << 20
 BYTES_A_PAGE = 13 << 10  # of the guest's table, the shadow table, header and rest, with some to spare

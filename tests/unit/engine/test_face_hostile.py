@@ -35,7 +35,7 @@ WRONG_VM = [
     {"memory_mib": -1}, {"memory_mib": 1 << 17}, {"vcpus": 0}, {"vcpus": 65}, {"roots": "both"}, {"host_levels": 2}, {"vendor": "amd"},
     {"maxphyaddr": 31}, {"maxphyaddr": 52}, {"host_maxphyaddr": 0}, {"host_maxphyaddr": 200}, {"max_huge_level": 0},
     {"max_huge_level": 4}, {"shadow_pages": -1}, {"shadow_pages": 1 << 62}, {"table_pages": -1}, {"table_pages": 1 << 62},
-    {"table_pages": (1 << 20) + 1}, {"user_mib": -1}, {"user_mib": 1}, {"user_mib": 1 << 56}, {"cr4_reserved": -1},
+    {"table_pages": (1 << 21) + 1}, {"user_mib": -1}, {"user_mib": 1}, {"user_mib": 1 << 56}, {"cr4_reserved": -1},
 ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from shadowmmu.engine.face.arguments import check_range
 from shadowmmu.engine.face.kernels import DEFAULT_KERNEL, rules_of
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 
-MAX_TABLE_PAGES = 1 << 20  # 4 GiB of shadow tables, and as much for their descriptors
+MAX_TABLE_PAGES = 1 << 21  # 8 GiB of shadow tables, and as much for their descriptors
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "roots": tuple(ROOT_DESIGNS),
     "host_levels": (3, 4, 5),
