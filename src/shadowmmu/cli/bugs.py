@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import date
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,7 @@ from shadowmmu.check.bugs.hunt import HUNTS, Verdict, hunt_bug, judges_hash
 from shadowmmu.check.bugs.table import with_rows
 from shadowmmu.cli.output import console, print_json
 from shadowmmu.errors import BadInput
+from shadowmmu.view.draw_fuzz import draw_excused
 
 
 class BugsReport(msgspec.Struct, kw_only=True):
@@ -91,6 +93,9 @@ def bugs(
                 out.print(Text(f"{verdict.id}: {verdict.finds[0].message}"))
                 if show:
                     out.print(Text(verdict.finds[0].shown))
+        excused = sum((Counter(hunt.excused) for verdict in verdicts for hunt in verdict.hunts), Counter[str]())
+        if excused:
+            out.print(draw_excused(excused))
         hunted = [verdict for verdict in verdicts if not verdict.unseen]
         out.print(f"judges {judges_hash()}: {sum(v.killed for v in hunted)} of {len(hunted)} found")
     unfit = [verdict.reason for verdict in verdicts if verdict.reason]

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -26,10 +28,15 @@ def draw_fuzz(report: FuzzReport, seconds: float) -> RenderableType:
     if report.coverage:
         parts += [Text(), _coverage(report.coverage), Text(), _work(report.counters)]
     if report.excused:
-        parts.append(Text("not judged: " + ", ".join(f"{why} {count:,}" for why, count in report.excused.items()), style="dim"))
+        parts.append(draw_excused(report.excused))
     if report.failure is not None:
         parts += [Text(), _failure(report.failure)]
     return Group(*parts)
+
+
+def draw_excused(excused: Mapping[str, int]) -> Text:
+    """Why and how often the judges left something to Linux."""
+    return Text("not judged: " + ", ".join(f"{why} {count:,}" for why, count in excused.items()), style="dim")
 
 
 def _coverage(coverage: dict[str, dict[str, int]]) -> Table:

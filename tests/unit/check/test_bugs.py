@@ -143,6 +143,14 @@ def test_a_copy_that_prints_no_report_cannot_be_hunted(said: str, monkeypatch: p
         hunt.hunt_bug(Bug(title="", breaks="", edit=[], id="mine"), 1)
 
 
+def test_what_the_judges_of_a_hunt_excuse_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    said = '{"operations": 9, "failure": null, "excused": {"host fault": 2}}'
+    monkeypatch.setattr(hunt, "copy_with", lambda *_: None)
+    monkeypatch.setattr(hunt, "_fuzz", lambda *_: said)
+    assert call(["bugs", "cr3-no-sync", "--hunts", "3"]) == 1
+    assert "not judged: host fault 6" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_hunt_that_is_ended_takes_its_processes_along(number: int, tmp_path: Path) -> None:
     """They are in a session of their own, where no terminal's signals come."""

@@ -70,6 +70,11 @@ class Audits:
         found = self._look(thorough)
         return found if thorough or not found else self._look(True)
 
+    @property
+    def excused(self) -> int:
+        """How often an entry was found that only a store unseen by the MMU explains."""
+        return self.auditor.excused
+
     def _look(self, thorough: bool) -> list[Violation]:
         auditor: Auditor = self.auditor
         auditor.begin(thorough)

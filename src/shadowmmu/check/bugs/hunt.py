@@ -36,6 +36,7 @@ class Hunt(msgspec.Struct):
     """One hunt: `rule` is empty if nothing was found.
 
     seconds     until it was found, the start of its process included; not the shortening
+    excused     how often the judges left something to Linux, and why
     smallest    the shortest list, in words; `story`: as the file that `shadowmmu fuzz --ops` runs
     shown       what that says on the engine with the bug: the list, and the way of the address
     """
@@ -49,6 +50,7 @@ class Hunt(msgspec.Struct):
     smallest: list[str] = []
     story: str = ""
     shown: str = ""
+    excused: dict[str, int] = {}
 
 
 class _Found(msgspec.Struct):
@@ -61,6 +63,7 @@ class _Report(msgspec.Struct):
 
     operations: int
     failure: _Found | None
+    excused: dict[str, int]
 
 
 class Verdict(msgspec.Struct):
@@ -122,7 +125,7 @@ def _hunt(bug: Bug, place: Path, number: int, seconds: int, runs: int) -> Hunt:
         hunt.rule, hunt.message = "hang", "an operation does not end"
         return hunt
     report = _report(said)
-    hunt.operations = report.operations
+    hunt.operations, hunt.excused = report.operations, report.excused
     if report.failure is not None:
         hunt.message, hunt.command = report.failure.message, report.failure.reproduce
         hunt.rule = rule_of(hunt.message)

@@ -73,5 +73,6 @@ def together(jobs: Sequence[Job]) -> Report:
         whole.episodes += report.episodes
         whole.coverage.update(report.coverage)
         whole.counters.update(report.counters)
+        whole.excused.update(report.excused)
         whole.failure = whole.failure or report.failure
     return whole

@@ -25,9 +25,9 @@ class Unguarded:
         self.values: dict[int, set[int]] = {}
         """Host address of an entry in such a table -> all that it was seen to be."""
         self.outside: dict[int, dict[int, set[int]]] = {4: {}, 8: {}}
-        self.narrow, self.wide = self.outside[4], self.outside[8]
         """Bytes of an entry -> host address -> what it was before stores from outside the VM. The MMU was not told of these, so that
         stays in force where it is shadowed, until the guest itself stores there."""
+        self.narrow, self.wide = self.outside[4], self.outside[8]
 
     def memory_changed(self, memory: GuestMemory) -> None:
         self.gfns |= {gfn for gfn in self.mmio if memory.host(gfn << 12) is not None}
