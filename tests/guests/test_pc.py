@@ -8,38 +8,14 @@ from pathlib import Path
 import msgspec
 import pytest
 from designs import every_design
+from pc_program import CODE, GUEST, SOURCE
 
 from shadowmmu.engine.face.types import EventRecord
-from shadowmmu.machine.loader import Guest, load_bytes
+from shadowmmu.machine.loader import load_bytes
 from shadowmmu.machine.machine import Machine
 from shadowmmu.machine.result import GuestResult, Reason
 from shadowmmu.machine.seam import Exit
 
-SOURCE = Path(__file__).with_name("pc.asm")
-CODE = bytes.fromhex(
-    "bc003f0000b0ffe621e6a10f011558420000ea194000000800bf00600000b900010000b8b6410000e86f010000e2f4bf80610000b8c0410000e85e01"
-    "0000bf88610000b8d1410000e84f010000bf90610000b8e2410000e840010000bf10600000b8f3410000e8310100000f011d5e420000c705f000e0fe"
-    "ff010000c705e003e0fe0b000000c7052003e0fe30000200c7058003e0fea0860100fbf4fa803d644200000572f4c7052003e0fe30000100c7052003"
-    "e0fe30000000c7058003e0fee8030000b9a0860100e2fea064420000a265420000fb90fac7050000c0fe14000000c7051000c0fe32000000b034e643"
-    "b000e640b010e640fb803d664200000372f7fabefa410000bf00200000b91b000000f3a4c7051003e0fe00000001c7050003e0fe00450000c7050003"
-    "e0fe02460000fbf390803d674200000172f5c7050003e0fe00450000b90a000000f390e2fcc7050003e0fe00440400a064420000e832000000a06542"
-    "0000e828000000a066420000e81e000000a067420000e814000000a068420000e80a000000b00ae6e9b010e6f4ebfe0430e6e9c366890766c7470208"
-    "0066c74704008ec1e8106689470683c708c3b021e6e9b011e6f4ebfefe0564420000c705b000e0fe00000000cffe0567420000c705b000e0fe000000"
-    "00cffe0566420000c705b000e0fe00000000cffe0568420000cffa31c08ed8660f011658420f20c00c010f22c066ea15420000080066b810008ed8c7"
-    "05f000e0feff010000c7051003e0fe00000000c7050003e0fe31400000faf490909090900000000000000000ffff0000009bcf00ffff00000093cf00"
-    "170040420000ff07006000000000000000"
-)
-GUEST = Guest(
-    name="pc",
-    image="pc.asm",
-    directory=str(SOURCE.parent),
-    format="flat",
-    memory_mib=4,
-    load=0x4000,
-    start="protected",
-    vcpus=2,
-    platform="pc",
-)
 COUNTS = "65311\n"
 """Timer interrupts, those before the guest let the last one in, interrupts by the I/O APIC, between processors, NMIs."""
 

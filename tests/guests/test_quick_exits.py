@@ -11,6 +11,7 @@ from typing import NamedTuple
 import msgspec
 import pytest
 from designs import every_design
+from pc_program import CODE, GUEST
 from rich.console import Console
 
 from shadowmmu.engine.face.types import EventRecord
@@ -100,6 +101,44 @@ def test_a_storm_of_faults(vcpus: int, roots: str) -> None:
     check_alike(quick, slow)
     assert quick.result.reason is Reason.HALTED and quick.result.outcomes["fixed"] >= GROUPS
     assert quick.served > 0.8 * quick.exits
+
+
+DEVICES = bytes.fromhex(
+    "bf0000e0fec787f0000000ff010000b92c0100008b4720898f800000008b9f90030000c78780030000204e0000c787b000000000000000a13000e0fe890d0000"
+    "c0fe668b47308a8782000000888781000000a10000d0fee2bbf4"
+)
+"""Three hundred times: local APIC and I/O APIC read and written by MOVs of four bytes, two, and one, and what nothing answers read."""
+
+
+@every_design
+@pytest.mark.parametrize("features", [(), ("npt",)])
+@pytest.mark.parametrize("vcpus", [1, 2])
+def test_devices_in_memory(vcpus: int, features: tuple[str, ...], roots: str) -> None:
+    guest = msgspec.structs.replace(GUEST, vcpus=vcpus, features=features, end="halt")
+    quick, slow = (run(guest, quick=quick, code=DEVICES, roots=roots) for quick in (True, False))
+    check_alike(quick, slow)
+    assert quick.served > 0.6 * quick.exits
+
+
+@every_design
+def test_interrupts_that_accesses_to_devices_bring(roots: str) -> None:
+    """Timers, the end of a level-triggered interrupt, and messages from one vCPU to the other."""
+    quick, slow = (run(GUEST, quick=quick, code=CODE, roots=roots) for quick in (True, False))
+    check_alike(quick, slow)
+    assert quick.result.reason is Reason.PASSED
+
+
+def test_what_a_device_raises_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(GUEST, loaded=load_bytes(GUEST, DEVICES))
+    apic = machine.processors[0].apic
+    assert apic is not None
+
+    def refuse() -> None:
+        raise ValueError("no end")
+
+    monkeypatch.setattr(apic, "end_of_interrupt", refuse)
+    with pytest.raises(ValueError, match="no end"):
+        machine.run()
 
 
 @pytest.mark.parametrize("exits", [1, 2, 7, 63, 64, 65, 140])

@@ -235,6 +235,8 @@ class Places(NamedTuple):
     """u64: instructions so far."""
     limit: int
     """u64: the CPU stops when so many have been executed."""
+    wanted: int
+    """int: if it is not 0, the CPU stops before the next."""
     in_stub: int
     """int: instructions on the way into the guest that are still to be done."""
     entry: int

@@ -66,10 +66,11 @@ class StopRequest:
 
     @property
     def places(self):
-        """Addresses of the count of instructions, of its limit, and of what is still to be done in host mode."""
+        """Addresses of the count of instructions, of its limit, of what is still to be done in host mode, and of what `ask` sets."""
         request: RequestPtr = cython.address(self.request)
         counts = cython.cast(uintptr_t, cython.address(request.executed)), cython.cast(uintptr_t, cython.address(request.limit))
-        return *counts, cython.cast(uintptr_t, cython.address(request.stub))
+        wanted = cython.cast(uintptr_t, cython.address(request.wanted))
+        return *counts, cython.cast(uintptr_t, cython.address(request.stub)), wanted
 
     @property
     def wanted(self):

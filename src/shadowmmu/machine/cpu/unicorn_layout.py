@@ -165,7 +165,7 @@ def layout() -> Layout:
 def places_of(host: SvmHost, where: Layout) -> Places:
     """Addresses of what lies there; nobody is called for exits that are not served."""
     context = ctypes.addressof(ctypes.c_ubyte.from_buffer(host.context))
-    executed, limit, in_stub = host.stop_request.places
+    executed, limit, in_stub, wanted = host.stop_request.places
     return Places(
         save=address_of(uclib.uc_context_save),
         restore=address_of(uclib.uc_context_restore),
@@ -183,6 +183,7 @@ def places_of(host: SvmHost, where: Layout) -> Places:
         address=host.exit_info_2_at,
         executed=executed,
         limit=limit,
+        wanted=wanted,
         in_stub=in_stub,
         entry=host.entry.data,
         reg_read=address_of(uclib.uc_reg_read),

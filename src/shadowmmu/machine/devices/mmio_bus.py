@@ -26,16 +26,17 @@ class MmioBus:
     def add(self, *devices: MmioDevice) -> None:
         self._devices.extend(devices)
 
-    def load(self, gpa: int, size: int) -> bytes:
+    def read(self, gpa: int, size: int) -> int:
         for device in self._devices:
             if device.claims(gpa):
-                return (device.read(gpa, size) & (1 << 8 * size) - 1).to_bytes(size, "little")
+                return device.read(gpa, size) & (1 << 8 * size) - 1
         self._unclaimed.memory(gpa, size, write=False)
-        return b"\xff" * size
+        return (1 << 8 * size) - 1
 
-    def store(self, gpa: int, data: bytes) -> None:
+    def write(self, gpa: int, size: int, value: int) -> None:
+        """`value` has no more than `size` bytes."""
         for device in self._devices:
             if device.claims(gpa):
-                device.write(gpa, len(data), int.from_bytes(data, "little"))
+                device.write(gpa, size, value)
                 return
-        self._unclaimed.memory(gpa, len(data), write=True)
+        self._unclaimed.memory(gpa, size, write=True)

@@ -14,6 +14,7 @@ cpdef enum Doing:
     INTERRUPT = 4              # INT n, INT3, INTO
     STORE = 5                  # MOV of a general register or an immediate to memory
     SVM = 6                    # VMRUN and its like; `number` is the exit code, and `value` the bits of rAX that count
+    LOAD = 7                   # MOV of four or eight bytes of memory to a general register
 
 cdef struct Address:           # of memory
     int32_t base, index        # general registers; -1: none

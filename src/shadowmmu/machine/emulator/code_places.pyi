@@ -12,6 +12,7 @@ class Doing(IntFlag):
     INTERRUPT = 4
     STORE = 5
     SVM = 6
+    LOAD = 7
 
 @final
 class CodePlaces:

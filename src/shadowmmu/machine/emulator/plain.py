@@ -43,6 +43,7 @@ class Plain(NamedTuple):
 _HIGH_BYTES = frozenset((Register.AH, Register.CH, Register.DH, Register.BH))
 _READS = frozenset((Code.MOV_R32_CR, Code.MOV_R64_CR))
 _WRITES = frozenset((Code.MOV_CR_R32, Code.MOV_CR_R64))
+_LOAD_CODES = frozenset((Code.MOV_R32_RM32, Code.MOV_R64_RM64, Code.MOV_EAX_MOFFS32, Code.MOV_RAX_MOFFS64))
 _SVM = {
     Mnemonic.VMRUN: SvmExit.VMRUN, Mnemonic.VMLOAD: SvmExit.VMLOAD, Mnemonic.VMSAVE: SvmExit.VMSAVE,
     Mnemonic.STGI: SvmExit.STGI, Mnemonic.CLGI: SvmExit.CLGI,
@@ -86,6 +87,8 @@ def _plain(operands: Operands) -> Plain:
         return Plain(Doing.SVM, int(_SVM[instruction.mnemonic]), value=(1 << 8 * SVM_ADDRESS_SIZES.get(instruction.code, 0)) - 1)
     if instruction.code == Code.INVLPG_M:
         return _with_address(Plain(Doing.INVLPG), operands)
+    if instruction.code in _LOAD_CODES and instruction.op_kind(1) == OpKind.MEMORY:
+        return _with_register(_with_address(Plain(Doing.LOAD), operands), instruction, 0)
     is_store = instruction.mnemonic == Mnemonic.MOV and instruction.op_kind(0) == OpKind.MEMORY
     return _store(operands) if is_store else Plain(Doing.UNKNOWN)
 

@@ -185,11 +185,11 @@ class GuestMemory:
 
     def load_mmio(self, gpa: int, size: int) -> bytes:
         """What a load finds where there is no memory."""
-        return self.mmio.load(gpa, size)
+        return self.mmio.read(gpa, size).to_bytes(size, "little")
 
     def store_mmio(self, gpa: int, data: bytes) -> None:
         """A store where there is no memory."""
-        self.mmio.store(gpa, data)
+        self.mmio.write(gpa, len(data), int.from_bytes(data, "little"))
 
     def store_physical(self, gpa: int, data: bytes) -> None:
         """The CPU stores within one page by physical address, as into a VMCB: a page that it uses so is no guest table."""

@@ -48,6 +48,7 @@ _SERVED: tuple[tuple[ExitKind, Outcome | None], ...] = (
     (ExitKind.NESTED_PAGE_FAULT, Outcome.SPURIOUS),
     (ExitKind.NESTED_PAGE_FAULT, Outcome.INJECT),
     (ExitKind.SYSCALL, None),
+    (ExitKind.NESTED_PAGE_FAULT, Outcome.EMULATE),
 )
 """What `quick_state.Served` counts."""
 
@@ -99,7 +100,7 @@ class Processor:
         self._own_priority = 0
         self.pending: Pending | None = None
         if quick is not None:
-            quick.know(self.svm)
+            quick.know(self.svm, memory.mmio, apic)
         self.translations = Translations() if quick is None else quick.translations
         """Of the CPU, as far as it delivers events."""
         self.halted = self.yielded = False
@@ -179,7 +180,7 @@ class Processor:
         self.injected.update({Event(vector, software=True).name: number for vector, number in quick.interrupts().items()})
         if served[Served.INJECTED]:
             self.injected[NAMES[PF]] += served[Served.INJECTED]
-        self.emulated += served[Served.EMULATED]
+        self.emulated += served[Served.EMULATED] + served[Served.NESTED_EMULATED]
         self.reflected.update(quick.reflected())
         if quick.l1_is_lost:
             self.lose_l1()

@@ -14,6 +14,7 @@ from cython.cimports.shadowmmu.machine.memory.shadow_tables import ShadowTables
 from cython.cimports.shadowmmu.machine.memory.translations import Translations
 from cython.cimports.shadowmmu.machine.vcpu.code_pages import CodePages
 from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import on_translated
+from cython.cimports.shadowmmu.machine.vcpu.quick_devices import QuickDevices
 from cython.cimports.shadowmmu.machine.vcpu.quick_entry import address_bits
 from cython.cimports.shadowmmu.machine.vcpu.quick_hook import come_nearer, on_exit, on_syscall
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
@@ -79,6 +80,7 @@ class QuickExits:
         quick.address = cython.cast(cython.pointer(uint64_t), cython.cast(uintptr_t, places.address))
         quick.executed = cython.cast(cython.pointer(uint64_t), cython.cast(uintptr_t, places.executed))
         quick.limit = cython.cast(cython.pointer(uint64_t), cython.cast(uintptr_t, places.limit))
+        quick.wanted = cython.cast(cython.pointer(cython.int), cython.cast(uintptr_t, places.wanted))
         quick.reg_read = cython.cast(reg_t, cython.cast(uintptr_t, places.reg_read))
         quick.reg_write = cython.cast(reg_t, cython.cast(uintptr_t, places.reg_write))
         quick.flags_register, quick.root_register = places.flags_register, places.root_register
@@ -87,10 +89,12 @@ class QuickExits:
         quick.slow = cython.cast(slow_t, cython.cast(uintptr_t, places.slow))
         quick.slow_syscall = cython.cast(slow_syscall_t, cython.cast(uintptr_t, places.slow_syscall))
 
-    def know(self, svm: SvmState):
-        """What AMD-V keeps of the vCPU: before the first run."""
+    def know(self, svm: SvmState, mmio: object, apic: object):
+        """What AMD-V keeps of the vCPU, where no memory is, and its local APIC, if there is one: before the first run."""
         self.svm = svm
         self.quick.svm = cython.address(svm.svm)
+        self.devices = QuickDevices(mmio, apic)
+        self.quick.devices = cython.cast(cython.p_void, self.devices)
 
     def prepare(self, plain: cython.bint):
         """For the next run: whether it begins without an interrupt shadow."""
@@ -98,7 +102,8 @@ class QuickExits:
         self.quick.wrap = address_bits(cython.address(self.quick.entry.controls))
 
     def take_state(self):
-        """With what the guest is to be entered, if that was left to the next run."""
+        """With what the guest is to be entered, if that was left to the next run. Raises what a device has raised."""
+        self.devices.check()
         if not self.quick.to_enter:
             return None
         self.quick.to_enter = False

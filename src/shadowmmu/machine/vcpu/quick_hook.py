@@ -15,7 +15,7 @@ from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.shadowmmu.engine.arena.state import PfRet
 from cython.cimports.shadowmmu.engine.fault.fault import mmu_page_fault
 from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import deliver_fault
-from cython.cimports.shadowmmu.machine.vcpu.quick_emulation import emulate_store
+from cython.cimports.shadowmmu.machine.vcpu.quick_emulation import emulate
 from cython.cimports.shadowmmu.machine.vcpu.quick_entry import finish, go_on, stop
 from cython.cimports.shadowmmu.machine.vcpu.quick_instructions import serve_instruction
 from cython.cimports.shadowmmu.machine.vcpu.quick_nested import serve_nested_fault
@@ -71,9 +71,8 @@ def serve(engine: cython.p_void, quick: QuickPtr, code: uint32_t) -> cython.bint
 
 
 def may_be_served(quick: QuickPtr, code: uint32_t) -> cython.bint:
-    """Not what the loop looks at twice: a fetch from the next page, which may come too early, reserved bits, a descriptor table read
-    with SMAP on."""
-    if code & Pferr.RSVD or (code & Pferr.FETCH and not is_of_rip(quick)):
+    """Not what the loop looks at twice: a fetch from the next page, which may come too early, a descriptor table read with SMAP on."""
+    if code & Pferr.FETCH and not is_of_rip(quick):
         return False
     return not (quick.vcpu.cr4 & Cr4.SMAP and quick.mode[0] & 3 == 3 and not code & Pferr.USER)
 
@@ -82,6 +81,8 @@ def serve_fault(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
     """Have the MMU handle the fault."""
     if quick.vcpu.cr4 & Cr4.SMAP:
         look_from(engine, quick)
+    if quick.error_code[0] & Pferr.RSVD:
+        quick.error_code[0] |= Pferr.PRESENT  # which this processor forgets
     result: cython.int = mmu_page_fault(quick.vcpu, quick.address[0] & quick.wrap, quick.error_code[0])
     if result == PfRet.RET_PF_FIXED:
         came_to(quick, Served.FIXED)
@@ -91,9 +92,7 @@ def serve_fault(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
         came_to(quick, Served.SPURIOUS)
     elif result == PfRet.RET_PF_INJECT and inject(engine, quick):
         pass
-    elif result == PfRet.RET_PF_EMULATE and emulate_store(engine, quick):
-        came_to(quick, Served.EMULATED)
-    else:
+    elif result != PfRet.RET_PF_EMULATE or not emulate(engine, quick, quick.address[0] & quick.wrap, Served.EMULATED):
         quick.result = result
         return False
     return True
@@ -129,7 +128,7 @@ def count_exit(engine: cython.p_void, quick: QuickPtr) -> cython.void:
     quick.last = quick.executed[0]
     come_nearer(quick, quick.ticks)
     quick.limit[0] = min(quick.last + quick.slice, quick.turn_end, quick.deadline)
-    if quick.limit[0] <= quick.last:
+    if quick.limit[0] <= quick.last or quick.wanted[0]:
         stop(engine, quick)
 
 

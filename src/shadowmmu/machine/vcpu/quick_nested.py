@@ -8,6 +8,7 @@ from cython.cimports.shadowmmu.engine.arena.state import PAGE_SIZE, PfRet
 from cython.cimports.shadowmmu.engine.fault.fault import mmu_page_fault
 from cython.cimports.shadowmmu.machine.cpu.registers import CS, RegistersPtr
 from cython.cimports.shadowmmu.machine.emulator.code_places import AddressPtr, PlacePtr, address_of
+from cython.cimports.shadowmmu.machine.vcpu.quick_emulation import emulate
 from cython.cimports.shadowmmu.machine.vcpu.quick_registers import take_registers
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import Served, bits_of_code, came_to, is_there, known_at_rip, look, segment_base
 from cython.cimports.shadowmmu.machine.vcpu.quick_svm import vmexit
@@ -31,7 +32,9 @@ def serve_nested_fault(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
         came_to(quick, Served.NESTED_FIXED)
     elif result == PfRet.RET_PF_SPURIOUS:
         came_to(quick, Served.NESTED_SPURIOUS)
-    elif result != PfRet.RET_PF_INJECT or not pass_on_nested(engine, quick, cause):
+    elif not (result == PfRet.RET_PF_INJECT and pass_on_nested(engine, quick, cause)) and not (
+        result == PfRet.RET_PF_EMULATE and emulate(engine, quick, quick.address[0], Served.NESTED_EMULATED)
+    ):
         quick.result = result
         return False
     return True

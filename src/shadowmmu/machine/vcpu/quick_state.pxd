@@ -23,7 +23,7 @@ cdef enum:
     NOTED = 8
 
 cdef enum:
-    OUTCOMES = 15
+    OUTCOMES = 16
     REFLECTED = 0x101          # exit codes of which those below 100h count one by one, and the nested page fault
 
 cpdef enum Served:             # what the exits that were served came to
@@ -41,7 +41,8 @@ cpdef enum Served:             # what the exits that were served came to
     NESTED_FIXED = 11          # nested page faults
     NESTED_SPURIOUS = 12
     NESTED_FOR_L1 = 13
-    SYSCALL = 14               # the last of OUTCOMES
+    SYSCALL = 14
+    NESTED_EMULATED = 15       # the last of OUTCOMES
 
 ctypedef int (*translate_t)(void *engine, uint64_t address, int access, uint64_t *place) noexcept nogil
 ctypedef int (*context_t)(void *engine, void *context) noexcept nogil
@@ -69,6 +70,7 @@ cdef struct Quick:
     SvmPtr svm
     void *owner                # the engine's Vcpu
     void *tables               # memory.shadow_tables.ShadowTables
+    void *devices              # quick_devices.QuickDevices
     bint delivers              # the back end knows what CS and SS make of the mode flags
     # Where the CPU back end has things: seam.Places.
     context_t save             # reads the processor context into `context`
@@ -86,6 +88,7 @@ cdef struct Quick:
     uint64_t *address          # EXITINFO2
     uint64_t *executed         # instructions so far
     uint64_t *limit            # the CPU stops when so many have been executed
+    int *wanted                # it is to stop before the next
     reg_t reg_read, reg_write
     int flags_register, root_register
     translate_t translate      # where code that has just been fetched lies

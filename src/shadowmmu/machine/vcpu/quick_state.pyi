@@ -17,3 +17,4 @@ class Served(IntFlag):
     NESTED_SPURIOUS = 12
     NESTED_FOR_L1 = 13
     SYSCALL = 14
+    NESTED_EMULATED = 15

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-only
+from libc.stdint cimport uint64_t
+
+from shadowmmu.machine.vcpu.quick_state cimport QuickPtr
+
+cdef class QuickDevices:
+    cdef object mmio, apic, raised
+
+cdef uint64_t load_device(QuickPtr quick, uint64_t gpa, int size) noexcept nogil
+cdef void store_device(QuickPtr quick, uint64_t gpa, uint64_t value, int size) noexcept nogil
