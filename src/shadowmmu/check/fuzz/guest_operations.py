@@ -46,11 +46,16 @@ class GuestOperations(L2Operations):
             self._after_fault(op.vcpu)
         if "EMULATE" in result.exits:
             self.emulated[op.vcpu] = True
-            small = not self.nested and all(page.shift == 12 for page in tlb.possible(gva))
-            self.unmapped[op.vcpu] = gva if small else None
+            self._see_unmapped(op.vcpu, gva)
         self._check_noted(op.vcpu, gva, access & 0xFF)
         what = _word(access) + (" of an entry" if access & WRITE and self.oracle.edits != edits else "")
         return f"{what} {result.how.value}{' after ' + ','.join(result.exits[-2:]) if result.exits else ''}"
+
+    def _see_unmapped(self, index: int, gva: int) -> None:
+        """Something was emulated: as it met a table, or as there is no memory, which alone the MMU remembers."""
+        pages = self.oracle.vcpus[index].possible(gva) if not self.nested else set()
+        if any(self.slots.host(page.address(gva)) is None for page in pages):
+            self.unmapped[index] = gva if all(page.shift == 12 for page in pages) else None
 
     def _check_noted(self, index: int, gva: int, access: int) -> None:
         """What the MMU remembers of an access that found no memory: not of other memslots (I16), and a translation that a CPU may hold

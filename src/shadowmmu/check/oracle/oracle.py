@@ -11,7 +11,7 @@ oracle follows every translation that a bare CPU of the guest could hold:
 
 An entry counts from the moment its A bit is set (SDM 4.8). What the manuals say must be forgotten is forgotten
 (SDM 4.10.4.1): MOV CR3 drops all but global pages, INVLPG and a #PF the pages that hold the address, changes of
-CR0.PG, CR4.PGE, CR4.PAE and the like everything; `tables` start anew at each of these and at a change of memslots.
+CR0.PG, CR4.PGE, CR4.PAE and the like everything; `tables` start anew at each of these.
 
 Checked:
 1. An access that the CPU completed at host address h: some member of `pages` leads to a guest address that the
@@ -123,7 +123,8 @@ class Oracle:
         if not self.strict:
             self.unguarded.memory_changed(self.memory)
         for tlb in self.vcpus:
-            tlb.rebuild()
+            for space in tlb.spaces.values():
+                space.look_again()
 
     def shape(self, mode: Paging) -> Shape:
         """The tree of watched addresses, cut as this mode cuts addresses."""
@@ -176,10 +177,15 @@ class VirtualTlb:
         noflush = bool(mov_cr3 and cr4 & hw.CR4_PCIDE and cr3 >> 63)
         self.cr0, self.cr3, self.cr4, self.efer, self._pdptes = cr0, cr3 & ~(1 << 63), cr4, efer, pdptes
         self._set_mode()
-        if was != now.levels or flips4 & hw.CR4_PGE or flips4 & ~cr4 & hw.CR4_PCIDE:
+        anew = was != now.levels or bool(flips4 & ~cr4 & hw.CR4_PCIDE)
+        all_forgotten = anew or bool(flips4 & hw.CR4_PGE)
+        if anew:
             self.spaces = {}
-        self.flushed_all = self.flushed_all or not (self.spaces or mov_cr3)
-        self.flushed = self.flushed or not self.spaces or (mov_cr3 and not noflush)
+        for space in self.spaces.values() if all_forgotten else ():
+            space.forget()
+            space.mixed = False
+        self.flushed_all = self.flushed_all or (all_forgotten and not mov_cr3)
+        self.flushed = self.flushed or all_forgotten or (mov_cr3 and not noflush)
         self.space = self.spaces[self._pcid] = self.spaces.get(self._pcid) or AddressSpace(self, self.oracle.watched, cr3)
         if mov_cr3:
             self.space.mixed = noflush and (self.space.mixed or self.space.cr3 != self.cr3)

@@ -29,8 +29,7 @@ cdef class Child:
     cdef readonly tuple pages
 
 cdef class Shape:
-    cdef readonly tuple tops, children
-    cdef readonly int nodes
+    cdef readonly tuple tops, nodes, children
 
 cdef struct Leaf:                           # a translation of a watched page
     u64 page, rights
@@ -69,6 +68,8 @@ cdef class AddressSpace:
     cdef Use *uses
     cdef int nuses, use_room
     cpdef object rebuild(self)
+    cpdef object look_again(self)
+    cdef list reached_tables(self)
     cdef object start(self)
     cdef object visit_pdptes(self)
     cdef object visit(self, Node node, u64 table, u64 rights)

@@ -52,7 +52,7 @@ class Shape:
             nodes[i, above].children = (*nodes[i, above].children, child)
             children.append(child)
         self.tops = tuple(node for (i, _), node in nodes.items() if i == 0)
-        self.nodes, self.children = len(nodes), tuple(children)
+        self.nodes, self.children = tuple(nodes.values()), tuple(children)
 
 
 class Walked(Protocol):
@@ -145,13 +145,14 @@ class AddressSpace:
         """No table has been reached, in the mode that the vCPU has now."""
         self.mode, self.shape, self.views = self.tlb.mode, self.tlb.shape, self.tlb.views
         self.nreached = self.nuses = 0
-        if self.shape.nodes > self.node_room:
-            more: p_int = cython.cast(p_int, realloc(self.first_reached, self.shape.nodes * cython.sizeof(cython.int)))
+        nodes: cython.int = len(self.shape.nodes)
+        if nodes > self.node_room:
+            more: p_int = cython.cast(p_int, realloc(self.first_reached, nodes * cython.sizeof(cython.int)))
             if more == cython.NULL:
                 raise MemoryError("no memory for what the guest's tables allow")
-            self.first_reached, self.node_room = more, self.shape.nodes
+            self.first_reached, self.node_room = more, nodes
         k: cython.int
-        for k in range(self.shape.nodes):
+        for k in range(nodes):
             self.first_reached[k] = END
 
     def rebuild(self):
@@ -161,6 +162,26 @@ class AddressSpace:
             self.visit_pdptes()
         elif self.mode.levels:
             self.visit(self.shape.tops[0], self.cr3 & ADDRESS, ALL)
+
+    def look_again(self):
+        """What lies behind guest memory has changed, and nobody has flushed: the tables that have been reached stay so."""
+        shape: Shape = self.shape
+        nodes, before = shape.nodes, self.reached_tables()
+        self.rebuild()
+        if self.shape is shape:
+            for number, table, rights in before:
+                self.visit(nodes[number], table, rights)
+
+    def reached_tables(self):
+        """Each with the number of its node, and the rights down to it."""
+        found = []
+        number: cython.int
+        for number in range(len(self.shape.nodes)):
+            at: cython.int = self.first_reached[number]
+            while at != END:
+                found.append((number, self.reached[at].table, self.reached[at].rights))
+                at = self.reached[at].next
+        return found
 
     def visit_pdptes(self):
         pdptes = self.tlb.pdptes
