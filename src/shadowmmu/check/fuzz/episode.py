@@ -12,14 +12,12 @@ from shadowmmu.check.fuzz.operations import (
     Setup,
 )
 from shadowmmu.check.oracle.oracle import NotJudged
-from shadowmmu.engine.face.kernels import rules_of
 from shadowmmu.engine.face.types import HostFault, TripleFault
-from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.hardware.host_memory import Violation
 from shadowmmu.hardware.second_level import BeyondNestedTables
 from shadowmmu.hardware.walk import ADDRESS
 
-_WALKS = Kind.ACCESS, Kind.EMULATED, Kind.RACE, Kind.MEANWHILE
+_WALKS = Kind.ACCESS, Kind.EMULATED, Kind.RACE, Kind.MEANWHILE, Kind.INSTRUCTION
 """Operations that fault if the shadow is not there."""
 
 
@@ -52,6 +50,7 @@ class Guest(HostOperations):
             self._smm,
             self._beyond,
             self._illegal,
+            self._instruction,
         )
         for index in range(len(self.cpus)):
             self._start(index)
@@ -85,24 +84,15 @@ class Guest(HostOperations):
     def _mark_refused(self, op: Op) -> bool:
         """A walk has to set A or D in a page that the host protects: Linux gives the guest a #PF instead."""
         prediction = self.oracle.vcpus[op.vcpu].prediction
-        if prediction is None or op.kind not in (Kind.ACCESS, Kind.EMULATED, Kind.MEANWHILE):
+        if prediction is None or op.kind not in (Kind.ACCESS, Kind.EMULATED, Kind.MEANWHILE, Kind.INSTRUCTION):
             return False
         pages = {hpa >> 12 for hpa, *_ in prediction.entries}
         gfns = (gfn for first, count, _, _ in self.slots.slots.values() for gfn in range(first, first + count))
         return any(self.slots.host_page(gfn) in self.slots.protected and (self.slots.host(gfn * PAGE) or 0) >> 12 in pages for gfn in gfns)
 
-    def _filled_from(self, index: int) -> list[int]:
-        """The tables that a bare root is filled with at its load; of an NPT's PDPTE all is taken for the address."""
-        tlb = self.oracle.vcpus[index]
-        if tlb.mode.levels != 3 or not ROOT_DESIGNS[self.setup.roots].bare:
-            return []
-        at = tlb.cr3 & (ADDRESS | 0xFE0)
-        pdptes = [self.slots.peek(at + 8 * i, 8) or 0 for i in range(4)] if self.nested else tlb.pdptes
-        return [p & -PAGE if self.nested else p & ADDRESS for p in pdptes if p & 1]
-
     def _hides_pdpte(self, index: int) -> bool:
         """A PDPTE of L1's with bits above its address was left out of the root, and a walk reads it still (docs/kernel-quirks.md)."""
-        return any(at & ~ADDRESS for at in self._filled_from(index)) and "hides_pdpte" in rules_of(self.setup.kernel)
+        return self.hides_pdpte and any(at & ~ADDRESS for at in self._filled_from(index))
 
     def _triple_fault(self, op: Op, error: Exception) -> str:
         """Right if the root, or if a bare root is filled a table of a present PDPTE, is in no slot."""

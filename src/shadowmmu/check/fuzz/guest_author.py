@@ -79,9 +79,12 @@ class GuestAuthor(Situations):
             self.interrupted: 0.5,
             self.logged: 0.7,
             self.zeroed: 0.3,
+            self.executed: 2.0,
+            self.borrowed: 1.0,
+            self.crowd: 0.2,
         }
         if guest.nested:
-            weights |= {self.l2_mode: 1.5, self.l2_tables: 6.0, self.l2_register: 2.0, self.beyond: 0.8}
+            weights |= {self.l2_mode: 1.5, self.l2_tables: 6.0, self.l2_register: 2.0, self.l2_judged: 3.0, self.beyond: 0.8}
         if guest.smm:
             weights[self.smm] = 4.0
             if random.random() < 0.5:
@@ -348,6 +351,22 @@ class GuestAuthor(Situations):
         for gva in (self.random.choice(self.recent), self.random.choice(LOW)):
             self._l2_path(vcpu, gva)
             self._add(Kind.ACCESS, vcpu, gva, self._how(), 8, 0)
+
+    def l2_judged(self, vcpu: int) -> None:
+        """What L2's own tables allow, as its emulator judges it, before and after a bit of a register that decides over it turns."""
+        if self.guest.oracle.vcpus[vcpu].l2 is None:
+            self.l2_mode(vcpu)
+            return
+        gva = self.random.choice(LOW)
+        self._l2_path(vcpu, gva)
+        for _ in range(self.random.between(1, 4)):
+            self._emulate(vcpu, gva)
+            self.l2_register(vcpu)
+            self._emulate(vcpu, gva)
+
+    def _emulate(self, vcpu: int, gva: int) -> None:
+        for _ in range(self.random.between(1, 4)):
+            self._add(Kind.EMULATED, vcpu, gva, self._how(), 8, self.random.getrandbits(56))
 
     def l2_register(self, vcpu: int) -> None:
         """L2 loads CR3 without an exit, or turns a bit of another register."""

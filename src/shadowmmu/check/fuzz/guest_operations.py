@@ -22,6 +22,10 @@ from shadowmmu.hardware.two_dimensional import access_l2
 from shadowmmu.hardware.walk import CR0_PG, CR4_PCIDE, EFER_LMA, FETCH, USER, WRITE, paging
 
 
+TIMES = 8
+"""How often an instruction may be begun before it is done: each exit of its accesses maps something that it needs."""
+
+
 class GuestOperations(L2Operations):
     """The guest's own operations."""
 
@@ -50,6 +54,19 @@ class GuestOperations(L2Operations):
         self._check_noted(op.vcpu, gva, access & 0xFF)
         what = _word(access) + (" of an entry" if access & WRITE and self.oracle.edits != edits else "")
         return f"{what} {result.how.value}{' after ' + ','.join(result.exits[-2:]) if result.exits else ''}"
+
+    def _instruction(self, op: Op) -> str:
+        """It needs two translations at once: after each exit it is fetched again, so what maps one may not take the other away."""
+        user = op.c & USER
+        for _ in range(TIMES):
+            fetched = self._access(Op(Kind.ACCESS, op.vcpu, op.a, FETCH | user, 1, 0))
+            if "completed" not in fetched:
+                return f"not fetched: {fetched.partition(' ')[2]}"
+            done = self._access(Op(Kind.ACCESS, op.vcpu, op.b, op.c, 8, op.d))
+            if "completed" not in done or "after" not in fetched + done:
+                return done
+        what = f"an instruction at {op.a:#x} that {_word(op.c)}s at {op.b:#x}"
+        raise Violation(f"vcpu {op.vcpu}: no progress: {what} has been begun {TIMES} times")
 
     def _see_unmapped(self, index: int, gva: int) -> None:
         """Something was emulated: as it met a table, or as there is no memory, which alone the MMU remembers."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Invents what the host does in the middle of an episode: memslots, pages that move, rights taken, dirty logs."""
 
-from shadowmmu.check.fuzz.operations import ALIAS, ALIASED, FRAMES, LARGE_FRAMES, MOVE_PAGE, MOVED, OBSOLETE, SLOTS, TABLES, Kind, Op
+from shadowmmu.check.fuzz.operations import ALIAS, ALIASED, FRAMES, LARGE_FRAMES, MOVE_PAGE, MOVED, OBSOLETE, SHORT, SLOTS, TABLES, Kind, Op
 from shadowmmu.check.fuzz.table_writer import ACCESSES, TableWriter
 from shadowmmu.hardware.walk import USER, WRITE
 
@@ -14,11 +14,13 @@ class HostAuthor(TableWriter):
         random = self.random
         slot = random.choice((0, 1, 1, 2) + (ALIAS,) * self.guest.alias)
         first, pages = ALIASED if slot == ALIAS else SLOTS[slot]
+        if random.random() < 0.3:
+            pages = SHORT.get(slot, pages)
         flags = random.choice((0, 0, 0, 0, 1, 1, 2, 2))
         present = self.guest.slots.slots.get(slot)
         at = MOVED if slot == 1 and random.random() < 0.3 else first
         used: list[Op] = []
-        if present is not None and ((flags ^ present[3]) & 1 or random.random() < 0.4):
+        if present is not None and ((flags ^ present[3]) & 1 or present[1] != pages or random.random() < 0.4):
             self._add(Kind.SLOT, vcpu, slot, present[0], 0, 0)
             before = len(self.pending)
             self._touch(present[0], present[1], random.below(4))

@@ -15,7 +15,9 @@ from shadowmmu.check.fuzz.operations import (
     Op,
 )
 from shadowmmu.check.fuzz.race import Elsewhere, Race
+from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.hardware.host_memory import Violation
+from shadowmmu.hardware.walk import ADDRESS
 
 SHADOWS_NOTHING = 0x40080
 """Of a role: a direct page, or one that a shorter NPT's root hangs below."""
@@ -29,12 +31,16 @@ class HostOperations(GuestOperations):
         had = self.slots.slots.get(slot)
         if slot == ALIAS and not self.alias:
             return "not now"
-        if had and pages and (had[3] ^ flags) & 1:  # it must be deleted first
+        if had and pages and ((had[3] ^ flags) & 1 or had[1] != pages):  # it must be deleted first
             return "not now"
-        if had and self._holds_pdpt(range(had[0], had[0] + had[1]), range(first, first + pages)):
+        before, after = range(had[0], had[0] + had[1]) if had else range(0), range(first, first + pages)
+        if self._holds_pdpt(before, after) or self._brings_hidden(before, after):
             return "not now"
         self.slots.set(slot, first, pages, flags)
-        self._forget_dirty(slot)
+        if not (had and had[3] & flags & 2 and pages):
+            self._forget_dirty(slot)
+        elif had[0] != first:
+            self.oracle.written = {gfn + first - had[0] if gfn in before else gfn for gfn in self.oracle.written}
         self.emulated = [False, False]
         self.oracle.memory_changed()
         return "nothing" if not had and not pages else "deleted" if not pages else "changed" if had else "made"
@@ -43,6 +49,21 @@ class HostOperations(GuestOperations):
         """A PAE guest's CR3 would lead to no memory. Its PDPTEs stand in registers, so that it gets no fault: it is retried for ever."""
         tables = [tlb.cr3 >> 12 for tlb in self.oracle.vcpus if tlb.mode.levels == 3]
         return not self.nested and any(gfn in before and gfn not in after for gfn in tables)
+
+    def _filled_from(self, index: int) -> list[int]:
+        """The tables that a bare root is filled with at its load; of an NPT's PDPTE all is taken for the address."""
+        tlb = self.oracle.vcpus[index]
+        if tlb.mode.levels != 3 or not ROOT_DESIGNS[self.setup.roots].bare:
+            return []
+        at = tlb.cr3 & (ADDRESS | 0xFE0)
+        pdptes = [self.slots.peek(at + 8 * i, 8) or 0 for i in range(4)] if self.nested else tlb.pdptes
+        return [p & -PAGE if self.nested else p & ADDRESS for p in pdptes if p & 1]
+
+    def _brings_hidden(self, before: range, after: range) -> bool:
+        """A PDPTE that led outside memory was left out of a bare root, and stays so when memory comes there: Linux ends the next
+        access through it with an error to user space (docs/kernel-quirks.md)."""
+        tables = [table >> 12 for index in (0, 1) for table in self._filled_from(index)] if self.hides_pdpte else []
+        return any(gfn in after and gfn not in before for gfn in tables)
 
     def _swap(self, op: Op) -> str:
         """Pages of zeroes stay away until they are touched, others come back with their content."""

@@ -19,6 +19,7 @@ TABLES = 22  # guest pages 1.. that hold tables; the first ROOTS are roots
 ROOTS = 6
 FRAMES = 93  # small guest pages, of the first two slots
 SLOTS = {0: (0, 64), 1: (64, 29), 2: (512, 1536)}  # slot -> (first page, pages); host address = guest address
+SHORT = {2: 1236}  # slot -> pages that it has now and then: its end is in the middle of a large page
 ALIAS, ALIASED = 3, (200, 29)  # a slot that now and then maps the host memory of slot 1, too; never tables
 HOST_PAGES = {slot: first for slot, (first, _) in SLOTS.items()} | {ALIAS: SLOTS[1][0]}
 LARGE_FRAMES = (0, 512, 1024, 1536)  # where large pages lie: backed by small slots, or by one that holds them
@@ -71,6 +72,7 @@ class Kind(IntEnum):
     MEANWHILE = 22  # an access; meanwhile all pages become obsolete, or the host moves a page [gva, access | event << 16, gfn, value]
     SMM = 23  # all CPUs go into system-management mode, or leave it [into]
     ILLEGAL = 25  # a register write that a CPU refuses; L2's nCR3 if L1 has nested tables [number from 0, value]
+    INSTRUCTION = 26  # it is fetched at one address, and does an access of 8 bytes at another [fetched at, gva, access, value]
     BEYOND = 24  # L2 reaches for an address that its L1's 2-level or PAE NPT cannot name [L2 physical address, access]
 
 

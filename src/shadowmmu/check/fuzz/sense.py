@@ -16,6 +16,7 @@ from shadowmmu.check.fuzz.operations import (
     MOVED,
     OBSOLETE,
     PAGE,
+    SHORT,
     SLOTS,
     USER_MIB,
     WRITES_TABLES,
@@ -78,6 +79,7 @@ VALUE, LONG = _to("value", 0, (1 << 128) - 1), _to("value", 0, (1 << 64) - 1)
 FRAME, SLOT, FLAG = _to("page", 0, (1 << 52) - 1), _one_of("slot", *WHERE), _to("flag", 0, 1)
 BY_CPU = DONE_AGAIN | WRITES_TABLES
 ACCESS = Number("access", partial(_is_access, also=BY_CPU), f"bits of {HOW | BY_CPU:#x}, no write a fetch")
+PLAIN = Number("access", _is_access, f"bits of {HOW:#x}, no write a fetch")
 EMULATED = Number("access", partial(_is_access, also=IMPLICIT), f"bits of {HOW | IMPLICIT:#x}, no write a fetch")
 RACED = Number(
     "access", lambda n: _is_access(n & 0xFFF) and n >> 12 & 0xF < 2 and n >> 16 in SIZES, "an access, 0x1000 for the point, size << 16"
@@ -116,6 +118,7 @@ NUMBERS: dict[Kind, tuple[Number, ...]] = {
     Kind.SMM: (FLAG,),
     Kind.ILLEGAL: (_to("register", 0, 3), LONG),
     Kind.BEYOND: (ADDRESS, ACCESS),
+    Kind.INSTRUCTION: (ADDRESS, ADDRESS, PLAIN, LONG),
 }
 
 
@@ -137,9 +140,11 @@ def _of_each_other(op: Op, given: dict[str, int]) -> str:
         return f"its value {given['value']:#x} has more than {size} bytes"
     if op.kind == Kind.ACCESS and op.a % size:
         return f"its address {op.a:#x} is not aligned to {size} bytes"
+    if op.kind == Kind.INSTRUCTION and op.b % 8:
+        return f"its address {op.b:#x} is not aligned to 8 bytes"
     if op.kind == Kind.EMULATED and op.a % PAGE + size > PAGE:
         return f"its {size} bytes at {op.a:#x} do not lie in one page"
-    if op.kind == Kind.SLOT and (op.c not in (0, WHERE[op.a][1]) or op.b not in (WHERE[op.a][0], *((MOVED,) if op.a == 1 else ()))):
+    if op.kind == Kind.SLOT and (op.c not in (0, WHERE[op.a][1], SHORT.get(op.a, 0)) or op.b not in (WHERE[op.a][0], *((MOVED,) if op.a == 1 else ()))):
         return f"slot {op.a} has {WHERE[op.a][1]:#x} pages from {WHERE[op.a][0]:#x} on, or none"
     if op.kind == Kind.HOST and op.a in LIMITS and not LIMITS[op.a].makes_sense(op.b):
         return f"its number is {op.b:#x}, not {LIMITS[op.a].words}"

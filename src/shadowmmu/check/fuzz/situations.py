@@ -12,6 +12,7 @@ from shadowmmu.check.fuzz.operations import (
     PAGE,
     SLOTS,
     TABLE_FRAMES,
+    TABLES,
     Kind,
 )
 from shadowmmu.check.fuzz.table_writer import ACCESSES
@@ -145,6 +146,71 @@ class Situations(HostAuthor):
             for v in (vcpu, 1 - vcpu, vcpu):
                 self._add(Kind.ACCESS, v, random.choice((gva, *near)), random.choice(ACCESSES), 8, 0)
 
+    def executed(self, vcpu: int) -> None:
+        """Instructions that use what lies near them, mostly in one large page, and then what others do there."""
+        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
+        known, (gva, trail) = self.guest.reach[tlb.mode.levels], self._in_use(vcpu)
+        near = [g for g in known if g >> 21 == gva >> 21] or [random.choice(known)]
+        at = next((used.pa for used in trail if self._level(vcpu, used) == 2), None)
+        if at is not None and random.random() < 0.7:
+            self._add(Kind.POKE, vcpu, at, tlb.mode.entry_size, random.choice(LARGE_FRAMES) << 12 | 0xE1 | random.choice((2, 6, 6)))
+        user = USER if random.random() < 0.5 and all(used.entry & USER for used in trail) else 0
+        for _ in range(random.between(1, 4)):
+            how = user | random.choice((0, WRITE))
+            self._add(Kind.INSTRUCTION, vcpu, random.choice(near), random.choice(near), how, random.getrandbits(64))
+            if random.random() < 0.3:
+                self._add(Kind.ACCESS, random.getrandbits(1), random.choice(near), random.choice(ACCESSES), 8, 0)
+
+    def borrowed(self, vcpu: int) -> None:
+        """A page that the host lets nobody write is read through a leaf; the guest stores to the leaf, through a mapping of its table,
+        flushes, and writes the page; then it may."""
+        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
+        (gva, trail), size = self._in_use(vcpu), tlb.mode.entry_size
+        frame = random.between(TABLES + 1, FRAMES)
+        if not trail or self._level(vcpu, trail[-1]) > 1:
+            return
+        user, at = random.choice((0, USER)), trail[-1].pa
+        rights = random.choice((0x65, 0x65, 0x67, 0x27))
+        self._add(Kind.POKE, vcpu, at, size, frame << 12 | rights)
+        self._add(Kind.PROTECT, vcpu, frame, 0)
+        for v in (vcpu, 1 - vcpu):
+            self._add(Kind.ACCESS, v, gva, user, 8, 0)
+        self._write_entry(vcpu, at, frame << 12 | random.choice((0x67, 0x67, 0x61, 0x63)), make_way=True)
+        if random.random() < 0.5:
+            self._add(Kind.INVLPG, vcpu, gva)
+        else:
+            self._add(Kind.CR3, vcpu, tlb.cr3)
+        self._add(Kind.ACCESS, vcpu, gva, user | WRITE, 8, random.getrandbits(64))
+        self._add(Kind.PROTECT, vcpu, frame, 1)
+        self._add(Kind.ACCESS, vcpu, gva, user | WRITE, 8, random.getrandbits(64))
+
+    def crowd(self, vcpu: int) -> None:
+        """Each part of the address space gets a table of its own, which maps itself; the guest stores to all of them through these
+        mappings, and flushes: more tables are out of sync than one look gathers."""
+        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
+        levels, size = tlb.mode.levels, tlb.mode.entry_size
+        if not levels:
+            return
+        step, table, done = tlb.mode.steps[-1], FRAMES - 1, list[tuple[int, int]]()
+        shift = tlb.mode.steps[-2].shift
+        for gva in self.guest.reach[levels]:
+            trail = self._look(vcpu, gva)
+            at = next((used.pa for used in trail if self._level(vcpu, used) == 2), None)
+            if at is None or any(gva >> shift == g >> shift for g, _ in done) or table <= TABLES + len(self.guest.reach[levels]):
+                continue
+            place = table << 12 | (gva >> step.shift & step.mask) * size
+            self._add(Kind.POKE, vcpu, place, size, table << 12 | 0x67)
+            self._add(Kind.POKE, vcpu, at, size, table << 12 | 0x67)
+            done.append((gva, place))
+            table -= 1
+        for gva, place in done:
+            self._add(Kind.ACCESS, vcpu, gva, 0, 8, 0)
+            entry = random.below(TABLES) << 12 | random.choice((0x67, 0x65, 0x27, 0))
+            self._add(Kind.ACCESS, vcpu, gva | place & 0xFFF, WRITE, size, entry)
+        self._add(Kind.CR3, vcpu, tlb.cr3)
+        for gva, _ in random.sample(done, min(4, len(done))):
+            self._add(Kind.ACCESS, random.getrandbits(1), gva, random.choice(ACCESSES), 8, 0)
+
     def interrupted(self, vcpu: int) -> None:
         """Leaves of several tables change through mappings of them; then the guest flushes, while another task wants the CPU."""
         random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
@@ -169,14 +235,14 @@ class Situations(HostAuthor):
         gva, trail = self._in_use(vcpu)
         at = next((used.pa for used in trail if self._level(vcpu, used) == 2), None)
         frame = random.choice(LARGE_FRAMES[1:])
-        slot = self.guest.slots.slots.get(2)
-        if (tlb.mode.levels and at is None) or (slot is not None and slot[3] & 1):
+        slot = self.guest.slots.slots.get(2, (*SLOTS[2], 0, 0))
+        if (tlb.mode.levels and at is None) or slot[3] & 1:
             return
         if at is not None:
             self._add(Kind.POKE, vcpu, at, tlb.mode.entry_size, frame << 12 | 0xE0 | random.choice((3, 5, 7, 7, 7)))
         beside = [g for g in self.guest.reach[tlb.mode.levels] if g >> 21 == (gva if at is not None else 0x200000) >> 21]
         for flags in random.choice(((0, 2, 0), (2, 0), (0, 2))):
-            self._add(Kind.SLOT, vcpu, 2, *SLOTS[2], flags)
+            self._add(Kind.SLOT, vcpu, 2, slot[0], slot[1], flags)
             for v in (vcpu, 1 - vcpu):
                 for g in random.sample(beside, min(2, len(beside))):
                     self._add(Kind.ACCESS, v, g, random.choice(ACCESSES), 8, 0)

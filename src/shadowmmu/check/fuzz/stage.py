@@ -28,6 +28,7 @@ from shadowmmu.check.fuzz.sense import CR0_BASE, stands
 from shadowmmu.check.fuzz.slots import Aliased, Slots, Untold
 from shadowmmu.check.oracle.agreement import Agreement
 from shadowmmu.check.oracle.oracle import Oracle
+from shadowmmu.engine.face.kernels import rules_of
 from shadowmmu.hardware.cpu import ModelCpu
 from shadowmmu.hardware.host_memory import HostMemory
 from shadowmmu.hardware.walk import CR0_PG, CR4_LA57, CR4_PCIDE, EFER_LME, features_of
@@ -61,6 +62,7 @@ class Stage:
 
     def _choose_host(self, random: Random) -> None:
         """Its paging, and the modes that a guest may have there."""
+        self.hides_pdpte = "hides_pdpte" in rules_of(self.setup.kernel)
         plain, npt = ([mode for mode in self.setup.modes if mode in group] for group in (PAGING, NPT))
         self.nested = bool(npt) and (not plain or random.random() < 0.4)
         """A host with NPT; both vCPUs run an L2, and only nested tables are shadowed. L1 edits them by emulated stores."""

@@ -38,6 +38,7 @@ WORDS = {
     "3 it looks whether gfn is in use, 4 it stops shadowing gfn), {b:#x}",
     Kind.MEANWHILE: "{how} at {a:#x}, while (1 all pages become obsolete, 2 the host moves a page) {event} of gfn {c:#x}",
     Kind.BEYOND: "{how} at L2 physical {a:#x}",
+    Kind.INSTRUCTION: "{how} 8 bytes at {b:#x}, by an instruction at {a:#x}",
     Kind.ILLEGAL: "loads register {a} with {b:#x}, which no CPU takes",
     Kind.SMM: "all CPUs are in system-management mode: {a}",
     Kind.OUTSIDE: "a device stores {c:#x}, {b} bytes, to guest-physical {a:#x}",
@@ -46,9 +47,10 @@ WORDS = {
 
 def tell(op: Op) -> str:
     """An operation in words."""
-    mode = "as user" if op.b & USER else "as supervisor"
-    how = f"{mode} {'writes' if op.b & WRITE else 'fetches' if op.b & FETCH else 'reads'}{', AC set,' if op.b & AC else ''}"
-    how += ", as the CPU itself," if op.kind == Kind.EMULATED and op.b & IMPLICIT else ""
+    access = op.c if op.kind == Kind.INSTRUCTION else op.b
+    mode = "as user" if access & USER else "as supervisor"
+    how = f"{mode} {'writes' if access & WRITE else 'fetches' if access & FETCH else 'reads'}{', AC set,' if access & AC else ''}"
+    how += ", as the CPU itself," if op.kind == Kind.EMULATED and access & IMPLICIT else ""
     return WORDS[Kind(op.kind)].format(how=how, event=op.b >> 16, a=op.a, b=op.b, c=op.c, d=op.d)
 
 
