@@ -144,13 +144,19 @@ def _of_each_other(op: Op, given: dict[str, int]) -> str:
         return f"its address {op.b:#x} is not aligned to 8 bytes"
     if op.kind == Kind.EMULATED and op.a % PAGE + size > PAGE:
         return f"its {size} bytes at {op.a:#x} do not lie in one page"
-    if op.kind == Kind.SLOT and (op.c not in (0, WHERE[op.a][1], SHORT.get(op.a, 0)) or op.b not in (WHERE[op.a][0], *((MOVED,) if op.a == 1 else ()))):
+    if op.kind == Kind.SLOT and not _is_place(op):
         return f"slot {op.a} has {WHERE[op.a][1]:#x} pages from {WHERE[op.a][0]:#x} on, or none"
     if op.kind == Kind.HOST and op.a in LIMITS and not LIMITS[op.a].makes_sense(op.b):
         return f"its number is {op.b:#x}, not {LIMITS[op.a].words}"
     if op.kind == Kind.L2_REGISTER and not REGISTERS[op.a].makes_sense(op.b):
         return f"its {REGISTERS[op.a].name} is {op.b:#x}, not {REGISTERS[op.a].words}"
     return ""
+
+
+def _is_place(op: Op) -> bool:
+    """A memslot may be there, with so many pages."""
+    first, pages = WHERE[op.a]
+    return op.c in (0, pages, SHORT.get(op.a, 0)) and op.b in (first, *((MOVED,) if op.a == 1 else ()))
 
 
 def stands(cr0: int, cr4: int, efer: int) -> bool:
