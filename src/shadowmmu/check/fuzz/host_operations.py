@@ -38,6 +38,7 @@ class HostOperations(GuestOperations):
             return "not now"
         self.slots.set(slot, first, pages, flags)
         if not (had and had[3] & flags & 2 and pages):
+            self.oracle.written.difference_update(before)
             self._forget_dirty(slot)
         elif had[0] != first:
             self.oracle.written = {gfn + first - had[0] if gfn in before else gfn for gfn in self.oracle.written}
