@@ -125,12 +125,13 @@ class Pager:
         log_dirty: bool = False,
         address_space: int = 0,
     ) -> None:
-        """The other address space has the same slots: one set serves both."""
+        """The other address space has the same slots: one set serves both. A log goes on when its slot moves."""
         if address_space:
             return
-        self._slots.pop(slot, None)
+        had = self._slots.pop(slot, None)
         if size:
-            self._slots[slot] = Slot(gpa, size, gpa if hva is None else hva, readonly, log_dirty, set())
+            dirty = had.dirty if had is not None and had.log_dirty and log_dirty else set[int]()
+            self._slots[slot] = Slot(gpa, size, gpa if hva is None else hva, readonly, log_dirty, dirty)
         if self.fault != "slot kept":
             self.drop()
 
