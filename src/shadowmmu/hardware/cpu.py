@@ -38,7 +38,8 @@ def real_paging(cr0: int, cr4: int, efer: int, features: Features) -> Paging:
 def nested_paging(levels: int, features: Features) -> Paging:
     """The nested tables of a host with that many levels; every access to them is a user's (APM 15.25.5)."""
     la57 = hw.CR4_LA57 if levels == 5 else 0
-    return paging(hw.CR0_PG | hw.CR0_WP, hw.CR4_PAE | la57, hw.EFER_LME | hw.EFER_LMA | hw.EFER_NXE, features)
+    long = hw.EFER_LME | hw.EFER_LMA if levels > 3 else 0
+    return paging(hw.CR0_PG | hw.CR0_WP, hw.CR4_PAE | la57, long | hw.EFER_NXE, features)
 
 
 class Done(Enum):

@@ -15,6 +15,7 @@ are shared between levels, roots and modes, and few shadow pages, and is a pure 
 * `table_writer` looks at the guest's tables and writes entries
 * `situations` sets stages on which much can go wrong
 * `guest_author` invents operations with it, so that they hit something; `host_author` those of user space and the host
+* `worlds`    whether an episode is of these, or of an L1 with extended page tables: `ept_guest`, `ept_cpu`, `ept_author`
 * `variety`   whose shadow MMU it is, where a run is of any
 * `search`    `fuzz`, `replay`, `shrink`
 * `story`     a list of operations as a text file

@@ -51,6 +51,7 @@ class Guest(HostOperations):
             self._beyond,
             self._illegal,
             self._instruction,
+            lambda op: "not without EPT",
         )
         for index in range(len(self.cpus)):
             self._start(index)

@@ -17,7 +17,7 @@ from shadowmmu.check.fuzz.operations import (
     Op,
     Setup,
 )
-from shadowmmu.check.fuzz.sense import CR0_BASE
+from shadowmmu.check.fuzz.sense import CR0_BASE, CR0_CD
 from shadowmmu.check.fuzz.situations import Situations
 from shadowmmu.check.fuzz.table_writer import ACCESSES, NORMAL
 from shadowmmu.hardware.walk import (
@@ -255,6 +255,7 @@ class GuestAuthor(Situations):
             (
                 (Kind.CR0, CR0_WP),
                 (Kind.CR0, CR0_WP),
+                (Kind.CR0, CR0_CD),
                 (Kind.CR4, CR4_SMEP),
                 (Kind.CR4, CR4_SMAP),
                 (Kind.CR4, CR4_PSE),

@@ -121,7 +121,7 @@ class L2Operations(Stage):
 
     def _l1_store(self, op: Op) -> str:
         """L2 is left, L1 stores through its own direct mapping, as it edits its tables, and runs L2 again."""
-        if not self.nested:
+        if not self.nested or (self.host_levels == 3 and op.a >> 32):  # which a 32-bit L1 has not
             return "not now"
         gpa, size, value = op[2:5]
         registers = self.registers(op.vcpu)

@@ -10,8 +10,9 @@ from shadowmmu.hardware.walk import Features
 PAGE = 4096
 PAGING = {"nonpaging": 0, "2-level": 2, "pae": 3, "4-level": 4, "5-level": 5}  # mode -> levels of the guest's tables
 NPT = {"npt-2-level": 2, "npt-pae": 3, "npt-4-level": 4, "npt-5-level": 5}  # mode -> levels of the NPT below an L2 without paging
+EPT = {"ept-4-level": 4, "ept-5-level": 5}  # likewise of the EPT, where L1 runs on a CPU with VMX
 LEVELS = PAGING | NPT
-MODES = tuple(LEVELS)
+MODES = tuple(LEVELS | EPT)
 AC = 1 << 8  # in the `access` of an operation: EFLAGS.AC is set
 DONE_AGAIN, WRITES_TABLES = 1 << 10, 1 << 11  # in that of a CPU's: what would be emulated may be done again; one that writes tables
 IMPLICIT = 1 << 9  # in that of an emulated one: the CPU itself accesses, as a supervisor
@@ -72,6 +73,7 @@ class Kind(IntEnum):
     MEANWHILE = 22  # an access; meanwhile all pages become obsolete, or the host moves a page [gva, access | event << 16, gfn, value]
     SMM = 23  # all CPUs go into system-management mode, or leave it [into]
     ILLEGAL = 25  # a register write that a CPU refuses; L2's nCR3 if L1 has nested tables [number from 0, value]
+    EPT_RUN = 27  # L1 runs an L2 without paging on its extended page tables [EPT pointer]
     INSTRUCTION = 26  # it is fetched at one address, and does an access of 8 bytes at another [fetched at, gva, access, value]
     BEYOND = 24  # L2 reaches for an address that its L1's 2-level or PAE NPT cannot name [L2 physical address, access]
 

@@ -11,10 +11,11 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from shadowmmu.check.fuzz.episode import Guest
-from shadowmmu.check.fuzz.guest_author import GuestAuthor
+from shadowmmu.check.fuzz.ept_guest import EptGuest
 from shadowmmu.check.fuzz.operations import MODES, Kind, Op, Setup, describe
 from shadowmmu.check.fuzz.sense import nonsense
 from shadowmmu.check.fuzz.variety import settle
+from shadowmmu.check.fuzz.worlds import author_of, guest_of
 from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.hardware.host_memory import Violation
 
@@ -92,7 +93,7 @@ class Episode:
         if diary is not None:
             diary.begin(setup.seed)
         self.done: list[Op] = []
-        self.guest = Guest(setup, make_vm or import_module("shadowmmu").Vm)
+        self.guest = guest_of(setup, make_vm or import_module("shadowmmu").Vm)
         self.audit: Audits | None = None
         if setup.audit_every:
             self.audit = import_module("shadowmmu.check.audit").Audits(self.guest.vm, untold=self.guest.untold, every=every)
@@ -143,7 +144,7 @@ def fuzz(
     while report.operations < operations and report.ok and not _is_over(end):
         setup = settle(Setup(seed + report.episodes, roots, tuple(modes), audit_every, kernel))
         episode = Episode(setup, report, make_vm, diary, THOROUGH)
-        author = GuestAuthor(setup, episode.guest)
+        author = author_of(setup, episode.guest)
         for left in reversed(range(min(EPISODE, operations - report.operations))):
             op = author.next()
             outcome = episode.step(op, last=not left)
@@ -175,9 +176,9 @@ def replay(setup: Setup, ops: Iterable[Op], make_vm: Callable[..., Any] | None =
     return report.failure
 
 
-def perform(setup: Setup, ops: Iterable[Op]) -> Guest:
+def perform(setup: Setup, ops: Iterable[Op]) -> Guest | EptGuest:
     """A new VM, as recorded operations leave it; those that end in a violation leave it as it is then."""
-    guest = Guest(setup, import_module("shadowmmu").Vm)
+    guest = guest_of(setup, import_module("shadowmmu").Vm)
     for op in ops:
         with suppress(Exception):
             guest.do(op)

@@ -18,6 +18,7 @@ from shadowmmu.check.fuzz.operations import (
     PAGE,
     SHORT,
     SLOTS,
+    TABLES,
     USER_MIB,
     WRITES_TABLES,
     Kind,
@@ -41,6 +42,7 @@ from shadowmmu.hardware.walk import (
 )
 
 CR0_BASE = 0x31  # PE, ET, NE
+CR0_CD = 1 << 30  # a change of it loads a PAE guest's PDPTEs
 WHERE = SLOTS | {ALIAS: ALIASED}
 PAGES = USER_MIB << 8  # of guest memory, and of the host's behind it
 
@@ -79,6 +81,9 @@ VALUE, LONG = _to("value", 0, (1 << 128) - 1), _to("value", 0, (1 << 64) - 1)
 FRAME, SLOT, FLAG = _to("page", 0, (1 << 52) - 1), _one_of("slot", *WHERE), _to("flag", 0, 1)
 BY_CPU = DONE_AGAIN | WRITES_TABLES
 ACCESS = Number("access", partial(_is_access, also=BY_CPU), f"bits of {HOW | BY_CPU:#x}, no write a fetch")
+EPTP = Number(
+    "EPT pointer", lambda n: n & 0xFBF in (0x1E, 0x26) and 0 < n >> 12 <= TABLES, "a table's address and 0x1e or 0x26, 0x40 for A and D"
+)
 PLAIN = Number("access", _is_access, f"bits of {HOW:#x}, no write a fetch")
 EMULATED = Number("access", partial(_is_access, also=IMPLICIT), f"bits of {HOW | IMPLICIT:#x}, no write a fetch")
 RACED = Number(
@@ -88,7 +93,12 @@ MEANWHILE = Number(
     "access", lambda n: _is_access(n & 0xFFF) and n >> 12 in (OBSOLETE << 4, MOVE_PAGE << 4), "an access, and 0x10000 or 0x20000"
 )
 CR4_PLAIN = CR4_PSE | CR4_PAE | CR4_PGE | CR4_LA57 | CR4_SMEP | CR4_SMAP
-REGISTERS = _bits("CR0", CR0_WP | CR0_PG, CR0_BASE), _bits("CR3", 0xFFFFFFFF), _bits("CR4", CR4_PLAIN), _bits("EFER", EFER_LME | EFER_NXE)
+REGISTERS = (
+    _bits("CR0", CR0_WP | CR0_PG | CR0_CD, CR0_BASE),
+    _bits("CR3", 0xFFFFFFFF),
+    _bits("CR4", CR4_PLAIN),
+    _bits("EFER", EFER_LME | EFER_NXE),
+)
 LIMITS = {0: _to("number", 64, 80), 1: _to("number", 0, PAGES)}
 """Of a `Kind.HOST`: shadow pages, no fewer than Linux keeps and no more than any VM has; pages that are synced."""
 NUMBERS: dict[Kind, tuple[Number, ...]] = {
@@ -118,6 +128,7 @@ NUMBERS: dict[Kind, tuple[Number, ...]] = {
     Kind.SMM: (FLAG,),
     Kind.ILLEGAL: (_to("register", 0, 3), LONG),
     Kind.BEYOND: (ADDRESS, ACCESS),
+    Kind.EPT_RUN: (EPTP,),
     Kind.INSTRUCTION: (ADDRESS, ADDRESS, PLAIN, LONG),
 }
 

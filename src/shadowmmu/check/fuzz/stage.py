@@ -66,7 +66,8 @@ class Stage:
         plain, npt = ([mode for mode in self.setup.modes if mode in group] for group in (PAGING, NPT))
         self.nested = bool(npt) and (not plain or random.random() < 0.4)
         """A host with NPT; both vCPUs run an L2, and only nested tables are shadowed. L1 edits them by emulated stores."""
-        self.host_levels = random.choice((4, 5)) if self.nested and npt != ["npt-5-level"] else 5 if self.nested else 4
+        least = min((LEVELS[mode] for mode in npt), default=4)
+        self.host_levels = random.choice([levels for levels in (3, 4, 4, 5, 5) if levels >= least]) if self.nested else 4
         offered = [mode for mode in (npt if self.nested else plain) if not self.nested or LEVELS[mode] <= self.host_levels]
         self.modes = {mode: LEVELS[mode] for mode in offered}
         self.reach = NPT_REACH if self.nested else REACH

@@ -38,6 +38,7 @@ WORDS = {
     "3 it looks whether gfn is in use, 4 it stops shadowing gfn), {b:#x}",
     Kind.MEANWHILE: "{how} at {a:#x}, while (1 all pages become obsolete, 2 the host moves a page) {event} of gfn {c:#x}",
     Kind.BEYOND: "{how} at L2 physical {a:#x}",
+    Kind.EPT_RUN: "L1 runs an L2 on the EPT of {a:#x}",
     Kind.INSTRUCTION: "{how} 8 bytes at {b:#x}, by an instruction at {a:#x}",
     Kind.ILLEGAL: "loads register {a} with {b:#x}, which no CPU takes",
     Kind.SMM: "all CPUs are in system-management mode: {a}",
