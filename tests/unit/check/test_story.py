@@ -38,7 +38,7 @@ from shadowmmu.errors import BadInput
 EDGES = (
     *WATCHED, 0, 1, 2, 3, 4, 8, 16, 64, 80, 160, 512, 1536, 0x7F, 0xFFF, 0x1000, 0x1FF8, 0x200000, (1 << 40) - 1, 1 << 40, 1 << 52, 1 << 63,
     (1 << 64) - 1, 1 << 64, (1 << 128) - 1, 0x31, 0x10031, 0x80000031, 0x80010031, 0x20, 0x1020, 0x300020, 0x20020, 0x500, 0x900,
-    0x10000, 0x20002, 0x40001, 0x81002,
+    0x10000, 0x20002, 0x40001, 0x81002, 0x101E, 0x405E, 0x2066,
 )  # fmt: skip
 NUMBER = st.sampled_from(EDGES) | st.integers(0, (1 << 128) - 1) | st.integers(0, 0x17FFF)
 KIND = st.sampled_from(list(Kind))

@@ -135,7 +135,7 @@ class EptGuest:
         return outcome
 
     def _run(self, op: Op) -> str:
-        return self.cpus[op.vcpu].run(op.a)
+        return self.cpus[op.vcpu].run(op.a) if (op.a >> 3 & 7) + 1 == self.levels else "not now"
 
     def _exit(self, op: Op) -> str:
         return "left" if self.cpus[op.vcpu].leave() else "not now"
