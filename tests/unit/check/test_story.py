@@ -138,7 +138,7 @@ STORY = write_story(Setup(1), [Op(Kind.INVLPG, 0, 0x1000)])
         (STORY + "vcpu 1 poke 0x1000 0x8000000000000000 0x1\n", "line 8, poke: its size is 0x8000000000000000, not 0x1 to 0x10"),
         (STORY + "vcpu 1 poke 0x1000 0x2 0x10000\n", "line 8, poke: its value 0x10000 has more than 2 bytes"),
         (STORY + "vcpu 1 access 0x1001 0x6 0x4\n", "line 8, access: its address 0x1001 is not aligned to 4 bytes"),
-        (STORY + "vcpu 1 cr0 0x0\n", "line 8, cr0: its CR0 is 0x0, not bits of 0x80010031, 0x31 set"),
+        (STORY + "vcpu 1 cr0 0x0\n", "line 8, cr0: its CR0 is 0x0, not bits of 0xc0010031, 0x31 set"),
         (STORY + "vcpu 1 slot 0x7 0x0 0x0\n", "line 8, slot: its slot is 0x7, not one of 0x0, 0x1, 0x2"),
         (STORY + "vcpu 1 invlpg 0x1000 0x1\n", "line 8, invlpg: it takes 1 numbers"),
         (STORY.replace("seed 1", "seed one"), "its seed is 'one'"),
