@@ -11,7 +11,7 @@ from cyclopts import Parameter, validators
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from shadowmmu.border.files import check_place, parsing, write_file
-from shadowmmu.check.fuzz import MODES, Report, Setup, check_kernel, fuzz_apart, replay_apart, shrink_apart, write_story
+from shadowmmu.check.fuzz import MODES, Report, Setup, check_kernel, fuzz_apart, fuzz_kept, replay_apart, shrink_apart, write_story
 from shadowmmu.cli.output import console, print_json
 from shadowmmu.cli.roots import AnyRoots
 from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
@@ -41,6 +41,7 @@ def fuzz(
     audit_every: Annotated[int, Parameter(validator=validators.Number(gte=0))] = Number(1),
     seconds: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
     jobs: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=64))] = Number(1),
+    corpus: Path | None = None,
     ops: Path | None = None,
     save: Path | None = None,
     runs: Annotated[int, Parameter(name="--shrink", validator=validators.Number(gte=0))] = 400,
@@ -73,6 +74,9 @@ def fuzz(
         End after so long.
     jobs
         In how many processes; they do the same operations as one would.
+    corpus
+        A folder of lists that reach what no other list reaches: they are run first, then random operations from where the last run
+        ended, which add to it.
     ops
         Do the operations of this file, which `--save` wrote, instead of random ones. It says itself on what: none of the above goes
         with it.
@@ -86,17 +90,19 @@ def fuzz(
     out, start = console(), time.monotonic()
     if save is not None:
         check_place(save)
+    if corpus is not None and jobs > 1:
+        raise BadInput("--jobs does not go with --corpus, to which one process adds: leave one of them out")
     with parsing("--kernel", "see docs/kernels.md"):
         check_kernel(kernel)
     if ops is not None:
         _refuse_beside_ops(
-            seed=seed, operations=operations, roots=roots, kernel=kernel, modes=modes, audit_every=audit_every, jobs=jobs, seconds=seconds
-        )
+            seed=seed, operations=operations, roots=roots, kernel=kernel, modes=modes, audit_every=audit_every, jobs=jobs, seconds=seconds,
+            corpus=corpus,
+        )  # fmt: skip
         report = _again(ops)
     else:
-        report = _search(
-            Setup(int(seed), str(roots), _modes(modes), int(audit_every), str(kernel)), int(operations), seconds, int(jobs), quiet=json
-        )
+        setup = Setup(int(seed), str(roots), _modes(modes), int(audit_every), str(kernel))
+        report = _search(setup, int(operations), seconds, int(jobs), corpus, quiet=json)
     smallest = None if report.failure is None else shrink_apart(report.failure, runs)
     if save is not None and smallest is not None:
         write_file(save, write_story(smallest.setup, smallest.operations, smallest.message).encode())
@@ -116,7 +122,7 @@ def _modes(modes: str) -> tuple[str, ...]:
     return chosen
 
 
-def _refuse_beside_ops(**options: int | str | None) -> None:
+def _refuse_beside_ops(**options: int | str | Path | None) -> None:
     """A file's operations are done as it says itself."""
     given = [name for name, value in options.items() if value is not None and not isinstance(value, Number | Word)]
     if given:
@@ -130,7 +136,7 @@ def _again(path: Path) -> Report:
     return Report(len(failure.operations) if failure else len(operations), 1, failure=failure)
 
 
-def _search(setup: Setup, operations: int, seconds: int | None, jobs: int, *, quiet: bool) -> Report:
+def _search(setup: Setup, operations: int, seconds: int | None, jobs: int, corpus: Path | None, *, quiet: bool) -> Report:
     out = console()
     with Progress(
         TextColumn("{task.completed:,.0f} operations"),
@@ -142,4 +148,10 @@ def _search(setup: Setup, operations: int, seconds: int | None, jobs: int, *, qu
         disable=quiet or not out.is_terminal,
     ) as progress:
         task = progress.add_task("", total=operations)
-        return fuzz_apart(setup, operations, lambda done: progress.update(task, completed=done.operations, refresh=True), seconds, jobs)
+
+        def told(done: Report) -> None:
+            progress.update(task, completed=done.operations, refresh=True)
+
+        if corpus is not None:
+            return fuzz_kept(corpus, setup, operations, told, seconds)
+        return fuzz_apart(setup, operations, told, seconds, jobs)

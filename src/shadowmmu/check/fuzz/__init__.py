@@ -19,10 +19,12 @@ are shared between levels, roots and modes, and few shadow pages, and is a pure 
 * `variety`   whose shadow MMU it is, where a run is of any
 * `search`    `fuzz`, `replay`, `shrink`
 * `story`     a list of operations as a text file
+* `corpus`    lists that reach what no other does, run again first
 * `apart`     all of that in a process of its own, whose crash is a find; `jobs` in several
 """
 
 from shadowmmu.check.fuzz.apart import replay_apart, shrink_apart
+from shadowmmu.check.fuzz.corpus import fuzz_kept
 from shadowmmu.check.fuzz.jobs import fuzz_apart
 from shadowmmu.check.fuzz.operations import MODES, NPT, PAGING, Kind, Op, Setup, describe
 from shadowmmu.check.fuzz.search import EPISODE, Failure, Report, fuzz, perform, replay, shrink
@@ -44,6 +46,7 @@ __all__ = [
     "describe",
     "fuzz",
     "fuzz_apart",
+    "fuzz_kept",
     "perform",
     "read_story",
     "replay",

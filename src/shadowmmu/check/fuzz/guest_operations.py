@@ -19,7 +19,7 @@ from shadowmmu.check.fuzz.stage import REGISTER
 from shadowmmu.hardware.cpu import Done
 from shadowmmu.hardware.host_memory import Violation
 from shadowmmu.hardware.two_dimensional import access_l2
-from shadowmmu.hardware.walk import CR0_PG, CR0_WP, CR4_PCIDE, CR4_SMEP, EFER_LMA, FETCH, USER, WRITE, paging
+from shadowmmu.hardware.walk import CR0_PG, CR0_WP, CR4_PCIDE, EFER_LMA, FETCH, USER, WRITE, paging
 
 TIMES = 8
 """How often an instruction may be begun before it is done: each exit of its accesses maps something that it needs."""
@@ -65,8 +65,8 @@ class GuestOperations(L2Operations):
             if "completed" not in done or "after" not in fetched + done:
                 return done
         tlb = self.oracle.vcpus[op.vcpu]
-        if op.c & WRITE and not user and not tlb.cr0 & CR0_WP and tlb.cr4 & CR4_SMEP:
-            return "written or executed, one at a time"  # such a page, read-only and the supervisor's, loses one right for the other
+        if op.c & WRITE and not user and not tlb.cr0 & CR0_WP:
+            return "written or executed, one at a time"  # what is made writable so has other rights than what is fetched from
         what = f"an instruction at {op.a:#x} that {_word(op.c)}s at {op.b:#x}"
         raise Violation(f"vcpu {op.vcpu}: no progress: {what} has been begun {TIMES} times")
 

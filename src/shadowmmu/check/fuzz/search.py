@@ -133,12 +133,13 @@ def fuzz(
     make_vm: Callable[..., Any] | None = None,
     diary: Diary | None = None,
     seconds: float | None = None,
+    on_episode: Callable[[Episode], None] | None = None,
 ) -> Report:
     """Do `operations` random operations in episodes; stops at the first violation. A pure function of its arguments.
 
     The failure is that of a replay, all of whose audits are thorough: it names the operation that left what is wrong.
 
-    `seconds`: no operation is begun after so long.
+    `seconds`: no operation is begun after so long. `on_episode` is called with each that ends well.
     """
     report, end = Report(), None if seconds is None else time.monotonic() + seconds
     while report.operations < operations and report.ok and not _is_over(end):
@@ -155,6 +156,8 @@ def fuzz(
         report.counters.update(episode.guest.vm.counters())
         if episode.audit is not None:
             report.excused[UNSEEN] += episode.audit.excused
+        if on_episode is not None and report.ok:
+            on_episode(episode)
         if on_progress is not None:
             on_progress(report)
     if report.failure is not None:
