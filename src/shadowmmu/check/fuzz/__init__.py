@@ -13,7 +13,7 @@ are shared between levels, roots and modes, and few shadow pages, and is a pure 
 * `invalidated` what INVLPG should have renewed
 * `race`      a store of the other vCPU while a fault is served
 * `table_writer` looks at the guest's tables and writes entries
-* `situations` sets stages on which much can go wrong
+* `situations` sets stages on which much can go wrong, `host_situations` those in which the host has a part; `l2_author` what an L2 does
 * `guest_author` invents operations with it, so that they hit something; `host_author` those of user space and the host
 * `worlds`    whether an episode is of these, or of an L1 with extended page tables: `ept_guest`, `ept_cpu`, `ept_author`
 * `variety`   whose shadow MMU it is, where a run is of any

@@ -5,11 +5,11 @@ from itertools import accumulate
 
 from shadowmmu.check.fuzz.episode import Guest
 from shadowmmu.check.fuzz.illegal import invent
+from shadowmmu.check.fuzz.l2_author import L2Author
 from shadowmmu.check.fuzz.operations import (
     DONE_AGAIN,
     GUEST,
     IMPLICIT,
-    LOW,
     PAGE,
     TABLES,
     WRITES_TABLES,
@@ -18,7 +18,6 @@ from shadowmmu.check.fuzz.operations import (
     Setup,
 )
 from shadowmmu.check.fuzz.sense import CR0_BASE, CR0_CD
-from shadowmmu.check.fuzz.situations import Situations
 from shadowmmu.check.fuzz.table_writer import ACCESSES, NORMAL
 from shadowmmu.hardware.walk import (
     CR0_PG,
@@ -39,7 +38,7 @@ from shadowmmu.hardware.walk import (
 PATIENCE = 16  # guest faults in a row (nearly) after which the tables are rebuilt
 
 
-class GuestAuthor(Situations):
+class GuestAuthor(L2Author):
     """Writes an episode."""
 
     def __init__(self, setup: Setup, guest: Guest) -> None:
@@ -82,9 +81,11 @@ class GuestAuthor(Situations):
             self.executed: 2.0,
             self.borrowed: 1.0,
             self.crowd: 0.2,
+            self.reloaded: 1.5,
+            self.twice: 0.7,
         }
         if guest.nested:
-            weights |= {self.l2_mode: 1.5, self.l2_tables: 6.0, self.l2_register: 2.0, self.l2_judged: 3.0, self.beyond: 0.8}
+            weights |= {self.l2_mode: 1.5, self.l2_tables: 6.0, self.l2_register: 2.0, self.l2_judged: 6.0, self.beyond: 0.8}
         if guest.smm:
             weights[self.smm] = 4.0
             if random.random() < 0.5:
@@ -332,46 +333,3 @@ class GuestAuthor(Situations):
     def illegal(self, vcpu: int) -> None:
         """A register write that is refused."""
         self._add(Kind.ILLEGAL, vcpu, *invent(self.random, self.guest.registers(vcpu), GUEST.maxphyaddr))
-
-    def beyond(self, vcpu: int) -> None:
-        """An address whose low 32 bits are in use."""
-        high = self.random.choice((1, 1, 4, 0x7F, 0x80)) << 32
-        self._add(Kind.BEYOND, vcpu, high | self.random.choice(self.recent) & 0xFFFFFFFF, self.random.choice(ACCESSES))
-
-    def l2_mode(self, vcpu: int) -> None:
-        """L1 gives L2 a paging mode, or takes it."""
-        random = self.random
-        levels = random.choice((0, 2, 3, 4, 4, 5 if 5 in self.guest.modes.values() else 4))
-        cr4 = NORMAL[levels] | sum(bit for bit in (CR4_PGE, CR4_SMEP, CR4_SMAP) if random.random() < 0.3)
-        efer = (EFER_NXE if random.random() < 0.7 else 0) | (EFER_LME if levels > 3 else 0)
-        cr0 = CR0_BASE | (CR0_WP if random.random() < 0.7 else 0) | (CR0_PG if levels else 0)
-        self._add(Kind.L2_MODE, vcpu, cr0, random.choice(LOW), cr4, efer)
-
-    def l2_tables(self, vcpu: int) -> None:
-        """L2 stores paths of its own tables, then walks them."""
-        for gva in (self.random.choice(self.recent), self.random.choice(LOW)):
-            self._l2_path(vcpu, gva)
-            self._add(Kind.ACCESS, vcpu, gva, self._how(), 8, 0)
-
-    def l2_judged(self, vcpu: int) -> None:
-        """What L2's own tables allow, as its emulator judges it, before and after a bit of a register that decides over it turns."""
-        if self.guest.oracle.vcpus[vcpu].l2 is None:
-            self.l2_mode(vcpu)
-            return
-        gva = self.random.choice(LOW)
-        self._l2_path(vcpu, gva)
-        for _ in range(self.random.between(1, 4)):
-            self._emulate(vcpu, gva)
-            self.l2_register(vcpu)
-            self._emulate(vcpu, gva)
-
-    def _emulate(self, vcpu: int, gva: int) -> None:
-        for _ in range(self.random.between(1, 4)):
-            self._add(Kind.EMULATED, vcpu, gva, self._how(), 8, self.random.getrandbits(56))
-
-    def l2_register(self, vcpu: int) -> None:
-        """L2 loads CR3 without an exit, or turns a bit of another register."""
-        cr0, _, cr4, efer = self.guest.l2[vcpu]
-        flips = (0, cr0 ^ CR0_WP), (2, cr4 ^ CR4_SMEP), (2, cr4 ^ CR4_SMAP), (2, cr4 ^ CR4_PSE), (3, efer ^ EFER_NXE)
-        number, value = self.random.choice(((1, self.random.choice(LOW)), *flips))
-        self._add(Kind.L2_REGISTER, vcpu, number, value)

@@ -5,77 +5,21 @@ Each begins with an address in use and the entries on its way, changes something
 at once, before others change more.
 """
 
-from shadowmmu.check.fuzz.host_author import HostAuthor
+from shadowmmu.check.fuzz.host_situations import HostSituations
 from shadowmmu.check.fuzz.operations import (
     FRAMES,
     LARGE_FRAMES,
-    PAGE,
-    SLOTS,
     TABLE_FRAMES,
     TABLES,
     Kind,
 )
+from shadowmmu.check.fuzz.sense import CR0_CD
 from shadowmmu.check.fuzz.table_writer import ACCESSES
-from shadowmmu.hardware.walk import CR4_PCIDE, CR4_PGE, USER, WRITE
+from shadowmmu.hardware.walk import CR0_WP, CR4_PCIDE, CR4_PGE, CR4_PSE, CR4_SMAP, CR4_SMEP, USER, WRITE
 
 
-class Situations(HostAuthor):
+class Situations(HostSituations):
     """Writes them."""
-
-    def shootdown(self, vcpu: int) -> None:
-        """One vCPU holds a translation, the other changes it, perhaps invalidates for itself; the host takes the page."""
-        shared = self._shared_leaf(vcpu)
-        if shared is None:
-            return
-        gva, leaf = shared
-        how = self.random.choice((0, WRITE, USER, USER | WRITE))
-        self._add(Kind.ACCESS, 1 - vcpu, gva, how, 8, 0)
-        self._add(Kind.ACCESS, vcpu, gva, how, 8, 0)
-        self._change_leaf(1 - vcpu, leaf)
-        fate = self.random.random()
-        if fate < 0.5:
-            self._add(Kind.INVLPG, 1 - vcpu, gva)
-        elif fate < 0.75:
-            self._add(Kind.CR3, 1 - vcpu, self.guest.oracle.vcpus[1 - vcpu].cr3)
-        if fate > 0.75 or self.random.random() < 0.5:
-            self._add(Kind.ACCESS, 1 - vcpu, gva, self.random.choice(ACCESSES), 8, 0)
-        if self.random.random() < 0.7:
-            self._add(Kind.SWAP, vcpu, leaf.address >> 12, 1)
-        self._add(Kind.ACCESS, vcpu, gva, how, 8, 0)
-
-    def replaced(self, vcpu: int) -> None:
-        """Both read through a clean leaf; one points it elsewhere and writes there; the first page goes; the other reads again."""
-        shared = self._shared_leaf(vcpu)
-        if shared is None:
-            return
-        gva, leaf = shared
-        user, size = self.random.choice((0, USER)), self.guest.oracle.vcpus[vcpu].mode.entry_size
-        self._add(Kind.POKE, vcpu, leaf.pa, size, (leaf.entry | 0x27) & ~0x40)
-        for v in (vcpu, 1 - vcpu):
-            self._add(Kind.INVLPG, v, gva)
-            self._add(Kind.ACCESS, v, gva, user, 8, 0)
-        entry = self._entry(self._levels(vcpu), 1, hostile=0) | 0x27
-        self._write_entry(1 - vcpu, leaf.pa, entry, make_way=True)
-        self._add(Kind.ACCESS, 1 - vcpu, gva, user | WRITE, 8, 0)
-        self._add(Kind.SWAP, vcpu, leaf.address >> 12, 1)
-        self._add(Kind.ACCESS, vcpu, gva, user, 8, 0)
-
-    def vanished(self, vcpu: int) -> None:
-        """A page is read through a clean leaf, which then names no memory or another page; it is written before anybody invalidates."""
-        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
-        (gva, trail), size = self._in_use(vcpu), tlb.mode.entry_size
-        if not trail or tlb.mode.steps[trail[-1].step].level > 1:
-            return
-        user, at = random.choice((0, USER)), trail[-1].pa
-        self._add(Kind.POKE, vcpu, at, size, random.below(FRAMES) << 12 | 0x27)
-        self._add(Kind.ACCESS, vcpu, gva, user, 8, 0)
-        frame = random.choice((FRAMES + 3, FRAMES + 3, 0x80000, random.below(FRAMES)))
-        if random.random() < 0.5:
-            self._add(Kind.OUTSIDE, vcpu, at, size, frame << 12 | 0x67)
-        else:
-            self._write_entry(vcpu, at, frame << 12 | 0x67, make_way=True)
-        self._add(Kind.ACCESS, vcpu, gva, user | WRITE, 8, 0)
-        self._add(Kind.ACCESS, 1 - vcpu, gva, user, 8, 0)
 
     def dance(self, vcpu: int) -> None:
         """Change an entry, go to other tables and back, with PCIDs keeping translations; some invalidation on the way."""
@@ -161,28 +105,23 @@ class Situations(HostAuthor):
             if random.random() < 0.3:
                 self._add(Kind.ACCESS, random.getrandbits(1), random.choice(near), random.choice(ACCESSES), 8, 0)
 
-    def borrowed(self, vcpu: int) -> None:
-        """A page that the host lets nobody write is read through a leaf; the guest stores to the leaf, through a mapping of its table,
-        flushes, and writes the page; then it may."""
+    def reloaded(self, vcpu: int) -> None:
+        """A PAE guest changes PDPTEs in memory, goes on with those in its registers, and loads them by a bit of a register, or by CR3."""
         random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
-        (gva, trail), size = self._in_use(vcpu), tlb.mode.entry_size
-        frame = random.between(TABLES + 1, FRAMES)
-        if not trail or self._level(vcpu, trail[-1]) > 1:
+        if tlb.mode.levels != 3 or self.guest.nested:
             return
-        user, at = random.choice((0, USER)), trail[-1].pa
-        rights = random.choice((0x65, 0x65, 0x67, 0x27))
-        self._add(Kind.POKE, vcpu, at, size, frame << 12 | rights)
-        self._add(Kind.PROTECT, vcpu, frame, 0)
-        for v in (vcpu, 1 - vcpu):
-            self._add(Kind.ACCESS, v, gva, user, 8, 0)
-        self._write_entry(vcpu, at, frame << 12 | random.choice((0x67, 0x67, 0x61, 0x63)), make_way=True)
-        if random.random() < 0.5:
-            self._add(Kind.INVLPG, vcpu, gva)
-        else:
-            self._add(Kind.CR3, vcpu, tlb.cr3)
-        self._add(Kind.ACCESS, vcpu, gva, user | WRITE, 8, random.getrandbits(64))
-        self._add(Kind.PROTECT, vcpu, frame, 1)
-        self._add(Kind.ACCESS, vcpu, gva, user | WRITE, 8, random.getrandbits(64))
+        gva = random.choice(self.guest.reach[3])
+        at, below = (tlb.cr3 & 0xFFFFFFE0) + (gva >> 27 & 0x18), self._home(3, 2) << 12
+        self._lay(vcpu, below, gva, 3, 2)
+        self._add(Kind.ACCESS, vcpu, gva, random.choice(ACCESSES), 8, 0)
+        self._add(Kind.POKE, vcpu, at, 8, random.choice((below | 1, below | 1, below, below | 3)))
+        self._add(Kind.ACCESS, vcpu, gva, random.choice(ACCESSES), 8, 0)
+        flips = [(Kind.CR0, tlb.cr0 ^ bit) for bit in (CR0_CD, CR0_CD, CR0_WP)]
+        flips += [(Kind.CR4, tlb.cr4 ^ bit) for bit in (CR4_PGE, CR4_PSE, CR4_SMEP, CR4_SMAP)]
+        kind, value = random.choice([*flips, (Kind.CR3, tlb.cr3)])
+        self._add(kind, vcpu, value)
+        for g in (gva, random.choice(self.recent)):
+            self._add(Kind.ACCESS, vcpu, g, random.choice(ACCESSES), 8, 0)
 
     def crowd(self, vcpu: int) -> None:
         """Each part of the address space gets a table of its own, which maps itself; the guest stores to all of them through these
@@ -228,42 +167,3 @@ class Situations(HostAuthor):
         self._add(Kind.CR3, vcpu, tlb.cr3)
         for gva in changed:
             self._add(Kind.ACCESS, random.getrandbits(1), gva, random.choice(ACCESSES), 8, 0)
-
-    def logged(self, vcpu: int) -> None:
-        """A large page is used, logged page by page, and large again, as both vCPUs hold what was."""
-        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
-        gva, trail = self._in_use(vcpu)
-        at = next((used.pa for used in trail if self._level(vcpu, used) == 2), None)
-        frame = random.choice(LARGE_FRAMES[1:])
-        slot = self.guest.slots.slots.get(2, (*SLOTS[2], 0, 0))
-        if (tlb.mode.levels and at is None) or slot[3] & 1:
-            return
-        if at is not None:
-            self._add(Kind.POKE, vcpu, at, tlb.mode.entry_size, frame << 12 | 0xE0 | random.choice((3, 5, 7, 7, 7)))
-        beside = [g for g in self.guest.reach[tlb.mode.levels] if g >> 21 == (gva if at is not None else 0x200000) >> 21]
-        for flags in random.choice(((0, 2, 0), (2, 0), (0, 2))):
-            self._add(Kind.SLOT, vcpu, 2, slot[0], slot[1], flags)
-            for v in (vcpu, 1 - vcpu):
-                for g in random.sample(beside, min(2, len(beside))):
-                    self._add(Kind.ACCESS, v, g, random.choice(ACCESSES), 8, 0)
-            if flags and random.random() < 0.7:
-                self._add(Kind.DIRTY, vcpu, 2)
-                self._add(Kind.ACCESS, random.getrandbits(1), random.choice(beside), WRITE | random.choice((0, USER)), 8, 0)
-                self._add(Kind.DIRTY, vcpu, 2)
-
-    def zeroed(self, vcpu: int) -> None:
-        """The host takes a page of zeroes away; both read it, so that it is shared zeroes; one writes; the other looks."""
-        random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
-        shared = self._shared_leaf(vcpu)
-        frame = random.choice((LARGE_FRAMES[1] + 9, FRAMES - 2, FRAMES - 1))
-        gva = frame << 12
-        if shared is not None:
-            gva, leaf = shared
-            self._add(Kind.POKE, vcpu, leaf.pa, tlb.mode.entry_size, frame << 12 | 0x67)
-        elif tlb.mode.levels:
-            return
-        for at in range(0, PAGE, 8) if self._read(frame << 12, 8) else ():
-            self._add(Kind.POKE, vcpu, frame << 12 | at, 8, 0)
-        self._add(Kind.SWAP, vcpu, frame, 1)
-        for v, how in ((vcpu, 0), (1 - vcpu, random.choice((0, USER))), (vcpu, WRITE), (1 - vcpu, 0), (1 - vcpu, WRITE)):
-            self._add(Kind.ACCESS, v, gva, how, 8, random.getrandbits(64))

@@ -22,7 +22,6 @@ from shadowmmu.check.fuzz.operations import (
     Setup,
 )
 from shadowmmu.hardware.walk import (
-    ADDRESS,
     CR0_PG,
     CR4_LA57,
     CR4_PAE,
@@ -34,7 +33,6 @@ from shadowmmu.hardware.walk import (
     Step,
     TrailEntry,
     paging,
-    walk,
 )
 
 ACCESSES = (0, 0, WRITE, WRITE, USER, USER, USER | WRITE, USER | WRITE, FETCH, FETCH, USER | FETCH, USER | FETCH)
@@ -243,23 +241,3 @@ class TableWriter:
             for gva in self.random.sample(held, min(count, len(held))):
                 how = self.random.choice(ACCESSES) if access is None else access
                 self._add(Kind.ACCESS, vcpu, gva, how, 1, self.random.getrandbits(8))
-
-    def _l2_path(self, vcpu: int, gva: int) -> None:
-        """Entries of L2's own tables down to a page at `gva`, where L1 maps those tables; where it does not, it is made to."""
-        tlb = self.guest.oracle.vcpus[vcpu]
-        if tlb.l2 is None:
-            return
-        levels, table = tlb.l2.mode.levels, tlb.l2.cr3
-        size = tlb.l2.mode.entry_size
-        indexes = [(s.level, gva >> s.shift & s.mask) for s in tlb.l2.mode.steps]
-        for level, index in ([(3, gva >> 30 & 3)] if levels == 3 else []) + indexes:
-            place = walk(tlb.mode, self._read, tlb.cr3, table, USER | WRITE, pdptes=tlb.pdptes)
-            if isinstance(place, int):
-                self._path(vcpu, tlb.cr3, table, tlb.mode.levels)
-                self._add(Kind.CR3, vcpu, tlb.cr3)
-                return
-            entry = self._entry(levels, level, hostile=0.2) & ~(ADDRESS if size == 8 else 0xFFFFF000) | 1
-            frame = self.random.choice(LOW)
-            if place.page >> 12 > TABLES or place.shift > 12 or self.random.random() < 0.1:  # L1's tables are not overwritten often
-                self._add(Kind.POKE, vcpu, place.address(table) + index * size, size, entry | frame)
-            table = frame
