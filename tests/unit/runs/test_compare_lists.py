@@ -20,7 +20,7 @@ from shadowmmu.runs.own_process import OwnProcess
 from shadowmmu.runs.subject import ListSubject
 
 PATCHES = Path(__file__).parents[2] / "guests" / "patches"
-SEED = 30
+SEED = 39
 
 
 @pytest.fixture(scope="module")
