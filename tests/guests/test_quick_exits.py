@@ -120,6 +120,26 @@ def test_devices_in_memory(vcpus: int, features: tuple[str, ...], roots: str) ->
     assert quick.served > 0.6 * quick.exits
 
 
+CLOCK = bytes.fromhex("b92c010000 0f31 01c3 01d6 f390 e2f6 f4")
+"""mov ecx, 300; again: rdtsc; add ebx, eax; add esi, edx; pause; loop again; hlt"""
+
+
+@pytest.mark.parametrize("vcpus", [1, 2, 3])
+def test_the_clock_and_pauses(vcpus: int) -> None:
+    """What waits by PAUSE gives way to vCPUs that do not sleep; the others begin asleep."""
+    guest = msgspec.structs.replace(GUEST, vcpus=vcpus, end="halt")
+    quick, slow = (run(guest, quick=quick, code=CLOCK) for quick in (True, False))
+    check_alike(quick, slow)
+    assert quick.served > 0.9 * quick.exits
+
+
+def test_pauses_of_vcpus_that_all_run() -> None:
+    guest = msgspec.structs.replace(GUEST, platform="bare", vcpus=3, end="halt")
+    quick, slow = (run(guest, quick=quick, code=CLOCK) for quick in (True, False))
+    check_alike(quick, slow)
+    assert 0 < quick.served < quick.exits
+
+
 @every_design
 def test_interrupts_that_accesses_to_devices_bring(roots: str) -> None:
     """Timers, the end of a level-triggered interrupt, and messages from one vCPU to the other."""

@@ -239,7 +239,7 @@ class Machine:
 
     def _take_turn(self, loop: VcpuLoop, limits: Limits, ctrl_c: CtrlC) -> tuple[Reason, str] | None:
         """Run one vCPU until it waits or others are to go on; why the run has ended, if it has."""
-        processor, alone = loop.processor, len(self._loops) == 1
+        processor, alone = loop.processor, self._is_alone(loop)
         if self._ran_last is not processor and self._ran_last is not None:
             processor.cpu.all_code_changed()
         self._ran_last, processor.yielded = processor, False
@@ -250,8 +250,14 @@ class Machine:
             ended = self._step(loop, turn, limits, ctrl_c)
             if ended is not None:
                 return ended
+            if alone and not self._is_alone(loop):
+                break
         self._awake = self.clock.now
         return None
+
+    def _is_alone(self, loop: VcpuLoop) -> bool:
+        """All other vCPUs sleep."""
+        return not any(is_runnable(other.processor) for other in self._loops if other is not loop)
 
     def _step(self, loop: VcpuLoop, turn: Turn, limits: Limits, ctrl_c: CtrlC) -> tuple[Reason, str] | None:
         processor = loop.processor

@@ -58,7 +58,9 @@ cpdef enum Vmcb:
 cdef enum:                     # some of x86.vmcb.SvmExit
     PAGE_FAULT_EXIT = 0x4E
     CR0_SELECTIVE_EXIT = 0x65
+    RDTSC_EXIT = 0x6E
     SOFTWARE_INTERRUPT_EXIT = 0x75
+    PAUSE_EXIT = 0x77
     INVLPG_EXIT = 0x79
     VMRUN_EXIT = 0x80
     VMMCALL_EXIT = 0x81

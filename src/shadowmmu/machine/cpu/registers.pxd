@@ -10,6 +10,7 @@ cdef enum:
     GS = 5
     RAX = 0
     RCX = 1
+    RDX = 2
     RSP = 4
     R11 = 11
 

@@ -15,6 +15,8 @@ cpdef enum Doing:
     STORE = 5                  # MOV of a general register or an immediate to memory
     SVM = 6                    # VMRUN and its like; `number` is the exit code, and `value` the bits of rAX that count
     LOAD = 7                   # MOV of four or eight bytes of memory to a general register
+    RDTSC = 8
+    PAUSE = 9
 
 cdef struct Address:           # of memory
     int32_t base, index        # general registers; -1: none

@@ -13,6 +13,8 @@ class Doing(IntFlag):
     STORE = 5
     SVM = 6
     LOAD = 7
+    RDTSC = 8
+    PAUSE = 9
 
 @final
 class CodePlaces:

@@ -53,6 +53,8 @@ SVM_ADDRESS_SIZES: dict[int, int] = {
     Code.VMSAVEW: 2, Code.VMSAVED: 4, Code.VMSAVEQ: 8, Code.INVLPGAW: 2, Code.INVLPGAD: 4, Code.INVLPGAQ: 8,
 }  # fmt: skip
 """Bytes of rAX that count."""
+_ALONE: dict[int, Doing] = {Code.RDTSC: Doing.RDTSC, Code.PAUSE: Doing.PAUSE}
+"""Without operands."""
 _VECTORS = {Mnemonic.INT3: BP, Mnemonic.INTO: OF}
 
 
@@ -85,6 +87,8 @@ def _plain(operands: Operands) -> Plain:
         return Plain(Doing.INTERRUPT, instruction.immediate8 if vector is None else vector)
     if instruction.mnemonic in _SVM:
         return Plain(Doing.SVM, int(_SVM[instruction.mnemonic]), value=(1 << 8 * SVM_ADDRESS_SIZES.get(instruction.code, 0)) - 1)
+    if instruction.code in _ALONE:
+        return Plain(_ALONE[instruction.code])
     if instruction.code == Code.INVLPG_M:
         return _with_address(Plain(Doing.INVLPG), operands)
     if instruction.code in _LOAD_CODES and instruction.op_kind(1) == OpKind.MEMORY:

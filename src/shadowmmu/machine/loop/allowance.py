@@ -22,7 +22,7 @@ class Limits(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """Of one vCPU, when there are others: it ends with this exit of the machine, or this instruction of its CPU."""
+    """Of one vCPU: it ends with this exit of the machine, or this instruction of its CPU; FOREVER: while no other one is to go on."""
 
     last_exit: int
     last_instruction: int
@@ -43,7 +43,8 @@ def allow(p: Processor, clock: Clock, turn: Turn, limits: Limits, *, exits: int,
     p.cpu.stop_at(min(executed + unheard, turn.last_instruction, deadline))
     if p.quick is not None:
         left = min(turn.last_exit - exits, limits.exits - exits, _QUICK) - 1 if quick else 0
-        p.quick.begin(max(left, 0), min(_SLICE, limits.quiet), turn.last_instruction, deadline, TICKS_PER_EXIT, exits)
+        slice_, alone = min(_SLICE, limits.quiet), turn.last_exit == FOREVER
+        p.quick.begin(max(left, 0), slice_, turn.last_instruction, deadline, TICKS_PER_EXIT, exits, clock.now, alone)
 
 
 def count_served(p: Processor) -> int:

@@ -49,6 +49,8 @@ _SERVED: tuple[tuple[ExitKind, Outcome | None], ...] = (
     (ExitKind.NESTED_PAGE_FAULT, Outcome.INJECT),
     (ExitKind.SYSCALL, None),
     (ExitKind.NESTED_PAGE_FAULT, Outcome.EMULATE),
+    (ExitKind.RDTSC, None),
+    (ExitKind.PAUSE, None),
 )
 """What `quick_state.Served` counts."""
 

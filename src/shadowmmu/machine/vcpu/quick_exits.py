@@ -109,10 +109,22 @@ class QuickExits:
         self.quick.to_enter = False
         return state_of(cython.address(self.quick.registers))
 
-    def begin(self, left: uint64_t, slice: uint64_t, turn_end: uint64_t, deadline: uint64_t, ticks: uint64_t, exits: uint64_t):
+    def begin(
+        self,
+        left: uint64_t,
+        slice: uint64_t,
+        turn_end: uint64_t,
+        deadline: uint64_t,
+        ticks: uint64_t,
+        exits: uint64_t,
+        now: uint64_t,
+        alone: cython.bint,
+    ):
         """Serve up to `left` exits. The CPU stops when it has executed `slice` instructions since the last one, at `turn_end`, and
-        at `deadline`, which comes `ticks` nearer with each exit; FOREVER: there is none. The machine has had so many `exits`."""
+        at `deadline`, which comes `ticks` nearer with each exit; FOREVER: there is none. The machine has had so many `exits`, its clock
+        says `now`. `alone`: no other vCPU waits for its turn."""
         quick: QuickPtr = cython.address(self.quick)
+        quick.apart, quick.alone = now - quick.executed[0] - quick.served * ticks, alone
         quick.left, quick.slice, quick.turn_end, quick.deadline, quick.ticks = left, slice, turn_end, deadline, ticks
         memcpy(self.told, quick.outcomes, cython.sizeof(self.told))
         memcpy(self.told_interrupts, quick.interrupts, cython.sizeof(self.told_interrupts))
@@ -121,6 +133,7 @@ class QuickExits:
 
     def spend(self, ticks: uint64_t):
         """So many ticks passed while the CPU runs: from the next exit on the deadline is nearer by them."""
+        self.quick.apart += ticks
         come_nearer(cython.address(self.quick), ticks)
 
     def pause(self):

@@ -7,6 +7,7 @@ from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.shadowmmu.engine.arena.state import KvmVcpuPtr
 from cython.cimports.shadowmmu.engine.cpu.registers import set_cr3
 from cython.cimports.shadowmmu.engine.fault.invlpg import kvm_invlpg
+from cython.cimports.shadowmmu.machine.cpu.registers import RAX, RDX
 from cython.cimports.shadowmmu.machine.emulator.code_places import Doing, PlacePtr, address_of, operand_value, set_register
 from cython.cimports.shadowmmu.machine.vcpu.control_writes import load_cr0, load_cr4
 from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import deliver_interrupt
@@ -22,7 +23,7 @@ from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
 )
 from cython.cimports.shadowmmu.machine.vcpu.svm_state import is_wanted
 from cython.cimports.shadowmmu.x86.control import Cr4, Efer
-from cython.cimports.shadowmmu.x86.vmcb_layout import CR0_SELECTIVE_EXIT, INVLPG_EXIT, SOFTWARE_INTERRUPT_EXIT
+from cython.cimports.shadowmmu.x86.vmcb_layout import CR0_SELECTIVE_EXIT, INVLPG_EXIT, PAUSE_EXIT, RDTSC_EXIT, SOFTWARE_INTERRUPT_EXIT
 
 
 def serve_instruction(engine: cython.p_void, quick: QuickPtr, code: uint32_t) -> cython.bint:
@@ -52,6 +53,10 @@ def doing_of(code: uint32_t) -> Doing:
         return Doing.WRITE_CR
     if code == SOFTWARE_INTERRUPT_EXIT:
         return Doing.INTERRUPT
+    if code == RDTSC_EXIT:
+        return Doing.RDTSC
+    if code == PAUSE_EXIT:
+        return Doing.PAUSE
     return Doing.INVLPG if code == INVLPG_EXIT else Doing.UNKNOWN
 
 
@@ -72,6 +77,10 @@ def interrupt(engine: cython.p_void, quick: QuickPtr, place: PlacePtr) -> cython
 def do(quick: QuickPtr, place: PlacePtr, number: uint32_t) -> cython.bint:
     if place.doing == Doing.INVLPG:
         return invlpg(quick, place)
+    if place.doing == Doing.RDTSC:
+        return read_time(quick)
+    if place.doing == Doing.PAUSE:
+        return pause(quick)
     if place.number != number:
         return False
     return read_cr(quick, place) if place.doing == Doing.READ_CR else write_cr(quick, place)
@@ -130,6 +139,28 @@ def invlpg(quick: QuickPtr, place: PlacePtr) -> cython.bint:
     if not vcpu.efer & Efer.LMA or is_canonical(gva, 57 if vcpu.cr4 & Cr4.LA57 else 48):
         kvm_invlpg(vcpu, gva)
     came_to(quick, Served.INVLPG)
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def read_time(quick: QuickPtr) -> cython.bint:
+    """Of the machine's clock, behind this exit."""
+    came_to(quick, Served.RDTSC)
+    now: uint64_t = quick.apart + quick.executed[0] + quick.served * quick.ticks + quick.svm.tsc_offset
+    quick.gpr[RAX], quick.gpr[RDX] = cython.cast(uint32_t, now), now >> 32
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def pause(quick: QuickPtr) -> cython.bint:
+    """Others are to have their turn, if any wants it."""
+    if not quick.alone:
+        return False
+    came_to(quick, Served.PAUSE)
     return True
 
 

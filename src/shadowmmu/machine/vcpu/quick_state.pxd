@@ -23,7 +23,7 @@ cdef enum:
     NOTED = 8
 
 cdef enum:
-    OUTCOMES = 16
+    OUTCOMES = 18
     REFLECTED = 0x101          # exit codes of which those below 100h count one by one, and the nested page fault
 
 cpdef enum Served:             # what the exits that were served came to
@@ -42,7 +42,9 @@ cpdef enum Served:             # what the exits that were served came to
     NESTED_SPURIOUS = 12
     NESTED_FOR_L1 = 13
     SYSCALL = 14
-    NESTED_EMULATED = 15       # the last of OUTCOMES
+    NESTED_EMULATED = 15
+    RDTSC = 16
+    PAUSE = 17                 # the last of OUTCOMES
 
 ctypedef int (*translate_t)(void *engine, uint64_t address, int access, uint64_t *place) noexcept nogil
 ctypedef int (*context_t)(void *engine, void *context) noexcept nogil
@@ -103,6 +105,8 @@ cdef struct Quick:
     uint64_t left              # exits that may be served here
     uint64_t slice, turn_end, deadline
     uint64_t ticks             # that an exit takes of `deadline`
+    uint64_t apart             # what the machine's clock has more than the instructions of this CPU and the ticks of exits served here
+    bint alone                 # no other vCPU waits for its turn
     uint64_t last              # instructions that were executed at the last exit served here
     # Of this exit.
     uint64_t flags             # EFLAGS

@@ -18,3 +18,5 @@ class Served(IntFlag):
     NESTED_FOR_L1 = 13
     SYSCALL = 14
     NESTED_EMULATED = 15
+    RDTSC = 16
+    PAUSE = 17
