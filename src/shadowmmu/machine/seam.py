@@ -251,6 +251,8 @@ class Places(NamedTuple):
     """The number of EFLAGS, which is no address."""
     root_register: int
     """That of CR3; a load of it drops every translation."""
+    code_register: int
+    """That of CS."""
     stub: int
     """Linear address of code that is not the guest's, by which it is entered."""
     modes_known: bool

@@ -191,6 +191,7 @@ def places_of(host: SvmHost, where: Layout) -> Places:
         translate=address_of(uclib.uc_vmem_translate),
         flags_register=x86_const.UC_X86_REG_EFLAGS,
         root_register=x86_const.UC_X86_REG_CR3,
+        code_register=x86_const.UC_X86_REG_CS,
         stub=host.stub,
         modes_known=where.modes_known,
         stop=address_of(uclib.uc_emu_stop),

@@ -4,6 +4,7 @@
 from collections.abc import Callable, Mapping
 
 from shadowmmu.machine.emulator.decode import StaleCode
+from shadowmmu.machine.exits.alignment import run_aligned
 from shadowmmu.machine.exits.handlers import HANDLERS, Handler
 from shadowmmu.machine.exits.page_boundary import run_exactly
 from shadowmmu.machine.loop.entry import enter
@@ -48,7 +49,7 @@ class VcpuLoop:
         while p.pending is not None:  # L2 had no root, and L1, which steps, traps before it goes on
             self._deliver()
             enter(p)
-        exit_ = run_exactly(p.cpu, p.fetcher)
+        exit_ = run_aligned(p, p.quick) if p.quick is not None and p.quick.met_alignment else run_exactly(p.cpu, p.fetcher)
         p.take_cr3()
         if exit_.kind is not ExitKind.INTERRUPTED:
             p.count(exit_.kind)

@@ -21,4 +21,5 @@ cdef void note_fault(QuickPtr quick) noexcept nogil
 cdef void note_code(void *engine, QuickPtr quick, uint64_t linear) noexcept nogil
 cdef bint deliver_fault(void *engine, QuickPtr quick) noexcept nogil
 cdef bint deliver_interrupt(void *engine, QuickPtr quick, uint8_t vector, uint64_t next_rip) noexcept nogil
+cdef bint checks_alignment(void *engine, QuickPtr quick) noexcept nogil
 cdef void on_translated(void *engine, TranslatedPtr block, TranslatedPtr before, void *data) noexcept nogil

@@ -19,6 +19,7 @@ from cython.cimports.shadowmmu.machine.vcpu.delivery import deliver_event
 from cython.cimports.shadowmmu.machine.vcpu.delivery_state import DeliveryPtr, do_stores
 from cython.cimports.shadowmmu.machine.vcpu.quick_registers import take_registers
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
+    CPL,
     NOTED,
     SEGMENT_BYTES,
     NotedPtr,
@@ -180,9 +181,22 @@ def note_code(engine: cython.p_void, quick: QuickPtr, linear: uint64_t) -> cytho
         mark(quick.code, place)
 
 
+def checks_alignment(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
+    """Code is translated for the flags and the CPL that it is about to run with: it runs with EFLAGS.AC, in ring 3."""
+    flags: uint64_t = 0
+    code: uint64_t = 0
+    quick.reg_read(engine, quick.flags_register, cython.address(flags))
+    quick.reg_read(engine, quick.code_register, cython.address(code))
+    return flags & Rflags.AC and (flags & Rflags.VM or (code & CPL) == 3)
+
+
 def on_translated(engine: cython.p_void, block: TranslatedPtr, before: TranslatedPtr, data: cython.p_void) -> cython.void:
-    """The engine's hook for a block that has been translated: its first and its last byte."""
+    """The engine's hook for a block that has been translated: its first and its last byte. The CPU stops before one that is to check
+    alignment."""
     quick: QuickPtr = cython.cast(QuickPtr, data)
+    if quick.vcpu.cr0 & Cr0.AM and not quick.met_alignment and checks_alignment(engine, quick):
+        quick.met_alignment = True
+        quick.wanted[0] = 1
     if block.pc >> 12 != quick.stub >> 12:
         note_code(engine, quick, block.pc & quick.wrap)
         note_code(engine, quick, (block.pc + max(block.size, 1) - 1) & quick.wrap)

@@ -84,6 +84,7 @@ class QuickExits:
         quick.reg_read = cython.cast(reg_t, cython.cast(uintptr_t, places.reg_read))
         quick.reg_write = cython.cast(reg_t, cython.cast(uintptr_t, places.reg_write))
         quick.flags_register, quick.root_register = places.flags_register, places.root_register
+        quick.code_register = places.code_register
         quick.stub, quick.delivers = places.stub, places.modes_known
         quick.stop = cython.cast(stop_t, cython.cast(uintptr_t, places.stop))
         quick.slow = cython.cast(slow_t, cython.cast(uintptr_t, places.slow))
@@ -171,6 +172,15 @@ class QuickExits:
     def noted(self, number: cython.int) -> object:
         one: NotedPtr = cython.address(self.quick.noted[number])
         return one.at, one.error_code, one.address, one.rip, one.base, one.cpl, one.bits
+
+    @property
+    def met_alignment(self):
+        """The CPU has met code that is to check alignment, and has stopped before it."""
+        return bool(self.quick.met_alignment)
+
+    def forget_alignment(self):
+        """It runs no more, and what was translated of it is gone."""
+        self.quick.met_alignment = False
 
     @property
     def exits(self):

@@ -92,7 +92,7 @@ cdef struct Quick:
     uint64_t *limit            # the CPU stops when so many have been executed
     int *wanted                # it is to stop before the next
     reg_t reg_read, reg_write
-    int flags_register, root_register
+    int flags_register, root_register, code_register
     translate_t translate      # where code that has just been fetched lies
     uint64_t stub              # address of code that is not the guest's, nor is its page
     stop_t stop
@@ -126,6 +126,7 @@ cdef struct Quick:
     uint64_t outcomes[OUTCOMES]
     uint64_t reflected[REFLECTED] # exits of L2 that L1 has had, by exit code
     bint l1_is_lost
+    bint met_alignment         # code was translated that is to check alignment
     int entered                # what the entry behind an exit came to, if the guest cannot go on
 
 ctypedef Quick *QuickPtr
