@@ -25,7 +25,7 @@ from shadowmmu.machine.intercepts import EXIT_ON_PAUSE, NESTED_PAGING, SHADOW_PA
 from shadowmmu.machine.last_seen import FaultWitness, LastSeen, place_of
 from shadowmmu.machine.loader import Guest, Loaded, load_image
 from shadowmmu.machine.loop.allowance import Limits, Turn, allow, count_served
-from shadowmmu.machine.loop.outside import is_runnable
+from shadowmmu.machine.loop.outside import is_runnable, may_come_at_an_exit
 from shadowmmu.machine.loop.vcpu_loop import VcpuLoop
 from shadowmmu.machine.memory.linear_memory import PAGE_SIZE, GuestMemory
 from shadowmmu.machine.result import GuestResult, Reason, resident_bytes
@@ -282,8 +282,7 @@ class Machine:
 
     def _may_be_quick(self, processor: Processor) -> bool:
         """Nobody is to see each exit, and there is nothing else to do at one than the MMU's part."""
-        apic = processor.apic
-        return self.on_exit is None and self._audit is None and (apic is None or not apic.attention)
+        return self.on_exit is None and self._audit is None and not may_come_at_an_exit(processor)
 
     @property
     def in_hook(self) -> int:

@@ -44,7 +44,8 @@ def allow(p: Processor, clock: Clock, turn: Turn, limits: Limits, *, exits: int,
     if p.quick is not None:
         left = min(turn.last_exit - exits, limits.exits - exits, _QUICK) - 1 if quick else 0
         slice_, alone = min(_SLICE, limits.quiet), turn.last_exit == FOREVER
-        p.quick.begin(max(left, 0), slice_, turn.last_instruction, deadline, TICKS_PER_EXIT, exits, clock.now, alone)
+        waits = p.apic is not None and p.apic.attention
+        p.quick.begin(max(left, 0), slice_, turn.last_instruction, deadline, TICKS_PER_EXIT, exits, clock.now, alone, waits)
 
 
 def count_served(p: Processor) -> int:

@@ -34,6 +34,15 @@ def is_runnable(p: Processor) -> bool:
     return bool((apic.nmis and not _blocks_nmi(p, state)) or (apic.has_interrupt() and not _blocks_interrupt(p, state)))
 
 
+def may_come_at_an_exit(p: Processor) -> bool:
+    """Something waits that the vCPU may take behind any exit. An interrupt of L1's own comes when EFLAGS.IF is set, which is watched for,
+    or by an access to the local APIC, or when it runs an L2."""
+    apic = p.apic
+    if apic is None or not apic.attention:
+        return False
+    return bool(apic.nmis or apic.smi or apic.init or apic.startup is not None or not p.gif or p.nested is not None)
+
+
 def take_from_outside(p: Processor) -> None:
     """Queue what the vCPU takes now; what waits for it to become ready is watched for."""
     apic = p.apic

@@ -120,12 +120,13 @@ class QuickExits:
         exits: uint64_t,
         now: uint64_t,
         alone: cython.bint,
+        waits: cython.bint,
     ):
         """Serve up to `left` exits. The CPU stops when it has executed `slice` instructions since the last one, at `turn_end`, and
         at `deadline`, which comes `ticks` nearer with each exit; FOREVER: there is none. The machine has had so many `exits`, its clock
-        says `now`. `alone`: no other vCPU waits for its turn."""
+        says `now`. `alone`: no other vCPU waits for its turn; `waits`: an interrupt may wait for this one."""
         quick: QuickPtr = cython.address(self.quick)
-        quick.apart, quick.alone = now - quick.executed[0] - quick.served * ticks, alone
+        quick.apart, quick.alone, quick.waits = now - quick.executed[0] - quick.served * ticks, alone, waits
         quick.left, quick.slice, quick.turn_end, quick.deadline, quick.ticks = left, slice, turn_end, deadline, ticks
         memcpy(self.told, quick.outcomes, cython.sizeof(self.told))
         memcpy(self.told_interrupts, quick.interrupts, cython.sizeof(self.told_interrupts))

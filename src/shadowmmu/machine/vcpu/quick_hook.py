@@ -6,8 +6,8 @@ What such an exit does is what the loop does with it, in the same order: the han
 has changed, and what was found out is kept for the handler, which asks `QuickExits` for it: nothing is done twice.
 
 A run with quick exits is the same as one without: exits, events, counters and virtual time. So they are off while somebody is
-to see each exit, and where the loop would do more between two: a message from outside waits. The last exit before a limit is left
-to the loop.
+to see each exit, and where the loop would do more between two: a message from outside waits that may be taken there. The last exit
+before a limit is left to the loop.
 """
 
 import cython
@@ -67,7 +67,9 @@ def serve(engine: cython.p_void, quick: QuickPtr, code: uint32_t) -> cython.bint
         return not quick.vcpu.kvm.tdp and may_be_served(quick, quick.error_code[0]) and serve_fault(engine, quick)
     if code == NESTED_PAGE_FAULT_EXIT:
         return serve_nested_fault(engine, quick)
-    return serve_svm(engine, quick, code) if is_svm(code) else serve_instruction(engine, quick, code)
+    if is_svm(code):
+        return not quick.waits and serve_svm(engine, quick, code)
+    return serve_instruction(engine, quick, code)
 
 
 def may_be_served(quick: QuickPtr, code: uint32_t) -> cython.bint:

@@ -107,6 +107,7 @@ cdef struct Quick:
     uint64_t ticks             # that an exit takes of `deadline`
     uint64_t apart             # what the machine's clock has more than the instructions of this CPU and the ticks of exits served here
     bint alone                 # no other vCPU waits for its turn
+    bint waits                 # an interrupt may wait, which L1 would take from its L2
     uint64_t last              # instructions that were executed at the last exit served here
     # Of this exit.
     uint64_t flags             # EFLAGS
