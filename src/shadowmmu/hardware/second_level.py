@@ -69,6 +69,19 @@ class Ept(NamedTuple):
         """The host-physical address of `gpa`; with A/D flags on, access to a guest table is a write (SDM 28.3.5)."""
         ad = bool(self.eptp & 0x40)
         wanted = (3 if ad else 1) if table else 4 if access & FETCH else 2 if access & WRITE else 1
+        found, allowed, used = self.reach(gpa)
+        if wanted & ~allowed:
+            raise SecondLevelFault(gpa, wanted | allowed << 3 | 0x80 | (0 if table else 0x100))
+        if ad:
+            for pa, entry in used:
+                marked = entry | 0x100 | (0x200 if wanted & 2 and pa == used[-1][0] else 0)
+                if marked != entry:
+                    self.write(pa, 8, marked)
+        return found
+
+    def reach(self, gpa: int) -> tuple[int, int, list[tuple[int, int]]]:
+        """Where `gpa` leads, what all entries on the way allow together, and these, each with its place. Nothing is allowed, and it
+        leads nowhere, where one is not present."""
         at, level, allowed = self.eptp & ADDRESS, (self.eptp >> 3 & 7) + 1, 7
         used: list[tuple[int, int]] = []
         while True:
@@ -76,22 +89,15 @@ class Ept(NamedTuple):
             pa = at + (gpa >> shift & 511) * 8
             entry = self.read(pa, 8) or 0
             used.append((pa, entry))
+            if not entry & 7:
+                return 0, 0, used
             leaf = level == 1 or (entry & LARGE != 0 and level <= 2 + self.pages_1g)
-            if entry & 7 and self._misconfigured(entry, level, leaf):
+            if self._misconfigured(entry, level, leaf):
                 raise SecondLevelFault(gpa, -1)
             allowed &= entry
-            if not entry & 7 or (leaf and wanted & ~allowed):
-                raise SecondLevelFault(gpa, wanted | allowed << 3 | 0x80 | (0 if table else 0x100))
-            at = entry & ADDRESS
+            at, level = entry & ADDRESS, level - 1
             if leaf:
-                break
-            level -= 1
-        if ad:
-            for pa, entry in used:
-                marked = entry | 0x100 | (0x200 if wanted & 2 and pa == used[-1][0] else 0)
-                if marked != entry:
-                    self.write(pa, 8, marked)
-        return at & -1 << shift | gpa & (1 << shift) - 1
+                return at & -1 << shift | gpa & (1 << shift) - 1, allowed, used
 
     def _misconfigured(self, entry: int, level: int, leaf: bool) -> bool:
         """SDM 28.3.3.1: writable but not readable, execute-only where unsupported, reserved bits, memory type."""

@@ -81,12 +81,9 @@ class EptCpu:
         """Add what L1's tables give now."""
         tables = self.tables.at(self.eptp)
         for gpa, pairs in seen.items():
-            for right, access in ACCESS.items():
-                try:
-                    pairs.add((right, tables.translate(gpa, access, False)))
-                except SecondLevelFault as fault:
-                    if fault.code < 0 or not fault.code & 0x38:
-                        break
+            with suppress(SecondLevelFault):
+                page, allowed, _ = tables.reach(gpa)
+                pairs.update((right, page) for right in KINDS if allowed & right)
 
     def tables_changed(self) -> None:
         """Somebody has stored to memory."""
@@ -212,15 +209,9 @@ class EptCpu:
 
     def entries(self, gpa: int) -> list[tuple[int, int]]:
         """L1's entries on the way of an address."""
-        used = list[tuple[int, int]]()
-
-        def read(pa: int, size: int) -> int | None:
-            used.append((pa, self.slots.peek(pa, size) or 0))
-            return used[-1][1]
-
         with suppress(SecondLevelFault):
-            self.tables.at(self.eptp)._replace(read=read).translate(gpa, 0, False)
-        return used
+            return self.tables.at(self.eptp).reach(gpa)[2]
+        return []
 
     def _judge_fault(self, gpa: int, right: int) -> None:
         """The exit that L1 gets is the one its tables call for."""
