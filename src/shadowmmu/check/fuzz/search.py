@@ -22,6 +22,7 @@ from shadowmmu.hardware.host_memory import Violation
 _NAMES = tuple(name.lower() for _, name in sorted((kind, kind.name) for kind in Kind))
 EPISODE = 1000  # operations of one VM: making it costs as much as five
 UNSEEN = "entries of tables stored to unseen, by looks of the audit"
+SEEDS = 4  # the first so many are tried instead of a longer one that a list has
 THOROUGH = 8  # each so many audits of a search look at everything; those of a replay all do
 
 
@@ -224,13 +225,16 @@ def _leave_out(failure: Failure, runs: int, again: Again) -> tuple[Failure, int]
 
 
 def _simplify(failure: Failure, runs: int, again: Again) -> tuple[Failure, int]:
-    """Take the plainer of what does as well: whose shadow MMU it is, the first vCPU, values of 0 and addresses of whole pages."""
+    """Take the plainer of what does as well: whose shadow MMU it is, one mode alone, the host of a small seed, the first vCPU, values
+    of 0 and addresses of whole pages."""
     best = failure
-    for number in range(2):
-        setup = (best.setup._replace(kernel=DEFAULT_KERNEL), best.setup._replace(roots=Setup(0).roots))[number]
-        if runs > 0 and setup != best.setup:
+    for plainer in (_plain_shadow, _one_mode, _small_seed):
+        for setup in plainer(best.setup)[: max(runs, 0)]:
             runs -= 1
-            best = _fails_alike(failure, setup, best.operations, again) or best
+            found = _fails_alike(failure, setup, best.operations, again)
+            if found is not None:
+                best = found
+                break
     at = 0
     while runs > 0 and at < len(best.operations):
         found, tried = None, _plainer(best.operations[at])
@@ -240,6 +244,21 @@ def _simplify(failure: Failure, runs: int, again: Again) -> tuple[Failure, int]:
         at += found is None
         best = found or best
     return best, max(runs, 0)
+
+
+def _plain_shadow(setup: Setup) -> list[Setup]:
+    """The shadow MMU of the newest kernel with special roots, or one of the two."""
+    one, other = setup._replace(kernel=DEFAULT_KERNEL), setup._replace(roots=Setup(0).roots)
+    return [plain for plain in (one._replace(roots=other.roots), one, other) if plain != setup]
+
+
+def _one_mode(setup: Setup) -> list[Setup]:
+    return [setup._replace(modes=(mode,)) for mode in setup.modes] if len(setup.modes) > 1 else []
+
+
+def _small_seed(setup: Setup) -> list[Setup]:
+    """Which is all that says what host and VM it is."""
+    return [setup._replace(seed=seed) for seed in range(min(SEEDS, setup.seed))]
 
 
 def _plainer(op: Op) -> list[Op]:
