@@ -15,12 +15,14 @@ from enum import Enum
 from random import Random
 from typing import NamedTuple, Protocol
 
+import cython
+
 from shadowmmu.hardware import walk as hw
 from shadowmmu.hardware.controller import Controller
 from shadowmmu.hardware.held import Held
 from shadowmmu.hardware.host_memory import HostMemory, Violation
-from shadowmmu.hardware.tlb import Source, Tlb, source
-from shadowmmu.hardware.walk import Features, Paging, TrailEntry, Translation, paging, walk
+from shadowmmu.hardware.tlb import Tlb
+from shadowmmu.hardware.walk import Features, Paging, Walk, paging
 
 IMPLICIT = 1 << 48  # in the access of a translation for the emulator: KVM's PFERR_IMPLICIT_ACCESS
 RETRY_LIMIT = 16  # exits one access may take; more is a violation of progress
@@ -98,50 +100,60 @@ class ModelCpu:
     def enter(self) -> None:
         """VM entry: load the root, do the flushes asked for. A root that changes flushes nothing by itself."""
         entry = self.vcpu.enter()
-        if self.npt_levels:
-            self.mode = mode = nested_paging(self.npt_levels, self.features)
-        else:
-            self.mode = mode = real_paging(self.vcpu.cr0, self.vcpu.cr4, self.vcpu.efer, self.features)
-        if entry.level != mode.levels:
-            raise Violation(f"root of level {entry.level} loaded while the CPU walks {mode.levels} levels")
-        if mode.levels == 3 and entry.root >> 32:
-            raise Violation(f"PAE root {entry.root:#x} lies above 4 GiB, out of reach of a 32-bit CR3")
-        self.root = entry.root
-        self.tag = self.vcpu.cr3 & 0xFFF if self.vcpu.cr4 & hw.CR4_PCIDE and not self.npt_levels else 0
+        self.set_mode()
+        root = entry.root
+        if entry.level != self.mode.levels:
+            raise Violation(f"root of level {entry.level} loaded while the CPU walks {self.mode.levels} levels")
+        if self.mode.levels == 3 and root >> 32:
+            raise Violation(f"PAE root {root:#x} lies above 4 GiB, out of reach of a 32-bit CR3")
+        self.root = root
+        self.tag = self.vcpu.cr3 & 0xFFF if self.cr4 & CR4_PCIDE and not self.npt_levels else 0
         if entry.flush_all:
             self.flush()
         for gva in entry.flush_gvas:
             self.forget(gva)
-        if mode.levels == 3 and not self.features.amd:
-            self.pdptes = tuple(self.memory.read(entry.root + 8 * i, 8) for i in range(4))
-            for pdpte in self.pdptes:
-                if pdpte & 1 and pdpte & mode.pdpte_reserved:
-                    raise Violation(f"VM entry fails: PDPTE {pdpte:#x} has reserved bits")
-        else:
-            self.pdptes = None
+        self.pdptes = None if self.mode.levels != 3 or self.features.amd else self._latch(root)
         if self.entered is not None:
             self.entered()
 
+    def set_mode(self) -> None:
+        """The paging mode of the registers, which seldom change."""
+        cr0, cr4, efer = self.vcpu.cr0, self.vcpu.cr4, self.vcpu.efer
+        if self.mode is not None and cr0 == self.cr0 and cr4 == self.cr4 and efer == self.efer:
+            return
+        self.cr0, self.cr4, self.efer = cr0, cr4, efer
+        if self.npt_levels:
+            self.mode = nested_paging(self.npt_levels, self.features)
+        else:
+            self.mode = real_paging(cr0, cr4, efer, self.features)
+
+    def _latch(self, root: int) -> tuple[int, ...]:
+        """The PDPTE registers, as VM entry loads them."""
+        pdptes = tuple(self.memory.read(root + 8 * i, 8) for i in range(4))
+        for pdpte in pdptes:
+            if pdpte & 1 and pdpte & self.mode.pdpte_reserved:
+                raise Violation(f"VM entry fails: PDPTE {pdpte:#x} has reserved bits")
+        return pdptes
+
     def translate(self, gva: int, access: int, ac: bool) -> int:
         """Host-physical address of `gva`, or the complement (~) of the #PF error code."""
-        tlb, mode, tag = self.tlb, self.mode, self.tag
-        page = tlb.page(tag, gva)
-        if page is not None:
+        mode, one = self.mode, 1
+        page = self.tlb.find(self.tag, gva)
+        if page != cython.NULL:
             if not mode.permits(page.rights, access, ac):
                 self.forget(gva)  # a #PF from a stale entry is allowed, and drops it (SDM 4.10.4.3, 4.10.4.1)
-                return ~(mode.code(access) | hw.PRESENT)
-            if not access & hw.WRITE or page.rights & hw.DIRTY:
-                return page.address(gva)
-        trail: list[TrailEntry] = []
-        memory, resume = self.memory, tlb.resume(tag, gva, mode)
-        result = walk(mode, memory.read, self.root, gva, access, ac, write=memory.write, pdptes=self.pdptes, resume=resume, trail=trail)
-        if isinstance(result, Translation):
-            tlb.fill(tag, gva, mode, result, trail)
-            if self.entered is not None:
-                tlb.remember(tag, gva, mode, result, trail, self._sources(gva, result, trail, resume is None))
-            return result.address(gva)
+                return ~(mode.code(access) | PRESENT)
+            if not access & WRITE or page.rights & DIRTY:
+                return page.address | gva & (one << page.shift) - 1
+        way = Walk(self.memory)
+        way.pdptes = self.pdptes
+        self.tlb.resume(self.tag, gva, mode, way)
+        code = way.go(mode, self.root, gva, access, ac)
+        if code == DONE:
+            self.tlb.fill(self.tag, gva, mode, way)
+            return way.page | gva & (one << way.shift) - 1
         self.forget(gva)
-        return ~result
+        return ~code
 
     def flush(self) -> None:
         """Everything that it holds is gone."""
@@ -154,14 +166,6 @@ class ModelCpu:
         self.tlb.invlpg(self.tag, gva, self.mode)
         if self.held is not None:
             self.held.drop(self.tag, gva)
-
-    def _sources(self, gva: int, page: Translation, trail: list[TrailEntry], whole: bool) -> list[Source]:
-        """The entries that a translation was made of; of a whole walk of PAE tables the PDPTE too."""
-        sources = [source(used.pa, used.entry, page.rights) for used in trail]
-        if whole and self.mode.levels == 3:
-            at = self.root + (gva >> 27 & 0x18)
-            sources.insert(0, source(at, self.memory.read(at, 8), 0))
-        return sources
 
     def access(self, gva: int, access: int, ac: bool, size: int, value: int | None = None, where: int = hw.GUEST_FINAL) -> AccessResult:
         """Do one load, fetch or store of `size` bytes at `gva`, aligned, to its end. `where` it is of, as nested faults tell."""
@@ -184,7 +188,7 @@ class ModelCpu:
                 return hpa
             vcpu.ac = ac
             self.observer.before_walk(gva, access, ac)
-            outcome = vcpu.page_fault(gva, ~hpa | where).name
+            outcome = vcpu.page_fault(gva, ~hpa | where)._name_
             exits.append(outcome)
             self.observer.after_walk(outcome, None, vcpu.exception if outcome == "INJECT" else None)
             if outcome == "EMULATE" and self._is_done_again(gva, access):

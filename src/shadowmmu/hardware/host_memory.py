@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import cython
 from cython.cimports.libc.stdint import uint16_t, uint32_t, uint64_t
+from cython.cimports.shadowmmu.hardware.walk import Tables
 
 
 class Violation(AssertionError):
@@ -13,7 +14,7 @@ class Violation(AssertionError):
 
 @cython.final
 @cython.cclass
-class HostMemory:
+class HostMemory(Tables):
     """Read and written in place. `regions`: (hpa, size, address in this process)."""
 
     def __init__(self, regions: Sequence[tuple[int, int, int]]) -> None:
@@ -32,6 +33,13 @@ class HostMemory:
             if region.start <= hpa and hpa + size <= region.end:
                 return region.at + (hpa - region.start)
         raise Violation(f"the CPU was led to host memory at {hpa:#x}, where there is none")
+
+    def load(self, pa, size):
+        """An entry of a shadow table."""
+        return cython.cast(cython.pointer(uint64_t), self.place(pa, 8))[0]
+
+    def store(self, pa, size, value):
+        cython.cast(cython.pointer(uint64_t), self.place(pa, 8))[0] = value
 
     def read(self, hpa: uint64_t, size: cython.int) -> int:
         """The `size` (1, 2, 4, 8) bytes at `hpa`, which is aligned to its size."""

@@ -2,10 +2,12 @@
 from collections.abc import Sequence
 from typing import final
 
+from shadowmmu.hardware.walk import Tables
+
 class Violation(AssertionError): ...
 
 @final
-class HostMemory:
+class HostMemory(Tables):
     def __init__(self, regions: Sequence[tuple[int, int, int]]) -> None: ...
     def read(self, hpa: int, size: int) -> int: ...
     def write(self, hpa: int, size: int, value: int) -> None: ...

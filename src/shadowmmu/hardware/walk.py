@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # cython: annotation_typing=False, boundscheck=True, wraparound=True, cdivision=False, nonecheck=True
-"""A bare CPU's page walk, over any memory that is given as two functions.
+"""A bare CPU's page walk, over any memory.
 
-`walk` serves a guest's own tables in guest-physical memory (what a bare CPU would give the guest) and the shadow
-tables in host memory (what the real CPU does). Memory is `read(pa, size)`, which may return None where there is
-none, and `write(pa, size, value)`. No manual says what an unbacked table reads as; here it reads as not present.
+`Walk` serves a guest's own tables in guest-physical memory (what a bare CPU would give the guest) and the shadow
+tables in host memory (what the real CPU does); `walk` is one of either where memory is two functions: `read(pa, size)`, which may
+return None where there is none, and `write(pa, size, value)`. No manual says what an unbacked table reads as; here it reads as not
+present.
 
 An *access* is a sum of `WRITE`, `USER`, `FETCH` (none: a supervisor's data read): the bits of the #PF error code
 that describe it. *Rights* are what the entries of a path allow together: `WRITE`, `USER`, `EXEC`, and of the
@@ -14,6 +15,8 @@ leaf `DIRTY`, `GLOBAL` and the protection key.
 from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple, Protocol
+
+import cython
 
 Read = Callable[[int, int], "int | None"]
 Write = Callable[[int, int, int], None]
@@ -33,6 +36,7 @@ ADDRESS = 0x000FFFFFFFFFF000
 # What each entry is looked at with, as numbers of C (in the .pxd)
 _PRESENT, _RESERVED, _LARGE, _NO_LEAF, _NOTHING = PRESENT, RESERVED, LARGE, NO_LEAF, NOTHING
 _EXEC, _DIRTY, _NX, _ADDRESS, _KEY_SHIFT = EXEC, DIRTY, NX, ADDRESS, KEY_SHIFT
+_WRITE, _ALL, _ACCESSED, _GLOBAL, _PDPT = WRITE, ALL, ACCESSED, GLOBAL, 0xFFFFFFE0
 CR0_WP, CR0_PG = 1 << 16, 1 << 31
 CR4_PSE, CR4_PAE, CR4_PGE, CR4_LA57, CR4_PCIDE = 0x10, 0x20, 0x80, 0x1000, 0x20000
 CR4_SMEP, CR4_SMAP, CR4_PKE = 1 << 20, 1 << 21, 1 << 22
@@ -205,6 +209,117 @@ def use_entry(mode: Paging, step: Step, entry: int, rights: int) -> tuple[int, i
     return 0, page, rights, True
 
 
+class Tables:
+    """Memory that a walk goes through."""
+
+    def load(self, pa: int, size: int) -> int:
+        """The entry of `size` bytes at `pa`; 0 where there is no memory."""
+        raise NotImplementedError
+
+    def store(self, pa: int, size: int, value: int) -> None:
+        """The same entry with A or D set."""
+        raise NotImplementedError
+
+
+class Functions(Tables):
+    """Memory given as two functions; `read` may return None."""
+
+    def __init__(self, read: Read, write: Write | None) -> None:
+        self.read, self.write = read, write
+
+    def load(self, pa: int, size: int) -> int:
+        return self.read(pa, size) or 0
+
+    def store(self, pa: int, size: int, value: int) -> None:
+        self.write(pa, size, value)
+
+
+class Walk:
+    """A walk through `tables`, and what it came to: the entries used, and the leaf, if it came to one.
+
+    `marks`: it sets A and D. `pdptes`: the PDPTE registers, if there are any.
+    """
+
+    def __init__(self, tables: Tables, *, marks: bool = True, pkru: int = 0) -> None:
+        self.tables, self.marks, self.pkru = tables, marks, pkru
+
+    def resume(self, at: int, table: int, rights: int) -> None:
+        """The next begins lower down, from a paging-structure cache: at the step `at`."""
+        self.first, self.table, self.given, self.resumed = at, table, rights, True
+
+    def go(self, mode: Paging, root: int, gva: int, access: int, ac: bool) -> int:
+        """DONE, or the error code of the #PF. An entry that changes before it is marked is walked to again."""
+        while True:
+            fault = self.descend(mode, root, gva)
+            if fault:
+                return mode.code(access) | fault & ~_NOTHING
+            key = mode.key_fault(self.rights, access, self.pkru) if mode.keys else 0
+            if key or not mode.permits(self.rights, access, ac):
+                return mode.code(access) | _PRESENT | key
+            if not self.marks or self.mark(mode.entry_size, access):
+                break
+        if self.marks and access & _WRITE:
+            self.rights |= _DIRTY
+        return DONE
+
+    def descend(self, mode: Paging, root: int, gva: int) -> int:
+        """From the root, or where it resumes, down to the leaf: 0, or a fault as of `use_entry`."""
+        table, rights, self.root, self.depth = root & _ADDRESS, _ALL, root, 0
+        if self.resumed:
+            table, rights = self.table, self.given
+        elif mode.levels == 3:
+            pdpte = self.pdpte(root, gva)
+            if not pdpte & _PRESENT:
+                return _NOTHING
+            if pdpte & mode.pdpte_reserved:
+                return _PRESENT | _RESERVED
+            table = pdpte & _ADDRESS
+        for at in range(self.first, len(mode.steps)):
+            step: Step = mode.steps[at]
+            used = cython.address(self.used[self.depth])
+            used.step, used.pa = at, table + (gva >> step.shift & step.mask) * mode.entry_size
+            used.entry = self.tables.load(used.pa, mode.entry_size)
+            fault, table, rights, leaf = use_entry(mode, step, used.entry, rights)
+            used.address, used.rights = table, rights
+            self.depth += 1
+            if fault:
+                return fault
+            if leaf:
+                self.page, self.rights, self.shift = table, rights, step.shift
+                break
+        return 0
+
+    def pdpte(self, root: int, gva: int) -> int:
+        """SDM 4.4.1; without registers as AMD's CPUs do for a guest (APM 15.25.10)."""
+        if self.pdptes is not None:
+            return self.pdptes[gva >> 30 & 3]
+        return self.tables.load((root & _PDPT) + (gva >> 27 & 0x18), 8)
+
+    def mark(self, size: int, access: int) -> bool:
+        """Set A, and D of the leaf, each by compare-and-exchange (SDM 4.8). False: an entry has changed, walk again."""
+        for i in range(self.depth):
+            used = cython.address(self.used[i])
+            marked = used.entry | _ACCESSED
+            if i == self.depth - 1 and access & _WRITE:
+                marked |= _DIRTY
+            if marked != used.entry:
+                if self.tables.load(used.pa, size) != used.entry:
+                    return False
+                self.tables.store(used.pa, size, marked)
+        return True
+
+    def translation(self) -> Translation:
+        return Translation(self.page, self.shift, self.rights)
+
+    def trail(self) -> list[TrailEntry]:
+        """The entries used, as they were before they were marked."""
+        found = []
+        for i in range(self.depth):
+            used = self.used[i]
+            found.append(TrailEntry(used.step, used.pa, used.entry, used.address, used.rights))
+        return found
+
+
 def walk(
     mode: Paging,
     read: Read,
@@ -216,83 +331,21 @@ def walk(
     write: Write | None = None,
     pdptes: tuple[int, ...] | None = None,
     pkru: int = 0,
-    resume: tuple[int, int, int] | None = None,
     trail: list[TrailEntry] | None = None,
 ) -> Translation | int:
     """Translate `gva` for `access`: the `Translation`, or the error code of the #PF.
 
-    `root` is CR3. In PAE mode `pdptes` are the PDPTE registers (SDM 4.4.1); without them the PDPTE is read from
-    memory at use, as AMD's CPUs do for a guest (APM 15.25.10). `resume` = (step, table, rights) starts lower
-    down, from a paging-structure cache. `trail` receives the entries used, without PDPTEs.
+    `root` is CR3. In PAE mode `pdptes` are the PDPTE registers; without them the PDPTE is read from memory at use.
+    `trail` receives the entries used, without PDPTEs.
 
     An access that is allowed sets A in every entry used and, for a write, D in the leaf (SDM 4.8), if `write` is
     given. A walk that faults sets nothing; a real CPU may set A above the entry that faulted.
     """
     if not mode.levels:
         return Translation(gva & ADDRESS, 12, ALL | DIRTY)
-    at, table, rights = resume or (0, root & ADDRESS, ALL)
-    code = mode.code(access)
-    if mode.levels == 3 and resume is None:
-        table = _page_directory(mode, read, root, gva, pdptes)
-        if table < 0:
-            return code | ~table
-    used: list[tuple[int, int]] = []
-    found = _descend(mode, read, at, table, rights, gva, used, trail)
-    if isinstance(found, int):
-        return code | found
-    key = mode.key_fault(found.rights, access, pkru)
-    if key or not mode.permits(found.rights, access, ac):
-        return code | PRESENT | key
-    if write is None:
-        return found
-    if not _mark(read, write, used, mode.entry_size, access):
-        if trail is not None:
-            del trail[-len(used) :]
-        return walk(mode, read, root, gva, access, ac, write=write, pdptes=pdptes, pkru=pkru, resume=resume, trail=trail)
-    return Translation(found.page, found.shift, found.rights | DIRTY) if access & WRITE else found
-
-
-def _page_directory(mode: Paging, read: Read, root: int, gva: int, pdptes: tuple[int, ...] | None) -> int:
-    """The level-2 table of PAE paging, or the complement (~) of a fault: not present, or PRESENT|RESERVED. SDM table 4-8."""
-    pdpte = pdptes[gva >> 30 & 3] if pdptes is not None else read((root & 0xFFFFFFE0) + (gva >> 27 & 0x18), 8) or 0
-    if not pdpte & 1:
-        return ~0
-    return ~(PRESENT | RESERVED) if pdpte & mode.pdpte_reserved else pdpte & ADDRESS
-
-
-def _descend(
-    mode: Paging,
-    read: Read,
-    at: int,
-    table: int,
-    rights: int,
-    gva: int,
-    used: list[tuple[int, int]],
-    trail: list[TrailEntry] | None,
-) -> Translation | int:
-    """From `table`, that of step `at`, down to the leaf; `used` receives where the entries lie and what they are."""
-    size, steps, leaf = mode.entry_size, mode.steps, False
-    while not leaf:
-        step = steps[at]
-        pa = table + (gva >> step.shift & step.mask) * size
-        entry = read(pa, size) or 0
-        fault, table, rights, leaf = use_entry(mode, step, entry, rights)
-        if trail is not None:
-            trail.append(TrailEntry(at, pa, entry, table, rights))
-        if fault:
-            return fault & ~NOTHING
-        used.append((pa, entry))
-        at += 1
-    return Translation(table, step.shift, rights)
-
-
-def _mark(read: Read, write: Write, used: list[tuple[int, int]], size: int, access: int) -> bool:
-    """Set A, and D of the leaf, each by compare-and-exchange (SDM 4.8). False: an entry has changed, walk again."""
-    last = len(used) - 1
-    for i, (pa, entry) in enumerate(used):
-        marked = entry | ACCESSED | (DIRTY if i == last and access & WRITE else 0)
-        if marked != entry:
-            if read(pa, size) != entry:
-                return False
-            write(pa, size, marked)
-    return True
+    way = Walk(Functions(read, write), marks=write is not None, pkru=pkru)
+    way.pdptes = pdptes
+    code = way.go(mode, root, gva, access, ac)
+    if trail is not None:
+        trail.extend(way.trail())
+    return way.translation() if code == DONE else code

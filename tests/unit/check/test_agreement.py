@@ -9,7 +9,7 @@ from shadowmmu.check.oracle.guest_memory import GuestMemory
 from shadowmmu.check.oracle.oracle import Oracle
 from shadowmmu.hardware.cpu import ModelCpu
 from shadowmmu.hardware.host_memory import HostMemory, Violation
-from shadowmmu.hardware.walk import Features, TrailEntry
+from shadowmmu.hardware.walk import Features, TrailEntry, walk
 
 GVA = 0x5000
 BESIDE = 0x6000  # mapped ahead, with GVA; nobody accesses it
@@ -40,8 +40,9 @@ def running(write: bool = True) -> tuple[ModelCpu, HostMemory, list[TrailEntry]]
     cpu = ModelCpu(vm.vcpus[0], memory, Features(maxphyaddr=46), oracle.vcpus[0])
     Agreement(cpu, oracle.vcpus[0], lambda _: False, (GVA, BESIDE), {0: (GVA, BESIDE)})
     cpu.access(GVA, 2 if write else 0, False, 8, 1 if write else None)
-    path = [source for key, sources in cpu.tlb.sources.items() if key[0] == "page" for source in sources]
-    return cpu, memory, [TrailEntry(0, s.pa, memory.read(s.pa, 8), 0, 0) for s in path]
+    pdpte, trail = cpu.root + 8 * (GVA >> 30), list[TrailEntry]()
+    walk(cpu.mode, memory.read, cpu.root, GVA, trail=trail)
+    return cpu, memory, [TrailEntry(0, pdpte, memory.read(pdpte, 8), 0, 0), *trail]
 
 
 def test_i11_an_unchanged_table_agrees() -> None:

@@ -4,19 +4,52 @@
 from random import Random
 
 from shadowmmu.hardware.tlb import Tlb
-from shadowmmu.hardware.walk import ALL, DIRTY, GLOBAL, TrailEntry, Translation, paging
+from shadowmmu.hardware.walk import ALL, DIRTY, GLOBAL, Functions, Translation, Walk, paging
 
-MODE = paging(1 << 31, 0x20, 0x100)  # 4 levels
+MODE = paging(1 << 31, 0xA0, 0x100)  # 4 levels, global pages
 GVA = 0x7F1234567000
+ROOT, TABLE = 0x10000, 0x27  # tables stand behind each other; of each all entries lead to the next
 SMALL = Translation(0x5000, 12, ALL | DIRTY)
 LARGE = Translation(0x40000000, 21, ALL)
-TRAIL = [TrailEntry(i, 0, 0, 0x1000 * i, ALL) for i in range(4)]
+
+
+def walked(gva: int, page: Translation = SMALL) -> Walk:
+    """A walk that ends in this page."""
+
+    def read(pa: int, size: int) -> int:
+        number = (pa - ROOT) >> 12
+        if number < (2 if page.shift == 21 else 3):
+            return ROOT + (number + 1 << 12) | TABLE
+        return page.page | TABLE | page.rights & (DIRTY | GLOBAL) | (0x80 if page.shift == 21 else 0)
+
+    way = Walk(Functions(read, None), marks=False)
+    way.go(MODE, ROOT, gva, 0, False)
+    return way
+
+
+def fill(tlb: Tlb, tag: int, gva: int, page: Translation = SMALL) -> None:
+    tlb.fill(tag, gva, MODE, walked(gva, page))
 
 
 def filled(page: Translation = SMALL, tag: int = 1, gva: int = GVA) -> Tlb:
     tlb = Tlb()
-    tlb.fill(tag, gva, MODE, page, TRAIL[: 3 if page.shift == 21 else 4])
+    fill(tlb, tag, gva, page)
     return tlb
+
+
+def left(tlb: Tlb, tag: int, gva: int) -> list[int]:
+    """The tables that a walk still has to go through."""
+    seen: list[int] = []
+
+    def read(pa: int, size: int) -> int:
+        seen.append(pa & ~0xFFF)
+        return pa + 0x1000 & ~0xFFF | TABLE
+
+    way = Walk(Functions(read, None), marks=False)
+    resumed = tlb.resume(tag, gva, MODE, way)
+    way.go(MODE, ROOT, gva, 0, False)
+    assert resumed == (len(seen) < 4)
+    return seen
 
 
 def test_hit_by_page_and_tag() -> None:
@@ -36,27 +69,28 @@ def test_global_pages_serve_every_tag_and_survive_a_cr3_load() -> None:
 
 def test_cr3_load_drops_its_tag_only() -> None:
     tlb = filled()
-    tlb.fill(2, GVA, MODE, SMALL, TRAIL)
+    fill(tlb, 2, GVA)
     tlb.load_cr3(1)
-    assert tlb.page(1, GVA) is None and tlb.resume(1, GVA, MODE) is None
-    assert tlb.page(2, GVA) == SMALL and tlb.resume(2, GVA, MODE) is not None
+    assert tlb.page(1, GVA) is None and len(left(tlb, 1, GVA)) == 4
+    assert tlb.page(2, GVA) == SMALL and len(left(tlb, 2, GVA)) == 1
 
 
 def test_walks_resume_at_the_lowest_cached_table() -> None:
     tlb = filled()
-    assert tlb.resume(1, GVA, MODE) == (3, 0x2000, ALL)
-    assert tlb.resume(1, GVA ^ 0x200000, MODE) == (2, 0x1000, ALL)
-    assert tlb.resume(1, GVA ^ 1 << 30, MODE) == (1, 0, ALL)
-    assert tlb.resume(1, GVA ^ 1 << 39, MODE) is None
+    tables = [ROOT, ROOT + 0x1000, ROOT + 0x2000, ROOT + 0x3000]
+    assert left(tlb, 1, GVA) == tables[3:]
+    assert left(tlb, 1, GVA ^ 0x200000) == tables[2:]
+    assert left(tlb, 1, GVA ^ 1 << 30) == tables[1:]
+    assert left(tlb, 1, GVA ^ 1 << 39) == tables
 
 
 def test_invlpg_keeps_neighbours_and_their_tables() -> None:
     tlb = filled()
-    tlb.fill(1, GVA ^ 0x40000000, MODE, SMALL, TRAIL)
+    fill(tlb, 1, GVA ^ 0x40000000)
     tlb.invlpg(1, GVA, MODE)
-    assert tlb.page(1, GVA) is None and tlb.resume(1, GVA, MODE) is None
+    assert tlb.page(1, GVA) is None and len(left(tlb, 1, GVA)) == 4
     assert tlb.page(1, GVA ^ 0x40000000) == SMALL
-    assert tlb.resume(1, GVA ^ 0x40000000, MODE) == (3, 0x2000, ALL)
+    assert left(tlb, 1, GVA ^ 0x40000000) == [ROOT + 0x3000]
 
 
 def test_invlpg_anywhere_in_a_large_page_drops_it() -> None:
@@ -68,7 +102,7 @@ def test_invlpg_anywhere_in_a_large_page_drops_it() -> None:
 
 def test_small_and_large_entries_live_side_by_side() -> None:
     tlb = filled(LARGE)
-    tlb.fill(1, GVA, MODE, SMALL, TRAIL)
+    fill(tlb, 1, GVA)
     assert tlb.page(1, GVA) == SMALL
     assert tlb.page(1, GVA ^ 0x1000) == LARGE
     tlb.invlpg(1, GVA, MODE)
@@ -78,14 +112,14 @@ def test_small_and_large_entries_live_side_by_side() -> None:
 def test_flush_all() -> None:
     tlb = filled(Translation(0x5000, 12, ALL | GLOBAL))
     tlb.flush_all()
-    assert tlb.page(1, GVA) is None and tlb.resume(1, GVA, MODE) is None
+    assert tlb.page(1, GVA) is None and len(left(tlb, 1, GVA)) == 4
 
 
 def test_eviction_is_seeded_and_only_forgets() -> None:
     def run(seed: int) -> list[list[bool]]:
         tlb, history = Tlb(Random(seed)), []
         for i in range(200):
-            tlb.fill(i & 1, i << 12, MODE, SMALL, TRAIL)
+            fill(tlb, i & 1, i << 12)
             history.append([tlb.page(j & 1, j << 12) is not None for j in range(i + 1)])
         return history
 

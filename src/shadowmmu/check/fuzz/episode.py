@@ -84,10 +84,10 @@ class Guest(HostOperations):
 
     def _mark_refused(self, op: Op) -> bool:
         """A walk has to set A or D in a page that the host protects: Linux gives the guest a #PF instead."""
-        prediction = self.oracle.vcpus[op.vcpu].prediction
-        if prediction is None or op.kind not in (Kind.ACCESS, Kind.EMULATED, Kind.MEANWHILE, Kind.INSTRUCTION):
+        tlb = self.oracle.vcpus[op.vcpu]
+        if tlb.prediction is None or op.kind not in (Kind.ACCESS, Kind.EMULATED, Kind.MEANWHILE, Kind.INSTRUCTION):
             return False
-        pages = {hpa >> 12 for hpa, *_ in prediction.entries}
+        pages = {hpa >> 12 for hpa, *_ in tlb.present.entries()}
         gfns = (gfn for first, count, _, _ in self.slots.slots.values() for gfn in range(first, first + count))
         return any(self.slots.host_page(gfn) in self.slots.protected and (self.slots.host(gfn * PAGE) or 0) >> 12 in pages for gfn in gfns)
 

@@ -31,8 +31,7 @@ class Race:
         if not self.fired and self.shows(self.before, self.memory.read(self.hpa, self.size)) and self.tlb.prediction is not None:
             self.fired = True
             self.tlb.oracle.stored(self.hpa, self.size)  # not by the vCPU that faults
-            others = tuple(e for e in self.tlb.prediction.entries if e[0] + e[1] <= self.hpa or e[0] >= self.hpa + self.size)
-            self.tlb.prediction = self.tlb.prediction._replace(entries=others)
+            self.tlb.present.leave_out(self.hpa, self.size)
         self.tlb.after_walk(outcome, gpa, exception)
 
 

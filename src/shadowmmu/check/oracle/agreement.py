@@ -63,9 +63,9 @@ class Agreement:
 
     def _check_used(self) -> None:
         """I11 of what was used."""
-        for gva, kind, entry in self.cpu.tlb.changed(self.cpu.tag, self.cpu.memory):
-            what = "a table on the way to" if kind == "table" else "the translation of"
-            self._tell(what, gva, entry.pa, entry.value, self.cpu.memory.read(entry.pa, 8) & entry.mask)
+        stale = self.cpu.tlb.stale(self.cpu.tag, self.cpu.memory)
+        if stale is not None:
+            self._tell("a table on the way to" if stale[0] == "table" else "the translation of", *stale[1:])
 
     def _tell(self, what: str, gva: int, pa: int, was: int, now: int) -> None:
         self._raise(

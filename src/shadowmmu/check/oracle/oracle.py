@@ -53,27 +53,33 @@ Known differences of Linux from a bare CPU. They are allowed here, unless `stric
 from collections.abc import Callable, Container, Iterable
 from typing import Any, NamedTuple
 
+import cython
+
 from shadowmmu.check.oracle.guest_memory import GuestMemory
+from shadowmmu.check.oracle.present import Present
 from shadowmmu.check.oracle.translations import AddressSpace, Shape
 from shadowmmu.check.oracle.unguarded import Unguarded
 from shadowmmu.hardware import walk as hw
 from shadowmmu.hardware.host_memory import Violation
 from shadowmmu.hardware.second_level import Npt, SecondLevelFault, walk_two_dimensions
 from shadowmmu.hardware.two_dimensional import L2
-from shadowmmu.hardware.walk import Features, Paging, Step, Translation, bits, paging, walk
+from shadowmmu.hardware.walk import Features, Paging, Step, Translation, Walk, bits, paging
 
 NPT_PDPTE_HIGH = 0xFFF  # bits of a PDPTE's address beyond the physical ones: they lead outside memory
 CR0_CACHE = 0x60000000  # CD, NW: a change reloads PDPTEs (SDM 4.4.1)
+PDPTE = hw.ADDRESS | 1
 PAGE_FAULT = 14
+
+Views = list[tuple[Paging, tuple[Step, ...]]]
+"""The modes in which an entry may be read, and their steps: under which shadow pages may have been made."""
 
 
 class Prediction(NamedTuple):
-    """What a bare CPU does with the present tables; `entries`: (hpa, size, value before, value after)."""
+    """What a bare CPU does with the present tables; what it sets in them is in `VirtualTlb.present`."""
 
     gva: int
     access: int
     result: Translation | int
-    entries: tuple[tuple[int, int, int, int], ...]
     address: int  # what a fault reports
     nested: bool  # it is a nested fault, L1's
     two_dimensions: bool = False
@@ -88,6 +94,7 @@ class Oracle:
 
     def __init__(self, memory: GuestMemory, watched: Iterable[int], vcpus: int, features: Features, strict: bool = False) -> None:
         self.memory, self.features, self.strict = memory, features, strict
+        self.maxphyaddr = features.maxphyaddr
         self.watched = tuple(sorted({gva >> 12 for gva in watched}))
         self.numbers = {page: number for number, page in enumerate(self.watched)}
         self.edits = 0  # stores that hit an entry of a watched address, for coverage
@@ -96,6 +103,7 @@ class Oracle:
         self.written: set[int] = set()  # by which gfn they were, where only one can have been used
         self.unguarded = Unguarded()
         self._shapes: dict[int, Shape] = {}
+        self._modes: dict[tuple[int, int, int], tuple[Paging, Views]] = {}
         self.vcpus = tuple(VirtualTlb(self, f"vcpu {i}") for i in range(vcpus))
 
     def stored(self, hpa: int, size: int) -> None:
@@ -115,8 +123,11 @@ class Oracle:
         self._changed(hpa, size)
 
     def _changed(self, hpa: int, size: int) -> None:
+        tlb: VirtualTlb
+        space: AddressSpace
         for tlb in self.vcpus:
-            self.edits += sum(space.entries_changed(hpa, size) for space in tlb.spaces.values())
+            for space in tlb.spaces.values():
+                self.edits += space.entries_changed(hpa, size)
 
     def memory_changed(self) -> None:
         """Memslots or the host's pages behind them have changed: look at every table again."""
@@ -132,6 +143,23 @@ class Oracle:
             self._shapes[mode.levels] = Shape(mode, self.watched)
         return self._shapes[mode.levels]
 
+    def mode(self, cr0: int, cr4: int, efer: int) -> tuple[Paging, Views]:
+        """The paging mode of these registers, and how entries may be read there."""
+        key = cr0, cr4, efer
+        if key not in self._modes:
+            self._modes[key] = paging(cr0, cr4, efer, self.features), self._views(cr0, cr4, efer)
+        return self._modes[key]
+
+    def _views(self, cr0: int, cr4: int, efer: int) -> Views:
+        mode = paging(cr0, cr4, efer, self.features)
+        if self.strict or not mode.levels:
+            return [(mode, mode.steps)]
+        if mode.levels == 2:
+            other = paging(cr0, cr4 ^ hw.CR4_PSE, efer, self.features)
+            return [(mode, mode.steps), (other, other.steps)]
+        other = paging(cr0, cr4, efer | hw.EFER_NXE, self.features)  # bit 63 counts as NX, bits 52-62 as ignored
+        return [(other, tuple(step.without(bits(62, 52)) for step in other.steps))]
+
 
 class VirtualTlb:
     """Everything that a bare CPU could hold of the guest's tables, for one vCPU."""
@@ -146,6 +174,8 @@ class VirtualTlb:
         """The L2 that runs on nested tables, if it has paging of its own."""
         self._pdptes: tuple[int, ...] = (0, 0, 0, 0)
         self.prediction: Prediction | None = None
+        self.present = Present(oracle.memory)
+        self.way = Walk(self.present)
         self.stores: set[int] | None = None
         """Of the access that completed last, a write to a page that several gfns have: those by which it can have gone."""
         self.flushed = False
@@ -220,17 +250,24 @@ class VirtualTlb:
         """The four PDPTE registers, or for an NPT what memory holds, without bits that Linux does not look at."""
         if not self.nested:
             return self._pdptes
-        found = [self._read_gpa((self.cr3 & 0xFFFFFFE0) + 8 * i, 8) or 0 for i in range(4)]
-        return tuple(0 if p >> self.oracle.features.maxphyaddr & NPT_PDPTE_HIGH else p & (hw.ADDRESS | 1) for p in found)
+        at = self.cr3 & 0xFFFFFFE0
+        return self._nested_pdpte(at), self._nested_pdpte(at + 8), self._nested_pdpte(at + 16), self._nested_pdpte(at + 24)
+
+    def _nested_pdpte(self, gpa: int) -> int:
+        hpa = self.memory.frame(gpa)
+        pdpte = 0 if hpa == NOWHERE else self.memory.value(hpa, 8)
+        return 0 if pdpte >> self.oracle.maxphyaddr & NPT_PDPTE_HIGH else pdpte & PDPTE
 
     def invlpg(self, gva: int) -> None:
         """The guest executed INVLPG: pages of any size that hold the address, and all cached tables, are gone."""
+        space: AddressSpace
         for space in self.spaces.values():
             space.drop(gva, space is not self.space)
             space.rebuild()
 
     def rebuild(self) -> None:
         """Memory, or how it is read, has changed: look at all tables again."""
+        space: AddressSpace
         for space in self.spaces.values():
             space.rebuild()
 
@@ -244,7 +281,10 @@ class VirtualTlb:
     def leads(self, gva: int, first: int, pages: int) -> bool:
         """A translation of a watched address that the CPU can hold leads to one of these guest pages."""
         number = self.oracle.numbers[gva >> 12]
-        return any(space.leads(number, gva, first, pages, space is not self.space) for space in self.spaces.values())
+        found = False
+        for space in self.spaces.values():
+            found = found or space.leads(number, gva, first, pages, space is not self.space)
+        return found
 
     @property
     def strict(self) -> bool:
@@ -252,20 +292,11 @@ class VirtualTlb:
 
     def _set_mode(self) -> None:
         """The mode of the registers, and the readings of an entry under which shadow pages may have been made."""
-        features, cr4 = self.oracle.features, self.cr4
+        cr4 = self.cr4
         if self.nested:  # always a user's access, so neither SMEP nor SMAP; no global pages and no keys (APM 15.25.5)
             cr4 &= hw.CR4_PSE | hw.CR4_PAE | hw.CR4_LA57
-        self.mode = mode = paging(self.cr0, cr4, self.efer, features)
-        self.shape = self.oracle.shape(mode)
-        self.views: list[tuple[Paging, tuple[Step, ...]]] = [(mode, mode.steps)]
-        if self.oracle.strict or not mode.levels:
-            return
-        if mode.levels == 2:
-            other = paging(self.cr0, cr4 ^ hw.CR4_PSE, self.efer, features)
-            self.views.append((other, other.steps))
-        else:  # bit 63 counts as NX, bits 52-62 as ignored
-            other = paging(self.cr0, cr4, self.efer | hw.EFER_NXE, features)
-            self.views = [(other, tuple(step.without(bits(62, 52)) for step in other.steps))]
+        self.mode, self.views = self.oracle.mode(self.cr0, cr4, self.efer)
+        self.shape = self.oracle.shape(self.mode)
 
     # --- the checks
 
@@ -300,7 +331,10 @@ class VirtualTlb:
         number = self.oracle.numbers.get(gva >> 12)
         if number is None:
             return False
-        return True in [space.lets(number, gva, access, ac, hpa, space is not self.space) for space in self.spaces.values()]
+        found = False
+        for space in self.spaces.values():
+            found = found or space.lets(number, gva, access, ac, hpa, space is not self.space)
+        return found
 
     def stored(self, hpa: int, size: int) -> None:
         self.oracle.stored(hpa, size)
@@ -315,36 +349,22 @@ class VirtualTlb:
 
     def before_walk(self, gva: int, access: int, ac: bool, emulated: bool = False) -> None:
         """Walk the present tables as a bare CPU would, on a copy of the entries it would mark; L2's too for its emulator."""
-        seen: dict[tuple[int, int], int] = {}  # (hpa, size) -> value
-        marked: dict[int, int] = {}  # byte by byte: a page can be a table of L2's and of L1's, with entries of two sizes
-
-        def overlay(hpa: int, size: int, value: int) -> int:
-            for at in range(size) if marked else ():
-                if hpa + at in marked:
-                    value = value & ~(0xFF << 8 * at) | marked[hpa + at] << 8 * at
-            return value
-
-        def read(gpa: int, size: int) -> int | None:
-            hpa = self.memory.host(gpa)
-            if hpa is None:
-                return None
-            seen[hpa, size] = value = self.memory.read(hpa, size)
-            return overlay(hpa, size, value)
-
-        def write(gpa: int, size: int, value: int) -> None:
-            hpa = self.memory.host(gpa)
-            if hpa is not None and self.memory.writable(gpa):
-                marked.update((hpa + at, value >> 8 * at & 0xFF) for at in range(size))
-
-        def entries() -> tuple[tuple[int, int, int, int], ...]:
-            return tuple((hpa, size, old, overlay(hpa, size, old)) for (hpa, size), old in seen.items())
-
+        self.present.begin()
         if self.l2 is not None and emulated:
-            found, address, nested = self._walk_l2(self.l2, Npt(self.mode, read, write, self.cr3, self.pdptes), gva, access, ac)
-            self.prediction = Prediction(gva, access, found, entries(), address, nested, True)
+            tables = cython.cast(object, self.present)
+            npt = Npt(self.mode, tables.load, tables.store, self.cr3, self.pdptes)
+            found, address, nested = self._walk_l2(self.l2, npt, gva, access, ac)
+            self.prediction = Prediction(gva, access, found, address, nested, True)
             return
-        result = walk(self.mode, read, self.cr3, gva, access, ac, write=write, pdptes=self.pdptes)
-        self.prediction = Prediction(gva, access, result, entries(), gva, self.nested)
+        self.prediction = Prediction(gva, access, self._walk_present(gva, access, ac), gva, self.nested)
+
+    def _walk_present(self, gva: int, access: int, ac: bool) -> Translation | int:
+        if not self.mode.levels:
+            return Translation(gva & hw.ADDRESS, 12, hw.ALL | hw.DIRTY)
+        way = self.way
+        way.pdptes = self.pdptes if self.mode.levels == 3 else None
+        code = way.go(self.mode, self.cr3, gva, access, ac)
+        return way.translation() if code == DONE else code
 
     def _walk_l2(self, l2: L2, npt: Npt, gva: int, access: int, ac: bool) -> tuple[Translation | int, int, bool]:
         """What an access of L2's comes to: (result, address that a fault reports, whether that is nested)."""
@@ -373,21 +393,13 @@ class VirtualTlb:
         expected = self.prediction
         if expected is None:
             raise ValueError("after_walk without before_walk")
-        what = f"{self.name}: {_access(expected.access)} of {expected.gva:#x}"
         if exception is not None:
-            self._judge_fault(what, expected, exception)
+            self._judge_fault(self._what(expected), expected, exception)
         elif outcome == "TRANSLATED" and (isinstance(expected.result, int) or gpa != expected.result.address(expected.gva)):
             wanted = self._outcome(expected.result, expected.address)
-            raise Violation(f"{what}: translated to gpa {_hex([gpa])} for the emulator, a bare CPU gives {wanted}")
+            raise Violation(f"{self._what(expected)}: translated to gpa {_hex([gpa])} for the emulator, a bare CPU gives {wanted}")
         must = outcome in ("FIXED", "TRANSLATED") and isinstance(expected.result, Translation)
-        for hpa, size, old, new in expected.entries:
-            now = self.memory.read(hpa, size)
-            half_done = expected.two_dimensions and exception is not None and now == old
-            if now != new and not half_done and (must or exception is not None or now != old):
-                change = f"as {now:#x}, was {old:#x}, a bare CPU makes it {new:#x}"
-                raise Violation(f"{what}: {outcome} left guest entry at host {hpa:#x} {change}")
-            if now != old:
-                self.oracle.marked(hpa, size)
+        self._judge_marks(expected, outcome, must, exception is not None)
         if outcome == "EMULATE" and isinstance(expected.result, Translation):
             gpa = expected.result.address(expected.gva)
             if self.memory.host(gpa) is None:
@@ -395,10 +407,25 @@ class VirtualTlb:
         if outcome == "EMULATE" and not expected.access & hw.WRITE and (self.oracle.strict or not self.mode.levels):
             pages = self.possible(expected.gva)
             if pages and all(self.memory.host(t.address(expected.gva)) is not None for t in pages):
-                raise Violation(f"{what}: is to be emulated, but it is memory: {self._describe_all(pages, expected.gva)}")
+                raise Violation(f"{self._what(expected)}: is to be emulated, but it is memory: {self._describe_all(pages, expected.gva)}")
         drops = self.oracle.strict or not self.space.mixed
         if drops and exception is not None and exception[1] & (hw.PRESENT | hw.RESERVED) == hw.PRESENT:
             self.invlpg(expected.gva)
+
+    def _judge_marks(self, expected: Prediction, outcome: str, must: bool, faulted: bool) -> None:
+        """Rule 4."""
+        half = expected.two_dimensions and faulted
+        for number in range(self.present.seen):
+            seen = self.present.entry[number]
+            now, new = self.memory.value(seen.hpa, seen.size), self.present.marked(seen.hpa, seen.size, seen.value)
+            if now != new and not (half and now == seen.value) and (must or faulted or now != seen.value):
+                change = f"as {now:#x}, was {seen.value:#x}, a bare CPU makes it {new:#x}"
+                raise Violation(f"{self._what(expected)}: {outcome} left guest entry at host {seen.hpa:#x} {change}")
+            if now != seen.value:
+                self.oracle.marked(seen.hpa, seen.size)
+
+    def _what(self, expected: Prediction) -> str:
+        return f"{self.name}: {_access(expected.access)} of {expected.gva:#x}"
 
     def _judge_fault(self, what: str, expected: Prediction, exception: tuple[Any, ...]) -> None:
         vector, code, address = exception[:3]

@@ -207,7 +207,7 @@ class AddressSpace:
         for child in node.children:
             hpa: u64 = start + child.at * width
             if unseen:
-                self.unguarded.values.setdefault(hpa, set())
+                self.unguarded.follow(hpa)
             self.uses = cython.cast(UsePtr, with_room(self.uses, self.nuses, cython.address(self.use_room), cython.sizeof(Use)))
             self.uses[self.nuses].hpa, self.uses[self.nuses].rights, self.uses[self.nuses].child = hpa, rights, child.number
             self.nuses += 1

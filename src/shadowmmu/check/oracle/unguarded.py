@@ -28,12 +28,24 @@ class Unguarded:
         """Bytes of an entry -> host address -> what it was before stores from outside the VM. The MMU was not told of these, so that
         stays in force where it is shadowed, until the guest itself stores there."""
         self.narrow, self.wide = self.outside[4], self.outside[8]
+        self.some = 0
+        """Bit n: such an entry lies, or lay, in a frame whose number ends in these six bits. Most lie in none."""
 
     def memory_changed(self, memory: GuestMemory) -> None:
         self.gfns |= {gfn for gfn in self.mmio if memory.host(gfn << 12) is not None}
 
+    def follow(self, hpa: int) -> None:
+        """The entry at `hpa` lies in a table that may be stored to unseen: from now on all counts that it is seen to be."""
+        self.values.setdefault(hpa, set())
+        self.note(hpa)
+
+    def note(self, hpa: int) -> None:
+        bit = 1
+        self.some |= bit << (hpa >> 12 & 63)
+
     def store_from_outside(self, hpa: int, size: int, read: Callable[[int, int], int]) -> None:
         """Such a store is about to be made."""
+        self.note(hpa)
         for width, entries in self.outside.items():
             for at in range(hpa & -width, hpa + size, width):
                 entries.setdefault(at, set()).add(read(at, width))
@@ -46,8 +58,9 @@ class Unguarded:
 
     def is_other(self, hpa: int, width: int) -> bool:
         """The entry at `hpa` may be something else in the shadow than what it is now."""
-        outside = self.narrow if width == 4 else self.wide
-        return (len(self.values) > 0 and hpa in self.values) or (len(outside) > 0 and hpa in outside)
+        if not self.some >> (hpa >> 12 & 63) & 1:
+            return False
+        return hpa in self.values or hpa in (self.narrow if width == 4 else self.wide)
 
     def before(self, hpa: int, width: int, entry: int) -> set[int]:
         """What the entry at `hpa` may be in the shadow besides `entry`, which it is now."""
