@@ -18,7 +18,7 @@ from root_table import MODES, ROWS, chain
 
 from shadowmmu import Vm
 from shadowmmu.check.audit import audit
-from shadowmmu.check.fuzz.operations import GUEST, HOST, PAGE, SLOTS, USER_MIB, WATCHED
+from shadowmmu.check.fuzz.operations import GUEST, HOST, HOST_PAGES, PAGE, SLOTS, USER_MIB, WATCHED
 from shadowmmu.check.fuzz.slots import DirectMap, Slots
 from shadowmmu.check.fuzz.stage import L2_UNPAGED
 from shadowmmu.check.oracle.oracle import Oracle
@@ -82,7 +82,7 @@ class Hypervisor:
             maxphyaddr=GUEST.maxphyaddr, host_maxphyaddr=HOST.maxphyaddr,
         )  # fmt: skip
         memory = HostMemory(self.vm.host_regions())
-        self.slots = Slots(self.vm, memory)
+        self.slots = Slots(self.vm, memory, HOST_PAGES)
         for slot, (first, pages) in SLOTS.items():
             self.slots.set(slot, first, pages, 0)
         self.oracle = Oracle(self.slots, WATCHED, 2, GUEST)

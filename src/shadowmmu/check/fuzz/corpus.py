@@ -122,13 +122,12 @@ def run_apart(setup: Setup, ops: Sequence[Op]) -> tuple[Report, set[str]]:
 
 
 def reaches(setup: Setup, ops: Sequence[Op], wanted: set[str]) -> int | None:
-    """After how many of the operations all of that is reached; None: it is not, or something is violated."""
-    episode, met = Episode(setup._replace(audit_every=0), Report()), set[str]()
+    """After how many of the operations all of that has been reached, and its pages are there; None: it is not, or something is violated."""
+    episode = Episode(setup._replace(audit_every=0), Report())
     for number, op in enumerate(ops, 1):
         if episode.step(op) is None:
             return None
-        met |= roles(episode.guest.vm) & wanted
-        if wanted <= met | reached(episode.report, episode.guest.vm):
+        if wanted <= reached(episode.report, episode.guest.vm):
             return number
     return None
 

@@ -1,7 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Invents what the host does in the middle of an episode: memslots, pages that move, rights taken, dirty logs."""
 
-from shadowmmu.check.fuzz.operations import ALIAS, ALIASED, FRAMES, LARGE_FRAMES, MOVE_PAGE, MOVED, OBSOLETE, SHORT, SLOTS, TABLES, Kind, Op
+from shadowmmu.check.fuzz.operations import (
+    ALIAS,
+    ALIASED,
+    FRAMES,
+    HOLDS_LARGE,
+    LARGE_FRAMES,
+    MOVE_PAGE,
+    MOVED,
+    OBSOLETE,
+    SLOTS,
+    TABLES,
+    Kind,
+    Op,
+)
 from shadowmmu.check.fuzz.table_writer import ACCESSES, TableWriter
 from shadowmmu.hardware.walk import USER, WRITE
 
@@ -14,13 +27,15 @@ class HostAuthor(TableWriter):
         random = self.random
         slot = random.choice((0, 1, 1, 2) + (ALIAS,) * self.guest.alias)
         first, pages = ALIASED if slot == ALIAS else SLOTS[slot]
-        if random.random() < 0.3:
-            pages = SHORT.get(slot, pages)
         flags = random.choice((0, 0, 0, 0, 1, 1, 2, 2))
         present = self.guest.slots.slots.get(slot)
         at = MOVED if slot == 1 and random.random() < 0.3 else first
+        if slot == HOLDS_LARGE and random.random() < 0.3:
+            less = random.choice((1, 8, 500))  # pages, at either end: a large page lies partly outside
+            at, pages = at + random.choice((0, less)), pages - less
         used: list[Op] = []
-        if present is not None and ((flags ^ present[3]) & 1 or present[1] != pages or random.random() < 0.4):
+        other = present is not None and (present[1:3] != (pages, self.guest.slots.host_of(slot, at)) or bool((flags ^ present[3]) & 1))
+        if present is not None and (other or random.random() < 0.4):
             self._add(Kind.SLOT, vcpu, slot, present[0], 0, 0)
             before = len(self.pending)
             self._touch(present[0], present[1], random.below(4))

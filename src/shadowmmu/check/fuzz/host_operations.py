@@ -31,7 +31,7 @@ class HostOperations(GuestOperations):
         had = self.slots.slots.get(slot)
         if slot == ALIAS and not self.alias:
             return "not now"
-        if had and pages and ((had[3] ^ flags) & 1 or had[1] != pages):  # it must be deleted first
+        if had and pages and (had[1:3] != (pages, self.slots.host_of(slot, first)) or (had[3] ^ flags) & 1):  # it must be deleted first
             return "not now"
         before, after = range(had[0], had[0] + had[1]) if had else range(0), range(first, first + pages)
         if self._holds_pdpt(before, after) or self._brings_hidden(before, after):

@@ -81,7 +81,7 @@ class HostSituations(HostAuthor):
             self._add(Kind.POKE, vcpu, at, tlb.mode.entry_size, entry)
             self._add(Kind.ACCESS, vcpu, g, how, 8, 0)
         for flags in (2, 0):
-            self._add(Kind.SLOT, vcpu, 2, slot[0], slot[1], flags)
+            self._add(Kind.SLOT, vcpu, HOLDS_LARGE, slot[0], slot[1], flags)
             for g in (gva, second):
                 self._add(Kind.ACCESS, random.getrandbits(1), g, random.choice(ACCESSES), 8, 0)
 
@@ -114,21 +114,21 @@ class HostSituations(HostAuthor):
         gva, trail = self._in_use(vcpu)
         at = next((used.pa for used in trail if self._level(vcpu, used) == 2), None)
         frame = random.choice(LARGE_FRAMES[1:])
-        slot = self.guest.slots.slots.get(2, (*SLOTS[2], 0, 0))
+        slot = self.guest.slots.slots.get(HOLDS_LARGE, (*SLOTS[HOLDS_LARGE], 0, 0))
         if (tlb.mode.levels and at is None) or slot[3] & 1:
             return
         if at is not None:
             self._add(Kind.POKE, vcpu, at, tlb.mode.entry_size, frame << 12 | 0xE0 | random.choice((3, 5, 7, 7, 7)))
         beside = [g for g in self.guest.reach[tlb.mode.levels] if g >> 21 == (gva if at is not None else 0x200000) >> 21]
         for flags in random.choice(((0, 2, 0), (2, 0), (0, 2))):
-            self._add(Kind.SLOT, vcpu, 2, slot[0], slot[1], flags)
+            self._add(Kind.SLOT, vcpu, HOLDS_LARGE, slot[0], slot[1], flags)
             for v in (vcpu, 1 - vcpu):
                 for g in random.sample(beside, min(2, len(beside))):
                     self._add(Kind.ACCESS, v, g, random.choice(ACCESSES), 8, 0)
             if flags and random.random() < 0.7:
-                self._add(Kind.DIRTY, vcpu, 2)
+                self._add(Kind.DIRTY, vcpu, HOLDS_LARGE)
                 self._add(Kind.ACCESS, random.getrandbits(1), random.choice(beside), WRITE | random.choice((0, USER)), 8, 0)
-                self._add(Kind.DIRTY, vcpu, 2)
+                self._add(Kind.DIRTY, vcpu, HOLDS_LARGE)
 
     def zeroed(self, vcpu: int) -> None:
         """The host takes a page of zeroes away; both read it, so that it is shared zeroes; one writes; the other looks."""

@@ -13,7 +13,20 @@ from shadowmmu.check.oracle.oracle import VirtualTlb
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.hardware.host_memory import Violation
 from shadowmmu.hardware.two_dimensional import L2
-from shadowmmu.hardware.walk import CR0_PG, CR4_PCIDE, EFER_LMA, EFER_LME, FETCH, GUEST_FINAL, GUEST_TABLE, USER, WRITE, bits, paging
+from shadowmmu.hardware.walk import (
+    CR0_PG,
+    CR4_PCIDE,
+    EFER_LMA,
+    EFER_LME,
+    FETCH,
+    GUEST_FINAL,
+    GUEST_TABLE,
+    PRESENT,
+    USER,
+    WRITE,
+    bits,
+    paging,
+)
 
 
 class L2Operations(Stage):
@@ -64,11 +77,12 @@ class L2Operations(Stage):
         self.pdptes[index] = self.oracle.vcpus[index].pdptes
 
     def _illegal_ncr3(self, index: int, ncr3: int) -> str:
-        """VMRUN with nested tables where the guest's CPU has no address: #VMEXIT, invalid state; L1 runs L2 again as it was."""
-        if not ncr3 & bits(51, self.vm.maxphyaddr):
-            return "not now"
+        """VMRUN with nested tables where the guest's CPU has no address, or by an L1 without paging (APM 15.25.3): #VMEXIT, invalid
+        state; L1 runs L2 again as it was."""
         vcpu = self.vm.vcpus[index]
         vcpu.nested_vmexit()
+        if not ncr3 & bits(51, self.vm.maxphyaddr):
+            vcpu.set_sregs(CR0_BASE, 0, 0, 0)
         if vcpu.nested_vmrun(*self._with_lma(self.l2[index]), ncr3=ncr3 & bits(51, 12)):
             raise Violation(f"vcpu {index}: VMRUN with nested tables at {ncr3:#x} was accepted")
         self._run_l2(index, *self.registers(index))
@@ -127,6 +141,7 @@ class L2Operations(Stage):
         registers = self.registers(op.vcpu)
         cpu, tlb = self.cpus[op.vcpu], self.oracle.vcpus[op.vcpu]
         self.vm.vcpus[op.vcpu].nested_vmexit()
+        self._see_itself(op.vcpu, gpa)
         cpu.observer = DirectMap(self.slots, self.oracle)
         cpu.instruction = None
         # Linux 6.1 tries a page walk's store again whatever stopped it: in a read-only memslot, for ever.
@@ -135,6 +150,19 @@ class L2Operations(Stage):
         cpu.observer = tlb
         self._run_l2(op.vcpu, *registers)
         return result.how.value
+
+    def _see_itself(self, index: int, gva: int) -> None:
+        """L1 is back on its own tables, which lie at 0: what is not present there is not, whatever L2's tables or the nested ones say."""
+        mode = self.oracle.vcpus[index].mode
+        if mode.levels == 3:  # its PDPTEs are what they were when it began
+            return
+        at = (gva >> mode.steps[0].shift & mode.steps[0].mask) * mode.entry_size
+        top = self.slots.peek(at, mode.entry_size)
+        if top is None or top & PRESENT:
+            return
+        found = self.vm.vcpus[index].gva_to_gpa(gva & (0xFFFFFFFF if mode.levels == 2 else gva), USER)
+        if found is not None:
+            raise Violation(f"vcpu {index}: L1's own address {gva:#x}, which its tables do not map, leads to {found:#x}")
 
     def _vmrun(self, op: Op) -> str:
         """L1 enters an L2 without nested paging: other registers, and nothing kept. An illegal CR3 comes back at once."""

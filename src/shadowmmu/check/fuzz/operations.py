@@ -19,10 +19,12 @@ IMPLICIT = 1 << 9  # in that of an emulated one: the CPU itself accesses, as a s
 TABLES = 22  # guest pages 1.. that hold tables; the first ROOTS are roots
 ROOTS = 6
 FRAMES = 93  # small guest pages, of the first two slots
-SLOTS = {0: (0, 64), 1: (64, 29), 2: (512, 1536)}  # slot -> (first page, pages); host address = guest address
-SHORT = {2: 1236}  # slot -> pages that it has now and then: its end is in the middle of a large page
+SLOTS = {0: (0, 64), 1: (64, 29), 2: (512, 1536)}  # slot -> (first page, pages)
+HOLDS_LARGE = 2  # the slot in which large pages fit
 ALIAS, ALIASED = 3, (200, 29)  # a slot that now and then maps the host memory of slot 1, too; never tables
-HOST_PAGES = {slot: first for slot, (first, _) in SLOTS.items()} | {ALIAS: SLOTS[1][0]}
+HOST_PAGES = {slot: first for slot, (first, _) in SLOTS.items()} | {
+    ALIAS: SLOTS[1][0]
+}  # slot -> page of host memory; now and then otherwise
 LARGE_FRAMES = (0, 512, 1024, 1536)  # where large pages lie: backed by small slots, or by one that holds them
 TABLE_FRAMES = (512, 513, 1024)  # where a table is now and then: inside a large page, two of them at its first frame
 MOVED = 160  # where slot 1 is moved to, page

@@ -11,12 +11,12 @@ from shadowmmu.check.fuzz.operations import (
     ALIASED,
     DONE_AGAIN,
     GUEST,
+    HOLDS_LARGE,
     IMPLICIT,
     MOVE_PAGE,
     MOVED,
     OBSOLETE,
     PAGE,
-    SHORT,
     SLOTS,
     TABLES,
     USER_MIB,
@@ -111,7 +111,7 @@ NUMBERS: dict[Kind, tuple[Number, ...]] = {
     Kind.CR4: (_bits("CR4", CR4_PLAIN | CR4_PCIDE),),
     Kind.EFER: REGISTERS[3:],
     Kind.MODE: REGISTERS,
-    Kind.SLOT: (SLOT, _one_of("page", MOVED, *(first for first, _ in WHERE.values())), _to("pages", 0, PAGES), _to("flags", 0, 2)),
+    Kind.SLOT: (SLOT, _to("page", 0, PAGES), _to("pages", 0, PAGES), _to("flags", 0, 2)),
     Kind.SWAP: (FRAME, _to("pages", 1, PAGES)),
     Kind.PROTECT: (FRAME, FLAG),
     Kind.ZAP_ALL: (),
@@ -155,7 +155,7 @@ def _of_each_other(op: Op, given: dict[str, int]) -> str:
         return f"its address {op.b:#x} is not aligned to 8 bytes"
     if op.kind == Kind.EMULATED and op.a % PAGE + size > PAGE:
         return f"its {size} bytes at {op.a:#x} do not lie in one page"
-    if op.kind == Kind.SLOT and not _is_place(op):
+    if op.kind == Kind.SLOT and not _is_place(*op[2:5]):
         return f"slot {op.a} has {WHERE[op.a][1]:#x} pages from {WHERE[op.a][0]:#x} on, or none"
     if op.kind == Kind.HOST and op.a in LIMITS and not LIMITS[op.a].makes_sense(op.b):
         return f"its number is {op.b:#x}, not {LIMITS[op.a].words}"
@@ -164,10 +164,12 @@ def _of_each_other(op: Op, given: dict[str, int]) -> str:
     return ""
 
 
-def _is_place(op: Op) -> bool:
-    """A memslot may be there, with so many pages."""
-    first, pages = WHERE[op.a]
-    return op.c in (0, pages, SHORT.get(op.a, 0)) and op.b in (first, *((MOVED,) if op.a == 1 else ()))
+def _is_place(slot: int, first: int, pages: int) -> bool:
+    """The slot may be there: one where it is moved to as well, one without some pages at either end."""
+    home, most = WHERE[slot]
+    if slot == HOLDS_LARGE:
+        return home <= first <= first + pages <= home + most
+    return first in (home, *((MOVED,) if slot == 1 else ())) and pages in (0, most)
 
 
 def stands(cr0: int, cr4: int, efer: int) -> bool:

@@ -21,7 +21,7 @@ cdef class Slots(GuestMemory):
     cdef public object vm, zeroes
     cdef readonly HostMemory memory
     cdef public tuple spaces
-    cdef public dict slots
+    cdef public dict behind, slots
     cdef public set protected, absent
     cdef bint aliases
     cdef u64 frames[HOST_PAGES_END]

@@ -7,7 +7,7 @@ from typing import Any
 import cython
 from cython.cimports.libc.string import memset
 
-from shadowmmu.check.fuzz.operations import ALIAS, ALIASED, HOST_PAGES, PAGE
+from shadowmmu.check.fuzz.operations import ALIAS, ALIASED, HOLDS_LARGE, PAGE, SLOTS
 from shadowmmu.check.oracle.guest_memory import GuestMemory
 from shadowmmu.check.oracle.oracle import Oracle
 from shadowmmu.hardware.host_memory import HostMemory, Violation
@@ -19,11 +19,11 @@ Slot = tuple[int, int, int, int]
 class Slots(GuestMemory):
     """The memslots as the fuzzer set them: the oracle's view of what backs guest memory.
 
-    `frames` has the frame of each host page, as far as it is known.
+    `behind` has the first host page of each slot, `frames` the frame of each host page, as far as it is known.
     """
 
-    def __init__(self, vm: Any, memory: HostMemory, spaces: tuple[int, ...] = (0,)) -> None:
-        self.vm, self.memory, self.spaces = vm, memory, spaces
+    def __init__(self, vm: Any, memory: HostMemory, behind: dict[int, int], spaces: tuple[int, ...] = (0,)) -> None:
+        self.vm, self.memory, self.behind, self.spaces = vm, memory, behind, spaces
         self.slots: dict[int, Slot] = {}
         self.protected: set[int] = set()  # host pages that the host may not write
         self.absent: set[int] = set()  # host pages that were taken away and are not written yet
@@ -33,7 +33,7 @@ class Slots(GuestMemory):
 
     def set(self, slot: int, first: int, pages: int, flags: int) -> None:
         """Make, change or (no pages) delete a slot, in all address spaces of the VM too."""
-        host, rights = HOST_PAGES[slot], {"readonly": bool(flags & 1), "log_dirty": bool(flags & 2)}
+        host, rights = self.host_of(slot, first), {"readonly": bool(flags & 1), "log_dirty": bool(flags & 2)}
         for space in self.spaces if pages or slot in self.slots else ():
             self.vm.set_memslot(slot, first * PAGE, pages * PAGE, hva=host * PAGE, address_space=space, **rights)
         self.slots.pop(slot, None)
@@ -45,6 +45,10 @@ class Slots(GuestMemory):
             place = cython.address(self.places[self.count])
             place.first, place.pages, place.host, place.readonly = begin, size, behind, how & 1
             self.count += 1
+
+    def host_of(self, slot: int, first: int) -> int:
+        """The host page of the first of a slot that begins there: it was moved, or is without its first pages."""
+        return self.behind[slot] + (first - SLOTS[slot][0] if slot == HOLDS_LARGE else 0)
 
     def slot_of(self, gfn: int) -> Slot | None:
         """The slot that `gfn` lies in."""
@@ -115,7 +119,7 @@ class Slots(GuestMemory):
 
     def is_aliased(self, gpa: int) -> bool:
         place = self.place_of(gpa >> 12) if self.aliases else cython.NULL
-        return place != cython.NULL and HOST_PAGES[ALIAS] <= place.host + (gpa >> 12) - place.first < HOST_PAGES[ALIAS] + ALIASED[1]
+        return place != cython.NULL and 0 <= place.host + (gpa >> 12) - place.first - self.behind[ALIAS] < ALIASED[1]
 
     def read(self, hpa: int, size: int) -> int:
         return self.memory.read(hpa, size)
@@ -178,7 +182,7 @@ class Aliased:
         return frame in self._frames()
 
     def _frames(self) -> set[int]:
-        found = (self.slots.vm.host_page((HOST_PAGES[ALIAS] + page) * PAGE) for page in range(ALIASED[1]))
+        found = (self.slots.vm.host_page((self.slots.behind[ALIAS] + page) * PAGE) for page in range(ALIASED[1]))
         return {hpa >> 12 for hpa in found if hpa is not None}
 
 

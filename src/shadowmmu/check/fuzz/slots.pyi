@@ -6,8 +6,9 @@ from typing_extensions import disjoint_base
 from shadowmmu import Vm
 from shadowmmu.check.fuzz.operations import ALIAS as ALIAS
 from shadowmmu.check.fuzz.operations import ALIASED as ALIASED
-from shadowmmu.check.fuzz.operations import HOST_PAGES as HOST_PAGES
+from shadowmmu.check.fuzz.operations import HOLDS_LARGE as HOLDS_LARGE
 from shadowmmu.check.fuzz.operations import PAGE as PAGE
+from shadowmmu.check.fuzz.operations import SLOTS as SLOTS
 from shadowmmu.check.oracle.guest_memory import GuestMemory
 from shadowmmu.check.oracle.oracle import Oracle
 from shadowmmu.hardware.host_memory import HostMemory
@@ -16,15 +17,17 @@ Slot = tuple[int, int, int, int]
 
 @disjoint_base
 class Slots(GuestMemory):
-    def __init__(self, vm: Vm, memory: HostMemory, spaces: tuple[int, ...] = (0,)) -> None: ...
+    def __init__(self, vm: Vm, memory: HostMemory, behind: dict[int, int], spaces: tuple[int, ...] = (0,)) -> None: ...
     vm: Vm
     memory: HostMemory
     spaces: tuple[int, ...]
+    behind: dict[int, int]
     slots: dict[int, Slot]
     protected: set[int]
     absent: set[int]
     zeroes: int
     def set(self, slot: int, first: int, pages: int, flags: int) -> None: ...
+    def host_of(self, slot: int, first: int) -> int: ...
     def slot_of(self, gfn: int) -> Slot | None: ...
     def host_page(self, gfn: int) -> int | None: ...
     def forget(self) -> None: ...
