@@ -2,7 +2,7 @@
 """Situations in which the host has a part: pages go, rights go, large pages are logged, while both vCPUs hold what was."""
 
 from shadowmmu.check.fuzz.host_author import HostAuthor
-from shadowmmu.check.fuzz.operations import FRAMES, LARGE_FRAMES, PAGE, SLOTS, TABLES, Kind
+from shadowmmu.check.fuzz.operations import FRAMES, HOLDS_LARGE, LARGE_FRAMES, PAGE, SLOTS, TABLES, Kind
 from shadowmmu.check.fuzz.table_writer import ACCESSES
 from shadowmmu.hardware.walk import FETCH, USER, WRITE
 
