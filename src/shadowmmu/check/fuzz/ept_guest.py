@@ -23,7 +23,7 @@ from shadowmmu.check.fuzz.operations import (
     Op,
     Setup,
 )
-from shadowmmu.check.fuzz.slots import Slots
+from shadowmmu.check.fuzz.slots import Slots, host_pages
 from shadowmmu.engine.face.types import HostFault
 from shadowmmu.hardware.host_memory import HostMemory, Violation
 from shadowmmu.hardware.walk import FETCH, WRITE
@@ -61,7 +61,7 @@ class EptGuest:
             if random.random() < 0.6:
                 self.vm.set_host_page_level(first * PAGE, 512 * PAGE, 2)
         self.memory = HostMemory(self.vm.host_regions())
-        self.slots = Slots(self.vm, self.memory)
+        self.slots = Slots(self.vm, self.memory, host_pages(setup.seed))
         for slot, (first, pages) in SLOTS.items():
             self.slots.set(slot, first, pages, 0)
         self.slots.find_zeroes((FRAMES - 2) * PAGE)

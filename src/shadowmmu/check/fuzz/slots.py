@@ -2,18 +2,25 @@
 # cython: annotation_typing=False, boundscheck=True, wraparound=True, cdivision=False, nonecheck=True
 """What backs guest memory during an episode: the memslots and the host's pages, as the fuzzer set them."""
 
+from random import Random
 from typing import Any
 
 import cython
 from cython.cimports.libc.string import memset
 
-from shadowmmu.check.fuzz.operations import ALIAS, ALIASED, HOLDS_LARGE, PAGE, SLOTS
+from shadowmmu.check.fuzz.operations import ALIAS, ALIASED, HOLDS_LARGE, HOST_PAGES, PAGE, SLOTS
 from shadowmmu.check.oracle.guest_memory import GuestMemory
 from shadowmmu.check.oracle.oracle import Oracle
 from shadowmmu.hardware.host_memory import HostMemory, Violation
 
 Slot = tuple[int, int, int, int]
 """First page, pages, host page, flags."""
+
+
+def host_pages(seed: int) -> dict[int, int]:
+    """The first host page of each slot. Now and then those of the last are aligned otherwise: then no large page of the host fits there."""
+    apart = Random(f"host addresses {seed}").choice((0, 0, 0, 0, 0, 0, 8, 256))
+    return HOST_PAGES | {HOLDS_LARGE: HOST_PAGES[HOLDS_LARGE] - apart}
 
 
 class Slots(GuestMemory):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from collections.abc import Set
+from random import Random as Random
 
 from typing_extensions import disjoint_base
 
@@ -7,6 +8,7 @@ from shadowmmu import Vm
 from shadowmmu.check.fuzz.operations import ALIAS as ALIAS
 from shadowmmu.check.fuzz.operations import ALIASED as ALIASED
 from shadowmmu.check.fuzz.operations import HOLDS_LARGE as HOLDS_LARGE
+from shadowmmu.check.fuzz.operations import HOST_PAGES as HOST_PAGES
 from shadowmmu.check.fuzz.operations import PAGE as PAGE
 from shadowmmu.check.fuzz.operations import SLOTS as SLOTS
 from shadowmmu.check.oracle.guest_memory import GuestMemory
@@ -14,6 +16,8 @@ from shadowmmu.check.oracle.oracle import Oracle
 from shadowmmu.hardware.host_memory import HostMemory
 
 Slot = tuple[int, int, int, int]
+
+def host_pages(seed: int) -> dict[int, int]: ...
 
 @disjoint_base
 class Slots(GuestMemory):

@@ -10,9 +10,7 @@ from shadowmmu.check.fuzz.operations import (
     ALIASED,
     FRAMES,
     GUEST,
-    HOLDS_LARGE,
     HOST,
-    HOST_PAGES,
     LARGE_FRAMES,
     LEVELS,
     NPT,
@@ -27,7 +25,7 @@ from shadowmmu.check.fuzz.operations import (
     Setup,
 )
 from shadowmmu.check.fuzz.sense import CR0_BASE, stands
-from shadowmmu.check.fuzz.slots import Aliased, Slots, Untold
+from shadowmmu.check.fuzz.slots import Aliased, Slots, Untold, host_pages
 from shadowmmu.check.oracle.agreement import Agreement
 from shadowmmu.check.oracle.oracle import Oracle
 from shadowmmu.engine.face.kernels import rules_of
@@ -43,12 +41,6 @@ def _guest_cpu(seed: int) -> dict[str, Any]:
     """What the guest's CPUID says otherwise than the host's CPU."""
     random = Random(f"guest's CPU {seed}")
     return {"guest_vendor": random.choice(("host", "host", "svm", "vmx")), "pages_1g": random.random() < 0.7}
-
-
-def _host_pages(seed: int) -> dict[int, int]:
-    """The first host page of each slot. Now and then those of the last are aligned otherwise: then no large page of the host fits there."""
-    apart = Random(f"host addresses {seed}").choice((0, 0, 0, 0, 0, 0, 8, 256))
-    return HOST_PAGES | {HOLDS_LARGE: HOST_PAGES[HOLDS_LARGE] - apart}
 
 
 class Stage:
@@ -110,7 +102,7 @@ class Stage:
     def _make_cpus(self, random: Random) -> None:
         """The CPUs that run on the tables of each vCPU, and the oracle that judges them."""
         self.memory = HostMemory(self.vm.host_regions())
-        self.slots = Slots(self.vm, self.memory, _host_pages(self.setup.seed), (0, 1) if self.smm else (0,))
+        self.slots = Slots(self.vm, self.memory, host_pages(self.setup.seed), (0, 1) if self.smm else (0,))
         self.alias = not self.smm and Random(f"aliases {self.setup.seed}").random() < 0.25
         """Two slots map the same host memory."""
         for slot, (first, pages) in (SLOTS | ({ALIAS: ALIASED} if self.alias else {})).items():
