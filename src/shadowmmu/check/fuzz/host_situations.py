@@ -72,7 +72,7 @@ class HostSituations(HostAuthor):
         for g in random.sample(self.guest.reach[tlb.mode.levels], 8) if tlb.mode.levels else ():
             at = next((used.pa for used in self._look(vcpu, g) if self._level(vcpu, used) == 2), None)
             places |= {at: g} if at is not None else {}
-        slot = self.guest.slots.slots.get(2)
+        slot = self.guest.slots.slots.get(HOLDS_LARGE)
         if len(places) < 2 or slot is None or slot[3]:
             return
         entry = random.choice(LARGE_FRAMES[1:]) << 12 | 0xE1 | random.choice((2, 6, 6, 4))
