@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from designs import every_design
 
-from shadowmmu.check.fuzz.guest_author import GuestAuthor
 from shadowmmu.check.fuzz.operations import MODES, Setup
 from shadowmmu.check.fuzz.search import Episode, Report
 from shadowmmu.check.fuzz.variety import settle
+from shadowmmu.check.fuzz.worlds import author_of
 from shadowmmu.engine.face.kernels import KERNELS
 from shadowmmu.runs.explained.source import explain_file
 from shadowmmu.trace.engine import from_record
@@ -25,7 +25,7 @@ OPERATIONS = 1500
 def trace_of(setup: Setup) -> Iterator[str]:
     """What the engine tells of a random guest, line by line."""
     episode = Episode(setup, Report())
-    author = GuestAuthor(setup, episode.guest)
+    author = author_of(setup, episode.guest)
     episode.guest.vm.start_trace()
     for _ in range(OPERATIONS):
         op = author.next()
