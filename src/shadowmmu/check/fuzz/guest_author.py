@@ -223,11 +223,15 @@ class GuestAuthor(L2Author):
             self._add(Kind.CR3, vcpu, tlb.cr3)
 
     def emulated(self, vcpu: int) -> None:
-        """An instruction that the machine emulates, of any size and alignment."""
+        """An instruction that the machine emulates, at an address in use or any other."""
+        self._emulated(vcpu, self.random.choice(self.recent) if self.random.random() < 0.5 else self._gva(self._levels(vcpu)))
+
+    def _emulated(self, vcpu: int, gva: int) -> None:
+        """Of any size and alignment."""
         size = self.random.choice((1, 2, 3, 4, 5, 8, 8, 16))
-        gva = self._gva(self._levels(vcpu)) + self.random.below(PAGE - size + 1)
         how = self._how() | (IMPLICIT if self.random.random() < 0.2 else 0)
-        self._add(Kind.EMULATED, vcpu, gva, how, size, self.random.getrandbits(8 * min(size, 7)))
+        at = gva + self.random.below(PAGE - size + 1)
+        self._add(Kind.EMULATED, vcpu, at, how, size, self.random.getrandbits(8 * min(size, 7)))
 
     def invlpg(self, vcpu: int) -> None:
         gva = self.random.choice(self.recent) if self.random.random() < 0.6 else self._gva(self._levels(vcpu))
@@ -250,7 +254,7 @@ class GuestAuthor(L2Author):
             self._add(Kind.ACCESS, vcpu, self.random.choice(self.recent), self.random.choice(ACCESSES), 8, 0)
 
     def toggle(self, vcpu: int) -> None:
-        """One control bit that changes how entries are read or rights are judged."""
+        """One control bit that changes how entries are read or rights are judged, and at once accesses that it decides over."""
         tlb = self.guest.oracle.vcpus[vcpu]
         kind, bit = self.random.choice(
             (
@@ -265,6 +269,9 @@ class GuestAuthor(L2Author):
             )
         )
         self._add(kind, vcpu, (tlb.cr0 if kind == Kind.CR0 else tlb.cr4 if kind == Kind.CR4 else tlb.efer) ^ bit)
+        for _ in range(self.random.below(3)):
+            self._emulated(vcpu, self.random.choice(self.recent))
+            self.access(vcpu)
 
     def _other_mode(self, vcpu: int) -> tuple[int, int, int, int]:
         """Registers of a mode (CR0, CR3, CR4, EFER), after some paths have been laid for it."""
