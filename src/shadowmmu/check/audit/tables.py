@@ -21,6 +21,7 @@ from cython.cimports.shadowmmu.engine.arena.state import (
 )
 from cython.cimports.shadowmmu.engine.memory.memslots import host_mapping, lpage_info, memslot_for_role
 from cython.cimports.shadowmmu.engine.memory.rmap import sp_access_of, sp_gfn_of
+from cython.cimports.shadowmmu.x86.pte import Pte
 
 from shadowmmu.engine.arena.role import describe_role
 
@@ -71,7 +72,7 @@ def validate_entry(auditor: Auditor, sp: ShadowPagePtr, index: cython.int) -> ob
 
 @cython.cfunc
 def validate_leaf(auditor: Auditor, sp: ShadowPagePtr, index: cython.int) -> object:
-    """I9: W only with MMU-writable, that only with host-writable; the frame of its gfn. I16: no MMIO mark."""
+    """I9: W only with MMU-writable, that only with host-writable; the frame of its gfn; PS in large ones alone. I16: no MMIO mark."""
     kvm: KvmPtr = auditor.kvm
     spte: spte_t = sp.spt[index]
     auditor.leaves[role_level(sp.role)] += 1
@@ -90,6 +91,8 @@ def validate_leaf(auditor: Auditor, sp: ShadowPagePtr, index: cython.int) -> obj
         auditor.say("I9", f"{auditor.entry_name(sp, index)} maps gfn {gfn:#x} to a frame that is not its own")
     if role_level(sp.role) > 1:
         validate_large(auditor, sp, index, gfn, slot)
+    elif spte & Pte.PAGE_SIZE:
+        auditor.say("I9", f"{auditor.entry_name(sp, index)} has PS, which is PAT in an entry of level 1")
     return None
 
 
