@@ -31,7 +31,7 @@ def run(
     *,
     roots: Roots = "special",
     kernel: KernelName = DEFAULT_KERNEL,
-    audit: Audit = "every",
+    audit: Audit | None = None,
     trace: Path | None = None,
     max_exits: Count = None,
     suite: Path | None = None,
@@ -56,7 +56,8 @@ def run(
     kernel
         Whose shadow MMU it is: a series of Linux, see docs/kernels.md.
     audit
-        Check every structure of the MMU: after every exit of the guest, once when the guest has ended, or not at all.
+        Check every structure of the MMU: after every exit of the guest, once when the guest has ended, or not at all. By default after
+        every exit; of a suite once an image.
     trace
         File for the events of the MMU, an event a line under the exit that caused it. A pipe must be read.
     max_exits
@@ -76,8 +77,9 @@ def run(
     """
     if suite is not None:
         return run_images(
-            suite, only or [], roots=roots, kernel=kernel, audit=audit, seconds=seconds, beside=beside, junit=junit, json=json
+            suite, only or [], roots=roots, kernel=kernel, audit=audit or "exit", seconds=seconds, beside=beside, junit=junit, json=json
         )
+    audit = audit or "every"
     description = find_guest(guest)
     out = console()
     live = LiveRun(out)

@@ -26,6 +26,7 @@ from shadowmmu.x86.control import Cr0, Rflags
 
 Mode = Literal["nonpaging", "2-level", "pae", "4-level", "5-level", "mixed"]
 _MAGIC, _LOADER_MAGIC = 0x1BADB002, 0x2BADB002
+_LINUX_MAGIC, _LINUX_MAGIC_AT = b"HdrS", 0x202
 _SEARCH = 8192  # bytes of the file in which the header must lie
 _KLUDGE, _KNOWN_REQUIRED = 1 << 16, 0x10003
 _PAGE = 4096
@@ -215,6 +216,8 @@ def _find_header(guest: Guest, image: bytes) -> int:
         magic, flags, checksum = struct.unpack_from("<III", image, at)
         if magic == _MAGIC and not (magic + flags + checksum) & MASK32:
             return at
+    if image[_LINUX_MAGIC_AT : _LINUX_MAGIC_AT + len(_LINUX_MAGIC)] == _LINUX_MAGIC:
+        raise BadInput(f"image {guest.path} is a kernel by Linux's boot protocol (bzImage), which is not loaded; name a multiboot image")
     raise BadInput(f'image {guest.path} has no multiboot header in its first {_SEARCH} bytes; add one, or set format = "flat"')
 
 

@@ -150,6 +150,7 @@ def test_an_elf_entry_is_virtual() -> None:
     [
         (b"\0" * 9000, "has no multiboot header in its first 8192 bytes"),
         (struct.pack("<III", MAGIC, 0, 0), "has no multiboot header"),
+        (b"\0" * 0x202 + b"HdrS" + b"\0" * 9000, "is a kernel by Linux's boot protocol"),
         (header(1 << 3), "asks for features 0x8"),
         (header(1 << 16), "is cut off"),
         (header(1 << 16, 0x1000, 0x2000, 0, 0, 0), "lies before the file"),

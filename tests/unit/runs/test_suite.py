@@ -247,9 +247,9 @@ def test_the_verb(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     shown = capsys.readouterr().out
     assert "PASS good (2 tests, 0 failures)" in shown and "fails without shadow paging, too" in shown and "\x1b[2J" not in shown
     assert ElementTree.parse(tmp_path / "out.xml").getroot().tag == "testsuites"
-    assert call([*options, "--only", "spins", "--seconds", "0.01", "--json"]) == 1
+    assert call([*options[:3], "--only", "spins", "--seconds", "0.01", "--json"]) == 1
     printed = json.loads(capsys.readouterr().out)
-    assert (printed["schema"], printed["images"][0]["outcome"]) == ("shadowmmu.run.suite/1", "FAIL")
+    assert (printed["schema"], printed["audit"], printed["images"][0]["outcome"]) == ("shadowmmu.run.suite/1", "exit", "FAIL")
     for place in (tree / "config.mak" / "out.xml", "/dev/null"):
         assert call([*options[:-1], str(place)]) == 2
     assert call([*options, "--seconds", "inf"]) == 2
