@@ -40,13 +40,14 @@ NOTES = {
     "growth": """A first write to a page of its own table meets some eight cache lines that nothing near it brought in: entries of levels
 2 and 1 in the guest's tables and in the shadow's, the shadow page's header, its frame's owner, and the translation that it keeps
 for a sync. So it is held against loads that wait for one another, in as much memory.""",
-    "machine": """`l1-pae` and `l1-4-level` are hypervisors: an exit of theirs is a VMRUN, a VMLOAD, an exit of L2, a nested fault. What an
+    "machine": """`l1-...` are hypervisors: an exit of theirs is a VMRUN, a VMLOAD, an exit of L2, a nested fault. What an
 exit of the PAE guest takes by its kind is measured by a hook that sees each, so they are served in Python. Code without exits is
-slower than on bare Unicorn, as a hook is called before each instruction: it counts them, by which virtual time goes, and stops the
-CPU exactly where a timer or a limit is. What that takes is under "Shares"; the more an instruction does, the less it shows.""",
+slower than on bare Unicorn, as a hook is called before each block of it: it counts instructions, by which virtual time goes, and stops
+the CPU before a block where a timer or a limit is. The more a block does, the less it shows; a tight loop is a block of three
+instructions. What it takes of the tours is told by runs of them without that hook, in which no time goes by but that of exits.""",
     "shares": """Of the CPU time of whole runs, start-up included, as perf samples it: where a guest's tour or a loop without exits spends
-it. "Unicorn" in a loop is what it does around the hook before each instruction: it computes the guest's flags and looks whether it is
-to stop. In a tour it is also translation, and page tables walked anew behind each flush.""",
+it. "Unicorn" in a tour is translation, and page tables walked anew behind each flush; in a loop on memory, the way to memory that it
+goes anew for.""",
 }
 """Behind the title of a topic."""
 

@@ -14,26 +14,27 @@ from shadowmmu.machine.seam import Exit
 
 GUESTS = Path(__file__).parents[2] / "guests"
 NAMES = sorted(path.stem for path in GUESTS.glob("*.toml"))
-BLOCKS = 101  # from one stop to the next; a prime, so that it meets loops everywhere
+STORES = 101  # from one stop to the next; a prime, so that it meets loops everywhere
 EXITS = 3000  # as far as the guests are run
 
 
 class StoppedMachine(Machine):
-    """Stopped on every way into the guest, and in front of every 101st basic block."""
+    """Stopped on every way into the guest, and behind every 101st store, before the next block of code."""
 
     def __init__(self, name: str) -> None:
-        self.blocks = 0
+        self.stores = 0
         super().__init__(read_guest(GUESTS / f"{name}.toml"), on_exit=self._stop_at_entry)
         for processor in self.processors:
-            processor.cpu._uc.hook_add(uc_const.UC_HOOK_BLOCK, self._count_block)
+            processor.cpu._uc.hook_add(uc_const.UC_HOOK_MEM_WRITE, self._count_store)
 
     def _stop_at_entry(self, _machine: Machine, _exit: Exit) -> None:
         self._stop_cpus()
 
-    def _count_block(self, *_: object) -> None:
-        self.blocks += 1
-        if self.blocks % BLOCKS == 0:
+    def _count_store(self, *_: object) -> bool:
+        self.stores += 1
+        if self.stores % STORES == 0:
             self._stop_cpus()
+        return True
 
 
 def _comparable(result: GuestResult) -> GuestResult:
@@ -46,6 +47,6 @@ def test_a_guest_that_is_stopped_again_and_again(name: str) -> None:
     result = stopped.run(max_exits=EXITS)
     assert result.reason in (Reason.PASSED, Reason.EXIT_LIMIT), f"{result.reason}: {result.detail}\n{result.output}"
     assert "FAIL" not in result.output
-    assert stopped.blocks > BLOCKS
+    assert stopped.stores > STORES
     if stopped.guest.vcpus == 1:  # else a stop ends the turn of a vCPU
         assert _comparable(result) == _comparable(Machine(stopped.guest).run(max_exits=EXITS))

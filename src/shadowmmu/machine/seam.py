@@ -214,9 +214,11 @@ class Places(NamedTuple):
     rip: int
     """u64."""
     mode: int
-    """u8: its two lowest bits are the CPL, bit 3 is the interrupt shadow."""
+    """u32: its two lowest bits are the CPL, bit 3 is the interrupt shadow."""
     segments: int
     """Of 24 bytes, as `UnicornCpu` has them: ES, CS, SS, DS, FS, GS, LDTR, TR, GDTR, IDTR."""
+    code_base: int
+    """u64: the base of CS."""
     cr3: int
     """u64, and CR4 behind it. With shadow paging a task switch by hardware has changed it if it is not that of `entry`."""
     head: int
@@ -233,12 +235,8 @@ class Places(NamedTuple):
     """u64: EXITINFO2."""
     executed: int
     """u64: instructions so far."""
-    limit: int
-    """u64: the CPU stops when so many have been executed."""
-    wanted: int
-    """int: if it is not 0, the CPU stops before the next."""
-    in_stub: int
-    """int: instructions on the way into the guest that are still to be done."""
+    request: int
+    """What counts them: `cpu.stop_request.Request`."""
     entry: int
     """What the guest runs with, or is to be entered with: `cpu.svm_entry.Entry`."""
     reg_read: int
@@ -258,7 +256,7 @@ class Places(NamedTuple):
     modes_known: bool
     """The mode flags follow from the segments by `cpu.mode_flags`."""
     stop: int
-    """C function: the CPU stops before the guest's next instruction."""
+    """C function: the CPU stops before the guest's next block."""
     slow: int
     """C function: the hook of all exits that are not served."""
     slow_syscall: int
@@ -289,8 +287,8 @@ class ExitServer(Protocol):
     def attach(self, places: "Places") -> None:
         """Before the first run."""
 
-    def prepare(self, plain: bool) -> None:
-        """For the next run: whether it begins without an interrupt shadow."""
+    def prepare(self) -> None:
+        """For the next run."""
 
     def take_state(self) -> "State | None":
         """With what the guest is to be entered, if the server has left it to the next run."""
@@ -351,11 +349,15 @@ class Cpu(Protocol):
         """Instructions that it has begun so far."""
 
     def stop_at(self, executed: int) -> None:
-        """Let no run go on beyond so many instructions: it returns INTERRUPTED."""
+        """Let no run begin a block of code beyond so many instructions: it returns INTERRUPTED."""
+
+    def stop_exactly(self) -> None:
+        """From now on `stop_at` and `stop` are obeyed before each instruction, and not only before a block. That is slow."""
 
     @property
     def running(self) -> bool:
         """A hook of its `run` is being called."""
 
     def stop(self) -> None:
-        """From any thread or hook: make this `run`, or the next one, return INTERRUPTED before the guest's next instruction."""
+        """From any thread or hook: make this `run`, or the next one, return INTERRUPTED before the guest's next block of code, or
+        behind an access to a port."""

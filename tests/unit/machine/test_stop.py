@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cpu_bench import CODE, CONTROLS, DATA, PAE_CONTROLS, REAL_CONTROLS, STACK, Bench
+from cpu_bench import CODE, CONTROLS, DATA, PAE_CONTROLS, REAL_CONTROLS, STACK, Bench, Ports
 from unicorn import unicorn_const as uc_const
 
+from shadowmmu.machine.cpu.unicorn_cpu import UnicornCpu
 from shadowmmu.machine.seam import Controls, ExitKind, Reg, Seg, Segment, State, Table
 
 SOURCE = Path(__file__).with_name("stops.asm")
@@ -29,6 +30,9 @@ CODE_SELECTOR, DATA_SELECTOR = 0x28, 0x20
 _IOPL_3 = 3 << 12
 _V86 = 1 << 17
 ROUNDS = 3  # of the programs
+LONGEST_BLOCK = 24  # of them, in instructions
+WAY_IN = 2  # instructions
+FOREVER = (1 << 64) - 1
 
 
 class Mode:
@@ -84,15 +88,15 @@ MODES = {
 
 
 def _run(bench: Bench, mode: Mode, before: Callable[[], None] = lambda: None) -> tuple[tuple[object, ...], int]:
-    """Run to the program's CPUID; all that it leaves behind, and the number of stops."""
+    """Run to the program's CPUID; all that it leaves behind, instructions counted included, and the number of stops."""
     mode.begin(bench)
-    stops = 0
+    stops, executed = 0, bench.cpu.executed
     before()
     while (exit_ := bench.cpu.run()).kind is ExitKind.INTERRUPTED:
         stops += 1
     assert exit_.kind is ExitKind.CPUID
     state = bench.cpu.state()
-    return (state.gpr, state.rip, state.rflags, state.system, bytes(bench.ram[:0x100000])), stops
+    return (state.gpr, state.rip, state.rflags, state.system, bench.cpu.executed - executed, bytes(bench.ram[:0x100000])), stops
 
 
 class Asker:
@@ -119,8 +123,10 @@ class Asker:
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 @pytest.mark.parametrize("hook", ["CODE", "MEM_WRITE"])
 def test_a_stop_at_every_distance(mode: Mode, hook: str) -> None:
-    """One after so many instructions, or stores, and then again and again; also in front of every single one."""
+    """Asked for after so many instructions, or stores, and then again and again: it comes before the next block. Also asked for in front
+    of every single one, it comes before every block that has one."""
     bench = Bench()
+    blocks = _blocks(Bench(), mode)
     asker = Asker(bench, getattr(uc_const, f"UC_HOOK_{hook}"))
     unstopped, none = _run(bench, mode, asker.ask(0))
     calls = asker.calls
@@ -129,7 +135,82 @@ def test_a_stop_at_every_distance(mode: Mode, hook: str) -> None:
     for every in range(1, calls):
         stopped, stops = _run(bench, mode, asker.ask(every))
         assert stopped == unstopped, f"stopped every {every}"
-        assert stops >= calls // every - 3  # entering the guest, and at its end
+        assert stops <= calls // every and (stops or 2 * every > calls)  # one that is asked for in front of the exit comes too late
+        if every == 1:
+            assert stops == blocks if hook == "CODE" else stops > blocks // 3
+
+
+def _blocks(bench: Bench, mode: Mode) -> int:
+    """How many blocks of the program run, but for the first and the one that exits."""
+    stops = 0
+
+    def step() -> None:
+        bench.cpu.stop_at(bench.cpu.executed + 1)
+
+    mode.begin(bench)
+    step()
+    while bench.cpu.run().kind is ExitKind.INTERRUPTED:
+        stops += 1
+        step()
+    bench.cpu.stop_at(FOREVER)
+    return stops
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+def test_a_limit_at_every_distance(mode: Mode) -> None:
+    """After so many instructions the CPU stops before the next block, and no block is longer than the program's longest."""
+    bench = Bench()
+    unstopped, _ = _run(bench, mode)
+    executed = unstopped[-2]
+    assert isinstance(executed, int)
+    for limit in range(1, executed):
+        begun = bench.cpu.executed
+        mode.begin(bench)
+        bench.cpu.stop_at(begun + limit)
+        exit_ = bench.cpu.run()
+        if exit_.kind is not ExitKind.CPUID:
+            assert exit_.kind is ExitKind.INTERRUPTED and limit <= bench.cpu.executed - begun < limit + LONGEST_BLOCK
+            bench.cpu.stop_at(FOREVER)
+            assert bench.cpu.run().kind is ExitKind.CPUID
+        assert bench.cpu.executed - begun == executed
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+def test_every_instruction_is_counted(mode: Mode) -> None:
+    """As a hook before each sees them, but for those by which the guest is entered; each time round of REP is one."""
+    bench = Bench()
+    asker = Asker(bench, uc_const.UC_HOOK_CODE)
+    ran, _ = _run(bench, mode, asker.ask(0))
+    assert ran[-2] == asker.calls - WAY_IN
+
+
+# inc eax; mov ecx, [rbx] or inc ecx; inc eax; cpuid: with memory, without, and with an instruction that is no code
+@pytest.mark.parametrize(("code", "begun"), [("ffc0 8b0b ffc0 0fa2", 2), ("ffc0 ffc1 ffc0 0fa2", 4), ("ffc0 66660f1f440000 0f0b 0fa2", 3)])
+def test_an_exit_within_a_block_counts_what_has_begun(code: str, begun: int) -> None:
+    bench = Bench()
+    state = bench.state(code)
+    state.gpr[Reg.RBX] = 0x7FFF_0000_0000
+    bench.cpu.set_state(state)
+    bench.cpu.set_controls(CONTROLS)
+    before = bench.cpu.executed
+    bench.cpu.run()
+    assert bench.cpu.executed - before == begun
+    bench.cpu.run()  # the same exit, in front of a block of its own
+    assert bench.cpu.executed - before == begun + 1
+
+
+def test_code_that_changes_the_block_it_stands_in() -> None:
+    """The CPU leaves the block there, and does the store in one of its own: it has begun twice, and nothing behind it has before it ran."""
+    bench = Bench()
+    state = bench.state("ffc0 c60502000000f8 ffc0 90 ffc0 0fa2")  # inc eax; mov byte [the nop], clc; inc eax; nop; inc eax; cpuid
+    state.gpr[Reg.RAX] = 0
+    for _ in range(2):
+        bench.cpu.set_state(state)
+        bench.cpu.set_controls(CONTROLS)
+        before = bench.cpu.executed
+        assert bench.cpu.run().kind is ExitKind.CPUID
+        assert bench.cpu.state().gpr[Reg.RAX] == 3
+        assert bench.cpu.executed - before == 7
 
 
 def test_a_stop_asked_for_while_the_cpu_is_not_running_comes_before_the_first_instruction() -> None:
@@ -191,3 +272,61 @@ def test_the_programs_are_what_their_source_builds(bits: int, tmp_path: Path) ->
     built = tmp_path / "program"
     subprocess.run(["nasm", "-f", "bin", "-Werror", f"-DBITS={bits}", "-o", str(built), str(SOURCE)], check=True)
     assert built.read_bytes().hex() == PROGRAMS[bits]
+
+
+class PortsThatAsk(Ports):
+    """Note how many instructions have begun at each access, and ask for a stop at writes."""
+
+    def __init__(self, cpu: UnicornCpu) -> None:
+        super().__init__()
+        self.cpu, self.executed = cpu, [cpu.executed]
+
+    def read(self, port: int, size: int) -> int:
+        self.executed.append(self.cpu.executed)
+        return super().read(port, size)
+
+    def write(self, port: int, size: int, value: int) -> None:
+        self.executed.append(self.cpu.executed)
+        self.cpu.stop()
+
+
+def test_a_stop_asked_for_at_a_port_comes_behind_it() -> None:
+    """In the midst of a block, where the instructions before it have been counted and no others."""
+    bench = Bench()
+    ports = bench.cpu._ports = PortsThatAsk(bench.cpu)
+    bench.cpu.set_state(bench.state("ffc0 e480 ffc0 e680 e680 ffc0 e480 0fa2"))  # inc eax; in; inc; out; out; inc; in; cpuid
+    bench.cpu.set_controls(CONTROLS)
+    for behind in (CODE + 8, CODE + 10):
+        assert bench.cpu.run().kind is ExitKind.INTERRUPTED
+        assert bench.cpu.state().rip == behind
+        assert bench.cpu.executed == ports.executed[-1]
+    assert bench.cpu.run().kind is ExitKind.CPUID
+    first = ports.executed[0]
+    assert [executed - first for executed in ports.executed[1:]] == [2, 4, 5, 7] and bench.cpu.executed - first == 8
+
+
+def test_more_ports_than_are_watched_one_by_one() -> None:
+    """All instructions are, from then on; the count is the same."""
+    bench = Bench()
+    ports = bench.cpu._ports = PortsThatAsk(bench.cpu)
+    state = bench.state("e480 ffc1" * 300 + "e680 ffc1 0fa2")  # in al, 80h; inc ecx; ... out 80h, al; inc ecx; cpuid
+    for _ in range(2):
+        first = bench.cpu.executed
+        ports.executed.clear()
+        bench.cpu.set_state(state)
+        bench.cpu.set_controls(CONTROLS)
+        assert bench.cpu.run().kind is ExitKind.INTERRUPTED
+        assert bench.cpu.state().rip == CODE + 4 * 300 + 2
+        assert bench.cpu.run().kind is ExitKind.CPUID
+        assert [executed - first for executed in ports.executed] == list(range(1, 603, 2))
+        assert bench.cpu.executed - first == 603
+
+
+def test_a_port_in_code_that_is_not_there() -> None:
+    """A byte that would be IN, if code began there, is none."""
+    bench = Bench()
+    bench.cpu.set_state(bench.state("b8ece4edef ffc0 0fa2"))  # mov eax, 0efede4ech; inc eax; cpuid
+    bench.cpu.set_controls(CONTROLS)
+    before = bench.cpu.executed
+    assert bench.cpu.run().kind is ExitKind.CPUID
+    assert bench.cpu.executed - before == 3 and not bench.cpu._host.blocks.watched

@@ -31,7 +31,6 @@ cdef struct Entry:
     restore_t restore
     write_t reg_write
     int root_register
-    int *in_stub               # instructions that are not the guest's
 ctypedef Entry *EntryPtr
 
 cdef void write_vmcb(EntryPtr entry, RegistersPtr registers) noexcept nogil

@@ -17,8 +17,6 @@ from cython.cimports.shadowmmu.x86.vmcb_layout import Vmcb
 
 from shadowmmu.machine.seam import Controls, Intercepts
 
-STUB_INSTRUCTIONS = cython.declare(cython.int, 2)
-LEAD_INSTRUCTIONS = cython.declare(cython.int, 2)
 BREAKPOINTS = cython.declare(uint64_t, 0xFFFF00FF)  # of DR7
 BREAKPOINTS_ON = cython.declare(uint64_t, 0xFF)
 ALL_EXCEPTIONS = cython.declare(uint32_t, 0xFFFFFFFF)
@@ -113,7 +111,6 @@ def to_host(engine: cython.p_void, entry: EntryPtr, gpr: cython.pointer(uint64_t
 
 def begin(entry: EntryPtr) -> uint64_t:
     """It is about to go on in host mode; where."""
-    entry.in_stub[0] = STUB_INSTRUCTIONS if entry.rip[0] == entry.stub else LEAD_INSTRUCTIONS + STUB_INSTRUCTIONS
     return entry.rip[0]
 
 
@@ -150,7 +147,6 @@ class SvmEntry:
         entry.restore = cython.cast(restore_t, cython.cast(uintptr_t, places.restore))
         entry.reg_write = cython.cast(write_t, cython.cast(uintptr_t, places.reg_write))
         entry.root_register = places.root_register
-        entry.in_stub = cython.cast(cython.pointer(cython.int), cython.cast(uintptr_t, places.in_stub))
 
     @property
     def data(self):

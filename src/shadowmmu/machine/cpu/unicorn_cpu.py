@@ -50,8 +50,8 @@ _INTERRUPT_HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctype
 _SYSCALL_HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 _STOPPED = Exit(ExitKind.INTERRUPTED)
 _WINDOW = Exit(ExitKind.INTERRUPT_WINDOW, int(SvmExit.VINTR))
-_IN_SHADOW = Exit(ExitKind.INTERRUPT_WINDOW)
-"""Interrupts are on, but not before the next instruction: the run goes on."""
+_GOES_ON = Exit(ExitKind.INTERRUPT_WINDOW)
+"""No exit: interrupts are on, but not before the next instruction, or code has to be translated anew."""
 
 
 class UnicornCpu:
@@ -84,11 +84,12 @@ class UnicornCpu:
         self._rip = 0
         self._exit: Exit | None = None
         self._refused: bytes | None = None  # the context at a port access that was not done
+        self._asked_before = False  # a stop was, when that was met
         self._system_key: object = None
         self._system: System | None = None
         self._changed_code: list[tuple[int, int]] = []
         self._unmapped = 0
-        self._loaded_shadow: tuple[int, int] | None = None
+        self._loads_shadow = False  # VMRUN is to load an interrupt shadow
         self.running = False
         self._raised: BaseException | None = None  # by the interrupt hook, if the server has called it
         self._add_hooks()
@@ -111,7 +112,7 @@ class UnicornCpu:
         places = places_of(host, self._layout)
         server.attach(places._replace(slow=address_of(self._slow_hook), slow_syscall=address_of(self._slow_syscall)))
         host.add_compiled_hook(uc_const.UC_HOOK_INTR, server.hook, server.data)
-        host.add_compiled_hook(uc_const.UC_HOOK_INSN, server.syscall_hook, server.data, x86_const.UC_X86_INS_SYSCALL)
+        host.add_compiled_hook(uc_const.UC_HOOK_INSN, server.syscall_hook, server.data, instruction=x86_const.UC_X86_INS_SYSCALL)
         host.add_compiled_hook(uc_const.UC_HOOK_EDGE_GENERATED, server.translated_hook, server.data)
 
     # --- hooks, called while the engine runs
@@ -133,6 +134,7 @@ class UnicornCpu:
     def _on_interrupt(self, uc: Any, number: int, _data: object) -> None:
         if self._refused is None:
             self._host.read_context()
+            self._host.stop_request.left()
             self._exit = self._decode(number - HOOKED)
         uc.emu_stop()
 
@@ -147,6 +149,7 @@ class UnicornCpu:
 
     def _on_syscall(self, uc: Any, _data: object) -> None:
         self._host.read_context()
+        self._host.stop_request.left()
         self._exit = Exit(ExitKind.SYSCALL, gva=uc.reg_read(x86_const.UC_X86_REG_RIP))
         uc.emu_stop()
 
@@ -174,7 +177,8 @@ class UnicornCpu:
         self._refused = bytes(self._host.context)
         if self._server is not None:
             self._server.pause()
-        uc.emu_stop()
+        self._asked_before = self._host.stop_request.wanted
+        self._host.stop_request.ask()
         return False
 
     def _on_unmapped(self, _uc: Any, _access: int, address: int, _size: int, _value: int, _data: object) -> bool:
@@ -189,16 +193,12 @@ class UnicornCpu:
         gpr = list(struct.unpack_from("<16Q", view, where.gpr))
         rip: int = struct.unpack_from("<Q", view, where.rip)[0]
         flags: int = self._uc.reg_read(x86_const.UC_X86_REG_EFLAGS)
-        return State(gpr, rip, flags, self._capture_system(), interrupt_shadow=self._in_shadow(rip))
+        return State(gpr, rip, flags, self._capture_system(), interrupt_shadow=self._in_shadow)
 
-    def _in_shadow(self, rip: int) -> bool:
-        """Of an interrupt. This engine's VMRUN loads none, so one that it was to load is remembered until an instruction is done."""
-        if self._host.context[self._layout.hflags] & _INTERRUPT_SHADOW:
-            return True
-        if self._loaded_shadow is None:
-            return False
-        at, executed = self._loaded_shadow
-        return rip == at and self.executed - executed <= 1  # it may have begun, and faulted
+    @property
+    def _in_shadow(self) -> bool:
+        """Of an interrupt."""
+        return bool(self._host.context[self._layout.hflags] & _INTERRUPT_SHADOW)
 
     def _capture_system(self) -> System:
         where, view = self._layout, self._host.context
@@ -254,8 +254,6 @@ class UnicornCpu:
             self._uc.reg_write(x86_const.UC_X86_REG_EFLAGS, state.rflags)
         self._captured = state.copy()
         self._rip = state.rip
-        if not state.interrupt_shadow:
-            self._loaded_shadow = None
 
     def _can_change(self, before: State, after: State) -> bool:
         """Of what VMRUN loads only CS, SS and the CPL may be others, in protected mode."""
@@ -335,7 +333,7 @@ class UnicornCpu:
 
     def all_code_changed(self) -> None:
         """All translated code is dropped."""
-        self._uc.ctl_flush_tb()
+        self._host.forget_all_code()
 
     def _forget_code(self) -> None:
         for hpa, size in self._changed_code:
@@ -354,7 +352,7 @@ class UnicornCpu:
             self._forget_code()
             host.entry.write(state)
             self._system, self._system_key = state.system, None
-            self._loaded_shadow = (state.rip, self.executed) if state.interrupt_shadow else None
+            self._loads_shadow = state.interrupt_shadow
             return host.entry.start()
         if self._changed_code:
             host.read_context()
@@ -372,21 +370,44 @@ class UnicornCpu:
             start = self._prepare()
             self._captured = self._exit = None
             if self._server is not None:
-                self._server.prepare(plain=self._loaded_shadow is None)
-            self.running = True
-            try:
-                self._uc.emu_start(start, NEVER if until is None else until)
-            except UcError as error:
-                rip, outside = self._uc.reg_read(x86_const.UC_X86_REG_RIP), self._unmapped
-                raise CpuError(f"the CPU stopped at RIP {rip:#x}: {error}; last address outside host memory: {outside:#x}") from error
-            finally:
-                self.running = False
-            if self._raised is not None:
-                raised, self._raised = self._raised, None
-                raise raised
+                self._server.prepare()
+            if self._loads_shadow:
+                self._enter_in_shadow(start)
+            else:
+                self._emulate(start, NEVER if until is None else until)
             exit_ = self._finish()
-            if exit_ is not _IN_SHADOW:
+            if exit_ is not _GOES_ON:
                 return exit_
+
+    def _enter_in_shadow(self, start: int) -> None:
+        """This engine's VMRUN loads no interrupt shadow: the guest is entered, and gets it there before its first block."""
+        host, self._loads_shadow = self._host, False
+        asked = host.stop_request.wanted
+        if self._server is not None:
+            self._server.pause()
+        host.stop_request.ask()
+        self._emulate(start, NEVER)
+        if not asked:
+            host.stop_request.served()
+        if self._exit is None:
+            host.read_context()
+            self._exit = _GOES_ON
+        host.context[self._layout.hflags] |= _INTERRUPT_SHADOW
+        host.write_context()
+
+    def _emulate(self, start: int, until: int) -> None:
+        self.running = True
+        try:
+            self._host.blocks.run_until(until)
+            self._uc.emu_start(start, until)
+        except UcError as error:
+            rip, outside = self._uc.reg_read(x86_const.UC_X86_REG_RIP), self._unmapped
+            raise CpuError(f"the CPU stopped at RIP {rip:#x}: {error}; last address outside host memory: {outside:#x}") from error
+        finally:
+            self.running = False
+        if self._raised is not None:
+            raised, self._raised = self._raised, None
+            raise raised
 
     def _finish(self) -> Exit:
         where, host = self._layout, self._host
@@ -398,11 +419,11 @@ class UnicornCpu:
             host.context[:] = self._refused
             host.write_context()
             self._refused = None
+            if not self._asked_before:
+                host.stop_request.served()
         elif self._exit is None or self._exit.kind is ExitKind.SYSCALL:
             host.read_context()
         self._rip = struct.unpack_from("<Q", host.context, where.rip)[0]
-        if self._loaded_shadow is not None:
-            self._loaded_shadow = (self._rip, self.executed) if self._in_shadow(self._rip) else None
         if not self._take_cr3():
             self._pending = self.state()  # so that VMRUN loads the right one
             return Exit(ExitKind.TASK_SWITCH)
@@ -411,10 +432,13 @@ class UnicornCpu:
     def _stopped(self) -> Exit:
         """Between two instructions; why."""
         request = self._host.stop_request
+        if self._host.blocks.stopped:
+            self._host.watch_ports()
+            return _GOES_ON
         exit_ = _WINDOW if request.opened else _STOPPED
-        if exit_ is _WINDOW and self._in_shadow(self._rip):
+        if exit_ is _WINDOW and self._in_shadow:
             request.skip_one()
-            return _IN_SHADOW
+            return _GOES_ON
         request.served()
         return exit_
 
@@ -437,9 +461,15 @@ class UnicornCpu:
         return self._host.stop_request.executed
 
     def stop_at(self, executed: int) -> None:
-        """Let no run go on beyond so many instructions: it returns INTERRUPTED."""
+        """Let no run begin a block beyond so many instructions: it returns INTERRUPTED."""
         self._host.stop_request.stop_at(executed)
 
+    def stop_exactly(self) -> None:
+        """From now on stop before an instruction, not only before a block."""
+        if self._host.blocks.watch_all():
+            self._host.watch_ports()
+
     def stop(self) -> None:
-        """From any thread or hook: make this `run`, or the next one, return INTERRUPTED before the guest's next instruction."""
+        """From any thread or hook: make this `run`, or the next one, return INTERRUPTED before the guest's next block, or behind an
+        access to a port."""
         self._host.stop_request.ask()

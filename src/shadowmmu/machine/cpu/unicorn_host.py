@@ -19,6 +19,7 @@ from unicorn import x86_const
 from unicorn.unicorn_py3 import Uc, UcError
 from unicorn.unicorn_py3.unicorn import uclib
 
+from shadowmmu.machine.cpu.blocks import Blocks
 from shadowmmu.machine.cpu.stop_request import StopRequest
 from shadowmmu.machine.cpu.svm_entry import SvmEntry
 from shadowmmu.machine.seam import CpuError, Places, Reg
@@ -35,9 +36,10 @@ HOST_EFER, HOST_CR0, HOST_CR4 = 0x1D01, 0x80010001, 0x620  # SCE LME LMA NXE SVM
 _VMCB, _HSAVE, _LEAD, _PML4, _PDPT, _IOPM, _MSRPM, _GDT, SCRATCH = 0x0, 0x1000, 0x2000, 0x3000, 0x4000, 0x5000, 0x8000, 0xA000, 0xB000
 _LEAD_CODE = bytes.fromhex("0f23f8 48b8") + struct.pack("<Q", PRIVATE_BASE + _VMCB)  # mov dr7, rax; mov rax, the VMCB
 _STUB_CODE = bytes.fromhex("0f01da 0f01d8")  # vmload rax; vmrun rax
-_STUB_INSTRUCTIONS = 2
 _SEGMENT_CODE = bytes.fromhex("66b81000 8ed8 8ec0 8ed0 48cb")  # mov ax,16; mov ds,ax; mov es,ax; mov ss,ax; retfq
 _PDPT_ENTRIES = 512
+_EVERYWHERE = (1, 0)
+"""First and last address of a hook that has no bounds."""
 
 CODE_BUFFER, SPARE = 1 << 30, 64 << 20
 """What each engine reserves for translated code, and what it may want beside it."""
@@ -77,7 +79,8 @@ class SvmHost:
         put("<QQ", self._private, _VMCB + Vmcb.IOPM_BASE, PRIVATE_BASE + _IOPM, PRIVATE_BASE + _MSRPM)
         put("<I", self._private, _VMCB + Vmcb.GUEST_ASID, 1)
         self._enter_host_mode()
-        self.stop_request = self._stop_exactly()
+        self.stop_request = StopRequest(address_of(uclib.uc_emu_stop), address_of(uclib.uc_reg_read), x86_const.UC_X86_REG_EFLAGS)
+        self.blocks = self._count(regions)
         self._context = self.uc.context_save()
         size = self._context.size
         address = ctypes.cast(self._context.context, ctypes.c_void_p).value or 0
@@ -168,6 +171,8 @@ class SvmHost:
         """Where things lie in the context."""
         address = ctypes.addressof(ctypes.c_ubyte.from_buffer(self.context))
         self.entry.attach(address, self._host_context, HOST_EFER, places)
+        self.stop_request.attach(places)
+        self.blocks.attach(places)
 
     def to_host(self, gpr: list[int], dr7: int) -> None:
         """Host mode again, ready to VMRUN, with the guest's general, FPU and debug registers. The context must have been read."""
@@ -181,26 +186,36 @@ class SvmHost:
 
     def begin_at_stub(self) -> int:
         """Where the engine is to start now in order to enter the guest."""
-        self.stop_request.enter_by_stub(_STUB_INSTRUCTIONS)
         return self.stub
 
-    def _stop_exactly(self) -> StopRequest:
-        """Hook every instruction, so that a stop asked for there or in another hook takes effect before the next instruction.
+    def _count(self, regions: Sequence[tuple[int, int, int]]) -> Blocks:
+        """Hook every block, which also lets a stop that is asked for take effect before the next one."""
+        blocks = Blocks(self.stop_request, regions, address_of(uclib.uc_vmem_translate), self.stub >> 12)
+        blocks.hooked(self.add_compiled_hook(uc_const.UC_HOOK_BLOCK, self.stop_request.hook, blocks.first))
+        self.add_compiled_hook(uc_const.UC_HOOK_EDGE_GENERATED, blocks.translated_hook, blocks.data)
+        return blocks
 
-        Without such a hook the engine looks for one only at the beginning of a basic block.
-        """
-        request = StopRequest(address_of(uclib.uc_emu_stop), address_of(uclib.uc_reg_read), x86_const.UC_X86_REG_EFLAGS)
-        self.add_compiled_hook(uc_const.UC_HOOK_CODE, request.hook, request.data)
-        return request
-
-    def add_compiled_hook(self, kind: int, hook: int, data: int, instruction: int = 0) -> None:
-        """A hook that is a C function: addresses of it and of what it is to be given; of one `instruction`, for a hook of such."""
+    def add_compiled_hook(self, kind: int, hook: int, data: int, *, instruction: int = 0, where: tuple[int, int] = _EVERYWHERE) -> int:
+        """A hook that is a C function: addresses of it and of what it is to be given; of one `instruction`, for a hook of such; at the
+        addresses from the first to the last. Returns where the engine's own record of it lies."""
         handle = ctypes.c_size_t()
-        everywhere = ctypes.c_uint64(1), ctypes.c_uint64(0)
+        first, last = (ctypes.c_uint64(address) for address in where)
         what = ctypes.c_int(kind), ctypes.c_void_p(hook), ctypes.c_void_p(data)
-        error = uclib.uc_hook_add(self.uc._uch, ctypes.byref(handle), *what, *everywhere, ctypes.c_int(instruction))
+        error = uclib.uc_hook_add(self.uc._uch, ctypes.byref(handle), *what, first, last, ctypes.c_int(instruction))
         if error != uc_const.UC_ERR_OK:
             raise CpuError(f"the CPU takes no compiled hook: error {error}; install unicorn==2.1.4")
+        return handle.value
+
+    def watch_ports(self) -> None:
+        """Hook instructions that reach ports and have just been translated, before they run."""
+        for data, *where in self.blocks.watch():
+            self.add_compiled_hook(uc_const.UC_HOOK_CODE, self.blocks.port_hook, data, where=(where[0], where[1]))
+        self.forget_all_code()
+
+    def forget_all_code(self) -> None:
+        """Drop all translated code."""
+        self.uc.ctl_flush_tb()
+        self.blocks.forget()
 
     def flush(self) -> None:
         """Drop every translation."""

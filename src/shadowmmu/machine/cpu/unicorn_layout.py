@@ -165,7 +165,6 @@ def layout() -> Layout:
 def places_of(host: SvmHost, where: Layout) -> Places:
     """Addresses of what lies there; nobody is called for exits that are not served."""
     context = ctypes.addressof(ctypes.c_ubyte.from_buffer(host.context))
-    executed, limit, in_stub, wanted = host.stop_request.places
     return Places(
         save=address_of(uclib.uc_context_save),
         restore=address_of(uclib.uc_context_restore),
@@ -174,6 +173,7 @@ def places_of(host: SvmHost, where: Layout) -> Places:
         rip=context + where.rip,
         mode=context + where.hflags,
         segments=context + where.segments,
+        code_base=context + where.segments + SEGMENT_SIZE * Seg.CS + 8,
         cr3=context + where.cr3,
         head=where.head_end,
         efer=context + where.efer,
@@ -181,10 +181,8 @@ def places_of(host: SvmHost, where: Layout) -> Places:
         kernel_gs_base=context + where.kernel_gs_base,
         error_code=context + where.error_code,
         address=host.exit_info_2_at,
-        executed=executed,
-        limit=limit,
-        wanted=wanted,
-        in_stub=in_stub,
+        executed=host.stop_request.count,
+        request=host.stop_request.data,
         entry=host.entry.data,
         reg_read=address_of(uclib.uc_reg_read),
         reg_write=address_of(uclib.uc_reg_write),

@@ -38,6 +38,7 @@ def run_aligned(p: Processor, quick: "QuickExits") -> Exit:
     if _is_misaligned(p, state):
         return _MISALIGNED
     quick.pause()
+    p.cpu.stop_exactly()
     p.cpu.stop_at(p.cpu.executed + 1)
     return run_exactly(p.cpu, p.fetcher)
 

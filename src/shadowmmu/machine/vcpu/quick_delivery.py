@@ -12,6 +12,7 @@ from cython.cimports.shadowmmu.engine.arena.state import Hpa, KvmVcpuPtr, p_u8
 from cython.cimports.shadowmmu.engine.face.host_access import frame_memory, is_guest_frame
 from cython.cimports.shadowmmu.machine.cpu.mode_flags import mode_flags
 from cython.cimports.shadowmmu.machine.cpu.registers import CS, RegisterPtr
+from cython.cimports.shadowmmu.machine.cpu.stop_request import want_stop
 from cython.cimports.shadowmmu.machine.memory.shadow_tables import FOUND, ShadowTables
 from cython.cimports.shadowmmu.machine.memory.translations import TranslationPtr, begin_delivery, is_kept, keep_place, place_for
 from cython.cimports.shadowmmu.machine.vcpu.code_pages import is_marked, mark
@@ -196,7 +197,7 @@ def on_translated(engine: cython.p_void, block: TranslatedPtr, before: Translate
     quick: QuickPtr = cython.cast(QuickPtr, data)
     if quick.vcpu.cr0 & Cr0.AM and not quick.met_alignment and checks_alignment(engine, quick):
         quick.met_alignment = True
-        quick.wanted[0] = 1
+        want_stop(quick.request)
     if block.pc >> 12 != quick.stub >> 12:
         note_code(engine, quick, block.pc & quick.wrap)
         note_code(engine, quick, (block.pc + max(block.size, 1) - 1) & quick.wrap)

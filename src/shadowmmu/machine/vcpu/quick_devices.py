@@ -6,6 +6,7 @@ Nobody above the hook would see what one raises: it is kept until the run has en
 
 import cython
 from cython.cimports.libc.stdint import uint64_t
+from cython.cimports.shadowmmu.machine.cpu.stop_request import want_stop
 
 ALL = cython.declare(uint64_t, 0xFFFFFFFFFFFFFFFF)
 
@@ -42,7 +43,7 @@ def store_device(quick: QuickPtr, gpa: uint64_t, value: uint64_t, size: cython.i
         try:
             devices.mmio.write(gpa, size, value & ALL >> 64 - 8 * size)
             if devices.apic is not None and devices.apic.attention:
-                quick.wanted[0] = 1
+                want_stop(quick.request)
         except BaseException as error:
             give_up(quick, error)
 
@@ -51,4 +52,4 @@ def store_device(quick: QuickPtr, gpa: uint64_t, value: uint64_t, size: cython.i
 def give_up(quick: QuickPtr, error: BaseException):
     devices: QuickDevices = cython.cast(QuickDevices, quick.devices)
     devices.raised = error
-    quick.wanted[0] = 1
+    want_stop(quick.request)

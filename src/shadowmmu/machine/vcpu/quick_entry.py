@@ -67,7 +67,7 @@ def take_controls(engine: cython.p_void, quick: QuickPtr, flush: cython.bint) ->
 @cython.exceptval(check=False)
 def can_take_registers(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
     """The guest is to be entered anew as it is; False: in an interrupt shadow, which the loop knows of."""
-    if not quick.plain or quick.mode[0] & INTERRUPT_SHADOW:
+    if quick.mode[0] & INTERRUPT_SHADOW:
         return False
     quick.reg_read(engine, quick.flags_register, cython.address(quick.flags))
     take_registers(quick, cython.address(quick.registers))

@@ -8,6 +8,7 @@ from cython.cimports.shadowmmu.engine.arena.state import Hpa
 from cython.cimports.shadowmmu.engine.face.outside import raise_no_root
 from cython.cimports.shadowmmu.engine.face.vcpu import Vcpu
 from cython.cimports.shadowmmu.machine.cpu.registers import state_of
+from cython.cimports.shadowmmu.machine.cpu.stop_request import RequestPtr
 from cython.cimports.shadowmmu.machine.cpu.svm_entry import EntryPtr
 from cython.cimports.shadowmmu.machine.emulator.code_places import CodePlaces
 from cython.cimports.shadowmmu.machine.memory.shadow_tables import ShadowTables
@@ -79,8 +80,7 @@ class QuickExits:
         quick.error_code = cython.cast(cython.pointer(uint32_t), cython.cast(uintptr_t, places.error_code))
         quick.address = cython.cast(cython.pointer(uint64_t), cython.cast(uintptr_t, places.address))
         quick.executed = cython.cast(cython.pointer(uint64_t), cython.cast(uintptr_t, places.executed))
-        quick.limit = cython.cast(cython.pointer(uint64_t), cython.cast(uintptr_t, places.limit))
-        quick.wanted = cython.cast(cython.pointer(cython.int), cython.cast(uintptr_t, places.wanted))
+        quick.request = cython.cast(RequestPtr, cython.cast(uintptr_t, places.request))
         quick.reg_read = cython.cast(reg_t, cython.cast(uintptr_t, places.reg_read))
         quick.reg_write = cython.cast(reg_t, cython.cast(uintptr_t, places.reg_write))
         quick.flags_register, quick.root_register = places.flags_register, places.root_register
@@ -97,9 +97,8 @@ class QuickExits:
         self.devices = QuickDevices(mmio, apic)
         self.quick.devices = cython.cast(cython.p_void, self.devices)
 
-    def prepare(self, plain: cython.bint):
-        """For the next run: whether it begins without an interrupt shadow."""
-        self.quick.plain = plain
+    def prepare(self):
+        """For the next run."""
         self.quick.wrap = address_bits(cython.address(self.quick.entry.controls))
 
     def take_state(self):

@@ -14,6 +14,7 @@ import cython
 from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.shadowmmu.engine.arena.state import PfRet
 from cython.cimports.shadowmmu.engine.fault.fault import mmu_page_fault
+from cython.cimports.shadowmmu.machine.cpu.stop_request import set_limit, settle
 from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import deliver_fault
 from cython.cimports.shadowmmu.machine.vcpu.quick_emulation import emulate
 from cython.cimports.shadowmmu.machine.vcpu.quick_entry import finish, go_on, stop
@@ -57,6 +58,7 @@ def serve(engine: cython.p_void, quick: QuickPtr, code: uint32_t) -> cython.bint
     """False: the loop goes on with what is left to do. So it does if the CPU has switched tasks by itself, with a CR3 that is not its;
     with nested paging CR3 is the guest's own."""
     quick.save(engine, quick.context)
+    settle(quick.request)
     if quick.vcpu.kvm.tdp:
         quick.vcpu.cr3 = quick.entry.controls.cr3 = quick.cr3[0]
     elif quick.cr3[0] != quick.entry.controls.cr3:
@@ -129,8 +131,8 @@ def count_exit(engine: cython.p_void, quick: QuickPtr) -> cython.void:
     quick.left -= 1
     quick.last = quick.executed[0]
     come_nearer(quick, quick.ticks)
-    quick.limit[0] = min(quick.last + quick.slice, quick.turn_end, quick.deadline)
-    if quick.limit[0] <= quick.last or quick.wanted[0]:
+    set_limit(quick.request, min(quick.last + quick.slice, quick.turn_end, quick.deadline))
+    if quick.request.limit <= quick.last or quick.request.wanted:
         stop(engine, quick)
 
 

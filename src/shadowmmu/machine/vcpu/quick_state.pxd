@@ -3,6 +3,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from shadowmmu.engine.arena.state cimport GuestException, KvmVcpu
 from shadowmmu.machine.cpu.registers cimport Registers
+from shadowmmu.machine.cpu.stop_request cimport RequestPtr
 from shadowmmu.machine.cpu.svm_entry cimport EntryPtr
 from shadowmmu.machine.emulator.code_places cimport PlacePtr, PlacesPtr
 from shadowmmu.machine.memory.translations cimport TlbPtr
@@ -89,8 +90,7 @@ cdef struct Quick:
     uint32_t *error_code
     uint64_t *address          # EXITINFO2
     uint64_t *executed         # instructions so far
-    uint64_t *limit            # the CPU stops when so many have been executed
-    int *wanted                # it is to stop before the next
+    RequestPtr request         # what counts them
     reg_t reg_read, reg_write
     int flags_register, root_register, code_register
     translate_t translate      # where code that has just been fetched lies
@@ -101,7 +101,6 @@ cdef struct Quick:
     # Of this run.
     uint64_t wrap              # addresses have so many bits
     bint to_enter              # the next run is to enter the guest with `registers`
-    bint plain                 # no interrupt shadow was loaded
     uint64_t left              # exits that may be served here
     uint64_t slice, turn_end, deadline
     uint64_t ticks             # that an exit takes of `deadline`

@@ -23,7 +23,7 @@ def look(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
     quick.flags = 0
     quick.reg_read(engine, quick.flags_register, cython.address(quick.flags))
     quick.vcpu.ac = (quick.flags & Rflags.AC) != 0
-    return quick.plain and not quick.flags & Rflags.TF and not quick.mode[0] & INTERRUPT_SHADOW
+    return not quick.flags & Rflags.TF and not quick.mode[0] & INTERRUPT_SHADOW
 
 
 @cython.cfunc

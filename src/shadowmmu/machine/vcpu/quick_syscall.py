@@ -6,6 +6,7 @@ from cython.cimports.libc.stdint import uint8_t, uint64_t
 from cython.cimports.shadowmmu.engine.arena.state import PAGE_SIZE, Hpa, KvmVcpuPtr, p_u8
 from cython.cimports.shadowmmu.engine.face.host_access import frame_memory
 from cython.cimports.shadowmmu.machine.cpu.registers import CS, R11, RCX, RegistersPtr
+from cython.cimports.shadowmmu.machine.cpu.stop_request import settle
 from cython.cimports.shadowmmu.machine.emulator.code_places import LONGEST
 from cython.cimports.shadowmmu.machine.vcpu.delivery_state import DeliveryPtr
 from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import TO_FETCH, put_registers
@@ -23,6 +24,7 @@ def serve_syscall(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
     if not quick.delivers or vcpu.kvm.tdp or vcpu.requests or vcpu.mmu.root.hpa == Hpa.INVALID_PAGE or vcpu.flush_hw_all:
         return False
     quick.save(engine, quick.context)
+    settle(quick.request)
     length: uint8_t = length_of_syscall(engine, quick)
     if not length or quick.cr3[0] != quick.entry.controls.cr3 or not look(engine, quick):
         return False
