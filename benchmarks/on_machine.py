@@ -56,6 +56,7 @@ QUICK_KINDS = (
     ("CR2 read", b"\x0f\x20\xd2", IRET),  # mov edx, cr2
     ("CR3 loaded", b"\x0f\x22\xd8", IRET),  # mov cr3, eax
     ("INVLPG", b"\x0f\x01\x3d" + struct.pack("<I", WINDOW), IRET),
+    ("CPUID", b"\x51\x31\xc0\x0f\xa2\x59", IRET),  # push ecx; xor eax, eax; cpuid; pop ecx
     ("INT 80h", b"\xcd\x80", IRET),
     ("page fault of the guest's own", b"\xa1" + struct.pack("<I", ABSENT), SKIP_FIVE),  # mov eax, [ABSENT], over which the handler goes
     ("store to a table", b"\xa3" + struct.pack("<I", ROOT + 0xC00), IRET),  # mov [ROOT + C00h], eax

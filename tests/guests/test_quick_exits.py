@@ -31,6 +31,7 @@ SOME_EXITS, ALL_EXITS = 5000, 100_000
 PERIOD = 7_777  # ticks: some exits
 STORM = bytes.fromhex("bf00001000 800701 81c700100000 81ff00006000 72ef f4")
 """mov edi, 100000h; again: add byte [edi], 1; add edi, 1000h; cmp edi, 600000h; jb again; hlt"""
+ASKED = (0, 1, 7, 0xB, 0x40000000, 0x80000001, 0x80000002, 0x80000008, 0x12345)  # leaves of CPUID; the last is none
 GROUPS = 0x500 // 8  # without paging a fault maps eight pages
 
 
@@ -163,6 +164,22 @@ def test_what_a_device_raises_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(apic, "end_of_interrupt", refuse)
     with pytest.raises(ValueError, match="no end"):
         machine.run()
+
+
+def test_cpuid() -> None:
+    """Leaves that are there are told in the hook; one that is not, by the loop, which notes who asks."""
+    leaves = b"".join(b"\xb8" + leaf.to_bytes(4, "little") + bytes.fromhex("31c9 0fa2 01c6 01de 01ce 01d6") for leaf in ASKED)
+    code = bytes.fromhex("bd14000000") + leaves + b"\x4d\x0f\x85" + (-len(leaves) - 7).to_bytes(4, "little", signed=True) + b"\xf4"
+    for platform in (
+        "bare",
+        "pc",
+    ):  # mov ebp, 20; again: mov eax, LEAF; xor ecx, ecx; cpuid; add esi, of each; ...; dec ebp; jnz again; hlt
+        guest = Guest(
+            name="cpuid", image="cpuid", format="flat", load=0x10000, start="protected", memory_mib=8, end="halt", platform=platform
+        )
+        quick, slow = (run(guest, quick=quick, code=code, exits=1000) for quick in (True, False))
+        check_alike(quick, slow)
+        assert slow.result.exits["CPUID"] == 20 * len(ASKED) and quick.served >= 19 * (len(ASKED) - 2)
 
 
 @pytest.mark.parametrize("exits", [1, 2, 7, 63, 64, 65, 140])

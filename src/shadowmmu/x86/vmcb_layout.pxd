@@ -59,6 +59,7 @@ cdef enum:                     # some of x86.vmcb.SvmExit
     PAGE_FAULT_EXIT = 0x4E
     CR0_SELECTIVE_EXIT = 0x65
     RDTSC_EXIT = 0x6E
+    CPUID_EXIT = 0x72
     SOFTWARE_INTERRUPT_EXIT = 0x75
     PAUSE_EXIT = 0x77
     INVLPG_EXIT = 0x79

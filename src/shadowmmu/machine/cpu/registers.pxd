@@ -11,6 +11,7 @@ cdef enum:
     RAX = 0
     RCX = 1
     RDX = 2
+    RBX = 3
     RSP = 4
     R11 = 11
 

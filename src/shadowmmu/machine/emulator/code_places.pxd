@@ -17,6 +17,7 @@ cpdef enum Doing:
     LOAD = 7                   # MOV of four or eight bytes of memory to a general register
     RDTSC = 8
     PAUSE = 9
+    CPUID = 10
 
 cdef struct Address:           # of memory
     int32_t base, index        # general registers; -1: none

@@ -15,6 +15,7 @@ class Doing(IntFlag):
     LOAD = 7
     RDTSC = 8
     PAUSE = 9
+    CPUID = 10
 
 @final
 class CodePlaces:

@@ -89,6 +89,8 @@ def _plain(operands: Operands) -> Plain:
         return Plain(Doing.SVM, int(_SVM[instruction.mnemonic]), value=(1 << 8 * SVM_ADDRESS_SIZES.get(instruction.code, 0)) - 1)
     if instruction.code in _ALONE:
         return Plain(_ALONE[instruction.code])
+    if instruction.code == Code.CPUID:
+        return Plain(Doing.CPUID)
     if instruction.code == Code.INVLPG_M:
         return _with_address(Plain(Doing.INVLPG), operands)
     if instruction.code in _LOAD_CODES and instruction.op_kind(1) == OpKind.MEMORY:

@@ -5,10 +5,12 @@ A local APIC where there is one; AMD-V, nested paging, 5-level paging, PCIDs and
 Sources: APM vol. 3 appendix E; SDM vol. 2, CPUID.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from shadowmmu.engine.face.config import VmConfig
 from shadowmmu.machine.devices.local_apic import LocalApic
+from shadowmmu.machine.vcpu.cpuid_leaves import CpuidLeaves
 from shadowmmu.x86.control import Cr4, Efer
 
 
@@ -19,6 +21,8 @@ class Leaf(NamedTuple):
     edx: int
 
 
+_Row = tuple[int, int | None, bool, Leaf]
+"""As `CpuidLeaves` takes them."""
 _EBX, _ECX, _EDX = 1, 2, 3
 _BASIC, _STRUCTURED, _EXTENDED, _SVM = 1, 7, 0x80000001, 0x8000000A
 _SVM_REVISION, _ASIDS, _FLUSH_BY_ASID = 1, 16, 1 << 6
@@ -48,7 +52,6 @@ ON_REQUEST = frozenset(("la57", "pcid", "svm", "npt", "xsave"))
 """Offered only to a guest that asks for it."""
 OF_APIC = frozenset(("apic", "x2apic", "tsc-deadline"))
 """Offered where there is a local APIC."""
-_APIC_BIT, _OSXSAVE_BIT = 1 << 9, 1 << 27
 
 CR4_OFFERED = int(
     Cr4.TSD | Cr4.DE | Cr4.PSE | Cr4.PAE | Cr4.MCE | Cr4.PGE | Cr4.PCE | Cr4.OSFXSR | Cr4.OSXMMEXCPT
@@ -126,6 +129,7 @@ class Cpuid:
         if self.offers("svm"):
             nested = self._features(_SVM, offered).edx
             self._leaves[_SVM] = Leaf(_SVM_REVISION, _ASIDS, 0, nested | _FLUSH_BY_ASID)
+        self.leaves = CpuidLeaves([*self._plain_rows(), *self._xsave_rows(), *self._topology_rows()])
 
     @staticmethod
     def _features(leaf: int, offered: frozenset[str]) -> Leaf:
@@ -144,28 +148,26 @@ class Cpuid:
 
     def read(self, leaf: int, subleaf: int, cr4: int = 0) -> Leaf:
         """EAX, EBX, ECX, EDX; zeroes for a leaf that is not there. OSXSAVE is what CR4 says."""
-        if leaf == _TOPOLOGY and self._apic is not None:
-            return self._topology(subleaf)
-        if not self.has(leaf, subleaf):
-            return Leaf(0, 0, 0, 0)
-        if leaf == _XSAVE_AREA:
-            return Leaf(_XSAVEOPT | _XGETBV_1, 0, 0, 0) if subleaf else Leaf(_X87_AND_SSE, _XSAVE_SIZE, _XSAVE_SIZE, 0)
-        found = self._leaves[leaf]
-        if leaf == _BASIC and cr4 & Cr4.OSXSAVE:
-            found = found._replace(ecx=found.ecx | _OSXSAVE_BIT)
-        if self._apic is not None and leaf in (_BASIC, _EXTENDED) and not self._apic.enabled:
-            found = found._replace(edx=found.edx & ~_APIC_BIT)
-        return found
-
-    def _topology(self, subleaf: int) -> Leaf:
-        """One thread a core, all cores in one package; EDX is the x2APIC's number, whatever is asked for."""
-        shift = (self._vcpus - 1).bit_length()
-        level = {0: Leaf(0, 1, _THREAD, 0), 1: Leaf(shift, self._vcpus, _CORE, 0)}.get(subleaf, Leaf(0, 0, 0, 0))
-        return level._replace(ecx=level.ecx | subleaf & 0xFF, edx=self._number)
+        found = self.leaves.read(leaf, subleaf, cr4, self._apic is None or self._apic.enabled)
+        return Leaf(0, 0, 0, 0) if found is None else Leaf(*found)
 
     def has(self, leaf: int, subleaf: int) -> bool:
-        if leaf == _TOPOLOGY:
-            return self._apic is not None
-        if leaf == _XSAVE_AREA:
-            return self.offers("xsave") and subleaf <= 1
-        return leaf in self._leaves and not (leaf == _STRUCTURED and subleaf)
+        return self.leaves.read(leaf, subleaf, 0, True) is not None
+
+    def _plain_rows(self) -> Iterator[_Row]:
+        """All subleaves are the same, but of the structured features, which have one."""
+        for number, leaf in self._leaves.items():
+            yield number, 0 if number == _STRUCTURED else None, False, leaf
+
+    def _xsave_rows(self) -> Iterator[_Row]:
+        if self.offers("xsave"):
+            yield _XSAVE_AREA, 0, False, Leaf(_X87_AND_SSE, _XSAVE_SIZE, _XSAVE_SIZE, 0)
+            yield _XSAVE_AREA, 1, False, Leaf(_XSAVEOPT | _XGETBV_1, 0, 0, 0)
+
+    def _topology_rows(self) -> Iterator[_Row]:
+        """One thread a core, all cores in one package; EDX is the x2APIC's number, whatever is asked for."""
+        if self._apic is not None:
+            shift = (self._vcpus - 1).bit_length()
+            yield _TOPOLOGY, 0, True, Leaf(0, 1, _THREAD, self._number)
+            yield _TOPOLOGY, 1, True, Leaf(shift, self._vcpus, _CORE, self._number)
+            yield _TOPOLOGY, None, True, Leaf(0, 0, 0, self._number)

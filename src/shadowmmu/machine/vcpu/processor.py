@@ -51,6 +51,7 @@ _SERVED: tuple[tuple[ExitKind, Outcome | None], ...] = (
     (ExitKind.NESTED_PAGE_FAULT, Outcome.EMULATE),
     (ExitKind.RDTSC, None),
     (ExitKind.PAUSE, None),
+    (ExitKind.CPUID, None),
 )
 """What `quick_state.Served` counts."""
 
@@ -102,7 +103,7 @@ class Processor:
         self._own_priority = 0
         self.pending: Pending | None = None
         if quick is not None:
-            quick.know(self.svm, memory.mmio, apic)
+            quick.know(self.svm, memory.mmio, apic, cpuid.leaves)
         self.translations = Translations() if quick is None else quick.translations
         """Of the CPU, as far as it delivers events."""
         self.halted = self.yielded = False

@@ -6,6 +6,7 @@ from shadowmmu.machine.emulator.code_places cimport CodePlaces
 from shadowmmu.machine.memory.shadow_tables cimport ShadowTables
 from shadowmmu.machine.memory.translations cimport Translations
 from shadowmmu.machine.vcpu.code_pages cimport CodePages
+from shadowmmu.machine.vcpu.cpuid_leaves cimport CpuidLeaves
 from shadowmmu.machine.vcpu.quick_devices cimport QuickDevices
 from shadowmmu.machine.vcpu.quick_state cimport OUTCOMES, REFLECTED, Quick, QuickPtr
 from shadowmmu.machine.vcpu.svm_state cimport SvmState
@@ -25,4 +26,5 @@ cdef class QuickExits:
     cdef uint64_t told_interrupts[256]
     cdef uint64_t told_reflected[REFLECTED]
     cdef SvmState svm
+    cdef CpuidLeaves leaves
     cdef object noted(self, int number)

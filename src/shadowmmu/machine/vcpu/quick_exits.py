@@ -14,6 +14,7 @@ from cython.cimports.shadowmmu.machine.emulator.code_places import CodePlaces
 from cython.cimports.shadowmmu.machine.memory.shadow_tables import ShadowTables
 from cython.cimports.shadowmmu.machine.memory.translations import Translations
 from cython.cimports.shadowmmu.machine.vcpu.code_pages import CodePages
+from cython.cimports.shadowmmu.machine.vcpu.cpuid_leaves import CpuidLeaves
 from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import on_translated
 from cython.cimports.shadowmmu.machine.vcpu.quick_devices import QuickDevices
 from cython.cimports.shadowmmu.machine.vcpu.quick_entry import address_bits
@@ -90,15 +91,18 @@ class QuickExits:
         quick.slow = cython.cast(slow_t, cython.cast(uintptr_t, places.slow))
         quick.slow_syscall = cython.cast(slow_syscall_t, cython.cast(uintptr_t, places.slow_syscall))
 
-    def know(self, svm: SvmState, mmio: object, apic: object):
-        """What AMD-V keeps of the vCPU, where no memory is, and its local APIC, if there is one: before the first run."""
+    def know(self, svm: SvmState, mmio: object, apic: object, leaves: CpuidLeaves):
+        """What AMD-V keeps of the vCPU, where no memory is, its local APIC, if there is one, and its CPUID: before the first run."""
+        self.leaves = leaves
+        self.quick.leaves = cython.address(leaves.leaves)
         self.svm = svm
         self.quick.svm = cython.address(svm.svm)
         self.devices = QuickDevices(mmio, apic)
         self.quick.devices = cython.cast(cython.p_void, self.devices)
 
     def prepare(self):
-        """For the next run."""
+        """For the next run. Until its end its local APIC is not turned on or off."""
+        self.quick.apic_on = self.devices.apic is None or self.devices.apic.enabled
         self.quick.wrap = address_bits(cython.address(self.quick.entry.controls))
 
     def take_state(self):

@@ -7,9 +7,10 @@ from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.shadowmmu.engine.arena.state import KvmVcpuPtr
 from cython.cimports.shadowmmu.engine.cpu.registers import set_cr3
 from cython.cimports.shadowmmu.engine.fault.invlpg import kvm_invlpg
-from cython.cimports.shadowmmu.machine.cpu.registers import RAX, RDX
+from cython.cimports.shadowmmu.machine.cpu.registers import RAX, RBX, RCX, RDX
 from cython.cimports.shadowmmu.machine.emulator.code_places import Doing, PlacePtr, address_of, operand_value, set_register
 from cython.cimports.shadowmmu.machine.vcpu.control_writes import load_cr0, load_cr4
+from cython.cimports.shadowmmu.machine.vcpu.cpuid_leaves import CpuidLeaf, find_leaf
 from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import deliver_interrupt
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
     Served,
@@ -23,13 +24,20 @@ from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
 )
 from cython.cimports.shadowmmu.machine.vcpu.svm_state import is_wanted
 from cython.cimports.shadowmmu.x86.control import Cr4, Efer
-from cython.cimports.shadowmmu.x86.vmcb_layout import CR0_SELECTIVE_EXIT, INVLPG_EXIT, PAUSE_EXIT, RDTSC_EXIT, SOFTWARE_INTERRUPT_EXIT
+from cython.cimports.shadowmmu.x86.vmcb_layout import (
+    CPUID_EXIT,
+    CR0_SELECTIVE_EXIT,
+    INVLPG_EXIT,
+    PAUSE_EXIT,
+    RDTSC_EXIT,
+    SOFTWARE_INTERRUPT_EXIT,
+)
 
 
 def serve_instruction(engine: cython.p_void, quick: QuickPtr, code: uint32_t) -> cython.bint:
     """Do the instruction that has exited with `code`, and enter the guest behind it; False: it is left to the loop."""
     doing: Doing = doing_of(code)
-    if doing == Doing.UNKNOWN:
+    if doing == Doing.UNKNOWN or (doing != Doing.INTERRUPT and quick.svm.runs and is_wanted(quick.svm, code)):
         return False
     place: PlacePtr = instruction_at_rip(quick, doing) if look(engine, quick) else cython.NULL
     if place == cython.NULL:
@@ -57,6 +65,8 @@ def doing_of(code: uint32_t) -> Doing:
         return Doing.RDTSC
     if code == PAUSE_EXIT:
         return Doing.PAUSE
+    if code == CPUID_EXIT:
+        return Doing.CPUID
     return Doing.INVLPG if code == INVLPG_EXIT else Doing.UNKNOWN
 
 
@@ -77,6 +87,8 @@ def interrupt(engine: cython.p_void, quick: QuickPtr, place: PlacePtr) -> cython
 def do(quick: QuickPtr, place: PlacePtr, number: uint32_t) -> cython.bint:
     if place.doing == Doing.INVLPG:
         return invlpg(quick, place)
+    if place.doing == Doing.CPUID:
+        return cpuid(quick)
     if place.doing == Doing.RDTSC:
         return read_time(quick)
     if place.doing == Doing.PAUSE:
@@ -161,6 +173,20 @@ def pause(quick: QuickPtr) -> cython.bint:
     if not quick.alone:
         return False
     came_to(quick, Served.PAUSE)
+    return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def cpuid(quick: QuickPtr) -> cython.bint:
+    """Not of a leaf that is not there: it is told who asks for one."""
+    leaf: CpuidLeaf
+    number: uint32_t = cython.cast(uint32_t, quick.gpr[RAX])
+    if not find_leaf(quick.leaves, number, cython.cast(uint32_t, quick.gpr[RCX]), quick.vcpu.cr4, quick.apic_on, cython.address(leaf)):
+        return False
+    quick.gpr[RAX], quick.gpr[RCX], quick.gpr[RDX], quick.gpr[RBX] = leaf.eax, leaf.ecx, leaf.edx, leaf.ebx
+    came_to(quick, Served.CPUID)
     return True
 
 

@@ -8,6 +8,7 @@ from shadowmmu.machine.cpu.svm_entry cimport EntryPtr
 from shadowmmu.machine.emulator.code_places cimport PlacePtr, PlacesPtr
 from shadowmmu.machine.memory.translations cimport TlbPtr
 from shadowmmu.machine.vcpu.code_pages cimport MarksPtr
+from shadowmmu.machine.vcpu.cpuid_leaves cimport LeavesPtr
 from shadowmmu.machine.vcpu.delivery_state cimport Delivery
 from shadowmmu.machine.vcpu.svm_state cimport SvmPtr
 
@@ -24,7 +25,7 @@ cdef enum:
     NOTED = 8
 
 cdef enum:
-    OUTCOMES = 18
+    OUTCOMES = 19
     REFLECTED = 0x101          # exit codes of which those below 100h count one by one, and the nested page fault
 
 cpdef enum Served:             # what the exits that were served came to
@@ -45,7 +46,8 @@ cpdef enum Served:             # what the exits that were served came to
     SYSCALL = 14
     NESTED_EMULATED = 15
     RDTSC = 16
-    PAUSE = 17                 # the last of OUTCOMES
+    PAUSE = 17
+    CPUID = 18                 # the last of OUTCOMES
 
 ctypedef int (*translate_t)(void *engine, uint64_t address, int access, uint64_t *place) noexcept nogil
 ctypedef int (*context_t)(void *engine, void *context) noexcept nogil
@@ -71,6 +73,7 @@ cdef struct Quick:
     TlbPtr tlb
     MarksPtr code
     SvmPtr svm
+    LeavesPtr leaves           # of CPUID
     void *owner                # the engine's Vcpu
     void *tables               # memory.shadow_tables.ShadowTables
     void *devices              # quick_devices.QuickDevices
@@ -99,6 +102,7 @@ cdef struct Quick:
     slow_t slow                # the hook of all other exits
     slow_syscall_t slow_syscall
     # Of this run.
+    bint apic_on               # CPUID may tell of it
     uint64_t wrap              # addresses have so many bits
     bint to_enter              # the next run is to enter the guest with `registers`
     uint64_t left              # exits that may be served here

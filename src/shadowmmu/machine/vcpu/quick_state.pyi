@@ -20,3 +20,4 @@ class Served(IntFlag):
     NESTED_EMULATED = 15
     RDTSC = 16
     PAUSE = 17
+    CPUID = 18

@@ -33,6 +33,7 @@ from cython.cimports.shadowmmu.x86.control import Cr0, Efer, Rflags
 from cython.cimports.shadowmmu.x86.pferr import Pferr
 from cython.cimports.shadowmmu.x86.vmcb_layout import (
     CLGI_EXIT,
+    CPUID_EXIT,
     INVLPG_EXIT,
     PAGE_FAULT_EXIT,
     STGI_EXIT,
@@ -189,7 +190,7 @@ def is_for_l1(quick: QuickPtr, code: uint32_t) -> cython.bint:
     """It is one that L1 takes as it is; a #PF with shadow paging the MMU has a say in first."""
     if code == PAGE_FAULT_EXIT:
         return quick.vcpu.kvm.tdp and is_wanted(quick.svm, code)
-    return (code < 0x20 or code in (INVLPG_EXIT, VMMCALL_EXIT)) and is_wanted(quick.svm, code)
+    return (code < 0x20 or code in (CPUID_EXIT, INVLPG_EXIT, VMMCALL_EXIT)) and is_wanted(quick.svm, code)
 
 
 def pass_on(engine: cython.p_void, quick: QuickPtr, code: uint32_t) -> cython.bint:
@@ -214,6 +215,8 @@ def pass_on_fault(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
 def served_as(code: uint32_t) -> cython.int:
     if code < 0x20:
         return Served.CR_READ if code < 0x10 else Served.CR_WRITE
+    if code == CPUID_EXIT:
+        return Served.CPUID
     return Served.INVLPG if code == INVLPG_EXIT else Served.SVM
 
 
