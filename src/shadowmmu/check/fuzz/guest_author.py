@@ -82,6 +82,7 @@ class GuestAuthor(L2Author):
             self.borrowed: 1.0,
             self.crowd: 0.2,
             self.reloaded: 1.5,
+            self.lent: 2.0,
             self.twice: 0.7,
         }
         if guest.nested:

@@ -83,6 +83,9 @@ class HostAuthor(TableWriter):
             self._add(Kind.DIRTY, vcpu, slot)
             self._touch(present[0], present[1], 3, self.random.choice((WRITE, USER | WRITE)))
             self._touch(present[0], present[1], 1)
+        if slot == 1 and self.random.random() < 0.4:  # a log goes on when its slot moves
+            for at in (MOVED, SLOTS[1][0]):
+                self._add(Kind.SLOT, vcpu, slot, at, present[1], 2)
         self._add(Kind.DIRTY, vcpu, slot)
         if self.random.random() < 0.8:
             self._add(Kind.SLOT, vcpu, slot, present[0], present[1], 0)

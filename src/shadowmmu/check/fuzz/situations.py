@@ -105,6 +105,20 @@ class Situations(HostSituations):
             if random.random() < 0.3:
                 self._add(Kind.ACCESS, random.getrandbits(1), random.choice(near), random.choice(ACCESSES), 8, 0)
 
+    def lent(self, vcpu: int) -> None:
+        """The table that is the other's root lies below this one's, which has a level more; then a store spoils it for both."""
+        random, tlb, other = self.random, self.guest.oracle.vcpus[vcpu], self.guest.oracle.vcpus[1 - vcpu]
+        if (tlb.mode.levels, other.mode.levels) != (5, 4):
+            return
+        gva, table = random.choice(self.guest.reach[4]), other.cr3 & 0xFFFFF000
+        self._add(Kind.POKE, vcpu, (tlb.cr3 & 0xFFFFF000) + (gva >> 48 & 511) * 8, 8, table | 0x67)
+        for v in (1 - vcpu, vcpu):
+            self._add(Kind.ACCESS, v, gva, random.choice(ACCESSES), 8, 0)
+        size = random.choice((3, 8, 16))
+        self._add(Kind.POKE, random.getrandbits(1), table | (gva >> 39 & 511) * 8 & 0xFF0, size, 0)
+        for v in (vcpu, 1 - vcpu):
+            self._add(Kind.ACCESS, v, gva, random.choice(ACCESSES), 8, 0)
+
     def reloaded(self, vcpu: int) -> None:
         """A PAE guest changes PDPTEs in memory, goes on with those in its registers, and loads them by a bit of a register, or by CR3."""
         random, tlb = self.random, self.guest.oracle.vcpus[vcpu]
