@@ -11,9 +11,12 @@ from typing import NamedTuple
 import msgspec
 import pytest
 from designs import every_design
+from guest_tables import entries
 from pc_program import CODE, GUEST
+from poke import poke_host
 from rich.console import Console
 
+from shadowmmu.check.audit import Audits, audit
 from shadowmmu.engine.face.types import EventRecord
 from shadowmmu.machine.cpu import unicorn_cpu
 from shadowmmu.machine.cpu.unicorn_layout import layout
@@ -23,7 +26,7 @@ from shadowmmu.machine.loop.vcpu_loop import VcpuLoop
 from shadowmmu.machine.machine import Machine
 from shadowmmu.machine.result import GuestResult, Reason
 from shadowmmu.machine.seam import CpuError, Exit, ExitKind
-from shadowmmu.runs.guest_run import GuestRun, RunReport
+from shadowmmu.runs.guest_run import GuestRun, RunReport, Violated
 from shadowmmu.view.draw_report import draw_report
 
 GUESTS = Path(__file__).parents[2] / "guests"
@@ -224,9 +227,50 @@ def drawn(report: RunReport) -> str:
 def test_a_report_tells_where_exits_were_served(name: str) -> None:
     guest = read_guest(GUESTS / f"{name}.toml")
     reports = [GuestRun(guest, name, audit=audit).run(max_exits=2000) for audit in ("off", "exit", "every")]
-    assert [(report.seen_by, report.in_hook > 1000) for report in reports] == [("nobody", True), ("nobody", True), ("audit", False)]
-    assert reports[2].in_hook == 0 and f"{reports[0].in_hook:,} in the CPU's hook" in drawn(reports[0])
-    assert "2,000 in Python: the audit looks at each" in drawn(reports[2])
+    assert [(report.seen_by, report.in_hook > 1000) for report in reports] == [("nobody", True), ("nobody", True), ("audit", True)]
+    assert reports[2].in_hook == reports[0].in_hook and reports[2].audits == 2000
+    assert all(f"{report.in_hook:,} in the CPU's hook" in drawn(report) for report in reports)
+    seen = GuestRun(guest, name, on_exit=lambda *_: None).run(max_exits=2000)
+    assert seen.in_hook == 0 and "2,000 in Python: who made the run looks at each" in drawn(seen)
+
+
+@pytest.mark.parametrize("name", ["pae", "l1-pae"])
+def test_audits_of_a_guest_find_what_thorough_ones_do(name: str) -> None:
+    """Of entries that are wrong after some exits more: what is known is looked at, whatever the exits have touched."""
+    run = GuestRun(read_guest(GUESTS / f"{name}.toml"), name)
+    run.run(max_exits=1000)
+    vm = run.machine.vm
+    audits = Audits(vm, every=1000)
+    assert audits() == audit(vm) == []
+    for exits in (1020, 1100):
+        run.run(max_exits=exits)
+        assert audits() == audit(vm) == []
+        for page in vm.shadow_pages()[::5]:
+            for index, entry in list(enumerate(entries(vm, page)))[:: 1 + exits % 7]:
+                if entry & 1:
+                    poke_host(vm, page.hpa + 8 * index, entry ^ 1 << 13)
+                    assert audits() == audit(vm) != []
+                    poke_host(vm, page.hpa + 8 * index, entry)
+
+
+def test_what_an_audit_finds_in_the_hook_ends_the_run_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the exit at which it would be found in Python, and the command leads there again."""
+    guest = read_guest(GUESTS / "pae.toml")
+
+    def found_at(number: int, **hooks: object) -> RunReport:
+        run = GuestRun(guest, "pae", audit="every", **hooks)  # type: ignore[arg-type]
+        monkeypatch.setattr(run.auditor, "_look", lambda vm, thorough: violated() if run.auditor.count == number else None)
+        return run.run(max_exits=2000)
+
+    def violated() -> None:
+        raise Violated(["I5: planted"])
+
+    for number in (700, 701, 1500):
+        report, seen = found_at(number), found_at(number, on_exit=lambda *_: None)
+        assert report.in_hook > 500 and seen.in_hook == 0
+        assert report.violations == seen.violations == ["I5: planted"]
+        assert report.exits == seen.exits == number
+        assert report.reproduce == seen.reproduce and report.counters == seen.counters
 
 
 FREQUENT = {

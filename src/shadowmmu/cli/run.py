@@ -56,8 +56,9 @@ def run(
     kernel
         Whose shadow MMU it is: a series of Linux, see docs/kernels.md.
     audit
-        Check every structure of the MMU: after every exit of the guest, once when the guest has ended, or not at all. By default after
-        every exit; of a suite once an image.
+        Check every structure of the MMU: after every exit of the guest (an entry that nothing names: after one of 64, and at the end),
+        once when the guest has ended, or not at all. By default after every exit;
+        of a suite once an image.
     trace
         File for the events of the MMU, an event a line under the exit that caused it. A pipe must be read.
     max_exits

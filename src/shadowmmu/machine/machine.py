@@ -37,6 +37,7 @@ from shadowmmu.machine.vcpu.code_pages import CodePages
 from shadowmmu.machine.vcpu.cpuid import Cpuid, cr4_not_for
 from shadowmmu.machine.vcpu.deliver import TaskSwitch
 from shadowmmu.machine.vcpu.processor import Processor
+from shadowmmu.machine.vcpu.quick_audit import QuickAudit
 from shadowmmu.machine.vcpu.quick_exits import FOREVER, QuickExits
 from shadowmmu.machine.verdict import by_exit_code, by_halt
 
@@ -138,6 +139,8 @@ class Machine:
             return guard_port(processor, state, port, size)
 
         quick = QuickExits(vcpu, self._code_pages)
+        if self._audit is not None:
+            quick.watch(QuickAudit(self._audit, self.vm))
         cpu = UnicornCpu(self.vm.host_regions(), self.ports, guard, intercepts, quick)
         cpu.set_state(loaded.state)
         self.clock.count_too(lambda: cpu.executed)
@@ -282,7 +285,7 @@ class Machine:
 
     def _may_be_quick(self, processor: Processor) -> bool:
         """Nobody is to see each exit, and there is nothing else to do at one than the MMU's part."""
-        return self.on_exit is None and self._audit is None and not may_come_at_an_exit(processor)
+        return self.on_exit is None and not may_come_at_an_exit(processor)
 
     @property
     def in_hook(self) -> int:

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from shadowmmu.check.audit import Violation
 
 Audit = Literal["every", "exit", "off"]
+THOROUGH = 64
+"""Exits for each audit that looks at everything."""
 Viewer = Literal["nobody", "audit", "events", "caller"]
-"""Who looks at each exit, so that it is served in Python: the audit, a log of the engine's events, or whoever makes the run."""
+"""Who looks at each exit: the audit, or, so that it is served in Python, a log of the engine's events or whoever makes the run."""
 
 
 class Violated(Exception):
@@ -68,16 +70,30 @@ class RunReport(msgspec.Struct, kw_only=True):
 
 
 class Auditor:
-    """Audits a VM, counts how often, and raises `Violated` at the first violation."""
+    """Audits a VM, counts how often, and raises `Violated` at the first violation.
+
+    After every exit the audit looks at what it knows of; at one of `THOROUGH`, and when the guest has ended, at everything.
+    """
 
     def __init__(self, when: Audit) -> None:
         self.when, self.count = when, 0
-        if when != "off":
-            self._audit: Callable[[Vm], list[Violation]] = import_module("shadowmmu.check.audit").audit
+        self._audits: Callable[[bool], list[Violation]] | None = None
 
     def __call__(self, vm: Vm) -> None:
         self.count += 1
-        found = self._audit(vm)
+        self._look(vm, thorough=False)
+
+    def end(self, vm: Vm) -> None:
+        """The guest has ended."""
+        if self.when == "exit":
+            self.count += 1
+        if self.when != "off":
+            self._look(vm, thorough=True)
+
+    def _look(self, vm: Vm, *, thorough: bool) -> None:
+        if self._audits is None:
+            self._audits = import_module("shadowmmu.check.audit").Audits(vm, every=THOROUGH)
+        found = self._audits(thorough)
         if found:
             raise Violated([str(violation) for violation in found])
 
@@ -108,7 +124,8 @@ class GuestRun:
         self._logs = log is not None
         self._until: Callable[[Machine], bool] | None = None
         try:
-            self.machine = Machine(guest, roots=roots, kernel=kernel, on_output=on_output, on_look=on_look)
+            audits = self.auditor if audit == "every" and not self._hooks else None
+            self.machine = Machine(guest, roots=roots, kernel=kernel, on_output=on_output, on_look=on_look, audit=audits)
         except CpuError as error:
             raise BadInput(str(error)) from None
         if log is not None:
@@ -122,14 +139,13 @@ class GuestRun:
         """
         self._until = until
         seen_by = self._seen_by()
-        self.machine.on_exit = None if seen_by == "nobody" else self._after_exit
+        self.machine.on_exit = self._after_exit if seen_by in ("events", "caller") else None
         result: GuestResult | None = None
         violations: list[str] = []
         broke = ""
         try:
             result = self.machine.run(max_exits=max_exits or MAX_EXITS, max_ticks=max_ticks)
-            if self.auditor.when == "exit":
-                self.auditor(self.machine.vm)
+            self.auditor.end(self.machine.vm)
         except Violated as violated:
             violations = violated.violations
         except Reached:
@@ -156,16 +172,17 @@ class GuestRun:
         )
 
     def _seen_by(self) -> Viewer:
-        if self.auditor.when == "every":
-            return "audit"
         if self._logs:
             return "events"
-        return "caller" if self._hooks or self._until is not None else "nobody"
+        if self._hooks or self._until is not None:
+            return "caller"
+        return "audit" if self.auditor.when == "every" else "nobody"
 
     def _after_exit(self, machine: Machine, exit_: Exit) -> None:
+        """A log has the exit before the audit finds something."""
         for hook in self._hooks:
             hook(machine, exit_)
-        if self.auditor.when == "every":
+        if self._hooks and self.auditor.when == "every":
             self.auditor(machine.vm)
         if self._until is not None and self._until(machine):
             raise Reached

@@ -16,7 +16,7 @@ from shadowmmu.machine.last_seen import LastSeen, Place
 from shadowmmu.machine.result import GuestResult, Reason
 from shadowmmu.runs.guest_run import RunReport
 
-_SEEN_BY = {"audit": "the audit looks at", "events": "the log of events takes", "caller": "who made the run looks at"}
+_SEEN_BY = {"events": "the log of events takes", "caller": "who made the run looks at"}
 """By `RunReport.seen_by`, of each exit."""
 
 SHOWN = 20
@@ -103,7 +103,7 @@ def _facts(report: RunReport) -> Table:
 
 def _served(report: RunReport) -> str:
     """By which of the ways there are."""
-    if report.seen_by != "nobody":
+    if report.seen_by in _SEEN_BY:
         return f"{report.exits:,} in Python: {_SEEN_BY[report.seen_by]} each"
     return f"{report.in_hook:,} in the CPU's hook, {report.exits - report.in_hook:,} in Python"
 

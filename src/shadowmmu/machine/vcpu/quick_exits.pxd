@@ -7,6 +7,7 @@ from shadowmmu.machine.memory.shadow_tables cimport ShadowTables
 from shadowmmu.machine.memory.translations cimport Translations
 from shadowmmu.machine.vcpu.code_pages cimport CodePages
 from shadowmmu.machine.vcpu.cpuid_leaves cimport CpuidLeaves
+from shadowmmu.machine.vcpu.quick_audit cimport QuickAudit
 from shadowmmu.machine.vcpu.quick_devices cimport QuickDevices
 from shadowmmu.machine.vcpu.quick_state cimport OUTCOMES, REFLECTED, Quick, QuickPtr
 from shadowmmu.machine.vcpu.svm_state cimport SvmState
@@ -22,6 +23,7 @@ cdef class QuickExits:
     cdef CodePages code
     cdef ShadowTables tables
     cdef QuickDevices devices
+    cdef QuickAudit audit
     cdef uint64_t told[OUTCOMES]
     cdef uint64_t told_interrupts[256]
     cdef uint64_t told_reflected[REFLECTED]

@@ -15,6 +15,7 @@ from cython.cimports.shadowmmu.machine.memory.shadow_tables import ShadowTables
 from cython.cimports.shadowmmu.machine.memory.translations import Translations
 from cython.cimports.shadowmmu.machine.vcpu.code_pages import CodePages
 from cython.cimports.shadowmmu.machine.vcpu.cpuid_leaves import CpuidLeaves
+from cython.cimports.shadowmmu.machine.vcpu.quick_audit import QuickAudit
 from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import on_translated
 from cython.cimports.shadowmmu.machine.vcpu.quick_devices import QuickDevices
 from cython.cimports.shadowmmu.machine.vcpu.quick_entry import address_bits
@@ -100,14 +101,21 @@ class QuickExits:
         self.devices = QuickDevices(mmio, apic)
         self.quick.devices = cython.cast(cython.p_void, self.devices)
 
+    def watch(self, audit: QuickAudit):
+        """After each exit that is served."""
+        self.audit = audit
+        self.quick.audit = cython.cast(cython.p_void, audit)
+
     def prepare(self):
         """For the next run. Until its end its local APIC is not turned on or off."""
         self.quick.apic_on = self.devices.apic is None or self.devices.apic.enabled
         self.quick.wrap = address_bits(cython.address(self.quick.entry.controls))
 
     def take_state(self):
-        """With what the guest is to be entered, if that was left to the next run. Raises what a device has raised."""
+        """With what the guest is to be entered, if that was left to the next run. Raises what a device or the audit has raised."""
         self.devices.check()
+        if self.audit is not None:
+            self.audit.check()
         if not self.quick.to_enter:
             return None
         self.quick.to_enter = False

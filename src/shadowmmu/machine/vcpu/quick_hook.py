@@ -15,6 +15,7 @@ from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.shadowmmu.engine.arena.state import PfRet
 from cython.cimports.shadowmmu.engine.fault.fault import mmu_page_fault
 from cython.cimports.shadowmmu.machine.cpu.stop_request import set_limit, settle
+from cython.cimports.shadowmmu.machine.vcpu.quick_audit import audit_exit
 from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import deliver_fault
 from cython.cimports.shadowmmu.machine.vcpu.quick_emulation import emulate
 from cython.cimports.shadowmmu.machine.vcpu.quick_entry import finish, go_on, stop
@@ -35,6 +36,8 @@ def on_exit(engine: cython.p_void, number: uint32_t, data: cython.p_void) -> cyt
     quick.walked = quick.taken = 0
     quick.anew = quick.reload = False
     if quick.left and number >= HOOKED and serve(engine, quick, number - HOOKED):
+        if quick.audit != cython.NULL:
+            audit_exit(quick)
         go_on(engine, quick)
         count_exit(engine, quick)
         finish(engine, quick)
@@ -48,6 +51,8 @@ def on_syscall(engine: cython.p_void, data: cython.p_void) -> cython.void:
     quick.walked = quick.taken = 0
     quick.anew = quick.reload = False
     if quick.left and serve_syscall(engine, quick):
+        if quick.audit != cython.NULL:
+            audit_exit(quick)
         go_on(engine, quick)
         count_exit(engine, quick)
     else:

@@ -77,6 +77,7 @@ cdef struct Quick:
     void *owner                # the engine's Vcpu
     void *tables               # memory.shadow_tables.ShadowTables
     void *devices              # quick_devices.QuickDevices
+    void *audit                # quick_audit.QuickAudit, or NULL
     bint delivers              # the back end knows what CS and SS make of the mode flags
     # Where the CPU back end has things: seam.Places.
     context_t save             # reads the processor context into `context`
