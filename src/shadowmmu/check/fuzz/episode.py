@@ -12,7 +12,9 @@ from shadowmmu.check.fuzz.operations import (
     Setup,
 )
 from shadowmmu.check.oracle.oracle import NotJudged
+from shadowmmu.engine.arena.state import Request
 from shadowmmu.engine.face.types import HostFault, TripleFault
+from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.hardware.host_memory import Violation
 from shadowmmu.hardware.second_level import BeyondNestedTables
 from shadowmmu.hardware.walk import ADDRESS
@@ -26,6 +28,7 @@ class Guest(HostOperations):
 
     def __init__(self, setup: Setup, make_vm: Callable[..., Any]) -> None:
         super().__init__(setup, make_vm)
+        self.bare = ROOT_DESIGNS[setup.roots].bare
         self._perform = (
             self._access,
             self._emulated,
@@ -64,6 +67,8 @@ class Guest(HostOperations):
             outcome = self._perform[op.kind](op)
             if self.slots.absent and self.slots.arrivals():
                 self.oracle.memory_changed()
+            if self.bare and any(vcpu.requests & Request.REQ_MMU_FREE_OBSOLETE_ROOTS for vcpu in self.vm.vcpus):
+                self._drop_held()
             return outcome
         except Violation:
             if not self._mark_refused(op):
@@ -81,6 +86,12 @@ class Guest(HostOperations):
                 raise
             self.oracle.memory_changed()  # the walk before it may have set A and D
             return "host fault"
+
+    def _drop_held(self) -> None:
+        """A page that a bare root's slot holds may be below another root, too. What a vCPU holds by that way while the slot is to be
+        freed is not judged."""
+        for cpu in self.cpus:
+            cpu.flush()
 
     def _mark_refused(self, op: Op) -> bool:
         """A walk has to set A or D in a page that the host protects: Linux gives the guest a #PF instead."""
