@@ -12,9 +12,9 @@ from shadowmmu.check.fuzz.operations import (
     Setup,
 )
 from shadowmmu.check.oracle.oracle import NotJudged
+from shadowmmu.engine.arena.role import Role
 from shadowmmu.engine.arena.state import Request
 from shadowmmu.engine.face.types import HostFault, TripleFault
-from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.hardware.host_memory import Violation
 from shadowmmu.hardware.second_level import BeyondNestedTables
 from shadowmmu.hardware.walk import ADDRESS
@@ -28,7 +28,9 @@ class Guest(HostOperations):
 
     def __init__(self, setup: Setup, make_vm: Callable[..., Any]) -> None:
         super().__init__(setup, make_vm)
-        self.bare = ROOT_DESIGNS[setup.roots].bare
+        self.generation = self.vm.generation
+        self.obsolete = set[int]()
+        """Tables that went with all others while a root slot held them."""
         self._perform = (
             self._access,
             self._emulated,
@@ -67,8 +69,8 @@ class Guest(HostOperations):
             outcome = self._perform[op.kind](op)
             if self.slots.absent and self.slots.arrivals():
                 self.oracle.memory_changed()
-            if self.bare and any(vcpu.requests & Request.REQ_MMU_FREE_OBSOLETE_ROOTS for vcpu in self.vm.vcpus):
-                self._drop_held()
+            if any(vcpu.requests & Request.REQ_MMU_FREE_OBSOLETE_ROOTS for vcpu in self.vm.vcpus):
+                self._roots_went()
             return outcome
         except Violation:
             if not self._mark_refused(op):
@@ -87,11 +89,15 @@ class Guest(HostOperations):
             self.oracle.memory_changed()  # the walk before it may have set A and D
             return "host fault"
 
-    def _drop_held(self) -> None:
-        """A page that a bare root's slot holds may be below another root, too. What a vCPU holds by that way while the slot is to be
-        freed is not judged."""
-        for cpu in self.cpus:
-            cpu.flush()
+    def _roots_went(self) -> None:
+        """A root that is zapped by itself may lie below another vCPU's root, too: what is held by that way is not judged."""
+        zapped = {page.hpa for page in self.vm.shadow_pages() if page.root_count and page.role & Role.INVALID}
+        if self.vm.generation != self.generation:  # all were zapped, with a flush
+            self.generation, self.obsolete = self.vm.generation, zapped
+        self.obsolete &= zapped
+        if zapped != self.obsolete:
+            for cpu in self.cpus:
+                cpu.flush()
 
     def _mark_refused(self, op: Op) -> bool:
         """A walk has to set A or D in a page that the host protects: Linux gives the guest a #PF instead."""
