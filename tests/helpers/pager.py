@@ -74,7 +74,7 @@ class Pager:
     def __init__(
         self, *, vcpus: int = 1, fault: str = "", vendor: str = "svm", guest_vendor: str = "host", pages_1g: bool = True, **_ignored: Any
     ) -> None:
-        self.fault = fault
+        self.fault, self.generation = fault, 0
         self.config = VmConfig(vendor=vendor, guest_vendor=guest_vendor, pages_1g=pages_1g)
         self.features = hw.features_of(self.config)
         self._memory = mmap.mmap(-1, (LOW_FRAMES + HIGH_FRAMES) * PAGE)
@@ -244,6 +244,7 @@ class PagerVcpu:
         self.mmus: tuple[Any, ...] = ()
         self.prev_roots: tuple[Any, ...] = ()
         self.smm = False
+        self.requests = 0
         self.exception: tuple[int, int, int] | None = None
         self._pdptes: tuple[int, ...] = (0, 0, 0, 0)
         self._stale = True

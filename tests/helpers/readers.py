@@ -34,6 +34,7 @@ from shadowmmu.captures.validate import undoable
 from shadowmmu.check.bugs.bug import apply, read_bug
 from shadowmmu.check.bugs.copy import changed_functions
 from shadowmmu.check.bugs.table import HEAD
+from shadowmmu.check.fuzz.corpus import NEXT, Corpus
 from shadowmmu.check.replay.replay import Replay
 from shadowmmu.check.rerun.rerun import Rerun, not_rerun
 from shadowmmu.cli.bugs import _page
@@ -531,8 +532,19 @@ def saved_operations(choose: Choose) -> None:
         refuses_or_reads(lambda: _again(path))
 
 
+def corpus(choose: Choose) -> None:
+    """What `fuzz --corpus` is said to have kept, lists and the seed to go on with."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, NEXT).write_bytes(choose.choice(TEXTS).encode("utf-8", "surrogateescape"))
+        Path(folder, "a.ops").write_bytes("\n".join(choose.choices(TEXTS, k=4)).encode("utf-8", "surrogateescape"))
+        refuses_or_reads(lambda: Corpus(Path(folder)).lists())
+        Path(folder, NEXT).unlink()
+        refuses_or_reads(lambda: Corpus(Path(folder)).lists())
+
+
 PROPERTIES: dict[str, Property] = {
     "saved operations": saved_operations,
+    "corpus": corpus,
     "format files": format_files,
     "suite": suite_tree,
     "capture file": capture_file,
