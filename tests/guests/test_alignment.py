@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Alignment checks: a guest's user code that turns them on and off."""
 
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from assembled import assembled
 from designs import every_design
 
 from shadowmmu.machine.loader import Guest, load_bytes
@@ -28,11 +27,7 @@ CODE = bytes.fromhex(
 
 
 def test_the_program_is_its_source(tmp_path: Path) -> None:
-    if shutil.which("nasm") is None:
-        pytest.skip("nasm is not installed")
-    built = tmp_path / "alignment.bin"
-    subprocess.run(["nasm", "-f", "bin", "-o", built, SOURCE], check=True)
-    assert built.read_bytes() == CODE
+    assert assembled(SOURCE, tmp_path) == CODE
 
 
 def look(_machine: Machine, _exit: Exit) -> None:

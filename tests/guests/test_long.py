@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a processor does in 64-bit code and the CPU back end does not by itself: on shadow tables and on nested ones."""
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+from assembled import assembled
 
 from shadowmmu.machine.loader import Guest, load_bytes
 from shadowmmu.machine.machine import Machine
@@ -26,11 +25,7 @@ CODE = bytes.fromhex(
 
 
 def test_the_program_is_its_source(tmp_path: Path) -> None:
-    if shutil.which("nasm") is None:
-        pytest.skip("nasm is not installed")
-    built = tmp_path / "long.bin"
-    subprocess.run(["nasm", "-f", "bin", "-o", built, SOURCE], check=True)
-    assert built.read_bytes() == CODE
+    assert assembled(SOURCE, tmp_path) == CODE
 
 
 @pytest.mark.parametrize("features", [(), ("npt",), ("la57",)])

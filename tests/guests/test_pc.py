@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A guest with interrupts on the small PC: timers wake it, one processor starts another, and a run repeats to the bit."""
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import msgspec
-import pytest
+from assembled import assembled
 from designs import every_design
 from pc_program import CODE, GUEST, SOURCE
 
@@ -34,11 +32,7 @@ def pc(roots: str = "special", code: bytes = CODE) -> tuple[GuestResult, list[tu
 
 
 def test_the_program_is_its_source(tmp_path: Path) -> None:
-    if shutil.which("nasm") is None:
-        pytest.skip("nasm is not installed")
-    built = tmp_path / "pc.bin"
-    subprocess.run(["nasm", "-f", "bin", "-o", built, SOURCE], check=True)
-    assert built.read_bytes() == CODE
+    assert assembled(SOURCE, tmp_path) == CODE
 
 
 @every_design

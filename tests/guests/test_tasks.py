@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Hardware task switches on the whole machine: under another CR3, nested and not, and by a task gate with an error code."""
 
-import shutil
-import subprocess
 from pathlib import Path
 
-import pytest
+from assembled import assembled
 from designs import every_design
 
 from shadowmmu.machine.loader import Guest, load_bytes
@@ -40,11 +38,7 @@ def run(roots: str, features: tuple[str, ...] = ()) -> GuestResult:
 
 
 def test_the_program_is_its_source(tmp_path: Path) -> None:
-    if shutil.which("nasm") is None:
-        pytest.skip("nasm is not installed")
-    built = tmp_path / "tasks.bin"
-    subprocess.run(["nasm", "-f", "bin", "-o", built, SOURCE], check=True)
-    assert built.read_bytes() == CODE
+    assert assembled(SOURCE, tmp_path) == CODE
 
 
 @every_design
