@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -295,3 +296,13 @@ def test_few_exits_of_the_frequent_kinds_reach_python(name: str, monkeypatch: py
     for kind in FREQUENT[name]:
         assert 20 * seen[kind.value] < result.exits[kind.value], kind
     assert result.emulated > 0
+
+
+def test_machines_in_two_threads_count_as_one_alone_does() -> None:
+    """What is known of code that was decoded is a CPU's own."""
+    names = ("pae", "4-level") * 2
+    with ThreadPoolExecutor(2) as threads:
+        together = list(threads.map(lambda name: run(read_guest(GUESTS / f"{name}.toml"), quick=True), names))
+    for name, told in zip(names, together, strict=True):
+        alone = run(read_guest(GUESTS / f"{name}.toml"), quick=True)
+        assert (told.result.exits, told.ticks, told.expired) == (alone.result.exits, alone.ticks, alone.expired), name

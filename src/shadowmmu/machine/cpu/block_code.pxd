@@ -12,10 +12,11 @@ cdef struct Known:
     uint8_t code[LONGEST_KEPT]
 ctypedef Known *KnownPtr
 
-cdef struct AllKnown:
+cdef struct AllKnown:          # of one CPU: CPUs may run in several threads
     Known known[KEPT]
+ctypedef AllKnown *AllKnownPtr
 
 cdef uint32_t copy_code(uint8_t **parts, uint64_t pc, uint64_t size, uint8_t *into) noexcept nogil
-cdef int begun_at(uint8_t **parts, uint64_t pc, uint64_t offset, int bits) noexcept nogil
-cdef int number_of(uint8_t *code, int length, int bits) noexcept nogil
+cdef int begun_at(AllKnown *all, uint8_t **parts, uint64_t pc, uint64_t offset, int bits) noexcept nogil
+cdef int number_of(AllKnown *all, uint8_t *code, int length, int bits) noexcept nogil
 cdef int counted(uint8_t *code, int length, int bits) noexcept with gil

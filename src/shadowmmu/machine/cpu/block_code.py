@@ -7,7 +7,6 @@ from cython.cimports.libc.string import memcmp, memcpy
 
 from shadowmmu.machine.cpu.block_decode import instructions_in
 
-ALL: AllKnown = cython.declare(AllKnown)
 PAGE = cython.declare(uint64_t, 4096)
 FNV_BASIS = cython.declare(uint64_t, 0xCBF29CE484222325)
 FNV_PRIME = cython.declare(uint64_t, 0x100000001B3)
@@ -27,13 +26,15 @@ def copy_code(parts: cython.pointer(cython.pointer(uint8_t)), pc: uint64_t, size
     return cython.cast(uint32_t, size)
 
 
-def begun_at(parts: cython.pointer(cython.pointer(uint8_t)), pc: uint64_t, offset: uint64_t, bits: cython.int) -> cython.int:
+def begun_at(
+    all: AllKnownPtr, parts: cython.pointer(cython.pointer(uint8_t)), pc: uint64_t, offset: uint64_t, bits: cython.int
+) -> cython.int:
     """Instructions of a block up to the one at `offset`, this one included."""
     code: uint8_t[LONGEST_BLOCK]
-    return number_of(code, copy_code(parts, pc, offset, code), bits) + 1
+    return number_of(all, code, copy_code(parts, pc, offset, code), bits) + 1
 
 
-def number_of(code: cython.pointer(uint8_t), length: cython.int, bits: cython.int) -> cython.int:
+def number_of(all: AllKnownPtr, code: cython.pointer(uint8_t), length: cython.int, bits: cython.int) -> cython.int:
     """Instructions in whole ones."""
     i: cython.int
     mix: uint64_t = FNV_BASIS ^ cython.cast(uint64_t, bits)
@@ -43,7 +44,7 @@ def number_of(code: cython.pointer(uint8_t), length: cython.int, bits: cython.in
         return counted(code, length, bits)
     for i in range(length):
         mix = (mix ^ code[i]) * FNV_PRIME
-    known: KnownPtr = cython.address(ALL.known[(mix ^ mix >> 32) & (KEPT - 1)])
+    known: KnownPtr = cython.address(all.known[(mix ^ mix >> 32) & (KEPT - 1)])
     if known.bits != bits or known.length != length or memcmp(known.code, code, length):
         known.bits, known.length, known.number = bits, length, counted(code, length, bits)
         memcpy(known.code, code, length)

@@ -121,7 +121,7 @@ def come_to_port(request: RequestPtr, address: uint64_t) -> cython.void:
     block: BlockPtr = request.running
     offset: uint64_t = offset_in(block, address)
     if block.bits and offset < block.size:
-        begun: uint64_t = begun_at(block.code, block.pc, offset, block.bits)
+        begun: uint64_t = begun_at(request.known, block.code, block.pc, offset, block.bits)
         begun = min(begun, cython.cast(uint64_t, block.instructions))
         request.rest, request.rest_of, request.port = block.instructions - begun, block, address
         request.executed -= request.rest

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 
+from shadowmmu.machine.cpu.block_code cimport AllKnown
+
 ctypedef int (*emu_stop_t)(void *engine) noexcept nogil
 ctypedef int (*reg_read_t)(void *engine, int register, void *value) noexcept nogil
 
@@ -40,6 +42,7 @@ cdef struct Request:
     Block *running           # the last that was begun, until the guest leaves it
     Block *rest_of           # it stands at a port, and these have not been counted yet
     uint64_t rest, port
+    AllKnown *known          # what code of it has been decoded
     emu_stop_t emu_stop
     reg_read_t reg_read
     int flags_register       # the engine's number of EFLAGS

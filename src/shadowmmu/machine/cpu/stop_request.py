@@ -11,8 +11,9 @@ guest leaves it before its end, at an exit, what it has not begun of it is taken
 """
 
 import cython
+from cython.cimports.cpython.mem import PyMem_RawCalloc, PyMem_RawFree
 from cython.cimports.libc.stdint import uint8_t, uint32_t, uint64_t, uintptr_t
-from cython.cimports.shadowmmu.machine.cpu.block_code import begun_at
+from cython.cimports.shadowmmu.machine.cpu.block_code import AllKnown, begun_at
 from cython.cimports.shadowmmu.machine.cpu.mode_flags import ModeFlag
 
 
@@ -94,7 +95,7 @@ def take_off(request: RequestPtr, linear: uint64_t, bits: cython.int) -> cython.
     block: BlockPtr = request.running
     offset: uint64_t = offset_in(block, linear)
     if offset < block.size:
-        begun: uint64_t = begun_at(block.code, block.pc, offset, bits)
+        begun: uint64_t = begun_at(request.known, block.code, block.pc, offset, bits)
         request.executed -= block.instructions - min(begun, cython.cast(uint64_t, block.instructions))
 
 
@@ -122,6 +123,12 @@ class StopRequest:
         self.request.emu_stop = cython.cast(emu_stop_t, emu_stop)
         self.request.reg_read = cython.cast(reg_read_t, reg_read)
         self.request.flags_register = flags_register
+        self.request.known = cython.cast(cython.pointer(AllKnown), PyMem_RawCalloc(1, cython.sizeof(AllKnown)))
+        if self.request.known == cython.NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.request.known)
 
     def attach(self, places: object) -> None:
         """Where things lie in the processor context (`seam.Places`)."""
