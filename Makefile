@@ -95,11 +95,8 @@ pgo: $(READY)  ## compile the engine once more, by what captures and random oper
 unpgo: $(READY)  ## compile the engine as it was before `make pgo`
 	@$(BIN)/python setup.py -q build_ext --inplace --force
 
-soak: $(READY)  ## the long random tests, a million operations in all modes, and of nested guests on each root design
-	@$(BIN)/shadowmmu fuzz --operations 1000000
-	@for roots in $$($(BIN)/python -c "import shadowmmu; print(*shadowmmu.ROOT_DESIGNS)"); do \
-	  $(BIN)/shadowmmu fuzz --operations 1000000 --seed 4000000 --modes npt-2-level,npt-pae,npt-4-level,npt-5-level --roots $$roots || exit; \
-	done
+soak: $(READY)  ## 40,000 random operations in every paging mode, on every root design, as every kernel; or EACH=1000000
+	@$(BIN)/python tools/soak.py --each $(or $(EACH),40000)
 
 museum: $(READY)  ## every known bug put back into the engine and hunted, five times each
 	@$(BIN)/shadowmmu bugs
