@@ -4,8 +4,10 @@
 import pytest
 
 from shadowmmu.check.oracle.guest_memory import GuestMemory
-from shadowmmu.check.oracle.oracle import Oracle, Violation, VirtualTlb
+from shadowmmu.check.oracle.oracle import Oracle
+from shadowmmu.check.oracle.virtual_tlb import VirtualTlb
 from shadowmmu.hardware import walk as hw
+from shadowmmu.hardware.host_memory import Violation
 from shadowmmu.hardware.walk import FETCH, USER, WRITE, Features
 
 P, W, U, A, D, PS, G, NX = 1, 2, 4, 0x20, 0x40, 0x80, 0x100, 1 << 63

@@ -14,7 +14,8 @@ are shared between levels, roots and modes, and few shadow pages, and is a pure 
 * `race`      a store of the other vCPU while a fault is served
 * `table_writer` looks at the guest's tables and writes entries
 * `situations` sets stages on which much can go wrong, `host_situations` those in which the host has a part; `l2_author` what an L2 does
-* `guest_author` invents operations with it, so that they hit something; `host_author` those of user space and the host
+* `memory_author` what a guest does with memory and tables, `register_author` with registers; `host_author` what user space and the host do
+* `guest_author` of all these an episode that hits something
 * `worlds`    whether an episode is of these, or of an L1 with extended page tables: `ept_guest`, `ept_cpu`, `ept_author`
 * `variety`   whose shadow MMU it is, where a run is of any
 * `search`    `fuzz`, `replay`, `shrink`

@@ -11,7 +11,7 @@ from shadowmmu.check.fuzz.operations import (
     Op,
     Setup,
 )
-from shadowmmu.check.oracle.oracle import NotJudged
+from shadowmmu.check.oracle.prediction import NotJudged
 from shadowmmu.engine.arena.role import Role
 from shadowmmu.engine.arena.state import Request
 from shadowmmu.engine.face.types import HostFault, TripleFault

@@ -9,7 +9,7 @@ from shadowmmu.check.fuzz.operations import (
 from shadowmmu.check.fuzz.sense import CR0_BASE
 from shadowmmu.check.fuzz.slots import DirectMap
 from shadowmmu.check.fuzz.stage import REGISTER, Stage
-from shadowmmu.check.oracle.oracle import VirtualTlb
+from shadowmmu.check.oracle.virtual_tlb import VirtualTlb
 from shadowmmu.engine.roots.designs import ROOT_DESIGNS
 from shadowmmu.hardware.host_memory import Violation
 from shadowmmu.hardware.two_dimensional import L2

@@ -4,7 +4,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from shadowmmu.check.oracle.oracle import VirtualTlb
+from shadowmmu.check.oracle.virtual_tlb import VirtualTlb
 from shadowmmu.hardware.host_memory import HostMemory
 
 MARKS = 0x60

@@ -2,7 +2,7 @@
 cimport cython
 from libc.stdint cimport uint64_t as u64
 
-from shadowmmu.check.oracle.oracle cimport VirtualTlb
+from shadowmmu.check.oracle.virtual_tlb cimport VirtualTlb
 from shadowmmu.hardware.cpu cimport ModelCpu
 from shadowmmu.hardware.held cimport Held
 from shadowmmu.hardware.walk cimport Paging

@@ -15,7 +15,7 @@ nor below the roots kept for later if it flushed what it holds with any PCID.
 
 from collections.abc import Callable, Mapping, Sequence
 
-from shadowmmu.check.oracle.oracle import VirtualTlb
+from shadowmmu.check.oracle.virtual_tlb import VirtualTlb
 from shadowmmu.hardware.cpu import ModelCpu
 from shadowmmu.hardware.held import Held
 from shadowmmu.hardware.host_memory import Violation

@@ -17,7 +17,8 @@ from shadowmmu.captures.capture import Capture
 from shadowmmu.captures.markers import Mark, parse
 from shadowmmu.check.audit import audit
 from shadowmmu.check.oracle.guest_memory import GuestMemory
-from shadowmmu.check.oracle.oracle import Oracle, VirtualTlb
+from shadowmmu.check.oracle.oracle import Oracle
+from shadowmmu.check.oracle.virtual_tlb import VirtualTlb
 from shadowmmu.check.replayed.inputs import ControlRegister, DirtyLog, Fault, Inject, Input, Invlpg, Translate, WriteEmulated
 from shadowmmu.check.replayed.replayed_vm import ReplayedVm
 from shadowmmu.hardware.host_memory import Violation
