@@ -21,6 +21,7 @@ from shadowmmu.hardware.walk import ADDRESS
 
 _WALKS = Kind.ACCESS, Kind.EMULATED, Kind.RACE, Kind.MEANWHILE, Kind.INSTRUCTION
 """Operations that fault if the shadow is not there."""
+ROOTS_WENT = int(Request.REQ_MMU_FREE_OBSOLETE_ROOTS)  # a plain number, as it is asked for after each operation
 
 
 class Guest(HostOperations):
@@ -63,14 +64,16 @@ class Guest(HostOperations):
 
     def do(self, op: Op) -> str:
         """Perform `op`; raises a violation."""
-        if op.kind in _WALKS and self._hides_pdpte(op.vcpu):
+        if self.hides_pdpte and op.kind in _WALKS and self._hides_pdpte(op.vcpu):
             return "a PDPTE is left out"
         try:
             outcome = self._perform[op.kind](op)
             if self.slots.absent and self.slots.arrivals():
                 self.oracle.memory_changed()
-            if any(vcpu.requests & Request.REQ_MMU_FREE_OBSOLETE_ROOTS for vcpu in self.vm.vcpus):
-                self._roots_went()
+            for vcpu in self.vm.vcpus:
+                if vcpu.requests & ROOTS_WENT:
+                    self._roots_went()
+                    break
             return outcome
         except Violation:
             if not self._mark_refused(op):
@@ -110,7 +113,7 @@ class Guest(HostOperations):
 
     def _hides_pdpte(self, index: int) -> bool:
         """A PDPTE of L1's with bits above its address was left out of the root, and a walk reads it still (docs/kernel-quirks.md)."""
-        return self.hides_pdpte and any(at & ~ADDRESS for at in self._filled_from(index))
+        return any(at & ~ADDRESS for at in self._filled_from(index))
 
     def _triple_fault(self, op: Op, error: Exception) -> str:
         """Right if the root, or if a bare root is filled a table of a present PDPTE, is in no slot."""

@@ -44,7 +44,7 @@ class EptAuthor:
 
     def next(self) -> Op:
         while not self.pending:
-            self.random.choices(self.choices, cum_weights=self.weights)[0](self.random.getrandbits(1))
+            self.random.weighted(self.choices, self.weights)(self.random.getrandbits(1))
         return self.pending.pop(0)
 
     def learn(self, op: Op, outcome: str) -> None:

@@ -40,6 +40,13 @@ class Glance:
                 return 0
         return table >> 12 if mode.permits(rights, access, False) else 0
 
+    def through(self, mode, cr3, pdptes, among, access, page):
+        """The first of the addresses at which a small page maps this guest page for `access`; None: none of them."""
+        for gva in among:
+            if self.small_page(mode, cr3, pdptes, gva, access) == page:
+                return gva
+        return None
+
     def trail(self, mode, cr3, pdptes, gva):
         """The entries of a walk, to the one that stops it if one does."""
         found: list = []

@@ -75,7 +75,7 @@ class GuestAuthor(RegisterAuthor):
             if self.faults[vcpu] > PATIENCE:
                 self.build(vcpu)
             else:
-                self.random.choices(self.choices, cum_weights=self.weights)[0](vcpu)
+                self.random.weighted(self.choices, self.weights)(vcpu)
         return self.pending.pop(0)
 
     def learn(self, op: Op, outcome: str) -> None:

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# cython: annotation_typing=False, boundscheck=True, wraparound=True, cdivision=False, nonecheck=True
 """What a guest does: accesses, stores by its emulator, INVLPG, control registers."""
 
 from shadowmmu.check.fuzz.illegal import is_refused
@@ -23,36 +24,43 @@ from shadowmmu.hardware.walk import CR0_PG, CR0_WP, CR4_PCIDE, EFER_LMA, FETCH, 
 
 TIMES = 8
 """How often an instruction may be begun before it is done: each exit of its accesses maps something that it needs."""
+WORDS = {
+    user | how: ("user " if user else "") + ("write" if how & WRITE else "fetch" if how & FETCH else "read")
+    for user in (0, USER)
+    for how in (0, WRITE, FETCH, WRITE | FETCH)
+}
+"""What an access is called."""
 
 
 class GuestOperations(L2Operations):
     """The guest's own operations."""
 
-    def _address(self, op: Op) -> int:
-        """The operation's address if the vCPU's mode can name it, else another, so that any list of operations makes sense."""
-        tlb = self.oracle.vcpus[op.vcpu]
+    def _address(self, index: int, gva: int) -> int:
+        """An operation's address if the vCPU's mode can name it, else another, so that any list of operations makes sense."""
+        tlb = self.oracle.vcpus[index]
         levels = tlb.l2.mode.levels if tlb.l2 else tlb.mode.levels
-        if (op.a & ~0xFFF) in (REACH if tlb.l2 else self.reach)[levels] or (not levels and not op.a >> 32):
-            return op.a
-        return LOW[(op.a >> 12) % len(LOW)] | op.a & 0xFFF
+        if (gva & ~0xFFF) in (REACH if tlb.l2 else self.reach)[levels] or (not levels and not gva >> 32):
+            return gva
+        return LOW[(gva >> 12) % len(LOW)] | gva & 0xFFF
 
     def _access(self, op: Op) -> str:
-        access, size, value = op[3:]
-        access = self._as_seen(op.vcpu, access)
-        self._reload_pdptes(op.vcpu)
-        gva = self._address(op)
-        edits, tlb = self.oracle.edits, self.oracle.vcpus[op.vcpu]
-        self.cpus[op.vcpu].instruction = (gva >> 12 & 3, bool(access & WRITES_TABLES)) if access & DONE_AGAIN else None
+        _, index, gva, access, size, value = op
+        access = self._as_seen(index, access)
+        self._reload_pdptes(index)
+        gva = self._address(index, gva)
+        edits, tlb, cpu = self.oracle.edits, self.oracle.vcpus[index], self.cpus[index]
+        cpu.instruction = (gva >> 12 & 3, bool(access & WRITES_TABLES)) if access & DONE_AGAIN else None
         how = gva, access & 0xFF, bool(access & AC), size, value if access & WRITE else None
-        result = access_l2(self.cpus[op.vcpu], tlb.l2, tlb.mode.levels, *how) if tlb.l2 else self.cpus[op.vcpu].access(*how)
+        result = access_l2(cpu, tlb.l2, tlb.mode.levels, *how) if tlb.l2 else cpu.access(*how)
+        exits = result.exits
         if result.how == Done.INJECTED:
-            self._after_fault(op.vcpu)
-        if "EMULATE" in result.exits:
-            self.emulated[op.vcpu] = True
-            self._see_unmapped(op.vcpu, gva)
-        self._check_noted(op.vcpu, gva, access & 0xFF)
-        what = _word(access) + (" of an entry" if access & WRITE and self.oracle.edits != edits else "")
-        return f"{what} {result.how.value}{' after ' + ','.join(result.exits[-2:]) if result.exits else ''}"
+            self._after_fault(index)
+        if "EMULATE" in exits:
+            self.emulated[index] = True
+            self._see_unmapped(index, gva)
+        self._check_noted(index, gva, access & 0xFF)
+        what = WORDS[access & (USER | WRITE | FETCH)] + (" of an entry" if access & WRITE and self.oracle.edits != edits else "")
+        return f"{what} {result.how._value_}{' after ' + ','.join(exits[-2:]) if exits else ''}"
 
     def _instruction(self, op: Op) -> str:
         """It needs two translations at once: after each exit it is fetched again, so what maps one may not take the other away."""
@@ -79,10 +87,18 @@ class GuestOperations(L2Operations):
     def _check_noted(self, index: int, gva: int, access: int) -> None:
         """What the MMU remembers of an access that found no memory: not of other memslots (I16), and a translation that a CPU may hold
         (I12)."""
-        for address, how in ((gva, access), (self.unmapped[index], 0), (self.unmapped[index], USER)):
-            noted = None if self.nested or address is None else self.vm.vcpus[index].mmio_gpa(address, how)
+        if self.nested:
+            return
+        vcpu, unmapped = self.vm.vcpus[index], self.unmapped[index]
+        noted = vcpu.mmio_gpa(gva, access)
+        if noted is not None:
+            self._check_mmio(index, gva, noted)
+        if unmapped is None:
+            return
+        for how in (0, USER):
+            noted = vcpu.mmio_gpa(unmapped, how)
             if noted is not None:
-                self._check_mmio(index, address or 0, noted)
+                self._check_mmio(index, unmapped, noted)
 
     def _check_mmio(self, index: int, address: int, noted: int) -> None:
         """I16, but of a page that was MMIO before the memslots changed, if something was emulated since: with paging, a sync may have
@@ -101,7 +117,7 @@ class GuestOperations(L2Operations):
         implicit = bool(access & IMPLICIT)
         access = self._as_seen(op.vcpu, access & ~USER if implicit else access)
         self._reload_pdptes(op.vcpu)
-        gva, stored = self._address(op), value if access & WRITE else None
+        gva, stored = self._address(op.vcpu, op.a), value if access & WRITE else None
         self.cpus[op.vcpu].enter()
         result = self.cpus[op.vcpu].emulate(gva, access & 0xFF, bool(access & AC), size, stored, implicit=implicit)
         if result.how == Done.INJECTED:
@@ -110,17 +126,18 @@ class GuestOperations(L2Operations):
 
     def _poke(self, op: Op) -> str:
         self._settle_pdptes()
-        gpa, size, value = op[2:5]
+        _, index, gpa, size, value, _ = op
         gpa = min(gpa, (gpa | 0xFFF) + 1 - size)  # within one page
-        if not self.vm.vcpus[op.vcpu].write_emulated(gpa, value.to_bytes(size, "little")):
+        cpu, tlb = self.cpus[index], self.oracle.vcpus[index]
+        if not cpu.vcpu.write_emulated(gpa, value.to_bytes(size, "little")):
             if self.slots.may_store(gpa):
-                raise Violation(f"vcpu {op.vcpu}: emulated store to gpa {gpa:#x} refused, though it is memory")
+                raise Violation(f"vcpu {index}: emulated store to gpa {gpa:#x} refused, though it is memory")
             return "no memory"
-        self.oracle.vcpus[op.vcpu].emulated_store(gpa, size)
+        tlb.emulated_store(gpa, size)
         return "stored"
 
     def _invlpg(self, op: Op) -> str:
-        gva = self._address(op)
+        gva = self._address(op.vcpu, op.a)
         if self.nested:  # L1 flushes on VMRUN
             self._run_l2(op.vcpu, *self.registers(op.vcpu))
             return "flushed"
@@ -211,4 +228,4 @@ class GuestOperations(L2Operations):
 
 
 def _word(access: int) -> str:
-    return ("user " if access & USER else "") + ("write" if access & WRITE else "fetch" if access & FETCH else "read")
+    return WORDS[access & (USER | WRITE | FETCH)]

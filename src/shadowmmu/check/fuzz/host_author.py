@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# cython: annotation_typing=False, boundscheck=True, wraparound=True, cdivision=False, nonecheck=True
 """Invents what the host does in the middle of an episode: memslots, pages that move, rights taken, dirty logs."""
 
 from shadowmmu.check.fuzz.operations import (

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# cython: annotation_typing=False, boundscheck=True, wraparound=True, cdivision=False, nonecheck=True
 """What comes from elsewhere: memslots, the host's own mapping, dirty logs, another vCPU in the middle of a fault, devices."""
 
 from functools import reduce

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# cython: annotation_typing=False, boundscheck=True, wraparound=True, cdivision=False, nonecheck=True
 """Situations in which the host has a part: pages go, rights go, large pages are logged, while both vCPUs hold what was."""
 
 from shadowmmu.check.fuzz.host_author import HostAuthor

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# cython: annotation_typing=False, boundscheck=True, wraparound=True, cdivision=False, nonecheck=True
 """Invents what an L2 on nested tables does, and its L1 with it: paging of its own, tables, registers."""
 
 from contextlib import suppress

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# cython: annotation_typing=False, boundscheck=True, wraparound=True, cdivision=False, nonecheck=True
 """What L1 does with an L2, on nested tables or without: it runs it, leaves it, changes its registers and the tables below it."""
 
 from shadowmmu.check.fuzz.operations import (

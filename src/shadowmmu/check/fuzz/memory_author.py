@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# cython: annotation_typing=False, boundscheck=True, wraparound=True, cdivision=False, nonecheck=True
 """Invents what a guest does with memory and its tables: accesses, stores to tables, INVLPG, races of two vCPUs."""
 
-from shadowmmu.check.fuzz.episode import Guest
+from shadowmmu.check.fuzz.host_operations import HostOperations
 from shadowmmu.check.fuzz.l2_author import L2Author
 from shadowmmu.check.fuzz.operations import DONE_AGAIN, IMPLICIT, PAGE, TABLES, WRITES_TABLES, Kind, Setup
 from shadowmmu.check.fuzz.table_writer import ACCESSES
 from shadowmmu.hardware.walk import USER, WRITE
 
+AGAIN = (0,) * 14 + (DONE_AGAIN, DONE_AGAIN | WRITES_TABLES)
+"""What most accesses would have emulated, and some would do again."""
+
 
 class MemoryAuthor(L2Author):
     """Writes it. Each method appends operations of one kind to `pending`."""
 
-    def __init__(self, setup: Setup, guest: Guest) -> None:
+    def __init__(self, setup: Setup, guest: HostOperations) -> None:
         super().__init__(setup, guest)
         self.faults = [0, 0]  # for each vCPU: guest faults less successes of late
 
@@ -24,7 +28,7 @@ class MemoryAuthor(L2Author):
         self.recent[self.random.below(len(self.recent))] = gva
         if how & WRITE and self._levels(vcpu) and self._maps_table(vcpu, gva):
             how &= ~WRITE
-        how |= self.random.choice((0,) * 14 + (DONE_AGAIN, DONE_AGAIN | WRITES_TABLES))
+        how |= self.random.choice(AGAIN)
         self._add(Kind.ACCESS, vcpu, gva + self.random.below(PAGE // size) * size, how, size, self.random.getrandbits(8 * size))
 
     def table_store(self, vcpu: int) -> None:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# cython: annotation_typing=False, boundscheck=True, wraparound=True, cdivision=False, nonecheck=True
 """Invents what a guest does to its registers: control bits, CR3, PCIDs, paging modes, SMM, an L2 of other registers."""
 
-from shadowmmu.check.fuzz.episode import Guest
+from shadowmmu.check.fuzz.host_operations import HostOperations
 from shadowmmu.check.fuzz.illegal import invent
 from shadowmmu.check.fuzz.memory_author import MemoryAuthor
 from shadowmmu.check.fuzz.operations import GUEST, Kind, Setup
-from shadowmmu.check.fuzz.sense import CR0_BASE, CR0_CD
+from shadowmmu.check.fuzz.sense import CR0_BASE, CR0_CD, KEEP
 from shadowmmu.check.fuzz.table_writer import ACCESSES, NORMAL
 from shadowmmu.hardware.walk import (
     CR0_PG,
@@ -24,7 +25,7 @@ from shadowmmu.hardware.walk import (
 class RegisterAuthor(MemoryAuthor):
     """Writes it."""
 
-    def __init__(self, setup: Setup, guest: Guest) -> None:
+    def __init__(self, setup: Setup, guest: HostOperations) -> None:
         super().__init__(setup, guest)
         self.last_l2: tuple[int, int, int, int] | None = None
         """Registers that L1 has run one without nested paging with."""
@@ -33,7 +34,7 @@ class RegisterAuthor(MemoryAuthor):
         tlb = self.guest.oracle.vcpus[vcpu]
         cr3 = self.random.choice((tlb.cr3, self.guest.oracle.vcpus[1 - vcpu].cr3, self._root(), self._root()))
         if tlb.cr4 & CR4_PCIDE:
-            cr3 = cr3 & ~0xFFF | self.random.below(3) | (self.random.random() < 0.7) << 63
+            cr3 = cr3 & ~0xFFF | self.random.below(3) | (KEEP if self.random.random() < 0.7 else 0)
         self._add(Kind.CR3, vcpu, cr3)
 
     def pcid(self, vcpu: int) -> None:
@@ -108,9 +109,11 @@ class RegisterAuthor(MemoryAuthor):
                 cr0, root, cr4, efer = self._other_mode(vcpu)
                 own = self.guest.oracle.vcpus[vcpu].cr3 & ~0xFFF
                 self.last_l2 = cr0, own if self.random.random() < 0.3 else root, cr4, efer
-            self._add(Kind.VMRUN, vcpu, *self.last_l2)
+            cr0, cr3, cr4, efer = self.last_l2
+            self._add(Kind.VMRUN, vcpu, cr0, cr3, cr4, efer)
         self._add(Kind.ACCESS, vcpu, self.random.choice(self.recent), self.random.choice(ACCESSES), 8, 0)
 
     def illegal(self, vcpu: int) -> None:
         """A register write that is refused."""
-        self._add(Kind.ILLEGAL, vcpu, *invent(self.random, self.guest.registers(vcpu), GUEST.maxphyaddr))
+        number, value = invent(self.random, self.guest.registers(vcpu), GUEST.maxphyaddr)
+        self._add(Kind.ILLEGAL, vcpu, number, value)

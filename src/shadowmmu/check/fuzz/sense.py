@@ -42,6 +42,7 @@ from shadowmmu.hardware.walk import (
 )
 
 CR0_BASE = 0x31  # PE, ET, NE
+KEEP = 1 << 63  # of a CR3 that is loaded: its PCID's translations stay
 CR0_CD = 1 << 30  # a change of it loads a PAE guest's PDPTEs
 WHERE = SLOTS | {ALIAS: ALIASED}
 PAGES = USER_MIB << 8  # of guest memory, and of the host's behind it

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# cython: annotation_typing=False, boundscheck=True, wraparound=True, cdivision=False, nonecheck=True
 """Situations: a few operations each that set a stage on which much can go wrong, whatever it is that does.
 
 Each begins with an address in use and the entries on its way, changes something there that the MMU has to follow, and looks
@@ -13,7 +14,7 @@ from shadowmmu.check.fuzz.operations import (
     TABLES,
     Kind,
 )
-from shadowmmu.check.fuzz.sense import CR0_CD
+from shadowmmu.check.fuzz.sense import CR0_CD, KEEP
 from shadowmmu.check.fuzz.table_writer import ACCESSES
 from shadowmmu.hardware.walk import CR0_WP, CR4_PCIDE, CR4_PGE, CR4_PSE, CR4_SMAP, CR4_SMEP, USER, WRITE
 
@@ -27,7 +28,7 @@ class Situations(HostSituations):
         (gva, trail), pcids = self._in_use(vcpu), bool(tlb.cr4 & CR4_PCIDE)
         if not trail or tlb.mode.levels < 4 or not trail[-1].address or self.guest.nested:
             return
-        keep, here = pcids << 63, tlb.cr3
+        keep, here = KEEP if pcids else 0, tlb.cr3
         self._add(Kind.ACCESS, vcpu, gva, 0, 8, 0)
         self._change_leaf(vcpu, trail[-1], way=1)
         there = here

@@ -45,6 +45,8 @@ cdef class Slots(GuestMemory):
     cpdef bint may_store(self, u64 gpa) except -1
     @cython.locals(place=PlacePtr)
     cpdef bint is_aliased(self, u64 gpa) except -1
+    @cython.locals(first=int, host=int, known=u64)
+    cpdef bint backs_aliased(self, u64 frame) except -1
     cpdef bint writable(self, u64 gpa) except -1
     cdef bint stores(self, u64 gpa) except -1
     cpdef object read(self, u64 hpa, int size)

@@ -128,6 +128,18 @@ class Slots(GuestMemory):
         place = self.place_of(gpa >> 12) if self.aliases else cython.NULL
         return place != cython.NULL and 0 <= place.host + (gpa >> 12) - place.first - self.behind[ALIAS] < ALIASED[1]
 
+    def backs_aliased(self, frame: int) -> bool:
+        """The frame is of a host page that two slots can map; one that is not known is asked for, and not fetched."""
+        first = self.behind[ALIAS]
+        for host in range(first, first + ALIASED[1]):
+            known = self.frames[host]
+            if not known:
+                found = self.vm.host_page(host << 12)
+                known = NOWHERE if found is None else found
+            if known != NOWHERE and known >> 12 == frame:
+                return True
+        return False
+
     def read(self, hpa: int, size: int) -> int:
         return self.memory.read(hpa, size)
 
@@ -186,11 +198,7 @@ class Aliased:
         self.slots = slots
 
     def __contains__(self, frame: object) -> bool:
-        return frame in self._frames()
-
-    def _frames(self) -> set[int]:
-        found = (self.slots.vm.host_page((self.slots.behind[ALIAS] + page) * PAGE) for page in range(ALIASED[1]))
-        return {hpa >> 12 for hpa in found if hpa is not None}
+        return self.slots.backs_aliased(frame)
 
 
 class DirectMap:

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# cython: annotation_typing=False, boundscheck=True, wraparound=True, cdivision=False, nonecheck=True
 """The world of an episode: a host, a VM on it with two vCPUs, the CPUs that run them, the oracle that watches."""
 
 from collections.abc import Callable
@@ -102,7 +103,7 @@ class Stage:
     def _make_cpus(self, random: Random) -> None:
         """The CPUs that run on the tables of each vCPU, and the oracle that judges them."""
         self.memory = HostMemory(self.vm.host_regions())
-        self.slots = Slots(self.vm, self.memory, host_pages(self.setup.seed), (0, 1) if self.smm else (0,))
+        self.slots = Slots(self.vm, self.memory, host_pages(self.setup.seed), tuple(range(2 if self.smm else 1)))
         self.alias = not self.smm and Random(f"aliases {self.setup.seed}").random() < 0.25
         """Two slots map the same host memory."""
         for slot, (first, pages) in (SLOTS | ({ALIAS: ALIASED} if self.alias else {})).items():

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
+# cython: annotation_typing=False, boundscheck=True, wraparound=True, cdivision=False, nonecheck=True
 """Looks at the guest's tables, and writes entries: what the author's inventions are made of."""
 
+from collections.abc import Sequence
+from functools import cache
+
 from shadowmmu.check.fuzz.draw import Draw
-from shadowmmu.check.fuzz.episode import Guest
 from shadowmmu.check.fuzz.glance import Glance
+from shadowmmu.check.fuzz.host_operations import HostOperations
 from shadowmmu.check.fuzz.operations import (
     AC,
     ALIASED,
@@ -36,9 +40,22 @@ from shadowmmu.hardware.walk import (
 )
 
 ACCESSES = (0, 0, WRITE, WRITE, USER, USER, USER | WRITE, USER | WRITE, FETCH, FETCH, USER | FETCH, USER | FETCH)
+HOMES = {
+    (modulus, rest): tuple(t for t in range(ROOTS + 1, TABLES + 1) if t % modulus == rest)
+    for modulus in range(1, 5)
+    for rest in range(modulus)
+}
+"""Table pages by what they leave when divided: each is at home at one level, in each mode."""
+NX = 1 << 63
+CHANCES = ((0x1, 0.94), (0x2, 0.8), (0x4, 0.8), (0x20, 0.7), (0x40, 0.5), (0x100, 0.1))
+"""Of the bits of an entry."""
 NORMAL = {0: 0, 2: CR4_PSE, 3: CR4_PAE, 4: CR4_PAE, 5: CR4_PAE | CR4_LA57}
 
 
+_new = tuple.__new__  # what `Op` does, without a call of Python's for each
+
+
+@cache
 def steps_of(levels: int) -> tuple[Step, ...]:
     """The levels of a walk in the mode of that many levels, large pages on."""
     return paging(CR0_PG, NORMAL[levels], EFER_LME if levels > 3 else 0, GUEST).steps
@@ -47,7 +64,7 @@ def steps_of(levels: int) -> tuple[Step, ...]:
 class TableWriter:
     """Appends operations to `pending`. Looks at guest memory only through the oracle's eyes."""
 
-    def __init__(self, setup: Setup, guest: Guest) -> None:
+    def __init__(self, setup: Setup, guest: HostOperations) -> None:
         self.random = Draw(f"author {setup.seed}")
         self.guest = guest
         self.glance = Glance(guest.slots)
@@ -55,7 +72,7 @@ class TableWriter:
         self.recent = [0] * 6  # pages accessed of late, by any vCPU
         self.large = self.random.choice((0.05, 0.15, 0.15, 0.5))  # how often a directory's entry maps a large page
 
-    def _write_entry(self, vcpu: int, gpa: int, entry: int, *, make_way: bool = False) -> None:
+    def _write_entry(self, vcpu: int, gpa: int, entry: int, make_way: bool = False) -> None:
         """A store to a table: through an address that maps it, if one is known, else by an emulated instruction.
 
         `make_way`: where no address maps it, one is made to.
@@ -63,16 +80,17 @@ class TableWriter:
         mode = self.guest.oracle.vcpus[vcpu].mode
         known = self.guest.reach[mode.levels]
         tried = self.random.sample(known, len(known) if make_way else 8)
-        through = next((g for g in tried if self._maps_table(vcpu, g, WRITE) == gpa >> 12), None)
+        through = self._through(vcpu, tried, gpa >> 12)
         if through is None and make_way:
-            leaves = ((g, trail[-1]) for g in tried if (trail := self._look(vcpu, g)) and trail[-1].step == len(mode.steps) - 1)
-            for g, leaf in leaves:
-                if leaf.pa != gpa:
+            for g in tried:
+                trail = self._look(vcpu, g)
+                if trail and trail[-1].step == len(mode.steps) - 1 and trail[-1].pa != gpa:
                     through = g
-                    self._add(Kind.POKE, vcpu, leaf.pa, mode.entry_size, gpa & ~0xFFF | 0x63)
+                    self._add(Kind.POKE, vcpu, trail[-1].pa, mode.entry_size, gpa & ~0xFFF | 0x63)
                     break
         if through is None and self.random.random() < 0.3:
-            through = next(iter(self._held(vcpu, gpa >> 12, 1)), None)
+            held = self._held(vcpu, gpa >> 12, 1)
+            through = held[0] if held else None
         if through is not None and (make_way or self.random.random() < 0.8):
             self._add(Kind.ACCESS, vcpu, through | gpa & 0xFFF, WRITE, mode.entry_size, entry)
             return
@@ -105,7 +123,7 @@ class TableWriter:
     def _look(self, vcpu: int, gva: int) -> list[TrailEntry]:
         """The entries of a walk of the present tables."""
         tlb = self.guest.oracle.vcpus[vcpu]
-        return self.glance.trail(tlb.mode, tlb.cr3, tlb.pdptes, gva)
+        return self.glance.trail(tlb.mode, tlb.cr3, tlb.four_pdptes(), gva)
 
     def _in_use(self, vcpu: int) -> tuple[int, list[TrailEntry]]:
         """An address accessed of late, and the entries of its walk; none without paging, or where the mode cannot name it."""
@@ -119,8 +137,15 @@ class TableWriter:
     def _maps_table(self, vcpu: int, gva: int, access: int = 0) -> int:
         """The table page that a small page at `gva` maps now for `access`, or 0."""
         tlb = self.guest.oracle.vcpus[vcpu]
-        page = self.glance.small_page(tlb.mode, tlb.cr3, tlb.pdptes, gva, access)
+        page = self.glance.small_page(tlb.mode, tlb.cr3, tlb.four_pdptes(), gva, access)
         return page if 1 <= page <= TABLES else 0
+
+    def _through(self, vcpu: int, among: Sequence[int], table: int) -> int | None:
+        """One of the addresses, at which a small page maps this table page for a store."""
+        if not 1 <= table <= TABLES:
+            return None
+        tlb = self.guest.oracle.vcpus[vcpu]
+        return self.glance.through(tlb.mode, tlb.cr3, tlb.four_pdptes(), among, WRITE, table)
 
     def _held(self, vcpu: int, first: int, pages: int) -> list[int]:
         """Addresses at which the vCPU may hold a translation to these guest pages, stale ones included."""
@@ -134,38 +159,36 @@ class TableWriter:
         if self.random.random() < 0.06:
             return self.random.choice(TABLE_FRAMES)
         modulus = max(levels - 1, 1)
-        homes = [t for t in range(ROOTS + 1, TABLES + 1) if t % modulus == level % modulus]
+        homes = HOMES[modulus, level % modulus]
         return self.random.choice(homes) if self.random.random() < 0.85 else self.random.randint(1, TABLES)
 
     def _entry(self, levels: int, level: int, hostile: float = 1.0) -> int:
         """An entry for a table of `level`: mostly sensible, sometimes not."""
-
-        def chance(p: float) -> bool:
-            return random.random() < p
-
         random = self.random
         if levels == 3 and level == 3:  # PDPTE: rights are reserved bits there
-            return self._home(levels, 2) << 12 | chance(0.95) | chance(0.01 * hostile) << 1
-        large = level in (2, 3) and chance(self.large if level == 2 else 0.02)
+            return self._home(levels, 2) << 12 | random.chance(0.95) | random.chance(0.01 * hostile) << 1
+        large = level in (2, 3) and random.chance(self.large if level == 2 else 0.02)
         if large:
             frame = random.choice(LARGE_FRAMES) if level == 2 else 0
         elif level > 1:
             frame = self._home(levels, level - 1)
         else:
-            frame = random.below(FRAMES) if chance(0.6) else random.randint(1, TABLES)
-            if self.guest.alias and chance(0.2):
+            frame = random.below(FRAMES) if random.chance(0.6) else random.randint(1, TABLES)
+            if self.guest.alias and random.chance(0.2):
                 frame = sum(ALIASED) - 1 - random.below(ALIASED[1])
-        if chance(0.03 * hostile):
+        if random.chance(0.03 * hostile):
             frame = random.choice((FRAMES + 3, MOVED + 2, 0x80000, 0xFFFFF))
-        chances = ((0x1, 0.94), (0x2, 0.8), (0x4, 0.8), (0x20, 0.7), (0x40, 0.5), (0x100, 0.1))
-        entry = frame << 12 | sum(bit for bit, p in chances if chance(p))
+        entry = frame << 12
+        for bit, often in CHANCES:
+            entry |= bit if random.chance(often) else 0
         if large:
-            entry |= 0x80 | (random.getrandbits(10) << 12 if chance(0.05 * hostile) else 0)
-            entry |= random.below(16) << 13 if levels == 2 and chance(0.1) else 0  # PSE-36: memory begins below 4 GiB, and ends there
-        elif chance(0.01 * hostile):
+            entry |= 0x80 | (random.getrandbits(10) << 12 if random.chance(0.05 * hostile) else 0)
+            entry |= random.below(16) << 13 if levels == 2 and random.chance(0.1) else 0  # PSE-36: memory lies below 4 GiB
+        elif random.chance(0.01 * hostile):
             entry |= 0x80
         if levels > 2:
-            entry |= chance(0.15) << 63 | chance(0.02 * hostile) << random.between(40, 52)
+            entry |= NX if random.chance(0.15) else 0
+            entry |= 1 << random.between(40, 52) if random.chance(0.02 * hostile) else 0
         return entry
 
     def _table_slot(self, levels: int, table: int) -> tuple[int, int]:
@@ -179,8 +202,8 @@ class TableWriter:
             step = home[0]
         return table * PAGE + (gva >> step.shift & step.mask) * (4 if levels == 2 else 8), step.level
 
-    def _add(self, kind: Kind, vcpu: int, *arguments: int) -> None:
-        self.pending.append(Op(kind, vcpu, *arguments))
+    def _add(self, kind: Kind, vcpu: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> None:
+        self.pending.append(_new(Op, (kind, vcpu, a, b, c, d)))
 
     def _how(self) -> int:
         return self.random.choice(ACCESSES) | (AC if self.random.random() < 0.2 else 0)
@@ -200,7 +223,9 @@ class TableWriter:
     def _lay(self, vcpu: int, table: int, gva: int, levels: int, top: int) -> None:
         """Entries from `table`, which is one of level `top`, down to a small page at `gva`."""
         size = 4 if levels == 2 else 8
-        for step in (step for step in steps_of(levels) if step.level <= top):
+        for step in steps_of(levels):
+            if step.level > top:
+                continue
             entry = self._entry(levels, step.level, hostile=0) & 0xFFFFF07F | 0x21
             if step.level > 1 and not 1 <= entry >> 12 <= TABLES and entry >> 12 not in TABLE_FRAMES:
                 entry = entry & 0xFFF | self._home(levels, step.level - 1) << 12

@@ -9,6 +9,8 @@ from shadowmmu.check.oracle.unguarded cimport Unguarded
 from shadowmmu.check.oracle.watched_guest cimport WatchedGuest
 from shadowmmu.hardware.walk cimport Paging
 
+cdef u64 NPT_PDPTE_HIGH, PDPTE
+
 cdef class GuestTlb:
     cdef readonly WatchedGuest oracle
     cdef readonly GuestMemory memory
@@ -23,7 +25,9 @@ cdef class GuestTlb:
     cdef readonly list views
     cdef readonly AddressSpace space
     cdef readonly dict spaces
-    @cython.locals(hpa=u64, pdpte=u64)
-    cdef object _nested_pdpte(self, u64 gpa)
+    @cython.locals(at=u64)
+    cpdef tuple four_pdptes(self)
+    @cython.locals(pdpte=u64)
+    cdef u64 _nested_pdpte(self, u64 hpa) except? 2
     @cython.locals(space=AddressSpace, found=bint)
     cpdef bint leads(self, u64 gva, u64 first, u64 pages) except -1

@@ -96,14 +96,19 @@ class GuestTlb:
     @property
     def pdptes(self) -> tuple[int, ...]:
         """The four PDPTE registers, or for an NPT what memory holds, without bits that Linux does not look at."""
+        return self.four_pdptes()
+
+    def four_pdptes(self) -> tuple[int, ...]:
+        """`pdptes`, for compiled code."""
         if not self.nested:
             return self._pdptes
-        at = self.cr3 & 0xFFFFFFE0
+        at = self.memory.frame(self.cr3 & 0xFFFFFFE0)  # they lie beside each other
+        if at == NOWHERE:
+            return 0, 0, 0, 0
         return self._nested_pdpte(at), self._nested_pdpte(at + 8), self._nested_pdpte(at + 16), self._nested_pdpte(at + 24)
 
-    def _nested_pdpte(self, gpa: int) -> int:
-        hpa = self.memory.frame(gpa)
-        pdpte = 0 if hpa == NOWHERE else self.memory.value(hpa, 8)
+    def _nested_pdpte(self, hpa: int) -> int:
+        pdpte = self.memory.value(hpa, 8)
         return 0 if pdpte >> self.oracle.maxphyaddr & NPT_PDPTE_HIGH else pdpte & PDPTE
 
     def invlpg(self, gva: int) -> None:

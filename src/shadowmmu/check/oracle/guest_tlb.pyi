@@ -8,9 +8,7 @@ from shadowmmu.check.oracle.unguarded import Unguarded
 from shadowmmu.check.oracle.watched_guest import Views, WatchedGuest
 from shadowmmu.hardware.walk import Paging, Translation
 
-NPT_PDPTE_HIGH: int
 CR0_CACHE: int
-PDPTE: int
 
 @disjoint_base
 class GuestTlb:
@@ -33,6 +31,7 @@ class GuestTlb:
     spaces: dict[int, AddressSpace]
     @property
     def pdptes(self) -> tuple[int, ...]: ...
+    def four_pdptes(self) -> tuple[int, ...]: ...
     @property
     def strict(self) -> bool: ...
     def load(self, cr0: int, cr3: int, cr4: int, efer: int, *, mov_cr3: bool = False, accepted: bool = True) -> None: ...
