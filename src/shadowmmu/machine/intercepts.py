@@ -36,5 +36,7 @@ NESTED_PAGING = Intercepts(_CRS, _CRS, 0, 0, MASK32, int(_FIRST), int(_SECOND))
 SHADOW_PAGING = NESTED_PAGING | Intercepts(_CR3, _CR3, 0, 0, 0, int(Intercept1.INVLPG), 0)
 TABLE_LOADS = Intercepts(0, 0, 0, 0, 0, int(Intercept1.IDTR_WRITE | Intercept1.GDTR_WRITE | Intercept1.LDTR_WRITE | Intercept1.TR_WRITE), 0)
 """This CPU takes bases that are not canonical. Not for the bare platform, whose guests meet what KVM's do, fault by fault."""
+DEBUG_CONTROL = Intercepts(0, 0, 0, 1 << 5 | 1 << 7, 0, 0, 0)
+"""DR7, and DR5, which may be the same, as this CPU heeds no breakpoint on data. For the same reason not for the bare platform."""
 EXIT_ON_PAUSE = Intercepts(0, 0, 0, 0, 0, int(Intercept1.PAUSE), 0)
 """So that other vCPUs get their turn."""

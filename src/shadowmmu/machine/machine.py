@@ -21,7 +21,7 @@ from shadowmmu.machine.devices.text_screen import SCREEN, SCREEN_SIZE, screen_te
 from shadowmmu.machine.devices.uart import SERIAL, SerialPort, Uart
 from shadowmmu.machine.emulator.decode import UnemulatedInstruction
 from shadowmmu.machine.exits.ports import guard_port
-from shadowmmu.machine.intercepts import EXIT_ON_PAUSE, NESTED_PAGING, SHADOW_PAGING, TABLE_LOADS
+from shadowmmu.machine.intercepts import DEBUG_CONTROL, EXIT_ON_PAUSE, NESTED_PAGING, SHADOW_PAGING, TABLE_LOADS
 from shadowmmu.machine.last_seen import FaultWitness, LastSeen, place_of
 from shadowmmu.machine.loader import Guest, Loaded, load_image
 from shadowmmu.machine.loop.allowance import Limits, Turn, allow, count_served
@@ -133,7 +133,7 @@ class Machine:
         if guest.vcpus > 1:
             intercepts |= EXIT_ON_PAUSE
         if guest.platform == "pc":
-            intercepts |= TABLE_LOADS
+            intercepts |= TABLE_LOADS | DEBUG_CONTROL
 
         def guard(state: State, port: int, size: int) -> ExitKind | None:
             return guard_port(processor, state, port, size)

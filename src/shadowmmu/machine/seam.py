@@ -157,6 +157,7 @@ class ExitKind(Enum):
     SOFTWARE_INTERRUPT = "software interrupt"  # INT n, INT3, INTO
     CR_READ = "CR read"  # number: register; so the next
     CR_WRITE = "CR write"
+    DEBUG_REGISTER = "debug register"  # MOV to or from DRn; number: exit code
     TABLE_LOAD = "table load"  # LGDT, LIDT, LLDT, LTR; number: exit code
     INVLPG = "INVLPG"
     CPUID = "CPUID"
@@ -314,6 +315,9 @@ class Cpu(Protocol):
         """The 64 bits of an MMX register."""
 
     def set_mmx(self, number: int, value: int) -> None: ...
+
+    def breakpoint_at(self, number: int) -> int:
+        """DR0 to DR3."""
 
     def set_controls(self, controls: Controls) -> None:
         """Real control registers of the next run; loading CR3 alone flushes nothing the caller may rely on."""

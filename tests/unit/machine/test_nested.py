@@ -110,6 +110,35 @@ def test_dr7_of_l1_is_reset() -> None:
     assert bench.processor.cpu.state().system.dr7 == 0x400
 
 
+def test_l2_steps_with_the_trap_flag_of_its_vmcb() -> None:
+    """Behind its first instruction. The exit leaves TF as it is, so who enters it again without a look at RFLAGS steps on."""
+    bench = Bench()
+    bench.set(Vmcb.RFLAGS, 2 | Rflags.TF)
+    bench.set(Vmcb.EXCEPTION_INTERCEPTS, 1 << 1, 4)
+    assert bench.l2("ffc3 ffc3 9c 58" + VMMCALL) == SvmExit.EXCEPTION + 1  # inc ebx; inc ebx; pushf; pop rax
+    assert (bench.field(Vmcb.RIP), bench.field(Vmcb.DR6) >> 14 & 1) == (L2_CODE + 2, 1)
+    assert bench.field(Vmcb.RFLAGS) & Rflags.TF
+    bench.run()
+    assert (bench.field(Vmcb.EXIT_CODE), bench.field(Vmcb.RIP)) == (SvmExit.EXCEPTION + 1, L2_CODE + 4)
+    bench.set(Vmcb.RFLAGS, 2)
+    bench.run()
+    assert (bench.field(Vmcb.EXIT_CODE), bench.field(Vmcb.RAX)) == (SvmExit.VMMCALL, 2)
+
+
+def test_breakpoints_of_l2_on_data_are_those_of_its_vmcb() -> None:
+    bench = Bench()
+    bench.set(Vmcb.DR7, 0xD0401)  # four bytes at DR0, writes
+    bench.set(Vmcb.RAX, L2_DATA)
+    bench.set(Vmcb.EXCEPTION_INTERCEPTS, 1 << 1, 4)
+    assert bench.l2("0f23c0 8b18 8918 90" + VMMCALL) == SvmExit.EXCEPTION + 1  # mov dr0, rax; mov ebx, [rax]; mov [rax], ebx; nop
+    assert (bench.field(Vmcb.RIP), bench.field(Vmcb.DR6) & 0xF, bench.field(Vmcb.DR7)) == (L2_CODE + 7, 1, 0xD0401)
+    bench.set(Vmcb.DR7, 0x2400)
+    assert bench.l2("0f21c3" + VMMCALL) == SvmExit.EXCEPTION + 1  # mov rbx, dr0; GD
+    assert (bench.field(Vmcb.RIP), bench.field(Vmcb.DR6) >> 13 & 1, bench.field(Vmcb.DR7)) == (L2_CODE, 1, 0x400)
+    bench.l2_done("0f21c3 891b")  # mov rbx, dr0; mov [rbx], ebx
+    assert bench.load(L2_DATA, 4) == L2_DATA
+
+
 def test_pat_tsc_and_task_priority_are_switched() -> None:
     bench = Bench()
     bench.set(Vmcb.G_PAT, 0x0606060606060606)

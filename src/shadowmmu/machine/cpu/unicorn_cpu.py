@@ -282,6 +282,11 @@ class UnicornCpu:
         self._uc.reg_write(x86_const.UC_X86_REG_FP0 + number, (value, _MMX_EXPONENT))
         self._host.read_context()
 
+    def breakpoint_at(self, number: int) -> int:
+        """DR0 to DR3."""
+        address: int = self._uc.reg_read(x86_const.UC_X86_REG_DR0 + number)
+        return address
+
     def set_controls(self, controls: Controls) -> None:
         """Real control registers of the next run."""
         old = self._entry.controls

@@ -34,6 +34,8 @@ def _exit_table() -> dict[int, Exit]:
     for register in range(16):
         table[SvmExit.CR_READ + register] = Exit(ExitKind.CR_READ, register)
         table[SvmExit.CR_WRITE + register] = Exit(ExitKind.CR_WRITE, register)
+        for code in (SvmExit.DR_READ + register, SvmExit.DR_WRITE + register):
+            table[code] = Exit(ExitKind.DEBUG_REGISTER, code)
     for code in (SvmExit.INVLPGA, *range(SvmExit.VMRUN, SvmExit.SKINIT + 1)):
         table[code] = Exit(ExitKind.SVM, int(code))
     for code in (SvmExit.MONITOR, SvmExit.MWAIT, SvmExit.MWAIT_ARMED):

@@ -28,7 +28,11 @@ def exception(p: Processor, exit_: Exit) -> None:
     if correct is not None:
         with suppress(GuestFault, NestedFault, NoMemory):
             event = correct(p, state, p.fetcher.decode(state))
-    p.queue(event or Event(exit_.number, exit_.error_code), Origin.CPU)
+    event = event or Event(exit_.number, exit_.error_code)
+    if event.vector == DB and p.watched.met:
+        state.system = state.system._replace(dr6=p.watched.tell(state.system.dr6))
+        p.cpu.set_state(state)
+    p.queue(event, Origin.CPU)
 
 
 def _instead_of_gp(p: Processor, state: State, instruction: Instruction) -> Event | None:

@@ -8,6 +8,7 @@ from iced_x86 import Code, Instruction, InstructionInfoFactory, MemorySizeExt, M
 from shadowmmu.engine.face.types import Outcome
 from shadowmmu.machine.emulator.decode import Operands
 from shadowmmu.machine.exits.control_registers import read_control, write_control
+from shadowmmu.machine.exits.debug_registers import debug_register
 from shadowmmu.machine.exits.emulated_access import emulate
 from shadowmmu.machine.exits.exceptions import exception
 from shadowmmu.machine.exits.hypercall import hypercall
@@ -224,6 +225,7 @@ HANDLERS: dict[ExitKind, Handler] = {
     ExitKind.SOFTWARE_INTERRUPT: _software_interrupt,
     ExitKind.CR_READ: read_control,
     ExitKind.CR_WRITE: write_control,
+    ExitKind.DEBUG_REGISTER: debug_register,
     ExitKind.INVLPG: _invlpg,
     ExitKind.TABLE_LOAD: _table_load,
     ExitKind.CPUID: _cpuid,

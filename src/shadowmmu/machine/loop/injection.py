@@ -14,7 +14,8 @@ from shadowmmu.machine.vcpu.deliver import TaskGate, TaskSwitch, TripleFaultDeli
 from shadowmmu.machine.vcpu.pending import Origin, Pending
 from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.x86.control import Cr0
-from shadowmmu.x86.vectors import PF
+from shadowmmu.x86.debug import DR7_GENERAL_DETECT
+from shadowmmu.x86.vectors import DB, PF
 
 _PG = int(Cr0.PG)
 """The gfn of an address that leads nowhere, as KVM has it."""
@@ -76,6 +77,8 @@ class Injection:
         p, event = self._p, pending.event
         self._begin(pending)
         state = p.capture()
+        if event.vector == DB and event.is_exception:  # its handler may use the debug registers
+            state.system = state.system._replace(dr7=state.system.dr7 & ~DR7_GENERAL_DETECT)
         if event.cr2 is not None:
             p.vcpu.cr2 = event.cr2
         p.injected[event.name] += 1

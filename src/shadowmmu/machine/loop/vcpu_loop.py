@@ -7,6 +7,7 @@ from shadowmmu.machine.emulator.decode import StaleCode
 from shadowmmu.machine.exits.alignment import run_aligned
 from shadowmmu.machine.exits.handlers import HANDLERS, Handler
 from shadowmmu.machine.exits.page_boundary import run_exactly
+from shadowmmu.machine.exits.watchpoints import run_watched
 from shadowmmu.machine.loop.entry import enter
 from shadowmmu.machine.loop.injection import Injection, Rules
 from shadowmmu.machine.loop.outside import take_from_outside
@@ -49,7 +50,7 @@ class VcpuLoop:
         while p.pending is not None:  # L2 had no root, and L1, which steps, traps before it goes on
             self._deliver()
             enter(p)
-        exit_ = run_aligned(p, p.quick) if p.quick is not None and p.quick.met_alignment else run_exactly(p.cpu, p.fetcher)
+        exit_ = self._run()
         p.take_cr3()
         if exit_.kind is not ExitKind.INTERRUPTED:
             p.count(exit_.kind)
@@ -57,6 +58,15 @@ class VcpuLoop:
             if p.pending is not None:
                 self._deliver()
         return exit_
+
+    def _run(self) -> Exit:
+        """As ever, or instruction by instruction, where something is asked for that this CPU does not do."""
+        p = self.processor
+        if p.svm.watches_data:
+            return run_watched(p)
+        if p.quick is not None and p.quick.met_alignment:
+            return run_aligned(p, p.quick)
+        return run_exactly(p.cpu, p.fetcher)
 
     def _handle(self, exit_: Exit) -> None:
         """L1 is asked first; the handler's exceptions are the guest's."""

@@ -25,6 +25,7 @@ _PLAIN = frozenset(
     (
         ExitKind.INTERRUPT_WINDOW,
         ExitKind.IRET,
+        ExitKind.DEBUG_REGISTER,
         ExitKind.TABLE_LOAD,
         ExitKind.INVLPG,
         ExitKind.CPUID,

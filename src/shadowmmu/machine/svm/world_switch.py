@@ -54,6 +54,7 @@ def vmexit(p: Processor, code: int, info_1: int = 0, info_2: int = 0, interrupte
     `interrupted` is the event that was being delivered. `at_entry`: KVM does it on the way into L2.
     """
     p.reflected[code] += 1
+    p.watched.forget()
     p.witness.leaves_l2(code, info_1, info_2)
     event = 0 if interrupted is None else vmcb.event_info(interrupted)
     legal, state = svm_switch.vmexit(p.svm, p.cpu.state(), (code, info_1, info_2, event), at_entry, p.memory, p.task_priority)

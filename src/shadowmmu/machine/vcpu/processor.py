@@ -20,8 +20,10 @@ from shadowmmu.machine.vcpu.msr import EFER_OFFERED, PAT_RESET, Msrs
 from shadowmmu.machine.vcpu.pending import Origin, Pending
 from shadowmmu.machine.vcpu.quick_state import Served
 from shadowmmu.machine.vcpu.svm_state import SvmState
+from shadowmmu.machine.vcpu.watched import Watched
 from shadowmmu.machine.vcpu.witness import Witness
 from shadowmmu.x86.control import Cr0, Rflags
+from shadowmmu.x86.debug import DR6_SINGLE_STEP
 from shadowmmu.x86.pferr import Pferr
 from shadowmmu.x86.vectors import DB, NAMES, PF
 
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 
 _AC, _TF, _RF = int(Rflags.AC), int(Rflags.TF), int(Rflags.RF)
 _WP, _ACCESS, _SUPERVISOR_WRITE = int(Cr0.WP), int(Pferr.PRESENT | Pferr.WRITE | Pferr.USER), int(Pferr.PRESENT | Pferr.WRITE)
-_DR6_SINGLE_STEP = 1 << 14
 _SERVED: tuple[tuple[ExitKind, Outcome | None], ...] = (
     (ExitKind.PAGE_FAULT, Outcome.FIXED),
     (ExitKind.PAGE_FAULT, Outcome.SPURIOUS),
@@ -102,6 +103,7 @@ class Processor:
         """RIP of the IRET that ends that, until it is done."""
         self._own_priority = 0
         self.pending: Pending | None = None
+        self.watched = Watched()
         if quick is not None:
             quick.know(self.svm, memory.mmio, apic, cpuid.leaves)
         self.translations = Translations() if quick is None else quick.translations
@@ -238,11 +240,13 @@ class Processor:
         self.complete(state)
 
     def complete(self, state: State) -> None:
-        """An instruction was done for the guest: take over its state, and trap if it is single-stepping."""
+        """An instruction was done for the guest: take over its state, and trap if it is single-stepping or has met a breakpoint on data."""
         state.interrupt_shadow = False
         state.rflags &= ~_RF
-        if state.rflags & _TF:
-            state.system = state.system._replace(dr6=state.system.dr6 | _DR6_SINGLE_STEP)
+        self.watched.done()
+        if state.rflags & _TF or self.watched.met:
+            step = DR6_SINGLE_STEP if state.rflags & _TF else 0
+            state.system = state.system._replace(dr6=self.watched.tell(state.system.dr6) | step)
             self.queue(Event(DB))
         self.cpu.set_state(state)
 

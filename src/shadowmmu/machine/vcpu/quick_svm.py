@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A hypervisor's own exits in the CPU's hook: VMRUN and its like (`svm.instructions`), and what of L2's exits is L1's (`svm.reflect`).
 
-Left to the loop is what it has more to do for: an event to inject, a virtual interrupt, single steps, exits with EXITINFO, and an L2
-that is a hypervisor itself.
+Left to the loop is what it has more to do for: an event to inject, a virtual interrupt, single steps, breakpoints on data, exits with
+EXITINFO, and an L2 that is a hypervisor itself.
 """
 
 import cython
@@ -27,7 +27,14 @@ from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
     look,
     next_rip,
 )
-from cython.cimports.shadowmmu.machine.vcpu.svm_state import V_IRQ, V_MASKING, SvmPtr, find_intercepts, is_wanted
+from cython.cimports.shadowmmu.machine.vcpu.svm_state import (
+    V_IRQ,
+    V_MASKING,
+    SvmPtr,
+    find_intercepts,
+    has_data_breakpoints,
+    is_wanted,
+)
 from cython.cimports.shadowmmu.machine.vcpu.svm_switch import enter_l2, leave_l2, load_hidden, save_hidden
 from cython.cimports.shadowmmu.x86.control import Cr0, Efer, Rflags
 from cython.cimports.shadowmmu.x86.pferr import Pferr
@@ -142,6 +149,8 @@ def vmsave(engine: cython.p_void, quick: QuickPtr, place: PlacePtr, gpa: uint64_
 def vmrun(quick: QuickPtr, place: PlacePtr, gpa: uint64_t, page: p_u8) -> cython.bint:
     svm: SvmPtr = quick.svm
     more: uint64_t = get_u64(page, Vmcb.V_INTR) & (V_IRQ | V_MASKING) | get_u64(page, Vmcb.EVENT_INJ) & VALID
+    if has_data_breakpoints(get_u64(page, Vmcb.DR7)):
+        return False
     if more or get_u8(page, Vmcb.INTERRUPT_SHADOW) & 1 or not step(quick, place):
         return False
     svm.owner, svm.store = quick, store_physical

@@ -23,6 +23,8 @@ ctypedef Control *ControlPtr
 cdef struct Svm:
     KvmVcpu *vcpu
     bint gif, nmi_masked
+    # What DR7 asks for and the CPU does not do: breakpoints on data, and GD.
+    bint watches_data, guards_debug
     # Registers that are neither in seam.State nor the MMU's.
     uint64_t lstar, cstar, sfmask, pat
     int64_t tsc_offset
@@ -46,6 +48,8 @@ ctypedef Svm *SvmPtr
 
 cdef bint is_wanted(SvmPtr svm, uint64_t code) noexcept nogil
 cdef uint64_t v_intr_now(SvmPtr svm, uint8_t priority) noexcept nogil
+cdef bint has_data_breakpoints(uint64_t dr7) noexcept nogil
+cdef void note_debug_control(SvmPtr svm, uint64_t dr7) noexcept nogil
 cdef Intercepted find_intercepts(SvmPtr svm, bint window) noexcept nogil
 
 cdef class SvmState:

@@ -15,6 +15,9 @@ from shadowmmu.machine.seam import Intercepts
 HANDLED_APART = cython.declare(uint32_t, 0x3F)
 """INTR, NMI, SMI, INIT, VINTR and CR0_SELECTIVE: what L1 may ask for and the CPU is not told. What comes from outside the machine brings
 itself, and CR0 is intercepted in any case."""
+ALL_DEBUG_REGISTERS = cython.declare(uint32_t, 0xFF)
+GENERAL_DETECT = cython.declare(uint64_t, 1 << 13)
+"""GD, of DR7."""
 IRET = cython.declare(uint32_t, 1 << 20)
 VINTR = cython.declare(uint32_t, 1 << 4)
 V_IGNORE_TPR = cython.declare(uint64_t, 1 << 20)
@@ -38,6 +41,21 @@ def v_intr_now(svm: SvmPtr, priority: uint8_t) -> uint64_t:
     return (svm.v_intr & ~cython.cast(uint64_t, V_TPR)) | priority if svm.v_intr & V_MASKING else svm.v_intr
 
 
+def has_data_breakpoints(dr7: uint64_t) -> cython.bint:
+    """One is on, of writes or of all accesses. SDM vol. 3 section 17.2.4."""
+    i: cython.int
+    found: cython.bint = False
+    for i in range(4):
+        found |= dr7 >> 2 * i & 3 and dr7 >> (16 + 4 * i) & 1
+    return found
+
+
+def note_debug_control(svm: SvmPtr, dr7: uint64_t) -> cython.void:
+    """The guest that runs has another DR7 now."""
+    svm.watches_data = has_data_breakpoints(dr7)
+    svm.guards_debug = dr7 & GENERAL_DETECT != 0
+
+
 def find_intercepts(svm: SvmPtr, window: cython.bint) -> Intercepted:
     """What the CPU has to intercept: the machine's own, and while L2 runs what L1 asked for; `window`: the guest's being ready for an
     interrupt, too."""
@@ -50,6 +68,9 @@ def find_intercepts(svm: SvmPtr, window: cython.bint) -> Intercepted:
         found.dr_write |= asked.dr_write
         found.first |= asked.first & ~HANDLED_APART
         found.second |= asked.second
+    if svm.guards_debug:
+        found.dr_read |= ALL_DEBUG_REGISTERS
+        found.dr_write |= ALL_DEBUG_REGISTERS
     if svm.nmi_masked:
         found.first |= IRET
     if window:
@@ -85,6 +106,15 @@ class SvmState:
     @nmi_masked.setter
     def nmi_masked(self, value: cython.bint):
         self.svm.nmi_masked = value
+
+    @property
+    def watches_data(self):
+        """DR7 has breakpoints on data, or had some when it was noted last."""
+        return bool(self.svm.watches_data)
+
+    def see_debug_control(self, dr7: uint64_t):
+        """The guest that runs has another DR7 now."""
+        note_debug_control(cython.address(self.svm), dr7)
 
     @property
     def runs(self):

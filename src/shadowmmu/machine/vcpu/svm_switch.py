@@ -16,7 +16,7 @@ from cython.cimports.shadowmmu.engine.memory.guest_memory import read_guest
 from cython.cimports.shadowmmu.machine.cpu.registers import FS, GS, RAX, RSP, RegisterPtr, state_of, take_state
 from cython.cimports.shadowmmu.machine.cpu.vmcb_page import get_segment, get_u64, put_hidden, put_segment, put_u64
 from cython.cimports.shadowmmu.machine.vcpu.l2_control import is_legal, read_control, read_save, write_save
-from cython.cimports.shadowmmu.machine.vcpu.svm_state import ControlPtr, v_intr_now
+from cython.cimports.shadowmmu.machine.vcpu.svm_state import ControlPtr, note_debug_control, v_intr_now
 from cython.cimports.shadowmmu.x86.control import Cr0, Efer, Rflags
 from cython.cimports.shadowmmu.x86.vmcb_layout import Vmcb
 
@@ -92,6 +92,7 @@ def load_l2(svm: SvmPtr, save: SavePtr, registers: RegistersPtr) -> cython.void:
     registers.gpr[RAX], registers.gpr[RSP], registers.rip = save.rax, save.rsp, save.rip
     registers.rflags = (save.rflags & LOW) | Rflags.FIXED
     registers.dr6, registers.dr7, registers.interrupt_shadow = save.dr6, save.dr7, svm.control.interrupt_shadow
+    note_debug_control(svm, save.dr7)
     registers.cpl = save.cpl
     if not save.cr0 & Cr0.PE:
         registers.cpl = 0
@@ -161,6 +162,7 @@ def resume_l1(svm: SvmPtr, registers: RegistersPtr) -> cython.void:
     registers.gdtr, registers.idtr, registers.cpl = host.gdtr, host.idtr, 0
     registers.gpr[RAX], registers.gpr[RSP], registers.rip = host.gpr[RAX], host.gpr[RSP], host.rip
     registers.rflags, registers.dr7 = host.rflags & ~cython.cast(uint64_t, Rflags.VM | Rflags.RF), NO_BREAKPOINTS
+    note_debug_control(svm, NO_BREAKPOINTS)
     registers.interrupt_shadow = svm.gif = False
 
 
