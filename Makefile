@@ -99,7 +99,7 @@ soak: $(READY)  ## 40,000 random operations in every paging mode, on every root 
 	@$(BIN)/python tools/soak.py --each $(or $(EACH),40000)
 
 museum: $(READY)  ## every known bug put back into the engine and hunted, five times each
-	@$(BIN)/shadowmmu bugs
+	@$(BIN)/shadowmmu bugs --jobs $(shell nproc)
 
 fuzz-face: $(READY) $(VENV)/.tests  ## hostile calls of every public method, EXAMPLES sequences of them
 	@FACE_EXAMPLES=$(or $(EXAMPLES),20000) $(BIN)/python -m pytest -p no:xdist tests/unit/engine/test_face_hostile.py -k hostile_calls

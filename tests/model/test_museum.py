@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from shadowmmu.check.bugs.bug import read_bug
+from shadowmmu.check.bugs.bug import Bug, Edit, read_bug
 from shadowmmu.check.bugs.copy import checkout
 from shadowmmu.check.bugs.hunt import hunt_bug
+from shadowmmu.check.bugs.jobs import hunt_bugs
 from shadowmmu.check.fuzz import read_story, replay
 
 FOUND = [
@@ -29,6 +30,14 @@ def test_a_bug_is_found_from_rules_alone(name: str, rules: set[str]) -> None:
     assert verdict.killed, f"{name} is missed"
     assert verdict.finds[0].rule in rules, verdict.finds[0].message
     assert verdict.finds[0].command.startswith("shadowmmu fuzz --seed")
+
+
+def test_several_at_a_time_come_in_their_order() -> None:
+    unfit = Bug("unfit", "", [Edit("no_such_function", "a", "b")], id="unfit")
+    verdicts = list(hunt_bugs([unfit, read_bug(checkout() / "bugs" / "log-maps-large.toml")], seconds=60, hunts=1, jobs=2))
+    assert [verdict.id for verdict in verdicts] == ["unfit", "log-maps-large"]
+    assert "no_such_function" in verdicts[0].reason
+    assert verdicts[1].killed
 
 
 LISTS = sorted((checkout() / "bugs" / "lists").glob("*.ops"))

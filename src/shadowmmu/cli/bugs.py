@@ -15,9 +15,9 @@ from rich.text import Text
 
 from shadowmmu.border.files import check_place, parsing, read_file, write_file
 from shadowmmu.border.limits import OPERATIONS
-from shadowmmu.check.bugs.bug import Bug
 from shadowmmu.check.bugs.copy import checkout, find_bug
-from shadowmmu.check.bugs.hunt import HUNTS, Verdict, hunt_bug, judges_hash
+from shadowmmu.check.bugs.hunt import HUNTS, Verdict, judges_hash
+from shadowmmu.check.bugs.jobs import hunt_bugs
 from shadowmmu.check.bugs.table import with_rows
 from shadowmmu.cli.output import console, print_json
 from shadowmmu.errors import BadInput
@@ -36,6 +36,7 @@ def bugs(
     seconds: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 60,
     hunts: Annotated[int, Parameter(validator=validators.Number(gte=1))] = HUNTS,
     some: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
+    jobs: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=64))] = 1,
     show: Annotated[bool, Parameter(negative="")] = False,
     save: Path | None = None,
     write: Path | None = None,
@@ -58,6 +59,8 @@ def bugs(
         How often each bug is hunted; four of five must find it.
     some
         Hunt only so many of those named, others each day; 0: all.
+    jobs
+        How many bugs to hunt at a time: no more than there are idle CPUs, as a hunt has its seconds by the clock.
     show
         Print of each bug found what its shortest list says on the engine with the bug: the operations, and the way of the address.
     save
@@ -76,8 +79,8 @@ def bugs(
     page = None if write is None else _page(write)
     verdicts, out = list[Verdict](), console()
     table = Table("bug", "found", "rule", "operations", "seconds", "list", box=None)
-    for bug in chosen:
-        verdicts.append(verdict := _hunt(bug, seconds, hunts))
+    for verdict in hunt_bugs(chosen, seconds, hunts, jobs):
+        verdicts.append(verdict)
         _row(table, verdict)
         if save is not None and verdict.finds and verdict.finds[0].story:
             write_file(save / f"{verdict.id}.ops", verdict.finds[0].story.encode())
@@ -115,13 +118,6 @@ def _page(path: Path) -> str:
     with parsing(str(path), remedy):
         with_rows(text, [], _museum())
     return text
-
-
-def _hunt(bug: Bug, seconds: int, hunts: int) -> Verdict:
-    try:
-        return hunt_bug(bug, seconds, hunts)
-    except BadInput as error:
-        return Verdict(bug.id, bug.title, reason=str(error))
 
 
 def _row(table: Table, verdict: Verdict) -> None:
