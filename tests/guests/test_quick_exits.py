@@ -19,7 +19,7 @@ from rich.console import Console
 
 from shadowmmu.check.audit import Audits, audit
 from shadowmmu.engine.face.types import EventRecord
-from shadowmmu.machine.cpu import unicorn_cpu
+from shadowmmu.machine.cpu import unicorn_cpu, unicorn_raw
 from shadowmmu.machine.cpu.unicorn_layout import layout
 from shadowmmu.machine.exits.handlers import HANDLERS
 from shadowmmu.machine.loader import Guest, load_bytes, read_guest
@@ -49,14 +49,18 @@ class Run(NamedTuple):
     served: int
 
 
-def run(guest: Guest, *, quick: bool, code: bytes | None = None, roots: str = "special", exits: int = SOME_EXITS) -> Run:
-    """A run of the guest, in which all that can be served in the hook is, or nothing; a timer goes off again and again meanwhile."""
+def run(
+    guest: Guest, *, quick: bool, raw_state: bool = True, code: bytes | None = None, roots: str = "special", exits: int = SOME_EXITS
+) -> Run:
+    """A run of the guest, in which all that can be served in the hook is, on the CPU's own state or by its public API, or nothing; a
+    timer goes off again and again meanwhile."""
 
     def look(machine: Machine, exit_: Exit) -> None:
         pass
 
     loaded = None if code is None else load_bytes(guest, code)
-    machine = Machine(guest, roots=roots, loaded=loaded, on_exit=None if quick else look)
+    machine = Machine(guest, roots=roots, loaded=loaded, on_exit=None if quick else look, raw_state=raw_state)
+    assert machine.on_raw_state is raw_state
     expired: list[tuple[int, list[int]]] = []
 
     def note() -> None:
@@ -83,8 +87,29 @@ def check_alike(quick: Run, slow: Run) -> None:
 
 @pytest.mark.parametrize("path", sorted(GUESTS.glob("*.toml")), ids=lambda path: path.stem)
 def test_our_guests(path: Path) -> None:
+    """By each of the ways there are."""
     guest = read_guest(path)
-    check_alike(run(guest, quick=True), run(guest, quick=False))
+    slow, raw = run(guest, quick=False), run(guest, quick=True)
+    check_alike(raw, slow)
+    assert run(guest, quick=True, raw_state=False) == raw
+
+
+@pytest.mark.parametrize("name", ["pae", "4-level", "l1-pae"])
+def test_whole_tours_on_contexts_that_the_public_api_saves(name: str) -> None:
+    guest = read_guest(GUESTS / f"{name}.toml")
+    raw, saved = (run(guest, quick=True, raw_state=raw_state, exits=ALL_EXITS) for raw_state in (True, False))
+    assert raw == saved and raw.result.passed
+
+
+def test_a_cpu_whose_state_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    guest = read_guest(GUESTS / "pae.toml")
+    reports = [GuestRun(guest, "pae").run(max_exits=2000)]
+    monkeypatch.setattr(unicorn_raw, "state_place", lambda: None)
+    reports.append(GuestRun(guest, "pae").run(max_exits=2000))
+    assert [report.on_raw_state for report in reports] == [True, False]
+    assert "in the CPU's hook, on its raw state" in drawn(reports[0])
+    assert "in the CPU's hook, on states that its public API saves" in drawn(reports[1])
+    assert reports[0].in_hook == reports[1].in_hook and reports[0].counters == reports[1].counters
 
 
 def test_system_calls(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,8 @@ Each room imports only from those above it:
 
 * `seam`       what a CPU back end gives (`Cpu`), and the registers and exits that pass through it; `intercepts`,
                `real_controls`: what it is told to run with
-* `cpu`        the default back end: Unicorn as an AMD-V processor, the guest always under VMRUN
+* `cpu`        the default back end: Unicorn as an AMD-V processor, the guest always under VMRUN; `raw_state` is its own state, for
+               the hook below
 * `memory`     guest memory as an instruction reaches it, and as the CPU itself does while it delivers an event; `fault_cause`
                says whose fault a nested page fault is
 * `emulator`   instructions that touch shadowed tables or memory that is not there

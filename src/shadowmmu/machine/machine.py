@@ -59,6 +59,7 @@ class Machine:
     on_look       called with the machine now and then, at least once in some thousand exits
     audit         called with the Vm after each exit; what it raises ends the run
     loaded        an image to run instead of the guest's own
+    raw_state     exits may be served on the processors' own state, if it can be found; else on what the public API saves of it
 
     Runs repeat exactly, several vCPUs included: turns, timers and interrupts go by `clock`, which counts what the guest does.
     """
@@ -75,11 +76,12 @@ class Machine:
         on_look: Callable[["Machine"], None] | None = None,
         audit: Callable[[Vm], None] | None = None,
         loaded: Loaded | None = None,
+        raw_state: bool = True,
     ) -> None:
         self.guest = guest
         self.vm = _vm_of(guest, roots, kernel, shadow_pages)
         self.on_exit, self._on_look, self._audit = on_exit, on_look, audit
-        self._unclaimed = Unclaimed()
+        self._raw_state, self._unclaimed = raw_state, Unclaimed()
         self._code_pages = CodePages()
         self._witnesses: list[FaultWitness] = []
         self.processors: tuple[Processor, ...] = ()
@@ -141,7 +143,7 @@ class Machine:
         quick = QuickExits(vcpu, self._code_pages)
         if self._audit is not None:
             quick.watch(QuickAudit(self._audit, self.vm))
-        cpu = UnicornCpu(self.vm.host_regions(), self.ports, guard, intercepts, quick)
+        cpu = UnicornCpu(self.vm.host_regions(), self.ports, guard, intercepts, quick, raw_state=self._raw_state)
         cpu.set_state(loaded.state)
         self.clock.count_too(lambda: cpu.executed)
         self.clock.count_too(lambda: quick.served * TICKS_PER_EXIT)
@@ -291,6 +293,11 @@ class Machine:
     def in_hook(self) -> int:
         """Exits so far that were served in the CPU's hook, without Python."""
         return sum(processor.quick.served for processor in self.processors if processor.quick is not None)
+
+    @property
+    def on_raw_state(self) -> bool:
+        """Those are served on the processors' own state, and not on what the public API saves of it."""
+        return all(processor.cpu.on_raw_state for processor in self.processors)
 
     def _after(self, processor: Processor, exit_: Exit, limits: Limits) -> tuple[Reason, str] | None:
         """Count, call the hooks, and see whether that was the end."""

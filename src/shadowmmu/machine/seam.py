@@ -206,10 +206,11 @@ class Places(NamedTuple):
     """Where a CPU back end has what an exit server needs: addresses in this process, which outlive the CPU's hook."""
 
     save: int
-    """C function that reads the processor context into `context`; so the next."""
+    """C function that reads the processor context, or of it what stands below."""
     restore: int
     """Makes it the processor's again."""
     context: int
+    """What these two are to be given."""
     gpr: int
     """Sixteen u64, in the context; so the next."""
     rip: int
@@ -343,6 +344,10 @@ class Cpu(Protocol):
 
     def run(self, until: int | None = None) -> Exit:
         """Run the guest until it exits. It also stops, as if HLT stood there, before an instruction at linear address `until`."""
+
+    @property
+    def on_raw_state(self) -> bool:
+        """What serves exits in its hook reads and writes the processor's own state, and no copy."""
 
     @property
     def open_ports(self) -> "Ports | None":

@@ -53,6 +53,8 @@ class RunReport(msgspec.Struct, kw_only=True):
     exits: int
     in_hook: int = 0
     """Of these served in the CPU's hook, without Python."""
+    on_raw_state: bool = False
+    """In the hook exits are served on the CPU's own state, and not on what its public API saves of it."""
     seen_by: Viewer = "nobody"
     """Who has seen each exit; then none is served in the hook."""
     result: GuestResult | None
@@ -158,6 +160,7 @@ class GuestRun:
             roots=vm.roots,
             exits=self.machine.exits,
             in_hook=self.machine.in_hook,
+            on_raw_state=self.machine.on_raw_state,
             seen_by=seen_by,
             result=result,
             audit=when,

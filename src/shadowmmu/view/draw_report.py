@@ -105,7 +105,8 @@ def _served(report: RunReport) -> str:
     """By which of the ways there are."""
     if report.seen_by in _SEEN_BY:
         return f"{report.exits:,} in Python: {_SEEN_BY[report.seen_by]} each"
-    return f"{report.in_hook:,} in the CPU's hook, {report.exits - report.in_hook:,} in Python"
+    state = "its raw state" if report.on_raw_state else "states that its public API saves"
+    return f"{report.in_hook:,} in the CPU's hook, on {state}, {report.exits - report.in_hook:,} in Python"
 
 
 def _last_seen(last: LastSeen) -> Table:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The default CPU back end: Unicorn 2.1.4 as an AMD EPYC, the guest always under VMRUN. Public API only.
+"""The default CPU back end: Unicorn 2.1.4 as an AMD EPYC, the guest always under VMRUN. Public API only, but for what serves
+exits in its hook, which reads and writes the processor's own state where that is known (`unicorn_raw`).
 
 An exit is taken in place: the interrupt hook reads the processor context (the error code does not outlive the hook)
 and stops the engine. A run goes on from there, unless something changed that only VMRUN loads - segments, control
@@ -22,6 +23,7 @@ from unicorn.unicorn_py3 import UcError
 from shadowmmu.machine.cpu.unicorn_exits import HOOKED, exit_of
 from shadowmmu.machine.cpu.unicorn_host import NEVER, SvmHost, address_of
 from shadowmmu.machine.cpu.unicorn_layout import SEGMENT_SIZE, layout, places_of
+from shadowmmu.machine.cpu.unicorn_raw import find_raw_state
 from shadowmmu.machine.cpu.unicorn_segments import put_mode, segments_of
 from shadowmmu.machine.intercepts import SHADOW_PAGING
 from shadowmmu.machine.seam import (
@@ -62,6 +64,7 @@ class UnicornCpu:
     guard       asked for IN and OUT outside ring 0, and for all while IOIO is intercepted
     intercepts  what leaves the guest at first
     server      serves exits that need no Python
+    raw_state   it may do so on the processor's own state
     """
 
     def __init__(
@@ -71,10 +74,14 @@ class UnicornCpu:
         guard: PortGuard,
         intercepts: Intercepts = SHADOW_PAGING,
         server: ExitServer | None = None,
+        *,
+        raw_state: bool = True,
     ) -> None:
         self._layout = layout()
         self._host = SvmHost(regions)
-        self._host.locate(places_of(self._host, self._layout))
+        self._raw = find_raw_state(self._host, self._layout) if raw_state and server is not None else None
+        self._places = places_of(self._host, self._layout, self._raw)
+        self._host.locate(self._places)
         self._entry = self._host.entry
         self._uc: Any = self._host.uc
         self._ports, self._guard, self._server = ports, guard, server
@@ -109,8 +116,7 @@ class UnicornCpu:
         """Let the server see an exit first, and what it does not serve come here."""
         host = self._host
         self._slow_hook, self._slow_syscall = _INTERRUPT_HOOK(self._on_unserved), _SYSCALL_HOOK(self._on_unserved_syscall)
-        places = places_of(host, self._layout)
-        server.attach(places._replace(slow=address_of(self._slow_hook), slow_syscall=address_of(self._slow_syscall)))
+        server.attach(self._places._replace(slow=address_of(self._slow_hook), slow_syscall=address_of(self._slow_syscall)))
         host.add_compiled_hook(uc_const.UC_HOOK_INTR, server.hook, server.data)
         host.add_compiled_hook(uc_const.UC_HOOK_INSN, server.syscall_hook, server.data, instruction=x86_const.UC_X86_INS_SYSCALL)
         host.add_compiled_hook(uc_const.UC_HOOK_EDGE_GENERATED, server.translated_hook, server.data)
@@ -306,6 +312,11 @@ class UnicornCpu:
         if intercepts != self._entry.intercepts:
             self._pending = self.state()
             self._entry.intercepts = intercepts
+
+    @property
+    def on_raw_state(self) -> bool:
+        """Exits are served on the processor's own state, and not on contexts that the public API saves."""
+        return self._raw is not None
 
     @property
     def cr3(self) -> int:

@@ -17,6 +17,7 @@ from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import uclib
 
 from shadowmmu.machine.cpu.mode_flags import ModeFlag, mode_flags
+from shadowmmu.machine.cpu.raw_state import RawState
 from shadowmmu.machine.cpu.unicorn_host import HOST_CR0, HOST_CR4, HOST_EFER, NEVER, PRIVATE_BASE, SvmHost, address_of
 from shadowmmu.machine.intercepts import SHADOW_PAGING
 from shadowmmu.machine.seam import MASK32, Controls, CpuError, Places, Seg, Segment, State, System, Table
@@ -162,13 +163,13 @@ def layout() -> Layout:
     return replace(found, modes_known=all(_has_mode(host, found, mode) for mode in _MODES))
 
 
-def places_of(host: SvmHost, where: Layout) -> Places:
-    """Addresses of what lies there; nobody is called for exits that are not served."""
+def places_of(host: SvmHost, where: Layout, raw: RawState | None = None) -> Places:
+    """Addresses of what lies there; nobody is called for exits that are not served. `raw`: the processor's own state, if it is known."""
     context = ctypes.addressof(ctypes.c_ubyte.from_buffer(host.context))
     return Places(
-        save=address_of(uclib.uc_context_save),
-        restore=address_of(uclib.uc_context_restore),
-        context=host.context_handle,
+        save=address_of(uclib.uc_context_save) if raw is None else raw.save,
+        restore=address_of(uclib.uc_context_restore) if raw is None else raw.restore,
+        context=host.context_handle if raw is None else raw.data,
         gpr=context + where.gpr,
         rip=context + where.rip,
         mode=context + where.hflags,
