@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import statistics
 import struct
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
 from rows import Row, Rows, best, timed
 from unicorn import UC_ARCH_X86, UC_HOOK_BLOCK, UC_MODE_32, Uc
+from unicorn.unicorn_py3.unicorn import uclib
 
 from shadowmmu import GuestTables
 from shadowmmu.machine.cpu.unicorn_host import SvmHost
@@ -22,12 +27,10 @@ from shadowmmu.machine.seam import Exit, ExitKind
 
 GUESTS = Path(__file__).resolve().parent.parent / "guests"
 TOURS = ("pae", "4-level", "adversary", "l1-2-level", "l1-pae", "l1-4-level", "l1-no-npt")
-LOOPS = 20_000_000
+SHORT, LONG, STEADY_ROUNDS = 2_000_000, 17_000_000, 9
 LOAD = 0x10000
-TIGHT = b"\xb9" + struct.pack("<I", LOOPS) + b"\x40\x49\x75\xfc"  # mov ecx, LOOPS; again: inc eax; dec ecx; jnz again
-MEMORY = (
-    b"\xb9" + struct.pack("<I", LOOPS // 4) + b"\x01\x05\x00\x80\x01\x00\x03\x05\x04\x80\x01\x00\x49\x75\xf1"
-)  # add [18000], eax; add eax, [18004]
+TIGHT = b"\x40\x49\x75\xfc"  # again: inc eax; dec ecx; jnz again
+MEMORY = b"\x01\x05\x00\x80\x01\x00\x03\x05\x04\x80\x01\x00\x49\x75\xf1"  # again: add [18000], eax; add eax, [18004]; dec ecx; jnz again
 HLT = b"\xf4"
 ROOT, FRAMES, WINDOW, PAGES, PAGE = 0x100000, 0x400000, 0x40000000, 60_000, 4096
 STORM = b"".join(
@@ -38,7 +41,7 @@ STORM = b"".join(
         b"\x80\x07\x01\x81\xc7\x00\x10\x00\x00\x49\x75\xf4", HLT,  # again: add byte [edi], 1; add edi, 1000h; dec ecx; jnz again
     )
 )  # fmt: skip
-KINDS = 8
+KINDS, STATE_ROUNDS = 8, 5
 TIMES, GDT, IDT, HANDLER, STACK, ABSENT = 50_000, 0x200000, 0x201000, 0x202000, 0x210000, 0x50000000
 TABLES = GDT - 16
 GATE = struct.pack("<HHHH", HANDLER & 0xFFFF, 8, 0x8E00, HANDLER >> 16)
@@ -113,33 +116,55 @@ def kinds() -> Rows:
         yield Row("machine", f"an exit of the PAE guest: {kind.value}, {len(costs):,} of them", sum(costs) / len(costs) * 1e6, "us")
 
 
+def times(count: int, code: bytes) -> bytes:
+    """A loop that counts in ECX."""
+    return b"\xb9" + struct.pack("<I", count) + code
+
+
 def on_machine(code: bytes) -> float:
     """CPU seconds of a guest that is `code`, without paging, until it halts."""
     guest = Guest(name="loop", image="loop", format="flat", load=LOAD, start="protected", memory_mib=8, end="halt")
     loaded: Loaded = load_bytes(guest, code + HLT)
     machine = Machine(guest, loaded=loaded)
-    return timed(machine.run)
+    seconds = timed(machine.run)
+    del machine
+    gc.collect()  # or its buffer of translated code would be in the way of the next one's
+    return seconds
 
 
-def on_unicorn(code: bytes) -> float:
-    """The same code on the CPU alone."""
+def on_unicorn(code: bytes, *, hooked: bool = False) -> float:
+    """The same code on the CPU alone. Hooked: with a function that does nothing before each block."""
     cpu = Uc(UC_ARCH_X86, UC_MODE_32)
     cpu.mem_map(0, 1 << 20)
     cpu.mem_write(LOAD, code)
+    if hooked:
+        handle, nothing = ctypes.c_size_t(), ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p)
+        everywhere = ctypes.c_uint64(1), ctypes.c_uint64(0)
+        uclib.uc_hook_add(cpu._uch, ctypes.byref(handle), ctypes.c_int(UC_HOOK_BLOCK), nothing, None, *everywhere)
     return timed(lambda: cpu.emu_start(LOAD, LOAD + len(code)))
 
 
+def slope(run: Callable[[bytes], float], code: bytes, instructions: int) -> float:
+    """Million instructions a second of the loop alone: of a long run what it takes more than a short one, so that no start is in it."""
+    short, long = (run(times(count, code)) for count in (SHORT, LONG))
+    return (LONG - SHORT) * instructions / (long - short) / 1e6
+
+
 def steady() -> Rows:
-    loops = ((f"{LOOPS:,} times three instructions", TIGHT), (f"{LOOPS // 4:,} times four, two of them on memory", MEMORY))
-    for title, code in loops:
-        ours, bare = (min(run(code) for _ in range(3)) for run in (on_machine, on_unicorn))
-        yield Row("machine", f"code without exits, {title}", ours, "s", "bare Unicorn", bare)
+    sides = (on_machine, on_unicorn, partial(on_unicorn, hooked=True))
+    for title, code, instructions in (("three instructions", TIGHT, 3), ("four, two of them on memory", MEMORY, 4)):
+        rounds = [[slope(run, code, instructions) for run in sides] for _ in range(STEADY_ROUNDS)]
+        ours, bare, hooked = (max(rates) for rates in zip(*rounds, strict=True))
+        for name, rate, side in (("code without exits", ours, 0), ("bare Unicorn, a hook that does nothing", hooked, 2)):
+            ratios = statistics.quantiles((each[side] / each[1] for each in rounds), n=10)
+            work = f"{name}: a loop of {title}, without its start"
+            yield Row("machine", work, rate, "million instructions/s", "bare Unicorn", bare, (ratios[0], ratios[8]))
 
 
-def storm(hook: Callable[[Machine, Exit], None] | None) -> float:
+def storm(hook: Callable[[Machine, Exit], None] | None, *, raw_state: bool = True) -> float:
     """Exits a second of a guest that reads, then writes each of PAGES pages for the first time, all under 2-level paging."""
     guest = Guest(name="storm", image="storm", format="flat", load=LOAD, start="protected", memory_mib=300, end="halt")
-    machine = Machine(guest, loaded=load_bytes(guest, STORM), on_exit=hook)
+    machine = Machine(guest, loaded=load_bytes(guest, STORM), on_exit=hook, raw_state=raw_state)
     tables = GuestTables(machine.vm, "2-level", ROOT)
     tables.map(LOAD, LOAD)
     for number in range(PAGES):
@@ -160,12 +185,12 @@ def storms() -> Rows:
     yield Row("machine", f"{2 * PAGES:,} faults mended, from guest to guest", quick, "exits/s", "each seen by a hook in Python", slow)
 
 
-def loop_of(code: bytes, handler: bytes, hook: Callable[[Machine, Exit], None] | None) -> float:
+def loop_of(code: bytes, handler: bytes, hook: Callable[[Machine, Exit], None] | None, *, raw_state: bool = True) -> float:
     """Exits a second of a guest under 2-level paging that does this TIMES times; `handler` stands behind all gates."""
     guest = Guest(name="loop", image="loop", format="flat", load=LOAD, start="protected", memory_mib=16, end="halt")
     again = struct.pack("<i", -(len(code) + 7))
     loaded = load_bytes(guest, SET_UP + code + b"\x49\x0f\x85" + again + HLT)  # dec ecx; jnz
-    machine = Machine(guest, loaded=loaded, on_exit=hook)
+    machine = Machine(guest, loaded=loaded, on_exit=hook, raw_state=raw_state)
     tables = GuestTables(machine.vm, "2-level", ROOT)
     for page in (LOAD, TABLES & -PAGE, GDT, IDT, HANDLER, STACK - PAGE, ROOT):
         tables.map(page, page)
@@ -193,6 +218,17 @@ def quick_kinds() -> Rows:
         yield Row("machine", f"{title}, {TIMES:,} times", quick, "exits/s", "each seen by a hook in Python", slow)
 
 
+def states() -> Rows:
+    """The same exits on the CPU's own state, and on contexts that its public API saves."""
+    works: list[tuple[str, Callable[..., float]]] = [(f"{2 * PAGES:,} faults mended", storm)]
+    works += [(f"{title}, {TIMES:,} times", partial(loop_of, code, handler)) for title, code, handler in QUICK_KINDS]
+    for title, work in works:
+        rounds = [(work(None), work(None, raw_state=False)) for _ in range(STATE_ROUNDS)]
+        raw, saved = (max(rates) for rates in zip(*rounds, strict=True))
+        ratios = statistics.quantiles((one / other for one, other in rounds), n=10)
+        yield Row("machine", f"{title}: on the CPU's raw state", raw, "exits/s", "by its public API", saved, (ratios[0], ratios[8]))
+
+
 def start() -> Rows:
     guest = read_guest(GUESTS / "pae.toml")
     yield Row("machine", "a machine made, with its CPU", best(lambda: Machine(guest)) / 1e6, "ms")
@@ -203,6 +239,7 @@ def rows() -> Rows:
     yield from kinds()
     yield from storms()
     yield from quick_kinds()
+    yield from states()
     yield from steady()
     yield from counted_tours()
     yield from start()

@@ -41,10 +41,13 @@ NOTES = {
 2 and 1 in the guest's tables and in the shadow's, the shadow page's header, its frame's owner, and the translation that it keeps
 for a sync. So it is held against loads that wait for one another, in as much memory.""",
     "machine": """`l1-...` are hypervisors: an exit of theirs is a VMRUN, a VMLOAD, an exit of L2, a nested fault. What an
-exit of the PAE guest takes by its kind is measured by a hook that sees each, so they are served in Python. Code without exits is
-slower than on bare Unicorn, as a hook is called before each block of it: it counts instructions, by which virtual time goes, and stops
-the CPU before a block where a timer or a limit is. The more a block does, the less it shows; a tight loop is a block of three
-instructions. What it takes of the tours is told by runs of them without that hook, in which no time goes by but that of exits.""",
+exit of the PAE guest takes by its kind is measured by a hook that sees each, so they are served in Python. Exits that are served in
+the CPU's hook are measured on its raw state, and on contexts that its public API saves, which is what is left where the raw state is not
+found. Code without exits is slower than on bare Unicorn, as a hook is called before each block of it: it counts instructions, by which
+virtual time goes, and stops the CPU before a block where a timer or a limit is. The more a block does, the less it shows; a tight loop
+is a block of three instructions. Its rates are slopes: what a long run takes more than a short one, on both sides, in turns, so that no
+start is in them. A function that does nothing, called there on bare Unicorn, shows what of that is the
+call. What it takes of the tours is told by runs of them without that hook, in which no time goes by but that of exits.""",
     "shares": """Of the CPU time of whole runs, start-up included, as perf samples it: where a guest's tour or a loop without exits spends
 it. "Unicorn" in a tour is translation, and page tables walked anew behind each flush; in a loop on memory, the way to memory that it
 goes anew for.""",

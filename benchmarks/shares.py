@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from on_machine import GUESTS, MEMORY, TIGHT, on_machine
+from on_machine import GUESTS, LONG, MEMORY, TIGHT, on_machine, times
 from rows import Row, Rows
 
 from shadowmmu.machine.loader import read_guest
@@ -39,7 +39,7 @@ _KINDS = (
 def run(work: str) -> None:
     for _ in range(TIMES):
         if work in _LOOPS:
-            on_machine(_LOOPS[work])
+            on_machine(times(LONG, _LOOPS[work]))
         else:
             Machine(read_guest(GUESTS / f"{work}.toml")).run()
 
