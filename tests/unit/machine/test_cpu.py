@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The Unicorn back end by itself: entry with any state, exits, state in and out, ports, code that changes."""
 
+import gc
 import struct
+import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from cpu_bench import CODE, CONTROLS, DATA, HIGH, PAE_CONTROLS, REAL_CONTROLS, TABLES, Bench, Ports
 
 from shadowmmu.engine.face.config import VmConfig
+from shadowmmu.machine.cpu import unicorn_layout
 from shadowmmu.machine.cpu.unicorn_cpu import UnicornCpu
+from shadowmmu.machine.cpu.unicorn_host import SvmHost
 from shadowmmu.machine.cpu.unicorn_layout import layout
 from shadowmmu.machine.devices.apic_bus import ApicBus
 from shadowmmu.machine.devices.clock import Clock
@@ -28,6 +33,24 @@ def test_the_layout_is_found() -> None:
     found = layout()
     assert found is layout()
     assert found.gpr < found.rip < found.segments < found.cr3 < found.head_end < found.error_code
+
+
+def test_the_engine_that_shows_the_layout_goes_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No cycle holds it, and its gibibyte of addresses, until garbage is collected."""
+    made: list[weakref.ref[SvmHost]] = []
+
+    class Watched(SvmHost):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(unicorn_layout, "SvmHost", Watched)
+    gc.disable()
+    try:
+        assert layout.__wrapped__() == layout()
+        assert [ref() for ref in made] == [None]
+    finally:
+        gc.enable()
 
 
 def test_a_state_goes_in_and_comes_out(bench: Bench) -> None:

@@ -21,7 +21,7 @@ from unicorn import x86_const
 from unicorn.unicorn_py3 import UcError
 
 from shadowmmu.machine.cpu.unicorn_exits import HOOKED, exit_of
-from shadowmmu.machine.cpu.unicorn_host import NEVER, SvmHost, address_of
+from shadowmmu.machine.cpu.unicorn_host import INTERRUPT_HOOK, NEVER, SvmHost, address_of
 from shadowmmu.machine.cpu.unicorn_layout import SEGMENT_SIZE, layout, places_of
 from shadowmmu.machine.cpu.unicorn_raw import find_raw_state
 from shadowmmu.machine.cpu.unicorn_segments import put_mode, segments_of
@@ -48,7 +48,6 @@ _PE, _LMA, _VM, _VINTR = int(Cr0.PE), int(Efer.LMA), int(Rflags.VM), int(Interce
 _MMX_EXPONENT = 0xFFFF  # of the FPU register that an MMX register is the mantissa of
 _INTERRUPT_SHADOW = 1 << 3  # in the mode flags
 _NO_BREAKPOINTS = 0x400  # DR7
-_INTERRUPT_HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
 _SYSCALL_HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 _STOPPED = Exit(ExitKind.INTERRUPTED)
 _WINDOW = Exit(ExitKind.INTERRUPT_WINDOW, int(SvmExit.VINTR))
@@ -115,7 +114,7 @@ class UnicornCpu:
     def _put_before(self, server: ExitServer) -> None:
         """Let the server see an exit first, and what it does not serve come here."""
         host = self._host
-        self._slow_hook, self._slow_syscall = _INTERRUPT_HOOK(self._on_unserved), _SYSCALL_HOOK(self._on_unserved_syscall)
+        self._slow_hook, self._slow_syscall = INTERRUPT_HOOK(self._on_unserved), _SYSCALL_HOOK(self._on_unserved_syscall)
         server.attach(self._places._replace(slow=address_of(self._slow_hook), slow_syscall=address_of(self._slow_syscall)))
         host.add_compiled_hook(uc_const.UC_HOOK_INTR, server.hook, server.data)
         host.add_compiled_hook(uc_const.UC_HOOK_INSN, server.syscall_hook, server.data, instruction=x86_const.UC_X86_INS_SYSCALL)

@@ -60,9 +60,12 @@ def _look_for_room() -> None:
         ) from None
 
 
+INTERRUPT_HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
+
+
 def address_of(function: Any) -> int:
-    """Of a C function."""
-    return ctypes.cast(function, ctypes.c_void_p).value or 0
+    """Of a C function. `ctypes.cast` would make it hold itself."""
+    return ctypes.c_void_p.from_buffer(function).value or 0
 
 
 class SvmHost:

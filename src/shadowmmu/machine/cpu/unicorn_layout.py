@@ -18,7 +18,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from shadowmmu.machine.cpu.mode_flags import ModeFlag, mode_flags
 from shadowmmu.machine.cpu.raw_state import RawState
-from shadowmmu.machine.cpu.unicorn_host import HOST_CR0, HOST_CR4, HOST_EFER, NEVER, PRIVATE_BASE, SvmHost, address_of
+from shadowmmu.machine.cpu.unicorn_host import HOST_CR0, HOST_CR4, HOST_EFER, INTERRUPT_HOOK, NEVER, PRIVATE_BASE, SvmHost, address_of
 from shadowmmu.machine.intercepts import SHADOW_PAGING
 from shadowmmu.machine.seam import MASK32, Controls, CpuError, Places, Seg, Segment, State, System, Table
 from shadowmmu.x86.control import Cr4
@@ -123,19 +123,23 @@ class _Search:
 
 @cache
 def layout() -> Layout:
-    """The layout of this process's Unicorn, found once."""
+    """The layout of this process's Unicorn, found once.
+
+    The engine goes with it: nothing here may hold it. Its buffer lies where translated code of the next one is near what it calls.
+    """
     host = SvmHost([])
     code = host.write_scratch(bytes.fromhex("8ed8"))  # mov ds, ax
     state = _telling_state(code)
     controls = Controls(HOST_CR0, host.identity_root, HOST_CR4, HOST_EFER | _TELLING_EFER)
     exits: list[int] = []
 
-    def on_exit(_uc: object, number: int, _data: object) -> None:
+    def on_exit(_engine: object, number: int, _data: object) -> None:
         exits.append(number)
         host.read_context()  # here: the error code does not outlive the hook
         host.uc.emu_stop()
 
-    host.uc.hook_add(uc_const.UC_HOOK_INTR, on_exit)
+    hook = INTERRUPT_HOOK(on_exit)
+    host.add_compiled_hook(uc_const.UC_HOOK_INTR, address_of(hook), 0)
     host.entry.controls, host.entry.intercepts = controls, SHADOW_PAGING
     host.entry.write(state)
     host.set_registers(state.gpr)
