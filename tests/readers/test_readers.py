@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from readers import CHOICES, PROPERTIES, SOURCES
 
 EXAMPLES = {"capture file": 60, "kit folder": 60, "suite": 120, "arguments": 120}
@@ -19,9 +19,7 @@ EXAMPLES = {"capture file": 60, "kit folder": 60, "suite": 120, "arguments": 120
 
 @pytest.mark.parametrize("reader", PROPERTIES)
 def test_a_reader_reads_or_refuses(reader: str) -> None:
-    @settings(
-        max_examples=EXAMPLES.get(reader, 300), deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-    )
+    @settings(max_examples=EXAMPLES.get(reader, 300))
     @given(CHOICES)
     def holds(choose: random.Random) -> None:
         PROPERTIES[reader](choose)

@@ -153,7 +153,7 @@ def test_p5_a_pdpte_that_l1_changes_after_the_load_is_noticed() -> None:
 PDPTES = st.lists(st.sampled_from((0, 0x2001, 0x3001, 0x4001, NOWHERE | 1, 0x2000)), min_size=4, max_size=4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(first=PDPTES, then=PDPTES, touched=st.sets(st.integers(0, 3)), zapped=st.sets(st.sampled_from((2, 3, 4))))
 def test_p1_p2_p5_any_pdptes(first: list[int], then: list[int], touched: set[int], zapped: set[int]) -> None:
     """Each present PDPTE whose page is in the hash is linked, and no other; what leads outside memory is a fault when used."""

@@ -28,7 +28,7 @@ def pages(vm: Vm) -> list[ShadowPageView]:
     return [page for page in vm.shadow_pages() if used(vm, page)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_what_happens_to_an_entry_that_is_known_is_seen_at_once(data: st.DataObject) -> None:
     vm = guest()
@@ -41,7 +41,7 @@ def test_what_happens_to_an_entry_that_is_known_is_seen_at_once(data: st.DataObj
     assert audits() == audit(vm)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_an_entry_that_nothing_names_is_seen_by_the_next_thorough_one(data: st.DataObject) -> None:
     vm = guest()

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shadowmmu.check.fuzz import (
@@ -95,7 +95,7 @@ def test_a_shorter_list_is_a_simpler_one() -> None:
 
 
 @given(st.lists(SENSIBLE, min_size=1, max_size=40), st.integers(0, 1000), st.sampled_from(MODES), st.sampled_from(list(ROOT_DESIGNS)))
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60)
 def test_any_list_that_makes_sense_is_judged(ops: list[Op], seed: int, mode: str, roots: str) -> None:
     """What a CPU would refuse, or cannot be now, is not done: it is no violation."""
     failure = replay(Setup(seed, roots, (mode,)), ops)
@@ -103,7 +103,7 @@ def test_any_list_that_makes_sense_is_judged(ops: list[Op], seed: int, mode: str
 
 
 @given(any_op())
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 def test_what_makes_no_sense_is_refused_by_its_line(op: Op) -> None:
     text = write_story(Setup(1), [Op(Kind.ZAP_ALL, 0), op])
     try:

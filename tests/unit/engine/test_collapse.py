@@ -18,7 +18,7 @@ def could_be_larger(gpa: int, level: int, start: int, end: int, host_level: int)
     return any(start <= gpa & -sizes[up] and (gpa | sizes[up] - 1) < end for up in range(level + 1, host_level + 1))
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=120)
 @given(
     roots=st.sampled_from(ROOT_DESIGNS),
     tdp=st.booleans(),

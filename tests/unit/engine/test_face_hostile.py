@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 import pytest
 from face_calls import WAYS, Child, any_calls, any_options, public
 from face_child import Answer, Call
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shadowmmu import EngineError, Entry, GuestMemoryError, Memslot, MemslotError, MmuView, ShadowPageView, Vcpu, Vm
@@ -153,7 +153,7 @@ def test_a_method_is_not_called_on_another_object(kind: type) -> None:
 
 EXAMPLES = int(os.environ.get("FACE_EXAMPLES", "150"))
 """How many sequences of calls; `make fuzz-face` sets many, and they are others each time."""
-FIXED = settings(deadline=None, derandomize="FACE_EXAMPLES" not in os.environ, database=None, suppress_health_check=list(HealthCheck))
+FIXED = settings(derandomize="FACE_EXAMPLES" not in os.environ)
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ def leads_home(vm: Vm, level: int) -> bool:
     return True
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=80)
 @given(tdp=st.booleans(), operations=st.lists(OPERATIONS, min_size=4, max_size=25))
 def test_no_mapping_leads_to_memory_that_is_not_the_guest_s(tdp: bool, operations: list[tuple[str, int, int]]) -> None:
     vm = Vm(memory_mib=8, tdp=tdp)

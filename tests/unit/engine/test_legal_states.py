@@ -59,7 +59,7 @@ def registers(vcpu: Vcpu) -> tuple[int, int, int, int]:
     return vcpu.cr0, vcpu.cr3, vcpu.cr4, vcpu.efer
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(cr0=CR0, cr4=CR4, efer=EFER, roots=st.sampled_from(list(ROOT_DESIGNS)))
 def test_set_sregs_refuses_what_no_cpu_can_have(cr0: int, cr4: int, efer: int, roots: str) -> None:
     vcpu = Vm(memory_mib=1, roots=roots).vcpus[0]
@@ -71,7 +71,7 @@ def test_set_sregs_refuses_what_no_cpu_can_have(cr0: int, cr4: int, efer: int, r
     assert audit(vcpu.vm) == []
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(cr0=CR0, cr4=CR4, efer=EFER)
 def test_vmrun_says_beforehand_what_it_takes(cr0: int, cr4: int, efer: int) -> None:
     vcpu = Vm(memory_mib=1).vcpus[0]
@@ -97,7 +97,7 @@ def enter_l2(vcpu: Vcpu, state: tuple[int, int, int, int], root: int) -> bool:
     return vcpu.nested_vmentry(*state, root) if vcpu.vm.config.vendor == "vmx" else vcpu.nested_vmrun(*state, root)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(cr0=CR0, cr4=CR4, efer=EFER, vendor=st.sampled_from(("svm", "vmx")))
 def test_an_l2_state_that_cannot_be_is_refused_and_l1_goes_on(cr0: int, cr4: int, efer: int, vendor: str) -> None:
     vcpu = Vm(memory_mib=1, tdp=True, vendor=vendor).vcpus[0]
@@ -113,7 +113,7 @@ def test_an_l2_state_that_cannot_be_is_refused_and_l1_goes_on(cr0: int, cr4: int
     assert vcpu.vm.bugs() == [] and audit(vcpu.vm) == []
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(
     levels=st.integers(0, 7),
     memory_type=st.integers(0, 7),

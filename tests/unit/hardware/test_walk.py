@@ -364,7 +364,7 @@ ENTRIES = st.builds(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(
     st.sampled_from([(0, 0), (hw.CR4_PAE, 0), (hw.CR4_PAE, hw.EFER_LME), (hw.CR4_PAE | hw.CR4_LA57, hw.EFER_LME)]),
     st.sampled_from([0, WP]),

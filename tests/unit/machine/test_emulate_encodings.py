@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 from flat_bench import CODE, DATA, RDI_AT, RSI_AT, RSP_AT, Pair, undefined_flags
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from iced_x86 import Decoder, Instruction, MemorySizeExt, Mnemonic, OpKind, Register, RegisterExt
 from unicorn.unicorn_py3 import UcError
@@ -117,7 +117,7 @@ def pair() -> Pair:
 def test_an_instruction_in_all_its_encodings(name: str, pair: Pair) -> None:
     mnemonic = getattr(Mnemonic, name)
 
-    @settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.filter_too_much])
+    @settings(max_examples=EXAMPLES)
     @given(
         st.sampled_from(_encodings()[mnemonic]),
         st.binary(min_size=8, max_size=8),

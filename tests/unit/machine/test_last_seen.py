@@ -109,7 +109,7 @@ def test_control_characters_of_a_name_are_not_shown() -> None:
     assert Symbols(elf(("a\x1b]0;b", 0xC0000010, 8))).name(0xC0000010) == "a?]0;b"
 
 
-@settings(max_examples=300, deadline=None, database=None, derandomize=True)
+@settings(max_examples=300)
 @given(st.data())
 def test_an_image_that_is_damaged_has_no_names_or_some(data: st.DataObject) -> None:
     image = bytearray(elf(("start", 0xC0000010, 0), ("main", 0xC0000100, 0x20), bits=data.draw(st.sampled_from((32, 64)))))
