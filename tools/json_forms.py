@@ -19,6 +19,7 @@ import msgspec
 
 from shadowmmu.cli.bugs import BugsReport
 from shadowmmu.cli.captures import Captures
+from shadowmmu.cli.export import ExportReport
 from shadowmmu.cli.guests import Guests
 from shadowmmu.cli.replay import Replays
 from shadowmmu.cli.rerun import Reruns
@@ -45,6 +46,7 @@ FORMS: dict[str, type] = {
     "shadowmmu.compare.kernels/1": KernelComparison,
     "shadowmmu.explain/1": Explanation,
     "shadowmmu.fuzz/1": FuzzReport,
+    "shadowmmu.export/1": ExportReport,
     "shadowmmu.bugs/1": BugsReport,
     "shadowmmu.replay/1": Replays,
     "shadowmmu.rerun/1": Reruns,

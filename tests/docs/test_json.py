@@ -17,6 +17,7 @@ COMMANDS = [
     "step nonpaging --at 500",
     "compare nonpaging",
     "explain shadow/p32_slots", "explain tests/conformance/texts/p32_slots.tracefs.txt.xz --count", "fuzz --operations 50",
+    "export bugs/lists/dirty-not-marked.ops --to build/exported",
     "bugs flush-commit --hunts 1 --seconds 60", "replay shadow/p32_basic", "replay shadow/p32_basic --roots special",
     "rerun shadow/p32_basic nested_la57/n32_basic", "tests roots.py:fast_pgd_switch",
     "guests", "captures shadow",

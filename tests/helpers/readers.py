@@ -23,7 +23,7 @@ from difflib import unified_diff
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from hypothesis import strategies as st
@@ -35,13 +35,16 @@ from shadowmmu.check.bugs.bug import apply, read_bug
 from shadowmmu.check.bugs.copy import changed_functions
 from shadowmmu.check.bugs.table import HEAD
 from shadowmmu.check.fuzz.corpus import NEXT, Corpus
+from shadowmmu.check.fuzz.operations import Kind
 from shadowmmu.check.replay.replay import Replay
 from shadowmmu.check.rerun.rerun import Rerun, not_rerun
 from shadowmmu.cli.bugs import _page
 from shadowmmu.cli.fuzz import _again
 from shadowmmu.cli.main import VERBS, call
 from shadowmmu.errors import BadInput
+from shadowmmu.machine.host import Do
 from shadowmmu.machine.loader import Guest, load_bytes, load_image, read_guest
+from shadowmmu.machine.machine import Machine
 from shadowmmu.runs.explained.source import count_file, explain_file
 from shadowmmu.runs.suite.entries import read_suite
 from shadowmmu.runs.suite.junit import to_junit
@@ -238,6 +241,8 @@ def description(choose: Choose) -> None:
     for _ in range(choose.randint(0, 4)):
         fields[choose.choice([*Guest.__struct_fields__, "other", '"a.b"', "a.b.c"])] = toml(choose)
     text = "\n".join(f"{name} = {words}" for name, words in fields.items())
+    if choose.random() < 0.4:
+        text += host(choose)
     data = text.encode("utf-8", "surrogateescape")
     if choose.random() < 0.3:
         data = flip(data, choose)
@@ -250,8 +255,33 @@ def description(choose: Choose) -> None:
         guest = refuses_or_reads(lambda: read_guest(path))
         if guest is not None:
             loaded = refuses_or_reads(lambda: load_image(guest))
-            if loaded is not None and choose.random() < 0.1:
+            if loaded is not None and guest.host is not None:
+                machine = refuses_or_reads(lambda: Machine(guest, loaded=loaded))
+                if machine is not None and machine.host is not None:
+                    machine.host.perform(1)
+            elif loaded is not None and choose.random() < 0.1:
                 ends_well(["run", str(path), "--max-exits", "3"])
+
+
+def host(choose: Choose) -> str:
+    """What a guest's TOML file says of its host: memory, and what it does when the guest writes 1 to its port."""
+    numbers = few_numbers(choose)
+    log, large = choose.choice(("''", "'set'", "'x'")), next(numbers)
+    lines = ["", "[host]", f"memory_mib = {choose.choice((1, 2, 4))}", f"large = [{large}]", f"manual_log = {log}"]
+    lines += ["[[host.memslot]]", "slot = 0", "page = 0", "pages = 64"]
+    lines += ["[[host.memslot]]", "slot = 1", "page = 512", "pages = 8", "host_page = 64"]
+    for do in choose.choices((*get_args(Do), "x"), k=choose.randint(1, 4)):
+        slot = ", ".join(f"{name} = {next(numbers)}" for name in ("slot", "page", "pages", "host_page"))
+        lines += ["[[host.step]]", "at = 1", f"do = '{do}'", f"memslot = {{ {slot} }}", f"slot = {choose.choice((0, 1, 2))}"]
+        lines += [f"{name} = {next(numbers)}" for name in ("page", "count", "address")]
+        lines += [f"written = [{next(numbers)}]", f"value = {toml(choose)}", f"size = {choose.choice((1, 4, 8, 3))}"]
+    return "\n".join(lines) + "\n"
+
+
+def few_numbers(choose: Choose) -> Iterator[str]:
+    """Most often small ones, which make sense."""
+    while True:
+        yield str(choose.choice((0, 1, 2, 8, 63, 64, 512, 4096) if choose.random() < 0.9 else NUMBERS))
 
 
 MODULES = (
@@ -530,6 +560,18 @@ def saved_operations(choose: Choose) -> None:
         path = Path(folder, "story")
         path.write_bytes("\n".join(choose.choices(TEXTS, k=4)).encode("utf-8", "surrogateescape"))
         refuses_or_reads(lambda: _again(path))
+        if choose.random() < 0.2:
+            path.write_text(a_list(choose))
+            ends_well(["export", str(path), "--to", folder])
+
+
+def a_list(choose: Choose) -> str:
+    """One that makes sense line by line, or nearly so."""
+    lines = ["# operations of shadowmmu", f"seed {choose.randrange(100)}", "roots special", "kernel 7.3", "modes pae 4-level npt-pae", ""]
+    for _ in range(choose.randint(0, 12)):
+        numbers = " ".join(choose.choice(("0x0", "0x1", "0x8", "0x2000", "0x7000", "0x80000031", "0x20", "0x900")) for _ in range(4))
+        lines.append(f"vcpu {choose.randrange(2)} {choose.choice([kind.name.lower() for kind in Kind])} {numbers}")
+    return "\n".join(lines) + "\n"
 
 
 def corpus(choose: Choose) -> None:

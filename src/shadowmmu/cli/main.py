@@ -28,6 +28,7 @@ VERBS = {
     "compare": "Run a guest on all root designs: what is equal, what differs, and why.",
     "explain": "Explain a trace of KVM's MMU, of any kernel since 2.6.31.",
     "fuzz": "Do random operations and check each of them.",
+    "export": "Make a guest of a saved list of operations.",
     "bugs": "Put known bugs into the engine, one by one, and let random operations find them.",
     "replay": "Replay captures of the real kernel's MMU, event by event.",
     "rerun": "Run the guests of captures on the machine, and compare with the real kernel.",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Guests: their description in TOML, and images loaded as a boot loader leaves them.
 
-Formats: ``multiboot`` (version 1: ELF, or any file with the address fields) and ``flat`` (bytes at an address).
+Formats: ``multiboot`` (version 1: ELF, or any file with the address fields), ``elf`` and ``flat`` (bytes at an address).
 Source: Multiboot Specification 0.6.96.
 """
 
@@ -18,6 +18,7 @@ from shadowmmu.border.limits import DESCRIPTION, IMAGE
 from shadowmmu.errors import BadInput
 from shadowmmu.machine.devices.memory_map import HIGH_MEMORY, LOW_MIB
 from shadowmmu.machine.elf_image import ELF_ERRORS, is_elf, read_elf
+from shadowmmu.machine.host import Host
 from shadowmmu.machine.multiboot_info import INFO, multiboot_info
 from shadowmmu.machine.seam import MASK32, Reg, Segment, State
 from shadowmmu.machine.vcpu.cpuid import FEATURES
@@ -43,7 +44,7 @@ class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     description: str = ""
     image: str
     """File name, relative to the TOML file."""
-    format: Literal["multiboot", "flat"] = "multiboot"
+    format: Literal["multiboot", "elf", "flat"] = "multiboot"
     memory_mib: Annotated[int, msgspec.Meta(ge=1, le=MAX_MEMORY_MIB)] = 32
     """On the PC what is beyond 3 GiB lies above 4 GiB."""
     vcpus: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
@@ -76,6 +77,9 @@ class Guest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """Of a flat image: where it starts; by default where it is loaded."""
     start: Literal["real", "protected"] = "real"
     """Of a flat image: in 16-bit real mode, or 32-bit protected mode with flat segments."""
+    host: Host | None = None
+    """Of the bare platform: memory in memslots of its own, and what the host does while the guest runs; by default memory from 0 on, and
+    nothing."""
     directory: str = ""
     """Where the TOML file was; set by `read_guest`."""
 
@@ -128,6 +132,8 @@ def read_guest(path: Path | str) -> Guest:
         table = tomllib.loads(data.decode())
     with parsing(f"guest {path}", "mend that field"):
         guest = msgspec.convert({**table, "directory": str(path.parent)}, Guest)
+    if guest.host is not None and (guest.platform != "bare" or "npt" in guest.features):
+        raise BadInput(f'guest {path}: host goes with platform = "bare" and without npt; leave one of them out')
     for field in ("features", "without"):
         unknown = [name for name in getattr(guest, field) if name not in FEATURES]
         if unknown:
@@ -142,11 +148,10 @@ def load_image(guest: Guest) -> Loaded:
 
 def load_bytes(guest: Guest, image: bytes) -> Loaded:
     """The same for an image in memory."""
-    if guest.format == "flat":
-        loaded = _flat(guest, image)
-    else:
-        loaded = _multiboot(guest, image)
+    loaded = _READERS[guest.format](guest, image)
     end = guest.low_memory_mib << 20
+    if guest.host is not None:
+        return _in_memslots(guest, guest.host, loaded)
     for piece in loaded.pieces:
         if piece.gpa < 0 or piece.gpa + piece.size > end:
             raise BadInput(
@@ -155,6 +160,15 @@ def load_bytes(guest: Guest, image: bytes) -> Loaded:
             )
     if sum(piece.size for piece in loaded.pieces) > end:
         raise BadInput(f"image {guest.path}: its segments lie on one another, and have more bytes than memory in all; link it anew")
+    return loaded
+
+
+def _in_memslots(guest: Guest, host: Host, loaded: Loaded) -> Loaded:
+    for piece in loaded.pieces:
+        if not host.holds(piece.gpa, piece.gpa + piece.size):
+            raise BadInput(f"image {guest.path}: it wants {piece.gpa:#x}-{piece.gpa + piece.size:#x}, which no memslot has; add one")
+    if sum(piece.size for piece in loaded.pieces) > host.memory_mib << 20:
+        raise BadInput(f"image {guest.path}: its segments lie on one another, and have more bytes than the host's memory; link it anew")
     return loaded
 
 
@@ -184,6 +198,15 @@ def _flat(guest: Guest, image: bytes) -> Loaded:
         )
     state, cr0 = _protected(entry, {}) if guest.start == "protected" else _real(entry)
     return Loaded((Piece(guest.load, image, len(image)),), state, cr0)
+
+
+def _plain_elf(guest: Guest, image: bytes) -> Loaded:
+    """Started in 32-bit protected mode, with flat segments."""
+    if not is_elf(image):
+        raise BadInput(f"image {guest.path} is no ELF file; build it again, or mend `format`")
+    pieces, entry = _elf(guest, image)
+    state, cr0 = _protected(entry, {})
+    return Loaded(pieces, state, cr0)
 
 
 def _multiboot(guest: Guest, image: bytes) -> Loaded:
@@ -259,3 +282,6 @@ def _modules(guest: Guest, end: int) -> list[tuple[Piece, str]]:
         end = start + max(len(data), 1)
         found.append((Piece(start, data, len(data)), words))
     return found
+
+
+_READERS = {"multiboot": _multiboot, "elf": _plain_elf, "flat": _flat}

@@ -4,6 +4,7 @@
 from collections import Counter
 from collections.abc import Callable
 
+from shadowmmu.border.files import parsing
 from shadowmmu.border.limits import OUTPUT
 from shadowmmu.engine.face.kernels import DEFAULT_KERNEL
 from shadowmmu.engine.face.types import TripleFault
@@ -14,13 +15,16 @@ from shadowmmu.machine.devices.acpi import SLEEP_TO_MEMORY, WAKING_VECTOR, firmw
 from shadowmmu.machine.devices.clock import TICKS_PER_EXIT, TICKS_PER_SECOND, Clock
 from shadowmmu.machine.devices.console import Console
 from shadowmmu.machine.devices.exit_device import DEBUG_PORT, EXIT_PORT, DebugPort, ExitDevice
+from shadowmmu.machine.devices.host_port import HOST_PORT, HostPort
 from shadowmmu.machine.devices.mmio_bus import MmioBus
 from shadowmmu.machine.devices.pc import Pc
 from shadowmmu.machine.devices.port_bus import PortBus
+from shadowmmu.machine.devices.test_device import DeviceMemory
 from shadowmmu.machine.devices.text_screen import SCREEN, SCREEN_SIZE, screen_text
 from shadowmmu.machine.devices.uart import SERIAL, SerialPort, Uart
 from shadowmmu.machine.emulator.decode import UnemulatedInstruction
 from shadowmmu.machine.exits.ports import guard_port
+from shadowmmu.machine.host import Host, HostAtWork
 from shadowmmu.machine.intercepts import DEBUG_CONTROL, EXIT_ON_PAUSE, NESTED_PAGING, SHADOW_PAGING, TABLE_LOADS
 from shadowmmu.machine.last_seen import FaultWitness, LastSeen, place_of
 from shadowmmu.machine.loader import Guest, Loaded, load_image
@@ -89,6 +93,8 @@ class Machine:
         self.console = Console(on_output)
         self.ports = PortBus(self._unclaimed, self.clock)
         self._exit_device = ExitDevice(self._stop_cpus)
+        self.host = None if guest.host is None else HostAtWork(guest.host, self.vm, self._host_has_changed)
+        self._device_memory = DeviceMemory()
         self._was_reset = False
         self._pc = self._add_devices()
         self.exits = 0
@@ -103,6 +109,8 @@ class Machine:
         self.ports.add(SERIAL, len(Uart), SerialPort(self.console.print))
         self.ports.add(DEBUG_PORT, 1, DebugPort(self.console.print))
         self.ports.add(EXIT_PORT, 1, self._exit_device)
+        if self.host is not None:
+            self.ports.add(HOST_PORT, 4, HostPort(self.host.perform))
         if self.guest.platform == "bare":
             return None
         return Pc(
@@ -151,6 +159,8 @@ class Machine:
         mmio = MmioBus(self._unclaimed)
         if self._pc is not None:
             self._pc.mmio(number, mmio)
+        if self.host is not None:
+            mmio.add(self._device_memory)
         memory = GuestMemory(vcpu, self._stored, self._unclaimed, mmio, has_la57=cpuid.offers("la57"), walker=quick)
         processor = Processor(vcpu, cpu, cpuid, intercepts, memory, witness=witness, clock=self.clock, apic=apic, quick=quick)
         witness.processor = processor
@@ -177,6 +187,10 @@ class Machine:
         """The host takes a page away and gives it back."""
         if gpa < self.vm.memory_size:
             self.vm.invalidate_hva(gpa, PAGE_SIZE)
+        self._look_up()
+
+    def _host_has_changed(self) -> None:
+        self.host_memory_changed()
         self._look_up()
 
     def _reset(self) -> None:
@@ -311,6 +325,8 @@ class Machine:
             self._on_look(self)
         if self._exit_device.code is not None:
             return by_exit_code(self.guest, self._exit_device.code, self.console.output)
+        if self.host is not None and self.host.failure:
+            return Reason.FAILED, self.host.failure
         if self._was_reset:
             return Reason.RESET, f"near RIP {processor.cpu.state().rip:#x}"
         if processor.shutdown is not None:
@@ -374,6 +390,8 @@ class Machine:
 
 def _vm_of(guest: Guest, roots: str, kernel: str, shadow_pages: int) -> Vm:
     """The engine's part, with all the memory of the guest."""
+    if guest.host is not None:
+        return _vm_on(guest, guest.host, roots, kernel, shadow_pages)
     vm = Vm(
         memory_mib=guest.low_memory_mib,
         user_mib=guest.memory_mib,
@@ -388,4 +406,24 @@ def _vm_of(guest: Guest, roots: str, kernel: str, shadow_pages: int) -> Vm:
     high, size = guest.high_memory
     if size:
         vm.set_memslot(1, high, size, guest.low_memory_mib << 20)
+    return vm
+
+
+def _vm_on(guest: Guest, host: Host, roots: str, kernel: str, shadow_pages: int) -> Vm:
+    """The same on a host that the guest's description tells of. Raises BadInput."""
+    vm = Vm(
+        memory_mib=0,
+        user_mib=host.memory_mib,
+        vcpus=guest.vcpus,
+        roots=roots,
+        kernel=kernel,
+        shadow_pages=shadow_pages or host.shadow_pages,
+        guest_vendor="vmx" if guest.vendor == "Intel" else "svm",
+        cr4_reserved=cr4_not_for(frozenset(guest.features)),
+        pages_1g=host.pages_1g,
+        nx_huge_pages=host.nx_huge_pages,
+        eager_page_split=host.eager_page_split,
+    )
+    with parsing(f"guest {guest.name}: host", "mend its memslots"):
+        host.set_up(vm)
     return vm

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Literal
@@ -79,6 +79,8 @@ class Auditor:
 
     def __init__(self, when: Audit) -> None:
         self.when, self.count = when, 0
+        self.untold: Container[int] = ()
+        """Words that were stored to unseen by the MMU."""
         self._audits: Callable[[bool], list[Violation]] | None = None
 
     def __call__(self, vm: Vm) -> None:
@@ -94,7 +96,7 @@ class Auditor:
 
     def _look(self, vm: Vm, *, thorough: bool) -> None:
         if self._audits is None:
-            self._audits = import_module("shadowmmu.check.audit").Audits(vm, every=THOROUGH)
+            self._audits = import_module("shadowmmu.check.audit").Audits(vm, untold=self.untold, every=THOROUGH)
         found = self._audits(thorough)
         if found:
             raise Violated([str(violation) for violation in found])
@@ -130,6 +132,8 @@ class GuestRun:
             self.machine = Machine(guest, roots=roots, kernel=kernel, on_output=on_output, on_look=on_look, audit=audits)
         except CpuError as error:
             raise BadInput(str(error)) from None
+        if self.machine.host is not None:
+            self.auditor.untold = self.machine.host.untold
         if log is not None:
             log.start()
             self.machine.vm.start_trace()
