@@ -60,6 +60,7 @@ QUICK_KINDS = (
     ("CR3 loaded", b"\x0f\x22\xd8", IRET),  # mov cr3, eax
     ("INVLPG", b"\x0f\x01\x3d" + struct.pack("<I", WINDOW), IRET),
     ("CPUID", b"\x51\x31\xc0\x0f\xa2\x59", IRET),  # push ecx; xor eax, eax; cpuid; pop ecx
+    ("MSR read", b"\x51\xb9" + struct.pack("<I", 0xC0000082) + b"\x0f\x32\x59", IRET),  # push ecx; mov ecx, LSTAR; rdmsr; pop ecx
     ("INT 80h", b"\xcd\x80", IRET),
     ("page fault of the guest's own", b"\xa1" + struct.pack("<I", ABSENT), SKIP_FIVE),  # mov eax, [ABSENT], over which the handler goes
     ("store to a table", b"\xa3" + struct.pack("<I", ROOT + 0xC00), IRET),  # mov [ROOT + C00h], eax

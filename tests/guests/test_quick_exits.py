@@ -7,7 +7,6 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import pytest
@@ -16,73 +15,26 @@ from guest_tables import entries
 from pc_program import CODE, GUEST
 from poke import poke_host
 from rich.console import Console
+from two_runs import SOME_EXITS, check_alike, run
 
 from shadowmmu.check.audit import Audits, audit
-from shadowmmu.engine.face.types import EventRecord
 from shadowmmu.machine.cpu import unicorn_cpu, unicorn_raw
 from shadowmmu.machine.cpu.unicorn_layout import layout
 from shadowmmu.machine.exits.handlers import HANDLERS
 from shadowmmu.machine.loader import Guest, load_bytes, read_guest
 from shadowmmu.machine.loop.vcpu_loop import VcpuLoop
 from shadowmmu.machine.machine import Machine
-from shadowmmu.machine.result import GuestResult, Reason
+from shadowmmu.machine.result import Reason
 from shadowmmu.machine.seam import CpuError, Exit, ExitKind
 from shadowmmu.runs.guest_run import GuestRun, RunReport, Violated
 from shadowmmu.view.draw_report import draw_report
 
 GUESTS = Path(__file__).parents[2] / "guests"
-SOME_EXITS, ALL_EXITS = 5000, 100_000
-PERIOD = 7_777  # ticks: some exits
+ALL_EXITS = 100_000
 STORM = bytes.fromhex("bf00001000 800701 81c700100000 81ff00006000 72ef f4")
 """mov edi, 100000h; again: add byte [edi], 1; add edi, 1000h; cmp edi, 600000h; jb again; hlt"""
 ASKED = (0, 1, 7, 0xB, 0x40000000, 0x80000001, 0x80000002, 0x80000008, 0x12345)  # leaves of CPUID; the last is none
 GROUPS = 0x500 // 8  # without paging a fault maps eight pages
-
-
-class Run(NamedTuple):
-    result: GuestResult
-    expired: list[tuple[int, list[int]]]
-    exits: int
-    ticks: int
-    state: list[object]
-    events: list[EventRecord]
-    served: int
-
-
-def run(
-    guest: Guest, *, quick: bool, raw_state: bool = True, code: bytes | None = None, roots: str = "special", exits: int = SOME_EXITS
-) -> Run:
-    """A run of the guest, in which all that can be served in the hook is, on the CPU's own state or by its public API, or nothing; a
-    timer goes off again and again meanwhile."""
-
-    def look(machine: Machine, exit_: Exit) -> None:
-        pass
-
-    loaded = None if code is None else load_bytes(guest, code)
-    machine = Machine(guest, roots=roots, loaded=loaded, on_exit=None if quick else look, raw_state=raw_state)
-    assert machine.on_raw_state is raw_state
-    expired: list[tuple[int, list[int]]] = []
-
-    def note() -> None:
-        expired.append((machine.clock.now, [p.cpu.executed for p in machine.processors]))
-        if not all(p.halted for p in machine.processors):
-            timer.arm(machine.clock.now + PERIOD)
-
-    timer = machine.clock.timer(note)
-    timer.arm(PERIOD)
-    machine.vm.start_trace(1 << 20)
-    result = msgspec.structs.replace(machine.run(max_exits=exits), host_memory=0)
-    assert machine.vm.lost_events == 0
-    served = sum(p.quick.served for p in machine.processors if p.quick is not None)
-    states = [p.cpu.state() for p in machine.processors]
-    state: list[object] = [(one.gpr, one.rip, one.rflags, one.system, one.interrupt_shadow) for one in states]
-    timer.arm(None)
-    return Run(result, expired, machine.exits, machine.clock.now, state, machine.vm.records(), served)
-
-
-def check_alike(quick: Run, slow: Run) -> None:
-    assert slow.served == 0 and quick.served > 0
-    assert quick._replace(served=0) == slow
 
 
 @pytest.mark.parametrize("path", sorted(GUESTS.glob("*.toml")), ids=lambda path: path.stem)

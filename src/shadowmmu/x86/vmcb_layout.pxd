@@ -63,6 +63,7 @@ cdef enum:                     # some of x86.vmcb.SvmExit
     SOFTWARE_INTERRUPT_EXIT = 0x75
     PAUSE_EXIT = 0x77
     INVLPG_EXIT = 0x79
+    MSR_EXIT = 0x7C
     VMRUN_EXIT = 0x80
     VMMCALL_EXIT = 0x81
     VMLOAD_EXIT = 0x82

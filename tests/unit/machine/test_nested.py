@@ -25,7 +25,6 @@ from nested_bench import (
 
 from shadowmmu.machine.seam import Reg, Seg, Segment, Table
 from shadowmmu.x86.control import Cr0, Cr4, Efer, Rflags
-from shadowmmu.x86.msr import CSTAR, LSTAR, PAT, SFMASK
 from shadowmmu.x86.vmcb import EventInj, EventType, Intercept1, SvmExit, VIntr, Vmcb
 
 FORMS = pytest.mark.parametrize("form", ["4-level", "pae", "2-level"])
@@ -151,7 +150,7 @@ def test_pat_tsc_and_task_priority_are_switched() -> None:
     assert (gpr[Reg.RBX], gpr[Reg.RSI], gpr[Reg.RDI]) == (1 << 8, 0x06060606, 5)
     assert bench.field(Vmcb.V_INTR) & 0xFF == 9
     assert bench.processor.task_priority == 2
-    assert bench.processor.msrs[PAT] == 0x0007040600070406
+    assert bench.processor.svm.pat == 0x0007040600070406
     assert bench.processor.msrs.tsc_offset == 0
 
 
@@ -243,8 +242,8 @@ def test_vmload_and_vmsave() -> None:
     state = bench.processor.cpu.state()
     assert state.system.segments[Seg.FS] == Segment(0x20, 0xC93, 0xFFFF, 0x1234_5678_9ABC)
     assert state.system.tr == Segment(0x40, 0x8B, 0x67, 0x4000)
-    msrs = bench.processor.msrs
-    assert (state.system.star, msrs[LSTAR], msrs[CSTAR], msrs[SFMASK]) == (0x1000, 0x2000, 0x3000, 0x4000)
+    kept = bench.processor.svm
+    assert (state.system.star, kept.lstar, kept.cstar, kept.sfmask) == (0x1000, 0x2000, 0x3000, 0x4000)
     before = bench.vm.read_guest(VMCB, 4096)
     bench.vm.write_guest(VMCB + Vmcb.FS, bytes(0x60))
     bench.vm.write_guest(VMCB + Vmcb.STAR, bytes(0x40))

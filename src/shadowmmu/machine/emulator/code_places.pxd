@@ -18,6 +18,7 @@ cpdef enum Doing:
     RDTSC = 8
     PAUSE = 9
     CPUID = 10
+    MSR = 11                   # RDMSR, WRMSR
 
 cdef struct Address:           # of memory
     int32_t base, index        # general registers; -1: none

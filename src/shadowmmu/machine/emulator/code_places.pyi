@@ -16,6 +16,7 @@ class Doing(IntFlag):
     RDTSC = 8
     PAUSE = 9
     CPUID = 10
+    MSR = 11
 
 @final
 class CodePlaces:

@@ -46,14 +46,16 @@ _WRITES = frozenset((Code.MOV_CR_R32, Code.MOV_CR_R64))
 _LOAD_CODES = frozenset((Code.MOV_R32_RM32, Code.MOV_R64_RM64, Code.MOV_EAX_MOFFS32, Code.MOV_RAX_MOFFS64))
 _SVM = {
     Mnemonic.VMRUN: SvmExit.VMRUN, Mnemonic.VMLOAD: SvmExit.VMLOAD, Mnemonic.VMSAVE: SvmExit.VMSAVE,
-    Mnemonic.STGI: SvmExit.STGI, Mnemonic.CLGI: SvmExit.CLGI,
+    Mnemonic.STGI: SvmExit.STGI, Mnemonic.CLGI: SvmExit.CLGI, Mnemonic.VMMCALL: SvmExit.VMMCALL,
 }  # fmt: skip
 SVM_ADDRESS_SIZES: dict[int, int] = {
     Code.VMRUNW: 2, Code.VMRUND: 4, Code.VMRUNQ: 8, Code.VMLOADW: 2, Code.VMLOADD: 4, Code.VMLOADQ: 8,
     Code.VMSAVEW: 2, Code.VMSAVED: 4, Code.VMSAVEQ: 8, Code.INVLPGAW: 2, Code.INVLPGAD: 4, Code.INVLPGAQ: 8,
 }  # fmt: skip
 """Bytes of rAX that count."""
-_ALONE: dict[int, Doing] = {Code.RDTSC: Doing.RDTSC, Code.PAUSE: Doing.PAUSE}
+_ALONE: dict[int, Doing] = {
+    Code.RDTSC: Doing.RDTSC, Code.PAUSE: Doing.PAUSE, Code.CPUID: Doing.CPUID, Code.RDMSR: Doing.MSR, Code.WRMSR: Doing.MSR,
+}  # fmt: skip
 """Without operands."""
 _VECTORS = {Mnemonic.INT3: BP, Mnemonic.INTO: OF}
 
@@ -89,8 +91,6 @@ def _plain(operands: Operands) -> Plain:
         return Plain(Doing.SVM, int(_SVM[instruction.mnemonic]), value=(1 << 8 * SVM_ADDRESS_SIZES.get(instruction.code, 0)) - 1)
     if instruction.code in _ALONE:
         return Plain(_ALONE[instruction.code])
-    if instruction.code == Code.CPUID:
-        return Plain(Doing.CPUID)
     if instruction.code == Code.INVLPG_M:
         return _with_address(Plain(Doing.INVLPG), operands)
     if instruction.code in _LOAD_CODES and instruction.op_kind(1) == OpKind.MEMORY:

@@ -6,9 +6,7 @@ processors have whatever CPUID says. Sources: APM vol. 2 sections 7.7, 9.3 and 1
 (kvm_set_msr_common).
 """
 
-from shadowmmu.machine.memory.linear_memory import GuestFault
 from shadowmmu.machine.seam import MASK64
-from shadowmmu.x86.vectors import GP
 
 MCE_BANKS = 10
 _MCG_CAP, _MCG_STATUS, _MCG_CTL, _BANKS = 0x179, 0x17A, 0x17B, 0x400
@@ -47,25 +45,29 @@ class KeptMsrs:
     def has(self, index: int) -> bool:
         return index in self._values or index in _READ_ONLY
 
+    def allows(self, index: int, value: int | None = None) -> bool:
+        """It can be read, or have this value written."""
+        if value is None:
+            return True
+        if index in _READ_ONLY or (index == _DEBUG_CONTROL and value & ~_DEBUG_CONTROL_KNOWN):
+            return False
+        return not _BANKS <= index < _BANKS + 4 * MCE_BANKS or _bank_allows(index - _BANKS & 3, value)
+
     def read(self, index: int) -> int:
         return _READ_ONLY[index] if index in _READ_ONLY else self._values[index]
 
-    def write(self, index: int, value: int) -> None:
-        """Raises GuestFault for a value that is illegal there."""
-        if index in _READ_ONLY or (index == _DEBUG_CONTROL and value & ~_DEBUG_CONTROL_KNOWN):
-            raise GuestFault(GP)
+    def write(self, index: int, value: int) -> bool:
+        """What it allows."""
         if index in _OLD_COUNTERS or index in _AMD_CONFIGURATION:
-            return  # there is nothing behind them
-        if _BANKS <= index < _BANKS + 4 * MCE_BANKS:
-            _check_bank(index - _BANKS & 3, value)
+            return True  # there is nothing behind them
         if index == _MISC_ENABLE:
             value = value & ~_MISC_ENABLE_READ_ONLY | self._values[index] & _MISC_ENABLE_READ_ONLY
         self._values[index] = value
+        return True
 
 
-def _check_bank(register: int, value: int) -> None:
+def _bank_allows(register: int, value: int) -> bool:
     """A bank's control is all zeroes or all ones, but for what Linux quirks set; its status can only be cleared."""
-    if register == _CONTROL and value not in (0, MASK64) and value | 1 << 10 | 1 != MASK64:
-        raise GuestFault(GP)
-    if register == _STATUS and value:
-        raise GuestFault(GP)
+    if register == _CONTROL:
+        return value in (0, MASK64) or value | 1 << 10 | 1 == MASK64
+    return register != _STATUS or not value

@@ -20,3 +20,4 @@ cdef void read_control(uint8_t *page, ControlPtr control) noexcept nogil
 cdef void read_save(uint8_t *page, SavePtr save) noexcept nogil
 cdef void write_save(uint8_t *page, SavePtr save) noexcept nogil
 cdef bint is_legal(SvmPtr svm, SavePtr save) noexcept nogil
+cdef bint is_legal_pat(uint64_t value) noexcept nogil

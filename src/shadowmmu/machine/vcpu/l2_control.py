@@ -142,9 +142,6 @@ def is_legal_state(svm: SvmPtr, save: SavePtr) -> cython.bint:
     return not (save.efer & Efer.LME and save.cr0 & Cr0.PG and (save.segments[CS].attr & LONG_AND_BIG) == LONG_AND_BIG)
 
 
-@cython.cfunc
-@cython.nogil
-@cython.exceptval(check=False)
 def is_legal_pat(value: uint64_t) -> cython.bint:
     """Each byte is a memory type."""
     i: cython.int
@@ -153,8 +150,3 @@ def is_legal_pat(value: uint64_t) -> cython.bint:
         if kind > 7 or kind == 2 or kind == 3:
             return False
     return True
-
-
-def is_pat(value: uint64_t):
-    """A legal value of PAT."""
-    return bool(is_legal_pat(value))

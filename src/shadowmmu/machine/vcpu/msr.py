@@ -1,38 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Model-specific registers of one vCPU. A register or value that does not exist raises #GP(0). Source: APM vol. 2 appendix A."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shadowmmu.machine.devices.local_apic import LocalApic
 from shadowmmu.machine.memory.linear_memory import GuestFault, GuestMemory
-from shadowmmu.machine.seam import MASK32, MASK64, Seg, State
+from shadowmmu.machine.seam import MASK32, MASK64, State
+from shadowmmu.machine.vcpu import register_msrs
 from shadowmmu.machine.vcpu.apic_msrs import ApicMsrs
 from shadowmmu.machine.vcpu.cpuid import Cpuid
 from shadowmmu.machine.vcpu.kept_msrs import KeptMsrs
-from shadowmmu.machine.vcpu.l2_control import is_pat
 from shadowmmu.machine.vcpu.svm_state import SvmState
 from shadowmmu.x86.control import Efer
-from shadowmmu.x86.msr import (
-    APIC_BASE,
-    CSTAR,
-    EFER,
-    FS_BASE,
-    GS_BASE,
-    HWCR,
-    KERNEL_GS_BASE,
-    LSTAR,
-    PAT,
-    SFMASK,
-    STAR,
-    SYSENTER_CS,
-    SYSENTER_EIP,
-    SYSENTER_ESP,
-    TSC,
-    TSC_AUX,
-    UCODE_REVISION,
-    VM_CR,
-    VM_HSAVE_PA,
-)
+from shadowmmu.x86.msr import APIC_BASE, EFER, HWCR, TSC, TSC_AUX, UCODE_REVISION, VM_CR, VM_HSAVE_PA
 from shadowmmu.x86.vectors import GP
 
 if TYPE_CHECKING:
@@ -41,18 +21,6 @@ if TYPE_CHECKING:
 PAT_RESET = 0x0007040600070406
 EFER_OFFERED = Efer.SCE | Efer.LME | Efer.LMA | Efer.NXE | Efer.SVME
 _VM_CR_KNOWN, VM_CR_LOCK, SVMDIS = 0x1F, 1 << 3, 1 << 4
-_ADDRESSES = frozenset((LSTAR, CSTAR, SYSENTER_ESP, SYSENTER_EIP, FS_BASE, GS_BASE, KERNEL_GS_BASE))
-"""Registers that hold a linear address, which must be canonical."""
-_SYSTEM_FIELDS = {
-    STAR: "star",
-    SYSENTER_CS: "sysenter_cs",
-    SYSENTER_ESP: "sysenter_esp",
-    SYSENTER_EIP: "sysenter_eip",
-    KERNEL_GS_BASE: "kernel_gs_base",
-}
-"""Registers the CPU uses by itself."""
-_SWITCHED = {PAT: "pat", LSTAR: "lstar", CSTAR: "cstar", SFMASK: "sfmask"}
-"""Registers that are another guest's after VMRUN, VMLOAD or #VMEXIT."""
 
 
 class Msrs:
@@ -63,7 +31,7 @@ class Msrs:
         self.vcpu = vcpu
         self._apic: ApicMsrs | None = None
         if apic is not None:
-            self._apic = ApicMsrs(apic, vcpu.vm.maxphyaddr, x2apic=cpuid.offers("x2apic"), deadline=cpuid.offers("tsc-deadline"))
+            self._apic = ApicMsrs(apic, svm, vcpu.vm.maxphyaddr, x2apic=cpuid.offers("x2apic"), deadline=cpuid.offers("tsc-deadline"))
         self.memory = memory
         self._kept = KeptMsrs()
         self._svm = svm
@@ -79,58 +47,51 @@ class Msrs:
 
     def __getitem__(self, index: int) -> int:
         """One of those that the machine keeps."""
-        if index in _SWITCHED:
-            value: int = getattr(self._svm, _SWITCHED[index])
-            return value
         return self._values[index]
 
     @property
     def tsc_offset(self) -> int:
         return self._svm.tsc_offset
 
+    def plain(self, index: int) -> ApicMsrs | KeptMsrs | None:
+        """Who has one that the CPU does not go by; None: it is none."""
+        if self._apic is not None and self._apic.has(index):
+            return self._apic
+        return self._kept if self._kept.has(index) else None
+
     def read(self, index: int, state: State, tsc: int) -> int:
-        system = state.system
         if index == EFER:
             return int(self.vcpu.efer)
         if index == TSC:
             return tsc + self.tsc_offset & MASK64
-        if index in (FS_BASE, GS_BASE):
-            return system.segments[Seg.FS if index == FS_BASE else Seg.GS].base
-        if self._apic is not None and self._apic.has(index):
-            return self._apic.read(index)
-        if index in _SYSTEM_FIELDS:
-            value: int = getattr(system, _SYSTEM_FIELDS[index])
-            return value
-        if self._kept.has(index):
-            return self._kept.read(index)
-        if index not in self._values and index not in _SWITCHED:
+        if register_msrs.has(index):
+            return register_msrs.read(self._svm, state, index)
+        plain = self.plain(index)
+        if plain is not None:
+            if not plain.allows(index):
+                raise GuestFault(GP)
+            return plain.read(index)
+        if index not in self._values:
             self.memory.unclaimed.msr(index, write=False)
             raise GuestFault(GP)
         return self[index]
 
     def write(self, index: int, value: int, state: State, tsc: int) -> None:
         """Changes `state` for what the CPU keeps."""
-        if index in _ADDRESSES and not self.memory.can_be_base(value):
-            raise GuestFault(GP)
+        plain = self.plain(index)
         if index == EFER:
             if value & ~self._efer_offered() or not self.vcpu.set_efer(value):
                 raise GuestFault(GP)
         elif index == TSC:
             self._svm.tsc_offset = value - tsc
-        elif index in (FS_BASE, GS_BASE):
-            which = Seg.FS if index == FS_BASE else Seg.GS
-            state.set_segments({which: state.system.segments[which]._replace(base=value)})
-        elif self._apic is not None and self._apic.has(index):
-            self._apic.write(index, value, self.tsc_offset)
-        elif index in _SYSTEM_FIELDS:
-            change: dict[str, Any] = {_SYSTEM_FIELDS[index]: value & MASK32 if index == SYSENTER_CS else value}
-            state.system = state.system._replace(**change)
-        elif index in _SWITCHED:
-            self._write_switched(index, value)
+        elif register_msrs.has(index):
+            if not register_msrs.write(self._svm, state, index, value):
+                raise GuestFault(GP)
+        elif plain is not None:
+            if not (plain.allows(index, value) and plain.write(index, value)):
+                raise GuestFault(GP)
         elif index in self._values:
-            self._write_plain(index, value)
-        elif self._kept.has(index):
-            self._kept.write(index, value)
+            self._write_value(index, value)
         else:
             self.memory.unclaimed.msr(index, write=True)
             raise GuestFault(GP)
@@ -139,12 +100,7 @@ class Msrs:
         offered = int(EFER_OFFERED)
         return offered if not self._values.get(VM_CR, SVMDIS) & SVMDIS else offered & ~int(Efer.SVME)
 
-    def _write_switched(self, index: int, value: int) -> None:
-        if index == PAT and not is_pat(value):
-            raise GuestFault(GP)
-        setattr(self._svm, _SWITCHED[index], value & MASK32 if index == SFMASK else value)
-
-    def _write_plain(self, index: int, value: int) -> None:
+    def _write_value(self, index: int, value: int) -> None:
         if index == UCODE_REVISION:
             raise GuestFault(GP)
         if index == VM_CR:

@@ -53,6 +53,7 @@ _SERVED: tuple[tuple[ExitKind, Outcome | None], ...] = (
     (ExitKind.RDTSC, None),
     (ExitKind.PAUSE, None),
     (ExitKind.CPUID, None),
+    (ExitKind.MSR, None),
 )
 """What `quick_state.Served` counts."""
 
@@ -105,7 +106,7 @@ class Processor:
         self.pending: Pending | None = None
         self.watched = Watched()
         if quick is not None:
-            quick.know(self.svm, memory.mmio, apic, cpuid.leaves)
+            quick.know(self)
         self.translations = Translations() if quick is None else quick.translations
         """Of the CPU, as far as it delivers events."""
         self.halted = self.yielded = False

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from typing import final
 
-from shadowmmu.machine.devices.local_apic import LocalApic
-from shadowmmu.machine.devices.mmio_bus import MmioBus
+from shadowmmu.machine.vcpu.processor import Processor
 
 @final
 class QuickDevices:
-    def __init__(self, mmio: MmioBus, apic: LocalApic | None) -> None: ...
+    def __init__(self, processor: Processor) -> None: ...
     def check(self) -> None: ...

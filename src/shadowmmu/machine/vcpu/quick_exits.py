@@ -14,7 +14,6 @@ from cython.cimports.shadowmmu.machine.emulator.code_places import CodePlaces
 from cython.cimports.shadowmmu.machine.memory.shadow_tables import ShadowTables
 from cython.cimports.shadowmmu.machine.memory.translations import Translations
 from cython.cimports.shadowmmu.machine.vcpu.code_pages import CodePages
-from cython.cimports.shadowmmu.machine.vcpu.cpuid_leaves import CpuidLeaves
 from cython.cimports.shadowmmu.machine.vcpu.quick_audit import QuickAudit
 from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import on_translated
 from cython.cimports.shadowmmu.machine.vcpu.quick_devices import QuickDevices
@@ -33,7 +32,6 @@ from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
     stop_t,
     translate_t,
 )
-from cython.cimports.shadowmmu.machine.vcpu.svm_state import SvmState
 
 FOREVER = (1 << 64) - 1
 """No number of instructions."""
@@ -92,13 +90,13 @@ class QuickExits:
         quick.slow = cython.cast(slow_t, cython.cast(uintptr_t, places.slow))
         quick.slow_syscall = cython.cast(slow_syscall_t, cython.cast(uintptr_t, places.slow_syscall))
 
-    def know(self, svm: SvmState, mmio: object, apic: object, leaves: CpuidLeaves):
-        """What AMD-V keeps of the vCPU, where no memory is, its local APIC, if there is one, and its CPUID: before the first run."""
-        self.leaves = leaves
-        self.quick.leaves = cython.address(leaves.leaves)
-        self.svm = svm
-        self.quick.svm = cython.address(svm.svm)
-        self.devices = QuickDevices(mmio, apic)
+    def know(self, processor: object):
+        """What AMD-V keeps of the vCPU, its CPUID, and the devices that it reaches: before the first run."""
+        self.leaves, self.svm = processor.cpuid.leaves, processor.svm
+        self.quick.leaves = cython.address(self.leaves.leaves)
+        self.quick.svm = cython.address(self.svm.svm)
+        self.devices = QuickDevices(processor)
+        self.quick.is_pc = processor.apic is not None
         self.quick.devices = cython.cast(cython.p_void, self.devices)
 
     def watch(self, audit: QuickAudit):

@@ -3,15 +3,12 @@ from typing import final
 
 from shadowmmu.engine.face.types import Entry, Outcome
 from shadowmmu.engine.face.vcpu import Vcpu
-from shadowmmu.machine.devices.local_apic import LocalApic
-from shadowmmu.machine.devices.mmio_bus import MmioBus
 from shadowmmu.machine.emulator.code_places import CodePlaces
 from shadowmmu.machine.memory.translations import Translations
 from shadowmmu.machine.seam import Places, State
 from shadowmmu.machine.vcpu.code_pages import CodePages
-from shadowmmu.machine.vcpu.cpuid_leaves import CpuidLeaves
+from shadowmmu.machine.vcpu.processor import Processor
 from shadowmmu.machine.vcpu.quick_audit import QuickAudit
-from shadowmmu.machine.vcpu.svm_state import SvmState
 
 FOREVER: int
 
@@ -23,7 +20,7 @@ class QuickExits:
     def places(self) -> CodePlaces: ...
     @property
     def translations(self) -> Translations: ...
-    def know(self, svm: SvmState, mmio: MmioBus, apic: LocalApic | None, leaves: CpuidLeaves) -> None: ...
+    def know(self, processor: Processor) -> None: ...
     def watch(self, audit: QuickAudit) -> None: ...
     def prepare(self) -> None: ...
     def take_state(self) -> State | None: ...

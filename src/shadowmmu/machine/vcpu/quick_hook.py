@@ -2,8 +2,8 @@
 """Frequent exits are served within the CPU's hook, without Python, and the guest goes on from there.
 
 What such an exit does is what the loop does with it, in the same order: the handler's work (`serve_fault`, `quick_instructions`,
-`quick_svm`, `quick_nested`), then the entry (`quick_entry`). Where there is more to do, the exit is left to the loop before anything
-has changed, and what was found out is kept for the handler, which asks `QuickExits` for it: nothing is done twice.
+`quick_msrs`, `quick_svm`, `quick_nested`), then the entry (`quick_entry`). Where there is more to do, the exit is left to the loop before
+anything has changed, and what was found out is kept for the handler, which asks `QuickExits` for it: nothing is done twice.
 
 A run with quick exits is the same as one without: exits, events, counters and virtual time. So they are off while somebody is
 to see each exit, and where the loop would do more between two: a message from outside waits that may be taken there. The last exit
@@ -20,14 +20,15 @@ from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import deliver_fault
 from cython.cimports.shadowmmu.machine.vcpu.quick_emulation import emulate
 from cython.cimports.shadowmmu.machine.vcpu.quick_entry import finish, go_on, stop
 from cython.cimports.shadowmmu.machine.vcpu.quick_instructions import serve_instruction
+from cython.cimports.shadowmmu.machine.vcpu.quick_msrs import serve_msr
 from cython.cimports.shadowmmu.machine.vcpu.quick_nested import serve_nested_fault
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import NO_DEADLINE, Served, came_to, is_of_rip
-from cython.cimports.shadowmmu.machine.vcpu.quick_svm import is_for_l1, is_svm, pass_on, pass_on_fault, serve_svm
+from cython.cimports.shadowmmu.machine.vcpu.quick_svm import is_for_l1, is_svm, pass_on, pass_on_fault, serve_hypercall, serve_svm
 from cython.cimports.shadowmmu.machine.vcpu.quick_syscall import serve_syscall
 from cython.cimports.shadowmmu.machine.vcpu.svm_state import is_wanted
 from cython.cimports.shadowmmu.x86.control import Cr0, Cr4, Rflags
 from cython.cimports.shadowmmu.x86.pferr import Pferr
-from cython.cimports.shadowmmu.x86.vmcb_layout import NESTED_PAGE_FAULT_EXIT, PAGE_FAULT_EXIT
+from cython.cimports.shadowmmu.x86.vmcb_layout import MSR_EXIT, NESTED_PAGE_FAULT_EXIT, PAGE_FAULT_EXIT, VMMCALL_EXIT
 
 
 def on_exit(engine: cython.p_void, number: uint32_t, data: cython.p_void) -> cython.void:
@@ -74,6 +75,10 @@ def serve(engine: cython.p_void, quick: QuickPtr, code: uint32_t) -> cython.bint
         return not quick.vcpu.kvm.tdp and may_be_served(quick, quick.error_code[0]) and serve_fault(engine, quick)
     if code == NESTED_PAGE_FAULT_EXIT:
         return serve_nested_fault(engine, quick)
+    if code == MSR_EXIT:
+        return serve_msr(engine, quick)
+    if code == VMMCALL_EXIT:
+        return serve_hypercall(engine, quick)
     if is_svm(code):
         return not quick.waits and serve_svm(engine, quick, code)
     return serve_instruction(engine, quick, code)

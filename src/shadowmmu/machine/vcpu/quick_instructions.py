@@ -12,6 +12,7 @@ from cython.cimports.shadowmmu.machine.emulator.code_places import Doing, PlaceP
 from cython.cimports.shadowmmu.machine.vcpu.control_writes import load_cr0, load_cr4
 from cython.cimports.shadowmmu.machine.vcpu.cpuid_leaves import CpuidLeaf, find_leaf
 from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import deliver_interrupt
+from cython.cimports.shadowmmu.machine.vcpu.quick_devices import set_task_priority, task_priority
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
     Served,
     bits_of_code,
@@ -104,9 +105,9 @@ def do(quick: QuickPtr, place: PlacePtr, number: uint32_t) -> cython.bint:
 def read_cr(quick: QuickPtr, place: PlacePtr) -> cython.bint:
     vcpu: KvmVcpuPtr = quick.vcpu
     values: uint64_t[5] = [vcpu.cr0, 0, vcpu.cr2, vcpu.cr3, vcpu.cr4]
-    if place.number >= 5 or place.number == 1:
+    if place.number != TASK_PRIORITY and (place.number >= 5 or place.number == 1):
         return False
-    set_register(place, quick.gpr, values[place.number])
+    set_register(place, quick.gpr, task_priority(quick) if place.number == TASK_PRIORITY else values[place.number])
     came_to(quick, Served.CR_READ)
     return True
 
@@ -115,7 +116,7 @@ def read_cr(quick: QuickPtr, place: PlacePtr) -> cython.bint:
 @cython.nogil
 @cython.exceptval(check=False)
 def write_cr(quick: QuickPtr, place: PlacePtr) -> cython.bint:
-    """Not CR8, and not CR0 of an L2 if L1 looks at what is written."""
+    """Not CR8 of an L2, which may let its virtual interrupt through, and not its CR0 if L1 looks at what is written."""
     value: uint64_t = operand_value(place, quick.gpr)
     if place.size == 4:
         value = cython.cast(uint32_t, value)
@@ -136,6 +137,11 @@ def load(quick: QuickPtr, number: cython.int, value: uint64_t) -> cython.bint:
         return load_cr0(quick.vcpu, value, bits_of_code(quick) == 64, has_long_code(quick))
     if number == 2:
         quick.vcpu.cr2 = value
+        return True
+    if number == TASK_PRIORITY:
+        if quick.svm.runs or value > HIGHEST_PRIORITY:
+            return False
+        set_task_priority(quick, value)
         return True
     if number == 4:
         return load_cr4(quick.vcpu, value, quick.svm.cr4_offered)

@@ -7,7 +7,8 @@ from cython.cimports.libc.string import memcpy
 from cython.cimports.shadowmmu.engine.arena.state import p_u8
 from cython.cimports.shadowmmu.machine.cpu.registers import FS, GS, RegisterPtr, TablePtr
 from cython.cimports.shadowmmu.machine.cpu.svm_entry import read_hidden, restore_given
-from cython.cimports.shadowmmu.machine.vcpu.quick_state import CPL, SEGMENT_BYTES
+from cython.cimports.shadowmmu.machine.vcpu.quick_state import CPL, SEGMENT_BYTES, next_rip
+from cython.cimports.shadowmmu.x86.control import Rflags
 
 
 @cython.cfunc
@@ -46,3 +47,10 @@ def take_registers(quick: QuickPtr, into: RegistersPtr) -> cython.void:
     into.rip, into.rflags, into.cpl, into.interrupt_shadow = quick.rip[0], quick.flags, quick.mode[0] & CPL, False
     into.dr6, into.dr7, into.kernel_gs_base = quick.debug[0], quick.debug[1], quick.kernel_gs_base[0]
     read_hidden(quick.entry, into)
+
+
+def take_registers_behind(quick: QuickPtr, place: PlacePtr, into: RegistersPtr) -> cython.void:
+    """Those with which the guest goes on behind the instruction."""
+    take_registers(quick, into)
+    into.rip = next_rip(quick, place)
+    into.rflags &= ~cython.cast(uint64_t, Rflags.RF)

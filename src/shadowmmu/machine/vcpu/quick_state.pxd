@@ -25,7 +25,7 @@ cdef enum:
     NOTED = 8
 
 cdef enum:
-    OUTCOMES = 19
+    OUTCOMES = 20
     REFLECTED = 0x101          # exit codes of which those below 100h count one by one, and the nested page fault
 
 cpdef enum Served:             # what the exits that were served came to
@@ -47,7 +47,8 @@ cpdef enum Served:             # what the exits that were served came to
     NESTED_EMULATED = 15
     RDTSC = 16
     PAUSE = 17
-    CPUID = 18                 # the last of OUTCOMES
+    CPUID = 18
+    MSR = 19                   # the last of OUTCOMES
 
 ctypedef int (*translate_t)(void *engine, uint64_t address, int access, uint64_t *place) noexcept nogil
 ctypedef int (*context_t)(void *engine, void *context) noexcept nogil
@@ -78,6 +79,7 @@ cdef struct Quick:
     void *tables               # memory.shadow_tables.ShadowTables
     void *devices              # quick_devices.QuickDevices
     void *audit                # quick_audit.QuickAudit, or NULL
+    bint is_pc                 # it has an APIC, and hypercalls
     bint delivers              # the back end knows what CS and SS make of the mode flags
     # Where the CPU back end has things: seam.Places.
     context_t save             # reads the processor context into `context`

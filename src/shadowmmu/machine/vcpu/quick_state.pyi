@@ -21,3 +21,4 @@ class Served(IntFlag):
     RDTSC = 16
     PAUSE = 17
     CPUID = 18
+    MSR = 19

@@ -14,8 +14,9 @@ from cython.cimports.shadowmmu.engine.pages.zap import unprotect_page
 from cython.cimports.shadowmmu.machine.cpu.registers import RAX
 from cython.cimports.shadowmmu.machine.cpu.vmcb_page import get_u8, get_u64
 from cython.cimports.shadowmmu.machine.emulator.code_places import Doing, PlacePtr
+from cython.cimports.shadowmmu.machine.vcpu.quick_devices import call_host
 from cython.cimports.shadowmmu.machine.vcpu.quick_emulation import is_plain_memory
-from cython.cimports.shadowmmu.machine.vcpu.quick_registers import take_registers
+from cython.cimports.shadowmmu.machine.vcpu.quick_registers import take_registers, take_registers_behind
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
     CPL,
     REFLECTED,
@@ -25,7 +26,6 @@ from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
     instruction_at_rip,
     is_of_rip,
     look,
-    next_rip,
 )
 from cython.cimports.shadowmmu.machine.vcpu.svm_state import (
     V_IRQ,
@@ -167,9 +167,7 @@ def step(quick: QuickPtr, place: PlacePtr) -> cython.bint:
     """The registers behind the instruction, which is fetched once more in order to be skipped."""
     if instruction_of(quick, place.number) == cython.NULL:
         return False
-    take_registers(quick, cython.address(quick.registers))
-    quick.registers.rip = next_rip(quick, place)
-    quick.registers.rflags &= ~cython.cast(uint64_t, Rflags.RF)
+    take_registers_behind(quick, place, cython.address(quick.registers))
     return True
 
 
@@ -190,6 +188,17 @@ def store_physical(owner: cython.p_void, gpa: uint64_t, size: uint64_t, data: cy
     vcpu: KvmVcpuPtr = cython.cast(QuickPtr, owner).vcpu
     unprotect_page(vcpu.kvm, gpa >> PAGE_SHIFT)
     write_guest(vcpu.kvm, 0, gpa, data, size)
+
+
+def serve_hypercall(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
+    """VMMCALL that is not L1's."""
+    place: PlacePtr = instruction_of(quick, VMMCALL_EXIT) if quick.is_pc and look(engine, quick) else cython.NULL
+    if place == cython.NULL:
+        return False
+    call_host(quick)
+    complete(engine, quick, place)
+    came_to(quick, Served.SVM)
+    return True
 
 
 # --- exits of L2
