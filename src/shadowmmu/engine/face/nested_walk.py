@@ -14,6 +14,8 @@ from shadowmmu.engine.face.types import NestedWalk, WalkStep
 
 
 @cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def is_leaf(mmu: KvmMmuPtr, level: cython.int, entry: u64) -> cython.bint:
     if level == 1:
         return True
@@ -25,6 +27,8 @@ def is_leaf(mmu: KvmMmuPtr, level: cython.int, entry: u64) -> cython.bint:
 
 
 @cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def landing(mmu: KvmMmuPtr, entry: u64, shift: cython.int, gpa: gpa_t) -> u64:
     """L1 physical address that a leaf of 2**shift bytes maps `gpa` to."""
     page: u64 = gpte_gfn(mmu.format, entry) << PAGE_SHIFT
@@ -41,33 +45,55 @@ def hva_of(vcpu: KvmVcpuPtr, gpa: gpa_t) -> object:
 
 
 @cython.cfunc
-def walk_nested(vcpu: KvmVcpuPtr, gpa: gpa_t) -> object:
-    """A `NestedWalk`; the vCPU must be in guest mode with nested paging."""
+@cython.nogil
+@cython.exceptval(check=False)
+def note(path: NestedPathPtr, level: cython.int, at: u64, entry: u64, known: cython.bint) -> cython.void:
+    step: NestedStepPtr = cython.address(path.step[path.steps])
+    step.level, step.at, step.entry, step.known = level, at, entry, known
+    path.steps += 1
+
+
+def follow_nested(vcpu: KvmVcpuPtr, gpa: gpa_t, path: NestedPathPtr) -> cython.void:
+    """The vCPU must be in guest mode with nested paging."""
     mmu: KvmMmuPtr = cython.address(vcpu.guest_mmu)
     bits: cython.int = 10 if mmu.format == GuestFormat.FORMAT_PT32 else 9
     level: cython.int = guest_level(mmu)
     table: u64 = vcpu.nested.ncr3
-    steps: list = []
     entry: u64 = 0
+    path.steps, path.leads, path.gpa = 0, False, 0
     if level <= 3 and gpa >> 32:
-        return NestedWalk((), None, None)
+        return
     if level == 3:
         table = get_pdptr(vcpu, mmu, gpa >> 30)
-        steps.append(WalkStep(3, (vcpu.nested.ncr3 & Cr3.PAE_TABLE_MASK) + 8 * (gpa >> 30), table))
+        note(path, 3, (vcpu.nested.ncr3 & Cr3.PAE_TABLE_MASK) + 8 * (gpa >> 30), table, True)
         if not table & Pte.PRESENT:
-            return NestedWalk(tuple(steps), None, None)
+            return
         level = 2
     while True:
         shift: cython.int = PAGE_SHIFT + bits * (level - 1)
         index: u64 = (gpa >> shift) & ((1 << bits) - 1)
         at: u64 = (gpte_gfn(mmu.format, table) << PAGE_SHIFT) + index * entry_size(mmu.format)
         known: cython.bint = read_gpte(vcpu, mmu.format, at, cython.address(entry))
-        steps.append(WalkStep(level, at, entry if known else None))
+        note(path, level, at, entry, known)
         if not known or not gpte_present(mmu.format, entry):
-            return NestedWalk(tuple(steps), None, None)
+            return
         if is_leaf(mmu, level, entry):
             break
         table = entry
         level -= 1
-    found: u64 = landing(mmu, entry, shift, gpa)
-    return NestedWalk(tuple(steps), found, hva_of(vcpu, found))
+    path.leads, path.gpa = True, landing(mmu, entry, shift, gpa)
+
+
+@cython.cfunc
+def walk_nested(vcpu: KvmVcpuPtr, gpa: gpa_t) -> object:
+    """A `NestedWalk`."""
+    path: NestedPath
+    i: cython.int
+    follow_nested(vcpu, gpa, cython.address(path))
+    steps: list = []
+    for i in range(path.steps):
+        entry: object = path.step[i].entry if path.step[i].known else None
+        steps.append(WalkStep(path.step[i].level, path.step[i].at, entry))
+    if not path.leads:
+        return NestedWalk(tuple(steps), None, None)
+    return NestedWalk(tuple(steps), path.gpa, hva_of(vcpu, path.gpa))

@@ -3,6 +3,7 @@ from libc.stdint cimport uint64_t
 
 from shadowmmu.engine.face.vcpu cimport Vcpu
 from shadowmmu.machine.emulator.code_places cimport CodePlaces
+from shadowmmu.machine.memory.guest_tables cimport GuestTables
 from shadowmmu.machine.memory.shadow_tables cimport ShadowTables
 from shadowmmu.machine.memory.translations cimport Translations
 from shadowmmu.machine.vcpu.code_pages cimport CodePages
@@ -22,6 +23,7 @@ cdef class QuickExits:
     cdef readonly Translations translations
     cdef CodePages code
     cdef ShadowTables tables
+    cdef GuestTables guest_tables
     cdef QuickDevices devices
     cdef QuickAudit audit
     cdef uint64_t told[OUTCOMES]

@@ -11,6 +11,7 @@ from cython.cimports.shadowmmu.machine.cpu.registers import state_of
 from cython.cimports.shadowmmu.machine.cpu.stop_request import RequestPtr
 from cython.cimports.shadowmmu.machine.cpu.svm_entry import EntryPtr
 from cython.cimports.shadowmmu.machine.emulator.code_places import CodePlaces
+from cython.cimports.shadowmmu.machine.memory.guest_tables import GuestTables
 from cython.cimports.shadowmmu.machine.memory.shadow_tables import ShadowTables
 from cython.cimports.shadowmmu.machine.memory.translations import Translations
 from cython.cimports.shadowmmu.machine.vcpu.code_pages import CodePages
@@ -52,6 +53,7 @@ class QuickExits:
         self.vcpu = vcpu
         self.code = code
         self.tables = ShadowTables(vcpu)
+        self.guest_tables = GuestTables(vcpu)
         self.places = CodePlaces()
         self.translations = Translations()
         self.quick.vcpu = vcpu.vcpu
@@ -60,6 +62,7 @@ class QuickExits:
         self.quick.code = cython.address(code.marks)
         self.quick.owner = cython.cast(cython.p_void, vcpu)
         self.quick.tables = cython.cast(cython.p_void, self.tables)
+        self.quick.guest_tables = cython.cast(cython.p_void, self.guest_tables)
         self.quick.result = NOT_SERVED
 
     def attach(self, places: object):

@@ -6,8 +6,10 @@ import cython
 from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.shadowmmu.engine.arena.state import PAGE_SIZE, PfRet
 from cython.cimports.shadowmmu.engine.fault.fault import mmu_page_fault
-from cython.cimports.shadowmmu.machine.cpu.registers import CS, RegistersPtr
+from cython.cimports.shadowmmu.machine.cpu.registers import CS, DescriptorTable, RegistersPtr
 from cython.cimports.shadowmmu.machine.emulator.code_places import AddressPtr, PlacePtr, address_of
+from cython.cimports.shadowmmu.machine.memory.fault_cause import cause_at, is_of_table, leads_to
+from cython.cimports.shadowmmu.machine.memory.guest_tables import GuestTables
 from cython.cimports.shadowmmu.machine.vcpu.quick_emulation import emulate
 from cython.cimports.shadowmmu.machine.vcpu.quick_registers import take_registers
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import Served, bits_of_code, came_to, is_there, known_at_rip, look, segment_base
@@ -17,7 +19,6 @@ from cython.cimports.shadowmmu.x86.pferr import Pferr
 from cython.cimports.shadowmmu.x86.vmcb_layout import NESTED_PAGE_FAULT_EXIT
 
 from shadowmmu.machine.emulator.look_ahead import goes_on_behind
-from shadowmmu.machine.memory.fault_cause import cause_by_tables, is_on_path, write_fault_cause
 
 
 def serve_nested_fault(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
@@ -56,10 +57,9 @@ def may_be_early(quick: QuickPtr) -> cython.bint:
         return False
     page: uint64_t = ((rip | (PAGE_SIZE - 1)) + 1) & quick.wrap
     with cython.gil:
-        vcpu: object = cython.cast(object, quick.owner)
-        if page < rip or not (code & Pferr.FETCH or is_on_path(vcpu, page, quick.address[0])):
+        if page < rip or not (code & Pferr.FETCH or leads_to(cython.cast(GuestTables, quick.guest_tables), page, quick.address[0])):
             return False
-        return goes_on_behind(vcpu, rip, page - rip, bits_of_code(quick))
+        return goes_on_behind(cython.cast(object, quick.owner), rip, page - rip, bits_of_code(quick))
 
 
 def cause_of(engine: cython.p_void, quick: QuickPtr) -> uint64_t:
@@ -89,17 +89,28 @@ def find_touched(quick: QuickPtr, place: PlacePtr, touched: cython.pointer(uint6
 
 def cause_by(quick: QuickPtr, touched: cython.pointer(uint64_t), number: cython.int) -> uint64_t:
     """`memory.fault_cause`."""
-    registers: RegistersPtr = cython.address(quick.registers)
-    take_registers(quick, registers)
+    i: cython.int
+    found: uint64_t = 0
     with cython.gil:
-        vcpu: object = cython.cast(object, quick.owner)
-        found: object = write_fault_cause(vcpu, [touched[i] & quick.wrap for i in range(number)], quick.address[0])
-        if found is None:
-            tables: list = [
-                (registers.gdtr.base, registers.gdtr.limit),
-                (registers.idtr.base, registers.idtr.limit),
-                (registers.ldtr.base, registers.ldtr.limit),
-                (registers.tr.base, registers.tr.limit),
-            ]
-            found = cause_by_tables(vcpu, tables, quick.address[0])
-        return found
+        tables: GuestTables = cython.cast(GuestTables, quick.guest_tables)
+        for i in range(number):
+            if not i or touched[i] // PAGE_SIZE != touched[i - 1] // PAGE_SIZE:
+                found |= cause_at(tables, touched[i] & quick.wrap, quick.address[0])
+        if not found:
+            found = Pferr.GUEST_PAGE if is_of_tables(quick, tables) else Pferr.GUEST_FINAL
+    return Pferr.GUEST_PAGE if found & Pferr.GUEST_PAGE else found
+
+
+def is_of_tables(quick: QuickPtr, tables: GuestTables) -> cython.bint:
+    """GDT, IDT, LDT or TSS."""
+    i: cython.int
+    registers: RegistersPtr = cython.address(quick.registers)
+    table: DescriptorTable[4]
+    take_registers(quick, registers)
+    table[0], table[1] = registers.gdtr, registers.idtr
+    table[2].base, table[2].limit = registers.ldtr.base, registers.ldtr.limit
+    table[3].base, table[3].limit = registers.tr.base, registers.tr.limit
+    for i in range(4):
+        if is_of_table(tables, cython.address(table[i]), quick.address[0]):
+            return True
+    return False

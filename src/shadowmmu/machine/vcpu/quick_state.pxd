@@ -77,6 +77,7 @@ cdef struct Quick:
     LeavesPtr leaves           # of CPUID
     void *owner                # the engine's Vcpu
     void *tables               # memory.shadow_tables.ShadowTables
+    void *guest_tables         # memory.guest_tables.GuestTables
     void *devices              # quick_devices.QuickDevices
     void *audit                # quick_audit.QuickAudit, or NULL
     bint is_pc                 # it has an APIC, and hypercalls
