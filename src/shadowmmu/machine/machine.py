@@ -21,7 +21,7 @@ from shadowmmu.machine.devices.pc import Pc
 from shadowmmu.machine.devices.port_bus import PortBus
 from shadowmmu.machine.devices.test_device import DeviceMemory
 from shadowmmu.machine.devices.text_screen import SCREEN, SCREEN_SIZE, screen_text
-from shadowmmu.machine.devices.uart import SERIAL, SerialPort, Uart
+from shadowmmu.machine.devices.uart import SERIAL, SERIAL_LINE, SerialPort, Uart
 from shadowmmu.machine.emulator.decode import UnemulatedInstruction
 from shadowmmu.machine.exits.ports import guard_port
 from shadowmmu.machine.host import Host, HostAtWork
@@ -96,6 +96,8 @@ class Machine:
         self.host = None if guest.host is None else HostAtWork(guest.host, self.vm, self._host_has_changed)
         self._device_memory = DeviceMemory()
         self._was_reset = False
+        self._pc: Pc | None = None
+        self._serial = SerialPort(self.console.print, self._set_serial_line)
         self._pc = self._add_devices()
         self.exits = 0
         """Exits so far; stops of the machine's own do not count."""
@@ -106,7 +108,7 @@ class Machine:
         self._ran_last: Processor | None = None
 
     def _add_devices(self) -> Pc | None:
-        self.ports.add(SERIAL, len(Uart), SerialPort(self.console.print))
+        self.ports.add(SERIAL, len(Uart), self._serial)
         self.ports.add(DEBUG_PORT, 1, DebugPort(self.console.print))
         self.ports.add(EXIT_PORT, 1, self._exit_device)
         if self.host is not None:
@@ -116,7 +118,7 @@ class Machine:
         return Pc(
             self.clock,
             self.ports,
-            self.console,
+            self._serial,
             memory_mib=self.guest.memory_mib,
             vcpus=self.guest.vcpus,
             wake=self._look_up,
@@ -125,6 +127,11 @@ class Machine:
             sleep=self._sleep,
             waiting=self.guest.input.encode(),
         )
+
+    def _set_serial_line(self, level: bool) -> None:
+        """Only the PC has interrupts."""
+        if self._pc is not None:
+            self._pc.set_line(SERIAL_LINE, level)
 
     def _load(self, loaded: Loaded) -> None:
         if self._pc is not None:
@@ -154,7 +161,7 @@ class Machine:
         cpu = UnicornCpu(self.vm.host_regions(), self.ports, guard, intercepts, quick, raw_state=self._raw_state)
         cpu.set_state(loaded.state)
         self.clock.count_too(lambda: cpu.executed)
-        self.clock.count_too(lambda: quick.served * TICKS_PER_EXIT)
+        self.clock.count_too(lambda: (quick.served + quick.ported) * TICKS_PER_EXIT)
         witness = FaultWitness()
         mmio = MmioBus(self._unclaimed)
         if self._pc is not None:
@@ -164,6 +171,7 @@ class Machine:
         memory = GuestMemory(vcpu, self._stored, self._unclaimed, mmio, has_la57=cpuid.offers("la57"), walker=quick)
         processor = Processor(vcpu, cpu, cpuid, intercepts, memory, witness=witness, clock=self.clock, apic=apic, quick=quick)
         witness.processor = processor
+        quick.reach(self.ports, self._serial, self.console)
         self._witnesses.append(witness)
         vcpu.set_sregs(loaded.cr0, 0, 0, 0)
         return VcpuLoop(processor, self._stored, self._host_stored)
@@ -313,6 +321,11 @@ class Machine:
         """Those are served on the processors' own state, and not on what the public API saves of it."""
         return all(processor.cpu.on_raw_state for processor in self.processors)
 
+    @property
+    def _ported(self) -> int:
+        """Accesses to ports that were done in the CPU's hook, without Python."""
+        return sum(processor.quick.ported for processor in self.processors if processor.quick is not None)
+
     def _after(self, processor: Processor, exit_: Exit, limits: Limits) -> tuple[Reason, str] | None:
         """Count, call the hooks, and see whether that was the end."""
         if exit_.kind is not ExitKind.INTERRUPTED:
@@ -381,7 +394,7 @@ class Machine:
             reflected=dict(reflected.most_common()),
             emulated=sum(processor.emulated for processor in self.processors),
             unprotected=sum(processor.unprotected for processor in self.processors),
-            port_accesses=self.ports.reads + self.ports.writes,
+            port_accesses=self.ports.reads + self.ports.writes + self._ported,
             output=self.console.output,
             counters=self.vm.counters(),
             host_memory=resident_bytes(self.vm.host_regions()),

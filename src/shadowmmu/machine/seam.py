@@ -263,6 +263,9 @@ class Places(NamedTuple):
     """C function: the hook of all exits that are not served."""
     slow_syscall: int
     """So of SYSCALL."""
+    slow_in: int
+    """So of IN, of a port that the guard is to be asked for."""
+    slow_out: int
 
 
 class ExitServer(Protocol):
@@ -275,6 +278,14 @@ class ExitServer(Protocol):
     @property
     def syscall_hook(self) -> int:
         """void hook(void *engine, void *data), called in the midst of a SYSCALL: behind it the CPU steps over what is at RIP"""
+
+    @property
+    def in_hook(self) -> int:
+        """uint32_t hook(void *engine, uint32_t port, int size, void *data)"""
+
+    @property
+    def out_hook(self) -> int:
+        """void hook(void *engine, uint32_t port, int size, uint32_t value, void *data)"""
 
     @property
     def translated_hook(self) -> int:

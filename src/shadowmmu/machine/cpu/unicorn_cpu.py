@@ -13,7 +13,7 @@ What this processor does otherwise than a real one:
 
 import ctypes
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from unicorn import unicorn_const as uc_const
@@ -48,7 +48,13 @@ _PE, _LMA, _VM, _VINTR = int(Cr0.PE), int(Efer.LMA), int(Rflags.VM), int(Interce
 _MMX_EXPONENT = 0xFFFF  # of the FPU register that an MMX register is the mantissa of
 _INTERRUPT_SHADOW = 1 << 3  # in the mode flags
 _NO_BREAKPOINTS = 0x400  # DR7
-_SYSCALL_HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+_SLOW_HOOKS = (
+    INTERRUPT_HOOK,
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p),
+    ctypes.CFUNCTYPE(ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p),
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p),
+)
+"""Of interrupts, SYSCALL, IN and OUT."""
 _STOPPED = Exit(ExitKind.INTERRUPTED)
 _WINDOW = Exit(ExitKind.INTERRUPT_WINDOW, int(SvmExit.VINTR))
 _GOES_ON = Exit(ExitKind.INTERRUPT_WINDOW)
@@ -97,7 +103,7 @@ class UnicornCpu:
         self._unmapped = 0
         self._loads_shadow = False  # VMRUN is to load an interrupt shadow
         self.running = False
-        self._raised: BaseException | None = None  # by the interrupt hook, if the server has called it
+        self._raised: BaseException | None = None  # by a hook that the server has called
         self._add_hooks()
 
     def _add_hooks(self) -> None:
@@ -105,36 +111,39 @@ class UnicornCpu:
         if self._server is None:
             add(uc_const.UC_HOOK_INTR, self._on_interrupt)
             add(uc_const.UC_HOOK_INSN, self._on_syscall, aux1=x86_const.UC_X86_INS_SYSCALL)
+            add(uc_const.UC_HOOK_INSN, self._on_in, aux1=x86_const.UC_X86_INS_IN)
+            add(uc_const.UC_HOOK_INSN, self._on_out, aux1=x86_const.UC_X86_INS_OUT)
         else:
             self._put_before(self._server)
-        add(uc_const.UC_HOOK_INSN, self._on_in, aux1=x86_const.UC_X86_INS_IN)
-        add(uc_const.UC_HOOK_INSN, self._on_out, aux1=x86_const.UC_X86_INS_OUT)
         add(uc_const.UC_HOOK_MEM_UNMAPPED, self._on_unmapped)
 
     def _put_before(self, server: ExitServer) -> None:
-        """Let the server see an exit first, and what it does not serve come here."""
-        host = self._host
-        self._slow_hook, self._slow_syscall = INTERRUPT_HOOK(self._on_unserved), _SYSCALL_HOOK(self._on_unserved_syscall)
-        server.attach(self._places._replace(slow=address_of(self._slow_hook), slow_syscall=address_of(self._slow_syscall)))
-        host.add_compiled_hook(uc_const.UC_HOOK_INTR, server.hook, server.data)
-        host.add_compiled_hook(uc_const.UC_HOOK_INSN, server.syscall_hook, server.data, instruction=x86_const.UC_X86_INS_SYSCALL)
-        host.add_compiled_hook(uc_const.UC_HOOK_EDGE_GENERATED, server.translated_hook, server.data)
+        """Let the server see an exit or an access to a port first, and what it does not serve come here."""
+        add = self._host.add_compiled_hook
+        ours: tuple[Callable[..., object], ...] = (self._on_interrupt, self._on_syscall, self._on_in, self._on_out)
+        self._slow = tuple(kind(self._keeping(hook)) for kind, hook in zip(_SLOW_HOOKS, ours, strict=True))
+        slow, slow_syscall, slow_in, slow_out = (address_of(hook) for hook in self._slow)
+        server.attach(self._places._replace(slow=slow, slow_syscall=slow_syscall, slow_in=slow_in, slow_out=slow_out))
+        add(uc_const.UC_HOOK_INTR, server.hook, server.data)
+        add(uc_const.UC_HOOK_INSN, server.syscall_hook, server.data, instruction=x86_const.UC_X86_INS_SYSCALL)
+        add(uc_const.UC_HOOK_INSN, server.in_hook, server.data, instruction=x86_const.UC_X86_INS_IN)
+        add(uc_const.UC_HOOK_INSN, server.out_hook, server.data, instruction=x86_const.UC_X86_INS_OUT)
+        add(uc_const.UC_HOOK_EDGE_GENERATED, server.translated_hook, server.data)
+
+    def _keeping(self, hook: Callable[..., object]) -> Callable[..., object]:
+        """The hook, called by the server; nobody above it would see what it raises."""
+
+        def call(_engine: object, *arguments: object) -> object:
+            try:
+                return hook(self._uc, *arguments)
+            except BaseException as error:
+                self._raised = error
+                self._uc.emu_stop()
+                return 0
+
+        return call
 
     # --- hooks, called while the engine runs
-
-    def _on_unserved(self, _engine: object, number: int, _data: object) -> None:
-        try:
-            self._on_interrupt(self._uc, number, None)
-        except BaseException as error:  # nobody above this frame would see it
-            self._raised = error
-            self._uc.emu_stop()
-
-    def _on_unserved_syscall(self, _engine: object, _data: object) -> None:
-        try:
-            self._on_syscall(self._uc, None)
-        except BaseException as error:
-            self._raised = error
-            self._uc.emu_stop()
 
     def _on_interrupt(self, uc: Any, number: int, _data: object) -> None:
         if self._refused is None:

@@ -200,6 +200,8 @@ def places_of(host: SvmHost, where: Layout, raw: RawState | None = None) -> Plac
         stop=address_of(uclib.uc_emu_stop),
         slow=0,
         slow_syscall=0,
+        slow_in=0,
+        slow_out=0,
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from shadowmmu.machine.devices.acpi import PM_EVENTS, PM_TIMER, PmTimer
 from shadowmmu.machine.devices.apic_bus import ApicBus
 from shadowmmu.machine.devices.clock import Clock
-from shadowmmu.machine.devices.console import Console
 from shadowmmu.machine.devices.fw_cfg import FW_CFG, FwCfg
 from shadowmmu.machine.devices.io_apic import PINS, IoApic
 from shadowmmu.machine.devices.keyboard import COMMAND_PORT, DATA_PORT, KeyboardController
@@ -20,7 +19,7 @@ from shadowmmu.machine.devices.rtc import RTC, Rtc
 from shadowmmu.machine.devices.test_device import FLUSH_PORT, LINES, LOOP_PORT, DeviceMemory, FlushPort, LinePorts, LoopPort
 from shadowmmu.machine.devices.text_screen import CRTC, DisplayController
 from shadowmmu.machine.devices.typist import Typist
-from shadowmmu.machine.devices.uart import SERIAL, SERIAL_LINE, SerialPort, Uart
+from shadowmmu.machine.devices.uart import SerialPort
 
 _TIMER_LINE, _TIMER_PIN = 0, 2
 _CASCADE = 2
@@ -30,6 +29,7 @@ class Pc:
     """Devices beside those of every machine.
 
     clock     the machine's
+    serial    its serial port
     wake      called when an interrupt may have come for a vCPU
     flush     takes a page of the guest's from it for a moment
     reset     the guest resets the machine
@@ -41,7 +41,7 @@ class Pc:
         self,
         clock: Clock,
         ports: PortBus,
-        console: Console,
+        serial: SerialPort,
         *,
         memory_mib: int,
         vcpus: int,
@@ -62,15 +62,13 @@ class Pc:
         self._keyboard = KeyboardController(reset)
         self._power = PowerManagement(sleep)
         self.pics.set_up()
-        self._add_ports(ports, clock, console, memory_mib, vcpus, flush, waiting)
+        self._add_ports(ports, clock, serial, memory_mib, vcpus, flush, waiting)
 
     def _add_ports(
-        self, ports: PortBus, clock: Clock, console: Console, memory_mib: int, vcpus: int, flush: Callable[[int], None], waiting: bytes
+        self, ports: PortBus, clock: Clock, serial: SerialPort, memory_mib: int, vcpus: int, flush: Callable[[int], None], waiting: bytes
     ) -> None:
         pit = Pit(clock, self._tick)
         pit.set_up()
-        serial = SerialPort(console.print, lambda level: self.set_line(SERIAL_LINE, level))
-        ports.add(SERIAL, len(Uart), serial)
         self._typist = Typist(clock, serial, waiting)
         ports.add(FIRST, 2, self.pics.first)
         ports.add(SECOND, 2, self.pics.second)

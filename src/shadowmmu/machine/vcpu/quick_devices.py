@@ -6,7 +6,7 @@ it is kept until the run has ended.
 """
 
 import cython
-from cython.cimports.libc.stdint import uint64_t
+from cython.cimports.libc.stdint import uint32_t, uint64_t
 from cython.cimports.shadowmmu.machine.cpu.registers import RAX
 from cython.cimports.shadowmmu.machine.cpu.stop_request import want_stop
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import CPL, has_long_code
@@ -19,7 +19,7 @@ ALL = cython.declare(uint64_t, 0xFFFFFFFFFFFFFFFF)
 @cython.final
 @cython.cclass
 class QuickDevices:
-    """As `processor` has them."""
+    """As `processor` has them, and the I/O port space, once there is one."""
 
     def __init__(self, processor: object) -> None:
         self.processor, self.mmio, self.apic, self.msrs = processor, processor.memory.mmio, processor.apic, processor.msrs
@@ -47,6 +47,23 @@ def store_device(quick: QuickPtr, gpa: uint64_t, value: uint64_t, size: cython.i
         try:
             cython.cast(QuickDevices, quick.devices).mmio.write(gpa, size, value & ALL >> 64 - 8 * size)
             notice(quick)
+        except BaseException as error:
+            give_up(quick, error)
+
+
+def load_port(quick: QuickPtr, port: uint32_t, size: cython.int) -> uint32_t:
+    with cython.gil:
+        try:
+            return cython.cast(QuickDevices, quick.devices).ports.read(port, size)
+        except BaseException as error:
+            give_up(quick, error)
+            return 0
+
+
+def store_port(quick: QuickPtr, port: uint32_t, size: cython.int, value: uint32_t) -> cython.void:
+    with cython.gil:
+        try:
+            cython.cast(QuickDevices, quick.devices).ports.write(port, size, value)
         except BaseException as error:
             give_up(quick, error)
 

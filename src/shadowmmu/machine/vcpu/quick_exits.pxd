@@ -2,6 +2,8 @@
 from libc.stdint cimport uint64_t
 
 from shadowmmu.engine.face.vcpu cimport Vcpu
+from shadowmmu.machine.devices.console cimport Console
+from shadowmmu.machine.devices.uart cimport SerialPort
 from shadowmmu.machine.emulator.code_places cimport CodePlaces
 from shadowmmu.machine.memory.guest_tables cimport GuestTables
 from shadowmmu.machine.memory.shadow_tables cimport ShadowTables
@@ -25,6 +27,8 @@ cdef class QuickExits:
     cdef ShadowTables tables
     cdef GuestTables guest_tables
     cdef QuickDevices devices
+    cdef SerialPort serial
+    cdef Console console
     cdef QuickAudit audit
     cdef uint64_t told[OUTCOMES]
     cdef uint64_t told_interrupts[256]

@@ -10,6 +10,8 @@ from cython.cimports.shadowmmu.engine.face.vcpu import Vcpu
 from cython.cimports.shadowmmu.machine.cpu.registers import state_of
 from cython.cimports.shadowmmu.machine.cpu.stop_request import RequestPtr
 from cython.cimports.shadowmmu.machine.cpu.svm_entry import EntryPtr
+from cython.cimports.shadowmmu.machine.devices.console import Console
+from cython.cimports.shadowmmu.machine.devices.uart import SerialPort
 from cython.cimports.shadowmmu.machine.emulator.code_places import CodePlaces
 from cython.cimports.shadowmmu.machine.memory.guest_tables import GuestTables
 from cython.cimports.shadowmmu.machine.memory.shadow_tables import ShadowTables
@@ -20,7 +22,9 @@ from cython.cimports.shadowmmu.machine.vcpu.quick_delivery import on_translated
 from cython.cimports.shadowmmu.machine.vcpu.quick_devices import QuickDevices
 from cython.cimports.shadowmmu.machine.vcpu.quick_entry import address_bits
 from cython.cimports.shadowmmu.machine.vcpu.quick_hook import come_nearer, on_exit, on_syscall
+from cython.cimports.shadowmmu.machine.vcpu.quick_ports import on_in, on_out
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
+    NO_DEADLINE,
     NOTED,
     OUTCOMES,
     REFLECTED,
@@ -28,6 +32,8 @@ from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
     Walk,
     context_t,
     reg_t,
+    slow_in_t,
+    slow_out_t,
     slow_syscall_t,
     slow_t,
     stop_t,
@@ -63,7 +69,7 @@ class QuickExits:
         self.quick.owner = cython.cast(cython.p_void, vcpu)
         self.quick.tables = cython.cast(cython.p_void, self.tables)
         self.quick.guest_tables = cython.cast(cython.p_void, self.guest_tables)
-        self.quick.result = NOT_SERVED
+        self.quick.result, self.quick.deadline = NOT_SERVED, NO_DEADLINE
 
     def attach(self, places: object):
         """`seam.Places`: what the hook reads and calls."""
@@ -92,6 +98,8 @@ class QuickExits:
         quick.stop = cython.cast(stop_t, cython.cast(uintptr_t, places.stop))
         quick.slow = cython.cast(slow_t, cython.cast(uintptr_t, places.slow))
         quick.slow_syscall = cython.cast(slow_syscall_t, cython.cast(uintptr_t, places.slow_syscall))
+        quick.slow_in = cython.cast(slow_in_t, cython.cast(uintptr_t, places.slow_in))
+        quick.slow_out = cython.cast(slow_out_t, cython.cast(uintptr_t, places.slow_out))
 
     def know(self, processor: object):
         """What AMD-V keeps of the vCPU, its CPUID, and the devices that it reaches: before the first run."""
@@ -101,6 +109,13 @@ class QuickExits:
         self.devices = QuickDevices(processor)
         self.quick.is_pc = processor.apic is not None
         self.quick.devices = cython.cast(cython.p_void, self.devices)
+
+    def reach(self, ports: object, serial: SerialPort, console: Console):
+        """The I/O port space, the serial port in it, and where the guest prints: before the first run."""
+        self.devices.ports = ports
+        self.serial, self.console = serial, console
+        self.quick.serial = cython.address(serial.port)
+        self.quick.text = cython.address(console.text)
 
     def watch(self, audit: QuickAudit):
         """After each exit that is served."""
@@ -206,6 +221,11 @@ class QuickExits:
         return self.quick.served
 
     @property
+    def ported(self):
+        """Accesses to ports so far, of those that were done without Python."""
+        return self.quick.ported
+
+    @property
     def last(self):
         """Instructions that were executed when the last one was served."""
         return self.quick.last
@@ -246,6 +266,16 @@ class QuickExits:
     def syscall_hook(self):
         """That of SYSCALL."""
         return cython.cast(uintptr_t, cython.cast(cython.p_void, on_syscall))
+
+    @property
+    def in_hook(self):
+        """That of IN."""
+        return cython.cast(uintptr_t, cython.cast(cython.p_void, on_in))
+
+    @property
+    def out_hook(self):
+        """That of OUT."""
+        return cython.cast(uintptr_t, cython.cast(cython.p_void, on_out))
 
     @property
     def translated_hook(self):

@@ -5,6 +5,8 @@ from shadowmmu.engine.arena.state cimport GuestException, KvmVcpu
 from shadowmmu.machine.cpu.registers cimport Registers
 from shadowmmu.machine.cpu.stop_request cimport RequestPtr
 from shadowmmu.machine.cpu.svm_entry cimport EntryPtr
+from shadowmmu.machine.devices.console cimport TextPtr
+from shadowmmu.machine.devices.uart cimport PortPtr
 from shadowmmu.machine.emulator.code_places cimport PlacePtr, PlacesPtr
 from shadowmmu.machine.memory.translations cimport TlbPtr
 from shadowmmu.machine.vcpu.code_pages cimport MarksPtr
@@ -55,6 +57,8 @@ ctypedef int (*context_t)(void *engine, void *context) noexcept nogil
 ctypedef int (*reg_t)(void *engine, int register, void *value) noexcept nogil
 ctypedef int (*stop_t)(void *engine) noexcept nogil
 ctypedef void (*slow_syscall_t)(void *engine, void *data) noexcept nogil
+ctypedef uint32_t (*slow_in_t)(void *engine, uint32_t port, int size, void *data) noexcept nogil
+ctypedef void (*slow_out_t)(void *engine, uint32_t port, int size, uint32_t value, void *data) noexcept nogil
 ctypedef void (*slow_t)(void *engine, uint32_t number, void *data) noexcept nogil
 
 cdef struct Walk:              # of the guest's tables, which has been done
@@ -75,6 +79,8 @@ cdef struct Quick:
     MarksPtr code
     SvmPtr svm
     LeavesPtr leaves           # of CPUID
+    PortPtr serial
+    TextPtr text               # what the guest prints
     void *owner                # the engine's Vcpu
     void *tables               # memory.shadow_tables.ShadowTables
     void *guest_tables         # memory.guest_tables.GuestTables
@@ -105,6 +111,8 @@ cdef struct Quick:
     stop_t stop
     slow_t slow                # the hook of all other exits
     slow_syscall_t slow_syscall
+    slow_in_t slow_in
+    slow_out_t slow_out
     # Of this run.
     bint apic_on               # CPUID may tell of it
     uint64_t wrap              # addresses have so many bits
@@ -128,6 +136,7 @@ cdef struct Quick:
     # So far.
     uint64_t first             # exits of the machine before those that were served
     uint64_t served
+    uint64_t ported            # accesses to ports that were done without Python
     uint64_t faults            # of them that were noted, the last ones in `noted`
     Noted noted[NOTED]
     uint64_t interrupts[256]   # by vector
