@@ -56,6 +56,7 @@ cpdef enum Vmcb:
     G_PAT = 0x668
 
 cdef enum:                     # some of x86.vmcb.SvmExit
+    EXCEPTION_EXIT = 0x40      # of vector 0; so on
     PAGE_FAULT_EXIT = 0x4E
     CR0_SELECTIVE_EXIT = 0x65
     RDTSC_EXIT = 0x6E

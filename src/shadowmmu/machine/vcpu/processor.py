@@ -54,6 +54,7 @@ _SERVED: tuple[tuple[ExitKind, Outcome | None], ...] = (
     (ExitKind.PAUSE, None),
     (ExitKind.CPUID, None),
     (ExitKind.MSR, None),
+    (ExitKind.PAGE_FAULT, None),
 )
 """What `quick_state.Served` counts."""
 
@@ -184,8 +185,9 @@ class Processor:
                 if outcome is not None:
                     self.outcomes[outcome] += number
         self.injected.update({Event(vector, software=True).name: number for vector, number in quick.interrupts().items()})
-        if served[Served.INJECTED]:
-            self.injected[NAMES[PF]] += served[Served.INJECTED]
+        faults = served[Served.INJECTED] + served[Served.OWN_INJECTED]
+        if faults:
+            self.injected[NAMES[PF]] += faults
         self.emulated += served[Served.EMULATED] + served[Served.NESTED_EMULATED]
         self.reflected.update(quick.reflected())
         if quick.l1_is_lost:

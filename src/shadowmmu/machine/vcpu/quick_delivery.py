@@ -13,6 +13,7 @@ from cython.cimports.shadowmmu.engine.face.host_access import frame_memory, is_g
 from cython.cimports.shadowmmu.machine.cpu.mode_flags import mode_flags
 from cython.cimports.shadowmmu.machine.cpu.registers import CS, RegisterPtr
 from cython.cimports.shadowmmu.machine.cpu.stop_request import want_stop
+from cython.cimports.shadowmmu.machine.memory.nested_tables import NestedTables
 from cython.cimports.shadowmmu.machine.memory.shadow_tables import FOUND, ShadowTables
 from cython.cimports.shadowmmu.machine.memory.translations import TranslationPtr, begin_delivery, is_kept, keep_place, place_for
 from cython.cimports.shadowmmu.machine.vcpu.code_pages import is_marked, mark
@@ -28,16 +29,17 @@ from cython.cimports.shadowmmu.machine.vcpu.quick_state import (
 )
 from cython.cimports.shadowmmu.x86.control import Cr0, Cr4, Efer, Rflags
 
+from shadowmmu.hardware.second_level import SecondLevelFault
 
-def deliver_fault(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
-    """The #PF that the MMU has found to be the guest's."""
-    vcpu: KvmVcpuPtr = quick.vcpu
+
+def deliver_fault(engine: cython.p_void, quick: QuickPtr, code: uint32_t, address: uint64_t) -> cython.bint:
+    """A #PF that is the guest's."""
     d: DeliveryPtr = cython.address(quick.delivery)
     memset(cython.address(d.event), 0, cython.sizeof(d.event))
-    d.event.vector, d.event.pushes_error_code, d.event.error_code = 14, True, vcpu.exception.error_code
+    d.event.vector, d.event.pushes_error_code, d.event.error_code = 14, True, code
     if not deliver(engine, quick):
         return False
-    vcpu.cr2 = vcpu.exception.address
+    quick.vcpu.cr2 = address
     note_fault(quick)
     return True
 
@@ -57,10 +59,10 @@ def deliver_interrupt(engine: cython.p_void, quick: QuickPtr, vector: uint8_t, n
 @cython.nogil
 @cython.exceptval(check=False)
 def deliver(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
-    """With shadow paging, in protected mode, and not from virtual-8086 mode."""
+    """In protected mode, and not from virtual-8086 mode."""
     vcpu: KvmVcpuPtr = quick.vcpu
     d: DeliveryPtr = cython.address(quick.delivery)
-    if not quick.delivers or vcpu.kvm.tdp or vcpu.requests or vcpu.mmu.root.hpa == Hpa.INVALID_PAGE:
+    if not quick.delivers or vcpu.requests or vcpu.mmu.root.hpa == Hpa.INVALID_PAGE:
         return False
     begin_delivery(quick.tlb, vcpu)
     if not look(engine, quick) or not vcpu.cr0 & Cr0.PE or quick.flags & Rflags.VM:
@@ -119,17 +121,22 @@ def translate(owner: cython.p_void, gva: uint64_t, access: uint64_t, place: cyth
     page: uint64_t = gva >> 12
     found: TranslationPtr = place_for(quick.tlb, page, access)
     if not is_kept(quick.tlb, found, page, access):
-        if not walk_shadow(quick, gva, access, place):
+        if not walk_tables(quick, gva, access, place):
             return False
         keep_place(quick.tlb, page, access, place[0] & ~cython.cast(uint64_t, 0xFFF))
     place[0] = found.place | (gva & 0xFFF)
     return frame_memory(quick.vcpu.kvm, place[0], 1) != cython.NULL
 
 
-def walk_shadow(quick: QuickPtr, gva: uint64_t, access: uint64_t, place: cython.pointer(uint64_t)) -> cython.bint:
-    """`ShadowTables.walk`; False: it faults."""
+def walk_tables(quick: QuickPtr, gva: uint64_t, access: uint64_t, place: cython.pointer(uint64_t)) -> cython.bint:
+    """`cpu_walk`; False: it faults."""
     with cython.gil:
-        return cython.cast(ShadowTables, quick.tables).find(gva, access, place) == FOUND
+        if not quick.vcpu.kvm.tdp:
+            return cython.cast(ShadowTables, quick.tables).find(gva, access, place) == FOUND
+        try:
+            return cython.cast(NestedTables, quick.nested_tables).find(gva, access, place)
+        except SecondLevelFault:
+            return False
 
 
 def load(owner: cython.p_void, place: uint64_t, size: uint64_t, into: cython.p_void) -> cython.bint:

@@ -6,6 +6,7 @@ from shadowmmu.machine.devices.console cimport Console
 from shadowmmu.machine.devices.uart cimport SerialPort
 from shadowmmu.machine.emulator.code_places cimport CodePlaces
 from shadowmmu.machine.memory.guest_tables cimport GuestTables
+from shadowmmu.machine.memory.nested_tables cimport NestedTables
 from shadowmmu.machine.memory.shadow_tables cimport ShadowTables
 from shadowmmu.machine.memory.translations cimport Translations
 from shadowmmu.machine.vcpu.code_pages cimport CodePages
@@ -26,6 +27,7 @@ cdef class QuickExits:
     cdef CodePages code
     cdef ShadowTables tables
     cdef GuestTables guest_tables
+    cdef NestedTables nested_tables
     cdef QuickDevices devices
     cdef SerialPort serial
     cdef Console console

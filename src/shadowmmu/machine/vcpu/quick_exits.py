@@ -14,6 +14,7 @@ from cython.cimports.shadowmmu.machine.devices.console import Console
 from cython.cimports.shadowmmu.machine.devices.uart import SerialPort
 from cython.cimports.shadowmmu.machine.emulator.code_places import CodePlaces
 from cython.cimports.shadowmmu.machine.memory.guest_tables import GuestTables
+from cython.cimports.shadowmmu.machine.memory.nested_tables import NestedTables
 from cython.cimports.shadowmmu.machine.memory.shadow_tables import ShadowTables
 from cython.cimports.shadowmmu.machine.memory.translations import Translations
 from cython.cimports.shadowmmu.machine.vcpu.code_pages import CodePages
@@ -60,6 +61,7 @@ class QuickExits:
         self.code = code
         self.tables = ShadowTables(vcpu)
         self.guest_tables = GuestTables(vcpu)
+        self.nested_tables = NestedTables(vcpu)
         self.places = CodePlaces()
         self.translations = Translations()
         self.quick.vcpu = vcpu.vcpu
@@ -68,6 +70,7 @@ class QuickExits:
         self.quick.code = cython.address(code.marks)
         self.quick.owner = cython.cast(cython.p_void, vcpu)
         self.quick.tables = cython.cast(cython.p_void, self.tables)
+        self.quick.nested_tables = cython.cast(cython.p_void, self.nested_tables)
         self.quick.guest_tables = cython.cast(cython.p_void, self.guest_tables)
         self.quick.result, self.quick.deadline = NOT_SERVED, NO_DEADLINE
 

@@ -10,6 +10,7 @@ cdef void on_exit(void *engine, uint32_t number, void *data) noexcept nogil
 cdef void on_syscall(void *engine, void *data) noexcept nogil
 cdef bint serve(void *engine, QuickPtr quick, uint32_t code) noexcept nogil
 cdef bint serve_fault(void *engine, QuickPtr quick) noexcept nogil
+cdef bint serve_own_fault(void *engine, QuickPtr quick) noexcept nogil
 cdef bint inject(void *engine, QuickPtr quick) noexcept nogil
 cdef void look_from(void *engine, QuickPtr quick) noexcept nogil
 cdef bint takes_from_user(QuickPtr quick, uint32_t code) noexcept nogil

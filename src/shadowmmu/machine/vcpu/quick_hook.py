@@ -23,7 +23,7 @@ from cython.cimports.shadowmmu.machine.vcpu.quick_instructions import serve_inst
 from cython.cimports.shadowmmu.machine.vcpu.quick_msrs import serve_msr
 from cython.cimports.shadowmmu.machine.vcpu.quick_nested import serve_nested_fault
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import NO_DEADLINE, Served, came_to, is_of_rip
-from cython.cimports.shadowmmu.machine.vcpu.quick_svm import is_for_l1, is_svm, pass_on, pass_on_fault, serve_hypercall, serve_svm
+from cython.cimports.shadowmmu.machine.vcpu.quick_svm import is_for_l1, is_its_own, is_svm, pass_on, pass_on_fault, serve_hypercall, serve_svm
 from cython.cimports.shadowmmu.machine.vcpu.quick_syscall import serve_syscall
 from cython.cimports.shadowmmu.machine.vcpu.svm_state import is_wanted
 from cython.cimports.shadowmmu.x86.control import Cr0, Cr4, Rflags
@@ -71,8 +71,10 @@ def serve(engine: cython.p_void, quick: QuickPtr, code: uint32_t) -> cython.bint
         return False
     if quick.svm.runs and is_for_l1(quick, code):
         return pass_on(engine, quick, code)
+    if code == PAGE_FAULT_EXIT and quick.vcpu.kvm.tdp:
+        return serve_own_fault(engine, quick)
     if code == PAGE_FAULT_EXIT:
-        return not quick.vcpu.kvm.tdp and may_be_served(quick, quick.error_code[0]) and serve_fault(engine, quick)
+        return may_be_served(quick, quick.error_code[0]) and serve_fault(engine, quick)
     if code == NESTED_PAGE_FAULT_EXIT:
         return serve_nested_fault(engine, quick)
     if code == MSR_EXIT:
@@ -116,9 +118,18 @@ def inject(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
     """The fault is the guest's, or of an L2 that of L1."""
     if quick.svm.runs and is_wanted(quick.svm, PAGE_FAULT_EXIT):
         return pass_on_fault(engine, quick)
-    if not deliver_fault(engine, quick):
+    if not deliver_fault(engine, quick, quick.vcpu.exception.error_code, quick.vcpu.exception.address):
         return False
     came_to(quick, Served.INJECTED)
+    return True
+
+
+def serve_own_fault(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
+    """A #PF of the guest's own tables, with nested paging, which no L1 takes."""
+    code: uint32_t = quick.error_code[0]
+    if not is_its_own(quick, code) or not deliver_fault(engine, quick, code, quick.address[0] & quick.wrap):
+        return False
+    came_to(quick, Served.OWN_INJECTED)
     return True
 
 

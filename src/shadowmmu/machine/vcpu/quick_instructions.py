@@ -28,6 +28,7 @@ from cython.cimports.shadowmmu.x86.control import Cr4, Efer
 from cython.cimports.shadowmmu.x86.vmcb_layout import (
     CPUID_EXIT,
     CR0_SELECTIVE_EXIT,
+    EXCEPTION_EXIT,
     INVLPG_EXIT,
     PAUSE_EXIT,
     RDTSC_EXIT,
@@ -75,11 +76,20 @@ def doing_of(code: uint32_t) -> Doing:
 @cython.nogil
 @cython.exceptval(check=False)
 def interrupt(engine: cython.p_void, quick: QuickPtr, place: PlacePtr) -> cython.bint:
-    """Of an L2 it is left to the loop: L1 may want it, by what it is."""
-    if quick.svm.runs or not deliver_interrupt(engine, quick, place.number, quick.rip[0] + place.length):
+    """Left to the loop is that of an L2 of which L1 wants any."""
+    if (quick.svm.runs and wants_any_interrupt(quick)) or not deliver_interrupt(engine, quick, place.number, quick.rip[0] + place.length):
         return False
     came_to(quick, Served.INTERRUPT)
     return True
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def wants_any_interrupt(quick: QuickPtr) -> cython.bint:
+    """INT n; INT3 and INTO, which are intercepted as their exceptions."""
+    exceptions: cython.bint = is_wanted(quick.svm, EXCEPTION_EXIT + 3) or is_wanted(quick.svm, EXCEPTION_EXIT + 4)
+    return exceptions or is_wanted(quick.svm, SOFTWARE_INTERRUPT_EXIT)
 
 
 @cython.cfunc

@@ -27,7 +27,7 @@ cdef enum:
     NOTED = 8
 
 cdef enum:
-    OUTCOMES = 20
+    OUTCOMES = 21
     REFLECTED = 0x101          # exit codes of which those below 100h count one by one, and the nested page fault
 
 cpdef enum Served:             # what the exits that were served came to
@@ -50,7 +50,8 @@ cpdef enum Served:             # what the exits that were served came to
     RDTSC = 16
     PAUSE = 17
     CPUID = 18
-    MSR = 19                   # the last of OUTCOMES
+    MSR = 19
+    OWN_INJECTED = 20          # the same #PF, of who has no L1; the last of OUTCOMES
 
 ctypedef int (*translate_t)(void *engine, uint64_t address, int access, uint64_t *place) noexcept nogil
 ctypedef int (*context_t)(void *engine, void *context) noexcept nogil
@@ -83,6 +84,7 @@ cdef struct Quick:
     TextPtr text               # what the guest prints
     void *owner                # the engine's Vcpu
     void *tables               # memory.shadow_tables.ShadowTables
+    void *nested_tables        # memory.nested_tables.NestedTables
     void *guest_tables         # memory.guest_tables.GuestTables
     void *devices              # quick_devices.QuickDevices
     void *audit                # quick_audit.QuickAudit, or NULL

@@ -22,3 +22,4 @@ class Served(IntFlag):
     PAUSE = 17
     CPUID = 18
     MSR = 19
+    OWN_INJECTED = 20

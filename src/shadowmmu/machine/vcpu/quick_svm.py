@@ -216,9 +216,14 @@ def pass_on(engine: cython.p_void, quick: QuickPtr, code: uint32_t) -> cython.bi
     error: uint32_t = quick.error_code[0]
     if code != PAGE_FAULT_EXIT:
         return vmexit(engine, quick, code, 0, 0, False, served_as(code))
-    if error & Pferr.RSVD or (error & Pferr.FETCH and not is_of_rip(quick)):
+    if not is_its_own(quick, error):
         return False
     return vmexit(engine, quick, code, error, quick.address[0] & quick.wrap, False, Served.OWN_FAULT)
+
+
+def is_its_own(quick: QuickPtr, error: uint32_t) -> cython.bint:
+    """Of the instruction at RIP, and as this processor tells it: the CPU has not looked ahead."""
+    return not error & Pferr.RSVD and not (error & Pferr.FETCH and not is_of_rip(quick))
 
 
 def pass_on_fault(engine: cython.p_void, quick: QuickPtr) -> cython.bint:

@@ -21,11 +21,13 @@ def serve_syscall(engine: cython.p_void, quick: QuickPtr) -> cython.bint:
     vcpu: KvmVcpuPtr = quick.vcpu
     d: DeliveryPtr = cython.address(quick.delivery)
     registers: RegistersPtr = cython.address(d.registers)
-    if not quick.delivers or vcpu.kvm.tdp or vcpu.requests or vcpu.mmu.root.hpa == Hpa.INVALID_PAGE or vcpu.flush_hw_all:
+    if not quick.delivers or vcpu.requests or vcpu.mmu.root.hpa == Hpa.INVALID_PAGE or vcpu.flush_hw_all:
         return False
     quick.save(engine, quick.context)
     settle(quick.request)
     length: uint8_t = length_of_syscall(engine, quick)
+    if vcpu.kvm.tdp:
+        vcpu.cr3 = quick.entry.controls.cr3 = quick.cr3[0]
     if not length or quick.cr3[0] != quick.entry.controls.cr3 or not look(engine, quick):
         return False
     if not vcpu.cr0 & Cr0.PE or quick.flags & Rflags.VM:
