@@ -13,7 +13,7 @@ from shadowmmu.machine.seam import Exit, Reg
 from shadowmmu.x86.vmcb import Intercept1, Intercept2, SvmExit, Vmcb
 
 TIMES = 40
-AGAIN = "0f01d8 ffc9 75f9 f4"  # L1: again: vmrun; dec ecx; jnz again; hlt
+AGAIN = "0f01d8 ffcd 75f9 f4"  # L1: again: vmrun; dec ebp; jnz again; hlt
 RDTSC, PAUSE = "0f31 01c6 01d7", "f390"  # with add esi, eax; add edi, edx
 ABSENT = 0x40000000
 IRETQ, SKIP = "48cf", "4883c408 4883042407 48cf"  # iretq; add rsp, 8; add qword [rsp], 7; iretq
@@ -34,7 +34,7 @@ def outcome(bench: Bench, *, quick: bool) -> tuple[Any, ...]:
     machine.on_exit = None if quick else look
     machine.vm.start_trace(1 << 18)
     state = bench.l1_state()
-    state.gpr[Reg.RCX] = TIMES
+    state.gpr[Reg.RBP] = TIMES
     result = bench.run(state, max_exits=100_000)
     assert machine.vm.lost_events == 0 and result.reason == "halted", result
     page = machine.vm.read_guest(VMCB, 4096)

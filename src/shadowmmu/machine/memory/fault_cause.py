@@ -32,12 +32,13 @@ def cause_at(tables: GuestTables, gva: uint64_t, gpa: uint64_t) -> uint64_t:
 
 def is_of_table(tables: GuestTables, table: TablePtr, gpa: uint64_t) -> cython.bint:
     """One of its pages is reached by an entry there."""
-    i: cython.int
     first: uint64_t = table.base & ~(PAGE - 1)
-    size: cython.longlong = (table.base & (PAGE - 1)) + min(table.limit, LONGEST_TABLE) + 1
-    for i in range((size + PAGE - 1) // PAGE if size > 0 else 0):
-        if leads_to(tables, first + i * PAGE, gpa):
+    left: cython.longlong = cython.cast(cython.longlong, table.base & (PAGE - 1)) + min(table.limit, LONGEST_TABLE) + 1
+    while left > 0:
+        if leads_to(tables, first, gpa):
             return True
+        first += PAGE
+        left -= cython.cast(cython.longlong, PAGE)
     return False
 
 

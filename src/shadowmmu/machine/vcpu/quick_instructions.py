@@ -39,9 +39,11 @@ from cython.cimports.shadowmmu.x86.vmcb_layout import (
 def serve_instruction(engine: cython.p_void, quick: QuickPtr, code: uint32_t) -> cython.bint:
     """Do the instruction that has exited with `code`, and enter the guest behind it; False: it is left to the loop."""
     doing: Doing = doing_of(code)
-    if doing == Doing.UNKNOWN or (doing != Doing.INTERRUPT and quick.svm.runs and is_wanted(quick.svm, code)):
+    if doing == Doing.UNKNOWN or (quick.svm.runs and may_be_wanted(quick, code)):
         return False
     place: PlacePtr = instruction_at_rip(quick, doing) if look(engine, quick) else cython.NULL
+    if place != cython.NULL and quick.svm.runs and (doing == Doing.RDTSC or doing == Doing.INTERRUPT):
+        place = instruction_at_rip(quick, doing)  # L1 is asked by what it is, so it has been fetched for that, too
     if place == cython.NULL:
         return False
     if doing == Doing.INTERRUPT:
@@ -76,8 +78,7 @@ def doing_of(code: uint32_t) -> Doing:
 @cython.nogil
 @cython.exceptval(check=False)
 def interrupt(engine: cython.p_void, quick: QuickPtr, place: PlacePtr) -> cython.bint:
-    """Left to the loop is that of an L2 of which L1 wants any."""
-    if (quick.svm.runs and wants_any_interrupt(quick)) or not deliver_interrupt(engine, quick, place.number, quick.rip[0] + place.length):
+    if not deliver_interrupt(engine, quick, place.number, quick.rip[0] + place.length):
         return False
     came_to(quick, Served.INTERRUPT)
     return True
@@ -86,10 +87,11 @@ def interrupt(engine: cython.p_void, quick: QuickPtr, place: PlacePtr) -> cython
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def wants_any_interrupt(quick: QuickPtr) -> cython.bint:
-    """INT n; INT3 and INTO, which are intercepted as their exceptions."""
-    exceptions: cython.bint = is_wanted(quick.svm, EXCEPTION_EXIT + 3) or is_wanted(quick.svm, EXCEPTION_EXIT + 4)
-    return exceptions or is_wanted(quick.svm, SOFTWARE_INTERRUPT_EXIT)
+def may_be_wanted(quick: QuickPtr, code: uint32_t) -> cython.bint:
+    """By L1. INT3 and INTO are intercepted as their exceptions."""
+    if code == SOFTWARE_INTERRUPT_EXIT and (is_wanted(quick.svm, EXCEPTION_EXIT + 3) or is_wanted(quick.svm, EXCEPTION_EXIT + 4)):
+        return True
+    return is_wanted(quick.svm, code)
 
 
 @cython.cfunc
