@@ -125,10 +125,10 @@ class GuestTables:
     def uses(self, gpa: uint64_t) -> cython.bint:
         """The last walk has used the entry there."""
         i: cython.int
+        found: cython.bint = False
         for i in range(self.number):
-            if self.entries[i] == gpa:
-                return True
-        return False
+            found |= self.entries[i] == gpa
+        return found
 
 
 def path_of(vcpu: Vcpu, gva: uint64_t):

@@ -23,7 +23,15 @@ from cython.cimports.shadowmmu.machine.vcpu.quick_instructions import serve_inst
 from cython.cimports.shadowmmu.machine.vcpu.quick_msrs import serve_msr
 from cython.cimports.shadowmmu.machine.vcpu.quick_nested import serve_nested_fault
 from cython.cimports.shadowmmu.machine.vcpu.quick_state import NO_DEADLINE, Served, came_to, is_of_rip
-from cython.cimports.shadowmmu.machine.vcpu.quick_svm import is_for_l1, is_its_own, is_svm, pass_on, pass_on_fault, serve_hypercall, serve_svm
+from cython.cimports.shadowmmu.machine.vcpu.quick_svm import (
+    is_for_l1,
+    is_its_own,
+    is_svm,
+    pass_on,
+    pass_on_fault,
+    serve_hypercall,
+    serve_svm,
+)
 from cython.cimports.shadowmmu.machine.vcpu.quick_syscall import serve_syscall
 from cython.cimports.shadowmmu.machine.vcpu.svm_state import is_wanted
 from cython.cimports.shadowmmu.x86.control import Cr0, Cr4, Rflags

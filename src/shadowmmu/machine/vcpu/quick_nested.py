@@ -110,7 +110,7 @@ def is_of_tables(quick: QuickPtr, tables: GuestTables) -> cython.bint:
     table[0], table[1] = registers.gdtr, registers.idtr
     table[2].base, table[2].limit = registers.ldtr.base, registers.ldtr.limit
     table[3].base, table[3].limit = registers.tr.base, registers.tr.limit
+    found: cython.bint = False
     for i in range(4):
-        if is_of_table(tables, cython.address(table[i]), quick.address[0]):
-            return True
-    return False
+        found = found or is_of_table(tables, cython.address(table[i]), quick.address[0])
+    return found
