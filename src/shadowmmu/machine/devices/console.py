@@ -4,7 +4,7 @@
 import cython
 from cython.cimports.libc.stdint import uint8_t
 
-from shadowmmu.border.limits import OUTPUT
+from shadowmmu.border.limits import OUTPUT as _OUTPUT
 
 NEW_LINE = cython.declare(uint8_t, 0x0A)
 
@@ -30,7 +30,7 @@ class Console:
         self.on_output = on_output
         self.lines = []
         self.line = bytearray()
-        self.text.left = OUTPUT
+        self.text.left = _OUTPUT
 
     @property
     def full(self):
