@@ -109,7 +109,14 @@ class Ept(NamedTuple):
 
 
 def walk_two_dimensions(
-    mode: Paging, second: Npt | Ept, cr3: int, gva: int, access: int = 0, ac: bool = False, pdptes: tuple[int, ...] | None = None
+    mode: Paging,
+    second: Npt | Ept,
+    cr3: int,
+    gva: int,
+    access: int = 0,
+    ac: bool = False,
+    pdptes: tuple[int, ...] | None = None,
+    pkru: int = 0,
 ) -> int | tuple[Translation, int]:
     """A guest's tables walked through NPT or EPT: (guest translation, host address), or the guest's #PF error code.
 
@@ -122,7 +129,7 @@ def walk_two_dimensions(
     def write(pa: int, size: int, value: int) -> None:
         second.write(second.translate(pa, WRITE, True), size, value)
 
-    result = walk(mode, read, cr3, gva, access, ac, write=write, pdptes=pdptes)
+    result = walk(mode, read, cr3, gva, access, ac, write=write, pdptes=pdptes, pkru=pkru)
     if isinstance(result, int):
         return result
     return result, second.translate(result.address(gva), access, False)

@@ -13,10 +13,11 @@ from shadowmmu.hardware.walk import FETCH, GUEST_FINAL, GUEST_TABLE, USER, WRITE
 
 
 class L2(NamedTuple):
-    """An L2: its paging mode, its CR3 (an L2 physical address)."""
+    """An L2: its paging mode, its CR3 (an L2 physical address), the rights of its protection keys."""
 
     mode: Paging
     cr3: int
+    pkru: int = 0
 
 
 class _Stopped(Exception):
@@ -47,7 +48,7 @@ def access_l2(cpu: ModelCpu, l2: L2, npt_levels: int, gva: int, access: int, ac:
         cpu.observer.stored(hpa, width)
 
     try:
-        page = walk(l2.mode, read, l2.cr3, gva, access, ac, write=write)
+        page = walk(l2.mode, read, l2.cr3, gva, access, ac, write=write, pkru=l2.pkru)
         if isinstance(page, int):
             return AccessResult(Done.L2_FAULT, page, tuple(exits))
         hpa = find(page.address(gva), access & (WRITE | FETCH), GUEST_FINAL)

@@ -5,7 +5,7 @@ import pytest
 
 from shadowmmu import Vm
 from shadowmmu.check.fuzz.draw import Draw
-from shadowmmu.check.fuzz.illegal import Registers, invent, is_refused
+from shadowmmu.check.fuzz.illegal import CR4_NOT_OFFERED, Registers, invent, is_refused
 
 WIDTH = 40
 UNPAGED, LONG, PAE, TWO_LEVEL = (
@@ -29,6 +29,7 @@ UNPAGED, LONG, PAE, TWO_LEVEL = (
         (UNPAGED, 1, 1 << 40, False),
         (LONG, 2, 0x20000, True),  # PAE stays
         (LONG, 2, 0x21020, True),  # LA57 too
+        (LONG, 2, 0x420020, True),  # no protection keys under shadow paging
         (PAE, 2, 0x20020, True),  # no PCIDs outside long mode
         (TWO_LEVEL, 2, 1 << 33, True),
         (PAE, 3, 0x100, True),  # LME with paging on
@@ -42,7 +43,7 @@ def test_what_the_manuals_say(now: Registers, number: int, value: int, refused: 
 
 @pytest.mark.parametrize("now", [UNPAGED, LONG, PAE, TWO_LEVEL])
 def test_the_engine_refuses_what_is_invented(now: Registers) -> None:
-    vm, random, refusals = Vm(memory_mib=4, maxphyaddr=WIDTH), Draw("1"), 0
+    vm, random, refusals = Vm(memory_mib=4, maxphyaddr=WIDTH, cr4_reserved=CR4_NOT_OFFERED), Draw("1"), 0
     vcpu = vm.vcpus[0]
     for _ in range(200):
         assert vcpu.set_sregs(*now)

@@ -116,7 +116,7 @@ def test_what_makes_no_sense_is_refused_by_its_line(op: Op) -> None:
 
 def test_the_author_writes_what_makes_sense() -> None:
     seen = set()
-    for seed in range(8):
+    for seed in range(12):
         diary = Diary()
         assert fuzz(seed, 300, tuple(NPT) if seed % 2 else MODES, audit_every=0, diary=diary).ok
         for op in diary.read()[1]:

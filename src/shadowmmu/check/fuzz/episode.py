@@ -58,6 +58,7 @@ class Guest(HostOperations):
             self._illegal,
             self._instruction,
             lambda op: "not without EPT",
+            self._pkru,
         )
         for index in range(len(self.cpus)):
             self._start(index)

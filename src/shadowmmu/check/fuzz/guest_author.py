@@ -57,6 +57,7 @@ class GuestAuthor(RegisterAuthor):
         }
         if guest.nested:
             weights |= {self.l2_mode: 1.5, self.l2_tables: 6.0, self.l2_register: 2.0, self.l2_judged: 6.0, self.beyond: 0.8}
+            weights[self.keyed] = 3.0
         if guest.smm:
             weights[self.smm] = 4.0
             if random.random() < 0.5:

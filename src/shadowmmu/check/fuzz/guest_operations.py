@@ -58,6 +58,7 @@ class GuestOperations(L2Operations):
         if "EMULATE" in exits:
             self.emulated[index] = True
             self._see_unmapped(index, gva)
+            self._check_noted_in_l2(index)
         self._check_noted(index, gva, access & 0xFF)
         what = WORDS[access & (USER | WRITE | FETCH)] + (" of an entry" if access & WRITE and self.oracle.edits != edits else "")
         return f"{what} {result.how._value_}{' after ' + ','.join(exits[-2:]) if exits else ''}"
@@ -128,6 +129,8 @@ class GuestOperations(L2Operations):
         self._settle_pdptes()
         _, index, gpa, size, value, _ = op
         gpa = min(gpa, (gpa | 0xFFF) + 1 - size)  # within one page
+        if size == 4 and gpa & 7 > 4:
+            gpa &= ~7  # the MMU takes four bytes for half of an entry of eight, wherever they begin
         cpu, tlb = self.cpus[index], self.oracle.vcpus[index]
         if not cpu.vcpu.write_emulated(gpa, value.to_bytes(size, "little")):
             if self.slots.may_store(gpa):

@@ -14,6 +14,7 @@ from shadowmmu.hardware.walk import (
     CR0_PG,
     CR0_WP,
     CR4_PGE,
+    CR4_PKE,
     CR4_PSE,
     CR4_SMAP,
     CR4_SMEP,
@@ -24,6 +25,8 @@ from shadowmmu.hardware.walk import (
     walk,
 )
 
+KEY_BITS = 15 << 59  # of an entry
+
 
 class L2Author(Situations):
     """Writes it."""
@@ -32,7 +35,7 @@ class L2Author(Situations):
         """L1 gives L2 a paging mode, or takes it."""
         random = self.random
         levels = random.choice((0, 2, 3, 4, 4, 5 if 5 in self.guest.modes.values() else 4))
-        cr4 = NORMAL[levels] | sum(bit for bit in (CR4_PGE, CR4_SMEP, CR4_SMAP) if random.random() < 0.3)
+        cr4 = NORMAL[levels] | sum(bit for bit in (CR4_PGE, CR4_SMEP, CR4_SMAP, CR4_PKE) if random.random() < 0.3)
         efer = (EFER_NXE if random.random() < 0.7 else 0) | (EFER_LME if levels > 3 else 0)
         cr0 = CR0_BASE | (CR0_WP if random.random() < 0.7 else 0) | (CR0_PG if levels else 0)
         self._add(Kind.L2_MODE, vcpu, cr0, self._l2_home(vcpu), cr4, efer)
@@ -62,9 +65,30 @@ class L2Author(Situations):
     def l2_register(self, vcpu: int) -> None:
         """L2 loads CR3 without an exit, or turns a bit of another register."""
         cr0, _, cr4, efer = self.guest.l2[vcpu]
-        flips = (0, cr0 ^ CR0_WP), (2, cr4 ^ CR4_SMEP), (2, cr4 ^ CR4_SMAP), (2, cr4 ^ CR4_PSE), (3, efer ^ EFER_NXE)
+        flips = (0, cr0 ^ CR0_WP), *((2, cr4 ^ bit) for bit in (CR4_SMEP, CR4_SMAP, CR4_PSE, CR4_PKE)), (3, efer ^ EFER_NXE)
         number, value = self.random.choice(((1, self._l2_home(vcpu)), *flips))
         self._add(Kind.L2_REGISTER, vcpu, number, value)
+
+    def keyed(self, vcpu: int) -> None:
+        """A key that forbids something, in L2's own entries, where it counts if CR4.PKE is on, and in those of L1's nested tables,
+        where it never does, L1's CR4.PKE being on."""
+        random, tlb, key = self.random, self.guest.oracle.vcpus[vcpu], self.random.below(16)
+        gva, l2 = random.choice(self.recent), tlb.l2
+        if tlb.mode.levels > 3 and gva in self.guest.reach[tlb.mode.levels]:
+            if not tlb.cr4 & CR4_PKE:
+                self._add(Kind.CR4, vcpu, tlb.cr4 | CR4_PKE)
+            for used in self._look(vcpu, gva)[-1:]:
+                self._write_entry(vcpu, used.pa, used.entry & ~KEY_BITS | key << 59)
+        if l2 is not None and l2.mode.levels > 3:
+            gva = random.choice(LOW)
+            self._l2_path(vcpu, gva, key)
+        self._add(Kind.PKRU, vcpu, random.getrandbits(32) & ~(3 << 2 * key) | random.randint(1, 3) << 2 * key)
+        for _ in range(random.between(2, 5)):
+            self._emulate(vcpu, gva)
+            self._add(Kind.ACCESS, vcpu, gva, self._how(), 8, random.getrandbits(64))
+            cr0, _, cr4, _ = self.guest.l2[vcpu]
+            number, value = random.choice(((2, cr4 ^ CR4_PKE), (2, cr4), (0, cr0 ^ CR0_WP), (0, cr0)))
+            self._add(Kind.L2_REGISTER, vcpu, number, value)
 
     def beyond(self, vcpu: int) -> None:
         """An address whose low 32 bits are in use."""
@@ -75,8 +99,11 @@ class L2Author(Situations):
         for _ in range(self.random.between(1, 4)):
             self._add(Kind.EMULATED, vcpu, gva, self._how(), 8, self.random.getrandbits(56))
 
-    def _l2_path(self, vcpu: int, gva: int) -> None:
-        """Entries of L2's own tables down to a page at `gva`, where L1 maps those tables; where it does not, it is made to."""
+    def _l2_path(self, vcpu: int, gva: int, key: int | None = None) -> None:
+        """Entries of L2's own tables down to a page at `gva`, where L1 maps those tables; where it does not, it is made to.
+
+        `key`: the protection key that they have, in place of any.
+        """
         tlb = self.guest.oracle.vcpus[vcpu]
         if tlb.l2 is None:
             return
@@ -90,6 +117,8 @@ class L2Author(Situations):
                 self._add(Kind.CR3, vcpu, tlb.cr3)
                 return
             entry = self._entry(levels, level, hostile=0.2) & ~(ADDRESS if size == 8 else 0xFFFFF000) | 1
+            if key is not None and levels > 3:
+                entry = entry & ~KEY_BITS | key << 59
             frame = self._l2_home(vcpu)
             if place.page >> 12 > TABLES or place.shift > 12 or self.random.random() < 0.1:  # L1's tables are not overwritten often
                 self._add(Kind.POKE, vcpu, place.address(table) + index * size, size, entry | frame)

@@ -4,6 +4,7 @@
 
 from shadowmmu.check.fuzz.operations import (
     AC,
+    LOW,
     PAGE,
     Op,
 )
@@ -17,6 +18,7 @@ from shadowmmu.hardware.two_dimensional import L2
 from shadowmmu.hardware.walk import (
     CR0_PG,
     CR4_PCIDE,
+    CR4_PKE,
     EFER_LMA,
     EFER_LME,
     FETCH,
@@ -96,7 +98,7 @@ class L2Operations(Stage):
     def _see_l2(self, index: int) -> None:
         """The CPU and the oracle walk L2's tables as its registers say."""
         cr0, cr3, cr4, efer = self.l2[index]
-        self.oracle.vcpus[index].l2 = L2(paging(cr0, cr4, efer, self.features), cr3) if cr0 & CR0_PG else None
+        self.oracle.vcpus[index].l2 = L2(paging(cr0, cr4, efer, self.features), cr3, self.pkru[index]) if cr0 & CR0_PG else None
 
     def _l2_mode(self, op: Op) -> str:
         if not self.nested or not self._stands(op.a, op.c, op.d):
@@ -119,6 +121,31 @@ class L2Operations(Stage):
         self.l2[op.vcpu] = (registers[0], registers[1], registers[2], registers[3])
         self._see_l2(op.vcpu)
         self.oracle.memory_changed()  # PDPTEs of a PAE L2 may have been loaded: A and D on the way to them
+        return "written"
+
+    def _check_noted_in_l2(self, index: int) -> None:
+        """I12: what the MMU remembers of an access that found no memory is not taken for another address. Where an L2 with paging of
+        its own runs on nested tables, the address that has been met is L2's physical one, and no virtual one leads anywhere by it."""
+        tlb = self.oracle.vcpus[index]
+        if not self.nested or tlb.l2 is None:
+            return
+        for address in LOW:
+            noted = {self.vm.vcpus[index].mmio_gpa(address, how) for how in (0, USER, WRITE, USER | WRITE)} - {None}
+            if noted and noted != {self._where_l2_is(tlb, address)}:
+                raise Violation(f"vcpu {index}: I12: L2's {address:#x} is noted as MMIO, and its tables lead elsewhere: {sorted(noted)}")
+
+    def _where_l2_is(self, tlb: VirtualTlb, gva: int) -> int | None:
+        """Where L2's own tables, and L1's below them, lead for a read of the supervisor's."""
+        tlb.before_walk(gva, 0, True, emulated=True)
+        found = tlb.prediction.result if tlb.prediction else 0
+        return None if isinstance(found, int) else found.address(gva)
+
+    def _pkru(self, op: Op) -> str:
+        """WRPKRU, which is #UD without CR4.PKE. L1 and L2 have one register, and it means nothing for the nested tables."""
+        if not self.nested or not (self.l2[op.vcpu][2] | self.oracle.vcpus[op.vcpu].cr4) & CR4_PKE:
+            return "not now"
+        self.vm.vcpus[op.vcpu].pkru = self.pkru[op.vcpu] = op.a
+        self._see_l2(op.vcpu)
         return "written"
 
     def _beyond(self, op: Op) -> str:

@@ -77,6 +77,7 @@ class Kind(IntEnum):
     ILLEGAL = 25  # a register write that a CPU refuses; L2's nCR3 if L1 has nested tables [number from 0, value]
     EPT_RUN = 27  # L1 runs an L2 without paging on its extended page tables [EPT pointer]
     INSTRUCTION = 26  # it is fetched at one address, and does an access of 8 bytes at another [fetched at, gva, access, value]
+    PKRU = 28  # the rights of protection keys, by an L2 on nested tables or, where only L1 has keys, by that [value]
     BEYOND = 24  # L2 reaches for an address that its L1's 2-level or PAE NPT cannot name [L2 physical address, access]
 
 

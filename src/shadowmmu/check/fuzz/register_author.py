@@ -14,6 +14,7 @@ from shadowmmu.hardware.walk import (
     CR4_PAE,
     CR4_PCIDE,
     CR4_PGE,
+    CR4_PKE,
     CR4_PSE,
     CR4_SMAP,
     CR4_SMEP,
@@ -57,7 +58,7 @@ class RegisterAuthor(MemoryAuthor):
                 (Kind.CR4, CR4_SMEP),
                 (Kind.CR4, CR4_SMAP),
                 (Kind.CR4, CR4_PSE),
-                (Kind.CR4, CR4_PGE),
+                (Kind.CR4, CR4_PKE if self.guest.nested else CR4_PGE),
                 (Kind.EFER, EFER_NXE),
             )
         )
@@ -72,6 +73,7 @@ class RegisterAuthor(MemoryAuthor):
         levels = random.choice(tuple(self.guest.modes.values()))
         cr4 = sum(bit for bit in (CR4_PGE, CR4_SMEP, CR4_SMAP) if random.random() < 0.5) | (CR4_PSE if random.random() < 0.8 else 0)
         cr4 |= NORMAL[levels] & ~CR4_PSE if levels else random.choice((0, CR4_PAE))
+        cr4 |= CR4_PKE if self.guest.nested and random.random() < 0.4 else 0  # an L1 that has them; its nested tables have not
         cr0 = CR0_BASE | (CR0_WP if random.random() < 0.7 else 0) | (CR0_PG if levels else 0)
         efer = (EFER_NXE if random.random() < 0.7 else 0) | (EFER_LME if levels > 3 else 0)
         root = self._root()

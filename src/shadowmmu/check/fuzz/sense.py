@@ -31,6 +31,7 @@ from shadowmmu.hardware.walk import (
     CR4_PAE,
     CR4_PCIDE,
     CR4_PGE,
+    CR4_PKE,
     CR4_PSE,
     CR4_SMAP,
     CR4_SMEP,
@@ -93,7 +94,7 @@ RACED = Number(
 MEANWHILE = Number(
     "access", lambda n: _is_access(n & 0xFFF) and n >> 12 in (OBSOLETE << 4, MOVE_PAGE << 4), "an access, and 0x10000 or 0x20000"
 )
-CR4_PLAIN = CR4_PSE | CR4_PAE | CR4_PGE | CR4_LA57 | CR4_SMEP | CR4_SMAP
+CR4_PLAIN = CR4_PSE | CR4_PAE | CR4_PGE | CR4_LA57 | CR4_SMEP | CR4_SMAP | CR4_PKE
 REGISTERS = (
     _bits("CR0", CR0_WP | CR0_PG | CR0_CD, CR0_BASE),
     _bits("CR3", 0xFFFFFFFF),
@@ -131,6 +132,7 @@ NUMBERS: dict[Kind, tuple[Number, ...]] = {
     Kind.BEYOND: (ADDRESS, ACCESS),
     Kind.EPT_RUN: (EPTP,),
     Kind.INSTRUCTION: (ADDRESS, ADDRESS, PLAIN, LONG),
+    Kind.PKRU: (_bits("PKRU", 0xFFFFFFFF),),
 }
 
 

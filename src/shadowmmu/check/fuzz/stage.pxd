@@ -15,6 +15,6 @@ cdef class Stage:
     cdef readonly HostMemory memory
     cdef readonly Slots slots
     cdef readonly Oracle oracle
-    cdef readonly list cpus, pdptes, l1, l2, unmapped, emulated
+    cdef readonly list cpus, pdptes, pkru, l1, l2, unmapped, emulated
     @cython.locals(tlb=VirtualTlb)
     cpdef tuple registers(self, int index)

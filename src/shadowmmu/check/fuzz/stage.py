@@ -6,6 +6,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from shadowmmu.check.fuzz.illegal import CR4_NOT_OFFERED
 from shadowmmu.check.fuzz.operations import (
     ALIAS,
     ALIASED,
@@ -41,7 +42,8 @@ REGISTER = {"CR0": 0, "CR3": 1, "CR4": 2, "EFER": 3}
 def _guest_cpu(seed: int) -> dict[str, Any]:
     """What the guest's CPUID says otherwise than the host's CPU."""
     random = Random(f"guest's CPU {seed}")
-    return {"guest_vendor": random.choice(("host", "host", "svm", "vmx")), "pages_1g": random.random() < 0.7}
+    vendor = random.choice(("host", "host", "svm", "vmx"))
+    return {"guest_vendor": vendor, "pages_1g": random.random() < 0.7, "cr4_reserved": CR4_NOT_OFFERED}
 
 
 class Stage:
@@ -57,6 +59,7 @@ class Stage:
         self.pdptes: list[tuple[int, ...]] = [(), ()]  # of L1's nested tables at the last VMRUN
         self.l1: list[tuple[int, int, int, int] | None] = [None, None]  # L1's registers while an L2 without nested paging runs
         self.l2 = [L2_UNPAGED, L2_UNPAGED]  # the registers of the L2 on nested tables
+        self.pkru = [0, 0]  # rights of protection keys, which an L2 on nested tables may have
         self.emulated = [False, False]  # of each vCPU an access, since the memslots changed
         self.unmapped: list[int | None] = [None, None]  # the small page at which each vCPU last met what is no memory
         self.untold = Untold(self.slots, self.oracle)
@@ -137,7 +140,7 @@ class Stage:
     def _stands(self, cr0: int, cr4: int, efer: int) -> bool:
         """Whether a guest can have these together. Nested paging offers no more levels than the host's own tables have."""
         levels = 5 if cr4 & CR4_LA57 else 4 if efer & EFER_LME else 0
-        return stands(cr0, cr4, efer) and not (self.nested and levels > self.host_levels)
+        return stands(cr0, cr4, efer) and (levels <= self.host_levels if self.nested else not cr4 & CR4_NOT_OFFERED)
 
     def _nests(self, cr0: int, ncr3: int, cr4: int, efer: int) -> bool:
         """Whether an L1 with these can run an L2 on its tables: it has paging on, whose mode is theirs."""

@@ -41,6 +41,7 @@ WORDS = {
     Kind.EPT_RUN: "L1 runs an L2 on the EPT of {a:#x}",
     Kind.INSTRUCTION: "{how} 8 bytes at {b:#x}, by an instruction at {a:#x}",
     Kind.ILLEGAL: "loads register {a} with {b:#x}, which no CPU takes",
+    Kind.PKRU: "writes PKRU, {a:#x}",
     Kind.SMM: "all CPUs are in system-management mode: {a}",
     Kind.OUTSIDE: "a device stores {c:#x}, {b} bytes, to guest-physical {a:#x}",
 }

@@ -187,6 +187,7 @@ class TableWriter:
         elif random.chance(0.01 * hostile):
             entry |= 0x80
         if levels > 2:
+            entry |= random.getrandbits(4) << 59 if levels > 3 and random.chance(0.2) else 0  # a protection key, or ignored
             entry |= NX if random.chance(0.15) else 0
             entry |= 1 << random.between(40, 52) if random.chance(0.02 * hostile) else 0
         return entry

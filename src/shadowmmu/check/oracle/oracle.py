@@ -25,11 +25,10 @@ Checked:
    else in them has changed. After a fault nothing has changed.
 5. PDPTEs: a control-register write is refused if and only if a present PDPTE has reserved bits (SDM 4.4.1).
 
-Not checked: addresses that are not watched; emulated accesses of a PAE L2 whose PDPTEs cannot be loaded; protection
-keys (KVM gives shadow-paged guests none); that an entry which is not used has no A bit; memory types; what the guest
-reads (same host memory, so 1 covers it); that the engine faults less than it might. Rule 2 is stricter than the
-architecture, which also allows stale faults. A PCID counts as walked all the time, loaded or not; a #PF for a not-
-present page drops nothing (a bare CPU drops the address).
+Not checked: addresses that are not watched; emulated accesses of a PAE L2 whose PDPTEs cannot be loaded; that an entry
+which is not used has no A bit; memory types; what the guest reads (same host memory, so 1 covers it); that the engine
+faults less than it might. Rule 2 is stricter than the architecture, which also allows stale faults. A PCID counts as
+walked all the time, loaded or not; a #PF for a not-present page drops nothing (a bare CPU drops the address).
 
 Known differences of Linux from a bare CPU. They are allowed here, unless `strict`:
 * I/D in the error code with EFER.NXE but without CR4.PAE: Linux sets it.

@@ -64,7 +64,7 @@ class PredictingTlb(GuestTlb):
         """What an access of L2's comes to: (result, address that a fault reports, whether that is nested)."""
         try:
             pdptes = self._pdptes_of_l2(l2, npt) if l2.mode.levels == 3 else None
-            found = walk_two_dimensions(l2.mode, npt, l2.cr3, gva, access, ac, pdptes)
+            found = walk_two_dimensions(l2.mode, npt, l2.cr3, gva, access, ac, pdptes, l2.pkru)
         except SecondLevelFault as fault:
             return fault.code & 0xFFFFFFFF, fault.gpa if self.oracle.strict else fault.gpa & ~0xFFF, True
         if isinstance(found, int):
