@@ -65,7 +65,7 @@ def test_timers_go_off_in_order_and_time_warps_to_the_next() -> None:
 
 def test_a_guest_that_prints_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept of it is bounded, and its run ends."""
-    monkeypatch.setattr("shadowmmu.machine.devices.console.OUTPUT", 1000)
+    monkeypatch.setattr("shadowmmu.machine.devices.console._OUTPUT", 1000)
     code = b"\xb0\x61\xe6\xe9\xeb\xfc"  # again: mov al, 'a'; out 0E9h, al; jmp again
     machine = Machine(Guest(name="x", image="x", memory_mib=1), loaded=load_bytes(Guest(name="x", image="x", format="flat"), code))
     result = machine.run()
