@@ -56,7 +56,7 @@ def test_whole_tours_on_contexts_that_the_public_api_saves(name: str) -> None:
 def test_a_cpu_whose_state_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
     guest = read_guest(GUESTS / "pae.toml")
     reports = [GuestRun(guest, "pae").run(max_exits=2000)]
-    monkeypatch.setattr(unicorn_raw, "state_place", lambda: None)
+    monkeypatch.setattr(unicorn_raw, "state_places", tuple)
     reports.append(GuestRun(guest, "pae").run(max_exits=2000))
     assert [report.on_raw_state for report in reports] == [True, False]
     assert "in the CPU's hook, on its raw state" in drawn(reports[0])

@@ -13,19 +13,17 @@ from shadowmmu.machine.cpu import unicorn_raw
 from shadowmmu.machine.cpu.raw_state import RawState
 from shadowmmu.machine.cpu.unicorn_host import SvmHost
 from shadowmmu.machine.cpu.unicorn_layout import layout
-from shadowmmu.machine.cpu.unicorn_raw import StatePlace, find_raw_state, passes, spans_of, state_place
+from shadowmmu.machine.cpu.unicorn_raw import StatePlace, address_by, find_raw_state, passes, spans_of, state_places
 
 WHERE = layout()
 SPANS = spans_of(WHERE)
 RCX = WHERE.gpr + 8
+FAR = 1 << 40
 
 
 def own_state(host: SvmHost) -> int:
     """Its address."""
-    place = state_place()
-    assert place is not None
-    pointer: int = ctypes.c_uint64.from_address(host.uc._uch.value + place.pointer).value
-    return pointer + place.behind
+    return next(at for at in (address_by(host, place) for place in state_places()) if unicorn_raw._is_state(at, host, WHERE))
 
 
 def context_of(host: SvmHost) -> int:
@@ -69,9 +67,9 @@ def test_all_that_exits_work_on_is_tried_and_as_before_then() -> None:
 
 @pytest.mark.parametrize(("pointer", "behind"), [(0, 8), (0, -8), (0, 1 << 45), (0, -(1 << 45)), (8, 0), (-8, 0)])
 def test_another_place_is_not_used(pointer: int, behind: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = state_place()
-    assert place is not None
-    monkeypatch.setattr(unicorn_raw, "state_place", lambda: StatePlace(place.pointer + pointer, place.behind + behind))
+    wrong = [StatePlace(place.pointer + pointer, place.behind + behind) for place in state_places()]
+    assert wrong
+    monkeypatch.setattr(unicorn_raw, "state_places", lambda: wrong)
     assert find_raw_state(SvmHost([]), WHERE) is None
 
 
@@ -103,10 +101,10 @@ def test_registers_in_two_places(follows: bool, monkeypatch: pytest.MonkeyPatch)
     places, read = unicorn_raw._places, unicorn_raw._read
     second: dict[int, int] = {}
 
-    def twice(memory: int, record: bytes, shown: bytes) -> dict[int, StatePlace]:
+    def twice(memory: int, record: bytes, shown: bytes) -> dict[int, list[StatePlace]]:
         found = places(memory, record, shown)
-        second.update({at + 8: at for at in found})
-        return found | {at + 8: StatePlace(0, 0) for at in found}
+        second.update({at + FAR: at for at in found})
+        return found | {at + FAR: [StatePlace(0, 0)] for at in found}
 
     def mirrored(memory: int, at: int, size: int) -> bytes:
         first = second.get(at - 8)
@@ -114,10 +112,25 @@ def test_registers_in_two_places(follows: bool, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(unicorn_raw, "_places", twice)
     monkeypatch.setattr(unicorn_raw, "_read", mirrored)
-    found = state_place.__wrapped__()
-    assert found is None if follows else found == state_place()
+    found = state_places.__wrapped__()
+    assert found == () if follows else found == state_places()
 
 
 def test_more_spans_than_there_is_room_for() -> None:
     with pytest.raises(ValueError, match="9 spans, more than 8"):
         RawState(0, 0, [(0, 1)] * 9)
+
+
+def test_pointers_that_lead_there_by_chance() -> None:
+    """They come first in one engine, and lead elsewhere in the next."""
+    host = SvmHost([])
+    by_chance = [StatePlace(0, 0), StatePlace(8, -(1 << 45))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unicorn_raw, "state_places", lambda: [*by_chance, *state_places()])
+        assert find_raw_state(host, WHERE) is not None
+
+
+def test_the_context_is_no_state() -> None:
+    host = SvmHost([])
+    assert unicorn_raw._is_copy(context_of(host), host)
+    assert not unicorn_raw._is_copy(own_state(host), host)

@@ -3,7 +3,8 @@
 
 No public function tells it. The engine's own record, to which its handle points, has the address of a structure in which the state lies:
 a pointer is looked for behind which general registers lie that the public API has written. It has to be the only one, and the registers
-there have to change when they are written anew. Where a machine has no such place, or the state of one engine does not pass, exits are
+there have to change when they are written anew. Chance pointers may lead there too, in one engine and not in the next: all are kept, and
+one is taken by which the engine at hand passes. Where a machine has no such place, or the state of one engine does not pass, exits are
 served on contexts that the public API saves.
 """
 
@@ -30,7 +31,7 @@ _TRIES = 3
 
 
 class StatePlace(NamedTuple):
-    """Of the first general register: `behind` what the pointer at offset `pointer` of the engine's record leads to."""
+    """Of the first general register: `behind` bytes after what the pointer at offset `pointer` of the engine's record leads to."""
 
     pointer: int
     behind: int
@@ -55,22 +56,28 @@ def _shown(host: SvmHost, number: int) -> bytes:
     return struct.pack("<15Q", *values[1:])
 
 
-def _places(memory: int, record: bytes, shown: bytes) -> dict[int, StatePlace]:
-    """Addresses of such bytes behind pointers of the record."""
+def _places(memory: int, record: bytes, shown: bytes) -> dict[int, list[StatePlace]]:
+    """Addresses of such bytes behind pointers of the record, and by which of them each is reached."""
     pointers = struct.unpack(f"<{len(record) // 8}Q", record[: len(record) // 8 * 8])
-    found: dict[int, StatePlace] = {}
+    found: dict[int, list[StatePlace]] = {}
     for target in dict.fromkeys(pointer for pointer in pointers if pointer >= _LOWEST and pointer % 8 == 0):
         window = _read(memory, target, _WINDOW)
         behind = window.find(shown)
         while behind >= 0:
-            found.setdefault(target + behind - 8, StatePlace(8 * pointers.index(target), behind - 8))
+            found.setdefault(target + behind - 8, []).append(StatePlace(8 * pointers.index(target), behind - 8))
             behind = window.find(shown, behind + 1)
     return found
 
 
+def _is_copy(at: int, host: SvmHost) -> bool:
+    """It lies in the context, by which the registers were written."""
+    context = ctypes.addressof(ctypes.c_ubyte.from_buffer(host.context))
+    return context <= at < context + len(host.context)
+
+
 @cache
-def state_place() -> StatePlace | None:
-    """Where engines of this process have the state; None: it was not found, or not once."""
+def state_places() -> tuple[StatePlace, ...]:
+    """Where engines of this process may have the state; none: it was not found, or not once."""
     host = SvmHost([])
     with suppress(OSError):
         memory = os.open("/proc/self/mem", os.O_RDONLY)
@@ -78,12 +85,12 @@ def state_place() -> StatePlace | None:
             record = _read(memory, host.uc._uch.value, _RECORD)
             found = _places(memory, record, _shown(host, 1))
             anew = _shown(host, 2)
-            found = {at: place for at, place in found.items() if _read(memory, at + 8, len(anew)) == anew}
+            found = {at: by for at, by in found.items() if not _is_copy(at, host) and _read(memory, at + 8, len(anew)) == anew}
         finally:
             os.close(memory)
         if len(found) == 1:
-            return found.popitem()[1]
-    return None
+            return tuple(found.popitem()[1])
+    return ()
 
 
 def spans_of(where: Layout) -> list[tuple[int, int]]:
@@ -94,16 +101,19 @@ def spans_of(where: Layout) -> list[tuple[int, int]]:
 
 def find_raw_state(host: SvmHost, where: Layout) -> RawState | None:
     """That of this engine, which runs nothing yet; None: it is not to be used."""
-    place = state_place()
-    if place is None:
-        return None
+    context, spans = ctypes.addressof(ctypes.c_ubyte.from_buffer(host.context)) + where.gpr, spans_of(where)
+    for place in state_places():
+        at = address_by(host, place)
+        if _is_state(at, host, where):
+            raw = RawState(at, context, spans)
+            return raw if passes(raw, host, where, spans) else None
+    return None
+
+
+def address_by(host: SvmHost, place: StatePlace) -> int:
+    """Where that leads to in an engine."""
     pointer: int = ctypes.c_uint64.from_address(host.uc._uch.value + place.pointer).value
-    at, spans = pointer + place.behind, spans_of(where)
-    if not _is_state(at, host, where):
-        return None
-    context = ctypes.addressof(ctypes.c_ubyte.from_buffer(host.context))
-    raw = RawState(at, context + where.gpr, spans)
-    return raw if passes(raw, host, where, spans) else None
+    return pointer + place.behind
 
 
 def _is_state(at: int, host: SvmHost, where: Layout) -> bool:
